@@ -1,0 +1,21 @@
+"""Fixtures that more than one test file uses."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder of real annotation files and CT beside the repository, where there is one."""
+    shared = ROOT.parent / "shared"
+    if not shared.is_dir():
+        pytest.skip("needs ../shared with the released annotation files and sample CT")
+    return shared
