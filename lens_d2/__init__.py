@@ -1,0 +1,10 @@
+"""Universal lesion detection in CT as a Detectron2 extension (LENS and Lesion-Harvester)."""
+
+__version__ = "0.1.0"
+
+try:
+    import detectron2  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "detectron2":
+        raise
+    raise ModuleNotFoundError("lens_d2 needs Detectron2: run `make setup` (see README.md)", name="detectron2") from None
