@@ -1,0 +1,93 @@
+# make setup   the environment .venv: pinned dependencies, Detectron2, this package
+#              DETECTRON2=wheel     (default) the hash-pinned wheel of requirements-detectron2.txt
+#              DETECTRON2=official  the official repository at a pinned commit, built from source (needs git)
+# make demo    synthetic data, LENS trained on four datasets, evaluation: everything under output/demo
+# make test    the tests (PYTEST_ARGS="-k name" picks some); make coverage: the same, with coverage measured
+# make lint    ruff and hadolint; make format rewrites what ruff can
+# make clean   caches and build leftovers; make distclean: the environment and the demo's output too
+#
+# Every command makes the environment where it is missing or older than a requirements file.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+DEMO_OUTPUT ?= output/demo
+PYTEST_ARGS ?=
+
+DETECTRON2_REPOSITORY ?= https://github.com/facebookresearch/detectron2
+DETECTRON2_COMMIT := a59f05630a8f205756064244bf5beb8661f96180
+
+# A stamp named after the kind of Detectron2 tells what is installed; that kind stays until another is asked for.
+DETECTRON2 ?= $(firstword $(patsubst $(VENV)/installed-%,%,$(wildcard $(VENV)/installed-*)) wheel)
+ifeq ($(filter wheel official,$(DETECTRON2)),)
+$(error DETECTRON2 is "wheel" or "official", not "$(DETECTRON2)")
+endif
+STAMP := $(VENV)/installed-$(DETECTRON2)
+INSTALL_FILES := requirements.txt requirements-dev.txt requirements-detectron2.txt constraints.txt setup.py
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(CI),--quiet)
+# Conflicts are not shown: the metadata of Detectron2's wheel asks for numpy<2 and black, and it needs neither.
+INSTALL := $(PIP) install --no-warn-conflicts
+
+.PHONY: setup demo test coverage lint format constraints clean distclean
+.DEFAULT_GOAL := setup
+
+setup: $(STAMP)
+
+$(STAMP): $(INSTALL_FILES)
+	@test -x $(BIN)/pip || $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2> /dev/null || { \
+	    echo "make: '$(PYTHON)' is not Python 3.11: install it (Debian: python3.11 python3.11-venv) or name it with PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@rm -f $(VENV)/installed-*
+	@echo "Installing into $(VENV): about 6 GB, most of it the CUDA libraries of torch"
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) -c constraints.txt -r requirements.txt -r requirements-dev.txt
+	$(PIP) -qq uninstall --yes detectron2 sal-detectron2
+	$(install-$(DETECTRON2))
+	$(INSTALL) --no-deps --no-build-isolation -e .
+	@$(BIN)/python -c "import detectron2, lens_d2; print('lens_d2', lens_d2.__version__, 'with detectron2', detectron2.__version__)"
+	@touch $@
+
+# The wheel is tagged for Python 3.10 and its source runs on 3.11, so pip is told to install for another machine.
+define install-wheel
+$(INSTALL) --upgrade --no-deps --only-binary=:all: --python-version 3.10 --require-hashes -r requirements-detectron2.txt \
+    --target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+endef
+
+define install-official
+@command -v git > /dev/null || { echo "make: building Detectron2 needs git: install it, or use DETECTRON2=wheel" >&2; exit 2; }
+$(INSTALL) -c constraints.txt ninja
+$(INSTALL) --no-deps --no-build-isolation "detectron2 @ git+$(DETECTRON2_REPOSITORY)@$(DETECTRON2_COMMIT)"
+endef
+
+demo: $(STAMP)
+	$(BIN)/python tools/demo.py --output $(DEMO_OUTPUT)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+coverage: $(STAMP)
+	$(BIN)/python -m pytest --cov=lens_d2 --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@if [ -x $(BIN)/hadolint ]; then echo "$(BIN)/hadolint Dockerfile"; $(BIN)/hadolint Dockerfile; \
+	    else echo "hadolint: no wheel for this machine, Dockerfile not linted"; fi
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# After a change of the requirements files: the versions now installed become the pinned ones.
+constraints: $(STAMP)
+	@{ echo "# The exact versions that the tests ran with; written by \`make constraints\`."; \
+	    $(BIN)/python -m pip freeze --all --exclude-editable | grep -Ev '^(pip|detectron2|sal-detectron2|lens_d2)\b'; \
+	} > constraints.tmp && mv constraints.tmp constraints.txt
+	@touch $(STAMP)
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage htmlcov constraints.tmp
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV) $(DEMO_OUTPUT)
