@@ -1,0 +1,103 @@
+"""DeepLesion's folders of 16-bit PNG slices."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lens_d2.data.sources.source import SOURCE_REGISTRY, Source
+from lens_d2.errors import DataError
+
+HU_OFFSET = 32768  # the pictures hold HU + 32768
+HEADER_LENGTH = 33  # bytes: signature and IHDR chunk
+COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
+
+
+@SOURCE_REGISTRY.register()
+class PngFolder(Source):
+    """``<NNN>.png`` files, each a slice of 16-bit grey pixels, HU + 32768, named by its number.
+
+    What the record says of them:
+        spacing: x, y, z mm; a negative z means that the slices run towards the feet.
+        z_direction: +1 (to the head) or -1 (to the feet), which wins over that sign.
+        first_slice, num_slices: the numbers that make up the sub-volume; the whole folder without them.
+        missing_slices: indices, from 0 in the sub-volume, of slices known not to exist: the nearest existing
+            one stands in for each. Any other slice that does not exist is an error.
+
+    The world's origin is the first voxel, for lack of a better one.
+    """
+
+    @classmethod
+    def accepts(cls, path: Path) -> bool:
+        return path.is_dir() and next(path.glob("*.png"), None) is not None
+
+    def files(self) -> list[Path]:
+        return list(dict.fromkeys(self._slices()))
+
+    def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
+        slices = self._slices()
+        width, height = _size(slices[0], _bytes(slices[0], HEADER_LENGTH))
+        return (width, height, len(slices)), self._affine()
+
+    def array(self) -> np.ndarray:
+        first, *others = self.files()
+        pictures = {first: _read(first)}
+        for file in others:
+            pictures[file] = picture = _read(file)
+            if picture.shape != pictures[first].shape:
+                sizes = ["{1} x {0}".format(*p.shape) for p in (picture, pictures[first])]
+                raise DataError(file, f"{sizes[0]} pixels, but {first.name} has {sizes[1]}")
+        return np.stack([pictures[file] for file in self._slices()])
+
+    def _affine(self) -> np.ndarray:
+        spacing = self.record.get("spacing")
+        if spacing is None:
+            raise DataError(self.path, "PNG slices carry no spacing, and none is given")
+        direction = self.record.get("z_direction") or (-1 if spacing[2] < 0 else 1)
+        return np.diag([spacing[0], spacing[1], direction * abs(spacing[2]), 1.0])
+
+    def _slices(self) -> list[Path]:
+        """The file of every slice of the sub-volume."""
+        present = {int(file.stem): file for file in self.path.glob("*.png") if file.stem.isdigit()}
+        if not present:
+            raise DataError(self.path, "no PNG file is named by a slice number")
+        first = self.record.get("first_slice", min(present))
+        count = self.record.get("num_slices", max(present) - first + 1)
+        known_missing = {first + index for index in self.record.get("missing_slices") or ()}
+        wanted = range(first, first + count)
+        existing = np.array([number for number in wanted if number in present])
+        absent = [f"{number:03d}.png" for number in wanted if number not in present.keys() | known_missing]
+        if absent or not len(existing):
+            raise DataError(self.path, f"missing slices: {', '.join(absent) or 'all of them'}")
+        return [present[existing[np.abs(existing - number).argmin()]] for number in wanted]
+
+
+def _bytes(file: Path, count: int = -1) -> bytes:
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(count)
+    except OSError as error:
+        raise DataError(file, f"cannot be read: {error.strerror}") from error
+
+
+def _size(file: Path, data: bytes) -> tuple[int, int]:
+    """Width and height as the header of a PNG says; DataError where it announces anything but 16-bit grey."""
+    if len(data) < HEADER_LENGTH or not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise DataError(file, "not a PNG picture, or cut off within its header")
+    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
+    if (depth, colour) != (16, 0):
+        kind = COLOUR_TYPES.get(colour, "unknown colour type")
+        raise DataError(file, f"{depth}-bit {kind} picture where a 16-bit grey slice belongs")
+    return width, height
+
+
+def _read(file: Path) -> np.ndarray:
+    data = _bytes(file)
+    _size(file, data)
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if picture is None:
+        raise DataError(file, "truncated or damaged picture")
+    return (picture.astype(np.int32) - HU_OFFSET).astype(np.int16)

@@ -1,0 +1,86 @@
+"""Volumes in one file: MetaImage, NIfTI, NRRD and the other formats that SimpleITK reads."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from lens_d2.data.sources.source import SOURCE_REGISTRY, Source, affine_of, sitk_errors, to_int16
+from lens_d2.errors import DataError
+
+
+@SOURCE_REGISTRY.register()
+class SitkFile(Source):
+    """A file for SimpleITK, guarded where SimpleITK fills in what a file lacks."""
+
+    @classmethod
+    def accepts(cls, path: Path) -> bool:
+        return path.is_file()
+
+    def files(self) -> list[Path]:
+        data = _detached_data(self.path)
+        return [self.path] if data is None else [self.path, data]
+
+    def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
+        reader = self._reader()
+        if reader.GetDimension() != 3:
+            raise DataError(self.path, f"{reader.GetDimension()} dimensions where a volume has 3")
+        if reader.GetNumberOfComponents() != 1:
+            raise DataError(self.path, f"{reader.GetNumberOfComponents()} values per voxel where CT has 1")
+        spacing = np.array(reader.GetSpacing())
+        if reader.HasMetaDataKey("pixdim[1]"):  # NIfTI, where a spacing of 0 or NaN would be read as 1
+            stored = np.array([float(reader.GetMetaData(f"pixdim[{axis}]")) for axis in (1, 2, 3)])
+            spacing = np.where(stored > 0, spacing, stored)
+        return reader.GetSize(), affine_of(spacing, reader.GetDirection(), reader.GetOrigin())
+
+    def array(self) -> np.ndarray:
+        reader = self._reader()
+        for file in self.files():
+            if not file.is_file():
+                raise DataError(self.path, f"its data file {file.name} is missing")
+        if reader.HasMetaDataKey("vox_offset") and self.path.name.endswith((".nii", ".nii.gz")):
+            _check_nifti_length(self.path, reader)
+        with sitk_errors(self.path, "truncated or damaged, the voxels cannot be read"):
+            return to_int16(self.path, sitk.GetArrayFromImage(reader.Execute()))
+
+    def _reader(self) -> sitk.ImageFileReader:
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(self.path))
+        with sitk_errors(self.path, "not a readable volume"):
+            reader.ReadImageInformation()
+        return reader
+
+
+def _detached_data(path: Path) -> Path | None:
+    """The file with the voxels of a MetaImage (.mhd) or NRRD (.nhdr) header, where it is one other file."""
+    key, sign = {".mhd": ("elementdatafile", "="), ".nhdr": ("data file", ":")}.get(
+        path.suffix.lower(), (None, None)
+    )
+    if key is None:
+        return None
+    for line in path.read_text("latin-1").splitlines():
+        name, _, value = line.partition(sign)
+        if name.strip().lower() == key and value.strip().upper() not in ("LOCAL", "LIST"):
+            return path.parent / value.strip()
+    return None
+
+
+def _check_nifti_length(path: Path, reader: sitk.ImageFileReader) -> None:
+    """DataError for a NIfTI file that ends too early: SimpleITK would silently fill it up with zeros."""
+    bits = int(np.prod(reader.GetSize())) * int(reader.GetMetaData("bitpix"))
+    wanted = int(float(reader.GetMetaData("vox_offset"))) + bits // 8
+    try:
+        length = _unpacked_length(path) if path.suffix == ".gz" else path.stat().st_size
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(path, f"truncated or damaged ({error})") from error
+    if length < wanted:
+        raise DataError(path, f"truncated: {length} bytes of {wanted}")
+
+
+def _unpacked_length(path: Path) -> int:
+    with gzip.open(path) as file:
+        return sum(len(block) for block in iter(lambda: file.read(1 << 20), b""))

@@ -1,0 +1,101 @@
+"""CT files of every kind as one thing: Hounsfield units in (z, y, x) order, and where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+
+import numpy as np
+
+from lens_d2.data.geometry import VolumeGeometry, body_axes
+from lens_d2.data.sources import Source, open_source
+from lens_d2.errors import DataError
+
+
+@dataclass(frozen=True)
+class CTVolume:
+    """A sub-volume in its volume frame.
+
+    Attributes:
+        array: (z, y, x) int16, HU; label numbers where the file is a mask.
+        geometry: its place in the world. Its cache frame is the file's own pixels, oriented, not resampled.
+    """
+
+    array: np.ndarray
+    geometry: VolumeGeometry
+
+
+def read_header(source: Mapping | str | PathLike, **options) -> VolumeGeometry:
+    """The geometry of a sub-volume, without reading its voxels.
+
+    Args:
+        source: a path, or a dataset record (a mapping) whose ``file_name`` is one: a folder of PNG slices or
+            of DICOM files, or a file that SimpleITK reads. A folder of PNG slices needs ``spacing`` (x, y, z
+            mm) and takes ``z_direction``, ``first_slice``, ``num_slices`` and ``missing_slices``; see
+            :class:`lens_d2.data.sources.PngFolder`. A DICOM folder of several series needs ``series_uid``.
+            ``affine``, 4x4, replaces what the file says of its voxels' place (voxel index in the axis order
+            of the file -> LPS mm): the way to correct a wrong header.
+        options: any of these keys, for a path or over those of the record.
+
+    Raises:
+        DataError: the file is absent, damaged or of another kind, or its spacing is zero or not a number.
+    """
+    return _orient(_source(source, options))[1]
+
+
+def read_volume(source: Mapping | str | PathLike, **options) -> CTVolume:
+    """The voxels of a sub-volume or mask and their geometry; arguments and errors as in :func:`read_header`.
+
+    The axes are brought into x, y, z order; flips stay as in the file. Values are rounded and saturated to
+    int16 and not clipped further (see :mod:`lens_d2.data.preprocess`).
+    """
+    source = _source(source, options)
+    axes, geometry = _orient(source)
+    array = source.array().transpose([2 - axes[2], 2 - axes[1], 2 - axes[0]])
+    if array.shape[::-1] != geometry.size:
+        raise DataError(source.path, f"{array.shape[::-1]} voxels where the header says {geometry.size}")
+    return CTVolume(np.ascontiguousarray(array), geometry)
+
+
+def read_mask(source: Mapping | str | PathLike, like: VolumeGeometry, **options) -> np.ndarray:
+    """The labels of a mask in the volume frame of the CT that it belongs to.
+
+    Args:
+        source, options: as in :func:`read_header`.
+        like: geometry of the CT. Axes along which the mask's file counts the other way are turned round;
+            offsets between the two origins are not looked at.
+
+    Returns:
+        (z, y, x) int16 labels.
+
+    Raises:
+        DataError: also where the mask has another shape than the CT.
+    """
+    mask = read_volume(source, **options)
+    if mask.geometry.size != like.size:
+        sizes = [" x ".join(map(str, geometry.size)) for geometry in (mask.geometry, like)]
+        raise DataError(_source(source, options).path, f"a mask of {sizes[0]} voxels for a volume of {sizes[1]}")
+    turned = [2 - axis for axis in range(3) if mask.geometry.flips[axis] != like.flips[axis]]
+    return np.ascontiguousarray(np.flip(mask.array, turned))
+
+
+def _source(source: Mapping | str | PathLike, options: dict) -> Source:
+    record = source if isinstance(source, Mapping) else {"file_name": source}
+    return open_source({**record, **options})
+
+
+def _orient(source: Source) -> tuple[np.ndarray, VolumeGeometry]:
+    """Which axis of the file is x, y and z, and the geometry in that order."""
+    size, affine = source.header()
+    if source.record.get("affine") is not None:
+        affine = np.asarray(source.record["affine"], dtype=np.float64)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (np.isfinite(affine).all() and (spacing > 0).all()):
+        numbers = " x ".join(f"{step:g}" for step in spacing)
+        raise DataError(source.path, f"the voxel spacing is {numbers} mm; it must be positive and finite")
+    axes = body_axes(affine)
+    try:
+        return axes, VolumeGeometry(np.asarray(size)[axes], affine[:, [*axes, 3]])
+    except ValueError as error:
+        raise DataError(source.path, str(error)) from error
