@@ -1,9 +1,9 @@
 """Reading pickles from the internet without running what is in them.
 
 A pickle is a program. The released annotation files and model weights need only a small part of it:
-containers, numbers, strings and NumPy arrays. :func:`read_pickle` runs that part alone; the array constructors
-a file names are replaced by the methods below, so that nothing in a file reaches code of NumPy or Python that
-has not been given checked arguments.
+containers, numbers, strings and NumPy arrays. :func:`read_pickle` runs that part alone; the array
+constructors that a file names are replaced by the methods below, so that nothing in a file reaches code of
+NumPy or Python that has not been given checked arguments.
 """
 
 from __future__ import annotations
@@ -130,9 +130,7 @@ def _plain(value, done: dict):
 
 
 def _plain_value(value, done: dict):
-    if value is None or isinstance(
-        value, bool | int | float | complex | str | bytes | bytearray | np.generic
-    ):
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | bytearray | np.generic):
         return value
     if isinstance(value, _Array) and value.value is not None:
         return value.value
