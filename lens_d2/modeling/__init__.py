@@ -1,0 +1,8 @@
+"""The networks, registered under their names in Detectron2's registries."""
+
+from .afp import AFP
+from .backbone import DenseNet25D, build_densenet25d_backbone
+from .meta_arch import FUSED, LENS
+from .roi_heads import LENSROIHeads
+
+__all__ = ["AFP", "FUSED", "LENS", "DenseNet25D", "LENSROIHeads", "build_densenet25d_backbone"]

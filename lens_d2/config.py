@@ -1,0 +1,120 @@
+"""Every config key that the project adds to Detectron2's."""
+
+from detectron2.config import CfgNode as CN
+
+
+def add_lens_config(cfg: CN) -> None:
+    """Add the project's keys, with the values of the LENS paper, to a Detectron2 config in place.
+
+    Keys that Detectron2 has already (``MODEL.ROI_HEADS``, ``MODEL.RPN``, ``SOLVER``) keep their meaning.
+    """
+    _add_input_keys(cfg)
+    _add_dataset_keys(cfg)
+    _add_model_keys(cfg)
+    _add_solver_keys(cfg)
+    _add_test_keys(cfg)
+
+
+def _add_input_keys(cfg: CN) -> None:
+    # Axial slices of one sample: images of three neighbouring slices each, 9 slices being three images (VI-B).
+    cfg.INPUT.NUM_SLICES = 9
+    # Pixel size, in mm, to which every axial slice is resized (VI-A).
+    cfg.INPUT.PIXEL_SPACING = 0.8
+    # Slice interval, in mm, to which volumes are interpolated along z when they are read (VI-A).
+    cfg.INPUT.SLICE_INTERVAL = 2.0
+    # HU range that is mapped linearly to 0..255 (VI-A).
+    cfg.INPUT.HU_WINDOW = (-1024.0, 3071.0)
+    # Black borders are clipped to the bounding box of what is above this HU ("black borders clipped", VI-A) ...
+    cfg.INPUT.BORDER_HU = -500.0
+    # ... widened by this many mm on every side.
+    cfg.INPUT.BORDER_MARGIN = 8.0
+    # Images with a longer side than this, in pixels, are scaled down to it (MULAN).
+    cfg.INPUT.MAX_SIZE = 512
+    # Training augmentation: the slice is resized by a ratio drawn from this range ...
+    cfg.INPUT.SCALE_RANGE = (0.8, 1.2)
+    # ... and image and boxes are shifted by up to this many pixels along x and y (VI-A).
+    cfg.INPUT.SHIFT_RANGE = 8
+    # Folder of the preprocessed volumes; empty: `cache` beside the dataset folders.
+    cfg.INPUT.CACHE_DIR = ""
+
+
+def _add_dataset_keys(cfg: CN) -> None:
+    # Negative slices drawn per positive slice in an epoch: positive to negative is 2:1 (VI-B).
+    cfg.DATASETS.NEGATIVE_RATIO = 0.5
+    # Whether slices without any mark of a partially labelled dataset serve as negatives. Table III's
+    # "+ Unlabeled"; without it a partially labelled dataset has positive slices alone.
+    cfg.DATASETS.UNLABELED_SLICES = False
+    # How datasets are combined (Table IV): "experts" (a head per dataset), "pooling" (one head for all), or
+    # "positive_pooling" (one head; the other datasets than the first give positive regions only).
+    cfg.DATASETS.COMBINE = "experts"
+
+
+def _add_model_keys(cfg: CN) -> None:
+    # The experts, in order; each has an AFP and a layer of the detection head. A dataset's expert is named in
+    # its metadata.
+    cfg.MODEL.LENS = CN()
+    cfg.MODEL.LENS.EXPERTS = ("deeplesion", "luna", "lits", "nih_ln")
+    # The detections that count as the model's own: "fused", or the name of one expert (Table I, row b).
+    cfg.MODEL.LENS.OUTPUT = "fused"
+    # Proposals of all AFPs are pooled and filtered by NMS at this IoU, the best ones kept.
+    cfg.MODEL.LENS.PROPOSAL_NMS_THRESH = 0.7
+    cfg.MODEL.LENS.POST_NMS_TOPK_TRAIN = 300
+    cfg.MODEL.LENS.POST_NMS_TOPK_TEST = 100
+    # Weights of the losses in Eq. 1: lambda_1 of the size loss. (lambda_2 is
+    # MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT.)
+    cfg.MODEL.LENS.SIZE_LOSS_WEIGHT = 0.1
+
+    cfg.MODEL.DENSENET = CN()
+    # DenseNet-121, truncated after dense block 3.
+    cfg.MODEL.DENSENET.GROWTH_RATE = 32
+    cfg.MODEL.DENSENET.BLOCK_CONFIG = (6, 12, 24)
+    cfg.MODEL.DENSENET.INIT_FEATURES = 64
+    cfg.MODEL.DENSENET.BN_SIZE = 4
+    # Channels of the pyramid, and so of the stride-4 map that the heads use.
+    cfg.MODEL.DENSENET.OUT_CHANNELS = 512
+    # "BN", "FrozenBN" (statistics and affine fixed) or "SyncBN".
+    cfg.MODEL.DENSENET.NORM = "BN"
+    # Initial weights of the trunk: a file with a DenseNet state_dict, "imagenet" for torchvision's
+    # densenet121, or empty for random initialisation. Not used where MODEL.WEIGHTS is given.
+    cfg.MODEL.DENSENET.WEIGHTS = ""
+
+    cfg.MODEL.AFP = CN()
+    cfg.MODEL.AFP.IN_FEATURE = "p2"
+    # Hidden channels of both branches. The paper gives none.
+    cfg.MODEL.AFP.CONV_DIM = 128
+    # r_c and r_i: sides of the centre region and of the ignored region, as parts of the box's (IV-B).
+    cfg.MODEL.AFP.CENTER_RATIO = 0.2
+    cfg.MODEL.AFP.IGNORE_RATIO = 0.5
+    # Focal loss of the centerness branch. An alpha below 0 weighs both classes alike.
+    cfg.MODEL.AFP.FOCAL_ALPHA = 0.25
+    cfg.MODEL.AFP.FOCAL_GAMMA = 2.0
+    # Probability that the centerness branch gives at the start of training.
+    cfg.MODEL.AFP.PRIOR_PROB = 0.01
+    # Pixels that become proposals, per image and AFP, before the pooled NMS.
+    cfg.MODEL.AFP.PRE_NMS_TOPK_TRAIN = 300
+    cfg.MODEL.AFP.PRE_NMS_TOPK_TEST = 200
+    # Centerness below which a pixel gives no proposal at inference.
+    cfg.MODEL.AFP.SCORE_THRESH_TEST = 0.0
+
+    # Uncertain regions are left out of the ROI heads' sampling where a proposal covers one with this IoU.
+    cfg.MODEL.ROI_HEADS.IGNORE_IOU = 0.5
+
+
+def _add_solver_keys(cfg: CN) -> None:
+    # torch.optim's name of the optimizer (VI-B: RAdam).
+    cfg.SOLVER.OPTIMIZER = "RAdam"
+    # Length of training in epochs; 0: SOLVER.MAX_ITER and SOLVER.STEPS count instead.
+    cfg.SOLVER.EPOCHS = 0
+    # Epochs after which the learning rate is multiplied by SOLVER.GAMMA.
+    cfg.SOLVER.EPOCH_STEPS = ()
+
+
+def _add_test_keys(cfg: CN) -> None:
+    # Slices (of the interpolated volume) that go through the heads together.
+    cfg.TEST.SLICES_PER_BATCH = 8
+    # theta: IoU above which boxes of neighbouring slices are one lesion (IV-C).
+    cfg.TEST.LINK_IOU = 0.5
+    # 2D boxes below this score are not linked to 3D detections.
+    cfg.TEST.LINK_SCORE_THRESH = 0.01
+    # Sub-volumes whose overlays are drawn after an evaluation (0: none).
+    cfg.TEST.OVERLAYS = 4

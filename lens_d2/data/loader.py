@@ -1,0 +1,74 @@
+"""Data loaders: batches of slices for training, whole sub-volumes for inference."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, DatasetFromList, MetadataCatalog
+from detectron2.data.build import trivial_batch_collator
+from detectron2.data.samplers import InferenceSampler
+from torch.utils.data import DataLoader, Dataset
+
+from .mapper import SliceMapper
+from .sampler import SingleDatasetBatchSampler, SliceIndex, SlicePool
+
+
+class SliceDataset(Dataset):
+    """Samples of slices, indexed by :class:`SliceIndex`."""
+
+    def __init__(self, records: list[dict], mapper: SliceMapper):
+        self.records = DatasetFromList(records)
+        self.mapper = mapper
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: SliceIndex) -> dict:
+        return self.mapper(self.records[index.record], index.slice, index.seed)
+
+
+def build_batch_sampler(cfg: CfgNode, records: list[dict]) -> SingleDatasetBatchSampler:
+    """The stream of batches over the records of all training datasets, each batch from one of them."""
+    of_dataset: dict[str, list[int]] = {}
+    for index, record in enumerate(records):
+        of_dataset.setdefault(record["dataset"], []).append(index)
+    fully_labelled = {
+        MetadataCatalog.get(name).expert: MetadataCatalog.get(name).fully_labelled
+        for name in cfg.DATASETS.TRAIN
+    }
+    pools = [
+        SlicePool.from_records(records, indices, fully_labelled[name] or cfg.DATASETS.UNLABELED_SLICES)
+        for name, indices in of_dataset.items()
+    ]
+    return SingleDatasetBatchSampler(
+        pools, cfg.SOLVER.IMS_PER_BATCH, cfg.DATASETS.NEGATIVE_RATIO, max(cfg.SEED, 0)
+    )
+
+
+def load_records(names: tuple[str, ...]) -> list[dict]:
+    """The records of several registered datasets, one after another."""
+    return [record for name in names for record in DatasetCatalog.get(name)]
+
+
+def build_train_loader(cfg: CfgNode) -> DataLoader:
+    """Endless batches of ``SOLVER.IMS_PER_BATCH`` samples over all ranks; this rank's share of each.
+
+    Its ``batch_sampler.start_iter`` may be set before iteration starts.
+    """
+    records = load_records(cfg.DATASETS.TRAIN)
+    workers = cfg.DATALOADER.NUM_WORKERS
+    return DataLoader(
+        SliceDataset(records, SliceMapper(cfg, is_train=True)),
+        batch_sampler=build_batch_sampler(cfg, records),
+        num_workers=workers,
+        collate_fn=trivial_batch_collator,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
+    """The records of a dataset's sub-volumes one by one, shared out among the ranks."""
+    records = DatasetFromList(load_records((dataset_name,)))
+    return DataLoader(
+        records, sampler=InferenceSampler(len(records)), batch_size=1, collate_fn=trivial_batch_collator
+    )

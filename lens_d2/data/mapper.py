@@ -1,0 +1,161 @@
+"""From a dataset record and a slice number to a 2.5D training sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from detectron2.config import configurable
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from ..modeling.targets import STATUS_OF_RECORD, BoxStatus
+from .cache import CachedVolume, VolumeCache, build_cache
+
+# A lesion of which less than this part is left in the picture, or that is thinner than this many pixels, is
+# not a target.
+MIN_VISIBLE, MIN_PIXELS = 0.3, 1.0
+
+
+def sample_positions(center: float, num_slices: int, interval: float, native_interval: float) -> np.ndarray:
+    """Where the slices of a sample lie, as fractional native slices: ``interval`` mm apart, around ``center``."""
+    return center + (np.arange(num_slices) - num_slices // 2) * (interval / native_interval)
+
+
+def window(hu: np.ndarray, hu_range: tuple[float, float]) -> np.ndarray:
+    """Map a HU range linearly to 0..255, and clip (LENS, Section VI-A)."""
+    low, high = hu_range
+    return np.clip((hu - low) * np.float32(255.0 / (high - low)), 0, 255).astype(np.float32, copy=False)
+
+
+def fit_scale(shape: tuple[int, ...], max_size: int) -> float:
+    """The factor, at most 1, by which an image (..., H, W) is resized to have no longer side than allowed."""
+    return min(1.0, max_size / max(shape[-2:]))
+
+
+def resize(image: Tensor, scale: float) -> Tensor:
+    """Resize (S, H, W) by a factor, bilinearly."""
+    if scale == 1.0:
+        return image
+    size = [max(round(side * scale), 1) for side in image.shape[-2:]]
+    return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def shift(image: Tensor, dx: int, dy: int, fill: float = 0.0) -> Tensor:
+    """Move the contents of (S, H, W) by whole pixels; what comes in has the value ``fill``."""
+    return F.pad(image, (dx, -dx, dy, -dy), value=fill)
+
+
+class SliceMapper:
+    """Reads the slices around a slice of a record and gives a sample.
+
+    A sample is a dict: "image" (slices, H, W) float32 with intensities 0..255; "instances" with ``gt_boxes``
+    (XYXY_ABS in the image), ``gt_classes`` (0) and ``gt_status`` (:class:`BoxStatus`); "expert"; "volume" and
+    "slice", the slice's number in the volume frame.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        cache: VolumeCache,
+        num_slices: int,
+        slice_interval: float,
+        hu_window: tuple[float, float],
+        max_size: int,
+        scale_range: tuple[float, float] = (1.0, 1.0),
+        shift_range: int = 0,
+    ):
+        """
+        Args:
+            cache: of the preprocessed volumes.
+            num_slices: slices of a sample. slice_interval: mm between them.
+            hu_window: HU range that becomes 0..255.
+            max_size: longest side of an image, in pixels.
+            scale_range, shift_range: augmentation: ratio of resizing, and pixels of shift along x and y.
+        """
+        self.cache = cache
+        self.num_slices, self.slice_interval = num_slices, slice_interval
+        self.hu_window, self.max_size = hu_window, max_size
+        self.scale_range, self.shift_range = scale_range, shift_range
+
+    @classmethod
+    def from_config(cls, cfg, is_train: bool = True):
+        ret = {
+            "cache": build_cache(cfg),
+            "num_slices": cfg.INPUT.NUM_SLICES,
+            "slice_interval": cfg.INPUT.SLICE_INTERVAL,
+            "hu_window": tuple(cfg.INPUT.HU_WINDOW),
+            "max_size": cfg.INPUT.MAX_SIZE,
+        }
+        if is_train:
+            ret["scale_range"] = tuple(cfg.INPUT.SCALE_RANGE)
+            ret["shift_range"] = cfg.INPUT.SHIFT_RANGE
+        return ret
+
+    def __call__(self, record: dict, slice_number: int, seed: int = 0) -> dict:
+        """
+        Args:
+            record: of a sub-volume (see :mod:`lens_d2.data.records`).
+            slice_number: from 0 in the sub-volume.
+            seed: of the augmentation.
+
+        Raises:
+            DataError: the volume cannot be read.
+        """
+        volume = self.cache.open(record)
+        center = float(volume.geometry.slices_to_cache(np.array([slice_number], dtype=float))[0])
+        image = torch.from_numpy(self.read(volume, center))
+        image, scale, (dx, dy) = self.augment(image, np.random.default_rng(seed))
+        boxes, status = self._boxes_on(record, slice_number)
+        boxes = volume.geometry.boxes_to_cache(boxes) * scale + np.array([dx, dy, dx, dy])
+        return {
+            "image": image,
+            "instances": self._targets(boxes, status, tuple(image.shape[-2:])),
+            "expert": record["dataset"],
+            "volume": record["volume"],
+            "slice": slice_number,
+        }
+
+    def read(self, volume: CachedVolume, center: float) -> np.ndarray:
+        """(slices, H, W) intensities 0..255 around a fractional native slice of the cache frame."""
+        positions = sample_positions(
+            center, self.num_slices, self.slice_interval, volume.geometry.slice_interval
+        )
+        return window(volume.read(positions), self.hu_window)
+
+    def augment(self, image: Tensor, rng: np.random.Generator) -> tuple[Tensor, np.ndarray, tuple[int, int]]:
+        """Resize and shift at random.
+
+        Returns:
+            the image, the factors (4,) by which box coordinates are to be multiplied, and then the shift (dx,
+            dy) that is to be added to them.
+        """
+        height, width = image.shape[-2:]
+        scale = rng.uniform(*self.scale_range) * fit_scale(image.shape, self.max_size)
+        dx, dy = (int(d) for d in rng.integers(-self.shift_range, self.shift_range + 1, size=2))
+        image = shift(resize(image, scale), dx, dy)
+        return image, np.tile([image.shape[-1] / width, image.shape[-2] / height], 2), (dx, dy)
+
+    @staticmethod
+    def _boxes_on(record: dict, slice_number: int) -> tuple[np.ndarray, np.ndarray]:
+        """(n, 4) boxes in the volume frame and (n,) their status."""
+        found = [
+            (box[1:5], STATUS_OF_RECORD[lesion["status"]])
+            for lesion in record["lesions"]
+            for box in lesion["boxes"]
+            if int(box[0]) == slice_number
+        ]
+        boxes = np.array([box for box, _ in found], dtype=np.float64).reshape(-1, 4)
+        return boxes, np.array([status for _, status in found], dtype=np.int64)
+
+    @staticmethod
+    def _targets(boxes: np.ndarray, status: np.ndarray, size: tuple[int, int]) -> Instances:
+        """Boxes clipped to the picture. A lesion that is hardly left in it becomes an uncertain region."""
+        full = Boxes(torch.as_tensor(boxes, dtype=torch.float32))
+        clipped = full.clone()
+        clipped.clip(size)
+        visible = clipped.area() >= MIN_VISIBLE * full.area()
+        keep = clipped.nonempty(MIN_PIXELS)
+        status = torch.as_tensor(status).masked_fill(~visible, int(BoxStatus.UNCERTAIN))[keep]
+        return Instances(size, gt_boxes=clipped[keep], gt_status=status, gt_classes=torch.zeros_like(status))

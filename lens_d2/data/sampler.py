@@ -1,0 +1,117 @@
+"""Which slices make up an epoch, a batch, and a rank's share of it (LENS, Section VI-B)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from detectron2.utils import comm
+from torch.utils.data import Sampler
+
+from ..modeling.targets import STATUS_OF_RECORD, BoxStatus
+
+
+class SliceIndex(NamedTuple):
+    """One training sample: a slice of a sub-volume, and the seed of its augmentation."""
+
+    record: int
+    slice: int
+    seed: int
+
+
+@dataclass
+class SlicePool:
+    """The slices of one dataset that can be drawn.
+
+    Attributes:
+        lesions: per 3D lesion, the record it is in and the slices on which its box is known.
+        negatives: per record that has any, its index and its slices without a box of a lesion.
+    """
+
+    lesions: list[tuple[int, np.ndarray]]
+    negatives: list[tuple[int, np.ndarray]]
+
+    @classmethod
+    def from_records(cls, records: list[dict], indices: list[int], with_negatives: bool) -> SlicePool:
+        """
+        Args:
+            records: all records. indices: those of this dataset.
+            with_negatives: whether slices without a box count as negatives here.
+        """
+        lesions, negatives = [], []
+        for index in indices:
+            record, positive = records[index], []
+            for lesion in record["lesions"]:
+                slices = np.array([int(box[0]) for box in lesion["boxes"]], dtype=np.int64)
+                if STATUS_OF_RECORD[lesion["status"]] == BoxStatus.LESION and len(slices):
+                    lesions.append((index, slices))
+                    positive.append(slices)
+            if with_negatives:
+                everything = np.arange(record["num_slices"])
+                free = np.setdiff1d(everything, np.concatenate(positive)) if positive else everything
+                if len(free):
+                    negatives.append((index, free))
+        return cls(lesions, negatives)
+
+    def draw(self, negative_ratio: float, rng: np.random.Generator) -> list[tuple[int, int]]:
+        """(record, slice) of one epoch, shuffled: a slice per 3D lesion, and negatives in proportion.
+
+        A dataset that has no lesion at all gives as many negatives as it has records.
+        """
+        drawn = [(record, int(rng.choice(slices))) for record, slices in self.lesions]
+        if self.negatives:
+            weights = np.array([len(slices) for _, slices in self.negatives], dtype=float)
+            count = round(len(drawn) * negative_ratio) if drawn else len(self.negatives)
+            for i in rng.choice(len(self.negatives), size=count, p=weights / weights.sum()):
+                record, slices = self.negatives[i]
+                drawn.append((record, int(rng.choice(slices))))
+        return [drawn[i] for i in rng.permutation(len(drawn))]
+
+
+class SingleDatasetBatchSampler(Sampler[list[SliceIndex]]):
+    """An endless stream of batches, each from one dataset, the same one on all ranks.
+
+    The stream is a function of the seed and of the number of the batch alone: any rank count gives the same
+    global batches, and training that resumes at ``start_iter`` goes on where it was interrupted.
+    """
+
+    def __init__(self, pools: list[SlicePool], batch_size: int, negative_ratio: float, seed: int):
+        """
+        Args:
+            pools: one per expert.
+            batch_size: samples of a batch over all ranks.
+            negative_ratio: negatives per positive.
+            seed: of every draw.
+        """
+        self.pools, self.batch_size = pools, batch_size
+        self.negative_ratio, self.seed = negative_ratio, seed
+        self.start_iter = 0
+        self.rank, self.world_size = comm.get_rank(), comm.get_world_size()
+        if batch_size % self.world_size:
+            raise ValueError(f"{self.world_size} ranks cannot share a batch of {batch_size} evenly")
+        self.epoch_length = len(self._epoch(0))
+        if not self.epoch_length:
+            raise ValueError("the training datasets have no slice to train on")
+
+    def _epoch(self, epoch: int) -> list[list[SliceIndex]]:
+        """The global batches of an epoch, in order. What does not fill a batch waits for another epoch."""
+        rng = np.random.default_rng([self.seed, epoch])
+        batches = []
+        for pool in self.pools:
+            drawn = pool.draw(self.negative_ratio, rng)
+            while drawn and len(drawn) < self.batch_size:
+                drawn = drawn + drawn[: self.batch_size - len(drawn)]
+            samples = [SliceIndex(r, z, int(rng.integers(2**31))) for r, z in drawn]
+            full = len(samples) // self.batch_size * self.batch_size
+            batches += [samples[i : i + self.batch_size] for i in range(0, full, self.batch_size)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def __iter__(self) -> Iterator[list[SliceIndex]]:
+        epoch, skip = divmod(self.start_iter, self.epoch_length)
+        share = self.batch_size // self.world_size
+        while True:
+            for batch in self._epoch(epoch)[skip:]:
+                yield batch[self.rank * share : (self.rank + 1) * share]
+            epoch, skip = epoch + 1, 0

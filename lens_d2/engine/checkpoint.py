@@ -1,0 +1,62 @@
+"""Checkpoints that are complete or absent, and whose reading runs no code."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+
+from ..errors import DataError
+from ..weights import load_weights
+
+
+class LENSCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer, careful with files.
+
+    It saves under a temporary name and renames, reads through :mod:`lens_d2.weights`, and refuses weights of
+    another architecture instead of leaving parts of the model at random.
+    """
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict(), **kwargs}
+        data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info("Saving checkpoint to %s", path)
+        partial = f"{path}.partial"
+        torch.save(data, partial)
+        os.replace(partial, path)
+        self.tag_last_checkpoint(os.path.basename(path))
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        path = os.path.join(self.save_dir, "last_checkpoint")
+        with open(f"{path}.partial", "w") as file:
+            file.write(last_filename_basename)
+        os.replace(f"{path}.partial", path)
+
+    def load(self, path: str, *args, **kwargs) -> dict[str, Any]:
+        self._loading = path
+        if path and not os.path.isfile(path) and "://" not in path:
+            raise DataError(path, "no such checkpoint")
+        return super().load(path, *args, **kwargs)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        loaded = load_weights(filename)
+        return loaded if "model" in loaded else {"model": loaded}
+
+    def _load_model(self, checkpoint: dict[str, Any]):
+        names = set(checkpoint["model"])
+        incompatible = super()._load_model(checkpoint)
+        if incompatible.incorrect_shapes:
+            key, found, wanted = incompatible.incorrect_shapes[0]
+            raise DataError(
+                self._loading,
+                f"weights of another architecture: {key} is {found} there and {wanted} in this config"
+                f" ({len(incompatible.incorrect_shapes)} such keys)",
+            )
+        if names and len(incompatible.unexpected_keys) >= len(names):
+            raise DataError(self._loading, "weights of another architecture: no key is one of this model")
+        return incompatible

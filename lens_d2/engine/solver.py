@@ -1,0 +1,54 @@
+"""Optimiser, and the length of training in epochs."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from torch import nn
+
+from ..data.loader import build_batch_sampler, load_records
+
+# What each optimizer takes besides the learning rate and the weight decay, from cfg.SOLVER.
+OPTIMIZERS = {
+    "RAdam": (torch.optim.RAdam, lambda solver: {}),
+    "AdamW": (torch.optim.AdamW, lambda solver: {}),
+    "SGD": (torch.optim.SGD, lambda solver: {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}),
+}
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """``SOLVER.OPTIMIZER`` over all parameters, with Detectron2's per-parameter settings and clipping."""
+    parameters = get_default_optimizer_params(
+        model,
+        base_lr=cfg.SOLVER.BASE_LR,
+        weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
+        bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
+        weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+    )
+    if cfg.SOLVER.OPTIMIZER not in OPTIMIZERS:
+        raise ValueError(f"SOLVER.OPTIMIZER is not one of {', '.join(OPTIMIZERS)}: {cfg.SOLVER.OPTIMIZER}")
+    optimizer, options = OPTIMIZERS[cfg.SOLVER.OPTIMIZER]
+    optimizer = maybe_add_gradient_clipping(cfg, optimizer)
+    return optimizer(
+        parameters, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, **options(cfg.SOLVER)
+    )
+
+
+def resolve_schedule(cfg: CfgNode) -> None:
+    """Turn ``SOLVER.EPOCHS`` and ``EPOCH_STEPS`` into ``MAX_ITER`` and ``STEPS``, in place.
+
+    The numbers are those of ``SOLVER.REFERENCE_WORLD_SIZE`` ranks, as in every Detectron2 config;
+    Detectron2 scales them to the ranks that there are. Reads the training datasets' annotations.
+    """
+    if not cfg.SOLVER.EPOCHS:
+        return
+    per_epoch = build_batch_sampler(cfg, load_records(cfg.DATASETS.TRAIN)).epoch_length
+    cfg.SOLVER.MAX_ITER = cfg.SOLVER.EPOCHS * per_epoch
+    cfg.SOLVER.STEPS = tuple(epoch * per_epoch for epoch in cfg.SOLVER.EPOCH_STEPS)
+    cfg.SOLVER.EPOCHS = 0  # resolved: a config that was dumped trains as long as this one
+    logging.getLogger(__name__).info(
+        "%d iterations, of %d an epoch; steps after %s", cfg.SOLVER.MAX_ITER, per_epoch, cfg.SOLVER.STEPS
+    )

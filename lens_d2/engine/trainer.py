@@ -1,0 +1,73 @@
+"""Detectron2's default trainer, with this project's model wrapping, loaders, optimiser and checkpoints."""
+
+from __future__ import annotations
+
+import weakref
+
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer
+from detectron2.engine.defaults import AMPTrainer, SimpleTrainer, TrainerBase, create_ddp_model
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from torch import nn
+
+from ..data.loader import build_test_loader, build_train_loader
+from ..evaluation import build_evaluator
+from ..inference import VolumeInference
+from ..modeling.pretrained import load_backbone_weights
+from .checkpoint import LENSCheckpointer
+from .solver import build_optimizer
+
+
+class LENSTrainer(DefaultTrainer):
+    """Trains LENS: each step's batch comes from one dataset, the same one on all ranks."""
+
+    def __init__(self, cfg: CfgNode):
+        # DefaultTrainer's own __init__ wraps the model in a way that fails on the CPU and with heads that a
+        # step leaves without gradients, so the objects are constructed here, in the same order.
+        TrainerBase.__init__(self)
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
+        model = create_ddp_model(
+            model, broadcast_buffers=False, device_ids=device_ids, find_unused_parameters=True
+        )
+        trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        self._trainer = trainer(model, data_loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = LENSCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """As Detectron2 does; without a checkpoint, the backbone starts from ``MODEL.DENSENET.WEIGHTS``."""
+        if not self.cfg.MODEL.WEIGHTS and not (resume and self.checkpointer.has_checkpoint()):
+            load_backbone_weights(self.checkpointer.model.backbone, self.cfg.MODEL.DENSENET.WEIGHTS)
+        super().resume_or_load(resume)
+        self.data_loader.batch_sampler.start_iter = self.start_iter
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module):
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode):
+        return build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        return build_evaluator(cfg, dataset_name)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
+        """Evaluate on whole sub-volumes of ``DATASETS.TEST``."""
+        model = model.module if hasattr(model, "module") else model
+        return super().test(cfg, VolumeInference(cfg, model), evaluators)

@@ -1,0 +1,174 @@
+"""LENS: a shared backbone, a proposal generator per expert, a shared detection head (Section IV-C)."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_roi_heads
+from detectron2.modeling.proposal_generator import build_proposal_generator
+from detectron2.structures import ImageList, Instances
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+FUSED = "fused"
+
+
+def fuse_experts(detections: dict[str, Instances], nms_thresh: float, topk: int) -> Instances:
+    """Pool the experts' boxes of one image and filter the overlapping ones by NMS (Section IV-C)."""
+    pooled = Instances.cat(list(detections.values()))
+    keep = nms(pooled.pred_boxes.tensor, pooled.scores, nms_thresh)[:topk]
+    return pooled[keep]
+
+
+@META_ARCH_REGISTRY.register()
+class LENS(nn.Module):
+    """Lesion ENSemble.
+
+    A training batch comes from one dataset. All experts' proposals are pooled for the detection head, but
+    only the proposal generator and the output layers of the batch's own expert get losses, and so gradients;
+    the parameters of the others are not touched.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        proposal_generators: dict[str, nn.Module],
+        roi_heads: nn.Module,
+        pixel_mean: float,
+        pixel_std: float,
+        proposal_nms_thresh: float = 0.7,
+        post_nms_topk: tuple[int, int] = (300, 100),
+        fusion_nms_thresh: float = 0.5,
+        detections_per_image: int = 100,
+        output: str = FUSED,
+    ):
+        """
+        Args:
+            backbone: gives feature maps of (N, slices, H, W).
+            proposal_generators: one per expert, in order.
+            roi_heads: as :class:`LENSROIHeads`.
+            pixel_mean, pixel_std: of the intensities 0..255.
+            proposal_nms_thresh, post_nms_topk: pooling of the proposals, in training and at inference.
+            fusion_nms_thresh, detections_per_image: fusion of the experts' boxes.
+            output: which detections are the model's "instances": ``FUSED`` or an expert's name.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.proposal_generators = nn.ModuleDict(proposal_generators)
+        self.roi_heads = roi_heads
+        self.register_buffer("pixel_mean", torch.tensor(float(pixel_mean)), False)
+        self.register_buffer("pixel_std", torch.tensor(float(pixel_std)), False)
+        self.proposal_nms_thresh = proposal_nms_thresh
+        self.post_nms_topk = {True: post_nms_topk[0], False: post_nms_topk[1]}
+        self.fusion_nms_thresh = fusion_nms_thresh
+        self.detections_per_image = detections_per_image
+        if output not in (FUSED, *proposal_generators):
+            raise ValueError(f"MODEL.LENS.OUTPUT is neither {FUSED!r} nor an expert: {output!r}")
+        self.output = output
+
+    @classmethod
+    def from_config(cls, cfg):
+        backbone = build_backbone(cfg)
+        shape = backbone.output_shape()
+        return {
+            "backbone": backbone,
+            "proposal_generators": {
+                name: build_proposal_generator(cfg, shape) for name in cfg.MODEL.LENS.EXPERTS
+            },
+            "roi_heads": build_roi_heads(cfg, shape),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN[0],
+            "pixel_std": cfg.MODEL.PIXEL_STD[0],
+            "proposal_nms_thresh": cfg.MODEL.LENS.PROPOSAL_NMS_THRESH,
+            "post_nms_topk": (cfg.MODEL.LENS.POST_NMS_TOPK_TRAIN, cfg.MODEL.LENS.POST_NMS_TOPK_TEST),
+            "fusion_nms_thresh": cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST,
+            "detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "output": cfg.MODEL.LENS.OUTPUT,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        return tuple(self.proposal_generators)
+
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """
+        Args:
+            batched_inputs: samples of the mapper: "image" (slices, H, W) with intensities 0..255, and in
+                training "instances" and "expert", which all samples of a batch have in common.
+
+        Returns:
+            In training the losses of Eq. 1 by name, weighted; else the list that :meth:`detect` gives.
+        """
+        images = self.preprocess_image([x["image"] for x in batched_inputs])
+        features = self.backbone(images.tensor)
+        if not self.training:
+            return self.detect(features, images.image_sizes)
+
+        expert = batched_inputs[0]["expert"]
+        if any(x["expert"] != expert for x in batched_inputs):
+            raise ValueError(f"a batch mixes datasets: {sorted({x['expert'] for x in batched_inputs})}")
+        targets = [x["instances"].to(self.device) for x in batched_inputs]
+        proposals, losses = self._propose(features, images.image_sizes, targets, expert)
+        _, head_losses = self.roi_heads(images, features, proposals, targets, expert=expert)
+        losses.update(head_losses)
+        get_event_storage().put_scalar(f"{expert}/total_loss", float(sum(losses.values()).detach()))
+        return losses
+
+    def preprocess_image(self, images: list[Tensor]) -> ImageList:
+        """Normalise intensities, and pad with air to a batch whose sides the backbone's stride divides."""
+        air = float(-self.pixel_mean / self.pixel_std)
+        images = [(x.to(self.device) - self.pixel_mean) / self.pixel_std for x in images]
+        return ImageList.from_tensors(images, self.backbone.size_divisibility, pad_value=air)
+
+    def detect(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> list[dict]:
+        """Detections from feature maps, in the images' pixels.
+
+        Returns:
+            For every image, "instances": the model's own detections, and "experts": {name: Instances} of
+            ``FUSED`` and of every expert, each with ``pred_boxes``, ``scores`` and ``expert_scores``.
+        """
+        images = ImageList(next(iter(features.values())), image_sizes)
+        proposals, _ = self._propose(features, image_sizes)
+        results, _ = self.roi_heads(images, features, proposals)
+        detections = []
+        for experts in results:
+            fused = fuse_experts(experts, self.fusion_nms_thresh, self.detections_per_image)
+            everyone = {FUSED: fused, **experts}
+            detections.append({"instances": everyone[self.output], "experts": everyone})
+        return detections
+
+    def _propose(
+        self,
+        features: dict[str, Tensor],
+        image_sizes: list[tuple[int, int]],
+        targets: list[Instances] | None = None,
+        expert: str | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """Pooled proposals of all experts, and the losses of the one that learns."""
+        images = ImageList(next(iter(features.values())), image_sizes)
+        everyone, losses = [], {}
+        for name, generator in self.proposal_generators.items():
+            if name == expert:
+                proposals, losses = generator(images, features, targets)
+            else:
+                with torch.no_grad():
+                    proposals, _ = generator(images, features)
+            everyone.append(proposals)
+        return [self._pool(per_image) for per_image in zip(*everyone, strict=True)], losses
+
+    @torch.no_grad()
+    def _pool(self, proposals: tuple[Instances, ...]) -> Instances:
+        """Pool one image's proposals of all experts: NMS, the best ones."""
+        pooled = Instances.cat(list(proposals))
+        boxes, logits = pooled.proposal_boxes.tensor, pooled.objectness_logits
+        finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(logits)
+        if self.training and not finite.all():
+            raise FloatingPointError("proposals contain Inf or NaN: training has diverged")
+        pooled, boxes, logits = pooled[finite], boxes[finite], logits[finite]
+        return pooled[nms(boxes, logits, self.proposal_nms_thresh)[: self.post_nms_topk[self.training]]]

@@ -1,0 +1,67 @@
+#!/usr/bin/env python
+"""Train and evaluate a universal lesion detector.
+
+    python train_net.py --config-file configs/lens_multi.yaml --num-gpus 8
+    python train_net.py --config-file configs/lens_multi.yaml --eval-only MODEL.WEIGHTS model_final.pth
+"""
+
+import logging
+import sys
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+
+from lens_d2 import add_lens_config
+from lens_d2.engine import LENSCheckpointer, LENSTrainer, resolve_schedule
+from lens_d2.errors import DataError
+
+
+def setup(args) -> CfgNode:
+    """The config of a run: file, command line, the device there is, the length of training."""
+    cfg = get_cfg()
+    add_lens_config(cfg)
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    no_gpu = cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available()
+    if no_gpu:
+        cfg.MODEL.DEVICE = "cpu"
+    if not args.eval_only:
+        resolve_schedule(cfg)
+    cfg.freeze()
+    default_setup(cfg, args)
+    if no_gpu:
+        logging.getLogger("lens_d2").warning("no GPU found: running on the CPU")
+    return cfg
+
+
+def main(args):
+    cfg = setup(args)
+    if args.eval_only:
+        model = LENSTrainer.build_model(cfg)
+        checkpointer = LENSCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        results = LENSTrainer.test(cfg, model)
+        if comm.is_main_process():
+            verify_results(cfg, results)
+        return results
+    trainer = LENSTrainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+if __name__ == "__main__":
+    args = default_argument_parser(__doc__).parse_args()
+    try:
+        launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except DataError as error:
+        sys.exit(str(error))
