@@ -1,0 +1,150 @@
+"""How a dataset becomes known to Detectron2, under its name and, for the synthetic cohort, ``phantom_<name>``.
+
+A dataset file calls :func:`register` at its bottom. Registering opens nothing: files are read when
+``DatasetCatalog.get(name)`` is called.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from lens_d2.data.files import write_whole
+from lens_d2.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+PHANTOM = "phantom"
+
+
+class Faults(dict[str, DataError]):
+    """What could not be read: ``{sub-volume or row: the first error}``, collected while the rest is read."""
+
+    def add(self, entry: str, error: DataError) -> None:
+        self.setdefault(entry, error)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A registered dataset.
+
+    Attributes:
+        name: as in ``cfg.DATASETS``; ``phantom_`` names are derived from it.
+        read: ``read(root, faults, processes)`` gives the sound records below ``root``, adds the others' errors to
+            ``faults``, and raises DataError where nothing can be read at all.
+        expert: the head that learns from it.
+        fully_labelled: whether all lesions of its kind are annotated.
+        truth_is_3d: whether its lesions have 3D boxes.
+        evaluator_type: protocol of its evaluation, "lens3d" or "p3d".
+    """
+
+    name: str
+    read: Callable[[Path, Faults, int], list[dict]] = field(repr=False)
+    expert: str
+    fully_labelled: bool
+    truth_is_3d: bool
+    evaluator_type: str
+
+
+DATASETS: dict[str, Dataset] = {}
+
+
+def default_root() -> Path:
+    """Where the datasets are: the environment's DETECTRON2_DATASETS, else ``datasets``."""
+    return Path(os.path.expanduser(os.getenv("DETECTRON2_DATASETS") or "datasets"))
+
+
+def register(dataset: Dataset) -> None:
+    """Make ``dataset`` and its synthetic twin known to Detectron2, with their data where they are by default."""
+    DATASETS[dataset.name] = dataset
+    _register(dataset.name, dataset, default_root())
+    _register(f"{PHANTOM}_{dataset.name}", dataset, default_root() / PHANTOM)
+
+
+def register_all(root: str | os.PathLike) -> None:
+    """Let all names, the synthetic ones too, read from below ``root`` from now on."""
+    for name, dataset in DATASETS.items():
+        _register(name, dataset, Path(root))
+        _register(f"{PHANTOM}_{name}", dataset, Path(root) / PHANTOM)
+
+
+def _register(name: str, dataset: Dataset, root: Path) -> None:
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        if name in catalog.list():
+            catalog.remove(name)
+    DatasetCatalog.register(name, lambda: load(name))
+    MetadataCatalog.get(name).set(
+        thing_classes=["lesion"],
+        expert=dataset.expert,
+        fully_labelled=dataset.fully_labelled,
+        truth_is_3d=dataset.truth_is_3d,
+        evaluator_type=dataset.evaluator_type,
+        dataset=dataset.name,
+        root=str(root),
+    )
+
+
+def root_of(name: str) -> Path:
+    """The folder that the dataset registered as ``name`` is read from."""
+    return Path(MetadataCatalog.get(name).root)
+
+
+def read(name: str, faults: Faults, processes: int = 1) -> list[dict]:
+    """The sound records of the dataset registered as ``name``; the others' errors are added to ``faults``."""
+    return DATASETS[MetadataCatalog.get(name).dataset].read(root_of(name), faults, processes)
+
+
+def load(name: str) -> list[dict]:
+    """The records of a registered dataset: what ``DatasetCatalog.get(name)`` returns.
+
+    What ``datasets/prepare_datasets.py`` has found unsound, and has listed, is left out with a warning.
+
+    Raises:
+        DataError: something else is unsound.
+    """
+    faults, left_out = Faults(), read_left_out(name)
+    records = read(name, faults)
+    for entry, error in faults.items():
+        if entry not in left_out:
+            hint = "datasets/prepare_datasets.py lists everything unsound, and leaves it out"
+            raise DataError(error.path, f"{error.fault} ({hint})")
+    sound = [record for record in records if record["volume"] not in left_out]
+    if left_out:
+        entry, reason = next(iter(left_out.items()))
+        logger.warning(
+            f"{name}: {len(left_out)} left out by prepare_datasets.py, {len(sound)} sub-volumes are used "
+            f"({entry}: {reason}; all in {_left_out_file(name)})"
+        )
+    return sound
+
+
+def _left_out_file(name: str) -> Path:
+    return cache_folder(root_of(name)) / "left_out" / f"{name}.json"
+
+
+def cache_folder(root: Path) -> Path:
+    """Where what is computed from the datasets below ``root`` is kept."""
+    return root / "cache"
+
+
+def read_left_out(name: str) -> dict[str, str]:
+    """``{sub-volume or row: reason}``: what the last preparation of dataset ``name`` has left out."""
+    file = _left_out_file(name)
+    try:
+        return dict(json.loads(file.read_text()))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(file, f"not readable, delete it ({error})") from None
+
+
+def write_left_out(name: str, faults: Faults) -> Path:
+    """Keep the list of what is to be left out of dataset ``name``; replaces the former one."""
+    reasons = {entry: str(error) for entry, error in faults.items()}
+    return write_whole(_left_out_file(name), json.dumps(reasons, indent=1).encode())

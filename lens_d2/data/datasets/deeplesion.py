@@ -1,0 +1,365 @@
+"""DeepLesion: 32,735 RECIST marks on 10,594 CT studies, and the sets in which its lesions are all annotated.
+
+One record is one sub-volume: a run of slices with consecutive numbers in one series. The marks of ``DL_info.csv``
+are partial (about half of the lesions) and on their key slice alone.
+
+Sets (Yan et al., LENS, Section VI-A; Cai et al., Lesion-Harvester, Section IV-A):
+
+- ``deeplesion_{train,val,test}``: the official split with its marks. Training contains V_M and V_H-test as
+  well, with their original marks: the algorithm is to see no others.
+- ``deeplesion_1k_{val,test}``: LENS's 200 and 800 sub-volumes of the official test split, 3D boxes.
+- ``deeplesion_vm``: V_M, 744 training sub-volumes with all lesions marked. ``deeplesion_vh_test``: 100 more, for
+  measuring what was harvested. ``deeplesion_vd_test``: 1,071 of the official test split.
+  ``deeplesion_vd3d_test``: 272 of those with 3D boxes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lens_d2.data.datasets.catalog import Dataset, Faults, register
+from lens_d2.data.datasets.released_boxes import VolumeName, read_boxes3d, read_lens_set, read_revised
+from lens_d2.data.records import boxes_through, fault_of, make_lesion, make_record
+from lens_d2.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = (
+    "File_name",
+    "Key_slice_index",
+    "Measurement_coordinates",
+    "Bounding_boxes",
+    "Lesion_diameters_Pixel_",
+    "Coarse_lesion_type",
+    "Possibly_noisy",
+    "Slice_range",
+    "Spacing_mm_px_",
+    "Image_size",
+    "Train_Val_Test",
+)
+SPLITS = {"train": 1, "val": 2, "test": 3}
+# Coarse_lesion_type; -1: not known (all of the training split).
+TYPES = {
+    1: "bone",
+    2: "abdomen",
+    3: "mediastinum",
+    4: "liver",
+    5: "lung",
+    6: "kidney",
+    7: "soft tissue",
+    8: "pelvis",
+}
+# The boxes are the marks' extent and this many pixels around it, which may stick out of the image.
+BOX_MARGIN = 5.0
+# The release cuts slices this many mm above and below a key slice, where the scan reaches so far.
+RELEASED_MM = 30.0
+
+_FILE_NAME = re.compile(r"(\d{6}_\d{2,}_\d{2,})_(\d{3,})\.png")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One row of ``DL_info.csv``, in the file's own numbers.
+
+    Attributes:
+        row: number of the row, from 0; LesaNet's labels refer to it.
+        interval: Spacing_mm_px_'s third number; may be negative, zero or NaN.
+    """
+
+    row: int
+    series: str
+    key_slice: int
+    recist: tuple[float, ...]
+    box: tuple[float, ...]
+    diameters: tuple[float, ...]
+    kind: int
+    noisy: bool
+    slices: tuple[int, int]
+    pixel_spacing: tuple[float, float]
+    interval: float
+    size: tuple[int, int]
+    split: int
+
+
+class SubVolume(NamedTuple):
+    """What the table knows of a sub-volume: its name, its marks, and its geometry (mm, pixels)."""
+
+    name: VolumeName
+    marks: list[Mark]
+    spacing: tuple[float, float, float]
+    z_direction: int
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        return (*self.marks[0].size, self.name.num_slices)
+
+
+def read_marks(path: str | PathLike, faults: Faults | None = None) -> list[Mark]:
+    """All rows of ``DL_info.csv``, noisy ones too.
+
+    Args:
+        path: the file.
+        faults: collects the errors of single rows; without it the first one is raised.
+
+    Raises:
+        DataError: the file is missing, is no table or lacks a column; or a row has a missing or senseless
+            number or a path that is none of the dataset's.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror}") from None
+    except ValueError as error:  # pandas' own errors and those of decoding
+        raise DataError(path, f"not a table of comma-separated values ({error})") from None
+    absent = [column for column in COLUMNS if column not in table.columns]
+    if absent:
+        raise DataError(path, f"no column {', '.join(absent)}")
+    marks = []
+    for row, values in enumerate(table[list(COLUMNS)].itertuples(index=False, name=None)):
+        try:
+            marks.append(_mark(row, dict(zip(COLUMNS, values, strict=True))))
+        except ValueError as error:
+            fault = DataError(path, f"line {row + 2} ({values[0]}): {error}")
+            if faults is None:
+                raise fault from None
+            faults.add(f"DL_info.csv, line {row + 2}", fault)
+    return marks
+
+
+def _mark(row: int, values: Mapping[str, str]) -> Mark:
+    """One row; ValueError where it makes no sense."""
+    match = _FILE_NAME.fullmatch(values["File_name"])
+    if not match:
+        raise ValueError("File_name is not <patient>_<study>_<series>_<slice>.png")
+    key_slice = int(_numbers(values, "Key_slice_index", 1)[0])
+    if int(match[2]) != key_slice:
+        raise ValueError(f"Key_slice_index is {key_slice}, and File_name is of another slice")
+    first, last = map(int, _numbers(values, "Slice_range", 2))
+    if not first <= key_slice <= last:
+        raise ValueError(f"the key slice {key_slice} is not in the Slice_range {first} to {last}")
+    *pixel_spacing, interval = _numbers(values, "Spacing_mm_px_", 3, may_be_missing=(2,))
+    if min(pixel_spacing) <= 0:
+        raise ValueError(f"the pixel spacing is {pixel_spacing[0]:g} x {pixel_spacing[1]:g} mm")
+    width, height = map(int, _numbers(values, "Image_size", 2))
+    if min(width, height) <= 0:
+        raise ValueError(f"the Image_size is {width} x {height} pixels")
+    return Mark(
+        row=row,
+        series=match[1],
+        key_slice=key_slice,
+        recist=_numbers(values, "Measurement_coordinates", 8),
+        box=_numbers(values, "Bounding_boxes", 4),
+        diameters=_numbers(values, "Lesion_diameters_Pixel_", 2),
+        kind=int(_numbers(values, "Coarse_lesion_type", 1)[0]),
+        noisy=_numbers(values, "Possibly_noisy", 1)[0] != 0,
+        slices=(first, last),
+        pixel_spacing=tuple(pixel_spacing),
+        interval=interval,
+        size=(width, height),
+        split=int(_numbers(values, "Train_Val_Test", 1)[0]),
+    )
+
+
+def _numbers(values: Mapping[str, str], column: str, count: int, may_be_missing=()) -> tuple[float, ...]:
+    """The numbers of one cell; NaN is let through only at the places ``may_be_missing``."""
+    try:
+        numbers = tuple(float(text) if text.strip() else np.nan for text in values[column].split(","))
+    except ValueError:
+        raise ValueError(f"{column} is {values[column]!r}") from None
+    if len(numbers) != count:
+        raise ValueError(f"{column} has {len(numbers)} numbers, not {count}: {values[column]!r}")
+    for i, number in enumerate(numbers):
+        if not np.isfinite(number) and not (i in may_be_missing and np.isnan(number)):
+            raise ValueError(f"{column} is missing or not a number: {values[column]!r}")
+    return numbers
+
+
+def sub_volumes(marks: Iterable[Mark]) -> dict[str, SubVolume]:
+    """The sub-volumes that the marks are in, by name.
+
+    Rows of a series whose Slice_range touch or overlap are one sub-volume, as their slices have consecutive
+    numbers.
+    """
+    series: dict[str, list[Mark]] = {}
+    for mark in marks:
+        series.setdefault(mark.series, []).append(mark)
+    found = {}
+    for name, rows in series.items():
+        runs: list[tuple[int, int, list[Mark]]] = []
+        for mark in sorted(rows, key=lambda mark: mark.slices):
+            first, last = mark.slices
+            if runs and first <= runs[-1][1] + 1:
+                runs[-1] = (runs[-1][0], max(last, runs[-1][1]), [*runs[-1][2], mark])
+            else:
+                runs.append((first, last, [mark]))
+        for first, last, members in runs:
+            volume = _sub_volume(VolumeName(name, first, last), sorted(members, key=lambda mark: mark.row), rows)
+            found[str(volume.name)] = volume
+    return found
+
+
+def _sub_volume(name: VolumeName, marks: list[Mark], series: list[Mark]) -> SubVolume:
+    """Geometry of a sub-volume from its marks, and from others of the series where theirs say nothing."""
+    intervals = [m.interval for m in [*marks, *series] if np.isfinite(m.interval) and m.interval != 0]
+    if intervals:
+        interval = intervals[0]
+    else:
+        keys = [mark.key_slice for mark in marks]
+        interval = RELEASED_MM / max(min(keys) - name.first, name.last - max(keys), 1)
+        logger.info(
+            f"{name}: DL_info.csv gives no slice interval; {interval:.2f} mm fits the {RELEASED_MM:g} mm that the "
+            "release keeps around a key slice"
+        )
+    # Slices run from head to feet where the interval is positive: Normalized_lesion_location grows with the
+    # slice number.
+    return SubVolume(name, marks, (*marks[0].pixel_spacing, abs(interval)), -1 if interval > 0 else 1)
+
+
+def _record(root: Path, volume: SubVolume, lesions: list[dict]) -> dict:
+    series = volume.name.series
+    patient, study, _ = series.split("_")
+    return make_record(
+        root / "DeepLesion" / "Images_png" / series,
+        volume=str(volume.name),
+        dataset="deeplesion",
+        patient=patient,
+        study=f"{patient}_{study}",
+        series=series,
+        size=volume.size,
+        first_slice=volume.name.first,
+        spacing=volume.spacing,
+        z_direction=volume.z_direction,
+        lesions=lesions,
+    )
+
+
+def _mark_lesion(mark: Mark, volume: SubVolume) -> dict:
+    """The lesion of a RECIST mark, in the volume frame."""
+    width, height = mark.size
+    x1, y1, x2, y2 = np.array(mark.box) - [1, 1, 0, 0]
+    limits = np.array([width, height, width, height])
+    box = np.array([x1, y1, x2, y2])
+    if (box >= -BOX_MARGIN).all() and (box <= limits + BOX_MARGIN).all():
+        box = np.clip(box, 0, limits)
+    z = mark.key_slice - volume.name.first
+    return make_lesion(
+        f"{volume.name}/{mark.row}",
+        [[z, *box]],
+        key_slice=z,
+        recist=np.array(mark.recist) - 0.5,  # pixel 1's centre is half a pixel from the edge of the image
+        diameter_mm=max(mark.diameters) * mark.pixel_spacing[0],
+        kind=TYPES.get(mark.kind),
+    )
+
+
+def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
+    """Records of an official split ("train", "val" or "test") with its marks, without the noisy ones.
+
+    A sub-volume that has noisy marks alone is left out, as nothing is known of it.
+    """
+    csv = root / "DeepLesion" / "DL_info.csv"
+    records = []
+    for name, volume in sub_volumes(read_marks(csv, faults)).items():
+        marks = [m for m in volume.marks if m.split == SPLITS[split] and not m.noisy]
+        lesions = [_mark_lesion(mark, volume) for mark in marks]
+        wrong = [(m, fault) for m, x in zip(marks, lesions, strict=True) if (fault := fault_of(x, volume.size))]
+        if wrong:
+            faults.add(name, DataError(csv, f"line {wrong[0][0].row + 2} ({name}): {wrong[0][1]}"))
+        elif lesions:
+            records.append(_record(root, volume, lesions))
+    _log_counts(f"deeplesion_{split}", records)
+    return records
+
+
+# Reads a released file: {sub-volume: boxes}.
+_Reader = Callable[[Path], Mapping[str, np.ndarray]]
+
+
+def read_annotated(file: str, boxes_of: _Reader, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
+    """Records of the sub-volumes of a released annotation file, with its boxes instead of the marks.
+
+    Args:
+        file: its name in ``DeepLesion/annotations``.
+        boxes_of: reads it; (n, 5) boxes of single slices, or (n, 6) 3D boxes.
+    """
+    path = root / "DeepLesion" / "annotations" / file
+    annotated = boxes_of(path)
+    marks = read_marks(root / "DeepLesion" / "DL_info.csv", Faults())
+    known = sub_volumes(marks)
+    series = {volume.name.series: volume for volume in known.values()}
+    records = []
+    for name, boxes in annotated.items():
+        parsed = VolumeName.parse(name, path)
+        volume = known.get(name) or series.get(parsed.series)
+        if volume is None:
+            faults.add(name, DataError(path, f"{name}: DL_info.csv has no such series"))
+            continue
+        volume = volume._replace(name=parsed)
+        lesions = [_box_lesion(f"{name}/{i}", box, volume.size) for i, box in enumerate(boxes)]
+        wrong = [fault for lesion in lesions if (fault := fault_of(lesion, volume.size))]
+        if wrong:
+            faults.add(name, DataError(path, f"{name}: {wrong[0]}"))
+        else:
+            records.append(_record(root, volume, lesions))
+    _log_counts(file, records)
+    return records
+
+
+def _box_lesion(lesion_id: str, box: np.ndarray, size: tuple[int, int, int]) -> dict:
+    """The lesion of a released box: z, x1, y1, x2, y2 of a slice, or x1, y1, z1, x2, y2, z2."""
+    if len(box) == 5:
+        return make_lesion(lesion_id, [box], key_slice=box[0])
+    return make_lesion(lesion_id, boxes_through(box, size[2]), box3d=box)
+
+
+def _log_counts(name: str, records: list[dict]) -> None:
+    runs = Counter(record["z_direction"] for record in records)
+    lesions = sum(len(record["lesions"]) for record in records)
+    logger.info(
+        f"{name}: {len(records)} sub-volumes, {lesions} lesions; slices run to the feet in {runs[-1]}, to the "
+        f"head in {runs[1]}"
+    )
+
+
+def _lens_part(part: str, path: Path) -> Mapping[str, np.ndarray]:
+    try:
+        return read_lens_set(path)[part]
+    except KeyError:
+        raise DataError(path, f"no part {part!r}") from None
+
+
+def _register(name: str, read: Callable[..., list[dict]], *, fully_labelled: bool, truth_is_3d: bool) -> None:
+    register(
+        Dataset(
+            name=f"deeplesion_{name}",
+            read=read,
+            expert="deeplesion",
+            fully_labelled=fully_labelled,
+            truth_is_3d=truth_is_3d,
+            evaluator_type="lens3d" if truth_is_3d else "p3d",
+        )
+    )
+
+
+for _split in SPLITS:
+    _register(_split, partial(read_split, _split), fully_labelled=False, truth_is_3d=False)
+for _name, _file, _boxes_of, _is_3d in (
+    ("1k_val", "DeepLesion_manual_1K_test_release.pkl", partial(_lens_part, "val"), True),
+    ("1k_test", "DeepLesion_manual_1K_test_release.pkl", partial(_lens_part, "test"), True),
+    ("vm", "Revised-Train744.pkl", read_revised, False),
+    ("vh_test", "Revised-Train100.pkl", read_revised, False),
+    ("vd_test", "Revised-Test1071.pkl", read_revised, False),
+    ("vd3d_test", "3D-Box.pkl", read_boxes3d, True),
+):
+    _register(_name, partial(read_annotated, _file, _boxes_of), fully_labelled=True, truth_is_3d=_is_3d)
