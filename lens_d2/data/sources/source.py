@@ -16,6 +16,19 @@ from lens_d2.errors import DataError
 SOURCE_REGISTRY = Registry("VOLUME_SOURCE")
 SOURCE_REGISTRY.__doc__ = "Subclasses of Source; the first registered one that accepts a path reads it."
 
+# What names a sub-volume in a dataset record, and what readers look at there.
+SOURCE_KEYS = (
+    "file_name",
+    "volume",
+    "spacing",
+    "z_direction",
+    "first_slice",
+    "num_slices",
+    "missing_slices",
+    "affine",
+    "series_uid",
+)
+
 
 class Source:
     """One sub-volume on disk, in the axis order (i, j, k) of its file, fastest first.

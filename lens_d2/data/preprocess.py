@@ -1,0 +1,80 @@
+"""From the volume frame to the cache frame (LENS, Section VI-A): orientation, pixel size, black borders, HU range.
+
+Windowing and the 2 mm slice interval are left to those who read the slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from lens_d2.data.geometry import VolumeGeometry
+from lens_d2.data.volume import CTVolume
+
+
+@dataclass(frozen=True)
+class PreprocessParams:
+    """How volumes are preprocessed.
+
+    Attributes:
+        pixel_spacing: mm per pixel; None keeps the pixels of the file.
+        hu_range: values are clipped to it, both ends included. The default is that of 12-bit CT, so that what
+            scanners put outside of the field of view (-2000, -3024) becomes air.
+        border_hu: brighter than this is body; black borders are what lies outside of the body's bounding box
+            over all slices. None clips no borders.
+        border_opening: mm; what is thinner does not count as body (table top, tubes, noise).
+        border_margin: mm that are kept around the bounding box.
+    """
+
+    pixel_spacing: float | None = 0.8
+    hu_range: tuple[int, int] = (-1024, 3071)
+    border_hu: float | None = -500.0
+    border_opening: float = 5.6
+    border_margin: float = 8.0
+
+
+def cache_geometry(volume: CTVolume, params: PreprocessParams) -> VolumeGeometry:
+    """The geometry of a volume with its cache frame laid out. A volume of air alone is kept whole."""
+    geometry = replace(volume.geometry, pixel_spacing=params.pixel_spacing, crop=None)
+    box = None if params.border_hu is None else _body_box(volume, params)
+    if box is None:
+        return geometry
+    box = geometry.boxes_to_cache(box[None])[0]
+    low = np.maximum(np.floor(box[:2]), 0)
+    high = np.minimum(np.ceil(box[2:]), geometry.resized)
+    return replace(geometry, crop=(*low, *high))
+
+
+def cache_slices(volume: CTVolume, geometry: VolumeGeometry, hu_range: tuple[int, int]) -> Iterator[np.ndarray]:
+    """The (H, W) int16 slices of the cache frame in order.
+
+    Shrinking averages over the pixel's area and enlarging interpolates linearly, both from edge to edge, so that
+    the pixels lie exactly where ``geometry`` says.
+    """
+    flip_x, flip_y, flip_z = geometry.flips
+    x1, y1, x2, y2 = geometry.crop or (0, 0, *geometry.resized)
+    factors = np.array(geometry.spacing[:2]) / (geometry.pixel_spacing or geometry.spacing[:2])
+    method = cv2.INTER_AREA if (factors <= 1).all() else cv2.INTER_LINEAR
+    for picture in volume.array[:: -1 if flip_z else 1]:
+        picture = picture[:: -1 if flip_y else 1, :: -1 if flip_x else 1].clip(*hu_range)
+        if (factors != 1).any():
+            picture = cv2.resize(picture, None, fx=factors[0], fy=factors[1], interpolation=method)
+        yield np.ascontiguousarray(picture[y1:y2, x1:x2])
+
+
+def _body_box(volume: CTVolume, params: PreprocessParams) -> np.ndarray | None:
+    """(4,) x1, y1, x2, y2 of the body and its margin, in edges of the volume frame; None where all is air."""
+    spacing = np.array(volume.geometry.spacing[:2])
+    width, height = 2 * (params.border_opening / spacing / 2).astype(int) + 1
+    kernel = np.ones((height, width), np.uint8)
+    body = np.zeros(volume.array.shape[1:], np.uint8)
+    for picture in volume.array:
+        body |= cv2.morphologyEx((picture > params.border_hu).view(np.uint8), cv2.MORPH_OPEN, kernel)
+    if not body.any():
+        return None
+    columns, rows = np.flatnonzero(body.any(axis=0)), np.flatnonzero(body.any(axis=1))
+    margin = params.border_margin / spacing
+    return np.array([*([columns[0], rows[0]] - margin), *([columns[-1] + 1, rows[-1] + 1] + margin)])
