@@ -79,8 +79,7 @@ class VolumeInference(nn.Module):
 
     def forward(self, records: list[dict]) -> list[dict]:
         return [
-            {"volume": record["volume"], "detections": self.detect(self.cache.open(record))}
-            for record in records
+            {"volume": record["volume"], "detections": self.detect(self.cache.open(record))} for record in records
         ]
 
     @torch.no_grad()
@@ -118,9 +117,7 @@ class VolumeInference(nn.Module):
         """Feature maps of levels from their images' contributions."""
         backbone = self.model.backbone
         offsets = range(-reach, reach + 1, SLICES_PER_IMAGE)
-        trunks, maps = (
-            [torch.stack([encoded[c + o][part] for c in centers]) for o in offsets] for part in (0, 2)
-        )
+        trunks, maps = ([torch.stack([encoded[c + o][part] for c in centers]) for o in offsets] for part in (0, 2))
         fine = torch.stack([encoded[c][1] for c in centers])
         (name,) = backbone.output_shape()
         return {name: backbone.decode(trunks, fine, maps)}
@@ -147,11 +144,12 @@ class VolumeInference(nn.Module):
 
         height, width = merged.image_size
         boxes *= np.tile([volume.shape[2] / width, volume.shape[1] / height], 2)
+        boxes = volume.geometry.boxes_to_volume(boxes).clip(0, np.tile(volume.geometry.size[:2], 2))
         level_mm = np.arange(len(levels)) * self.slice_interval
         native = volume.geometry.slices_to_cache(np.arange(volume.shape[0]))
         return link_detections(
             level,
-            volume.geometry.boxes_to_volume(boxes),
+            boxes,
             scores,
             expert_scores,
             self.link_iou,
@@ -188,7 +186,7 @@ def link_detections(
     slice_boxes, owners = [], []
     for number, run in enumerate(runs[: len(boxes3d)]):
         run_mm = level_mm[level[run]]
-        covered = np.flatnonzero((slice_mm >= run_mm[0] - half) & (slice_mm <= run_mm[-1] + half))
+        covered = np.flatnonzero((slice_mm >= run_mm[0] - half) & (slice_mm < run_mm[-1] + half))
         if not len(covered):
             covered = np.abs(slice_mm - run_mm.mean()).argmin(keepdims=True)
         nearest = run[np.abs(slice_mm[covered, None] - run_mm).argmin(axis=1)]

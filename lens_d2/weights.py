@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .data.pickles import load_pickle
+from .data.pickles import read_pickle
 from .errors import DataError
 
 
@@ -24,7 +24,7 @@ def load_weights(path: str) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise DataError(path, "no such file")
     if str(path).endswith(".pkl"):
-        loaded = load_pickle(path)
+        loaded = read_pickle(path)
     else:
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True)

@@ -32,8 +32,7 @@ def build_batch_sampler(cfg: CfgNode, records: list[dict]) -> SingleDatasetBatch
     for index, record in enumerate(records):
         of_dataset.setdefault(record["dataset"], []).append(index)
     fully_labelled = {
-        MetadataCatalog.get(name).expert: MetadataCatalog.get(name).fully_labelled
-        for name in cfg.DATASETS.TRAIN
+        MetadataCatalog.get(name).expert: MetadataCatalog.get(name).fully_labelled for name in cfg.DATASETS.TRAIN
     }
     pools = [
         SlicePool.from_records(records, indices, fully_labelled[name] or cfg.DATASETS.UNLABELED_SLICES)

@@ -119,9 +119,7 @@ class SliceMapper:
 
     def read(self, volume: CachedVolume, center: float) -> np.ndarray:
         """(slices, H, W) intensities 0..255 around a fractional native slice of the cache frame."""
-        positions = sample_positions(
-            center, self.num_slices, self.slice_interval, volume.geometry.slice_interval
-        )
+        positions = sample_positions(center, self.num_slices, self.slice_interval, volume.geometry.slice_interval)
         return window(volume.read(positions), self.hu_window)
 
     def augment(self, image: Tensor, rng: np.random.Generator) -> tuple[Tensor, np.ndarray, tuple[int, int]]:

@@ -75,9 +75,7 @@ class LENS(nn.Module):
         shape = backbone.output_shape()
         return {
             "backbone": backbone,
-            "proposal_generators": {
-                name: build_proposal_generator(cfg, shape) for name in cfg.MODEL.LENS.EXPERTS
-            },
+            "proposal_generators": {name: build_proposal_generator(cfg, shape) for name in cfg.MODEL.LENS.EXPERTS},
             "roi_heads": build_roi_heads(cfg, shape),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN[0],
             "pixel_std": cfg.MODEL.PIXEL_STD[0],

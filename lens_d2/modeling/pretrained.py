@@ -49,15 +49,15 @@ def load_backbone_weights(backbone: nn.Module, source: str) -> None:
     state = _imagenet_state() if source == IMAGENET else load_weights(source)
     state = state.get("model", state.get("state_dict", state))
     own = backbone.state_dict()
-    mapped = {backbone_key(key) or key: value for key, value in state.items()}
-    matched = {key: value for key, value in mapped.items() if key in own}
+    names = {key: backbone_key(key) for key in state}
+    matched = {name: state[key] for key, name in names.items() if name in own}
     wrong = [key for key, value in matched.items() if tuple(value.shape) != tuple(own[key].shape)]
     if wrong or not matched:
         fault = f"{wrong[0]} has another shape" if wrong else "no key is one of a DenseNet's trunk"
         raise DataError(source, f"weights of another architecture: {fault}")
     backbone.load_state_dict({key: torch.as_tensor(value) for key, value in matched.items()}, strict=False)
     logger.info("%d of %d keys of %s are in the backbone", len(matched), len(state), source)
-    for key in sorted(set(mapped) - set(own)):
+    for key in sorted(key for key, name in names.items() if name not in own):
         logger.info("not used, no such key in the backbone: %s", key)
     for key in sorted(set(own) - set(matched)):
         logger.info("stays at its initial value, not in the file: %s", key)

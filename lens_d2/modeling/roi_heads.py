@@ -108,9 +108,7 @@ class LENSROIHeads(ROIHeads):
         return self.box_head(self.box_pooler(maps, [p.proposal_boxes for p in proposals]))
 
     @torch.no_grad()
-    def label_and_sample_proposals(
-        self, proposals: list[Instances], targets: list[Instances]
-    ) -> list[Instances]:
+    def label_and_sample_proposals(self, proposals: list[Instances], targets: list[Instances]) -> list[Instances]:
         """Sample as Detectron2 does, among the proposals that say something about lesions.
 
         Left out are those on an uncertain region that are no known lesion.

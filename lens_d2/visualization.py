@@ -1,0 +1,174 @@
+"""Pictures of slices with boxes, for people to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.evaluation import DatasetEvaluator
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from .data.cache import CachedVolume, VolumeCache, build_cache
+from .structures import VolumeDetections
+
+# Display windows, (low, high) HU.
+WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": (-160.0, 240.0), "bone": (-450.0, 1050.0)}
+# As in Fig. 3 and 5 of the LENS paper: green is right, red a false positive, yellow a lesion that was missed.
+HIT, FALSE_POSITIVE, MISSED = "#39d353", "#ff4d4d", "#ffd33d"
+
+
+def choose_window(hu: np.ndarray, box: np.ndarray | None) -> str:
+    """The display window for a lesion: lung where it or its surroundings are mostly aerated lung.
+
+    Args:
+        hu: (H, W) slice. box: XYXY_ABS in it, or None for the whole slice.
+    """
+    if box is None:
+        return "soft tissue"
+    x1, y1, x2, y2 = np.round(box).astype(int)
+    margin = max(4, (x2 - x1) // 2)
+    around = hu[max(y1 - margin, 0) : y2 + margin, max(x1 - margin, 0) : x2 + margin]
+    if around.size and np.mean((around > -980) & (around < -600)) > 0.3:
+        return "lung"
+    return "soft tissue"
+
+
+def show_slice(axes: Axes, hu: np.ndarray, window: str, aspect_text: str = "") -> None:
+    """Draw a slice (H, W) as radiologists see it: from the feet, the patient's right on the left."""
+    low, high = WINDOWS[window]
+    axes.imshow(hu, cmap="gray", vmin=low, vmax=high, interpolation="bicubic")
+    axes.set_axis_off()
+    label = f"{aspect_text}  ({window} window)" if aspect_text else f"{window} window"
+    axes.set_title(label, fontsize=8, color="0.85", loc="left")
+
+
+def draw_box(axes: Axes, box: np.ndarray, color: str, text: str = "", dashed: bool = False) -> None:
+    """Draw a box XYXY_ABS (pixel edges) on a slice shown by :func:`show_slice`."""
+    x1, y1, x2, y2 = box
+    style = (0, (3, 2)) if dashed else "solid"
+    axes.add_patch(
+        Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, ec=color, lw=1.2, ls=style, snap=False)
+    )
+    if text:
+        axes.text(x2 + 0.5, y1 - 0.5, text, color=color, fontsize=6.5, va="bottom", ha="left", clip_on=True)
+
+
+def iobb_3d(detections: np.ndarray, lesions: np.ndarray) -> np.ndarray:
+    """(n, m) intersection over detection of 3D boxes (n, 6) and (m, 6): edges in x and y, slices in z."""
+    low = np.maximum(detections[:, None, :3], lesions[None, :, :3])
+    high = np.minimum(detections[:, None, 3:], lesions[None, :, 3:])
+    one_slice = np.array([0.0, 0.0, 1.0])
+    intersection = np.prod(np.clip(high - low + one_slice, 0, None), axis=2)
+    volume = np.prod(detections[:, 3:] - detections[:, :3] + one_slice, axis=1)
+    return intersection / np.maximum(volume, 1e-9)[:, None]
+
+
+class OverlayWriter(DatasetEvaluator):
+    """Draws the first sub-volumes of a dataset with lesions and detections; has no numbers to report."""
+
+    def __init__(self, cache: VolumeCache, output_dir: str | Path, count: int, score_thresh: float = 0.1):
+        """
+        Args:
+            cache: of the preprocessed volumes.
+            output_dir: gets ``<sub-volume>.png``.
+            count: sub-volumes to draw.
+            score_thresh: detections below it are not drawn (Fig. 5).
+        """
+        self.cache, self.output_dir = cache, Path(output_dir)
+        self.count, self.score_thresh = count, score_thresh
+        self.reset()
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, output_dir: str | Path) -> OverlayWriter:
+        return cls(build_cache(cfg), output_dir, cfg.TEST.OVERLAYS)
+
+    def reset(self) -> None:
+        self.left = self.count
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        for record, output in zip(inputs, outputs, strict=True):
+            if self.left and record["lesions"]:
+                self.left -= 1
+                self.output_dir.mkdir(parents=True, exist_ok=True)
+                path = self.output_dir / f"{record['volume']}.png"
+                draw_overlay(
+                    path, record, output["detections"]["fused"], self.cache.open(record), self.score_thresh
+                )
+
+    def evaluate(self) -> dict:
+        return {}
+
+
+def draw_overlay(
+    path: Path, record: dict, detections: VolumeDetections, volume: CachedVolume, score_thresh: float = 0.1
+) -> None:
+    """Draw the slices of a sub-volume that show the most, with lesions and detections, to a PNG file.
+
+    Args:
+        path: of the picture. record: of the sub-volume. detections: in the volume frame.
+        volume: the cached sub-volume. score_thresh: detections below it are not drawn.
+    """
+    truth = [(lesion, np.array(lesion["boxes"], dtype=float).reshape(-1, 5)) for lesion in record["lesions"]]
+    shown = np.flatnonzero(detections.scores >= score_thresh)
+    lesions3d = np.array([_box3d(boxes) for _, boxes in truth]).reshape(-1, 6)
+    hits = iobb_3d(detections.boxes[shown], lesions3d) >= 0.3
+    slices = _slices_worth_showing([boxes for _, boxes in truth], detections, shown)
+
+    columns = min(len(slices), 3)
+    rows = -(-len(slices) // columns)
+    height, width = volume.shape[1:]
+    figure, grid = plt.subplots(
+        rows, columns, squeeze=False, figsize=(4.2 * columns, 4.2 * rows * height / width + 0.7), facecolor="black"
+    )
+    for axes in grid.flat[len(slices) :]:
+        axes.set_axis_off()
+    to_cache = volume.geometry.boxes_to_cache
+    for axes, z in zip(grid.flat, slices, strict=False):
+        on_slice = [(i, row[1:]) for i, (_, boxes) in enumerate(truth) for row in boxes if row[0] == z]
+        found = [(n, b) for n, d in enumerate(shown) for b in detections.boxes_of(d) if b[0] == z]
+        hu = volume.read(volume.geometry.slices_to_cache([z]))[0]
+        first = on_slice[0][1] if on_slice else (found[0][1][1:5] if found else None)
+        window = choose_window(hu, None if first is None else to_cache(first)[0])
+        show_slice(axes, hu, window, f"slice {z + record['first_slice']}")
+        for i, box in on_slice:
+            draw_box(axes, to_cache(box)[0], HIT if hits[:, i].any() else MISSED, dashed=True)
+        for n, row in found:
+            color = HIT if hits[n].any() else FALSE_POSITIVE
+            draw_box(axes, to_cache(row[1:5])[0], color, f"{detections.scores[shown[n]]:.2f}")
+    _legend(figure, record["volume"])
+    figure.savefig(path, dpi=110, facecolor="black")
+    plt.close(figure)
+
+
+def _box3d(boxes: np.ndarray) -> np.ndarray:
+    """The 3D hull of a lesion's (n, 5) boxes z, x1, y1, x2, y2."""
+    low, high = boxes.min(axis=0), boxes.max(axis=0)
+    return np.array([low[1], low[2], low[0], high[3], high[4], high[0]])
+
+
+def _slices_worth_showing(truth: list[np.ndarray], detections: VolumeDetections, shown: np.ndarray) -> list[int]:
+    """At most six slices, in order: the middle one of each lesion, then of the best detections."""
+    middles = [int(boxes[len(boxes) // 2, 0]) for boxes in truth if len(boxes)]
+    for d in shown[np.argsort(-detections.scores[shown])][:6]:
+        own = detections.boxes_of(d)
+        middles.append(int(own[len(own) // 2, 0]))
+    return sorted(dict.fromkeys(middles).keys() if len(set(middles)) <= 6 else list(dict.fromkeys(middles))[:6])
+
+
+def _legend(figure, name: str) -> None:
+    entries = [
+        Line2D([], [], color=HIT, ls=(0, (3, 2)), label="lesion, found"),
+        Line2D([], [], color=MISSED, ls=(0, (3, 2)), label="lesion, missed"),
+        Line2D([], [], color=HIT, label="detection, right"),
+        Line2D([], [], color=FALSE_POSITIVE, label="detection, false positive"),
+    ]
+    figure.suptitle(name, color="white", fontsize=10, x=0.01, ha="left")
+    figure.legend(handles=entries, loc="lower center", ncols=4, fontsize=8, frameon=False, labelcolor="white")
+    figure.tight_layout(rect=(0, 0.05, 1, 0.99))

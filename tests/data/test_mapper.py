@@ -1,0 +1,131 @@
+"""From a record and a slice to a sample: intensities, neighbours, augmentation, boxes."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lens_d2.data.cache import PreprocessParams, VolumeCache
+from lens_d2.data.mapper import SliceMapper, fit_scale, resize, sample_positions, shift, window
+from lens_d2.modeling.targets import BoxStatus
+
+BOX = [60.0, 40.0, 80.0, 64.0]  # of the bright block, in the file's pixel edges
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    """A block of soft tissue with a bright block in it, 1 mm pixels, 5 mm slices, x and y stored reversed."""
+    array = np.full((12, 128, 160), -1000, np.int16)
+    array[:, 16:112, 16:144] = 40
+    array[4:8, 40:64, 60:80] = 1000
+    array[:, 100:104, 100:104] += (np.arange(12) * 10).astype(np.int16)[:, None, None]
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((1.0, 1.0, 5.0))
+    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    path = tmp_path_factory.mktemp("volume") / "block.nii.gz"
+    sitk.WriteImage(image, str(path))
+    boxes = [[z, *BOX] for z in range(4, 8)]
+    lesions = [
+        {"status": "annotation", "boxes": boxes},
+        {"status": "uncertain", "boxes": [[5, 100, 20, 120, 30]]},
+    ]
+    return {
+        "file_name": str(path), "volume": "block", "dataset": "lits", "num_slices": 12, "lesions": lesions,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def mapper(record, tmp_path):
+    def make(**kwargs):
+        settings = {"num_slices": 9, "slice_interval": 2.0, "hu_window": (-1024, 3071), "max_size": 512}
+        cache = VolumeCache(tmp_path, PreprocessParams(pixel_spacing=1.0))
+        return SliceMapper(cache=cache, **{**settings, **kwargs})
+
+    return make
+
+
+def brightest(image):
+    """Box of what is brighter than soft tissue, in pixel edges."""
+    rows, columns = np.nonzero(image.numpy() > 95)
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def test_the_papers_window():
+    np.testing.assert_allclose(
+        window(np.array([-3000, -1024, 0, 3071, 9000]), (-1024, 3071)), [0, 0, 63.765, 255, 255], rtol=1e-4
+    )
+
+
+def test_slices_are_2_mm_apart_around_the_centre():
+    np.testing.assert_allclose(sample_positions(10, 9, 2.0, 5.0), 10 + np.arange(-4, 5) * 0.4)
+
+
+def test_boxes_lie_on_what_they_mark(mapper, record):
+    sample = mapper()(record, 5)
+    assert sample["image"].shape[0] == 9 and sample["image"].dtype == torch.float32
+    lesion = sample["instances"][sample["instances"].gt_status == BoxStatus.LESION]
+    np.testing.assert_allclose(lesion.gt_boxes.tensor[0].numpy(), brightest(sample["image"][4]), atol=1e-3)
+    assert sample["instances"].gt_status.tolist() == [BoxStatus.LESION, BoxStatus.UNCERTAIN]
+    assert (sample["expert"], sample["volume"], sample["slice"]) == ("lits", "block", 5)
+
+
+def test_only_boxes_of_the_slice(mapper, record):
+    assert len(mapper()(record, 8)["instances"]) == 0
+
+
+def test_neighbouring_slices_are_interpolated(mapper, record):
+    """The corner mark grows by 10 HU a slice, so by 4 HU every 2 mm."""
+    image = mapper()(record, 6)["image"] * (4095 / 255) - 1024
+    levels = image[:, 17, 49]  # (102, 102) in the file, reversed and clipped to 8 mm around the body
+    np.testing.assert_allclose(levels.diff().numpy(), 4, atol=0.2)
+
+
+def test_beyond_the_ends_the_last_slice_repeats(mapper, record):
+    image = mapper()(record, 0)["image"]
+    assert torch.equal(image[0], image[4]) and torch.equal(image[3], image[4])
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1))
+def test_boxes_follow_the_augmentation(seed):
+    image = torch.zeros(9, 100, 140)
+    image[:, 30:50, 60:100] = 100
+    mapper = SliceMapper(
+        cache=None, num_slices=9, slice_interval=2, hu_window=(0, 1), max_size=512,
+        scale_range=(0.8, 1.2), shift_range=8,
+    )  # fmt: skip
+    moved, scale, (dx, dy) = mapper.augment(image, np.random.default_rng(seed))
+    assert 0.79 < scale[0] < 1.21 and abs(dx) <= 8 and abs(dy) <= 8
+    box = np.array([60, 30, 100, 50]) * scale + [dx, dy, dx, dy]
+    rows, columns = np.nonzero(moved[0].numpy() > 50)
+    np.testing.assert_allclose([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], box, atol=1.01)
+
+
+def test_augmentation_is_a_function_of_the_seed(mapper, record):
+    augmenting = mapper(scale_range=(0.8, 1.2), shift_range=8)
+    first, again, other = (augmenting(record, 5, seed)["image"] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert first.shape != other.shape or not torch.equal(first, other)
+
+
+def test_large_slices_are_scaled_to_the_longest_side_allowed(mapper, record):
+    sample = mapper(max_size=64)(record, 5)
+    assert max(sample["image"].shape[1:]) == 64
+    lesion = sample["instances"].gt_boxes.tensor[0].numpy()
+    np.testing.assert_allclose(lesion, brightest(sample["image"][4]), atol=1.0)
+    assert fit_scale((9, 100, 400), 512) == 1.0 and fit_scale((9, 100, 1024), 512) == 0.5
+
+
+def test_a_lesion_pushed_out_of_the_picture_is_no_target(mapper, record):
+    boxes = np.array([[-18.0, 10, 2, 30], [-10, 10, 10, 30], [-30, 10, -5, 30]])
+    targets = SliceMapper._targets(boxes, np.zeros(3, int), (100, 100))
+    assert targets.gt_status.tolist() == [BoxStatus.UNCERTAIN, BoxStatus.LESION]
+    assert targets.gt_boxes.tensor.tolist() == [[0, 10, 2, 30], [0, 10, 10, 30]]
+
+
+def test_shift_and_resize():
+    image = torch.arange(12.0).view(1, 3, 4)
+    assert shift(image, 1, -1).tolist() == [[[0, 4, 5, 6], [0, 8, 9, 10], [0, 0, 0, 0]]]
+    assert resize(image, 2.0).shape == (1, 6, 8) and resize(image, 1.0) is image

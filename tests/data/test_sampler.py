@@ -1,0 +1,109 @@
+"""Which slices make up an epoch and a batch (Section VI-B)."""
+
+from collections import Counter
+from itertools import islice
+
+import numpy as np
+import pytest
+from detectron2.utils import comm
+
+from lens_d2.data.sampler import SingleDatasetBatchSampler, SlicePool
+
+
+def record(number, lesions, slices=20):
+    return {
+        "volume": f"v{number}",
+        "num_slices": slices,
+        "lesions": [
+            {"status": status, "boxes": [[z, 0, 0, 5, 5] for z in range(first, last + 1)]}
+            for first, last, status in lesions
+        ],
+    }
+
+
+@pytest.fixture
+def records():
+    single = [record(i, [(4, 7, "annotation"), (10, 10, "annotation")]) for i in range(10)]
+    universal = [record(i, [(3, 3, "annotation"), (12, 14, "uncertain")]) for i in range(16)]
+    return single + universal
+
+
+@pytest.fixture
+def pools(records):
+    return [
+        SlicePool.from_records(records, list(range(10)), with_negatives=True),
+        SlicePool.from_records(records, list(range(10, 26)), with_negatives=False),
+    ]
+
+
+def epoch_of(sampler):
+    return list(islice(iter(sampler), sampler.epoch_length))
+
+
+def test_one_slice_of_every_lesion_and_negatives_two_to_one(pools, records):
+    drawn = pools[0].draw(0.5, np.random.default_rng(0))
+    positive = [(r, z) for r, z in drawn if 4 <= z <= 7 or z == 10]
+    assert Counter(r for r, z in positive if z < 10) == Counter(range(10))
+    assert Counter(r for r, z in positive if z == 10) == Counter(range(10))
+    assert len(drawn) - len(positive) == len(positive) / 2
+
+
+def test_slices_of_a_lesion_are_drawn_anew_each_epoch(pools):
+    rng = np.random.default_rng(0)
+    seen = {z for _ in range(20) for r, z in pools[0].draw(0.5, rng) if r == 3 and 4 <= z <= 7}
+    assert seen == {4, 5, 6, 7}
+
+
+def test_a_partially_labelled_dataset_has_no_negatives_until_they_are_switched_on(records):
+    indices = list(range(10, 26))
+    assert {z for _, z in SlicePool.from_records(records, indices, False).draw(0.5, np.random.default_rng(0))} == {
+        3
+    }
+    drawn = SlicePool.from_records(records, indices, True).draw(0.5, np.random.default_rng(0))
+    assert len(drawn) == 24 and sum(z != 3 for _, z in drawn) == 8
+
+
+def test_uncertain_regions_are_no_positives(pools):
+    assert all(slices.tolist() == [3] for _, slices in pools[1].lesions)
+
+
+def test_every_batch_is_of_one_dataset(pools):
+    for batch in epoch_of(SingleDatasetBatchSampler(pools, 4, 0.5, seed=3)):
+        assert len(batch) == 4
+        assert len({sample.record < 10 for sample in batch}) == 1
+
+
+def test_an_epoch_has_all_full_batches_of_all_datasets(pools):
+    sampler = SingleDatasetBatchSampler(pools, 4, 0.5, seed=3)
+    assert sampler.epoch_length == 30 // 4 + 16 // 4
+    assert sum(batch[0].record >= 10 for batch in epoch_of(sampler)) == 4
+
+
+def test_a_dataset_smaller_than_a_batch_still_takes_part(records):
+    pool = SlicePool.from_records(records, [10], with_negatives=False)
+    assert [len(b) for b in epoch_of(SingleDatasetBatchSampler([pool], 4, 0.5, seed=0))] == [4]
+
+
+def test_the_stream_depends_on_the_seed_alone_and_resumes_anywhere(pools):
+    whole = list(islice(iter(SingleDatasetBatchSampler(pools, 4, 0.5, seed=3)), 40))
+    again = SingleDatasetBatchSampler(pools, 4, 0.5, seed=3)
+    again.start_iter = 17
+    assert list(islice(iter(again), 23)) == whole[17:]
+    assert list(islice(iter(SingleDatasetBatchSampler(pools, 4, 0.5, seed=4)), 40)) != whole
+
+
+def test_ranks_share_each_batch(pools, monkeypatch):
+    whole = epoch_of(SingleDatasetBatchSampler(pools, 4, 0.5, seed=3))
+    shares = []
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    for rank in range(2):
+        monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
+        shares.append(epoch_of(SingleDatasetBatchSampler(pools, 4, 0.5, seed=3)))
+    assert [a + b for a, b in zip(*shares, strict=True)] == whole
+    with pytest.raises(ValueError, match="2 ranks"):
+        SingleDatasetBatchSampler(pools, 5, 0.5, seed=3)
+
+
+def test_nothing_to_train_on(records):
+    with pytest.raises(ValueError, match="no slice"):
+        SingleDatasetBatchSampler([SlicePool([], [])], 4, 0.5, seed=0)

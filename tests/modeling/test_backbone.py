@@ -1,0 +1,152 @@
+"""The 2.5D DenseNet: structure, equality of its two ways of running, weights of a 2D DenseNet."""
+
+import logging
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models.densenet import DenseNet
+
+from lens_d2.errors import DataError
+from lens_d2.modeling.backbone import DenseNet25D
+from lens_d2.modeling.pretrained import load_backbone_weights
+
+SMALL = {"growth_rate": 4, "block_config": (2, 3, 2), "init_features": 8, "out_channels": 12}
+
+
+def small(num_slices=9, **kwargs):
+    torch.manual_seed(0)
+    return DenseNet25D(num_slices=num_slices, **SMALL, **kwargs)
+
+
+def test_paper_size_has_the_papers_structure():
+    with torch.device("meta"):
+        backbone = DenseNet25D(num_slices=9)
+    assert backbone.fuse_trunk.conv.in_channels == 3 * 256  # after transition 2
+    assert backbone.fuse_trunk.conv.out_channels == 256
+    assert backbone.fuse_pyramid.conv.in_channels == 3 * 512
+    assert [lateral.in_channels for lateral in backbone.laterals] == [256, 512, 1024]
+    assert [len(block) for block in (backbone.block1, backbone.block2, backbone.block3)] == [6, 12, 24]
+    assert backbone.output_shape()["p2"].channels == 512
+    assert backbone.output_shape()["p2"].stride == 4
+
+
+@pytest.mark.parametrize("num_slices", [3, 9, 15])
+def test_one_stride_4_map(num_slices):
+    features = small(num_slices)(torch.rand(2, num_slices, 32, 48))
+    assert list(features) == ["p2"]
+    assert features["p2"].shape == (2, 12, 8, 12)
+
+
+@pytest.mark.parametrize("num_slices", [6, 8])
+def test_slices_that_make_no_central_image_are_refused(num_slices):
+    with pytest.raises(ValueError, match="NUM_SLICES"):
+        small(num_slices)
+
+
+@pytest.mark.parametrize("num_slices", [3, 9])
+def test_images_encoded_alone_give_the_samples_map(num_slices):
+    backbone = small(num_slices).eval()
+    sample = torch.rand(2, num_slices, 32, 32)
+    with torch.no_grad():
+        whole = backbone(sample)["p2"]
+        images = [backbone.encode(image) for image in sample.split(3, dim=1)]
+        middle = len(images) // 2
+        parts = backbone.decode(
+            [trunk for trunk, _ in images], images[middle][1], [backbone.complete(*image) for image in images]
+        )
+    torch.testing.assert_close(parts, whole)
+
+
+def test_neighbouring_images_reach_the_output_only_through_the_fusions():
+    backbone = small().eval()
+    sample = torch.rand(1, 9, 32, 32)
+    other = sample.clone()
+    other[:, :3] = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        assert not torch.allclose(backbone(sample)["p2"], backbone(other)["p2"])
+        for fusion in (backbone.fuse_trunk, backbone.fuse_pyramid):
+            channels = fusion.conv.out_channels
+            fusion.conv.weight[:, :channels] = 0
+        torch.testing.assert_close(backbone(sample)["p2"], backbone(other)["p2"])
+
+
+def test_frozen_norm_has_no_parameters_and_does_not_move():
+    backbone = small(norm="FrozenBN").train()
+    before = {k: v.clone() for k, v in backbone.state_dict().items() if "running" in k}
+    backbone(torch.rand(1, 9, 32, 32))
+    after = backbone.state_dict()
+    assert before and all(torch.equal(after[k], v) for k, v in before.items())
+    assert not any("norm" in name for name, _ in backbone.named_parameters())
+
+
+def densenet_state():
+    torch.manual_seed(1)
+    net = DenseNet(SMALL["growth_rate"], (*SMALL["block_config"], 2), SMALL["init_features"], num_classes=5)
+    return net.state_dict()
+
+
+def old_names(state):
+    """The names that torchvision's published files still have: "denselayer1.norm.1.weight"."""
+    return {
+        key.replace("norm1", "norm.1")
+        .replace("norm2", "norm.2")
+        .replace("conv1", "conv.1")
+        .replace("conv2", "conv.2")
+        if "denselayer" in key
+        else key: value
+        for key, value in state.items()
+    }
+
+
+@pytest.mark.parametrize("rename", [dict, old_names])
+@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
+def test_weights_of_a_2d_densenet_reach_every_layer_of_the_trunk(tmp_path, caplog, rename, suffix):
+    state = densenet_state()
+    path = tmp_path / f"densenet{suffix}"
+    if suffix == ".pth":
+        torch.save(rename(state), path)
+    else:
+        path.write_bytes(pickle.dumps({k: np.asarray(v) for k, v in rename(state).items()}))
+    backbone = small()
+    with caplog.at_level(logging.INFO):
+        load_backbone_weights(backbone, str(path))
+    own = backbone.state_dict()
+    assert torch.equal(own["stem.0.weight"], state["features.conv0.weight"])
+    assert torch.equal(
+        own["block3.denselayer2.conv2.weight"], state["features.denseblock3.denselayer2.conv2.weight"]
+    )
+    assert torch.equal(own["transition2.conv.weight"], state["features.transition2.conv.weight"])
+    unmatched = [r.getMessage() for r in caplog.records if "not used" in r.getMessage()]
+    assert any("classifier.weight" in line for line in unmatched)
+    assert any("denseblock4" in line for line in unmatched)
+    new = [r.getMessage() for r in caplog.records if "not in the file" in r.getMessage()]
+    assert any("laterals.0.weight" in line for line in new) and not any("block1" in line for line in new)
+
+
+def test_without_weights_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        load_backbone_weights(small(), "")
+    assert "random weights" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "state, fault",
+    [
+        ({"something.else": torch.zeros(1)}, "no key"),
+        ({"features.conv0.weight": torch.zeros(1, 3, 7, 7)}, "another shape"),
+    ],
+)
+def test_weights_of_another_network_are_refused(tmp_path, state, fault):
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(DataError, match=fault):
+        load_backbone_weights(small(), str(tmp_path / "other.pth"))
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "cut.pth"
+    torch.save(densenet_state(), path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(DataError, match="cut.pth"):
+        load_backbone_weights(small(), str(path))

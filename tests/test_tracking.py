@@ -1,0 +1,103 @@
+"""Linking of slice boxes to tracklets and 3D boxes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lens_d2.inference import link_detections
+from lens_d2.tracking import link_slices, match_best_first, pairwise_iou, stack_tracklets
+
+BOX = np.array([10.0, 10, 30, 30])
+
+
+def test_iou_of_known_boxes():
+    boxes = np.array([[0.0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 20, 30]])
+    np.testing.assert_allclose(pairwise_iou(boxes, boxes[:2]), [[1, 1 / 3], [1 / 3, 1], [0, 0]])
+
+
+def test_boxes_on_neighbouring_slices_above_the_threshold_are_one_lesion():
+    slices = np.array([3, 4, 5, 7, 4])
+    boxes = np.stack([BOX, BOX + 1, BOX + 2, BOX + 2, BOX + 100])
+    assert link_slices(slices, boxes, 0.5).tolist() == [0, 0, 0, 2, 1]  # slice 6 is missing
+
+
+def test_the_threshold_itself_is_not_enough():
+    boxes = np.array([[0.0, 0, 10, 10], [0, 0, 10, 5]])
+    assert link_slices(np.array([0, 1]), boxes, 0.5).tolist() == [0, 1]
+    assert link_slices(np.array([0, 1]), boxes, 0.49).tolist() == [0, 0]
+
+
+def test_a_box_goes_to_its_best_neighbour():
+    boxes = np.stack([BOX, BOX + [0, 0, 4, 4], BOX + [0, 0, 1, 1]])
+    assert link_slices(np.array([0, 1, 1]), boxes, 0.5).tolist() == [0, 1, 0]
+
+
+def test_no_boxes():
+    assert link_slices(np.zeros(0, int), np.zeros((0, 4)), 0.5).shape == (0,)
+    boxes, scores = stack_tracklets(np.zeros(0), np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
+    assert boxes.shape == (0, 6) and scores.shape == (0,)
+    empty = link_detections(
+        np.zeros(0, int), np.zeros((0, 4)), np.zeros(0), np.zeros((0, 2)), 0.5, np.arange(3.0), np.arange(3.0)
+    )
+    assert len(empty) == 0 and empty.boxes.shape == (0, 6) and empty.slice_boxes.shape == (0, 6)
+
+
+def test_stacking_weighs_by_score_and_takes_the_highest():
+    boxes = np.stack([BOX, BOX + 4.0])
+    stacked, scores = stack_tracklets(np.array([5, 6]), boxes, np.array([0.75, 0.25]), np.array([0, 0]))
+    np.testing.assert_allclose(stacked, [[11, 11, 5, 31, 31, 6]])
+    assert scores.tolist() == [0.75]
+
+
+@st.composite
+def overlaps(draw):
+    rows, columns = draw(st.integers(0, 6)), draw(st.integers(0, 6))
+    values = draw(st.lists(st.sampled_from([0.0, 0.3, 0.6, 0.7, 0.9]), min_size=36, max_size=36))
+    return np.array(values[: rows * columns]).reshape(rows, columns)
+
+
+@given(overlaps())
+def test_matching_is_one_to_one_and_leaves_no_better_pair(overlap):
+    rows, columns = match_best_first(overlap, 0.5)
+    assert len(set(rows)) == len(rows) and len(set(columns)) == len(columns)
+    row_value = np.zeros(overlap.shape[0])
+    column_value = np.zeros(overlap.shape[1])
+    row_value[rows] = column_value[columns] = overlap[rows, columns]
+    for i, j in zip(*np.nonzero(overlap > 0.5), strict=True):
+        assert row_value[i] >= overlap[i, j] or column_value[j] >= overlap[i, j]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 40), st.integers(0, 40)), max_size=40))
+def test_a_tracklet_has_one_box_on_each_of_consecutive_slices(rows):
+    slices = np.array([z for z, _, _ in rows], dtype=int)
+    boxes = np.array([[x, y, x + 20, y + 20] for _, x, y in rows], dtype=float).reshape(-1, 4)
+    tracklet = link_slices(slices, boxes, 0.5)
+    for number in np.unique(tracklet):
+        own = np.sort(slices[tracklet == number])
+        assert (np.diff(own) == 1).all()
+    assert set(tracklet) == set(range(len(set(tracklet))))
+
+
+@pytest.mark.parametrize("interval, expected", [(2.0, (1, 3)), (1.0, (1, 6)), (5.0, (1, 1)), (20.0, (0, 0))])
+def test_levels_become_the_slices_whose_centres_they_cover(interval, expected):
+    level = np.array([1, 2, 3])  # 2, 4 and 6 mm: from 1 to 7 mm
+    slice_mm = np.arange(0, 20.1, interval)
+    found = link_detections(
+        level, np.tile(BOX, (3, 1)), np.array([0.2, 0.9, 0.3]), np.ones((3, 2)), 0.5, np.arange(11) * 2.0, slice_mm
+    )
+    assert len(found) == 1 and found.scores.tolist() == [0.9]
+    first, last = found.boxes[0, [2, 5]]
+    assert (first, last) == expected
+    assert found.slice_boxes[:, 0].tolist() == list(range(int(first), int(last) + 1))
+
+
+def test_slices_that_count_downwards_keep_their_own_numbers():
+    slice_mm = np.arange(10)[::-1] * 2.0
+    boxes, scores = np.stack([BOX, BOX + 1]), np.array([0.9, 0.5])
+    level_mm = np.arange(10) * 2.0
+    found = link_detections(np.array([1, 2]), boxes, scores, np.ones((2, 1)), 0.5, level_mm, slice_mm)
+    assert found.boxes[0, [2, 5]].tolist() == [7, 8]
+    np.testing.assert_allclose(found.slice_boxes[:, :2], [[7, 11], [8, 10]])
+    assert found.slice_boxes[:, 5].tolist() == [0.5, 0.9]
