@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from lens_d2.data.datasets.catalog import Dataset, Faults, register
 from lens_d2.data.datasets.released_boxes import VolumeName, read_boxes3d, read_lens_set, read_revised
+from lens_d2.data.datasets.tables import read_rows
 from lens_d2.data.records import boxes_through, fault_of, make_lesion, make_record
 from lens_d2.errors import DataError
 
@@ -116,24 +116,15 @@ def read_marks(path: str | PathLike, faults: Faults | None = None) -> list[Mark]
         DataError: the file is missing, is no table or lacks a column; or a row has a missing or senseless
             number or a path that is none of the dataset's.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except OSError as error:
-        raise DataError(path, f"cannot be read: {error.strerror}") from None
-    except ValueError as error:  # pandas' own errors and those of decoding
-        raise DataError(path, f"not a table of comma-separated values ({error})") from None
-    absent = [column for column in COLUMNS if column not in table.columns]
-    if absent:
-        raise DataError(path, f"no column {', '.join(absent)}")
     marks = []
-    for row, values in enumerate(table[list(COLUMNS)].itertuples(index=False, name=None)):
+    for row, (line, values) in enumerate(read_rows(path, COLUMNS)):
         try:
-            marks.append(_mark(row, dict(zip(COLUMNS, values, strict=True))))
+            marks.append(_mark(row, values))
         except ValueError as error:
-            fault = DataError(path, f"line {row + 2} ({values[0]}): {error}")
+            fault = DataError(path, f"line {line} ({values['File_name']}): {error}")
             if faults is None:
                 raise fault from None
-            faults.add(f"DL_info.csv, line {row + 2}", fault)
+            faults.add(f"{Path(path).name}, line {line}", fault)
     return marks
 
 

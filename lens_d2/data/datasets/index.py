@@ -1,0 +1,105 @@
+"""What has been computed from files, kept until the files change."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lens_d2.data.datasets.catalog import Faults
+from lens_d2.data.files import write_whole
+from lens_d2.data.parallel import run_all
+from lens_d2.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+SAVE_EVERY = 20  # results between two savings of the index
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to compute from files.
+
+    Attributes:
+        files: files or folders; the result holds as long as their names, sizes and times do (of a folder: those
+            of the files in it).
+        compute: gives the result, plain enough for JSON; picklable. May raise DataError.
+    """
+
+    files: tuple[Path, ...]
+    compute: Callable[[], dict]
+
+
+def computed(
+    path: Path, version: str, jobs: dict[str, Job], faults: Faults, processes: int = 1
+) -> dict[str, dict]:
+    """The results of ``jobs``, taken from the index file ``path`` where it has them, and kept there.
+
+    Args:
+        path: a JSON file, made when there is none. Where it cannot be written, a warning says so.
+        version: of what is computed; an index of another version is not used.
+        jobs: by name. Results of others stay in the index.
+        faults: takes the errors of jobs, by name.
+        processes: to compute with.
+    """
+    stored = _read(path, version)
+    results, stamps, missing = {}, {}, {}
+    for name, job in jobs.items():
+        try:
+            stamps[name] = _stamp(job.files)
+        except OSError as error:
+            faults.add(name, DataError(error.filename, f"cannot be read: {error.strerror}"))
+            continue
+        if name in stored and stored[name]["stamp"] == stamps[name]:
+            results[name] = stored[name]["result"]
+        else:
+            missing[name] = job.compute
+    unsaved = {}
+    for name, result in run_all(missing, f"index {path.stem}", processes):
+        if isinstance(result, DataError):
+            faults.add(name, result)
+            continue
+        results[name] = result
+        unsaved[name] = {"stamp": stamps[name], "result": result}
+        if len(unsaved) % SAVE_EVERY == 0:
+            _write(path, version, unsaved)
+    if unsaved:
+        _write(path, version, unsaved)
+    return {name: results[name] for name in jobs if name in results}
+
+
+def _stamp(files: Iterable[Path]) -> list[list]:
+    """[[name, bytes, time], ...]; of a folder the number of files, their bytes and the latest time as well."""
+    stamps = []
+    for path in files:
+        stat = path.stat()
+        if path.is_dir():
+            inside = [file.stat() for file in path.iterdir()]
+            total, latest = sum(s.st_size for s in inside), max((s.st_mtime_ns for s in inside), default=0)
+            stamps.append([path.name, len(inside), total, latest])
+        else:
+            stamps.append([path.name, stat.st_size, stat.st_mtime_ns])
+    return stamps
+
+
+def _read(path: Path, version: str) -> dict[str, dict]:
+    """What the index has; nothing where it is absent, of another version or damaged."""
+    try:
+        content = json.loads(path.read_text())
+        return content["entries"] if content["version"] == version else {}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        logger.warning(f"{path}: not readable ({error}), made anew")
+        return {}
+
+
+def _write(path: Path, version: str, entries: dict[str, dict]) -> None:
+    """Add ``entries`` to what the index has by now, which may be another process's work."""
+    content = {"version": version, "entries": {**_read(path, version), **entries}}
+    try:
+        write_whole(path, json.dumps(content).encode())
+    except OSError as error:
+        logger.warning(f"{path}: cannot be written ({error.strerror}); it will be computed again next time")

@@ -1,0 +1,221 @@
+"""LiTS: liver tumours of 131 CT scans, all of them outlined (Bilic et al.; LENS, Section VI-A).
+
+A tumour is a connected component of label 2 in ``segmentation-N.nii``. A mask lies on its volume voxel by voxel,
+whatever its own header says.
+
+The volumes 28 to 47 are those of 3D-IRCADb-01, stored with an identity affine: their spacing of 1 mm is wrong.
+:data:`IRCAD` has what that dataset publishes; a volume is corrected where it has as many slices as the entry.
+``LiTS/spacing.csv`` (columns volume, x, y, z, axes), where there is such a file, corrects any volume and wins:
+mm per voxel along the file's three axes, and optionally where these axes lead ("LPS": to the patient's left,
+back and head; or R, A, I). It is the place to put a volume right that is found to be flipped or rotated.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lens_d2.data.datasets.catalog import Dataset, Faults, cache_folder, register
+from lens_d2.data.datasets.index import Job, computed
+from lens_d2.data.datasets.masks import MIN_VOXELS, components, lesions_in
+from lens_d2.data.datasets.tables import read_rows
+from lens_d2.data.records import make_record
+from lens_d2.data.sources import open_source
+from lens_d2.data.splits import split_of
+from lens_d2.data.volume import read_header, read_volume
+from lens_d2.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+VERSION = f"1, at least {MIN_VOXELS} voxels"  # counts up when what is in the index changes
+TUMOUR = 2
+
+IDENTITY_VOLUMES = range(28, 48)
+# Slices, pixel size and slice interval (mm) of the 20 patients of 3D-IRCADb-01, which the volumes 28 to 47 are.
+IRCAD = (
+    (129, 0.57, 1.6),
+    (172, 0.78, 1.6),
+    (200, 0.62, 1.25),
+    (91, 0.74, 2.0),
+    (139, 0.78, 1.6),
+    (135, 0.78, 1.6),
+    (151, 0.78, 1.6),
+    (124, 0.56, 1.6),
+    (111, 0.87, 2.0),
+    (122, 0.73, 1.6),
+    (132, 0.72, 1.6),
+    (260, 0.68, 1.0),
+    (122, 0.67, 1.6),
+    (113, 0.72, 1.6),
+    (125, 0.78, 1.6),
+    (155, 0.70, 1.6),
+    (119, 0.74, 1.6),
+    (74, 0.74, 2.5),
+    (124, 0.70, 4.0),
+    (225, 0.81, 2.0),
+)
+AXES = {
+    "L": (1, 0, 0),
+    "R": (-1, 0, 0),
+    "P": (0, 1, 0),
+    "A": (0, -1, 0),
+    "S": (0, 0, 1),
+    "I": (0, 0, -1),
+}
+_FILE_NAME = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?")
+
+
+class Correction(NamedTuple):
+    """A row of ``spacing.csv``: mm along the file's axes, and their directions or ""."""
+
+    spacing: tuple[float, float, float]
+    axes: str
+
+
+def read_corrections(path: Path) -> dict[int, Correction]:
+    """``{number of the volume: correction}`` of ``spacing.csv``; empty where there is no such file.
+
+    Raises:
+        DataError: the table lacks a column, or a row makes no sense.
+    """
+    if not path.exists():
+        return {}
+    found = {}
+    for line, row in read_rows(path, ("volume", "x", "y", "z", "axes")):
+        try:
+            number, spacing = int(row["volume"]), tuple(float(row[axis]) for axis in "xyz")
+        except ValueError:
+            raise DataError(path, f"line {line}: not a volume's number and three spacings") from None
+        axes = row["axes"].strip().upper()
+        body = sorted({"R": "L", "A": "P", "I": "S"}.get(letter, letter) for letter in axes)
+        if not all(np.isfinite(spacing)) or min(spacing) <= 0 or (axes and body != sorted("LPS")):
+            raise DataError(path, f"line {line}: spacings must be positive, and axes like LPS or RAS")
+        found[number] = Correction(spacing, axes)
+    return found
+
+
+def corrected_affine(
+    number: int, size: tuple[int, int, int], affine: np.ndarray, corrections: dict[int, Correction]
+) -> np.ndarray | None:
+    """The affine that a volume should have had; None where nothing is known to be wrong with its own.
+
+    Args:
+        number: of the volume.
+        size, affine: of its header, in the file's axis order; LPS mm.
+        corrections: see :func:`read_corrections`.
+
+    Raises:
+        ValueError: the affine is known to be wrong, but not what is right.
+    """
+    if number in corrections:
+        spacing, axes = corrections[number]
+    elif number in IDENTITY_VOLUMES and np.allclose(np.abs(affine), np.eye(4)):
+        same = [i for i, (slices, _, _) in enumerate(IRCAD) if slices == size[2]]
+        if not same:
+            raise ValueError(
+                f"an identity affine, so its spacing is wrong, and no known spacing for {size[2]} slices; give it "
+                "in LiTS/spacing.csv"
+            )
+        nearest = min(same, key=lambda i: abs(i - (number - IDENTITY_VOLUMES[0])))
+        spacing, axes = (IRCAD[nearest][1], *IRCAD[nearest][1:]), ""
+    else:
+        return None
+    right = np.array(affine, dtype=np.float64)
+    columns = right[:3, :3] / np.linalg.norm(right[:3, :3], axis=0)
+    right[:3, :3] = (np.array([AXES[letter] for letter in axes]).T if axes else columns) * spacing
+    return right
+
+
+def read_pair(number: int, volume: Path, mask: Path, corrections: dict[int, Correction]) -> dict:
+    """What the record of a volume needs: the keywords of :func:`lens_d2.data.records.make_record`.
+
+    Raises:
+        DataError: a file cannot be read, the mask has another shape than the volume, or other labels.
+    """
+    size, affine = open_source({"file_name": volume}).header()
+    try:
+        corrected = corrected_affine(number, size, affine, corrections)
+    except ValueError as error:
+        raise DataError(volume, str(error)) from None
+    mask_size, _ = open_source({"file_name": mask}).header()
+    if tuple(mask_size) != tuple(size):
+        sizes = (" x ".join(map(str, mask_size)), " x ".join(map(str, size)), volume.name)
+        raise DataError(mask, "{} voxels, but its volume has {} ({})".format(*sizes))
+    affine = affine if corrected is None else corrected
+    geometry = read_header(volume, affine=affine)
+    labels = read_volume(mask, affine=affine).array
+    if labels.min() < 0 or labels.max() > TUMOUR:
+        raise DataError(mask, f"labels from {labels.min()} to {labels.max()} where 0, 1 and 2 belong")
+    tumours = components(labels == TUMOUR)
+    return {
+        "size": list(geometry.size),
+        "spacing": list(geometry.spacing),
+        "z_direction": -1 if geometry.flips[2] else 1,
+        "affine": None if corrected is None else corrected.tolist(),
+        "lesions": lesions_in(tumours, f"volume-{number}", geometry.spacing, "liver tumour"),
+    }
+
+
+def find_pairs(folder: Path, faults: Faults) -> dict[int, tuple[Path, Path]]:
+    """``{number: (volume, mask)}`` below ``folder``; a file without its partner is a fault.
+
+    Raises:
+        DataError: there is no volume at all.
+    """
+    found: dict[str, dict[int, Path]] = {"volume": {}, "segmentation": {}}
+    for path in sorted(folder.glob("*.nii*"), reverse=True):  # .nii wins over .nii.gz
+        if match := _FILE_NAME.fullmatch(path.name):
+            found[match[1]][int(match[2])] = path
+    volumes, masks = found["volume"], found["segmentation"]
+    if not volumes:
+        raise DataError(folder, "no volume-N.nii or volume-N.nii.gz")
+    for number in volumes.keys() - masks.keys():
+        faults.add(f"volume-{number}", DataError(volumes[number], f"no segmentation-{number}.nii(.gz)"))
+    for number in masks.keys() - volumes.keys():
+        faults.add(f"volume-{number}", DataError(masks[number], f"no volume-{number}.nii(.gz)"))
+    return {number: (volumes[number], masks[number]) for number in sorted(volumes.keys() & masks.keys())}
+
+
+def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
+    """Records of the volumes of a split ("train" or "val"); boxes come from the index where it has them."""
+    folder = root / "LiTS"
+    table = folder / "spacing.csv"
+    corrections = read_corrections(table)
+    every_fault = Faults()
+    pairs = find_pairs(folder, every_fault)
+    # A volume without its mask has a side too: what is broken does not move the others.
+    splits = split_of({f"volume-{number}" for number in pairs} | every_fault.keys())
+    faults.update({name: error for name, error in every_fault.items() if splits[name] == split})
+    jobs = {
+        f"volume-{number}": Job(
+            (*pair, *([table] if corrections else [])), partial(read_pair, number, *pair, corrections)
+        )
+        for number, pair in pairs.items()
+        if splits[f"volume-{number}"] == split
+    }
+    results = computed(cache_folder(root) / "index" / "lits.json", VERSION, jobs, faults, processes)
+    touched = [name for name, result in results.items() if result["affine"] is not None]
+    if touched:
+        logger.info(f"lits_{split}: the spacing of these volumes was wrong and is corrected: {', '.join(touched)}")
+    return [
+        make_record(jobs[name].files[0], volume=name, patient=name, dataset="lits", **result)
+        for name, result in results.items()
+    ]
+
+
+for _split in ("train", "val"):
+    register(
+        Dataset(
+            name=f"lits_{_split}",
+            read=partial(read_split, _split),
+            expert="lits",
+            fully_labelled=True,
+            truth_is_3d=True,
+            evaluator_type="lens3d",
+        )
+    )

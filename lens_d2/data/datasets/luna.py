@@ -1,0 +1,177 @@
+"""LUNA16: 1,186 lung nodules in 888 CT scans, all of them marked (Setio et al.; LENS, Section VI-A).
+
+``annotations.csv`` gives the centre of a nodule in world (LPS) millimetres and its diameter. Some scans are
+stored with x and y reversed; the way to voxels goes through their direction matrix.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lens_d2.data.datasets.catalog import Dataset, Faults, register
+from lens_d2.data.datasets.tables import read_rows
+from lens_d2.data.geometry import VolumeGeometry
+from lens_d2.data.records import make_lesion, make_record
+from lens_d2.data.splits import split_of
+from lens_d2.data.volume import read_header
+from lens_d2.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
+
+
+class Nodule(NamedTuple):
+    """A row of ``annotations.csv``: centre (x, y, z LPS mm) and diameter (mm), and its line in the file."""
+
+    center: tuple[float, float, float]
+    diameter: float
+    line: int
+
+
+def read_nodules(path: str | PathLike, faults: Faults | None = None) -> dict[str, list[Nodule]]:
+    """``{seriesuid: nodules}`` of ``annotations.csv``.
+
+    Args:
+        path: the file.
+        faults: collects the errors of single rows, by series; without it the first one is raised.
+
+    Raises:
+        DataError: the file is missing, is no table or lacks a column; or a number is missing or senseless.
+    """
+    nodules: dict[str, list[Nodule]] = {}
+    for line, row in read_rows(path, COLUMNS):
+        series, *texts = row.values()
+        try:
+            *center, diameter = (float(text) for text in texts)
+        except ValueError:
+            center, diameter = [], np.nan
+        if np.isfinite([*center, diameter]).all() and diameter > 0:
+            nodules.setdefault(series, []).append(Nodule(tuple(center), diameter, line))
+            continue
+        error = DataError(path, f"line {line} ({series}): no centre and diameter: {', '.join(texts)}")
+        if faults is None:
+            raise error
+        faults.add(series, error)
+    return nodules
+
+
+def sphere_boxes(geometry: VolumeGeometry, center: np.ndarray, diameter: float) -> np.ndarray:
+    """Boxes around the circles in which a sphere meets the slices.
+
+    Args:
+        geometry: of the volume.
+        center: x, y, z LPS mm. diameter: mm.
+
+    Returns:
+        (n, 5) z, x1, y1, x2, y2 in the volume frame, cut at the edges of the image: every slice whose plane cuts
+        a circle at least a pixel across out of the sphere; where there is none, the nearest slice, with the
+        sphere's own diameter.
+    """
+    spacing, (width, height, num_slices) = np.array(geometry.spacing), geometry.size
+    x, y, z = geometry.world_to_index(np.array([center]))[0] + [0.5, 0.5, 0.0]  # x and y: to edges
+    slices = np.arange(num_slices)
+    squares = (diameter / 2) ** 2 - ((slices - z) * spacing[2]) ** 2
+    radii = np.sqrt(np.maximum(squares, 0.0))
+    met = np.flatnonzero(2 * radii >= spacing[:2].max())
+    if not len(met):
+        met = np.array([int(np.clip(np.floor(z + 0.5), 0, num_slices - 1))])
+        radii[met] = diameter / 2
+    rx, ry = radii[met] / spacing[0], radii[met] / spacing[1]
+    boxes = np.column_stack([met, x - rx, y - ry, x + rx, y + ry])
+    boxes[:, 1:] = np.clip(boxes[:, 1:], 0, [width, height, width, height])
+    return boxes
+
+
+def _lesion(lesion_id: str, geometry: VolumeGeometry, nodule: Nodule) -> dict:
+    """ValueError where the nodule is not in the volume."""
+    center = geometry.world_to_index(np.array([nodule.center]))[0]
+    if (center < -0.5).any() or (center > np.array(geometry.size) - 0.5).any():
+        text = ", ".join(f"{x:.1f}" for x in center)
+        raise ValueError(f"the nodule's centre is voxel {text} of {' x '.join(map(str, geometry.size))}")
+    boxes = sphere_boxes(geometry, np.array(nodule.center), nodule.diameter)
+    low, high = boxes.min(axis=0), boxes.max(axis=0)
+    return make_lesion(
+        lesion_id,
+        boxes,
+        box3d=[low[1], low[2], low[0], high[3], high[4], high[0]],
+        diameter_mm=nodule.diameter,
+        kind="lung nodule",
+    )
+
+
+def _record(header: Path, nodules: list[Nodule], csv: Path) -> dict:
+    geometry = read_header(header)
+    name, lesions = header.stem, []
+    for i, nodule in enumerate(nodules):
+        try:
+            lesions.append(_lesion(f"{name}/{i}", geometry, nodule))
+        except ValueError as error:
+            raise DataError(csv, f"line {nodule.line} ({name}): {error}") from None
+    return make_record(
+        header,
+        volume=name,
+        dataset="luna",
+        patient=name,
+        size=geometry.size,
+        spacing=geometry.spacing,
+        z_direction=-1 if geometry.flips[2] else 1,
+        lesions=lesions,
+    )
+
+
+def find_scans(folder: Path) -> dict[str, Path]:
+    """``{seriesuid: .mhd file}`` of ``folder/subset*``.
+
+    Raises:
+        DataError: there is none, or one series is there twice.
+    """
+    scans: dict[str, Path] = {}
+    for header in sorted(folder.glob("subset*/*.mhd")):
+        if header.stem in scans:
+            raise DataError(header, f"the same series as {scans[header.stem]}")
+        scans[header.stem] = header
+    if not scans:
+        raise DataError(folder, "no scan subset*/<seriesuid>.mhd")
+    return scans
+
+
+def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
+    """Records of the scans of a split ("train" or "val"); scans without a nodule have no lesions."""
+    folder = root / "LUNA16"
+    csv = folder / "annotations.csv"
+    scans, row_faults = find_scans(folder), Faults()
+    nodules = read_nodules(csv, row_faults)
+    splits, records = split_of(scans), []
+    for name, header in scans.items():
+        if splits[name] != split:
+            continue
+        try:
+            if name in row_faults:
+                raise row_faults[name]
+            records.append(_record(header, nodules.get(name, []), csv))
+        except DataError as error:
+            faults.add(name, error)
+    elsewhere = len(nodules.keys() - scans.keys())
+    if elsewhere:
+        logger.info(f"luna: annotations.csv has nodules of {elsewhere} scans that are not in {folder}")
+    return records
+
+
+for _split in ("train", "val"):
+    register(
+        Dataset(
+            name=f"luna_{_split}",
+            read=partial(read_split, _split),
+            expert="luna",
+            fully_labelled=True,
+            truth_is_3d=True,
+            evaluator_type="lens3d",
+        )
+    )

@@ -1,0 +1,118 @@
+"""NIH-LN ("CT Lymph Nodes"): 388 mediastinal nodes on 90 scans, 595 abdominal ones on 86 (LENS, Section VI-A).
+
+The scans are DICOM series, the masks NIfTI files in which every lymph node has a number of its own; where a mask
+knows only one number, every connected component is a node. The masks have the voxels of their series, but
+neither its origin nor always the direction of its axes: they are turned and flipped by their headers' axes until
+these lead where those of the series do.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from lens_d2.data.datasets.catalog import Dataset, Faults, cache_folder, register
+from lens_d2.data.datasets.index import Job, computed
+from lens_d2.data.datasets.masks import MIN_VOXELS, components, lesions_in
+from lens_d2.data.geometry import VolumeGeometry
+from lens_d2.data.records import make_record
+from lens_d2.data.splits import split_of
+from lens_d2.data.volume import read_header, read_volume
+from lens_d2.errors import DataError
+
+VERSION = f"1, at least {MIN_VOXELS} voxels"  # counts up when what is in the index changes
+KINDS = {"MED": "mediastinal lymph node", "ABD": "abdominal lymph node"}
+
+
+def read_nodes(mask: Path, geometry: VolumeGeometry) -> np.ndarray:
+    """The lymph nodes of a mask, numbered from 1, as a (z, y, x) array in the volume frame of its series.
+
+    Raises:
+        DataError: the mask cannot be read, has another shape than the series, or negative labels.
+    """
+    volume = read_volume(mask)
+    if volume.geometry.size != geometry.size:
+        sizes = [" x ".join(map(str, size)) for size in (volume.geometry.size, geometry.size)]
+        raise DataError(mask, f"{sizes[0]} voxels, but its series has {sizes[1]}")
+    opposite = np.array(volume.geometry.flips) != np.array(geometry.flips)
+    labels = np.flip(volume.array, axis=tuple(2 - np.flatnonzero(opposite)))
+    if labels.min() < 0:
+        raise DataError(mask, f"the label {labels.min()}; labels count from 0")
+    return labels if labels.max() > 1 else components(labels > 0)
+
+
+def read_pair(patient: str, series: Path, mask: Path) -> dict:
+    """What the record of a patient needs: the keywords of :func:`lens_d2.data.records.make_record`.
+
+    Raises:
+        DataError: the series or the mask cannot be read, or they do not fit.
+    """
+    geometry = read_header(series)
+    kind = KINDS.get(patient[:3], "lymph node")
+    return {
+        "size": list(geometry.size),
+        "spacing": list(geometry.spacing),
+        "z_direction": -1 if geometry.flips[2] else 1,
+        "lesions": lesions_in(read_nodes(mask, geometry), patient, geometry.spacing, kind),
+    }
+
+
+def find_series(folder: Path) -> Path:
+    """The folder below a patient's with most DICOM files: the CT, where there is a segmentation object too.
+
+    Raises:
+        DataError: there is no DICOM file.
+    """
+    counts: dict[Path, int] = {}
+    for file in folder.rglob("*.dcm"):
+        counts[file.parent] = counts.get(file.parent, 0) + 1
+    if not counts:
+        raise DataError(folder, "no DICOM file (*.dcm)")
+    return max(sorted(counts), key=counts.__getitem__)
+
+
+def find_mask(folder: Path) -> Path:
+    """A patient's mask. Raises DataError where there is none, or more than one."""
+    masks = sorted([*folder.glob("*mask*.nii"), *folder.glob("*mask*.nii.gz")])
+    if len(masks) != 1:
+        names = ", ".join(mask.name for mask in masks)
+        raise DataError(folder, f"one mask (*mask*.nii.gz) belongs here, found {names or 'none'}")
+    return masks[0]
+
+
+def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
+    """Records of the patients of a split ("train" or "val"); boxes come from the index where it has them."""
+    scans, masks = root / "NIH-LN" / "DICOM", root / "NIH-LN" / "masks"
+    patients = sorted(path.name for path in scans.glob("*") if path.is_dir())
+    if not patients:
+        raise DataError(scans, "no patient's folder")
+    splits, jobs = split_of(patients), {}
+    for patient in patients:
+        if splits[patient] != split:
+            continue
+        try:
+            files = (find_series(scans / patient), find_mask(masks / patient))
+        except DataError as error:
+            faults.add(patient, error)
+            continue
+        jobs[patient] = Job(files, partial(read_pair, patient, *files))
+    results = computed(cache_folder(root) / "index" / "nih_ln.json", VERSION, jobs, faults, processes)
+    return [
+        make_record(jobs[name].files[0], volume=name, patient=name, dataset="nih_ln", **result)
+        for name, result in results.items()
+    ]
+
+
+for _split in ("train", "val"):
+    register(
+        Dataset(
+            name=f"nih_ln_{_split}",
+            read=partial(read_split, _split),
+            expert="nih_ln",
+            fully_labelled=True,
+            truth_is_3d=True,
+            evaluator_type="lens3d",
+        )
+    )

@@ -1,0 +1,53 @@
+"""Doing the same thing to many files, with a progress bar, on one or more processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from lens_d2.errors import DataError
+
+T = TypeVar("T")
+
+
+def run_all(
+    jobs: Mapping[str, Callable[[], T]], title: str, processes: int = 1
+) -> Iterator[tuple[str, T | DataError]]:
+    """Call every job and give ``(its key, what it returned or the DataError it raised)`` as they finish.
+
+    Args:
+        jobs: calls without arguments; picklable where there is more than one process.
+        title: of the progress bar.
+        processes: how many to use; 1 works in this one.
+    """
+    with tqdm(total=len(jobs), desc=title, disable=not jobs) as progress:
+        for key, result in _run(jobs, processes):
+            progress.update()
+            yield key, result
+
+
+def _run(jobs: Mapping[str, Callable[[], T]], processes: int) -> Iterator[tuple[str, T | DataError]]:
+    if processes <= 1 or len(jobs) <= 1:
+        for key, job in jobs.items():
+            yield key, _result(job)
+        return
+    # Not forked: SimpleITK's and torch's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
+        futures = {pool.submit(_result, job): key for key, job in jobs.items()}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _result(job: Callable[[], T]) -> T | DataError:
+    try:
+        return job()
+    except DataError as error:
+        return error
