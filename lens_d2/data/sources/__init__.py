@@ -1,10 +1,22 @@
-"""Readers of the file formats that CT comes in: one file = one format, registered at its class."""
+"""Readers of the file formats that CT comes in: one file = one format, registered at its class.
 
-from lens_d2.data.sources.source import SOURCE_KEYS, SOURCE_REGISTRY, Source, open_source  # isort: skip
+Of the readers that accept a path, the one registered last reads it: DicomFolder, which takes any folder, stands
+before PngFolder, and SitkFile, which takes any file, before NiftiFile.
+"""
 
-# Tried in this order: the last one takes every folder.
-from lens_d2.data.sources.png_folder import PngFolder  # isort: skip
-from lens_d2.data.sources.sitk_file import SitkFile  # isort: skip
-from lens_d2.data.sources.dicom_folder import DicomFolder  # isort: skip
+from lens_d2.data.sources.dicom_folder import DicomFolder
+from lens_d2.data.sources.nifti_file import NiftiFile
+from lens_d2.data.sources.png_folder import PngFolder
+from lens_d2.data.sources.sitk_file import SitkFile
+from lens_d2.data.sources.source import SOURCE_KEYS, SOURCE_REGISTRY, Source, open_source
 
-__all__ = ["SOURCE_KEYS", "SOURCE_REGISTRY", "DicomFolder", "PngFolder", "SitkFile", "Source", "open_source"]
+__all__ = [
+    "SOURCE_KEYS",
+    "SOURCE_REGISTRY",
+    "DicomFolder",
+    "NiftiFile",
+    "PngFolder",
+    "SitkFile",
+    "Source",
+    "open_source",
+]

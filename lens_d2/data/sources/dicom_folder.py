@@ -110,7 +110,7 @@ class DicomFolder(Source):
         readable = {Path(name).name for names in found.values() for name in names}
         for file in self.files():
             if file.suffix.lower() == ".dcm" and file.name not in readable:
-                raise DataError(file, "not a readable DICOM file")
+                raise DataError(file, "not a DICOM file, or a truncated one")
         slices = [_Slice(Path(name)) for name in found[self._pick(found)]]
         return sorted(slices, key=lambda each: each.height)
 

@@ -1,9 +1,7 @@
-"""Volumes in one file: MetaImage, NIfTI, NRRD and the other formats that SimpleITK reads."""
+"""Volumes in one file: MetaImage, NRRD and the other formats that SimpleITK reads."""
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from lens_d2.errors import DataError
 
 @SOURCE_REGISTRY.register()
 class SitkFile(Source):
-    """A file for SimpleITK, guarded where SimpleITK fills in what a file lacks."""
+    """A file for SimpleITK, with a detached data file or without."""
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
@@ -31,19 +29,13 @@ class SitkFile(Source):
             raise DataError(self.path, f"{reader.GetDimension()} dimensions where a volume has 3")
         if reader.GetNumberOfComponents() != 1:
             raise DataError(self.path, f"{reader.GetNumberOfComponents()} values per voxel where CT has 1")
-        spacing = np.array(reader.GetSpacing())
-        if reader.HasMetaDataKey("pixdim[1]"):  # NIfTI, where a spacing of 0 or NaN would be read as 1
-            stored = np.array([float(reader.GetMetaData(f"pixdim[{axis}]")) for axis in (1, 2, 3)])
-            spacing = np.where(stored > 0, spacing, stored)
-        return reader.GetSize(), affine_of(spacing, reader.GetDirection(), reader.GetOrigin())
+        return reader.GetSize(), affine_of(reader.GetSpacing(), reader.GetDirection(), reader.GetOrigin())
 
     def array(self) -> np.ndarray:
         reader = self._reader()
         for file in self.files():
             if not file.is_file():
                 raise DataError(self.path, f"its data file {file.name} is missing")
-        if reader.HasMetaDataKey("vox_offset") and self.path.name.endswith((".nii", ".nii.gz")):
-            _check_nifti_length(self.path, reader)
         with sitk_errors(self.path, "truncated or damaged, the voxels cannot be read"):
             return to_int16(self.path, sitk.GetArrayFromImage(reader.Execute()))
 
@@ -67,20 +59,3 @@ def _detached_data(path: Path) -> Path | None:
         if name.strip().lower() == key and value.strip().upper() not in ("LOCAL", "LIST"):
             return path.parent / value.strip()
     return None
-
-
-def _check_nifti_length(path: Path, reader: sitk.ImageFileReader) -> None:
-    """DataError for a NIfTI file that ends too early: SimpleITK would silently fill it up with zeros."""
-    bits = int(np.prod(reader.GetSize())) * int(reader.GetMetaData("bitpix"))
-    wanted = int(float(reader.GetMetaData("vox_offset"))) + bits // 8
-    try:
-        length = _unpacked_length(path) if path.suffix == ".gz" else path.stat().st_size
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(path, f"truncated or damaged ({error})") from error
-    if length < wanted:
-        raise DataError(path, f"truncated: {length} bytes of {wanted}")
-
-
-def _unpacked_length(path: Path) -> int:
-    with gzip.open(path) as file:
-        return sum(len(block) for block in iter(lambda: file.read(1 << 20), b""))

@@ -14,7 +14,7 @@ from detectron2.utils.registry import Registry
 from lens_d2.errors import DataError
 
 SOURCE_REGISTRY = Registry("VOLUME_SOURCE")
-SOURCE_REGISTRY.__doc__ = "Subclasses of Source; the first registered one that accepts a path reads it."
+SOURCE_REGISTRY.__doc__ = "Subclasses of Source; of those that accept a path, the last registered reads it."
 
 # What names a sub-volume in a dataset record, and what readers look at there.
 SOURCE_KEYS = (
@@ -71,7 +71,7 @@ def open_source(record: Mapping) -> Source:
         raise DataError(path, "no such file or folder")
     if path.is_dir() and not any(path.iterdir()):
         raise DataError(path, "the folder is empty")
-    for _, source in SOURCE_REGISTRY:
+    for _, source in reversed(list(SOURCE_REGISTRY)):
         if source.accepts(path):
             return source(path, record)
     raise DataError(path, "not a format that any volume reader knows")

@@ -1,0 +1,375 @@
+"""Reading CT from files as they are found, and refusing files that are not sound."""
+
+import gzip
+import shutil
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from lens_d2.data.volume import read_header, read_mask, read_volume
+from lens_d2.errors import DataError
+
+SPACING = (0.7, 0.8, 2.5)
+ORIGIN = (-100.0, 50.0, -300.0)
+IDENTITY = np.eye(3)
+FORMATS = ["mhd", "mha", "nii", "nii.gz", "nrrd"]
+
+
+@pytest.fixture
+def hu() -> np.ndarray:
+    """(z, y, x) int16."""
+    return np.random.default_rng(0).integers(-1024, 3071, (6, 9, 11)).astype(np.int16)
+
+
+def write_image(path, array, spacing=SPACING, direction=IDENTITY, origin=ORIGIN):
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    image.SetDirection(np.asarray(direction, dtype=float).ravel().tolist())
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def write_pngs(folder, hu, first=1):
+    folder.mkdir(exist_ok=True)
+    for number, picture in enumerate(hu, first):
+        cv2.imwrite(str(folder / f"{number:03d}.png"), (picture.astype(np.int32) + 32768).astype(np.uint16))
+    return folder
+
+
+def write_dicom(folder, hu, series="1.2.3", heights=None, **elements):
+    """One file per slice, stored as unsigned numbers with an intercept, in shuffled file order."""
+    folder.mkdir(exist_ok=True)
+    heights = ORIGIN[2] + SPACING[2] * np.arange(len(hu)) if heights is None else heights
+    names = np.random.default_rng(1).permutation(len(hu))
+    for name, height, picture in zip(names, heights, hu, strict=True):
+        data = pydicom.Dataset()
+        data.file_meta = FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = CTImageStorage
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        data.StudyInstanceUID, data.SeriesInstanceUID, data.Modality = "1.2", series, "CT"
+        data.Rows, data.Columns = picture.shape
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
+        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+        data.PixelSpacing = [SPACING[1], SPACING[0]]  # rows first
+        data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        data.ImagePositionPatient = [*ORIGIN[:2], float(height)]
+        data.RescaleSlope, data.RescaleIntercept = 1, -1024
+        data.PixelData = (picture.astype(np.int32) + 1024).astype(np.uint16).tobytes()
+        for keyword, value in elements.items():
+            setattr(data, keyword, value)
+        data.save_as(folder / f"{series}_{name}.dcm", enforce_file_format=True)
+    return folder
+
+
+def fault(source, **options) -> str:
+    """What reading says of a bad source, which must be one line that names a file or folder."""
+    with pytest.raises(DataError) as caught:
+        read_volume(source, **options)
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(caught.value.path)
+    return str(caught.value)
+
+
+# Sound files
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+def test_volume_files(tmp_path, hu, extension):
+    path = write_image(tmp_path / f"ct.{extension}", hu)
+    volume = read_volume(path)
+    np.testing.assert_array_equal(volume.array, hu)
+    assert volume.array.dtype == np.int16
+    assert volume.geometry == read_header(path)
+    assert volume.geometry.size == (11, 9, 6)
+    np.testing.assert_allclose(volume.geometry.spacing, SPACING, rtol=1e-6)
+    np.testing.assert_allclose(volume.geometry.index_to_world([[0, 0, 0]]), [ORIGIN], rtol=1e-6)
+
+
+def test_real_ct_has_x_and_y_reversed(shared_dir):
+    volume = read_volume(shared_dir / "ct" / "torso_3mm.nii.gz")
+    assert volume.array.shape == (112, 101, 122)
+    assert volume.geometry.flips == (True, True, False)
+    np.testing.assert_allclose(volume.geometry.spacing, (3, 3, 3))
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+@pytest.mark.parametrize(
+    "direction",
+    [
+        np.diag([-1, -1, 1]),  # as some volumes of LUNA16
+        [[0, 0, 1], [1, 0, 0], [0, -1, 0]],  # sagittal slices, head first
+        [[0.96, -0.28, 0], [0.28, 0.96, 0], [0, 0, 1]],  # oblique
+    ],
+)
+def test_every_voxel_keeps_its_place_in_the_world(tmp_path, hu, extension, direction):
+    path = write_image(tmp_path / f"ct.{extension}", hu, direction=direction)
+    image, volume = sitk.ReadImage(str(path)), read_volume(path)
+    assert volume.geometry == read_header(path)
+    rng = np.random.default_rng(0)
+    for index in rng.integers(0, image.GetSize(), (20, 3)).tolist():
+        world = image.TransformIndexToPhysicalPoint(index)
+        x, y, z = volume.geometry.world_to_index([world])[0]
+        np.testing.assert_allclose([x, y, z], np.rint([x, y, z]), atol=1e-3)  # NIfTI holds float32
+        assert volume.array[round(z), round(y), round(x)] == image[index]
+    steps = np.asarray(volume.geometry.affine)[:3, :3]
+    assert (np.abs(steps).argmax(axis=0) == [0, 1, 2]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.float64])
+def test_other_voxel_types_are_rounded_and_saturated(tmp_path, dtype):
+    values = np.array([0, 1, 200]) if dtype == np.uint8 else np.array([-3024.4, 1.6, 70000])
+    array = np.broadcast_to(values.astype(dtype), (2, 2, 3))
+    read = read_volume(write_image(tmp_path / "ct.nrrd", np.ascontiguousarray(array))).array[0, 0]
+    expected = {np.uint8: [0, 1, 200], np.int32: [-3024, 1, 32767]}.get(dtype, [-3024, 2, 32767])
+    assert read.tolist() == expected
+
+
+def test_affine_of_the_record_replaces_that_of_the_file(tmp_path, hu):
+    """As for the LiTS volumes that carry an identity affine, and those that are turned against the rest."""
+    path = write_image(tmp_path / "ct.nii", hu, spacing=(1, 1, 1), origin=(0, 0, 0))
+    affine = [[0, -0.7, 0, 5], [0.8, 0, 0, 6], [0, 0, 2.5, 7], [0, 0, 0, 1]]  # i runs to the back, j to the right
+    volume = read_volume({"file_name": str(path), "affine": affine})
+    assert volume.geometry.size == (9, 11, 6)
+    np.testing.assert_allclose(volume.geometry.spacing, (0.7, 0.8, 2.5))
+    np.testing.assert_array_equal(volume.array, hu.transpose(0, 2, 1))
+    assert volume.geometry.flips == (True, False, False)
+
+
+def test_png_folder(tmp_path, hu):
+    folder = write_pngs(tmp_path / "000001_01_01", hu, first=7)
+    volume = read_volume(folder, spacing=[0.7, 0.8, 2.5])
+    np.testing.assert_array_equal(volume.array, hu)
+    assert volume.geometry == read_header(folder, spacing=[0.7, 0.8, 2.5])
+    np.testing.assert_allclose(volume.geometry.affine, np.diag([0.7, 0.8, 2.5, 1]))
+
+
+def test_png_folder_part_of_the_slices(tmp_path, hu):
+    folder = write_pngs(tmp_path / "000001_01_01", hu, first=7)
+    record = {"file_name": folder, "first_slice": 9, "num_slices": 3, "spacing": SPACING}
+    np.testing.assert_array_equal(read_volume(record).array, hu[2:5])
+    assert read_header(record).size == (11, 9, 3)
+
+
+def test_png_folder_known_gap_takes_the_nearest_slice(tmp_path, hu):
+    folder = write_pngs(tmp_path / "000001_01_01", hu, first=7)
+    for number in (7, 9, 10):
+        (folder / f"{number:03d}.png").unlink()
+    record = {"file_name": folder, "first_slice": 7, "num_slices": 6, "spacing": SPACING}
+    np.testing.assert_array_equal(read_volume(record, missing_slices=[0, 2, 3]).array, hu[[1, 1, 1, 4, 4, 5]])
+
+
+@pytest.mark.parametrize(
+    "options, direction",
+    [
+        ({"spacing": [1, 1, -5]}, -1),
+        ({"spacing": [1, 1, 5], "z_direction": -1}, -1),
+        ({"spacing": [1, 1, -5], "z_direction": 1}, 1),
+    ],
+)
+def test_png_folder_negative_interval_runs_to_the_feet(tmp_path, hu, options, direction):
+    geometry = read_header(write_pngs(tmp_path / "ct", hu), **options)
+    assert geometry.slice_interval == 5
+    assert geometry.flips[2] == (direction < 0)
+    np.testing.assert_array_equal(read_volume(tmp_path / "ct", **options).array, hu)
+
+
+def test_dicom_series(tmp_path, hu):
+    volume = read_volume(write_dicom(tmp_path / "ct", hu))
+    np.testing.assert_array_equal(volume.array, hu)
+    assert volume.geometry == read_header(tmp_path / "ct")
+    np.testing.assert_allclose(volume.geometry.spacing, SPACING)
+    np.testing.assert_allclose(volume.geometry.index_to_world([[0, 0, 0]]), [ORIGIN])
+
+
+def test_dicom_series_picked_by_its_uid(tmp_path, hu):
+    write_dicom(tmp_path / "ct", hu)
+    write_dicom(tmp_path / "ct", hu[:4] + 1, series="1.2.4")
+    np.testing.assert_array_equal(read_volume(tmp_path / "ct", series_uid="1.2.4").array, hu[:4] + 1)
+
+
+def test_dicom_gantry_tilt_shears_the_affine(tmp_path, hu):
+    folder = write_dicom(tmp_path / "ct", hu)
+    for file in folder.iterdir():
+        data = pydicom.dcmread(file)
+        data.ImagePositionPatient[1] += 0.2 * (data.ImagePositionPatient[2] - ORIGIN[2])
+        data.save_as(file)
+    world = read_header(folder).index_to_world([[0, 0, 5]])
+    np.testing.assert_allclose(world, [[ORIGIN[0], ORIGIN[1] + 2.5, ORIGIN[2] + 12.5]])
+
+
+def test_mask_is_turned_to_its_volume(tmp_path, hu):
+    ct = read_header(write_image(tmp_path / "ct.nii", hu))
+    mask = (hu > 0).astype(np.uint8)
+    path = write_image(tmp_path / "mask.nii.gz", mask[::-1, :, ::-1].copy(), direction=np.diag([-1, 1, -1]))
+    np.testing.assert_array_equal(read_mask(path, ct), mask)
+
+
+# Faults
+
+
+def test_absent_file_and_empty_folder(tmp_path):
+    assert "no such file" in fault(tmp_path / "absent.mhd")
+    (tmp_path / "empty").mkdir()
+    assert fault(tmp_path / "empty").endswith("the folder is empty")
+
+
+def test_folder_without_slices(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing here")
+    assert "neither PNG slices nor a DICOM series" in fault(tmp_path)
+    (tmp_path / "overview.png").write_bytes(b"")
+    assert "named by a slice number" in fault(tmp_path)
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+def test_truncated_volume(tmp_path, hu, extension):
+    write_image(tmp_path / f"ct.{extension}", hu)
+    data = tmp_path / ("ct.raw" if extension == "mhd" else f"ct.{extension}")
+    data.write_bytes(data.read_bytes()[: int(0.9 * data.stat().st_size)])
+    assert "truncated" in fault(tmp_path / f"ct.{extension}")
+
+
+def test_header_without_its_voxels(tmp_path, hu):
+    write_image(tmp_path / "ct.mhd", hu)
+    (tmp_path / "ct.raw").unlink()
+    assert fault(tmp_path / "ct.mhd").endswith("its data file ct.raw is missing")
+
+
+def test_not_a_volume(tmp_path, hu):
+    (tmp_path / "ct.nii").write_bytes(b"not a volume" * 100)
+    assert "not a readable volume" in fault(tmp_path / "ct.nii")
+    write_image(tmp_path / "flat.mha", hu)
+    sitk.WriteImage(sitk.GetImageFromArray(hu[0]), str(tmp_path / "flat.mha"))
+    assert "2 dimensions" in fault(tmp_path / "flat.mha")
+    colour = sitk.GetImageFromArray(np.zeros((3, 4, 5, 3), np.uint8), isVector=True)
+    sitk.WriteImage(colour, str(tmp_path / "colour.mha"))
+    assert "3 values per voxel" in fault(tmp_path / "colour.mha")
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_voxels_that_are_not_numbers(tmp_path, hu, extension, dtype):
+    array = hu.astype(dtype)
+    array[1, 2, 3] = np.nan
+    assert "1 voxels are not a number" in fault(write_image(tmp_path / f"ct.{extension}", array))
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+@pytest.mark.parametrize("open_file", [open, gzip.open])
+def test_nifti_spacing_of_zero_or_nan(tmp_path, hu, value, open_file):
+    path = write_image(tmp_path / f"ct.nii{'.gz' if open_file is gzip.open else ''}", hu)
+    with open_file(path, "rb") as file:
+        data = bytearray(file.read())
+    data[80:84] = np.float32(value).tobytes()  # pixdim[1]
+    with open_file(path, "wb") as file:
+        file.write(data)
+    assert "the voxel spacing is" in fault(path)
+    assert read_volume(path, affine=np.eye(4)).geometry.spacing == (1, 1, 1)
+
+
+def test_metaimage_spacing_of_zero(tmp_path, hu):
+    path = write_image(tmp_path / "ct.mhd", hu, spacing=(1, 1, 2.5))
+    path.write_text(path.read_text().replace("ElementSpacing = 1 1 2.5", "ElementSpacing = 0 1 2.5"))
+    assert "the voxel spacing is 0 x 1 x 2.5 mm" in fault(path)
+
+
+@pytest.mark.parametrize("spacing", [[0, 1, 2], [1, np.nan, 2], [1, 1, np.nan], [1, 1, 0]])
+def test_png_spacing_of_zero_or_nan(tmp_path, hu, spacing):
+    assert "the voxel spacing is" in fault(write_pngs(tmp_path / "ct", hu), spacing=spacing)
+
+
+def test_png_spacing_not_given(tmp_path, hu):
+    assert "PNG slices carry no spacing" in fault(write_pngs(tmp_path / "ct", hu))
+
+
+def test_missing_slice(tmp_path, hu):
+    folder = write_pngs(tmp_path / "ct", hu)
+    (folder / "003.png").unlink()
+    assert fault(folder, spacing=SPACING) == f"{folder}: missing slices: 003.png"
+    assert "missing slices: 007.png, 008.png" in fault(folder, spacing=SPACING, first_slice=5, num_slices=4)
+
+
+@pytest.mark.parametrize("keep", [0, 20, 100])
+def test_unreadable_slice(tmp_path, hu, keep):
+    file = write_pngs(tmp_path / "ct", hu) / "003.png"
+    file.write_bytes(file.read_bytes()[:keep])
+    assert fault(tmp_path / "ct", spacing=SPACING).startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize(
+    "picture, kind",
+    [
+        (np.zeros((9, 11), np.uint8), "8-bit grey"),
+        (np.zeros((9, 11, 3), np.uint8), "8-bit RGB"),
+        (np.zeros((9, 11, 3), np.uint16), "16-bit RGB"),
+    ],
+)
+def test_picture_that_is_no_slice(tmp_path, hu, picture, kind):
+    file = write_pngs(tmp_path / "ct", hu) / "001.png"
+    cv2.imwrite(str(file), picture)
+    assert f"{file}: {kind} picture where a 16-bit grey slice belongs" == fault(tmp_path / "ct", spacing=SPACING)
+    with pytest.raises(DataError, match=kind):
+        read_header(tmp_path / "ct", spacing=SPACING)
+
+
+def test_slices_of_different_sizes(tmp_path, hu):
+    folder = write_pngs(tmp_path / "ct", hu)
+    write_pngs(folder, hu[:1, :5], first=4)
+    assert fault(folder, spacing=SPACING).endswith("004.png: 11 x 5 pixels, but 001.png has 11 x 9")
+
+
+def test_several_dicom_series_are_listed(tmp_path, hu):
+    write_dicom(tmp_path / "ct", hu)
+    write_dicom(tmp_path / "ct", hu[:4], series="1.2.4")
+    message = fault(tmp_path / "ct")
+    assert "2 DICOM series" in message and "1.2.3 (6 slices)" in message and "1.2.4 (4 slices)" in message
+    assert "no DICOM series 1.2.5" in fault(tmp_path / "ct", series_uid="1.2.5")
+
+
+def test_dicom_missing_slice(tmp_path, hu):
+    heights = np.array([0, 2.5, 5, 10, 12.5, 15])
+    message = fault(write_dicom(tmp_path / "ct", hu, heights=heights))
+    assert "irregular slice spacing: 5 mm from" in message and "2.5 mm elsewhere (1 such gaps" in message
+
+
+def test_dicom_repeated_slice(tmp_path, hu):
+    heights = np.array([0, 2.5, 5, 5, 7.5, 10])
+    assert "irregular slice spacing: 0 mm from" in fault(write_dicom(tmp_path / "ct", hu, heights=heights))
+    assert "irregular slice spacing: 0 mm from" in fault(write_dicom(tmp_path / "all", hu, heights=np.zeros(6)))
+
+
+def test_dicom_slices_of_different_sizes_or_orientations(tmp_path, hu):
+    folder = write_dicom(tmp_path / "ct", hu[:3])
+    write_dicom(tmp_path / "more", hu[3:, :5], heights=ORIGIN[2] + SPACING[2] * np.arange(3, 6))
+    shutil.copy(next((tmp_path / "more").iterdir()), folder / "odd.dcm")
+    assert "odd.dcm: 11 x 5 pixels" in fault(folder)
+    folder = write_dicom(tmp_path / "scout", hu[:3])
+    write_dicom(tmp_path / "side", hu[:1], heights=[9.0], ImageOrientationPatient=[0, 1, 0, 0, 0, -1])
+    shutil.copy(next((tmp_path / "side").iterdir()), folder / "side.dcm")
+    assert "another orientation" in fault(folder)
+
+
+def test_dicom_without_a_place(tmp_path, hu):
+    assert "(0028,0030)" in fault(write_dicom(tmp_path / "ct", hu, PixelSpacing=None))
+    message = fault(write_dicom(tmp_path / "zero", hu, PixelSpacing=[0, 0.7]))
+    assert "the voxel spacing is 0.7 x 0 x 2.5 mm" in message
+
+
+def test_damaged_dicom_file(tmp_path, hu):
+    folder = write_dicom(tmp_path / "ct", hu)
+    file = folder / "1.2.3_2.dcm"
+    whole = file.read_bytes()
+    for damaged in (whole[:-20], whole[: len(whole) // 2], b"not DICOM", b""):
+        file.write_bytes(damaged)
+        assert fault(folder) == f"{file}: not a DICOM file, or a truncated one"
+
+
+def test_mask_of_another_shape(tmp_path, hu):
+    ct = read_header(write_image(tmp_path / "ct.nii", hu))
+    with pytest.raises(DataError, match="a mask of 11 x 9 x 5 voxels for a volume of 11 x 9 x 6"):
+        read_mask(write_image(tmp_path / "mask.nii", hu[:5]), ct)
