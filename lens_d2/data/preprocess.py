@@ -43,6 +43,7 @@ def cache_geometry(volume: CTVolume, params: PreprocessParams) -> VolumeGeometry
     if box is None:
         return geometry
     box = geometry.boxes_to_cache(box[None])[0]
+    box = box.round(6)  # whichever way the file runs, whole pixels stay whole
     low = np.maximum(np.floor(box[:2]), 0)
     high = np.minimum(np.ceil(box[2:]), geometry.resized)
     return replace(geometry, crop=(*low, *high))

@@ -1,0 +1,142 @@
+"""Whole-volume inference: equal to slice-by-slice, independent of its window, back in the file's frame."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+
+from lens_d2 import add_lens_config
+from lens_d2.data.mapper import SliceMapper
+from lens_d2.inference import VolumeInference, num_levels
+from lens_d2.modeling import FUSED
+
+
+@pytest.fixture(scope="module")
+def cfg(repo_root, tmp_path_factory):
+    cfg = get_cfg()
+    add_lens_config(cfg)
+    cfg.merge_from_file(str(repo_root / "configs/phantom/lens_multi.yaml"))
+    cfg.merge_from_list(
+        ["MODEL.DEVICE", "cpu", "INPUT.CACHE_DIR", str(tmp_path_factory.mktemp("cache"))]
+        + ["MODEL.DENSENET.GROWTH_RATE", 4, "MODEL.DENSENET.BLOCK_CONFIG", (2, 2, 2)]
+        + ["MODEL.DENSENET.OUT_CHANNELS", 16, "MODEL.AFP.CONV_DIM", 8, "MODEL.ROI_BOX_HEAD.FC_DIM", 16]
+        + ["TEST.LINK_SCORE_THRESH", 0.0]
+    )
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def model(cfg):
+    torch.manual_seed(0)
+    return build_model(cfg).eval()
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    """A body of noise, 11 slices of 3 mm, stored with x, y and z reversed."""
+    rng = np.random.default_rng(0)
+    array = np.full((11, 96, 112), -1000, np.int16)
+    array[:, 8:90, 10:100] = rng.normal(40, 60, (11, 82, 90)).astype(np.int16)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((2.5, 2.5, 3.0))
+    image.SetOrigin((100.0, 120.0, -50.0))
+    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, -1))
+    path = str(tmp_path_factory.mktemp("scan") / "scan.nii.gz")
+    sitk.WriteImage(image, path)
+    return {"file_name": path, "volume": "scan", "dataset": "lits", "num_slices": 11, "lesions": []}
+
+
+def slice_by_slice(cfg, model, record):
+    """The plain way: a sample of 9 slices for every level, each through the whole network."""
+    mapper = SliceMapper(cfg, is_train=False)
+    volume = mapper.cache.open(record)
+    ratio = cfg.INPUT.SLICE_INTERVAL / volume.geometry.slice_interval
+    levels = []
+    for level in range(num_levels(volume, cfg.INPUT.SLICE_INTERVAL)):
+        image = torch.from_numpy(mapper.read(volume, level * ratio))
+        with torch.no_grad():
+            levels += model([{"image": image}])
+    return levels
+
+
+@pytest.mark.parametrize("slices_per_batch", [1, 3, 64])
+def test_equal_to_slice_by_slice(cfg, model, scan, slices_per_batch, monkeypatch):
+    inference = VolumeInference(cfg, model)
+    inference.slices_per_batch = slices_per_batch
+    found = []
+    original = model.detect
+    monkeypatch.setattr(model, "detect", lambda *args: found.extend(out := original(*args)) or out)
+    inference.detect(inference.cache.open(scan))
+    monkeypatch.undo()
+    expected = slice_by_slice(cfg, model, scan)
+    assert len(found) == len(expected) == 16  # 30 mm at 2 mm
+    for ours, plain in zip(found, expected, strict=True):
+        for name, instances in plain["experts"].items():
+            torch.testing.assert_close(ours["experts"][name].scores, instances.scores, atol=1e-4, rtol=0)
+            torch.testing.assert_close(
+                ours["experts"][name].pred_boxes.tensor, instances.pred_boxes.tensor, atol=1e-2, rtol=0
+            )
+
+
+def test_memory_is_bounded_by_a_window_of_slices(cfg, model, scan, monkeypatch):
+    inference = VolumeInference(cfg, model)
+    inference.slices_per_batch = 2
+    sizes = []
+    original = inference._decode
+    monkeypatch.setattr(
+        inference, "_decode", lambda encoded, *args: sizes.append(len(encoded)) or original(encoded, *args)
+    )
+    inference.detect(inference.cache.open(scan))
+    assert max(sizes) == 2 + 6
+
+
+def test_each_image_runs_through_the_trunk_once(cfg, model, scan, monkeypatch):
+    inference = VolumeInference(cfg, model)
+    inference.slices_per_batch = 4
+    encoded = []
+    original = model.backbone.encode
+    monkeypatch.setattr(model.backbone, "encode", lambda x: encoded.append(len(x)) or original(x))
+    inference.detect(inference.cache.open(scan))
+    assert sum(encoded) == 16 + 6
+
+
+def test_results_have_the_evaluators_form_and_lie_in_the_file(cfg, model, scan):
+    (result,) = VolumeInference(cfg, model)([scan])
+    assert result["volume"] == "scan"
+    assert list(result["detections"]) == [FUSED, *cfg.MODEL.LENS.EXPERTS]
+    found = result["detections"][FUSED]
+    assert len(found) and found.expert_scores.shape == (len(found), 4)
+    assert (found.boxes >= 0).all() and (found.boxes <= [112, 96, 10, 112, 96, 10]).all()
+    assert (found.boxes[:, :3] <= found.boxes[:, 3:]).all()
+    assert set(found.slice_detection) == set(range(len(found)))
+    for number in range(len(found)):
+        own = found.boxes_of(number)
+        assert (own[0, 0], own[-1, 0]) == (found.boxes[number, 2], found.boxes[number, 5])
+        assert own[:, 5].max() <= found.scores[number] + 1e-9
+
+
+def test_a_reversed_file_gives_the_same_findings_in_the_world(cfg, model, scan, tmp_path):
+    """The same voxels stored in the order of the body are the same patient."""
+    straight = sitk.DICOMOrient(sitk.ReadImage(scan["file_name"]), "LPS")
+    path = str(tmp_path / "straight.nii.gz")
+    sitk.WriteImage(straight, path)
+    inference = VolumeInference(cfg, model)
+    worlds = []
+    for file_name in (scan["file_name"], path):
+        volume = inference.cache.open({**scan, "file_name": file_name})
+        found = inference.detect(volume)[FUSED]
+        worlds.append(np.column_stack([volume.geometry.boxes3d_to_world(found.boxes), found.scores]))
+    np.testing.assert_allclose(*(w[np.lexsort(w.round(3).T)] for w in worlds), atol=1e-3)
+
+
+def test_real_ct_boxes_land_inside_the_volume(cfg, model, shared_dir):
+    path = shared_dir / "ct/torso_3mm_30_slices.nii.gz"
+    inference = VolumeInference(cfg, model)
+    volume = inference.cache.open({"file_name": str(path)})
+    found = inference.detect(volume)[FUSED]
+    width, height, slices = volume.geometry.size
+    assert len(found)
+    assert (found.boxes >= 0).all()
+    assert (found.boxes <= [width, height, slices - 1] * 2).all()
