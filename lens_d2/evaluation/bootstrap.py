@@ -1,0 +1,165 @@
+"""Intervals by resampling volumes, and the paired comparison of two detectors.
+
+A draw takes as many volumes as there are, with replacement. A volume drawn w times is a volume whose false
+positives and lesions count w times, at the same ranks: nothing is matched or sorted again, a draw is two
+cumulative sums over the events of the original evaluation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .froc import FrocEvents
+
+CHUNK = 1 << 19  # weights that are summed at a time: a few megabytes
+
+
+def draw_weights(num_volumes: int, draws: int, seed: int) -> np.ndarray:
+    """(draws, num_volumes) int32, how often each volume is drawn."""
+    picks = np.random.default_rng(seed).integers(0, num_volumes, (draws, num_volumes), dtype=np.int32)
+    picks += np.arange(draws, dtype=np.int32)[:, None] * num_volumes
+    counts = np.bincount(picks.reshape(-1), minlength=draws * num_volumes)
+    return counts.reshape(draws, num_volumes).astype(np.int32)
+
+
+def resampled_sensitivities(
+    events: FrocEvents, fps: np.ndarray, weights: np.ndarray, count_side: str = "right"
+) -> np.ndarray:
+    """The sensitivities of every draw.
+
+    Args:
+        fps: (k,) false positives per volume.
+        weights: (draws, volumes) from :func:`draw_weights`.
+        count_side: as in ``Protocol``. Left of the first false positive the curve is a line from (0, 0).
+
+    Returns:
+        (draws, k); NaN for a draw without a lesion.
+    """
+    hit = events.hit_rank >= 0
+    by_rank = np.flatnonzero(hit)[np.argsort(events.hit_rank[hit], kind="stable")]
+    hit_rank, hit_volume = events.hit_rank[by_rank], events.lesion_volume[by_rank]
+    lesions = weights @ np.bincount(events.lesion_volume, minlength=weights.shape[1])
+
+    budget = np.asarray(fps) * weights.shape[1]
+    num_fp = _enough(events, budget, weights)
+    curve = _Steps(events.fp_rank[:num_fp], events.fp_volume[:num_fp], hit_rank, hit_volume)
+
+    hits = np.empty((len(weights), len(budget)))
+    rows = max(1, CHUNK // (num_fp + len(hit_rank) + 1))
+    for start in range(0, len(weights), rows):
+        hits[start : start + rows] = curve.hits(weights[start : start + rows], budget, count_side)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(lesions[:, None] > 0, hits / lesions[:, None], np.nan)
+
+
+def _enough(events: FrocEvents, budget: np.ndarray, weights: np.ndarray) -> int:
+    """How many of the first false positives exceed the largest budget in every draw (whole ranks; or all)."""
+    available = len(events.fp_rank)
+    wanted = int(1.2 * budget.max()) + 100
+    while wanted < available:
+        number = int(np.searchsorted(events.fp_rank, events.fp_rank[wanted - 1], "right"))
+        used = np.bincount(events.fp_volume[:number], minlength=weights.shape[1])
+        if (weights @ used).min() > budget.max():
+            return number
+        wanted *= 2
+    return available
+
+
+class _Steps:
+    """The FROC curve as steps of false positives, weighted anew for each draw.
+
+    fp_rank, fp_volume: (f,) ascending. hit_rank, hit_volume: (h,) ascending, the lesions that are hit at all.
+    """
+
+    def __init__(self, fp_rank, fp_volume, hit_rank, hit_volume):
+        self.fp_volume, self.hit_volume = fp_volume, hit_volume
+        # Events before and up to the rank at which each false positive enters; after the last, all of them.
+        self.fp_before, self.fp_upto = (
+            np.append(np.searchsorted(fp_rank, fp_rank, side), len(fp_rank)) for side in ("left", "right")
+        )
+        self.hit_before, self.hit_upto = (
+            np.append(np.searchsorted(hit_rank, fp_rank, side), len(hit_rank)) for side in ("left", "right")
+        )
+        self.has_ties = bool(np.any(self.hit_before != self.hit_upto))
+
+    def hits(self, weights: np.ndarray, budget: np.ndarray, side: str) -> np.ndarray:
+        """(draws, k) weighted lesions hit where the weighted false positives reach (k,) ``budget``."""
+        fp, hit = _RunningSums(weights, self.fp_volume), _RunningSums(weights, self.hit_volume)
+        step = fp.search(budget, side)  # the false positive that goes beyond the budget
+        low = hit.of_first(self.hit_before[step])
+        if not self.has_ties:
+            return low
+        x0, x1 = fp.of_first(self.fp_before[step]), fp.of_first(self.fp_upto[step])
+        part = np.where(x1 > x0, (budget - x0) / np.maximum(x1 - x0, 1), 0.0)
+        return low + np.clip(part, 0.0, 1.0) * (hit.of_first(self.hit_upto[step]) - low)
+
+
+class _RunningSums:
+    """Sums of the first events' weights, for each of d draws: one running sum through all draws on end."""
+
+    def __init__(self, weights: np.ndarray, volume: np.ndarray):
+        draws, self.length = len(weights), len(volume)
+        self.sums = np.zeros(draws * self.length + 1, dtype=np.int32)
+        np.cumsum(np.take(weights, volume, axis=1).reshape(-1), dtype=np.int32, out=self.sums[1:])
+        self.origin = np.arange(draws)[:, None] * self.length
+
+    def of_first(self, count: np.ndarray) -> np.ndarray:
+        """(d, k) the sum of the first ``count`` (d, k) events of each draw."""
+        return self.sums[self.origin + count] - self.sums[self.origin]
+
+    def search(self, budget: np.ndarray, side: str) -> np.ndarray:
+        """(d, k) how many sums of each draw, over 1, 2, ... events, stay within (k,) ``budget``; with the side
+        "left", below it."""
+        nearest = np.round(budget)
+        exact = np.abs(budget - nearest) < 1e-9 * np.maximum(nearest, 1.0)
+        whole = np.where(exact, nearest, np.floor(budget) if side == "right" else np.ceil(budget))
+        goal = self.sums[self.origin] + whole.astype(np.int32)
+        place = np.searchsorted(self.sums[1:], goal.reshape(-1), side).reshape(goal.shape)
+        return np.clip(place - self.origin, 0, self.length)
+
+
+def interval(values: np.ndarray, fallback: float, confidence: float = 0.95) -> list[float]:
+    """[low, high] of the middle ``confidence`` of the finite values; twice the fallback where there are none."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return [float(fallback)] * 2
+    tail = 50.0 * (1.0 - confidence)
+    return [float(v) for v in np.percentile(values, [tail, 100.0 - tail])]
+
+
+def intervals(events: FrocEvents, protocol, draws: int, seed: int) -> dict:
+    """95% intervals for metrics.json: ``sensitivity_ci`` in the order of ``fps``, ``average_sensitivity_ci``."""
+    weights = draw_weights(events.num_volumes, draws, seed)
+    sampled = resampled_sensitivities(events, protocol.fps, weights, protocol.count_side)
+    point = protocol.sensitivities(events)
+    return {
+        "sensitivity_ci": [interval(s, p) for s, p in zip(sampled.T, point, strict=True)],
+        "average_sensitivity_ci": interval(sampled.mean(axis=1), point.mean()),
+        "bootstrap": {"draws": draws, "seed": seed, "confidence": 0.95, "resampled": "volumes"},
+    }
+
+
+def paired_comparison(first: FrocEvents, second: FrocEvents, protocol, draws: int, seed: int) -> dict:
+    """Average sensitivity of the second detector minus the first's, both resampled with the same volumes.
+
+    Returns:
+        difference; its 95% interval; p_value: two-sided, twice the share of draws on the far side of zero (the
+        observed one counted among them, at most 1).
+    """
+    weights = draw_weights(first.num_volumes, draws, seed)
+    sampled = [
+        resampled_sensitivities(events, protocol.fps, weights, protocol.count_side).mean(axis=1)
+        for events in (first, second)
+    ]
+    averages = [float(protocol.sensitivities(events).mean()) for events in (first, second)]
+    difference = averages[1] - averages[0]
+    sampled = sampled[1] - sampled[0]
+    sampled = sampled[np.isfinite(sampled)]
+    beyond = min(np.sum(sampled <= 0), np.sum(sampled >= 0))
+    return {
+        "average_sensitivity": averages,
+        "difference": difference,
+        "difference_ci": interval(sampled, difference),
+        "p_value": float(min(1.0, 2.0 * (beyond + 1) / (len(sampled) + 1))),
+        "bootstrap": {"draws": draws, "seed": seed, "confidence": 0.95, "resampled": "volumes"},
+    }

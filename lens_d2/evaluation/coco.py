@@ -1,0 +1,121 @@
+"""Truth and predictions slice by slice in COCO's JSON, for pycocotools and for others' viewers.
+
+Boxes are XYWH with pixel edges from 0, as COCO has them. Each image says with "annotated" whether its lesions
+are all marked: in a set whose lesions have one mark each, only the slices that have marks are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .files import slice_range
+from .sets import BoxDetections, BoxTruth, Tracklets
+
+CATEGORIES = [{"id": 1, "name": "lesion"}]
+MATRIX = 512  # pixels a side, DeepLesion's; the annotation files do not tell
+
+
+@dataclass(frozen=True)
+class Slices:
+    """2D boxes on slices. volume, z: (n,). boxes: (n, 4) inclusive, as in the file. scores: (n,) or None."""
+
+    volume: np.ndarray
+    z: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray | None = None
+
+
+def spread(volume: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None) -> Slices:
+    """3D boxes on each of their slices, at least on the one nearest to the middle."""
+    low, high = np.ceil(boxes[:, 2]), np.floor(boxes[:, 5])
+    middle = np.round((boxes[:, 2] + boxes[:, 5]) / 2.0)
+    low, high = np.where(low > high, middle, low), np.where(low > high, middle, high)
+    count = (high - low + 1).astype(np.int64)
+    row = np.repeat(np.arange(len(boxes)), count)
+    z = low[row] + np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    flat = boxes[row][:, [0, 1, 3, 4]]
+    return Slices(volume[row], z.astype(np.int64), flat, None if scores is None else scores[row])
+
+
+def truth_slices(truth: BoxTruth) -> Slices:
+    return spread(truth.volume, truth.boxes)
+
+
+def detection_slices(detections: BoxDetections | Tracklets) -> Slices:
+    if isinstance(detections, BoxDetections):
+        return spread(detections.volume, detections.boxes, detections.scores)
+    volume = detections.volume[detections.slice_detection]
+    z = np.round(detections.slice_z).astype(np.int64)
+    return Slices(volume, z, detections.slice_boxes, detections.slice_scores)
+
+
+def coco_json(truth: BoxTruth, detections, z_from_zero: bool, first_pixel: int) -> tuple[dict, list[dict]]:
+    """COCO's dictionary of the truth and its list of results of the predictions.
+
+    Args:
+        truth, detections: as a protocol takes them.
+        z_from_zero: whether z counts from 0 in the sub-volume; otherwise it is the number in the volume's name.
+        first_pixel: the number of the file's first pixel, 0 or 1.
+    """
+    lesions, found = truth_slices(truth), detection_slices(detections)
+    ids, images = _images(truth.volumes, lesions, found, z_from_zero)
+    extent = max([MATRIX, *(int(np.ceil(part.boxes.max())) + 1 for part in (lesions, found) if len(part.z))])
+    for image in images:
+        image.update(height=extent, width=extent)
+    annotations = [
+        {"id": number, "image_id": image, "category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+        for number, (image, box) in enumerate(_rows(lesions, ids, first_pixel), start=1)
+    ]
+    rows = zip(_rows(found, ids, first_pixel), found.scores.tolist(), strict=True)
+    results = [
+        {"image_id": image, "category_id": 1, "bbox": box, "score": score}
+        for (image, box), score in rows
+        if image is not None
+    ]
+    coco = {"info": {}, "images": images, "annotations": annotations, "categories": CATEGORIES}
+    return coco, results
+
+
+def _images(volumes, lesions: Slices, found: Slices, z_from_zero: bool) -> tuple[dict, list[dict]]:
+    """{(volume, z): image id} and the images, all slices of a volume whose name gives their range."""
+    marked, present = _levels(lesions), _levels(lesions, found)
+    ids: dict = {}
+    images = []
+    for number, name in enumerate(volumes):
+        slices = slice_range(name)
+        offset = slices[0] if slices and z_from_zero else 0
+        named = range(slices[0] - offset, slices[1] - offset + 1) if slices else present.get(number, ())
+        levels = sorted({*named, *marked.get(number, ())})
+        folder = name[: name.rindex("_")] if slices else name
+        for z in levels:
+            ids[number, z] = len(images) + 1
+            images.append(
+                {
+                    "id": len(images) + 1,
+                    "file_name": f"{folder}/{z + offset:03d}.png",
+                    "volume": name,
+                    "slice": z,
+                    "annotated": not z_from_zero or z in marked.get(number, ()),
+                }
+            )
+    return ids, images
+
+
+def _levels(*parts: Slices) -> dict[int, set]:
+    """{volume: the slices that have a box}."""
+    levels: dict = {}
+    for part in parts:
+        for volume, z in zip(part.volume.tolist(), part.z.tolist(), strict=True):
+            levels.setdefault(volume, set()).add(z)
+    return levels
+
+
+def _rows(part: Slices, ids: dict, first_pixel: int) -> list[tuple[int | None, list[float]]]:
+    """(image id, XYWH) of every box; None for a box on a slice that no image has."""
+    low = part.boxes[:, :2] - first_pixel
+    size = part.boxes[:, 2:] - part.boxes[:, :2] + 1.0
+    boxes = np.hstack([low, size]).tolist()
+    where = zip(part.volume.tolist(), part.z.tolist(), strict=True)
+    return [(ids.get(key), box) for key, box in zip(where, boxes, strict=True)]

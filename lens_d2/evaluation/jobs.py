@@ -1,0 +1,122 @@
+"""From the options of a command line to a protocol, its truth and its detections; shared by the tools.
+
+Bad input ends a tool with one line on the standard error and the status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DataError
+from .overlap import OVERLAPS
+from .protocols import PROTOCOLS, Evaluation, Protocol
+from .readers import (
+    read_box_detections,
+    read_candidates,
+    read_lesion_boxes,
+    read_marks,
+    read_nodules,
+    read_tracklets,
+)
+
+BAD_INPUT = 2
+
+
+@dataclass(frozen=True)
+class Job:
+    """A protocol with its truth. ``read`` gives the detections of a prediction file."""
+
+    protocol: Protocol
+    truth: object
+    read: Callable[[str], object]
+    first_pixel: int = 0  # the number that the files give to the first pixel of a row
+
+    def evaluate(self, path) -> tuple[object, Evaluation]:
+        detections = self.read(path)
+        return detections, self.protocol.evaluate(self.truth, detections)
+
+
+# What each protocol's options are, beside those that all have.
+OPTIONS = {
+    "lens3d": ("split", "metric", "threshold", "box_order"),
+    "p3d": ("split", "threshold", "annotations"),
+    "luna16": ("excluded", "seriesuids"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that choose a protocol and its truth."""
+    parser.add_argument("--protocol", required=True, choices=list(OPTIONS))
+    parser.add_argument("--ground-truth", required=True, metavar="FILE", help="pickle, JSON or CSV")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="where the file has these levels")
+    parser.add_argument("--metric", choices=list(OVERLAPS), help="lens3d's overlap (default IOBB)")
+    parser.add_argument("--threshold", type=_share, help="least overlap of a hit (lens3d 0.3, p3d 0.5)")
+    parser.add_argument(
+        "--box-order",
+        choices=("xyzxyz", "xyxyzz"),
+        help="lens3d: columns of the truth's boxes; xyxyzz is 3D-Box.pkl's, with z from 0 in the sub-volume",
+    )
+    parser.add_argument("--excluded", metavar="FILE", help="luna16: excluded findings")
+    parser.add_argument("--seriesuids", metavar="FILE", help="luna16: the series of the evaluation")
+    parser.add_argument("--fps", type=_rate, nargs="+", help="false positives per volume to read the curve at")
+    parser.add_argument("--bootstrap", type=_count, default=1000, metavar="N", help="draws (default 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
+
+
+def open_job(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
+    """Reads the truth and builds the protocol; options of other protocols are refused."""
+    given = {key for keys in OPTIONS.values() for key in keys if getattr(args, key, None) is not None}
+    foreign = sorted(given - set(OPTIONS[args.protocol]))
+    if foreign:
+        parser.error(f"--{foreign[0].replace('_', '-')} is not an option of the protocol {args.protocol}")
+    fps = tuple(sorted(args.fps)) if args.fps else None
+    keys = {key: getattr(args, key) for key in ("metric", "threshold") if getattr(args, key) is not None}
+    protocol = PROTOCOLS.get(args.protocol)(fps=fps, **keys)
+    name = Path(args.ground_truth).name
+    if args.protocol == "lens3d":
+        truth = read_lesion_boxes(args.ground_truth, args.split, args.box_order or "xyzxyz")
+        return Job(protocol, truth, lambda path: read_box_detections(path, truth, name, args.split))
+    if args.protocol == "p3d":
+        truth = read_marks(args.ground_truth, args.split)
+        return Job(protocol, truth, lambda path: read_tracklets(path, truth, name, args.split), first_pixel=1)
+    if not args.seriesuids:
+        parser.error("the protocol luna16 needs --seriesuids")
+    truth = read_nodules(args.ground_truth, args.seriesuids, args.excluded)
+    return Job(protocol, truth, lambda path: read_candidates(path, truth, Path(args.seriesuids).name))
+
+
+def run(main: Callable[[], None]) -> int:
+    """Runs a tool's body; bad input becomes one line and the status 2, warnings go to the standard error."""
+    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
+    try:
+        main()
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    return 0
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in (0, 1]")
+    return value
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value

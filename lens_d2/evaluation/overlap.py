@@ -1,0 +1,71 @@
+"""Overlaps of inclusive boxes, row by row, in the order of operations of the released scripts.
+
+Widths count pixels inclusively, x2 - x1 + 1, along z too. A threshold that is met exactly depends on the last
+bit of these numbers, so products and sums stand in the scripts' order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+# How much a detection overlaps a lesion, from the intersection and the sizes of the detection and the lesion.
+OVERLAPS = {
+    "IOU": lambda inter, detection, lesion: inter / (detection + lesion - inter),
+    "IOBB": lambda inter, detection, lesion: inter / detection,
+    "IOGT": lambda inter, detection, lesion: inter / lesion,
+    "IOBBGT": lambda inter, detection, lesion: np.maximum(inter / detection, inter / lesion),
+}
+
+
+def box_size(boxes: np.ndarray) -> np.ndarray:
+    """(n,) pixels or voxels in boxes of shape (n, 4) or (n, 6), lower corners first."""
+    d = boxes.shape[1] // 2
+    size = boxes[:, d] - boxes[:, 0] + 1.0
+    for axis in range(1, d):
+        size = size * (boxes[:, d + axis] - boxes[:, axis] + 1.0)
+    return size
+
+
+def overlap(detections: np.ndarray, lesions: np.ndarray, metric: str = "IOU") -> np.ndarray:
+    """(n,) overlap of each detection with the lesion of the same row; 2D (n, 4) or 3D (n, 6) boxes."""
+    d = detections.shape[1] // 2
+    inter = np.ones(len(detections))
+    for axis in range(d):
+        low = np.maximum(detections[:, axis], lesions[:, axis])
+        high = np.minimum(detections[:, d + axis], lesions[:, d + axis])
+        inter = inter * np.maximum(high - low + 1.0, 0.0)
+    return OVERLAPS[metric](inter, box_size(detections), box_size(lesions))
+
+
+def expand_ranges(start: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of a row with the members of its range.
+
+    Args:
+        start, count: (n,) row i stands with start[i], start[i] + 1, ... start[i] + count[i] - 1.
+
+    Returns:
+        (sum of count,) row and (sum of count,) member of each pair, ordered by row, then member.
+    """
+    row = np.repeat(np.arange(len(count)), count)
+    before = np.cumsum(count) - count
+    return row, np.arange(len(row)) + np.repeat(start - before, count)
+
+
+def chunked_pairs(
+    start: np.ndarray, count: np.ndarray, pairs_per_chunk: int = 1 << 17
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """:func:`expand_ranges` in pieces that stay in the processor's cache, and memory bounded."""
+    ends = np.cumsum(count)
+    total = int(ends[-1]) if len(ends) else 0
+    cuts = np.searchsorted(ends, np.arange(pairs_per_chunk, total, pairs_per_chunk))
+    for low, high in zip(np.r_[0, cuts], np.r_[cuts, len(count)], strict=True):
+        row, member = expand_ranges(start[low:high], count[low:high])
+        yield row + low, member
+
+
+def volume_ranges(volume: np.ndarray, num_volumes: int) -> tuple[np.ndarray, np.ndarray]:
+    """(num_volumes,) first row and (num_volumes,) number of rows of each volume; ``volume`` is ascending."""
+    count = np.bincount(volume, minlength=num_volumes)
+    return np.cumsum(count) - count, count

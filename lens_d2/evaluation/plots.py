@@ -1,0 +1,142 @@
+"""FROC, precision-recall, violin and scatter plots, one look for all of them."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator, NullLocator
+
+COLOURS = ("#0b5fa5", "#d1495b", "#2e8b57", "#e08e0b", "#6a4c93", "#3c4f5c", "#b5651d", "#00838f")
+INK, GRID = "#22303a", "#dde3e8"
+
+
+@contextmanager
+def _figure(path, title: str, width: float = 6.4, height: float = 4.6, columns: int = 1):
+    """Axes to draw in, saved as ``path`` at the end; no global state of pyplot is touched."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.spines[["left", "bottom"]].set_color("#8a97a1")
+        ax.grid(True, color=GRID, linewidth=0.8)
+        ax.set_axisbelow(True)
+        ax.tick_params(colors=INK, labelsize=9)
+    figure.suptitle(title, fontsize=11.5, color=INK, x=0.02, ha="left", fontweight="bold")
+    yield axes if columns > 1 else axes[0]
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def _label(ax, x: str, y: str) -> None:
+    ax.set_xlabel(x, fontsize=10, color=INK)
+    ax.set_ylabel(y, fontsize=10, color=INK)
+
+
+def _fraction(value: float, _position=None) -> str:
+    return f"1/{round(1 / value)}" if 0 < value < 1 else f"{value:g}"
+
+
+def plot_froc(path, curves: dict, unit: str = "sub-volume", title: str = "FROC") -> None:
+    """Sensitivity over false positives per volume, on a log2 axis.
+
+    Args:
+        curves: {name: {"curve": (false positives per volume, sensitivity), "fps": (k,), "sensitivity": (k,),
+            "average": float, and perhaps "ci": (k, 2)}}.
+    """
+    ticks = max((np.asarray(entry["fps"]) for entry in curves.values()), key=len)
+    with _figure(path, title) as ax:
+        for colour, (name, entry) in zip(_cycle(len(curves)), curves.items(), strict=True):
+            x, y = (np.asarray(values, dtype=float) for values in entry["curve"])
+            x, y = np.r_[0.0, x, max(ticks[-1], x.max(initial=0))], np.r_[0.0, y, y[-1] if len(y) else 0.0]
+            shown = np.maximum(x, ticks[0] / 4)
+            ax.plot(shown, y, color=colour, linewidth=1.8, label=f"{name}  (average {entry['average']:.3f})")
+            ax.plot(entry["fps"], entry["sensitivity"], "o", color=colour, markersize=4.5, clip_on=False, zorder=3)
+            if entry.get("ci") is not None:
+                low, high = np.asarray(entry["ci"]).T
+                ax.fill_between(entry["fps"], low, high, color=colour, alpha=0.13, linewidth=0)
+        ax.set_xscale("log", base=2)
+        ax.set_xlim(ticks[0] / 2**0.25, ticks[-1] * 2**0.25)
+        ax.xaxis.set_major_locator(FixedLocator(list(ticks)))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(FuncFormatter(_fraction))
+        ax.set_ylim(0, 1)
+        ax.yaxis.set_major_locator(MultipleLocator(0.1))
+        _label(ax, f"False positives per {unit}", "Sensitivity")
+        ax.legend(loc="best", fontsize=9, frameon=True, framealpha=0.9, edgecolor=GRID)
+
+
+def plot_precision_recall(path, precision, recall, ap: float, given_recall: float | None = None) -> None:
+    """Precision over recall with its monotone envelope (Lesion-Harvester, Fig. 8a).
+
+    Args:
+        given_recall: the recall of a set of annotations whose precision is taken as 1, drawn as a dot.
+    """
+    recall, precision = np.r_[0.0, recall], np.r_[precision[:1] if len(precision) else 0.0, precision]
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    with _figure(path, "Precision and recall") as ax:
+        ax.plot(recall, precision, color=COLOURS[0], alpha=0.35, linewidth=1.0)
+        ax.plot(recall, envelope, color=COLOURS[0], linewidth=1.8, label=f"detections  (AP {ap:.3f})")
+        for level in (0.8, 0.85, 0.9, 0.95):
+            ax.axhline(level, color="#9aa7b1", linewidth=0.7, linestyle=(0, (4, 3)))
+        if given_recall is not None:
+            label = f"given annotations  (recall {given_recall:.3f})"
+            ax.plot([given_recall], [1.0], "o", color=COLOURS[1], markersize=7, clip_on=False, label=label)
+        ax.set_xlim(0, 1)
+        ax.set_ylim(0, 1.02)
+        _label(ax, "Recall", "Precision")
+        ax.legend(loc="lower left", fontsize=9, frameon=True, framealpha=0.9, edgecolor=GRID)
+
+
+def plot_violin(path, samples: dict[str, np.ndarray], label: str, title: str) -> None:
+    """One violin for each detector, its quartiles as a bar and its median as a dot (Fig. 11).
+
+    Args:
+        samples: {detector: values in [0, 1]}; a detector without a value has its place but no violin.
+    """
+    with _figure(path, title, width=max(4.2, 1.5 + 1.3 * len(samples))) as ax:
+        for place, (colour, values) in enumerate(zip(_cycle(len(samples)), samples.values(), strict=True)):
+            if len(values) == 0:
+                continue
+            if np.ptp(values) > 0:
+                body = ax.violinplot([values], positions=[place], widths=0.8, showextrema=False)["bodies"][0]
+                body.set(facecolor=colour, edgecolor=colour, alpha=0.35, linewidth=1.0)
+            low, middle, high = np.percentile(values, [25, 50, 75])
+            ax.vlines(place, low, high, color=colour, linewidth=5)
+            ax.plot([place], [middle], "o", color="white", markeredgecolor=colour, markersize=6, zorder=3)
+            ax.annotate(f"{middle:.2f}", (place, middle), (9, -3), textcoords="offset points", fontsize=9)
+        names = [f"{name}\nn = {len(values)}" for name, values in samples.items()]
+        ax.set_xticks(range(len(samples)), names, fontsize=9)
+        ax.set_xlim(-0.6, len(samples) - 0.4)
+        ax.set_ylim(0, 1)
+        ax.grid(False, axis="x")
+        _label(ax, "", label)
+
+
+def plot_concordance(path, panels: dict[str, dict], reference: str) -> None:
+    """The recalls under each metric against those under the reference metric (Fig. 7).
+
+    Args:
+        panels: {metric: {"pearson": float or None, "points": {detector: ((k,) reference, (k,) metric)}}}.
+    """
+    title = f"Recalls at 1/8 to 16 false positives against {reference}"
+    with _figure(path, title, width=1 + 3.6 * len(panels), height=4.0, columns=max(len(panels), 2)) as axes:
+        for ax, (metric, panel) in zip(axes, panels.items(), strict=False):
+            for colour, (name, (x, y)) in zip(_cycle(len(panel["points"])), panel["points"].items(), strict=True):
+                ax.plot(x, y, "o-", color=colour, markersize=4, linewidth=0.8, alpha=0.85, label=name)
+            ax.plot([0, 1], [0, 1], color="#9aa7b1", linewidth=0.8, linestyle=(0, (4, 3)))
+            pearson = "undefined" if panel["pearson"] is None else f"{panel['pearson']:.3f}"
+            ax.set_title(f"{metric}   (Pearson {pearson})", fontsize=10, color=INK)
+            ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+            _label(ax, f"Recall, {reference}", f"Recall, {metric}")
+        axes[0].legend(loc="upper left", fontsize=8, frameon=True, framealpha=0.9, edgecolor=GRID)
+        for ax in axes[len(panels) :]:
+            ax.set_visible(False)
+
+
+def _cycle(number: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(number)]

@@ -1,0 +1,120 @@
+"""LUNA16's protocol: points in world coordinates, FROC over the challenge's seven rates (its released script)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..froc import FrocEvents, froc_curve_by_rates
+from ..overlap import expand_ranges
+from ..sets import Candidates, NoduleTruth
+from .protocol import PROTOCOLS, Evaluation, Match, Protocol, first_hits
+
+
+@PROTOCOLS.register()
+class luna16(Protocol):
+    """A candidate nearer to a nodule's centre than its radius hits it; of several the highest probability
+    counts and the others are ignored. A candidate that hits no nodule is ignored too where it lies on an excluded
+    finding; what then remains are the false positives.
+
+    Args:
+        max_candidates: of a scan with more candidates, only those strictly above the next highest probability
+            (the 101st) are kept.
+        fps: false positives per scan to read the sensitivity at.
+    """
+
+    name = "luna16"
+
+    def __init__(self, max_candidates: int = 100, fps=None):
+        super().__init__(fps)
+        self.max_candidates = max_candidates
+
+    def curve(self, events: FrocEvents) -> tuple[np.ndarray, np.ndarray]:
+        return froc_curve_by_rates(events)
+
+    def kept(self, candidates: Candidates, num_volumes: int) -> np.ndarray:
+        """(n,) bool, which candidates take part."""
+        keep = np.ones(len(candidates), dtype=bool)
+        crowded = np.bincount(candidates.volume, minlength=num_volumes) > self.max_candidates
+        rows = np.flatnonzero(crowded[candidates.volume])
+        volume, scores = candidates.volume[rows], candidates.scores[rows]
+        descending = np.lexsort([-scores, volume])
+        best = np.flatnonzero(np.diff(volume[descending], prepend=-1))  # of each such scan
+        limit = np.zeros(num_volumes)
+        limit[volume[descending[best]]] = scores[descending[best + self.max_candidates]]
+        keep[rows] = scores > limit[volume]
+        return keep
+
+    def match(self, truth: NoduleTruth, candidates: Candidates) -> Match:
+        keep = self.kept(candidates, len(truth.volumes))
+        candidates = Candidates(candidates.volume[keep], candidates.points[keep], candidates.scores[keep])
+        candidate, finding = _pairs(truth, candidates)
+        on_nodule = finding < len(truth)
+        hits_nodule, hits_excluded = (np.zeros(len(candidates), dtype=bool) for _ in range(2))
+        hits_nodule[candidate[on_nodule]] = True
+        hits_excluded[candidate[~on_nodule]] = True
+        false_positive = ~hits_nodule & ~hits_excluded
+
+        candidate, nodule = candidate[on_nodule], finding[on_nodule]
+        levels, rank = _ranks(candidates.scores, hits_nodule | false_positive)
+        hit_rank = first_hits(nodule, rank[candidate], len(truth))
+        fp = np.flatnonzero(false_positive)
+        fp = fp[np.argsort(rank[fp], kind="stable")]
+        events = FrocEvents(
+            fp_rank=rank[fp],
+            fp_volume=candidates.volume[fp],
+            hit_rank=hit_rank,
+            lesion_volume=truth.volume,
+            num_volumes=len(truth.volumes),
+            num_ranks=levels,
+        )
+        found = int(np.sum(hit_rank >= 0))
+        metrics = {
+            "num_scans": len(truth.volumes),
+            "num_candidates_kept": len(candidates),
+            "true_positives": found,
+            "false_positives": len(fp),
+            "false_negatives": len(truth) - found,
+            "ignored_excluded": int(np.sum(hits_excluded & ~hits_nodule)),
+            "ignored_double": len(nodule) - found,
+        }
+        return Match(events, metrics)
+
+    def evaluate(self, truth: NoduleTruth, detections: Candidates) -> Evaluation:
+        evaluation = super().evaluate(truth, detections)
+        evaluation.metrics["cpm"] = evaluation.metrics["average_sensitivity"]
+        return evaluation
+
+
+def _ranks(scores: np.ndarray, chosen: np.ndarray) -> tuple[int, np.ndarray]:
+    """The number of distinct scores among the chosen candidates, and (n,) each candidate's rank among them."""
+    values, index = np.unique(-scores[chosen], return_inverse=True)
+    rank = np.full(len(scores), -1)
+    rank[chosen] = index
+    return len(values), rank
+
+
+def _pairs(truth: NoduleTruth, candidates: Candidates) -> tuple[np.ndarray, np.ndarray]:
+    """(p,) candidate and (p,) finding nearer than the finding's radius; nodules come first, then the excluded.
+
+    The candidates are sorted by scan and z, so that a finding is compared with those in its own slab alone.
+    """
+    volume = np.concatenate([truth.volume, truth.excluded_volume])
+    centers = np.concatenate([truth.centers, truth.excluded_centers])
+    radius = np.concatenate([truth.diameters, truth.excluded_diameters]) / 2.0
+    if not len(volume) or not len(candidates):
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    low, high = (centers[:, 2] - radius).min(), (centers[:, 2] + radius).max()
+    pitch = 2.0 * (high - low) + 1.0  # of the scans on the common axis of (scan, z)
+    margin = 1e-9 * (abs(low) + abs(high) + pitch * len(truth.volumes))
+    place = candidates.volume * pitch + np.clip(candidates.points[:, 2], low, high)
+    by_place = np.argsort(place)
+    place = place[by_place]
+    middle = volume * pitch + centers[:, 2]
+    start = np.searchsorted(place, middle - radius - margin)
+    count = np.searchsorted(place, middle + radius + margin, side="right") - start
+    finding, member = expand_ranges(start, count)
+    candidate = by_place[member]
+    gap = centers[finding] - candidates.points[candidate]
+    squared = gap[:, 0] ** 2 + gap[:, 1] ** 2 + gap[:, 2] ** 2
+    near = (squared < radius[finding] ** 2) & (candidates.volume[candidate] == volume[finding])
+    return candidate[near], finding[near]

@@ -1,0 +1,99 @@
+"""Lesion-Harvester's protocol: detections in 3D, lesions marked on one slice each (its Section III-E)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..froc import FrocEvents, average_precision, precision_recall, read_extrapolating, recall_at_precision
+from ..overlap import expand_ranges, overlap, volume_ranges
+from ..sets import BoxTruth, Tracklets
+from .protocol import LENS_FPS, PROTOCOLS, Match, Protocol, first_hits, rank_by_score
+
+PRECISIONS = (0.80, 0.85, 0.90, 0.95)
+
+
+@PROTOCOLS.register()
+class p3d(Protocol):
+    """A lesion on slice z is hit by a detection whose box on z has a 2D IoU of at least the threshold.
+
+    FROC counts as LENS's; a repeated hit counts neither way. In the precision-recall curve each lesion that a
+    detection overlaps counts by itself: a true positive when newly hit, a false positive when hit before.
+    Where a detection has two boxes on one slice, the first one counts, as in the released script.
+
+    Args:
+        threshold: least 2D IoU of a hit.
+        fps: false positives per volume to read the sensitivity at.
+    """
+
+    name = "p3d"
+    count_side = "left"
+    default_fps = (*LENS_FPS, 16.0)
+
+    def __init__(self, threshold: float = 0.5, fps=None):
+        super().__init__(fps)
+        self.threshold = threshold
+
+    def read(self, fps: np.ndarray, sensitivity: np.ndarray) -> np.ndarray:
+        return read_extrapolating(fps, sensitivity, self.fps)
+
+    def pairs(self, truth: BoxTruth, detections: Tracklets) -> tuple[np.ndarray, np.ndarray]:
+        """(p,) detection and (p,) lesion of every hit, each pair once."""
+        box, slice_of_box, slice_of_lesion, num_slices = _same_slices(truth, detections)
+        first = np.unique(detections.slice_detection[box] * num_slices + slice_of_box, return_index=True)[1]
+        box, slice_of_box = box[first], slice_of_box[first]
+
+        by_slice = np.argsort(slice_of_lesion, kind="stable")
+        start, count = volume_ranges(slice_of_lesion, num_slices)
+        row, member = expand_ranges(start[slice_of_box], count[slice_of_box])
+        box, lesion = box[row], by_slice[member]
+        iou = overlap(truth.boxes[lesion][:, [0, 1, 3, 4]], detections.slice_boxes[box], "IOU")
+        hit = iou >= self.threshold
+        return detections.slice_detection[box[hit]], lesion[hit]
+
+    def match(self, truth: BoxTruth, detections: Tracklets) -> Match:
+        order, rank = rank_by_score(detections.scores)
+        detection, lesion = self.pairs(truth, detections)
+        overlapped = np.bincount(rank[detection], minlength=len(detections))
+        hit_rank = first_hits(lesion, rank[detection], len(truth))
+        newly_hit = np.bincount(hit_rank[hit_rank >= 0], minlength=len(detections))
+        fp_rank = np.flatnonzero(overlapped == 0)
+        precision, recall = precision_recall(
+            newly_hit, np.where(overlapped == 0, 1, overlapped - newly_hit), len(truth)
+        )
+        events = FrocEvents(
+            fp_rank=fp_rank,
+            fp_volume=detections.volume[order[fp_rank]],
+            hit_rank=hit_rank,
+            lesion_volume=truth.volume,
+            num_volumes=len(truth.volumes),
+            num_ranks=len(detections),
+        )
+        at = {f"R@{100 * p:.0f}P": recall_at_precision(precision, recall, p) for p in PRECISIONS}
+        metrics = {
+            "threshold": self.threshold,
+            "ap": average_precision(precision, recall),
+            "recall_at_precision": {**at, "mean": float(np.mean(list(at.values())))},
+        }
+        return Match(events, metrics, precision, recall)
+
+    def recall_of(self, truth: BoxTruth, annotations: Tracklets) -> float:
+        """The share of lesions that a set of annotations has, all of which are taken as right (R@100P)."""
+        return len(np.unique(self.pairs(truth, annotations)[1])) / max(len(truth), 1)
+
+
+def _same_slices(truth: BoxTruth, detections: Tracklets) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Numbers the slices that have a lesion, and finds the detections' boxes on them.
+
+    Returns:
+        (b,) the slice boxes that lie on such a slice, ascending; (b,) the slice of each; (L,) the slice of each
+        lesion; the number of slices.
+    """
+    levels, level = np.unique(truth.boxes[:, 2], return_inverse=True)
+    codes, slice_of_lesion = np.unique(truth.volume * len(levels) + level, return_inverse=True)
+    if not len(codes):
+        return *(np.zeros(0, dtype=np.int64) for _ in range(3)), 0
+    level = np.minimum(np.searchsorted(levels, detections.slice_z), len(levels) - 1)
+    code = detections.volume[detections.slice_detection] * len(levels) + level
+    slice_of_box = np.minimum(np.searchsorted(codes, code), len(codes) - 1)
+    box = np.flatnonzero((levels[level] == detections.slice_z) & (codes[slice_of_box] == code))
+    return box, slice_of_box[box], slice_of_lesion, len(codes)

@@ -1,0 +1,118 @@
+"""What every protocol has in common: match, count, read the curve."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import numpy as np
+from fvcore.common.registry import Registry
+
+from ..froc import FrocEvents, froc_curve, read_highest
+
+PROTOCOLS = Registry("PROTOCOL")
+PROTOCOLS.__doc__ = """
+Evaluation protocols by the name that ``tools/evaluate.py --protocol`` takes: subclasses of :class:`Protocol`.
+"""
+
+LENS_FPS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+@dataclass(frozen=True)
+class Match:
+    """What matching says: the events of the FROC curve, and what the protocol counts besides."""
+
+    events: FrocEvents
+    metrics: dict = field(default_factory=dict)
+    precision: np.ndarray | None = None
+    recall: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of a protocol.
+
+    Attributes:
+        metrics: what goes to metrics.json; plain numbers, lists and text, all finite.
+        match: its basis, for the bootstrap and the strata.
+        curve: (n,) false positives per volume and (n,) sensitivities.
+    """
+
+    metrics: dict
+    match: Match
+    curve: tuple[np.ndarray, np.ndarray]
+
+
+class Protocol(ABC):
+    """A way to score detections.
+
+    Attributes:
+        name: as on the command line.
+        fps: (k,) false positives per volume at which the sensitivity is read.
+        count_side: where several curve points share a count that is asked for exactly, "right" is the highest
+            of their sensitivities, "left" the lowest (the side of ``numpy.searchsorted``).
+    """
+
+    name: str
+    count_side = "right"
+    default_fps: tuple[float, ...] = LENS_FPS
+
+    def __init__(self, fps: tuple[float, ...] | None = None):
+        self.fps = np.asarray(self.default_fps if fps is None else fps, dtype=float)
+
+    @abstractmethod
+    def match(self, truth, detections) -> Match:
+        """Matches detections with lesions; the argument types are the protocol's own (see ``sets.py``)."""
+
+    def curve(self, events: FrocEvents) -> tuple[np.ndarray, np.ndarray]:
+        return froc_curve(events)
+
+    def read(self, fps: np.ndarray, sensitivity: np.ndarray) -> np.ndarray:
+        """(k,) sensitivity of a curve at ``self.fps``."""
+        return read_highest(fps, sensitivity, self.fps)
+
+    def sensitivities(self, events: FrocEvents) -> np.ndarray:
+        """(k,) sensitivity at ``self.fps``."""
+        return self.read(*self.curve(events))
+
+    def evaluate(self, truth, detections) -> Evaluation:
+        match = self.match(truth, detections)
+        curve = self.curve(match.events)
+        sensitivity = self.read(*curve)
+        metrics = {
+            "protocol": self.name,
+            "fps": self.fps.tolist(),
+            "sensitivity": sensitivity.tolist(),
+            "average_sensitivity": float(sensitivity.mean()),
+            "num_volumes": len(truth.volumes),
+            "num_lesions": len(truth),
+            "num_detections": len(detections),
+            **match.metrics,
+        }
+        return Evaluation(metrics, match, curve)
+
+
+def first_hits(lesion: np.ndarray, rank: np.ndarray, num_lesions: int) -> np.ndarray:
+    """(num_lesions,) the lowest rank that hits each lesion, -1 where none does.
+
+    Args:
+        lesion, rank: (p,) the pairs of a lesion and a detection that hits it.
+    """
+    never = np.iinfo(np.int64).max
+    first = np.full(num_lesions, never)
+    np.minimum.at(first, lesion, rank)
+    return np.where(first == never, -1, first)
+
+
+def rank_by_score(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The detections in descending score.
+
+    Ties stand as in the released scripts, which reverse NumPy's ascending argsort.
+
+    Returns:
+        (n,) the detections' numbers, the best first, and (n,) the rank of each detection.
+    """
+    order = np.argsort(scores)[::-1]
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return order, rank

@@ -1,0 +1,61 @@
+"""Writing results: JSON that is never half there and never holds NaN, and the table that people read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from tabulate import tabulate
+
+from ..errors import DataError
+
+_FLAT_LIST = re.compile(r"\[[^][{}\"]*\]")  # a list of numbers reads better on one line
+
+
+def write_json(path, content, indent: int | None = 1) -> Path:
+    """Writes to a temporary name and renames.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+        DataError: the folder cannot be written to.
+    """
+    text = json.dumps(content, indent=indent, allow_nan=False)
+    if indent:
+        text = _FLAT_LIST.sub(lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"), text)
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(path, f"cannot be written: {error.strerror}") from None
+    return path
+
+
+def froc_table(rows: Mapping[str, Mapping]) -> str:
+    """Sensitivities as text. rows: {name: metrics with fps, sensitivity, average_sensitivity[, ..._ci]}."""
+    first = next(iter(rows.values()))
+    header = ["false positives per volume", *(f"{f:g}" for f in first["fps"]), "average"]
+    lines = []
+    for name, metrics in rows.items():
+        values = [*metrics["sensitivity"], metrics["average_sensitivity"]]
+        lines.append([name, *(f"{value:.4f}" for value in values)])
+        if "sensitivity_ci" in metrics:
+            intervals = [*metrics["sensitivity_ci"], metrics["average_sensitivity_ci"]]
+            lines.append(["  95% interval", *(f"{low:.3f}-{high:.3f}" for low, high in intervals)])
+    return tabulate(lines, header, tablefmt="simple", disable_numparse=True)
+
+
+def summary_table(metrics: Mapping) -> str:
+    """All single numbers of metrics.json, one a line."""
+    lines = []
+    for key, value in metrics.items():
+        if isinstance(value, Mapping) and key == "recall_at_precision":
+            lines += [(f"recall, {name}" if name == "mean" else name, f"{v:.4f}") for name, v in value.items()]
+        elif isinstance(value, int | float | str):
+            lines.append((key, f"{value:.4f}" if isinstance(value, float) else value))
+    return tabulate(lines, tablefmt="plain", disable_numparse=True)

@@ -1,0 +1,112 @@
+"""Truth and detections as flat arrays: what the readers give and the protocols take.
+
+Everything here is in the coordinates of the file that it came from, and pixels are counted inclusively there
+(a box from x1 to x2 covers x2 - x1 + 1 pixels). Rows of one volume stand together, in the order of the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def row_in_volume(volume: np.ndarray) -> np.ndarray:
+    """(n,) for each row its number among the rows of its volume, from 0; rows of a volume stand together."""
+    starts = np.flatnonzero(np.r_[True, volume[1:] != volume[:-1]]) if len(volume) else np.zeros(0, int)
+    lengths = np.diff(np.r_[starts, len(volume)])
+    return np.arange(len(volume)) - np.repeat(starts, lengths)
+
+
+@dataclass(frozen=True)
+class BoxTruth:
+    """The lesions of a set of sub-volumes.
+
+    Attributes:
+        volumes: the names of all sub-volumes, those without a lesion included.
+        volume: (L,) index into ``volumes``, ascending.
+        boxes: (L, 6) x1, y1, z1, x2, y2, z2; a 2D box has z1 = z2.
+    """
+
+    volumes: list[str]
+    volume: np.ndarray
+    boxes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.volume)
+
+
+@dataclass(frozen=True)
+class BoxDetections:
+    """3D boxes with scores.
+
+    Attributes:
+        volume: (n,) index into the truth's ``volumes``.
+        boxes: (n, 6) x1, y1, z1, x2, y2, z2.
+        scores: (n,).
+    """
+
+    volume: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.volume)
+
+
+@dataclass(frozen=True)
+class Tracklets:
+    """Detections that are lists of 2D boxes, one on each of several slices.
+
+    Attributes:
+        volume: (n,) index into the truth's ``volumes``.
+        scores: (n,) the highest score of the detection's slices.
+        slice_detection: (m,) the detection that each slice box belongs to, ascending.
+        slice_z: (m,) slice numbers from 0 in the sub-volume.
+        slice_boxes: (m, 4) x1, y1, x2, y2.
+        slice_scores: (m,).
+    """
+
+    volume: np.ndarray
+    scores: np.ndarray
+    slice_detection: np.ndarray
+    slice_z: np.ndarray
+    slice_boxes: np.ndarray
+    slice_scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.volume)
+
+
+@dataclass(frozen=True)
+class NoduleTruth:
+    """LUNA16's findings, in world millimetres.
+
+    Attributes:
+        volumes: the series of the evaluation, those without a finding included.
+        volume: (L,) index into ``volumes``, ascending. centers: (L, 3). diameters: (L,), all above 0.
+        excluded_volume, excluded_centers, excluded_diameters: the same of the excluded findings.
+    """
+
+    volumes: list[str]
+    volume: np.ndarray
+    centers: np.ndarray
+    diameters: np.ndarray
+    excluded_volume: np.ndarray
+    excluded_centers: np.ndarray
+    excluded_diameters: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.volume)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """LUNA16's candidates. volume: (n,) index into the truth's ``volumes``. points: (n, 3) mm. scores: (n,)."""
+
+    volume: np.ndarray
+    points: np.ndarray
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.volume)
