@@ -27,7 +27,7 @@ from lens_d2.data.datasets.tables import read_rows
 from lens_d2.data.records import make_record
 from lens_d2.data.sources import open_source
 from lens_d2.data.splits import split_of
-from lens_d2.data.volume import read_header, read_volume
+from lens_d2.data.volume import read_header, read_mask
 from lens_d2.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -142,13 +142,9 @@ def read_pair(number: int, volume: Path, mask: Path, corrections: dict[int, Corr
         corrected = corrected_affine(number, size, affine, corrections)
     except ValueError as error:
         raise DataError(volume, str(error)) from None
-    mask_size, _ = open_source({"file_name": mask}).header()
-    if tuple(mask_size) != tuple(size):
-        sizes = (" x ".join(map(str, mask_size)), " x ".join(map(str, size)), volume.name)
-        raise DataError(mask, "{} voxels, but its volume has {} ({})".format(*sizes))
     affine = affine if corrected is None else corrected
     geometry = read_header(volume, affine=affine)
-    labels = read_volume(mask, affine=affine).array
+    labels = read_mask(mask, geometry, affine=affine)
     if labels.min() < 0 or labels.max() > TUMOUR:
         raise DataError(mask, f"labels from {labels.min()} to {labels.max()} where 0, 1 and 2 belong")
     tumours = components(labels == TUMOUR)

@@ -19,7 +19,7 @@ from lens_d2.data.datasets.masks import MIN_VOXELS, components, lesions_in
 from lens_d2.data.geometry import VolumeGeometry
 from lens_d2.data.records import make_record
 from lens_d2.data.splits import split_of
-from lens_d2.data.volume import read_header, read_volume
+from lens_d2.data.volume import read_header, read_mask
 from lens_d2.errors import DataError
 
 VERSION = f"1, at least {MIN_VOXELS} voxels"  # counts up when what is in the index changes
@@ -32,12 +32,7 @@ def read_nodes(mask: Path, geometry: VolumeGeometry) -> np.ndarray:
     Raises:
         DataError: the mask cannot be read, has another shape than the series, or negative labels.
     """
-    volume = read_volume(mask)
-    if volume.geometry.size != geometry.size:
-        sizes = [" x ".join(map(str, size)) for size in (volume.geometry.size, geometry.size)]
-        raise DataError(mask, f"{sizes[0]} voxels, but its series has {sizes[1]}")
-    opposite = np.array(volume.geometry.flips) != np.array(geometry.flips)
-    labels = np.flip(volume.array, axis=tuple(2 - np.flatnonzero(opposite)))
+    labels = read_mask(mask, geometry)
     if labels.min() < 0:
         raise DataError(mask, f"the label {labels.min()}; labels count from 0")
     return labels if labels.max() > 1 else components(labels > 0)
