@@ -12,6 +12,13 @@ from torch import Tensor
 from ..modeling.targets import STATUS_OF_RECORD, BoxStatus
 from .cache import CachedVolume, VolumeCache, build_cache
 
+# DATASETS.COMBINE (LENS, Table IV): which expert a dataset trains, and whether by its lesions alone.
+COMBINE = {
+    "experts": lambda dataset, experts: (dataset, False),
+    "pooling": lambda dataset, experts: (experts[0], False),
+    "positive_pooling": lambda dataset, experts: (experts[0], dataset != experts[0]),
+}
+
 # A lesion of which less than this part is left in the picture, or that is thinner than this many pixels, is
 # not a target.
 MIN_VISIBLE, MIN_PIXELS = 0.3, 1.0
@@ -65,6 +72,8 @@ class SliceMapper:
         max_size: int,
         scale_range: tuple[float, float] = (1.0, 1.0),
         shift_range: int = 0,
+        experts: tuple[str, ...] = (),
+        combine: str = "experts",
     ):
         """
         Args:
@@ -73,11 +82,16 @@ class SliceMapper:
             hu_window: HU range that becomes 0..255.
             max_size: longest side of an image, in pixels.
             scale_range, shift_range: augmentation: ratio of resizing, and pixels of shift along x and y.
+            experts: of the model. combine: one of ``COMBINE``.
         """
         self.cache = cache
         self.num_slices, self.slice_interval = num_slices, slice_interval
         self.hu_window, self.max_size = hu_window, max_size
         self.scale_range, self.shift_range = scale_range, shift_range
+        self.experts = tuple(experts)
+        if combine not in COMBINE:
+            raise ValueError(f"DATASETS.COMBINE is not one of {', '.join(COMBINE)}: {combine}")
+        self.combine = COMBINE[combine]
 
     @classmethod
     def from_config(cls, cfg, is_train: bool = True):
@@ -87,6 +101,8 @@ class SliceMapper:
             "slice_interval": cfg.INPUT.SLICE_INTERVAL,
             "hu_window": tuple(cfg.INPUT.HU_WINDOW),
             "max_size": cfg.INPUT.MAX_SIZE,
+            "experts": cfg.MODEL.LENS.EXPERTS,
+            "combine": cfg.DATASETS.COMBINE,
         }
         if is_train:
             ret["scale_range"] = tuple(cfg.INPUT.SCALE_RANGE)
@@ -109,10 +125,12 @@ class SliceMapper:
         image, scale, (dx, dy) = self.augment(image, np.random.default_rng(seed))
         boxes, status = self._boxes_on(record, slice_number)
         boxes = volume.geometry.boxes_to_cache(boxes) * scale + np.array([dx, dy, dx, dy])
+        targets = self._targets(boxes, status, tuple(image.shape[-2:]))
+        expert, lesions_only = self.combine(record["dataset"], self.experts)
         return {
             "image": image,
-            "instances": self._targets(boxes, status, tuple(image.shape[-2:])),
-            "expert": record["dataset"],
+            "instances": Instances.cat([targets, _everything_else(targets)]) if lesions_only else targets,
+            "expert": expert,
             "volume": record["volume"],
             "slice": slice_number,
         }
@@ -157,3 +175,16 @@ class SliceMapper:
         keep = clipped.nonempty(MIN_PIXELS)
         status = torch.as_tensor(status).masked_fill(~visible, int(BoxStatus.UNCERTAIN))[keep]
         return Instances(size, gt_boxes=clipped[keep], gt_status=status, gt_classes=torch.zeros_like(status))
+
+
+def _everything_else(targets: Instances) -> Instances:
+    """One uncertain region around the whole picture: no pixel and no proposal of it is a negative.
+
+    Its sides are twice the picture's and more, so that its ignored region (r_i of its sides) covers the picture.
+    """
+    height, width = targets.image_size
+    box = torch.tensor([[-2.0 * width, -2.0 * height, 3.0 * width, 3.0 * height]])
+    status = torch.tensor([int(BoxStatus.UNCERTAIN)])
+    return Instances(
+        targets.image_size, gt_boxes=Boxes(box), gt_status=status, gt_classes=torch.zeros_like(status)
+    )

@@ -12,7 +12,6 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..data.loader import build_test_loader, build_train_loader
-from ..evaluation import build_evaluator
 from ..inference import VolumeInference
 from ..modeling.pretrained import load_backbone_weights
 from .checkpoint import LENSCheckpointer
@@ -64,6 +63,8 @@ class LENSTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        from ..evaluation import build_evaluator
+
         return build_evaluator(cfg, dataset_name)
 
     @classmethod

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lens_d2.data.cache import PreprocessParams, VolumeCache
 from lens_d2.data.mapper import SliceMapper, fit_scale, resize, sample_positions, shift, window
+from lens_d2.modeling.afp import AFP, pixel_centers
 from lens_d2.modeling.targets import BoxStatus
 
 BOX = [60.0, 40.0, 80.0, 64.0]  # of the bright block, in the file's pixel edges
@@ -129,3 +130,23 @@ def test_shift_and_resize():
     image = torch.arange(12.0).view(1, 3, 4)
     assert shift(image, 1, -1).tolist() == [[[0, 4, 5, 6], [0, 8, 9, 10], [0, 0, 0, 0]]]
     assert resize(image, 2.0).shape == (1, 6, 8) and resize(image, 1.0) is image
+
+
+def test_datasets_can_share_a_head(mapper, record):
+    experts = ("deeplesion", "lits")
+    assert mapper(experts=experts)(record, 5)["expert"] == "lits"
+    pooled = mapper(experts=experts, combine="pooling")(record, 5)
+    assert pooled["expert"] == "deeplesion" and len(pooled["instances"]) == 2
+    with pytest.raises(ValueError, match="COMBINE"):
+        mapper(combine="stacking")
+
+
+def test_positive_pooling_makes_no_negatives_of_the_other_datasets(mapper, record):
+    """Neither pixels for AFP nor proposals for the heads."""
+    sample = mapper(experts=("deeplesion",), combine="positive_pooling")(record, 5)
+    network = AFP(in_feature="p2", in_channels=1, stride=4, conv_dim=1)
+    height, width = sample["image"].shape[-2:]
+    labels, _ = network.label_pixels(pixel_centers(height // 4, width // 4, 4, "cpu"), sample["instances"])
+    assert set(labels.tolist()) == {-1, 1}
+    own = mapper(experts=("lits",), combine="positive_pooling")(record, 5)
+    assert own["instances"].gt_status.tolist() == [BoxStatus.LESION, BoxStatus.UNCERTAIN]
