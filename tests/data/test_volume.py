@@ -285,6 +285,7 @@ def test_png_spacing_of_zero_or_nan(tmp_path, hu, spacing):
 
 def test_png_spacing_not_given(tmp_path, hu):
     assert "PNG slices carry no spacing" in fault(write_pngs(tmp_path / "ct", hu))
+    assert "PNG slices carry no spacing" in fault(tmp_path / "ct", spacing=[1, 1, None])
 
 
 def test_missing_slice(tmp_path, hu):

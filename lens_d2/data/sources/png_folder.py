@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -35,10 +36,10 @@ class PngFolder(Source):
         return path.is_dir() and next(path.glob("*.png"), None) is not None
 
     def files(self) -> list[Path]:
-        return list(dict.fromkeys(self._slices()))
+        return list(dict.fromkeys(self._slices))
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
-        slices = self._slices()
+        slices = self._slices
         width, height = _size(slices[0], _bytes(slices[0], HEADER_LENGTH))
         return (width, height, len(slices)), self._affine()
 
@@ -50,15 +51,16 @@ class PngFolder(Source):
             if picture.shape != pictures[first].shape:
                 sizes = ["{1} x {0}".format(*p.shape) for p in (picture, pictures[first])]
                 raise DataError(file, f"{sizes[0]} pixels, but {first.name} has {sizes[1]}")
-        return np.stack([pictures[file] for file in self._slices()])
+        return np.stack([pictures[file] for file in self._slices])
 
     def _affine(self) -> np.ndarray:
         spacing = self.record.get("spacing")
-        if spacing is None:
-            raise DataError(self.path, "PNG slices carry no spacing, and none is given")
+        if spacing is None or any(step is None for step in spacing):
+            raise DataError(self.path, "PNG slices carry no spacing, and none (or a part) is given")
         direction = self.record.get("z_direction") or (-1 if spacing[2] < 0 else 1)
         return np.diag([spacing[0], spacing[1], direction * abs(spacing[2]), 1.0])
 
+    @cached_property
     def _slices(self) -> list[Path]:
         """The file of every slice of the sub-volume."""
         present = {int(file.stem): file for file in self.path.glob("*.png") if file.stem.isdigit()}

@@ -21,7 +21,11 @@ class SitkFile(Source):
 
     def files(self) -> list[Path]:
         data = _detached_data(self.path)
-        return [self.path] if data is None else [self.path, data]
+        if data is None:
+            return [self.path]
+        if not data.is_file():
+            raise DataError(self.path, f"its data file {data.name} is missing")
+        return [self.path, data]
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
         reader = self._reader()
@@ -32,10 +36,8 @@ class SitkFile(Source):
         return reader.GetSize(), affine_of(reader.GetSpacing(), reader.GetDirection(), reader.GetOrigin())
 
     def array(self) -> np.ndarray:
+        self.files()  # are they all there?
         reader = self._reader()
-        for file in self.files():
-            if not file.is_file():
-                raise DataError(self.path, f"its data file {file.name} is missing")
         with sitk_errors(self.path, "truncated or damaged, the voxels cannot be read"):
             return to_int16(self.path, sitk.GetArrayFromImage(reader.Execute()))
 
