@@ -22,6 +22,7 @@ class VolumeDetections:
         slice_boxes: (m, 6) z, x1, y1, x2, y2, score: the 2D boxes that the 3D ones are made of.
         slice_detection: (m,) the row of ``boxes`` that each slice box belongs to.
         expert_scores: (n, number of experts) each expert's own score for the detection, or None.
+        fpr_scores: (n,) what false-positive reduction gives the detection, or None where none ran.
     """
 
     boxes: np.ndarray = field(default_factory=lambda: _empty(6))
@@ -29,6 +30,7 @@ class VolumeDetections:
     slice_boxes: np.ndarray = field(default_factory=lambda: _empty(6))
     slice_detection: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     expert_scores: np.ndarray | None = None
+    fpr_scores: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
