@@ -1,0 +1,141 @@
+"""A patient with everything inside, posed for a scan: what the four datasets' writers share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .anatomy import Anatomy, random_anatomy
+from .lesions import Lesion, random_lesions
+from .mimics import Mimic, random_mimics
+from .plan import CohortPlan
+from .recist import BOX_PADDING_MM, Mark, measure
+from .scanner import Scan, Settings, scan_patient
+from .space import Pose, ScanGrid
+
+HEAD, FEET = 172.0, -205.0  # the part of the anatomy that is modelled, mm
+REFERENCE_MATRIX = 208
+
+
+@dataclass
+class Case:
+    """A patient."""
+
+    anatomy: Anatomy
+    lesions: list[Lesion]
+    mimics: list[Mimic]
+
+
+def random_case(rng, plan: CohortPlan, studies: int = 1, emphasis: dict | None = None, at_least: int = 0) -> Case:
+    """A patient with at least ``at_least`` lesions."""
+    anatomy = random_anatomy(rng)
+    lesions = random_lesions(rng, anatomy, studies, plan.hardness, emphasis)
+    while len(lesions) < at_least:
+        lesions = random_lesions(rng, anatomy, studies, plan.hardness, {k: 2.0 for k in KINDS} | (emphasis or {}))
+    return Case(anatomy, lesions, random_mimics(rng, anatomy))
+
+
+KINDS = ("lung_nodule", "liver_tumour", "mediastinal_node", "abdominal_node")
+
+
+def random_pose(rng, anatomy: Anatomy) -> Pose:
+    """How the patient lies this time: turned and shifted a little, with another breath."""
+    angles = rng.normal(0, [0.02, 0.02, 0.045])
+    return Pose(anatomy.scale, angles, rng.normal(0, [7, 6, 0]), float(rng.normal(0, 7)), anatomy.build)
+
+
+def axial_grid(
+    rng, plan: CohortPlan, settings: Settings, pose: Pose, top: float, slices: int, direction
+) -> ScanGrid:
+    """A grid of ``slices`` axial slices whose highest one lies at ``top`` mm of scan space."""
+    side = int(round(plan.matrix * rng.choice([0.94, 1.0, 1.06]) / 16)) * 16
+    spacing = np.array(settings.spacing)
+    step = spacing * direction
+    centre = np.array([rng.normal(0, 4), 4 + rng.normal(0, 4)])
+    origin = centre - step[:2] * (side - 1) / 2
+    bottom = top - (slices - 1) * spacing[2]
+    return ScanGrid(
+        (slices, side, side), settings.spacing, (*origin, top if direction[2] < 0 else bottom), direction
+    )
+
+
+@dataclass
+class Finding:
+    """A lesion as one scan shows it.
+
+    Attributes:
+        whole: its centre lies inside the scan, so that its largest cross-section does.
+        contrast: mean HU of the lesion less that of a rim of 6 mm around it, on the key slice.
+    """
+
+    lesion: Lesion
+    mark: Mark
+    whole: bool
+    diameter_mm: float
+    contrast: float
+
+    def truth(self, padding: float, shape) -> dict:
+        """The entry of ``hidden_truth.json``: boxes in the record's convention, padded in the plane."""
+        limits = np.array([shape[2], shape[1], shape[2], shape[1]])
+        box = self.mark.box3d(padding)
+        box[[0, 1, 3, 4]] = np.clip(box[[0, 1, 3, 4]], 0, limits)
+        slices = [
+            [int(z), *np.clip(np.array(b) + [-padding, -padding, padding, padding], 0, limits).round(3).tolist()]
+            for z, *b in self.mark.slice_boxes
+        ]
+        return {
+            "instance": self.lesion.instance,
+            "type": self.lesion.kind,
+            "organ": self.lesion.organ,
+            "attributes": list(self.lesion.terms),
+            "box3d": [round(float(v), 3) for v in box],
+            "boxes": slices,
+            "key_slice": int(self.mark.key_slice),
+            "diameter_mm": round(self.diameter_mm, 2),
+            "contrast": round(self.contrast, 1),
+            "whole": self.whole,
+            "annotated": False,
+        }
+
+
+def padding_px(spacing) -> float:
+    """The padding of boxes in pixels: the same millimetres in every scan."""
+    return BOX_PADDING_MM / spacing[0]
+
+
+def find_lesions(case: Case, pose: Pose, scan: Scan) -> list[Finding]:
+    """What the scan shows, in the order of the lesions; caps of a single slice at its ends are left out."""
+    depth = scan.grid.shape[0]
+    found = []
+    for lesion in case.lesions:
+        if lesion.instance not in scan.covers:
+            continue
+        place, cover = scan.covers[lesion.instance]
+        mark = measure(place, cover)
+        z = scan.grid.to_index(pose.to_scan(lesion.centre))[2]
+        whole = bool(-0.5 <= z <= depth - 0.5)
+        if not whole and len(mark.slice_boxes) < 2:
+            continue
+        diameter = mark.long_px * scan.grid.spacing[0]
+        found.append(Finding(lesion, mark, whole, diameter, _contrast(scan, place, cover, mark)))
+    return found
+
+
+def _contrast(scan: Scan, place, cover, mark: Mark) -> float:
+    z = mark.key_slice
+    reach = max(2, round(6 / scan.grid.spacing[0]))
+    inside = np.pad(cover[z - place[0].start], reach)
+    rows = np.clip(np.arange(place[1].start - reach, place[1].stop + reach), 0, scan.hu.shape[1] - 1)
+    columns = np.clip(np.arange(place[2].start - reach, place[2].stop + reach), 0, scan.hu.shape[2] - 1)
+    plane = scan.hu[z][np.ix_(rows, columns)].astype(np.float32)
+    lesion, rim = inside > 0.6, inside < 0.02
+    if not lesion.any():
+        lesion = inside >= inside.max()
+    return float(plane[lesion].mean() - plane[rim].mean())
+
+
+def scan_case(case, pose, grid, settings, study, rng, plan, **keep) -> Scan:
+    """Scan a case; louder noise in a harder cohort."""
+    loud = Settings(**{**settings.__dict__, "noise": settings.noise * (0.6 + 0.4 * plan.hardness)})
+    return scan_patient(case.anatomy, case.lesions, case.mimics, pose, grid, loud, study, rng, **keep)

@@ -1,0 +1,163 @@
+"""Implicit shapes and strings of beads, in anatomy space (LPS mm).
+
+A shape is a function of arrays x, y, z that gives the distance in mm to its surface, positive inside
+(near the surface; farther away only the sign counts).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .space import Waves
+
+
+@dataclass(frozen=True)
+class Blob:
+    """An ellipsoid, turned and deformed by smooth waves.
+
+    Attributes:
+        centre, radii: (3,) mm.
+        rotation: (3, 3) rows are the ellipsoid's axes.
+        waves: displacement of the surface in units of the mean radius, as a function of position.
+    """
+
+    centre: np.ndarray
+    radii: np.ndarray
+    rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
+    waves: Waves | None = None
+
+    @property
+    def mean_radius(self) -> float:
+        return float(np.prod(self.radii) ** (1 / 3))
+
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Corners low and high of a box that holds the shape, waves included."""
+        grown = np.asarray(self.radii) * 1.35
+        reach = np.sqrt(((np.asarray(self.rotation) * grown[:, None]) ** 2).sum(axis=0))
+        return np.asarray(self.centre) - reach, np.asarray(self.centre) + reach
+
+    def __call__(self, x, y, z):
+        x, y, z = (c - np.float32(m) for c, m in zip((x, y, z), self.centre, strict=True))
+        squares, slopes = 1e-6, 1e-6
+        for axis, radius in zip(np.asarray(self.rotation, np.float32), self.radii, strict=True):
+            along = (axis[0] * x + axis[1] * y + axis[2] * z) / np.float32(radius)
+            along *= along
+            squares = squares + along
+            slopes = slopes + along / np.float32(radius**2)
+        rho = np.sqrt(squares)
+        distance = (1 - rho) * rho / np.sqrt(slopes)
+        if self.waves is not None:
+            distance += np.float32(self.mean_radius) * self.waves(x, y, z)
+        return distance
+
+
+def ellipse_distance(x, y, half_x, half_y, squareness: float = 0.0):
+    """Distance inside an ellipse, or a rounder rectangle as ``squareness`` goes from 0 to 1."""
+    u, v = x / half_x, y / half_y
+    s = np.float32(squareness**2)
+    uu, vv = np.minimum(u * u, 2.2), np.minimum(v * v, 2.2)
+    rho = np.sqrt(np.maximum(uu + vv - s * uu * vv, 1e-4))
+    slope = np.hypot(u * (1 - s * vv) / half_x, v * (1 - s * uu) / half_y)
+    return (1 - rho) * rho / np.maximum(slope, 1e-3)
+
+
+def union(*distances, softness: float = 0.0):
+    """The union of shapes given as distances; a positive softness (mm) rounds the seams."""
+    total = distances[0]
+    for other in distances[1:]:
+        if softness:
+            blend = np.clip(0.5 + 0.5 * (total - other) / softness, 0, 1)
+            total = other + (total - other) * blend + softness * blend * (1 - blend)
+        else:
+            total = np.maximum(total, other)
+    return total
+
+
+def random_rotation(rng) -> np.ndarray:
+    """A uniformly random (3, 3) rotation."""
+    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+    q = q * np.sign(np.diag(r))
+    return q if np.linalg.det(q) > 0 else -q
+
+
+def tube(points, radii, spacing: float = 0.5) -> np.ndarray:
+    """Beads along a smooth curve.
+
+    Args:
+        points: (n, 3) the curve's nodes.
+        radii: scalar or (n,).
+        spacing: distance of beads in units of their radius.
+    Returns:
+        (m, 4) x, y, z, radius.
+    """
+    points = np.asarray(points, dtype=float)
+    radii = np.broadcast_to(np.asarray(radii, dtype=float), len(points))
+    dense = (
+        catmull_rom(np.column_stack([points, radii]), 8) if len(points) > 2 else np.column_stack([points, radii])
+    )
+    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(dense[:, :3], axis=0), axis=1))])
+    count = max(2, int(np.ceil(length[-1] / (spacing * max(radii.min(), 0.8)))) + 1)
+    at = np.linspace(0, length[-1], count)
+    return np.column_stack([np.interp(at, length, dense[:, c]) for c in range(4)])
+
+
+def catmull_rom(nodes, steps: int) -> np.ndarray:
+    """Points on the Catmull-Rom spline through ``nodes`` (n, k), ``steps`` a segment."""
+    padded = np.vstack([2 * nodes[0] - nodes[1], nodes, 2 * nodes[-1] - nodes[-2]])
+    t = (np.arange(steps) / steps)[:, None, None]
+    a, b, c, d = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
+    curve = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
+    return np.vstack([np.swapaxes(curve, 0, 1).reshape(-1, nodes.shape[1]), nodes[-1:]])
+
+
+def grow_tree(root, targets, leaf_radius: float, exponent: float = 2.7, bend: float = 0.25, rng=None):
+    """Beads of a branching, tapering tree of vessels.
+
+    Targets are joined to the nearest point of the tree in the order of their distance from the root;
+    radii follow Murray's law from the number of leaves that a branch feeds.
+
+    Args:
+        root: (3,) where the tree starts.
+        targets: (n, 3) ends of the twigs.
+        leaf_radius: mm of a twig.
+    Returns:
+        (m, 4) x, y, z, radius.
+    """
+    root, targets = np.asarray(root, float), np.asarray(targets, float)
+    order = np.argsort(np.linalg.norm(targets - root, axis=1))
+    capacity = 1 + 5 * len(targets)
+    nodes, parent, filled = np.empty((capacity, 3)), np.full(capacity, -1), 1
+    nodes[0] = root
+    for target in targets[order]:
+        offset = nodes[:filled] - target
+        reach = np.einsum("nc,nc->n", offset, offset)
+        last = int(np.argmin(reach))
+        start, length = nodes[last].copy(), float(np.sqrt(reach[last]))
+        pieces = int(np.clip(length // 9, 1, 5))
+        sideways = rng.normal(size=3) * bend * length / 3 if rng is not None else np.zeros(3)
+        for piece in range(1, pieces + 1):
+            t = piece / pieces
+            nodes[filled] = start + (target - start) * t + sideways * t * (1 - t)
+            parent[filled] = last
+            last, filled = filled, filled + 1
+    nodes, parent = nodes[:filled], parent[:filled]
+    leaves = np.ones(filled)
+    leaves[np.unique(parent[1:])] = 0
+    for child in range(filled - 1, 0, -1):
+        leaves[parent[child]] += leaves[child]
+    radii = leaf_radius * np.maximum(leaves, 1) ** (1 / exponent)
+    return _string_beads(nodes[1:], nodes[parent[1:]], radii[1:], radii[parent[1:]])
+
+
+def _string_beads(ends, starts, end_radii, start_radii):
+    """Beads along straight pieces, two thirds of a radius apart."""
+    start_radii = np.minimum(start_radii, 1.3 * end_radii)
+    length = np.linalg.norm(ends - starts, axis=1)
+    counts = np.maximum(1, np.ceil(length / (0.66 * np.maximum(end_radii, 0.9)))).astype(int)
+    piece = np.repeat(np.arange(len(ends)), counts)
+    t = (np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + 1) / counts[piece]
+    centres = starts[piece] + (ends - starts)[piece] * t[:, None]
+    return np.column_stack([centres, start_radii[piece] + (end_radii - start_radii)[piece] * t])

@@ -1,0 +1,178 @@
+"""Great vessels, airways and the trees of vessels in lungs, liver and mesentery, as strings of beads."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .organs import Part
+from .shapes import grow_tree, tube
+from .torso import Torso
+
+
+def great_vessels(rng) -> list[Part]:
+    """Aorta, its large branches, the venae cavae, portal system and pulmonary trunk."""
+    j = lambda *points: np.array(points, float) + rng.normal(0, 1.6, 3) + rng.normal(0, 0.8, (len(points), 3))  # noqa: E731
+    wide = rng.uniform(0.88, 1.15)
+    aorta = j(
+        (6, -12, 52),
+        (-10, -18, 78),
+        (-14, -15, 104),
+        (-3, -4, 123),
+        (15, 12, 124),
+        (26, 24, 104),
+        (27, 24, 50),
+        (22, 22, 0),
+        (13, 14, -50),
+        (7, 8, -100),
+        (5, 8, -150),
+        (4, 10, -188),
+    )
+    radii = np.array([15, 15.5, 15, 13.5, 12.5, 12.5, 12, 11.5, 11, 10, 9, 8.5]) * wide
+    parts = [Part("aorta", "blood", tube(aorta, radii, 0.35))]
+    end = aorta[-1]
+    for side in (-1, 1):
+        parts.append(Part("artery", "blood", tube(j(end, (side * 20, 6, -215), (side * 34, 2, -250)), 5.2)))
+        parts.append(
+            Part("artery", "blood", tube(j((6, 8, -112), (side * 24, 18, -116), (side * 44, 30, -118)), 2.8))
+        )
+        parts.append(
+            Part(
+                "vein",
+                "venous blood",
+                tube(j((-14, 8, -114), (side * 22 - 4, 6 if side > 0 else 14, -112), (side * 46, 30, -116)), 4.4),
+            )
+        )
+    parts += [
+        Part("artery", "blood", tube(j((7, 3, -88), (8, -12, -86), (22, -14, -84), (40, 2, -76)), 3.0)),
+        Part("artery", "blood", tube(j((8, -12, -86), (-12, -20, -88), (-30, -20, -82)), 2.8)),
+        Part("artery", "blood", tube(j((6, 2, -100), (4, -14, -116), (4, -24, -150), (0, -28, -190)), 3.4)),
+        Part("artery", "blood", tube(j((-4, -4, 123), (-16, -8, 150), (-26, -6, 185)), 6.0)),
+        Part("artery", "blood", tube(j((8, 6, 125), (16, 2, 150), (22, 4, 185)), 4.2)),
+        Part("artery", "blood", tube(j((16, 12, 124), (28, 14, 150), (36, 12, 180)), 4.6)),
+        Part(
+            "vena cava",
+            "venous blood",
+            tube(
+                j((-15, 12, -190), (-16, 10, -140), (-19, 8, -90), (-22, 2, -40), (-23, -6, -4), (-22, -12, 14)),
+                np.array([9, 9.5, 10.5, 11, 12, 13]) * rng.uniform(0.85, 1.1),
+                0.35,
+            ),
+        ),
+        Part(
+            "vena cava",
+            "venous blood",
+            tube(j((-26, -14, 48), (-27, -14, 90), (-26, -16, 128), (-30, -14, 180)), 8.5, 0.4),
+        ),
+        Part(
+            "vein", "venous blood", tube(j((-26, -16, 130), (-2, -30, 138), (24, -22, 152), (34, -10, 176)), 6.0)
+        ),
+        Part(
+            "vein",
+            "venous blood",
+            tube(j((-8, 20, -60), (-9, 19, 20), (-9, 18, 90), (-20, 2, 104), (-26, -10, 102)), 3.8),
+        ),
+        Part(
+            "pulmonary artery",
+            "pulmonary blood",
+            tube(j((14, -34, 60), (15, -30, 78), (18, -14, 92)), [13, 13.5, 12], 0.4),
+        ),
+        Part(
+            "pulmonary artery",
+            "pulmonary blood",
+            tube(j((15, -18, 86), (-6, -8, 86), (-36, 2, 80)), [11.5, 10.5, 8.5], 0.4),
+        ),
+        Part(
+            "pulmonary artery",
+            "pulmonary blood",
+            tube(j((18, -14, 92), (30, 2, 94), (40, 12, 86)), [11, 10, 8], 0.4),
+        ),
+        Part(
+            "portal vein",
+            "portal blood",
+            tube(
+                j(
+                    (-2, -24, -190),
+                    (-4, -22, -150),
+                    (-6, -18, -112),
+                    (-22, -16, -86),
+                    (-40, -14, -70),
+                    (-58, -6, -62),
+                ),
+                [3.6, 5, 6, 6.8, 6.5, 5],
+            ),
+        ),
+        Part(
+            "portal vein",
+            "portal blood",
+            tube(j((-6, -18, -106), (14, -6, -96), (44, 10, -80), (72, 22, -64)), 4.0),
+        ),
+        Part(
+            "oesophagus",
+            "oesophagus",
+            tube(j((4, 12, 185), (3, 15, 130), (6, 18, 80), (10, 14, 30), (16, 4, -8), (34, 0, -34)), 7.6),
+        ),
+    ]
+    return parts
+
+
+def airways(rng) -> list[Part]:
+    """Trachea and main bronchi: a wall, then its lumen; a little gas in the gullet of some."""
+    j = lambda *points: np.array(points, float) + rng.normal(0, 1.2, 3)  # noqa: E731
+    carina = np.array([0.0, 6.0, 98.0]) + rng.normal(0, 1.5, 3)
+    tubes = [
+        tube(np.array([carina + [1, -8, 90], carina + [0, -2, 40], carina]), 9.0 * rng.uniform(0.88, 1.1), 0.4),
+        tube(np.array([carina, carina + [-22, 3, -17], carina + [-40, 8, -32]]), [7.5, 6.6, 5.2], 0.4),
+        tube(np.array([carina, carina + [24, 5, -17], carina + [42, 10, -28]]), [7.0, 6.2, 5.0], 0.4),
+    ]
+    for side in (-1, 1):
+        hilum = carina + [side * 41, 9, -30]
+        ends = hilum + np.array(
+            [[side * 22, -22, -26], [side * 24, 26, -40], [side * 24, 2, 32], [side * 30, 14, -20]]
+        )
+        for end in ends:
+            tubes.append(
+                tube(np.array([hilum, (hilum + end) / 2 + rng.normal(0, 3, 3), end]), [4.2, 3.2, 2.0], 0.4)
+            )
+    walls = [t + [0, 0, 0, 1.3] for t in tubes]
+    parts = [Part("airway", "airway wall", w) for w in [np.vstack(walls)]]
+    parts.append(Part("airway", "air", np.vstack(tubes)))
+    if rng.random() < 0.4:
+        parts.append(Part("oesophagus", "gas", tube(j((3, 14, 128), (5, 17, 100)), 2.4)))
+    return parts
+
+
+def scatter(rng, distance, low, high, count, depth=3.0, tries=30):
+    """Random points at least ``depth`` mm inside a shape."""
+    points = rng.uniform(low, high, (count * tries, 3))
+    points = points[distance(*points.T) > depth]
+    return points[:count]
+
+
+def lung_trees(rng, torso: Torso, count: int = 130) -> list[Part]:
+    """Arteries and veins of both lungs, thinning from the hila to the periphery."""
+    trees = []
+    for side in (-1, 1):
+        low = (-145, -95, -70) if side < 0 else (12, -95, -70)
+        high = (-12, 90, 178) if side < 0 else (145, 90, 178)
+        targets = scatter(rng, torso.lungs, low, high, 2 * count, depth=4.0)
+        arteries, veins = targets[::2], targets[1::2]
+        trees.append(grow_tree((side * 40, 8, 84), arteries, 0.75, 2.45, rng=rng))
+        trees.append(grow_tree((side * 34, 4, 58), veins, 0.75, 2.55, rng=rng))
+    return [Part("lung vessel", "pulmonary blood", np.vstack(trees))]
+
+
+def liver_trees(rng, liver) -> list[Part]:
+    """Portal branches from the hilum and hepatic veins from the vena cava."""
+    low, high = (-140, -90, -150), (75, 85, 5)
+    targets = scatter(rng, liver, low, high, 110, depth=7.0)
+    portal = grow_tree((-44, -12, -68), targets[:60], 1.0, 2.6, rng=rng)
+    hepatic = grow_tree((-24, 2, -22), targets[60:], 1.1, 2.4, rng=rng)
+    return [Part("liver vessel", "portal blood", portal), Part("liver vessel", "portal blood", hepatic)]
+
+
+def mesentery(rng) -> list[Part]:
+    """Branches of the superior mesenteric vessels among the loops, and strands of the omentum."""
+    targets = np.column_stack([rng.uniform(-80, 85, 90), rng.uniform(-66, -14, 90), rng.uniform(-230, -112, 90)])
+    veins = grow_tree((-3, -26, -130), targets[:50], 0.9, 2.6, rng=rng)
+    arteries = grow_tree((4, -26, -130), targets[50:], 0.8, 2.7, rng=rng)
+    return [Part("mesenteric vessel", "portal blood", veins), Part("mesenteric vessel", "blood", arteries)]
