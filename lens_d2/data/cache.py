@@ -10,6 +10,7 @@ import re
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -194,13 +195,17 @@ def _open(path: Path) -> _OpenFile:
 
 
 def _write(path: Path, record: dict, params: PreprocessParams) -> None:
-    """Read, preprocess and store a sub-volume: first under a temporary name, then, complete, under its own."""
+    """Read, preprocess and store a sub-volume: first under a temporary name, then, complete, under its own.
+
+    Raises:
+        DataError: the source cannot be read, or the file not be written.
+    """
     volume = read_volume(record)
     geometry = cache_geometry(volume, params)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp.b2nd")
     one = (1, *geometry.cache_shape[1:])
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         array = blosc2.empty(
             geometry.cache_shape, np.int16, chunks=one, blocks=one, urlpath=str(temporary), mode="w", cparams=CODEC
         )
@@ -217,8 +222,11 @@ def _write(path: Path, record: dict, params: PreprocessParams) -> None:
         array.schunk.vlmeta["header"] = text
         array.schunk.vlmeta["header_checksum"] = zlib.crc32(text.encode())
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        raise DataError(path, f"the cache file cannot be written ({error})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # there is none, as a rule
+            temporary.unlink()
 
 
 def _source_record(record: Mapping | str | os.PathLike) -> dict:

@@ -38,7 +38,8 @@ class VolumeGeometry:
         size: voxels (x, y, z) of the volume frame.
         affine: 4x4 nested tuples, volume-frame voxel centre index (x, y, z, 1) -> LPS mm. Need not be axis
             aligned, nor orthogonal (a tilted gantry shears it).
-        pixel_spacing: mm per pixel of the cache frame in x and y; None keeps the pixels of the file.
+        pixel_spacing: mm per pixel of the cache frame in x and y, rounded so that whole pixels fill the slice;
+            None keeps the pixels of the file.
         crop: x1, y1, x2, y2, the part of the oriented, resampled slices that the cache keeps, whole pixels;
             None keeps all.
     """
@@ -86,9 +87,11 @@ class VolumeGeometry:
 
     @property
     def resized(self) -> tuple[int, int]:
-        """Width and height of the resampled slice, before clipping."""
-        size, scale = np.array(self.size[:2]), np.abs(self._cache_step[:2])
-        width, height = np.maximum(np.rint(size / scale), 1).astype(int)
+        """Width and height of the resampled slice, before clipping; whole pixels, that fill the slice exactly."""
+        if self.pixel_spacing is None:
+            return self.size[:2]
+        extent = np.array(self.size[:2]) * self.spacing[:2]
+        width, height = np.maximum(np.rint(extent / self.pixel_spacing), 1).tolist()
         return int(width), int(height)
 
     @property
@@ -100,8 +103,8 @@ class VolumeGeometry:
     @cached_property
     def _cache_step(self) -> np.ndarray:
         """(3,) volume-frame voxels per cache voxel along x, y, z, negative where the axis is flipped."""
-        pixels = [1.0, 1.0] if self.pixel_spacing is None else self.pixel_spacing / np.array(self.spacing[:2])
-        return np.where(self.flips, -1.0, 1.0) * np.array([*pixels, 1.0])
+        steps = np.array(self.size) / [*self.resized, self.size[2]]
+        return np.where(self.flips, -steps, steps)
 
     @cached_property
     def _cache_start(self) -> np.ndarray:

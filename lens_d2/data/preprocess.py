@@ -52,17 +52,16 @@ def cache_geometry(volume: CTVolume, params: PreprocessParams) -> VolumeGeometry
 def cache_slices(volume: CTVolume, geometry: VolumeGeometry, hu_range: tuple[int, int]) -> Iterator[np.ndarray]:
     """The (H, W) int16 slices of the cache frame in order.
 
-    Shrinking averages over the pixel's area and enlarging interpolates linearly, both from edge to edge, so that
-    the pixels lie exactly where ``geometry`` says.
+    Shrinking averages over the pixel's area and enlarging interpolates linearly, both from edge to edge of the
+    slice, so that the pixels lie exactly where ``geometry`` says.
     """
     flip_x, flip_y, flip_z = geometry.flips
     x1, y1, x2, y2 = geometry.crop or (0, 0, *geometry.resized)
-    factors = np.array(geometry.spacing[:2]) / (geometry.pixel_spacing or geometry.spacing[:2])
-    method = cv2.INTER_AREA if (factors <= 1).all() else cv2.INTER_LINEAR
+    shrinks = np.less_equal(geometry.resized, geometry.size[:2]).all()
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     for picture in volume.array[:: -1 if flip_z else 1]:
         picture = picture[:: -1 if flip_y else 1, :: -1 if flip_x else 1].clip(*hu_range)
-        if (factors != 1).any():
-            picture = cv2.resize(picture, None, fx=factors[0], fy=factors[1], interpolation=method)
+        picture = cv2.resize(np.ascontiguousarray(picture), geometry.resized, interpolation=method)
         yield np.ascontiguousarray(picture[y1:y2, x1:x2])
 
 

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import pickle
+import resource
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -222,6 +224,25 @@ def test_bad_source_leaves_nothing(cache, record):
     with pytest.raises(DataError, match="008.png"):
         cache.open(record)
     assert not cache.root.exists() or list(cache.root.iterdir()) == []
+
+
+def test_full_disk_is_an_error_and_leaves_nothing(cache, record):
+    def build(record):
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+        with pytest.raises(DataError, match="the cache file cannot be written"):
+            cache.open(record)
+
+    process = multiprocessing.get_context("fork").Process(target=build, args=(record,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0 and list(cache.root.iterdir()) == []
+
+
+def test_folder_that_cannot_be_made_is_an_error(tmp_path, record):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="the cache file cannot be written"):
+        VolumeCache(tmp_path / "file").open(record)
 
 
 def test_builders_and_readers_side_by_side(cache, record):
