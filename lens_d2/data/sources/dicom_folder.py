@@ -81,6 +81,9 @@ class DicomFolder(Source):
         with sitk_errors(self.path, "truncated or damaged, the voxels cannot be read"):
             return to_int16(self.path, sitk.GetArrayFromImage(reader.Execute()))
 
+    def slice_files(self) -> list[Path]:
+        return [each.file for each in self._slices]
+
     def _step(self, slices: list[_Slice]) -> np.ndarray:
         """(3,) mm from one slice to the next; DataError where the steps differ."""
         if len(slices) == 1:

@@ -53,6 +53,9 @@ class PngFolder(Source):
                 raise DataError(file, f"{sizes[0]} pixels, but {first.name} has {sizes[1]}")
         return np.stack([pictures[file] for file in self._slices])
 
+    def slice_files(self) -> list[Path]:
+        return self._slices
+
     def _affine(self) -> np.ndarray:
         spacing = self.record.get("spacing")
         if spacing is None or any(step is None for step in spacing):

@@ -59,6 +59,10 @@ class Source:
         """(k, j, i) int16 voxels in HU."""
         raise NotImplementedError
 
+    def slice_files(self) -> list[Path]:
+        """The file of every slice along k; empty where one file holds all."""
+        return []
+
 
 def open_source(record: Mapping) -> Source:
     """The reader for ``record["file_name"]``.
