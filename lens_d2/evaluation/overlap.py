@@ -28,6 +28,39 @@ def box_size(boxes: np.ndarray) -> np.ndarray:
     return size
 
 
+class BoxColumns:
+    """Boxes by column, as pairs are compared fastest. low, high: (d, n) corners. size: (n,)."""
+
+    def __init__(self, boxes: np.ndarray):
+        d = boxes.shape[1] // 2
+        self.low, self.high = np.ascontiguousarray(boxes.T).reshape(2, d, -1)
+        self.size = box_size(boxes)
+
+
+def overlapping_pairs(
+    detections: BoxColumns,
+    lesions: BoxColumns,
+    pairs: tuple[np.ndarray, np.ndarray],
+    metric: str,
+    threshold: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Those of the pairs whose overlap is at least ``threshold``, which is above 0.
+
+    Args:
+        pairs: (p,) detection and (p,) lesion. Pairs that lie apart along one axis are dropped before the next.
+    """
+    detection, lesion = pairs
+    inter = np.ones(len(detection))
+    for axis in range(len(detections.low)):
+        width = np.minimum(detections.high[axis][detection], lesions.high[axis][lesion])
+        width -= np.maximum(detections.low[axis][detection], lesions.low[axis][lesion])
+        width += 1.0
+        meet = np.flatnonzero(width > 0.0)
+        detection, lesion, inter = detection[meet], lesion[meet], inter[meet] * width[meet]
+    hit = OVERLAPS[metric](inter, detections.size[detection], lesions.size[lesion]) >= threshold
+    return detection[hit], lesion[hit]
+
+
 def overlap(detections: np.ndarray, lesions: np.ndarray, metric: str = "IOU") -> np.ndarray:
     """(n,) overlap of each detection with the lesion of the same row; 2D (n, 4) or 3D (n, 6) boxes."""
     d = detections.shape[1] // 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..froc import FrocEvents
-from ..overlap import OVERLAPS, chunked_pairs, overlap, volume_ranges
+from ..overlap import OVERLAPS, BoxColumns, chunked_pairs, overlapping_pairs, volume_ranges
 from ..sets import BoxDetections, BoxTruth
 from .protocol import PROTOCOLS, Match, Protocol, first_hits, rank_by_score
 
@@ -32,11 +32,11 @@ class lens3d(Protocol):
     def pairs(self, truth: BoxTruth, detections: BoxDetections) -> tuple[np.ndarray, np.ndarray]:
         """(p,) detection and (p,) lesion of every hit."""
         start, count = volume_ranges(truth.volume, len(truth.volumes))
-        hits = []
-        for detection, lesion in chunked_pairs(start[detections.volume], count[detections.volume]):
-            overlaps = overlap(detections.boxes[detection], truth.boxes[lesion], self.metric)
-            hit = overlaps >= self.threshold
-            hits.append((detection[hit], lesion[hit]))
+        boxes, lesions = BoxColumns(detections.boxes), BoxColumns(truth.boxes)
+        hits = [
+            overlapping_pairs(boxes, lesions, pairs, self.metric, self.threshold)
+            for pairs in chunked_pairs(start[detections.volume], count[detections.volume])
+        ]
         return tuple(np.concatenate(column) for column in zip(*hits, strict=True))
 
     def match(self, truth: BoxTruth, detections: BoxDetections) -> Match:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..froc import FrocEvents, froc_curve_by_rates
-from ..overlap import expand_ranges
+from ..overlap import expand_ranges, volume_ranges
 from ..sets import Candidates, NoduleTruth
 from .protocol import PROTOCOLS, Evaluation, Match, Protocol, first_hits
 
@@ -35,13 +35,14 @@ class luna16(Protocol):
         """(n,) bool, which candidates take part."""
         keep = np.ones(len(candidates), dtype=bool)
         crowded = np.bincount(candidates.volume, minlength=num_volumes) > self.max_candidates
-        rows = np.flatnonzero(crowded[candidates.volume])
-        volume, scores = candidates.volume[rows], candidates.scores[rows]
-        descending = np.lexsort([-scores, volume])
-        best = np.flatnonzero(np.diff(volume[descending], prepend=-1))  # of each such scan
-        limit = np.zeros(num_volumes)
-        limit[volume[descending[best]]] = scores[descending[best + self.max_candidates]]
-        keep[rows] = scores > limit[volume]
+        if not crowded.any():
+            return keep
+        by_volume = np.argsort(candidates.volume, kind="stable")
+        start, count = volume_ranges(candidates.volume[by_volume], num_volumes)
+        for volume in np.flatnonzero(crowded):
+            rows = by_volume[start[volume] : start[volume] + count[volume]]
+            scores, next_best = candidates.scores[rows], count[volume] - self.max_candidates - 1
+            keep[rows] = scores > np.partition(scores, next_best)[next_best]
         return keep
 
     def match(self, truth: NoduleTruth, candidates: Candidates) -> Match:
@@ -55,17 +56,16 @@ class luna16(Protocol):
         false_positive = ~hits_nodule & ~hits_excluded
 
         candidate, nodule = candidate[on_nodule], finding[on_nodule]
-        levels, rank = _ranks(candidates.scores, hits_nodule | false_positive)
+        order, rank, num_ranks = _ranks(candidates.scores, hits_nodule | false_positive)
         hit_rank = first_hits(nodule, rank[candidate], len(truth))
-        fp = np.flatnonzero(false_positive)
-        fp = fp[np.argsort(rank[fp], kind="stable")]
+        fp = order[false_positive[order]]
         events = FrocEvents(
             fp_rank=rank[fp],
             fp_volume=candidates.volume[fp],
             hit_rank=hit_rank,
             lesion_volume=truth.volume,
             num_volumes=len(truth.volumes),
-            num_ranks=levels,
+            num_ranks=num_ranks,
         )
         found = int(np.sum(hit_rank >= 0))
         metrics = {
@@ -85,12 +85,15 @@ class luna16(Protocol):
         return evaluation
 
 
-def _ranks(scores: np.ndarray, chosen: np.ndarray) -> tuple[int, np.ndarray]:
-    """The number of distinct scores among the chosen candidates, and (n,) each candidate's rank among them."""
-    values, index = np.unique(-scores[chosen], return_inverse=True)
+def _ranks(scores: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """The chosen candidates in descending score, (n,) each one's rank, and how many distinct scores there are."""
+    order = np.flatnonzero(chosen)
+    order = order[np.argsort(-scores[order])]
+    sorted_scores = scores[order]
+    new = np.r_[len(order) > 0, sorted_scores[1:] != sorted_scores[:-1]][: len(order)]
     rank = np.full(len(scores), -1)
-    rank[chosen] = index
-    return len(values), rank
+    rank[order] = np.cumsum(new) - 1
+    return order, rank, int(np.sum(new))
 
 
 def _pairs(truth: NoduleTruth, candidates: Candidates) -> tuple[np.ndarray, np.ndarray]:
@@ -113,8 +116,10 @@ def _pairs(truth: NoduleTruth, candidates: Candidates) -> tuple[np.ndarray, np.n
     start = np.searchsorted(place, middle - radius - margin)
     count = np.searchsorted(place, middle + radius + margin, side="right") - start
     finding, member = expand_ranges(start, count)
-    candidate = by_place[member]
-    gap = centers[finding] - candidates.points[candidate]
-    squared = gap[:, 0] ** 2 + gap[:, 1] ** 2 + gap[:, 2] ** 2
-    near = (squared < radius[finding] ** 2) & (candidates.volume[candidate] == volume[finding])
-    return candidate[near], finding[near]
+    candidate, limit, squared = by_place[member], radius[finding] ** 2, np.zeros(len(finding))
+    for axis in (0, 1, 2):
+        squared = squared + (centers[finding, axis] - candidates.points[candidate, axis]) ** 2
+        near = squared < limit
+        candidate, finding, squared, limit = candidate[near], finding[near], squared[near], limit[near]
+    same = candidates.volume[candidate] == volume[finding]
+    return candidate[same], finding[same]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ..froc import FrocEvents, average_precision, precision_recall, read_extrapolating, recall_at_precision
-from ..overlap import expand_ranges, overlap, volume_ranges
+from ..overlap import BoxColumns, expand_ranges, overlapping_pairs, volume_ranges
 from ..sets import BoxTruth, Tracklets
 from .protocol import LENS_FPS, PROTOCOLS, Match, Protocol, first_hits, rank_by_score
 
 PRECISIONS = (0.80, 0.85, 0.90, 0.95)
+CHUNK = 1 << 16  # slice boxes that are looked up at a time, in the processor's cache
 
 
 @PROTOCOLS.register()
@@ -39,16 +40,17 @@ class p3d(Protocol):
     def pairs(self, truth: BoxTruth, detections: Tracklets) -> tuple[np.ndarray, np.ndarray]:
         """(p,) detection and (p,) lesion of every hit, each pair once."""
         box, slice_of_box, slice_of_lesion, num_slices = _same_slices(truth, detections)
-        first = np.unique(detections.slice_detection[box] * num_slices + slice_of_box, return_index=True)[1]
-        box, slice_of_box = box[first], slice_of_box[first]
-
+        owner = detections.slice_detection
+        if not _one_box_a_slice(detections):
+            first = np.unique(owner[box] * num_slices + slice_of_box, return_index=True)[1]
+            box, slice_of_box = box[first], slice_of_box[first]
         by_slice = np.argsort(slice_of_lesion, kind="stable")
         start, count = volume_ranges(slice_of_lesion, num_slices)
         row, member = expand_ranges(start[slice_of_box], count[slice_of_box])
-        box, lesion = box[row], by_slice[member]
-        iou = overlap(truth.boxes[lesion][:, [0, 1, 3, 4]], detections.slice_boxes[box], "IOU")
-        hit = iou >= self.threshold
-        return detections.slice_detection[box[hit]], lesion[hit]
+        marks = BoxColumns(truth.boxes[:, [0, 1, 3, 4]])
+        pairs = (box[row], by_slice[member])
+        box, lesion = overlapping_pairs(BoxColumns(detections.slice_boxes), marks, pairs, "IOU", self.threshold)
+        return owner[box], lesion
 
     def match(self, truth: BoxTruth, detections: Tracklets) -> Match:
         order, rank = rank_by_score(detections.scores)
@@ -92,8 +94,20 @@ def _same_slices(truth: BoxTruth, detections: Tracklets) -> tuple[np.ndarray, np
     codes, slice_of_lesion = np.unique(truth.volume * len(levels) + level, return_inverse=True)
     if not len(codes):
         return *(np.zeros(0, dtype=np.int64) for _ in range(3)), 0
-    level = np.minimum(np.searchsorted(levels, detections.slice_z), len(levels) - 1)
-    code = detections.volume[detections.slice_detection] * len(levels) + level
-    slice_of_box = np.minimum(np.searchsorted(codes, code), len(codes) - 1)
-    box = np.flatnonzero((levels[level] == detections.slice_z) & (codes[slice_of_box] == code))
-    return box, slice_of_box[box], slice_of_lesion, len(codes)
+    found = []
+    for start in range(0, max(len(detections.slice_z), 1), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        z = detections.slice_z[chunk]
+        level = np.minimum(np.searchsorted(levels, z), len(levels) - 1)
+        code = detections.volume[detections.slice_detection[chunk]] * len(levels) + level
+        place = np.minimum(np.searchsorted(codes, code), len(codes) - 1)
+        box = np.flatnonzero((levels[level] == z) & (codes[place] == code))
+        found.append((box + start, place[box]))
+    box, slice_of_box = (np.concatenate(column) for column in zip(*found, strict=True))
+    return box, slice_of_box, slice_of_lesion, len(codes)
+
+
+def _one_box_a_slice(detections: Tracklets) -> bool:
+    """Whether it can be seen at once that no detection has two boxes on a slice: its slices ascend."""
+    same = detections.slice_detection[1:] == detections.slice_detection[:-1]
+    return not np.any(same & (detections.slice_z[1:] <= detections.slice_z[:-1]))
