@@ -145,6 +145,10 @@ def read_left_out(name: str) -> dict[str, str]:
 
 
 def write_left_out(name: str, faults: Faults) -> Path:
-    """Keep the list of what is to be left out of dataset ``name``; replaces the former one."""
-    reasons = {entry: str(error) for entry, error in faults.items()}
-    return write_whole(_left_out_file(name), json.dumps(reasons, indent=1).encode())
+    """Keep the list of what is to be left out of dataset ``name`` in the place of the former one."""
+    file = _left_out_file(name)
+    if faults:
+        reasons = {entry: str(error) for entry, error in faults.items()}
+        return write_whole(file, json.dumps(reasons, indent=1).encode())
+    file.unlink(missing_ok=True)
+    return file

@@ -1,0 +1,135 @@
+#!/usr/bin/env python
+"""Check datasets and preprocess their volumes into the cache, once, before training.
+
+    python datasets/prepare_datasets.py deeplesion_train luna_train luna_val
+    python datasets/prepare_datasets.py --config-file configs/lens_multi.yaml --processes 8
+
+Everything that is sound is finished. What is not is listed with its reason, on the screen and under
+``cache/left_out/`` in the datasets' folder, and is left out from then on whenever the dataset is used; run this
+again when it has been repaired. Ends with 0 if nothing was left out, 1 if something was, 2 for a wrong call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog
+
+from lens_d2 import add_lens_config
+from lens_d2.data.cache import VolumeCache, build_cache
+from lens_d2.data.datasets import register_all
+from lens_d2.data.datasets.catalog import DATASETS, PHANTOM, Faults, read, write_left_out
+from lens_d2.data.parallel import run_all
+from lens_d2.errors import DataError
+
+
+def parse_args(args: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [options] [NAME ...]",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="datasets; those of the config file without any")
+    parser.add_argument("--config-file", help="its DATASETS and INPUT keys count; else the project's defaults")
+    parser.add_argument("--root", help="folder of the datasets; else DETECTRON2_DATASETS, else ./datasets")
+    parser.add_argument("--cache-dir", help="folder of the volume cache; else INPUT.CACHE_DIR")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: %(default)s")
+    parsed = parser.parse_args(args)
+    known = sorted(name for own in DATASETS for name in (own, f"{PHANTOM}_{own}"))
+    unknown = [name for name in parsed.names if name not in known]
+    if unknown:
+        parser.error(f"no dataset {', '.join(unknown)}; there are {', '.join(known)}")
+    if not parsed.names and not parsed.config_file:
+        parser.error("name datasets, or a config file that does")
+    return parsed
+
+
+def setup(args: argparse.Namespace) -> tuple[list[str], CfgNode]:
+    """The names of the datasets, and the config. DataError for a config file with others in it."""
+    if args.root:
+        os.environ["DETECTRON2_DATASETS"] = args.root
+        register_all(args.root)
+    cfg = get_cfg()
+    add_lens_config(cfg)
+    if args.config_file:
+        cfg.merge_from_file(args.config_file)
+    if args.cache_dir:
+        cfg.INPUT.CACHE_DIR = args.cache_dir
+    names = dict.fromkeys(args.names or (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    unknown = [name for name in names if name not in DatasetCatalog]
+    if unknown:
+        raise DataError(args.config_file, f"no dataset {', '.join(unknown)}")
+    return list(names), cfg
+
+
+def read_records(
+    names: list[str], processes: int
+) -> tuple[dict[str, list[dict]], dict[str, Faults], dict[str, DataError]]:
+    """Of every dataset its sound records and its faults, and the errors of those that cannot be read at all."""
+    records, faults, unreadable = {}, {}, {}
+    for name in names:
+        found = Faults()
+        try:
+            records[name] = read(name, found, processes)
+            faults[name] = found
+        except DataError as error:
+            unreadable[name] = error
+    return records, faults, unreadable
+
+
+def build_volumes(cache: VolumeCache, records: dict[str, list[dict]], processes: int) -> dict[str, DataError]:
+    """Cache the volumes of all records. Returns the errors by ``file_name`` and sub-volume."""
+    jobs = {_key(record): partial(cache.build, _bare(record)) for rows in records.values() for record in rows}
+    results = run_all(jobs, "preprocess volumes", processes)
+    return {key: result for key, result in results if isinstance(result, DataError)}
+
+
+def _key(record: dict) -> str:
+    return f"{record['file_name']} {record['volume']}"
+
+
+def _bare(record: dict) -> dict:
+    return {**record, "lesions": []}
+
+
+def prepare(names: list[str], cache: VolumeCache, processes: int = 1) -> int:
+    """Read, check and cache the datasets ``names``, report, and return how many things were left out."""
+    records, faults, unreadable = read_records(names, processes)
+    damaged = build_volumes(cache, records, processes)
+    for name, rows in records.items():
+        for record in rows:
+            if _key(record) in damaged:
+                faults[name].add(record["volume"], damaged[_key(record)])
+        write_left_out(name, faults[name])
+    for name in names:
+        if name in unreadable:
+            print(f"{name}: not usable\n  {unreadable[name]}")
+            continue
+        ready = len({record["volume"] for record in records[name]} - faults[name].keys())
+        print(f"{name}: {ready} sub-volumes ready, {len(faults[name])} left out")
+        for entry, error in faults[name].items():
+            print(f"  {entry}: {error}")
+    return len(unreadable) + sum(map(len, faults.values()))
+
+
+def main(args: list[str] | None = None) -> int:
+    parsed = parse_args(args)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    names, cfg = setup(parsed)
+    cache = build_cache(cfg)
+    print(f"cache: {Path(cache.root).absolute()}")
+    return 1 if prepare(names, cache, parsed.processes) else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except DataError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

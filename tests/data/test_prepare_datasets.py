@@ -1,0 +1,112 @@
+"""The preparation finishes what is sound, lists what is not, and says so with its exit status."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from dataset_files import mark, write_image, write_marks, write_slices, write_table
+from detectron2.data import DatasetCatalog
+
+from lens_d2.data.datasets import register_all
+from lens_d2.data.datasets.catalog import default_root
+from lens_d2.data.datasets.luna import COLUMNS
+
+
+@pytest.fixture
+def script(repo_root):
+    return repo_root / "datasets" / "prepare_datasets.py"
+
+
+@pytest.fixture
+def prepare(script, tmp_path, monkeypatch):
+    """The command, called in this process on datasets below ``tmp_path``."""
+    main = runpy.run_path(str(script))["main"]
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    yield lambda *args: main(["--root", str(tmp_path), "--processes", "1", *args])
+    monkeypatch.undo()
+    register_all(default_root())
+
+
+def cohort(root):
+    """Four sub-volumes of DeepLesion, two LUNA scans, all sound."""
+    write_marks(root, [mark(f"00000{n}_01_01") for n in range(1, 5)])
+    for n in range(1, 5):
+        write_slices(root, f"00000{n}_01_01", range(10, 17))
+    rows = [dict(zip(COLUMNS, ("1.1", 10, 10, 5, 6), strict=True))]
+    write_table(root / "LUNA16" / "annotations.csv", rows)
+    for name in ("1.1", "1.2"):
+        write_image(root / "LUNA16" / "subset0" / f"{name}.mhd", np.zeros((10, 20, 30), dtype=np.int16))
+
+
+def test_all_sound(tmp_path, prepare, capsys):
+    cohort(tmp_path)
+    assert prepare("deeplesion_train", "luna_train", "luna_val") == 0
+    output = capsys.readouterr().out
+    assert "deeplesion_train: 4 sub-volumes ready, 0 left out" in output
+    assert len(list((tmp_path / "cache").glob("*.b2nd"))) == 6
+    assert not (tmp_path / "cache" / "left_out").exists()
+
+
+def test_everything_that_is_wrong_is_listed_and_the_rest_is_done(tmp_path, prepare, capsys):
+    cohort(tmp_path)
+    images = tmp_path / "DeepLesion" / "Images_png"
+    (images / "000001_01_01" / "013.png").unlink()
+    (images / "000002_01_01" / "014.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
+    rows = [mark(f"00000{n}_01_01") for n in (1, 2, 3)] + [mark("000004_01_01", Bounding_boxes="1, 2, nan, 4")]
+    write_marks(tmp_path, rows)
+    (tmp_path / "LUNA16" / "subset0" / "1.2.raw").unlink()
+    assert prepare("deeplesion_train", "luna_train", "luna_val", "lits_val") == 1
+    output = capsys.readouterr().out
+    assert "deeplesion_train: 1 sub-volumes ready, 3 left out" in output
+    assert "000001_01_01: missing slices: 013.png" in output
+    assert "014.png: " in output
+    assert "DL_info.csv, line 5: " in output and "Bounding_boxes is missing or not a number" in output
+    assert "1.2: " in output and "1.2.raw" in output
+    assert "lits_val: not usable" in output and "LiTS: no volume-N.nii" in output
+    assert len(list((tmp_path / "cache").glob("*.b2nd"))) == 2
+    listed = json.loads((tmp_path / "cache" / "left_out" / "deeplesion_train.json").read_text())
+    assert list(listed) == ["DL_info.csv, line 5", "000001_01_01_010-016", "000002_01_01_010-016"]
+    assert [r["volume"] for r in DatasetCatalog.get("deeplesion_train")] == ["000003_01_01_010-016"]
+
+
+def test_what_is_repaired_comes_back(tmp_path, prepare):
+    cohort(tmp_path)
+    path = tmp_path / "DeepLesion" / "Images_png" / "000001_01_01" / "013.png"
+    content = path.read_bytes()
+    path.unlink()
+    assert prepare("deeplesion_train") == 1
+    assert len(DatasetCatalog.get("deeplesion_train")) == 3
+    path.write_bytes(content)
+    assert prepare("deeplesion_train") == 0
+    assert len(DatasetCatalog.get("deeplesion_train")) == 4
+
+
+def test_datasets_of_a_config_file(tmp_path, prepare, capsys):
+    cohort(tmp_path)
+    config = tmp_path / "config.yaml"
+    config.write_text("DATASETS:\n  TRAIN: ('deeplesion_train',)\n  TEST: ()\nINPUT:\n  PIXEL_SPACING: 1.0\n")
+    assert prepare("--config-file", str(config), "--cache-dir", str(tmp_path / "elsewhere")) == 0
+    assert len(list((tmp_path / "elsewhere").glob("*.b2nd"))) == 4
+
+
+def test_the_command_on_two_processes(tmp_path, script):
+    """A fresh process that finds the datasets by the environment."""
+    cohort(tmp_path)
+    (tmp_path / "DeepLesion" / "Images_png" / "000001_01_01" / "013.png").unlink()
+    command = [sys.executable, str(script), "--processes", "2", "deeplesion_train", "phantom_luna_val"]
+    environment = {**os.environ, "DETECTRON2_DATASETS": str(tmp_path)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 1 and "3 sub-volumes ready, 1 left out" in run.stdout
+    assert f"phantom_luna_val: not usable\n  {tmp_path}/phantom/LUNA16: no scan" in run.stdout
+    assert "4/4" in run.stderr and "Traceback" not in run.stderr
+
+
+def test_wrong_calls(tmp_path, prepare, capsys):
+    for args in (["deeplesion"], [], ["--config-file", str(tmp_path / "absent.yaml"), "deeplesion"]):
+        with pytest.raises(SystemExit) as exit_:
+            prepare(*args)
+        assert exit_.value.code == 2

@@ -1,0 +1,161 @@
+"""All datasets are known to Detectron2 by name, and what a preparation has left out stays out."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from dataset_files import mark, write_image, write_marks, write_table
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lens_d2.data.datasets import register_all
+from lens_d2.data.datasets.catalog import Faults, default_root, read_left_out, write_left_out
+from lens_d2.data.records import check_record, make_lesion, make_record
+from lens_d2.data.splits import split_of
+from lens_d2.errors import DataError
+
+NAMES = {
+    # name: (expert, fully labelled, 3D truth)
+    "deeplesion_train": ("deeplesion", False, False),
+    "deeplesion_val": ("deeplesion", False, False),
+    "deeplesion_test": ("deeplesion", False, False),
+    "deeplesion_1k_val": ("deeplesion", True, True),
+    "deeplesion_1k_test": ("deeplesion", True, True),
+    "deeplesion_vm": ("deeplesion", True, False),
+    "deeplesion_vh_test": ("deeplesion", True, False),
+    "deeplesion_vd_test": ("deeplesion", True, False),
+    "luna_train": ("luna", True, True),
+    "luna_val": ("luna", True, True),
+    "lits_train": ("lits", True, True),
+    "lits_val": ("lits", True, True),
+    "nih_ln_train": ("nih_ln", True, True),
+    "nih_ln_val": ("nih_ln", True, True),
+}
+VOLUME = "000001_02_03_010-016"
+
+
+@pytest.fixture
+def root(tmp_path):
+    """The datasets are read from an empty folder during a test."""
+    register_all(tmp_path)
+    yield tmp_path
+    register_all(default_root())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("prefix", ["", "phantom_"])
+def test_names_and_metadata(root, name, prefix):
+    assert prefix + name in DatasetCatalog
+    metadata = MetadataCatalog.get(prefix + name)
+    assert metadata.thing_classes == ["lesion"]
+    assert (metadata.expert, metadata.fully_labelled, metadata.truth_is_3d) == NAMES[name]
+    assert metadata.evaluator_type == ("lens3d" if metadata.truth_is_3d else "p3d")
+    assert metadata.root == str(root / "phantom" if prefix else root)
+
+
+def test_the_synthetic_twin_is_read_by_the_same_reader(root):
+    write_marks(root, [mark()])
+    write_marks(root / "phantom", [mark("000007_01_01")])
+    assert [record["volume"] for record in DatasetCatalog.get("deeplesion_train")] == [VOLUME]
+    (record,) = DatasetCatalog.get("phantom_deeplesion_train")
+    assert record["volume"] == "000007_01_01_010-016"
+    assert record["file_name"] == str(root / "phantom" / "DeepLesion" / "Images_png" / "000007_01_01")
+    assert json.loads(json.dumps(record)) == record
+
+
+def test_a_fault_stops_loading_until_it_is_listed_as_left_out(root, caplog):
+    write_marks(root, [mark(), mark("000002_01_01", Bounding_boxes="1, 2, nan, 4"), mark("000003_01_01")])
+    with pytest.raises(DataError, match=r"line 3 .*prepare_datasets.py"):
+        DatasetCatalog.get("deeplesion_train")
+    faults = Faults({"DL_info.csv, line 3": DataError("DL_info.csv", "bad"), VOLUME: DataError("x", "no slices")})
+    write_left_out("deeplesion_train", faults)
+    assert read_left_out("deeplesion_train")[VOLUME] == "x: no slices"
+    assert read_left_out("phantom_deeplesion_train") == {}
+    with caplog.at_level(logging.WARNING):
+        records = DatasetCatalog.get("deeplesion_train")
+    assert [record["volume"] for record in records] == ["000003_01_01_010-016"]
+    assert any("2 left out by prepare_datasets.py, 1 sub-volumes are used" in text for text in caplog.messages)
+    write_left_out("deeplesion_train", Faults())
+    with pytest.raises(DataError, match="line 3"):
+        DatasetCatalog.get("deeplesion_train")
+
+
+def test_a_damaged_list_of_what_is_left_out(root):
+    write_marks(root, [mark()])
+    write_left_out("deeplesion_train", Faults({VOLUME: DataError("x", "y")})).write_text("{")
+    with pytest.raises(DataError, match="deeplesion_train.json: not readable, delete it"):
+        DatasetCatalog.get("deeplesion_train")
+
+
+def test_patients_are_on_one_side_of_a_split(root):
+    for name in [f"{part}-{number}.nii" for part in ("volume", "segmentation") for number in range(10)]:
+        write_image(root / "LiTS" / name, np.zeros((4, 5, 6), dtype=np.int16))
+    parts = [{record["patient"] for record in DatasetCatalog.get(f"lits_{part}")} for part in ("train", "val")]
+    assert [len(part) for part in parts] == [8, 2] and not parts[0] & parts[1]
+
+
+@given(st.sets(st.integers(0, 10**6), max_size=60), st.integers(0, 10**6))
+def test_a_split_is_exact_and_hardly_moves_when_patients_are_added(numbers, another):
+    before = split_of(map(str, numbers))
+    sides = list(before.values())
+    assert sides.count("val") == round(0.2 * len(numbers)) and len(sides) == len(numbers)
+    assert split_of(map(str, sorted(numbers))) == before
+    after = split_of(map(str, {*numbers, another}))
+    assert sum(after[patient] != side for patient, side in before.items()) <= 1
+
+
+def test_the_split_does_not_change_between_versions():
+    patients = [f"MED_LYMPH_{number:03d}" for number in range(1, 16)]
+    validating = {patient for patient, side in split_of(patients).items() if side == "val"}
+    assert validating == {"MED_LYMPH_002", "MED_LYMPH_004", "MED_LYMPH_011"}
+
+
+def record(**changes):
+    values = {
+        "volume": "v",
+        "dataset": "luna",
+        "patient": "p",
+        "size": (30, 20, 10),
+        "spacing": (1, 1, 2),
+        "lesions": [make_lesion("v/0", [[2, 1, 2, 3, 4]])],
+    }
+    return make_record("scan.mhd", **{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("lesion", "fault"),
+    [
+        (make_lesion("v/0", [[2, 1, 2, 31, 4]]), "outside the image of 30 x 20"),
+        (make_lesion("v/0", [[2, -1, 2, 3, 4]]), "outside the image of 30 x 20"),
+        (make_lesion("v/0", [[2, 3, 2, 3, 4]]), "has no area"),
+        (make_lesion("v/0", [[2, 1, float("nan"), 3, 4]]), "not four numbers"),
+        (make_lesion("v/0", [[10, 1, 2, 3, 4]]), "a box on slice 10 of 10"),
+        (make_lesion("v/0", [[2, 1, 2, 3, 4]], key_slice=-1), "a box on slice -1 of 10"),
+        (make_lesion("v/0", box3d=[1, 2, -0.6, 3, 4, 2]), "a 3D box on the slices -0.6 to 2 of 10"),
+        (make_lesion("v/0", box3d=[1, 2, 4, 3, 4, 3]), "a 3D box on the slices 4 to 3 of 10"),
+        (make_lesion("v/0"), "a lesion without a box"),
+        (make_lesion("v/0", [[2, 1, 2, 3, 4]], status="seen"), "status 'seen'"),
+    ],
+)
+def test_records_that_contradict_themselves(lesion, fault):
+    with pytest.raises(DataError) as error:
+        record(lesions=[lesion])
+    assert "scan.mhd: v: " in str(error.value) and fault in str(error.value)
+
+
+@pytest.mark.parametrize("spacing", [(0, 1, 1), (1, 1, float("nan")), (1, -1, 1)])
+def test_records_with_a_senseless_spacing(spacing):
+    with pytest.raises(DataError, match="it must be positive"):
+        record(spacing=spacing)
+    good = record()
+    check_record(good)
+    with pytest.raises(DataError, match="other.csv: v: it has no voxels"):
+        check_record({**good, "num_slices": 0}, "other.csv")
+
+
+def test_a_table_of_other_columns_names_them(root):
+    write_table(root / "DeepLesion" / "DL_info.csv", [{"File_name": "x"}])
+    with pytest.raises(DataError, match="no column Key_slice_index, Measurement_coordinates"):
+        DatasetCatalog.get("deeplesion_test")
