@@ -13,6 +13,8 @@ def add_lens_config(cfg: CN) -> None:
     _add_model_keys(cfg)
     _add_solver_keys(cfg)
     _add_test_keys(cfg)
+    _add_fpr_keys(cfg)
+    _add_embedding_keys(cfg)
 
 
 def _add_input_keys(cfg: CN) -> None:
@@ -118,3 +120,107 @@ def _add_test_keys(cfg: CN) -> None:
     cfg.TEST.LINK_SCORE_THRESH = 0.01
     # Sub-volumes whose overlays are drawn after an evaluation (0: none).
     cfg.TEST.OVERLAYS = 4
+
+
+def _add_fpr_keys(cfg: CN) -> None:
+    # False-positive reduction (IV-D): a classifier that looks at the detections once more.
+    cfg.MODEL.FPR = CN()
+    # Name in the CLASSIFIER registry.
+    cfg.MODEL.FPR.NAME = "FPR3D"
+    # Checkpoint of a trained classifier. Empty: detections keep LENS's scores.
+    cfg.MODEL.FPR.WEIGHTS = ""
+    # Initial weights of the trunk, inflated: a file with a ResNet-18 state_dict, "imagenet", or empty (random).
+    cfg.MODEL.FPR.BACKBONE_WEIGHTS = "imagenet"
+    # Channels of the trunk's first block; 64 is ResNet-18.
+    cfg.MODEL.FPR.WIDTH = 64
+    # Extent along z of the 3x3 kernels in blocks 1 to 4.
+    cfg.MODEL.FPR.KERNEL_DEPTHS = (1, 1, 1, 3)
+    # Voxels of a patch along z, y, x, and mm between them. The paper gives neither.
+    cfg.MODEL.FPR.PATCH_SIZE = (16, 96, 96)
+    cfg.MODEL.FPR.PATCH_SPACING = (2.0, 1.0, 1.0)
+    # HU range that becomes 0..255, of which mean and standard deviation are taken out.
+    cfg.MODEL.FPR.HU_WINDOW = (-1024.0, 3071.0)
+    cfg.MODEL.FPR.PIXEL_MEAN = 50.0
+    cfg.MODEL.FPR.PIXEL_STD = 50.0
+    # Bins along z, y, x of the ROI pooling, and the width of the FC layer after it, for each block.
+    cfg.MODEL.FPR.POOLER_RESOLUTION = (3, 3, 3)
+    cfg.MODEL.FPR.FC_DIM = 256
+    # Focal loss. An alpha below 0 weighs both classes alike, as their ratio is set by sampling.
+    cfg.MODEL.FPR.FOCAL_ALPHA = -1.0
+    cfg.MODEL.FPR.FOCAL_GAMMA = 2.0
+    # theta: a detection is a true positive above this key-slice IoU with an annotation or a mined one (VI-B) ...
+    cfg.MODEL.FPR.TP_IOU = 0.5
+    # ... theta_FP: and a false one below this IoU with all of these and with all uncertain regions.
+    cfg.MODEL.FPR.FP_IOU = 0.3
+    # False positives per true one in an epoch (VI-B).
+    cfg.MODEL.FPR.FP_PER_TP = 2.0
+    # Training augmentation: patches are moved by up to this many mm along x, y, z, and mirrored along x.
+    cfg.MODEL.FPR.SHIFT_MM = (4.0, 4.0, 2.0)
+    cfg.MODEL.FPR.MIRROR = True
+    # Detections that go through the network together at inference.
+    cfg.MODEL.FPR.BATCH_SIZE_TEST = 32
+    # Its training: takes the place of the same keys of SOLVER. EPOCHS 0: MAX_ITER and STEPS count instead.
+    cfg.MODEL.FPR.SOLVER = _solver("RAdam", lr=2e-4, weight_decay=5e-4, batch=32, epochs=6, steps=(2, 4))
+
+
+def _add_embedding_keys(cfg: CN) -> None:
+    # The lesion embedding (V-B), a network of LesaNet's kind.
+    cfg.MODEL.EMBEDDING = CN()
+    # Checkpoint of a trained network.
+    cfg.MODEL.EMBEDDING.WEIGHTS = ""
+    # Datasets whose marks have labels, and the files of labels and of their relations (.xlsx or .csv), below the
+    # dataset folder unless absolute.
+    cfg.MODEL.EMBEDDING.DATASETS = ("deeplesion_train",)
+    cfg.MODEL.EMBEDDING.LABELS = "lesanet/text_mined_labels_171_and_split.json"
+    cfg.MODEL.EMBEDDING.ONTOLOGY = "lesanet/lesion_ontology_181022.xlsx"
+    # Channels of the first stage; 64 is VGG-16.
+    cfg.MODEL.EMBEDDING.WIDTH = 64
+    # Bins along y and x of the ROI pooling, and the width of the FC layer after it, for each stage.
+    cfg.MODEL.EMBEDDING.POOLER_RESOLUTION = 5
+    cfg.MODEL.EMBEDDING.FC_DIM = 256
+    # Length of the embedding.
+    cfg.MODEL.EMBEDDING.DIM = 256
+    # Voxels of a patch along z, y, x, and mm between them: 3 slices, box centre +- 60 mm.
+    cfg.MODEL.EMBEDDING.PATCH_SIZE = (3, 120, 120)
+    cfg.MODEL.EMBEDDING.PATCH_SPACING = (2.0, 1.0, 1.0)
+    # HU range that becomes 0..255, of which mean and standard deviation are taken out.
+    cfg.MODEL.EMBEDDING.HU_WINDOW = (-1024.0, 3071.0)
+    cfg.MODEL.EMBEDDING.PIXEL_MEAN = 0.0
+    cfg.MODEL.EMBEDDING.PIXEL_STD = 255.0
+    # Training augmentation: a box's sides move by up to this part of its size.
+    cfg.MODEL.EMBEDDING.BOX_JITTER = 0.1
+    # Weighted cross-entropy: the most that a positive label weighs.
+    cfg.MODEL.EMBEDDING.MAX_POSITIVE_WEIGHT = 300.0
+    # Relational hard example mining: power of the difficulty, and draws per batch.
+    cfg.MODEL.EMBEDDING.RHEM_POWER = 2.0
+    cfg.MODEL.EMBEDDING.RHEM_DRAWS = 10000
+    # Triplet loss of the embedding: margin, and triplets per batch.
+    cfg.MODEL.EMBEDDING.TRIPLET_MARGIN = 0.1
+    cfg.MODEL.EMBEDDING.TRIPLETS = 5000
+    # Weights of the losses: cross-entropy, RHEM, triplets, cross-entropy after score propagation.
+    cfg.MODEL.EMBEDDING.LOSS_WEIGHTS = (1.0, 1.0, 5.0, 1.0)
+    # Lesions that go through the network together at inference.
+    cfg.MODEL.EMBEDDING.BATCH_SIZE_TEST = 64
+    # Calibration of the matching distance: at least this part of the matches are same-lesion pairs.
+    cfg.MODEL.EMBEDDING.CALIBRATION_PRECISION = 0.9
+    # Its training, as MODEL.FPR.SOLVER.
+    cfg.MODEL.EMBEDDING.SOLVER = _solver("SGD", lr=0.01, weight_decay=1e-4, batch=128, epochs=15, steps=(10,))
+
+
+def _solver(optimizer: str, lr: float, weight_decay: float, batch: int, epochs: int, steps: tuple[int, ...]) -> CN:
+    """The keys of SOLVER that a network besides LENS has of its own."""
+    return CN(
+        {
+            "OPTIMIZER": optimizer,
+            "BASE_LR": lr,
+            "WEIGHT_DECAY": weight_decay,
+            "IMS_PER_BATCH": batch,
+            "EPOCHS": epochs,
+            "EPOCH_STEPS": steps,
+            "MAX_ITER": 0,
+            "STEPS": (),
+            "GAMMA": 0.1,
+            "WARMUP_ITERS": 0,
+            "CHECKPOINT_PERIOD": 1000,
+        }
+    )

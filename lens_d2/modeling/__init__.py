@@ -2,7 +2,18 @@
 
 from .afp import AFP
 from .backbone import DenseNet25D, build_densenet25d_backbone
+from .classifiers import CLASSIFIER_REGISTRY, FPR3D, build_classifier
 from .meta_arch import FUSED, LENS
 from .roi_heads import LENSROIHeads
 
-__all__ = ["AFP", "FUSED", "LENS", "DenseNet25D", "LENSROIHeads", "build_densenet25d_backbone"]
+__all__ = [
+    "AFP",
+    "CLASSIFIER_REGISTRY",
+    "FPR3D",
+    "FUSED",
+    "LENS",
+    "DenseNet25D",
+    "LENSROIHeads",
+    "build_classifier",
+    "build_densenet25d_backbone",
+]

@@ -1,13 +1,14 @@
-"""Initial weights of the backbone from a 2D DenseNet (LENS, Section VI-B)."""
+"""Initial weights from 2D networks of torchvision (LENS, Section VI-B)."""
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import DenseNet121_Weights
+from torchvision.models import DenseNet121_Weights, WeightsEnum
 
 from ..errors import DataError
 from ..weights import load_weights
@@ -32,44 +33,59 @@ def backbone_key(key: str) -> str | None:
 
 
 def load_backbone_weights(backbone: nn.Module, source: str) -> None:
-    """Load a trunk's weights, and log every key that has no counterpart on either side.
+    """Start a :class:`DenseNet25D` from a DenseNet's trunk; ``source`` as for :func:`load_initial_weights`."""
+    load_initial_weights(backbone, source, DenseNet121_Weights.IMAGENET1K_V1, key_of=backbone_key)
+
+
+def load_initial_weights(
+    module: nn.Module,
+    source: str,
+    imagenet: WeightsEnum,
+    key_of: Callable[[str], str | None] = lambda key: key,
+    fit: Callable[[Tensor, torch.Size], Tensor] = lambda value, shape: value,
+) -> None:
+    """Load what a file and a module have in common, and log every key that has no counterpart on either side.
 
     Args:
-        backbone: a :class:`DenseNet25D`.
-        source: a file with torchvision's DenseNet ``state_dict``, ``"imagenet"`` for torchvision's own
-            weights of ``densenet121``, or empty: random initialisation stays, with a warning.
+        module: changed in place.
+        source: a file with a ``state_dict``, ``"imagenet"`` for torchvision's own weights, or empty: random
+            initialisation stays, with a warning.
+        imagenet: torchvision's weights.
+        key_of: the module's key for a key of the file, or None where it has none.
+        fit: a tensor of the file and the shape of the module's -> the tensor in that shape.
 
     Raises:
-        DataError: the file cannot be read, or its trunk has other sizes.
+        DataError: the file cannot be read, or its tensors have other sizes.
     """
     logger = logging.getLogger(__name__)
+    network = type(module).__name__
     if not source:
-        logger.warning("the backbone starts from random weights: MODEL.DENSENET.WEIGHTS is empty")
+        logger.warning("%s starts from random weights: no file is configured", network)
         return
-    state = _imagenet_state() if source == IMAGENET else load_weights(source)
+    state = _imagenet_state(imagenet) if source == IMAGENET else load_weights(source)
     state = state.get("model", state.get("state_dict", state))
-    own = backbone.state_dict()
-    names = {key: backbone_key(key) for key in state}
-    matched = {name: state[key] for key, name in names.items() if name in own}
-    wrong = [key for key, value in matched.items() if tuple(value.shape) != tuple(own[key].shape)]
+    own = module.state_dict()
+    names = {key: key_of(key) for key in state}
+    matched = {
+        name: fit(torch.as_tensor(state[key]), own[name].shape) for key, name in names.items() if name in own
+    }
+    wrong = [key for key, value in matched.items() if value.shape != own[key].shape]
     if wrong or not matched:
-        fault = f"{wrong[0]} has another shape" if wrong else "no key is one of a DenseNet's trunk"
+        fault = f"{wrong[0]} has another shape" if wrong else f"no key is one of {network}"
         raise DataError(source, f"weights of another architecture: {fault}")
-    backbone.load_state_dict({key: torch.as_tensor(value) for key, value in matched.items()}, strict=False)
-    logger.info("%d of %d keys of %s are in the backbone", len(matched), len(state), source)
+    module.load_state_dict(matched, strict=False)
+    logger.info("%d of %d keys of %s are in %s", len(matched), len(state), source, network)
     for key in sorted(key for key, name in names.items() if name not in own):
-        logger.info("not used, no such key in the backbone: %s", key)
+        logger.info("not used, no such key in %s: %s", network, key)
     for key in sorted(set(own) - set(matched)):
         logger.info("stays at its initial value, not in the file: %s", key)
 
 
-def _imagenet_state() -> dict[str, Tensor]:
+def _imagenet_state(weights: WeightsEnum) -> dict[str, Tensor]:
     """torchvision's ImageNet weights, from its own cache or download."""
-    weights = DenseNet121_Weights.IMAGENET1K_V1
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
         raise DataError(
-            weights.url,
-            f"cannot be fetched ({error}); give a local file as MODEL.DENSENET.WEIGHTS, or '' for random weights",
+            weights.url, f"cannot be fetched ({error}); give a local file of weights, or '' for random ones"
         ) from error
