@@ -20,12 +20,14 @@ from .structures import VolumeDetections
 
 # Display windows, (low, high) HU.
 WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": (-160.0, 240.0), "bone": (-450.0, 1050.0)}
+BONE_HU = 250.0  # above contrast-enhanced organs
 # As in Fig. 3 and 5 of the LENS paper: green is right, red a false positive, yellow a lesion that was missed.
 HIT, FALSE_POSITIVE, MISSED = "#39d353", "#ff4d4d", "#ffd33d"
 
 
 def choose_window(hu: np.ndarray, box: np.ndarray | None) -> str:
-    """The display window for a lesion: lung where it or its surroundings are mostly aerated lung.
+    """The display window for a lesion: lung where it or its surroundings are mostly aerated lung, bone where a
+    quarter of it is as dense as bone.
 
     Args:
         hu: (H, W) slice. box: XYXY_ABS in it, or None for the whole slice.
@@ -37,6 +39,9 @@ def choose_window(hu: np.ndarray, box: np.ndarray | None) -> str:
     around = hu[max(y1 - margin, 0) : y2 + margin, max(x1 - margin, 0) : x2 + margin]
     if around.size and np.mean((around > -980) & (around < -600)) > 0.3:
         return "lung"
+    inside = hu[max(y1, 0) : max(y2, y1 + 1), max(x1, 0) : max(x2, x1 + 1)]
+    if inside.size and np.mean(inside > BONE_HU) > 0.25:
+        return "bone"
     return "soft tissue"
 
 

@@ -1,0 +1,29 @@
+"""What people open: the detections of a scan as csv, json, 3D Slicer markups, label map, DICOM SR and HTML.
+
+One file = one format, registered at its class; :func:`write_report` writes all that apply.
+"""
+
+from .csv_table import CsvTable
+from .html_report import HtmlReport
+from .json_file import JsonFile
+from .label_map import LabelMap
+from .scan_report import NOT_A_MEDICAL_DEVICE, Detection, ScanReport, make_report
+from .slicer_markups import SlicerMarkups
+from .structured_report import StructuredReport
+from .writer import EXPORT_REGISTRY, Writer, write_report
+
+__all__ = [
+    "EXPORT_REGISTRY",
+    "NOT_A_MEDICAL_DEVICE",
+    "CsvTable",
+    "Detection",
+    "HtmlReport",
+    "JsonFile",
+    "LabelMap",
+    "ScanReport",
+    "SlicerMarkups",
+    "StructuredReport",
+    "Writer",
+    "make_report",
+    "write_report",
+]

@@ -1,0 +1,78 @@
+"""``report.html``: a page to look at, in one file that works without a network."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from .. import __version__
+from ..visualization import WINDOWS
+from .colors import score_hex
+from .pictures import PictureMaker
+from .scan_report import NOT_A_MEDICAL_DEVICE, Detection, ScanReport
+from .writer import EXPORT_REGISTRY, Writer
+
+TEMPLATE = "report.html.j2"
+AXES = ("RL", "AP", "FH")  # what the negative and the positive side of x, y and z are called
+
+
+@EXPORT_REGISTRY.register()
+class HtmlReport(Writer):
+    """Pictures of every detection, an overview, a table to sort and a slider for the score."""
+
+    file_name = "report.html"
+    purpose = "page to look at"
+
+    def render(self, report: ScanReport) -> bytes:
+        maker = PictureMaker(report)
+        page = _environment().get_template(TEMPLATE)
+        return page.render(
+            report=report,
+            version=__version__,
+            notice=NOT_A_MEDICAL_DEVICE,
+            facts=scan_facts(report),
+            projections=maker.projections(),
+            cards=[(detection, maker.pictures(i)) for i, detection in enumerate(report.detections)],
+            floor=int(100 * report.score_threshold) / 100,
+        ).encode()
+
+
+def scan_facts(report: ScanReport) -> dict[str, str]:
+    """What the page's head says of the scan, as label -> text."""
+    geometry = report.geometry
+    size, spacing = geometry.size, geometry.spacing
+    return {
+        **report.patient,
+        "Matrix": f"{size[0]} × {size[1]}, {size[2]} slices",
+        "Voxel": " × ".join(f"{step:.3g}" for step in spacing) + " mm",
+        "Coverage": f"{size[2] * spacing[2]:.0f} mm head to feet",
+        **report.provenance,
+        "Created": report.created.strftime("%Y-%m-%d %H:%M"),
+    }
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("lens_d2.export"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["color"] = score_hex
+    environment.filters["lps"] = describe_position
+    environment.globals["window_text"] = _window_text
+    return environment
+
+
+def describe_position(detection: Detection) -> str:
+    """The centre of a detection as readers write it: "R 43, A 12, H 120" in mm from the world's origin."""
+    world = detection.world_box
+    middle = [(world[axis] + world[axis + 3]) / 2 for axis in range(3)]
+    return ", ".join(
+        f"{letters[value >= 0]} {abs(value):.0f}" for letters, value in zip(AXES, middle, strict=True)
+    )
+
+
+def _window_text(name: str) -> str:
+    low, high = WINDOWS[name]
+    return f"{name}, W {high - low:.0f} L {(high + low) / 2:.0f}".replace("-", "−")

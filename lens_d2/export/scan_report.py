@@ -1,0 +1,264 @@
+"""What one scan's detections look like to a person, in the one form that all writers take."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..data.cache import CachedVolume
+from ..data.geometry import VolumeGeometry, body_axes
+from ..data.sources import DicomFolder, Source, open_source
+from ..errors import DataError
+from ..structures import VolumeDetections
+from .dicom_headers import DicomHeaders, read_headers
+
+logger = logging.getLogger(__name__)
+
+NOT_A_MEDICAL_DEVICE = (
+    "Research use only. Not a medical device: no output of this software may guide the care of a patient."
+)
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One 3D detection.
+
+    Attributes:
+        number: from 1, in order of the scores; the same in every output, and its value in the label map.
+        score: in [0, 1].
+        box: x1, y1, z1, x2, y2, z2 in the volume frame: x and y pixel edges, z1 and z2 the first and the last
+            slice, counted from 0, both included.
+        world_box: smallest x, y, z and largest x, y, z, LPS mm, at the outer faces of the voxels.
+        size_mm: the box's sides along the x, y and z axes of the volume frame.
+        slice_boxes: (k, 6) z, x1, y1, x2, y2, score of its slices, in order.
+        expert_scores: by the expert's name; empty where they are not known.
+        fpr_score: what false-positive reduction says, or None where none ran.
+    """
+
+    number: int
+    score: float
+    box: tuple[float, ...]
+    world_box: tuple[float, ...]
+    size_mm: tuple[float, ...]
+    slice_boxes: np.ndarray
+    expert_scores: Mapping[str, float] = field(default_factory=dict)
+    fpr_score: float | None = None
+
+    @property
+    def slices(self) -> list[int]:
+        """The slices that it covers, in order."""
+        return list(range(int(np.ceil(self.box[2])), int(np.floor(self.box[5])) + 1))
+
+    @property
+    def key_slice(self) -> int:
+        """The slice with the highest score; the middle one where slices have none."""
+        if not len(self.slice_boxes):
+            return round((self.box[2] + self.box[5]) / 2)
+        best = self.slice_boxes[:, 5] == self.slice_boxes[:, 5].max()
+        candidates = self.slice_boxes[best, 0]
+        return int(candidates[len(candidates) // 2])
+
+
+@dataclass(frozen=True)
+class FileGrid:
+    """The voxel grid of a file in its own axis order i, j, k (fastest first).
+
+    Attributes:
+        size: voxels along i, j, k. affine: (4, 4) voxel centre index i, j, k -> LPS mm.
+    """
+
+    size: tuple[int, int, int]
+    affine: np.ndarray
+
+    @cached_property
+    def axes(self) -> np.ndarray:
+        """(3,) which of i, j, k is x, which y and which z of the volume frame."""
+        return body_axes(self.affine)
+
+    def boxes_from_volume(self, boxes: np.ndarray) -> np.ndarray:
+        """(n, 6) 3D boxes of the volume frame -> (n, 6) lowest and highest outer faces along i, j, k.
+
+        Voxel i spans [i, i + 1] along all three axes.
+        """
+        corners = np.array(boxes, dtype=np.float64).reshape(-1, 2, 3)
+        corners[:, 1, 2] += 1  # the far face of the last slice
+        return corners[:, :, np.argsort(self.axes)].reshape(-1, 6)
+
+    def array_from_volume(self, array: np.ndarray) -> np.ndarray:
+        """(z, y, x) voxels of the volume frame -> (k, j, i) of the file."""
+        order = 2 - self.axes[::-1]  # the file's array axis that z, y, x come from
+        return np.ascontiguousarray(array.transpose(np.argsort(order)))
+
+    def covered(self, box: np.ndarray) -> tuple[slice, slice, slice]:
+        """The voxels, as slices along i, j, k, whose centres lie in a box of faces; at least the nearest one."""
+        first = np.ceil(np.asarray(box[:3]) - 0.5).astype(int)
+        last = np.ceil(np.asarray(box[3:]) - 0.5).astype(int) - 1
+        middle = np.floor((np.asarray(box[:3]) + box[3:]) / 2).astype(int)
+        first, last = np.where(first > last, middle, first), np.where(first > last, middle, last)
+        limit = np.array(self.size) - 1
+        return tuple(
+            slice(int(a), int(b) + 1) for a, b in zip(first.clip(0, limit), last.clip(0, limit), strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """The detections of one scan and what writers need to know about it.
+
+    Attributes:
+        name: what the scan is called in the outputs.
+        volume: the cached scan, for pictures. geometry: its volume frame.
+        grid: of the file.
+        detections: the best first.
+        experts: names, in the order of the columns.
+        score_threshold: detections below it are left out; left_out: how many above it are left out too,
+            for being more than were asked for.
+        provenance: what made the detections, as label -> text.
+        slice_labels: what the source calls its slices ("image 12"), in the order of the volume frame.
+        headers: of the DICOM series, or None for other formats.
+        patient: what the scan says of the patient, as label -> text; empty unless asked for.
+        keep_ids: whether outputs may name the patient.
+        created: when the detections were made.
+    """
+
+    name: str
+    volume: CachedVolume
+    grid: FileGrid
+    detections: Sequence[Detection]
+    experts: tuple[str, ...] = ()
+    score_threshold: float = 0.0
+    left_out: int = 0
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    slice_labels: Sequence[str] = ()
+    headers: DicomHeaders | None = None
+    patient: Mapping[str, str] = field(default_factory=dict)
+    keep_ids: bool = False
+    created: datetime = field(default_factory=lambda: datetime.now().astimezone())
+
+    @property
+    def geometry(self) -> VolumeGeometry:
+        return self.volume.geometry
+
+    def slice_label(self, z: int) -> str:
+        """What a slice of the volume frame is called."""
+        return self.slice_labels[z] if self.slice_labels else f"slice {z}"
+
+    @property
+    def has_fpr_scores(self) -> bool:
+        return any(each.fpr_score is not None for each in self.detections)
+
+
+def select_detections(
+    found: VolumeDetections,
+    geometry: VolumeGeometry,
+    experts: Sequence[str] = (),
+    score_threshold: float = 0.0,
+    max_detections: int | None = None,
+) -> tuple[list[Detection], int]:
+    """The detections worth showing, the best first.
+
+    Args:
+        found: in the volume frame.
+        geometry: of the scan.
+        experts: names of the columns of ``found.expert_scores``.
+        score_threshold: detections below it are left out.
+        max_detections: how many of the others are kept; None keeps all.
+
+    Returns:
+        The detections, numbered from 1, and how many above the threshold did not fit.
+    """
+    order = np.argsort(-np.asarray(found.scores), kind="stable")
+    order = order[np.asarray(found.scores)[order] >= score_threshold]
+    chosen = order[:max_detections]
+    world = geometry.boxes3d_to_world(np.asarray(found.boxes)[chosen])
+    detections = []
+    for number, (row, world_box) in enumerate(zip(chosen, world, strict=True), 1):
+        box = np.asarray(found.boxes[row], dtype=np.float64)
+        own = found.boxes_of(row)
+        sides = box[3:] - box[:3] + [0, 0, 1]
+        scores = () if found.expert_scores is None else found.expert_scores[row].tolist()
+        detections.append(
+            Detection(
+                number=number,
+                score=float(found.scores[row]),
+                box=tuple(box.tolist()),
+                world_box=tuple(world_box.tolist()),
+                size_mm=tuple((sides * geometry.spacing).tolist()),
+                slice_boxes=own[np.argsort(own[:, 0], kind="stable")],
+                expert_scores=dict(zip(experts, scores, strict=bool(scores))),
+                fpr_score=None if found.fpr_scores is None else float(found.fpr_scores[row]),
+            )
+        )
+    return detections, len(order) - len(chosen)
+
+
+def make_report(
+    name: str,
+    record: Mapping,
+    volume: CachedVolume,
+    found: VolumeDetections,
+    *,
+    experts: Sequence[str] = (),
+    score_threshold: float = 0.0,
+    max_detections: int | None = None,
+    provenance: Mapping[str, str] | None = None,
+    keep_ids: bool = False,
+) -> ScanReport:
+    """The report of one scan.
+
+    Args:
+        name: what the scan is called in the outputs.
+        record: with ``file_name`` and what reading it needs, see :func:`lens_d2.data.volume.read_header`.
+        volume: the scan in the cache. found: what was detected in it, in the volume frame.
+        experts, score_threshold, max_detections: see :func:`select_detections`.
+        provenance: what made the detections, as label -> text.
+        keep_ids: whether the patient may be named.
+
+    Raises:
+        DataError: the source cannot be read.
+    """
+    source = open_source(record)
+    size, affine = source.header()
+    affine = np.asarray(affine if record.get("affine") is None else record["affine"], dtype=np.float64)
+    grid = FileGrid(tuple(int(n) for n in size), affine)
+    detections, left_out = select_detections(found, volume.geometry, experts, score_threshold, max_detections)
+    headers = _headers(source)
+    patient = {}
+    if keep_ids:
+        patient = {"File": Path(record["file_name"]).name, **(headers.patient() if headers else {})}
+    return ScanReport(
+        name=name,
+        volume=volume,
+        grid=grid,
+        detections=detections,
+        experts=tuple(experts),
+        score_threshold=score_threshold,
+        left_out=left_out,
+        provenance=dict(provenance or {}),
+        slice_labels=_slice_labels(source, headers) if grid.axes[2] == 2 else (),
+        headers=headers,
+        patient=patient,
+        keep_ids=keep_ids,
+    )
+
+
+def _headers(source: Source) -> DicomHeaders | None:
+    """The headers of a DICOM series; None, with a warning, where they are not fit to be referred to."""
+    if not isinstance(source, DicomFolder):
+        return None
+    try:
+        return read_headers(source.slice_files())
+    except DataError as error:
+        logger.warning("no structured report can be written: %s", error.fault)
+        return None
+
+
+def _slice_labels(source: Source, headers: DicomHeaders | None) -> list[str]:
+    """What viewers or file names call the slices along k."""
+    return headers.labels() if headers else [f"file {file.stem}" for file in source.slice_files()]

@@ -1,0 +1,93 @@
+"""``detections.mrk.json``: an ROI per detection for 3D Slicer (drag the file into its window)."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from ..data.geometry import VolumeGeometry
+from .colors import score_color
+from .scan_report import Detection, ScanReport
+from .writer import EXPORT_REGISTRY, Writer
+
+SCHEMA = (
+    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
+    "markups-schema-v1.0.3.json#"
+)
+
+
+@EXPORT_REGISTRY.register()
+class SlicerMarkups(Writer):
+    """Markups schema 1.0.3, in LPS mm. The boxes follow the axes of the scan, also where it is oblique."""
+
+    file_name = "detections.mrk.json"
+    purpose = "3D Slicer: one ROI per detection"
+
+    def render(self, report: ScanReport) -> bytes:
+        rois = [make_roi(detection, report.geometry) for detection in report.detections]
+        return (json.dumps({"@schema": SCHEMA, "markups": rois}, indent=1) + "\n").encode()
+
+
+def make_roi(detection: Detection, geometry: VolumeGeometry) -> dict:
+    """One detection as a markup of the type ROI."""
+    center, orientation, size = oriented_box(detection, geometry)
+    color = [round(channel, 4) for channel in score_color(detection.score)]
+    name = f"Detection {detection.number} ({detection.score:.2f})"
+    flat = orientation.ravel().tolist()
+    return {
+        "type": "ROI",
+        "name": name,
+        "coordinateSystem": "LPS",
+        "coordinateUnits": "mm",
+        "locked": True,
+        "fixedNumberOfControlPoints": True,
+        "labelFormat": "%N",
+        "lastUsedControlPointNumber": 1,
+        "roiType": "Box",
+        "insideOut": False,
+        "center": center.tolist(),
+        "orientation": flat,
+        "size": size.tolist(),
+        "controlPoints": [
+            {
+                "id": "1",
+                "label": name,
+                "description": "  ".join(f"{key} {score:.2f}" for key, score in detection.expert_scores.items()),
+                "associatedNodeID": "",
+                "position": center.tolist(),
+                "orientation": flat,
+                "selected": True,
+                "locked": True,
+                "visibility": True,
+                "positionStatus": "defined",
+            }
+        ],
+        "measurements": [],
+        "display": {
+            "visibility": True,
+            "opacity": 1.0,
+            "color": color,
+            "selectedColor": color,
+            "propertiesLabelVisibility": True,
+            "pointLabelsVisibility": False,
+            "textScale": 3.0,
+        },
+    }
+
+
+def oriented_box(detection: Detection, geometry: VolumeGeometry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centre (3,), orientation (3, 3), whose columns are the box's axes, and size (3,) of a detection, LPS mm.
+
+    Where the scan's axes are not at right angles (a tilted gantry), the box is the one along the world's axes
+    around the detection.
+    """
+    columns = np.asarray(geometry.affine)[:3, :3] / geometry.spacing
+    columns = columns * np.where(np.diag(columns) < 0, -1.0, 1.0)  # the scan's axes, whichever way it counts
+    if np.allclose(columns.T @ columns, np.eye(3), atol=1e-3):
+        columns[:, 2] *= np.sign(np.linalg.det(columns))
+        low, high = np.array(detection.box).reshape(2, 3)
+        middle = (low + high) / 2 - [0.5, 0.5, 0.0]  # edges to centre indices
+        return geometry.index_to_world(middle[None])[0], columns, np.array(detection.size_mm)
+    low, high = np.array(detection.world_box).reshape(2, 3)
+    return (low + high) / 2, np.eye(3), high - low

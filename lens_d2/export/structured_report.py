@@ -1,0 +1,106 @@
+"""``detections.dcm``: a DICOM structured report (TID 1500) that refers to the series, for PACS and viewers."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from highdicom import sr
+from pydicom.sr.codedict import codes
+from pydicom.uid import generate_uid
+
+from .. import __version__
+from .scan_report import Detection, ScanReport
+from .writer import EXPORT_REGISTRY, Writer
+
+MANUFACTURER = "LENS-D2"
+SCHEME = "99LENSD2"  # codes of this project, where DICOM and SNOMED have none that says the same
+SCORE = sr.CodedConcept("score", SCHEME, "Detection score (0 to 1)")
+FPR_SCORE = sr.CodedConcept("fpr_score", SCHEME, "False-positive reduction score (0 to 1)")
+BOX_SIDES = tuple(sr.CodedConcept(f"box_{axis}", SCHEME, f"Extent of the box along {axis}") for axis in "xyz")
+SERIES_NUMBER = 9900
+MAX_SHORT_STRING = 16  # a DICOM code value
+
+
+@EXPORT_REGISTRY.register()
+class StructuredReport(Writer):
+    """A Comprehensive SR with one volumetric ROI per detection.
+
+    Its regions are the box's outline on every slice that it covers, in pixels of that image, with 0, 0 at the
+    outer corner of the first pixel. The document is preliminary and unverified.
+    """
+
+    file_name = "detections.dcm"
+    purpose = "DICOM structured report (TID 1500)"
+
+    def applies(self, report: ScanReport) -> bool:
+        return report.headers is not None
+
+    def render(self, report: ScanReport) -> bytes:
+        references = report.headers.references(report.keep_ids)
+        algorithm = sr.AlgorithmIdentification(name=MANUFACTURER, version=__version__)
+        content = sr.MeasurementReport(
+            observation_context=_observer(),
+            procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
+            imaging_measurements=[_roi(each, report, references, algorithm) for each in report.detections] or None,
+            title=codes.DCM.ImagingMeasurementReport,
+        )
+        document = sr.ComprehensiveSR(
+            evidence=references,
+            content=content,
+            series_instance_uid=generate_uid(prefix=None),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=generate_uid(prefix=None),
+            instance_number=1,
+            manufacturer=MANUFACTURER,
+            is_complete=True,
+            is_final=False,
+            series_description="LENS-D2 detections, research use only",
+        )
+        stream = io.BytesIO()
+        document.save_as(stream, enforce_file_format=True)
+        return stream.getvalue()
+
+
+def _observer() -> sr.ObservationContext:
+    """The software as the one that observed."""
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=generate_uid(prefix=None, entropy_srcs=[MANUFACTURER, __version__]),
+        name=MANUFACTURER,
+        manufacturer_name=MANUFACTURER,
+    )
+    context = sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
+    return sr.ObservationContext(observer_device_context=context)
+
+
+def _roi(detection: Detection, report: ScanReport, references: list, algorithm: sr.AlgorithmIdentification):
+    (box,) = report.grid.boxes_from_volume(detection.box)
+    i1, j1, i2, j2 = (box[n] for n in (0, 1, 3, 4))
+    outline = np.array([[i1, j1], [i2, j1], [i2, j2], [i1, j2], [i1, j1]], np.float32)
+    regions = [
+        sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, outline, sr.SourceImageForRegion.from_source_image(image))
+        for image in references[report.grid.covered(box)[2]]
+    ]
+    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=generate_uid(prefix=None), identifier=f"Detection {detection.number}"
+        ),
+        referenced_regions=regions,
+        finding_type=codes.SCT.Lesion,
+        algorithm_id=algorithm,
+        measurements=_measurements(detection),
+    )
+
+
+def _measurements(detection: Detection) -> list[sr.Measurement]:
+    scores = [(SCORE, detection.score), (FPR_SCORE, detection.fpr_score)]
+    for name, score in detection.expert_scores.items():
+        scores.append((sr.CodedConcept(name[:MAX_SHORT_STRING], SCHEME, f"Score of the expert {name}"), score))
+    measured = [
+        sr.Measurement(name=name, value=round(score, 6), unit=codes.UCUM.NoUnits)
+        for name, score in scores
+        if score is not None
+    ]
+    for name, value in zip(BOX_SIDES, detection.size_mm, strict=True):
+        measured.append(sr.Measurement(name=name, value=round(value, 3), unit=codes.UCUM.Millimeter))
+    return measured
