@@ -71,8 +71,8 @@ class VolumeCache:
     def path(self, record: Mapping | str | os.PathLike) -> Path:
         """Where the sub-volume of a record (or of a path alone) is cached or would be."""
         record = _source_record(record)
-        files = [(os.path.abspath(f), f.stat().st_size, f.stat().st_mtime_ns) for f in open_source(record).files()]
-        key = json.dumps([FORMAT, record, files, asdict(self.params)], sort_keys=True, default=str)
+        stamps = open_source(record).stamps()
+        key = json.dumps([FORMAT, record, stamps, asdict(self.params)], sort_keys=True, default=str)
         name = re.sub(r"[^\w.-]+", "_", str(record.get("volume") or Path(record["file_name"]).name))
         return self.root / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.b2nd"
 
@@ -184,7 +184,7 @@ class _OpenFile:
 
 def _open(path: Path) -> _OpenFile:
     try:
-        array = blosc2.open(str(path), mode="r", mmap_mode="r")
+        array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams=blosc2.DParams(nthreads=1))
         text, checksum = array.schunk.vlmeta["header"], array.schunk.vlmeta["header_checksum"]
         if zlib.crc32(text.encode()) != checksum:
             raise ValueError("wrong checksum")
@@ -233,4 +233,5 @@ def _source_record(record: Mapping | str | os.PathLike) -> dict:
     """The part of a record on which the voxels and their geometry depend."""
     if not isinstance(record, Mapping):
         record = {"file_name": record}
-    return {**{key: record[key] for key in SOURCE_KEYS if key in record}, "file_name": str(record["file_name"])}
+    kept = {key: record[key] for key in SOURCE_KEYS if key in record}
+    return {**kept, "file_name": os.path.abspath(record["file_name"])}

@@ -223,6 +223,10 @@ def test_bad_source_leaves_nothing(cache, record):
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(DataError, match="008.png"):
         cache.open(record)
+    file.unlink()
+    file.symlink_to("nowhere.png")
+    with pytest.raises(DataError, match="008.png: cannot be read"):
+        cache.open(record)
     assert not cache.root.exists() or list(cache.root.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,7 @@ class PngFolder(Source):
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
-        return path.is_dir() and next(path.glob("*.png"), None) is not None
+        return path.is_dir() and any(name.endswith(".png") for name in os.listdir(path))
 
     def files(self) -> list[Path]:
         return list(dict.fromkeys(self._slices))
@@ -66,7 +67,8 @@ class PngFolder(Source):
     @cached_property
     def _slices(self) -> list[Path]:
         """The file of every slice of the sub-volume."""
-        present = {int(file.stem): file for file in self.path.glob("*.png") if file.stem.isdigit()}
+        names = (os.path.splitext(name) for name in os.listdir(self.path))
+        present = {int(stem): self.path / (stem + end) for stem, end in names if end == ".png" and stem.isdigit()}
         if not present:
             raise DataError(self.path, "no PNG file is named by a slice number")
         first = self.record.get("first_slice", min(present))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,6 +52,10 @@ class Source:
         """The files whose change makes another volume."""
         raise NotImplementedError
 
+    def stamps(self) -> list[tuple[str, int, int]]:
+        """Name, size and time of modification of each of the files; DataError where one cannot be found."""
+        return [(file.name, stat.st_size, stat.st_mtime_ns) for file, stat in map(_stat, self.files())]
+
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
         """Size (i, j, k) and the (4, 4) affine from voxel centre index to LPS mm, values unchecked."""
         raise NotImplementedError
@@ -62,6 +67,13 @@ class Source:
     def slice_files(self) -> list[Path]:
         """The file of every slice along k; empty where one file holds all."""
         return []
+
+
+def _stat(file: Path) -> tuple[Path, os.stat_result]:
+    try:
+        return file, os.stat(file)
+    except OSError as error:
+        raise DataError(file, f"cannot be read: {error.strerror}") from error
 
 
 def open_source(record: Mapping) -> Source:
