@@ -64,18 +64,24 @@ def coco_json(truth: BoxTruth, detections, z_from_zero: bool, first_pixel: int) 
     extent = max([MATRIX, *(int(np.ceil(part.boxes.max())) + 1 for part in (lesions, found) if len(part.z))])
     for image in images:
         image.update(height=extent, width=extent)
+    return coco_truth(images, lesions, ids, first_pixel), coco_results(found, ids, first_pixel)
+
+
+def coco_truth(images: list[dict], lesions: Slices, ids: dict, first_pixel: int = 0) -> dict:
+    """COCO's dictionary. ids: {(volume, z): image id}; a box on another slice is left out."""
     annotations = [
         {"id": number, "image_id": image, "category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
-        for number, (image, box) in enumerate(_rows(lesions, ids, first_pixel), start=1)
+        for number, (_, image, box) in enumerate(_rows(lesions, ids, first_pixel), start=1)
     ]
-    rows = zip(_rows(found, ids, first_pixel), found.scores.tolist(), strict=True)
-    results = [
-        {"image_id": image, "category_id": 1, "bbox": box, "score": score}
-        for (image, box), score in rows
-        if image is not None
+    return {"info": {}, "images": images, "annotations": annotations, "categories": CATEGORIES}
+
+
+def coco_results(found: Slices, ids: dict, first_pixel: int = 0) -> list[dict]:
+    """COCO's list of results. ids: as in :func:`coco_truth`."""
+    return [
+        {"image_id": image, "category_id": 1, "bbox": box, "score": float(found.scores[row])}
+        for row, image, box in _rows(found, ids, first_pixel)
     ]
-    coco = {"info": {}, "images": images, "annotations": annotations, "categories": CATEGORIES}
-    return coco, results
 
 
 def _images(volumes, lesions: Slices, found: Slices, z_from_zero: bool) -> tuple[dict, list[dict]]:
@@ -112,10 +118,10 @@ def _levels(*parts: Slices) -> dict[int, set]:
     return levels
 
 
-def _rows(part: Slices, ids: dict, first_pixel: int) -> list[tuple[int | None, list[float]]]:
-    """(image id, XYWH) of every box; None for a box on a slice that no image has."""
+def _rows(part: Slices, ids: dict, first_pixel: int) -> list[tuple[int, int, list[float]]]:
+    """(row, image id, XYWH) of every box on a slice that has an image."""
     low = part.boxes[:, :2] - first_pixel
     size = part.boxes[:, 2:] - part.boxes[:, :2] + 1.0
     boxes = np.hstack([low, size]).tolist()
-    where = zip(part.volume.tolist(), part.z.tolist(), strict=True)
-    return [(ids.get(key), box) for key, box in zip(where, boxes, strict=True)]
+    images = [ids.get(key) for key in zip(part.volume.tolist(), part.z.tolist(), strict=True)]
+    return [(row, image, boxes[row]) for row, image in enumerate(images) if image is not None]

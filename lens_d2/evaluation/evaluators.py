@@ -1,0 +1,214 @@
+"""The published protocols as Detectron2 evaluators of whole sub-volumes.
+
+Each reports under its protocol's name, for the fused output and for each expert alone, and leaves in its folder
+
+- ``metrics.json``: what ``tools/evaluate.py`` writes, of the fused output; ``experts`` has that of each expert;
+- ``predictions.json``, ``predictions_<expert>.json`` and ``ground_truth.json``, in the coordinates of the
+  dataset's own files, so that ``tools/evaluate.py`` gives the same numbers for them;
+- ``froc.png``.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import DatasetCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from ..structures import VolumeDetections
+from .bootstrap import intervals
+from .frames import FileFrame, box_truth, frame_of, mark_truth, slice_boxes
+from .plots import plot_froc
+from .protocols import PROTOCOLS, Evaluation, Protocol
+from .report import froc_table, write_json
+from .sets import BoxDetections, BoxTruth, Tracklets
+
+FUSED = "fused"
+
+
+class FROCEvaluator(DatasetEvaluator):
+    """What the evaluators have in common: collecting over ranks, evaluating, writing."""
+
+    protocol: Protocol
+
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | Path | None = None,
+        *,
+        distributed: bool = True,
+        draws: int = 1000,
+        seed: int = 0,
+    ):
+        """
+        Args:
+            dataset_name: registered; its records are the truth.
+            output_dir: gets the files; None for none.
+            distributed: whether the outputs of all ranks are gathered.
+            draws, seed: of the bootstrap intervals; 0 draws for none.
+        """
+        self.dataset_name = dataset_name
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.distributed, self.draws, self.seed = distributed, draws, seed
+        self.frame = self.frame_of(dataset_name)
+        self.logger = logging.getLogger(__name__)
+        self.metrics: dict = {}
+        self.reset()
+
+    def reset(self) -> None:
+        self._entries: dict[str, dict[str, list]] = {}
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Args: inputs: records. outputs: {"volume", "detections": {name: VolumeDetections}} of each."""
+        for record, output in zip(inputs, outputs, strict=True):
+            for name, detections in output["detections"].items():
+                entry = self.to_file(detections, record["first_slice"])
+                self._entries.setdefault(name, {})[record["volume"]] = entry
+
+    def evaluate(self) -> dict | None:
+        """{protocol: {"average_sensitivity", "sensitivity@0.125", ..., "<expert>/..."}} on the main rank."""
+        gathered = comm.gather(self._entries, dst=0) if self.distributed else [self._entries]
+        if not comm.is_main_process():
+            return None
+        records = DatasetCatalog.get(self.dataset_name)
+        truth = self.truth(records)
+        outputs: dict[str, dict[str, list]] = {}
+        for entries in gathered:
+            for name, volumes in entries.items():
+                outputs.setdefault(name, {}).update(volumes)
+        if not outputs:
+            self.logger.warning(f"{self.dataset_name}: nothing was given to the evaluator")
+            return {}
+        first = FUSED if FUSED in outputs else next(iter(outputs))
+        order = [first, *sorted(outputs.keys() - {first})]
+        results = {name: self._evaluate_one(truth, outputs[name]) for name in order}
+        self.metrics = {
+            "dataset": self.dataset_name,
+            **results[first].metrics,
+            "experts": {name: results[name].metrics for name in order[1:]},
+        }
+        table = froc_table({name: result.metrics for name, result in results.items()})
+        self.logger.info(f"{self.dataset_name}, protocol {self.protocol.name}:\n{table}")
+        if self.output_dir:
+            self._write(records, truth, {name: outputs[name] for name in order}, results)
+        numbers: dict[str, float] = {}
+        for name in order:
+            numbers |= _flat(results[name].metrics, "" if name == first else f"{name}/")
+        return {self.protocol.name: numbers}
+
+    def _evaluate_one(self, truth: BoxTruth, entries: dict[str, list]) -> Evaluation:
+        result = self.protocol.evaluate(truth, self.detections(truth, entries))
+        if self.draws:
+            result.metrics.update(intervals(result.match.events, self.protocol, self.draws, self.seed))
+        return result
+
+    def _write(self, records: list[dict], truth: BoxTruth, outputs: dict, results: dict[str, Evaluation]) -> None:
+        curves = {}
+        for name, result in results.items():
+            is_first = not curves
+            entries = {record["volume"]: outputs[name].get(record["volume"], []) for record in records}
+            file = "predictions.json" if is_first else f"predictions_{name}.json"
+            write_json(self.output_dir / file, entries, indent=None)
+            metrics = result.metrics
+            curves[name] = {key: metrics[key] for key in ("fps", "sensitivity")}
+            curves[name] |= {"curve": result.curve, "average": metrics["average_sensitivity"]}
+            curves[name]["ci"] = metrics.get("sensitivity_ci") if is_first else None
+        write_json(self.output_dir / "ground_truth.json", self.truth_to_file(truth), indent=None)
+        plot_froc(self.output_dir / "froc.png", curves, title=f"FROC, {self.dataset_name}")
+        write_json(self.output_dir / "metrics.json", self.metrics)
+
+    def frame_of(self, dataset_name: str) -> FileFrame:
+        """The coordinates of the dataset's files."""
+        return frame_of(dataset_name)
+
+    def truth(self, records: list[dict]) -> BoxTruth:
+        """The records' lesions in the files' coordinates."""
+        raise NotImplementedError
+
+    def truth_to_file(self, truth: BoxTruth) -> dict:
+        """The truth in the layout of the protocol's files."""
+        raise NotImplementedError
+
+    def to_file(self, detections: VolumeDetections, first_slice: int) -> list:
+        """One sub-volume's entry in the prediction file."""
+        raise NotImplementedError
+
+    def detections(self, truth: BoxTruth, entries: dict[str, list]):
+        """The entries of a prediction file as the protocol takes them."""
+        raise NotImplementedError
+
+
+class FROC3DEvaluator(FROCEvaluator):
+    """LENS's protocol, 3D IoBB of at least 0.3 (Section VI-C). Predictions: [x1, y1, z1, x2, y2, z2, score]."""
+
+    protocol = PROTOCOLS.get("lens3d")()
+
+    def truth(self, records: list[dict]) -> BoxTruth:
+        return box_truth(records, self.frame)
+
+    def truth_to_file(self, truth: BoxTruth) -> dict:
+        # Where slices count from 0 in the sub-volume, as in Lesion-Harvester's 3D-Box.pkl, its order of columns too.
+        boxes = truth.boxes if self.frame.numbered_slices else truth.boxes[:, [0, 1, 3, 4, 2, 5]]
+        return {name: boxes[truth.volume == v].tolist() for v, name in enumerate(truth.volumes)}
+
+    def to_file(self, detections: VolumeDetections, first_slice: int) -> list:
+        boxes = self.frame.to_file(np.asarray(detections.boxes).reshape(-1, 6), first_slice)
+        return np.column_stack([boxes, detections.scores]).tolist()
+
+    def detections(self, truth: BoxTruth, entries: dict[str, list]) -> BoxDetections:
+        rows = [entries.get(name, []) for name in truth.volumes]
+        volume = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
+        boxes = np.array([box for r in rows for box in r], dtype=np.float64).reshape(-1, 7)
+        return BoxDetections(volume, boxes[:, :6], boxes[:, 6])
+
+
+class P3DFROCEvaluator(FROCEvaluator):
+    """Lesion-Harvester's protocol (Section III-E). Predictions: [[z, [x1, y1, x2, y2, score]], ...] a detection;
+    z counts from 0 in the sub-volume."""
+
+    protocol = PROTOCOLS.get("p3d")()
+
+    def frame_of(self, dataset_name: str) -> FileFrame:
+        return replace(frame_of(dataset_name), numbered_slices=False)
+
+    def truth(self, records: list[dict]) -> BoxTruth:
+        return mark_truth(records, self.frame)
+
+    def truth_to_file(self, truth: BoxTruth) -> dict:
+        content: dict[str, dict] = {name: {} for name in truth.volumes}
+        for v, (x1, y1, z, x2, y2, _) in zip(truth.volume, truth.boxes.tolist(), strict=True):
+            content[truth.volumes[v]].setdefault(str(int(z)), []).append([x1, y1, x2, y2, z, z])
+        return content
+
+    def to_file(self, detections: VolumeDetections, first_slice: int) -> list:
+        rows, owner = slice_boxes(detections)
+        xy = self.frame.to_file(rows[:, 1:5], first_slice).tolist()
+        z = rows[:, 0].astype(np.int64).tolist()
+        entry: list = [[] for _ in range(len(detections))]
+        for detection, level, box, score in zip(owner, z, xy, rows[:, 5].tolist(), strict=True):
+            entry[detection].append([level, [*box, score]])
+        return entry
+
+    def detections(self, truth: BoxTruth, entries: dict[str, list]) -> Tracklets:
+        tracklets = [(v, t) for v, name in enumerate(truth.volumes) for t in entries.get(name, [])]
+        rows = [(z, *box) for _, tracklet in tracklets for z, box in tracklet]
+        owner = np.repeat(np.arange(len(tracklets)), [len(t) for _, t in tracklets])
+        rows = np.array(rows, dtype=np.float64).reshape(-1, 6)
+        scores = np.full(len(tracklets), -np.inf)
+        np.maximum.at(scores, owner, rows[:, 5])
+        volume = np.array([v for v, _ in tracklets], dtype=np.int64)
+        return Tracklets(volume, scores, owner, rows[:, 0], rows[:, 1:5], rows[:, 5])
+
+
+def _flat(metrics: dict, prefix: str) -> dict[str, float]:
+    """Single numbers, for Detectron2's event storage and tables."""
+    numbers = {f"{prefix}average_sensitivity": metrics["average_sensitivity"]}
+    for fps, sensitivity in zip(metrics["fps"], metrics["sensitivity"], strict=True):
+        numbers[f"{prefix}sensitivity@{fps:g}"] = sensitivity
+    if "ap" in metrics:
+        numbers[f"{prefix}ap"] = metrics["ap"]
+    return numbers

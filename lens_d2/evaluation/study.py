@@ -1,0 +1,147 @@
+"""The metric study of Lesion-Harvester (Section IV-B, Fig. 7 and 11): do cheaper metrics rank as 3D IoU does?
+
+All metrics see the same tracklets. What needs 3D boxes sees them stacked: first to last slice, x and y weighted
+by the slices' scores (LENS, Section IV-C).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .overlap import overlap, volume_ranges
+from .overlap import expand_ranges as pairs_of
+from .protocols import PROTOCOLS
+from .sets import BoxDetections, BoxTruth, Tracklets
+
+FPS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+REFERENCE = "3D IoU"
+
+
+@dataclass(frozen=True)
+class StudyTruth:
+    """The annotations of the same sub-volumes, pixels and slices counted alike.
+
+    Attributes:
+        boxes3d: 3D boxes, z from 0 in the sub-volume.
+        marks: every lesion on one slice (complete RECIST).
+        key_marks: the marks there were at first (incomplete RECIST).
+    """
+
+    boxes3d: BoxTruth
+    marks: BoxTruth
+    key_marks: BoxTruth
+
+
+def stack(tracklets: Tracklets) -> BoxDetections:
+    """Tracklets as 3D boxes. A slice whose score is not positive has no weight; if none is, all weigh alike."""
+    owner, number = tracklets.slice_detection, len(tracklets)
+    weight = np.maximum(tracklets.slice_scores, 0.0)
+    total = np.bincount(owner, weight, minlength=number)
+    weight = np.where(total[owner] > 0, weight, 1.0)
+    total = np.bincount(owner, weight, minlength=number)
+    xy = [np.bincount(owner, weight * tracklets.slice_boxes[:, c], minlength=number) / total for c in range(4)]
+    low, high = np.full(number, np.inf), np.full(number, -np.inf)
+    np.minimum.at(low, owner, tracklets.slice_z)
+    np.maximum.at(high, owner, tracklets.slice_z)
+    boxes = np.column_stack([xy[0], xy[1], low, xy[2], xy[3], high])
+    return BoxDetections(tracklets.volume, boxes, tracklets.scores)
+
+
+def on_key_slices(tracklets: Tracklets, marks: BoxTruth) -> tuple[BoxTruth, Tracklets]:
+    """Incomplete RECIST as a task of its own: each marked slice is a volume, each box on it a detection."""
+    keys, lesion_key = np.unique(np.column_stack([marks.volume, marks.boxes[:, 2]]), axis=0, return_inverse=True)
+    lesion_key = lesion_key.reshape(-1)
+    index = {(int(v), z): number for number, (v, z) in enumerate(keys)}
+    order = np.argsort(lesion_key, kind="stable")
+    names = [f"{marks.volumes[int(v)]}, slice {z:g}" for v, z in keys]
+    flat = marks.boxes[order].copy()
+    flat[:, [2, 5]] = 0.0
+    truth = BoxTruth(names, lesion_key[order], flat)
+
+    volume = tracklets.volume[tracklets.slice_detection].tolist()
+    key = np.array(
+        [index.get(where, -1) for where in zip(volume, tracklets.slice_z.tolist(), strict=True)], dtype=int
+    )
+    rows = np.flatnonzero(key >= 0)
+    single = Tracklets(
+        volume=key[rows],
+        scores=tracklets.slice_scores[rows],
+        slice_detection=np.arange(len(rows)),
+        slice_z=np.zeros(len(rows)),
+        slice_boxes=tracklets.slice_boxes[rows],
+        slice_scores=tracklets.slice_scores[rows],
+    )
+    return truth, single
+
+
+def _recalls_3d(metric: str) -> Callable:
+    def recalls(truth: StudyTruth, tracklets: Tracklets) -> list[float]:
+        protocol = PROTOCOLS.get("lens3d")(metric=metric, threshold=0.3, fps=FPS)
+        return protocol.evaluate(truth.boxes3d, stack(tracklets)).metrics["sensitivity"]
+
+    return recalls
+
+
+def _recalls_p3d(truth: StudyTruth, tracklets: Tracklets) -> list[float]:
+    return PROTOCOLS.get("p3d")(threshold=0.5, fps=FPS).evaluate(truth.marks, tracklets).metrics["sensitivity"]
+
+
+def _recalls_recist(truth: StudyTruth, tracklets: Tracklets) -> list[float]:
+    """2D IoU of 0.5 on the marked key slices, false positives per key slice."""
+    task = on_key_slices(tracklets, truth.key_marks)
+    return PROTOCOLS.get("p3d")(threshold=0.5, fps=FPS).evaluate(*task).metrics["sensitivity"]
+
+
+# (truth, tracklets) -> the recalls at FPS.
+METRICS: dict[str, Callable[[StudyTruth, Tracklets], list[float]]] = {
+    REFERENCE: _recalls_3d("IOU"),
+    "incomplete RECIST": _recalls_recist,
+    "P3D": _recalls_p3d,
+    "IoBB": _recalls_3d("IOBB"),
+}
+
+
+def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
+    """Pearson's correlation; None where one of the two does not vary."""
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def concordance(recalls: dict[str, dict[str, list[float]]]) -> dict[str, float | None]:
+    """How the recalls under each metric go with those under 3D IoU, over all detectors and operating points.
+
+    Args:
+        recalls: {detector: {metric: recalls at FPS}}.
+
+    Returns:
+        {metric: Pearson's correlation}.
+    """
+    reference = np.concatenate([of[REFERENCE] for of in recalls.values()])
+    others = [metric for metric in METRICS if metric != REFERENCE]
+    return {
+        metric: pearson(reference, np.concatenate([of[metric] for of in recalls.values()])) for metric in others
+    }
+
+
+def best_iou(truth: BoxTruth, detections: BoxDetections) -> np.ndarray:
+    """3D IoU of each lesion with the stacked box that fits it best, of the lesions that any box meets (Fig. 11).
+
+    Returns:
+        (found,) in (0, 1].
+    """
+    start, count = volume_ranges(truth.volume, len(truth.volumes))
+    detection, lesion = pairs_of(start[detections.volume], count[detections.volume])
+    best = np.zeros(len(truth))
+    np.maximum.at(best, lesion, overlap(detections.boxes[detection], truth.boxes[lesion], "IOU"))
+    return best[best > 0]
+
+
+def quartiles(values: np.ndarray) -> dict:
+    """Of the violins: how many values, and the three quartiles (None without a value)."""
+    if not len(values):
+        return {"lesions": 0, "quartiles": None}
+    return {"lesions": len(values), "quartiles": np.percentile(values, [25, 50, 75]).tolist()}
