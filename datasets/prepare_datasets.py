@@ -83,19 +83,28 @@ def read_records(
     return records, faults, unreadable
 
 
+def build_volume(cache: VolumeCache, record: dict) -> None:
+    """Cache a sub-volume. DataError where it cannot be read, or is of another size than its record says."""
+    size = cache.open(record).geometry.size
+    if size != (record["width"], record["height"], record["num_slices"]):
+        told = f"{record['width']} x {record['height']} x {record['num_slices']}"
+        found = " x ".join(map(str, size))
+        raise DataError(record["file_name"], f"{found} voxels, but the annotations are for {told}")
+
+
 def build_volumes(cache: VolumeCache, records: dict[str, list[dict]], processes: int) -> dict[str, DataError]:
-    """Cache the volumes of all records. Returns the errors by ``file_name`` and sub-volume."""
-    jobs = {_key(record): partial(cache.build, _bare(record)) for rows in records.values() for record in rows}
+    """Cache the volumes of all records. Returns the errors by :func:`_key`."""
+    jobs = {
+        _key(record): partial(build_volume, cache, {**record, "lesions": []})
+        for rows in records.values()
+        for record in rows
+    }
     results = run_all(jobs, "preprocess volumes", processes)
     return {key: result for key, result in results if isinstance(result, DataError)}
 
 
 def _key(record: dict) -> str:
     return f"{record['file_name']} {record['volume']}"
-
-
-def _bare(record: dict) -> dict:
-    return {**record, "lesions": []}
 
 
 def prepare(names: list[str], cache: VolumeCache, processes: int = 1) -> int:

@@ -1,10 +1,7 @@
 """The preparation finishes what is sound, lists what is not, and says so with its exit status."""
 
+import importlib
 import json
-import os
-import runpy
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,16 +14,12 @@ from lens_d2.data.datasets.luna import COLUMNS
 
 
 @pytest.fixture
-def script(repo_root):
-    return repo_root / "datasets" / "prepare_datasets.py"
-
-
-@pytest.fixture
-def prepare(script, tmp_path, monkeypatch):
+def prepare(repo_root, tmp_path, monkeypatch):
     """The command, called in this process on datasets below ``tmp_path``."""
-    main = runpy.run_path(str(script))["main"]
+    monkeypatch.syspath_prepend(repo_root / "datasets")
+    main = importlib.import_module("prepare_datasets").main
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    yield lambda *args: main(["--root", str(tmp_path), "--processes", "1", *args])
+    yield lambda *args, processes=1: main(["--root", str(tmp_path), "--processes", str(processes), *args])
     monkeypatch.undo()
     register_all(default_root())
 
@@ -57,19 +50,21 @@ def test_everything_that_is_wrong_is_listed_and_the_rest_is_done(tmp_path, prepa
     (images / "000001_01_01" / "013.png").unlink()
     (images / "000002_01_01" / "014.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
     rows = [mark(f"00000{n}_01_01") for n in (1, 2, 3)] + [mark("000004_01_01", Bounding_boxes="1, 2, nan, 4")]
-    write_marks(tmp_path, rows)
+    write_marks(tmp_path, [*rows, mark("000005_01_01", Image_size="512, 512")])
+    write_slices(tmp_path, "000005_01_01", range(10, 17))
     (tmp_path / "LUNA16" / "subset0" / "1.2.raw").unlink()
     assert prepare("deeplesion_train", "luna_train", "luna_val", "lits_val") == 1
     output = capsys.readouterr().out
-    assert "deeplesion_train: 1 sub-volumes ready, 3 left out" in output
+    assert "deeplesion_train: 1 sub-volumes ready, 4 left out" in output
+    assert "000005_01_01: 64 x 64 x 7 voxels, but the annotations are for 512 x 512 x 7" in output
     assert "000001_01_01: missing slices: 013.png" in output
     assert "014.png: " in output
     assert "DL_info.csv, line 5: " in output and "Bounding_boxes is missing or not a number" in output
     assert "1.2: " in output and "1.2.raw" in output
     assert "lits_val: not usable" in output and "LiTS: no volume-N.nii" in output
-    assert len(list((tmp_path / "cache").glob("*.b2nd"))) == 2
+    assert len(list((tmp_path / "cache").glob("*.b2nd"))) == 3
     listed = json.loads((tmp_path / "cache" / "left_out" / "deeplesion_train.json").read_text())
-    assert list(listed) == ["DL_info.csv, line 5", "000001_01_01_010-016", "000002_01_01_010-016"]
+    assert list(listed) == ["DL_info.csv, line 5", *(f"00000{n}_01_01_010-016" for n in (1, 2, 5))]
     assert [r["volume"] for r in DatasetCatalog.get("deeplesion_train")] == ["000003_01_01_010-016"]
 
 
@@ -93,16 +88,13 @@ def test_datasets_of_a_config_file(tmp_path, prepare, capsys):
     assert len(list((tmp_path / "elsewhere").glob("*.b2nd"))) == 4
 
 
-def test_the_command_on_two_processes(tmp_path, script):
-    """A fresh process that finds the datasets by the environment."""
+def test_two_processes(tmp_path, prepare, capfd):
     cohort(tmp_path)
     (tmp_path / "DeepLesion" / "Images_png" / "000001_01_01" / "013.png").unlink()
-    command = [sys.executable, str(script), "--processes", "2", "deeplesion_train", "phantom_luna_val"]
-    environment = {**os.environ, "DETECTRON2_DATASETS": str(tmp_path)}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert run.returncode == 1 and "3 sub-volumes ready, 1 left out" in run.stdout
-    assert f"phantom_luna_val: not usable\n  {tmp_path}/phantom/LUNA16: no scan" in run.stdout
-    assert "4/4" in run.stderr and "Traceback" not in run.stderr
+    assert prepare("deeplesion_train", processes=2) == 1
+    output = capfd.readouterr()
+    assert "3 sub-volumes ready, 1 left out" in output.out
+    assert "4/4" in output.err and "Traceback" not in output.err
 
 
 def test_wrong_calls(tmp_path, prepare, capsys):

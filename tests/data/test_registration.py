@@ -44,6 +44,13 @@ def root(tmp_path):
     register_all(default_root())
 
 
+def test_where_the_datasets_are(monkeypatch, tmp_path):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    assert default_root() == tmp_path
+    monkeypatch.delenv("DETECTRON2_DATASETS")
+    assert str(default_root()) == "datasets"
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("prefix", ["", "phantom_"])
 def test_names_and_metadata(root, name, prefix):
