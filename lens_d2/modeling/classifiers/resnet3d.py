@@ -100,7 +100,7 @@ class ResNet3D(nn.Module):
             before = channels
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(n, 1, D, H, W) -> the outputs of the four blocks, (n, channels[i], D, H / s, W / s), s = 4, 8, 16, 32."""
+        """(n, 1, D, H, W) -> outputs of the four blocks, (n, channels[i], D, H / s, W / s), s = 4, 8, 16, 32."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         outputs = []
         for i in range(NUM_LAYERS):

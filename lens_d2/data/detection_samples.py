@@ -1,0 +1,170 @@
+"""Detections as training samples of a classifier: which are true, which false, and how an epoch draws them.
+
+The rule is that of LENS, Sections IV-D and VI-B. In partially labelled volumes a detection without an annotation
+may well be a lesion; mined annotations and uncertain regions keep such ones out of the false positives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import torch
+from detectron2.data import DatasetFromList
+from torch.utils.data import Dataset
+
+from ..errors import DataError
+from ..modeling.targets import STATUS_OF_RECORD, BoxStatus
+from ..structures import VolumeDetections
+from ..tracking import pairwise_iou
+from .cache import VolumeCache
+from .epochs import SampleIndex
+from .patches import PatchGrid
+
+
+class Verdict(IntEnum):
+    """What a detection is a sample of."""
+
+    UNUSED = -1
+    FALSE_POSITIVE = 0
+    TRUE_POSITIVE = 1
+
+
+def key_slice_iou(detections: VolumeDetections, lesions: Iterable[dict]) -> np.ndarray:
+    """(n,) the highest IoU of any slice box of each detection with a box of a lesion on the same slice."""
+    best = np.zeros(len(detections))
+    boxes = np.array([box[:5] for lesion in lesions for box in lesion["boxes"]], dtype=np.float64).reshape(-1, 5)
+    slices = detections.slice_boxes[:, 0].round().astype(int)
+    for z in np.unique(boxes[:, 0]).astype(int):
+        here = np.flatnonzero(slices == z)
+        iou = pairwise_iou(detections.slice_boxes[here, 1:5], boxes[boxes[:, 0] == z, 1:])
+        np.maximum.at(best, detections.slice_detection[here], iou.max(axis=1))
+    return best
+
+
+def judge_detections(
+    detections: VolumeDetections, lesions: Iterable[dict], tp_iou: float = 0.5, fp_iou: float = 0.3
+) -> np.ndarray:
+    """The :class:`Verdict` on each detection of a volume.
+
+    Args:
+        detections: of the volume, in its file's frame.
+        lesions: of its record. Annotations and mined ones make true positives; overlap with any of these or of
+            the uncertain regions keeps a detection from being a false one.
+        tp_iou: theta, to be exceeded. fp_iou: theta_FP, to be stayed below.
+
+    Returns:
+        (n,) int8
+    """
+    of_status = {status: [x for x in lesions if STATUS_OF_RECORD[x["status"]] == status] for status in BoxStatus}
+    on_lesion = key_slice_iou(detections, of_status[BoxStatus.LESION])
+    on_uncertain = key_slice_iou(detections, of_status[BoxStatus.UNCERTAIN])
+    verdict = np.full(len(detections), Verdict.UNUSED, dtype=np.int8)
+    verdict[np.maximum(on_lesion, on_uncertain) < fp_iou] = Verdict.FALSE_POSITIVE
+    verdict[on_lesion > tp_iou] = Verdict.TRUE_POSITIVE
+    return verdict
+
+
+@dataclass
+class DetectionSamples:
+    """The true and false positives of many volumes.
+
+    Attributes:
+        record: (n,) index of each one's record. boxes: (n, 6) in the file's frame. is_lesion: (n,) bool.
+    """
+
+    record: np.ndarray
+    boxes: np.ndarray
+    is_lesion: np.ndarray
+
+    @classmethod
+    def from_detections(
+        cls,
+        records: list[dict],
+        detections: Mapping[str, VolumeDetections],
+        tp_iou: float = 0.5,
+        fp_iou: float = 0.3,
+    ) -> DetectionSamples:
+        """
+        Args:
+            records: with annotations, mined ones and uncertain regions.
+            detections: by sub-volume; looked up one after another. Sub-volumes without any are passed over.
+
+        Raises:
+            DataError: there is no true, or no false positive.
+        """
+        owners, boxes, is_lesion = [np.zeros(0, int)], [np.zeros((0, 6))], [np.zeros(0, bool)]
+        for index, record in enumerate(records):
+            found = detections.get(record["volume"])
+            if found is None or not len(found):
+                continue
+            verdict = judge_detections(found, record["lesions"], tp_iou, fp_iou)
+            used = verdict != Verdict.UNUSED
+            owners.append(np.full(used.sum(), index))
+            boxes.append(found.boxes[used])
+            is_lesion.append(verdict[used] == Verdict.TRUE_POSITIVE)
+        samples = cls(*(np.concatenate(part) for part in (owners, boxes, is_lesion)))
+        true, false = int(samples.is_lesion.sum()), int((~samples.is_lesion).sum())
+        if not true or not false:
+            raise DataError("detections of the training volumes", f"{true} true and {false} false positives")
+        return samples
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    def draw(self, rng: np.random.Generator, fp_per_tp: float) -> np.ndarray:
+        """The samples of an epoch, shuffled: every true positive, and false ones in proportion.
+
+        False positives are drawn without repetition; where there are too few, all of them go round again.
+        """
+        true, false = np.flatnonzero(self.is_lesion), np.flatnonzero(~self.is_lesion)
+        count = round(len(true) * fp_per_tp)
+        rounds = -(-count // len(false))
+        drawn = np.concatenate([rng.permutation(false) for _ in range(rounds)])[:count] if count else false[:0]
+        return rng.permutation(np.concatenate([true, drawn]))
+
+
+class PatchDataset(Dataset):
+    """Patches of detection samples, moved and mirrored at random.
+
+    A sample is a dict: "patch" (1, D, H, W) float32 HU, "box" (6,) in patch coordinates, "is_lesion" float32.
+    """
+
+    def __init__(
+        self,
+        records: list[dict],
+        samples: DetectionSamples,
+        cache: VolumeCache,
+        grid: PatchGrid,
+        shift_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        mirror: bool = False,
+    ):
+        """
+        Args:
+            shift_mm: x, y, z by up to which patches are moved. mirror: whether half of them are mirrored along x.
+        """
+        self.records = DatasetFromList(records)
+        self.samples, self.cache, self.grid = samples, cache, grid
+        self.shift_mm, self.mirror = np.asarray(shift_mm, dtype=np.float64), mirror
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: SampleIndex) -> dict[str, torch.Tensor]:
+        rng = np.random.default_rng(index.seed)
+        volume = self.cache.open(self.records[self.samples.record[index.sample]])
+        shift = rng.uniform(-self.shift_mm, self.shift_mm)
+        patch, box = self.grid.crop(volume, self.samples.boxes[index.sample, None], shift[None])
+        if self.mirror and rng.random() < 0.5:
+            patch, box = patch[..., ::-1].copy(), mirror_boxes(box, self.grid)
+        is_lesion = torch.tensor(float(self.samples.is_lesion[index.sample]))
+        return {"patch": torch.from_numpy(patch), "box": torch.from_numpy(box[0]), "is_lesion": is_lesion}
+
+
+def mirror_boxes(boxes: np.ndarray, grid: PatchGrid) -> np.ndarray:
+    """(n, 6) boxes of patches that are mirrored along x."""
+    mirrored = boxes.copy()
+    mirrored[:, 0], mirrored[:, 3] = grid.shape[2] - boxes[:, 3], grid.shape[2] - boxes[:, 0]
+    return mirrored

@@ -1,0 +1,106 @@
+"""Training of the networks besides LENS: classifiers of detections, the lesion embedding."""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+
+from detectron2.config import CfgNode
+from detectron2.engine import SimpleTrainer, create_ddp_model, default_writers, hooks
+from detectron2.solver import build_lr_scheduler
+from detectron2.utils import comm
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from ..data.epochs import EpochBatchSampler
+from .checkpoint import LENSCheckpointer
+from .solver import build_optimizer
+
+
+def stage_config(cfg: CfgNode, node: CfgNode, name: str) -> CfgNode:
+    """The config of one network's training: its own ``node.SOLVER`` in place of SOLVER, its own output folder.
+
+    Args:
+        cfg: of the whole run. node: of the network. name: of its folder below OUTPUT_DIR.
+    """
+    stage = cfg.clone()
+    stage.defrost()
+    for key, value in node.SOLVER.items():
+        stage.SOLVER[key] = value
+    stage.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, name)
+    stage.freeze()
+    return stage
+
+
+class NetworkTrainer(SimpleTrainer):
+    """Detectron2's simple trainer with its hooks, for a network and a stream of batches.
+
+    Killed at any moment and resumed, it goes on from its last checkpoint with the batches that come next. The
+    finished network is ``model_final.pth`` in the output folder.
+    """
+
+    def __init__(self, cfg: CfgNode, network: nn.Module, objective: nn.Module, dataset: Dataset, batches):
+        """
+        Args:
+            cfg: of :func:`stage_config`.
+            network: what is trained and saved.
+            objective: holds ``network``; called with a collated batch, it gives the losses by name.
+            dataset: gives samples for the indices that ``batches`` holds.
+            batches: an :class:`EpochBatchSampler`.
+        """
+        cfg = self._with_epochs(cfg, batches)
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+        device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
+        optimizer = build_optimizer(cfg, network)
+        workers = cfg.DATALOADER.NUM_WORKERS
+        loader = DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=default_collate,
+            persistent_workers=workers > 0,
+        )
+        super().__init__(
+            create_ddp_model(objective, broadcast_buffers=False, device_ids=device_ids), loader, optimizer
+        )
+        self.checkpointer = LENSCheckpointer(network, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.batches, self.max_iter, self.final = batches, cfg.SOLVER.MAX_ITER, "model_final.pth"
+        main = comm.is_main_process()
+        self.register_hooks(
+            [
+                hooks.IterationTimer(),
+                hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
+                hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if main else None,
+                hooks.PeriodicWriter(default_writers(cfg.OUTPUT_DIR, self.max_iter), period=20) if main else None,
+            ]
+        )
+
+    @staticmethod
+    def _with_epochs(cfg: CfgNode, batches: EpochBatchSampler) -> CfgNode:
+        """SOLVER.EPOCHS and EPOCH_STEPS, where given, as MAX_ITER and STEPS."""
+        cfg = cfg.clone()
+        cfg.defrost()
+        if cfg.SOLVER.EPOCHS:
+            cfg.SOLVER.MAX_ITER = cfg.SOLVER.EPOCHS * batches.epoch_length
+            cfg.SOLVER.STEPS = tuple(epoch * batches.epoch_length for epoch in cfg.SOLVER.EPOCH_STEPS)
+        cfg.freeze()
+        return cfg
+
+    def run(self, resume: bool = False) -> str:
+        """Train to the end, from the last checkpoint where ``resume`` is set and there is one.
+
+        Returns:
+            the file of the finished network.
+        """
+        start = 0
+        if resume and self.checkpointer.has_checkpoint():
+            self.checkpointer.load(self.checkpointer.get_checkpoint_file())
+            start = self.iter + 1
+        self.batches.start_iter = start
+        path = os.path.join(self.checkpointer.save_dir, self.final)
+        if start < self.max_iter:
+            self.train(start, self.max_iter)
+        comm.synchronize()
+        logging.getLogger(__name__).info("trained: %s", path)
+        return path

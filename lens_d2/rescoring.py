@@ -1,0 +1,108 @@
+"""False-positive reduction after whole-volume inference: detections scored once more (LENS, Section IV-D)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from torch import nn
+
+from .data.cache import CachedVolume, VolumeCache, build_cache
+from .engine.checkpoint import LENSCheckpointer
+from .modeling.classifiers import build_classifier
+from .structures import VolumeDetections
+
+
+def load_classifier(cfg: CfgNode, name: str | None = None, weights: str | None = None) -> nn.Module:
+    """A trained classifier, ``MODEL.FPR.NAME`` with ``MODEL.FPR.WEIGHTS`` where nothing else is given.
+
+    Raises:
+        DataError: the checkpoint is absent, damaged or of another architecture.
+    """
+    classifier = build_classifier(cfg, name)
+    LENSCheckpointer(classifier).load(weights or cfg.MODEL.FPR.WEIGHTS)
+    return classifier.eval()
+
+
+@torch.no_grad()
+def classify(classifier: nn.Module, volume: CachedVolume, boxes: np.ndarray, batch_size: int = 32) -> np.ndarray:
+    """What a classifier says of the detections of one volume.
+
+    Args:
+        boxes: (n, 6) x1, y1, z1, x2, y2, z2 in the file's frame.
+
+    Returns:
+        (n,) probabilities
+    """
+    device = next(classifier.parameters()).device
+    scores = [np.zeros(0)]
+    order = np.argsort(boxes[:, 2], kind="stable")  # a batch lies close together along z
+    for start in range(0, len(boxes), batch_size):
+        patches, inside = classifier.grid.crop(volume, boxes[order[start : start + batch_size]])
+        logits = classifier(torch.from_numpy(patches)[:, None].to(device), torch.from_numpy(inside).to(device))
+        scores.append(logits.sigmoid().double().cpu().numpy())
+    result = np.zeros(len(boxes))
+    result[order] = np.concatenate(scores)
+    return result
+
+
+def rescore(detections: VolumeDetections, fpr_scores: np.ndarray) -> VolumeDetections:
+    """Detections whose final scores are the means of the detector's and the classifier's (Eq. 2).
+
+    The boxes of single slices get the mean of their own score and their detection's.
+    """
+    slice_boxes = detections.slice_boxes.copy()
+    slice_boxes[:, 5] = (slice_boxes[:, 5] + fpr_scores[detections.slice_detection]) / 2
+    return replace(
+        detections,
+        scores=(detections.scores + fpr_scores) / 2,
+        slice_boxes=slice_boxes,
+        fpr_scores=fpr_scores,
+    )
+
+
+class RescoredInference(nn.Module):
+    """Whole-volume inference followed by a classifier; called and answering as the inference that it wraps."""
+
+    @configurable
+    def __init__(
+        self,
+        inference: nn.Module,
+        classifier: nn.Module,
+        *,
+        cache: VolumeCache,
+        outputs: tuple[str, ...] = ("fused",),
+        batch_size: int = 32,
+    ):
+        """
+        Args:
+            inference: list of records -> list of {"volume", "detections": {name: VolumeDetections}}.
+            classifier: of the CLASSIFIER registry, trained.
+            outputs: the detections that are scored again; those of other names stay as they are.
+            batch_size: detections that are classified together.
+        """
+        super().__init__()
+        self.inference, self.classifier = inference, classifier
+        self.cache, self.outputs, self.batch_size = cache, tuple(outputs), batch_size
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, inference: nn.Module, classifier: nn.Module | None = None):
+        return {
+            "inference": inference,
+            "classifier": load_classifier(cfg) if classifier is None else classifier,
+            "cache": build_cache(cfg),
+            "outputs": (cfg.MODEL.LENS.OUTPUT,),
+            "batch_size": cfg.MODEL.FPR.BATCH_SIZE_TEST,
+        }
+
+    def forward(self, records: list[dict]) -> list[dict]:
+        results = []
+        for record, output in zip(records, self.inference(records), strict=True):
+            volume, detections = self.cache.open(record), dict(output["detections"])
+            for name in self.outputs:
+                scores = classify(self.classifier, volume, detections[name].boxes, self.batch_size)
+                detections[name] = rescore(detections[name], scores)
+            results.append({**output, "detections": detections})
+        return results
