@@ -15,6 +15,7 @@ def add_lens_config(cfg: CN) -> None:
     _add_test_keys(cfg)
     _add_fpr_keys(cfg)
     _add_embedding_keys(cfg)
+    _add_mining_keys(cfg)
 
 
 def _add_input_keys(cfg: CN) -> None:
@@ -205,6 +206,48 @@ def _add_embedding_keys(cfg: CN) -> None:
     cfg.MODEL.EMBEDDING.CALIBRATION_PRECISION = 0.9
     # Its training, as MODEL.FPR.SOLVER.
     cfg.MODEL.EMBEDDING.SOLVER = _solver("SGD", lr=0.01, weight_decay=1e-4, batch=128, epochs=15, steps=(10,))
+
+
+def _add_mining_keys(cfg: CN) -> None:
+    # The steps of a run, by their names in lens_d2.engine.stages, each in its folder below OUTPUT_DIR. Empty:
+    # plain training in OUTPUT_DIR itself.
+    cfg.STAGES = ()
+    # Ledger (.parquet or .csv) of mined boxes that is merged into the training records. Empty: none.
+    cfg.DATASETS.LEDGER = ""
+    # Whether its uncertain regions are trained on as lesions (Table IV, "Ignored as GT").
+    cfg.DATASETS.UNCERTAIN_AS_LESION = False
+
+    # Mining of missing annotations (V), when the training of a model is finished.
+    cfg.MINING = CN()
+    # The strategies, by their names in lens_d2.mining.strategies, in the order in which they run. Empty: none.
+    cfg.MINING.STRATEGIES = ()
+    # Datasets that are mined. Empty: those of DATASETS.TRAIN that are partially labelled.
+    cfg.MINING.DATASETS = ()
+    # theta: IoU above which a proposal and an annotation on one slice are the same lesion.
+    cfg.MINING.IOU = 0.5
+    # The proposals that cross-slice propagation and intra-patient matching take: "fused" or an expert's name.
+    cfg.MINING.PROPOSALS = "fused"
+
+    cfg.MINING.INTRA_PATIENT = CN()
+    # delta: distance of embeddings below which two boxes are the same lesion ...
+    cfg.MINING.INTRA_PATIENT.DISTANCE = 0.15
+    # ... as it is given ("fixed"), or calibrated on the training annotations ("auto"):
+    cfg.MINING.INTRA_PATIENT.THRESHOLD = "fixed"
+    # the share of the same-lesion pairs that lies below it, unless more than the other share of the annotations
+    # has a wrong tracklet of its own sub-volume nearer; from at most so many patients.
+    cfg.MINING.INTRA_PATIENT.CALIBRATION_SAME = 0.9
+    cfg.MINING.INTRA_PATIENT.CALIBRATION_WRONG = 0.1
+    cfg.MINING.INTRA_PATIENT.CALIBRATION_PATIENTS = 200
+    # Tracklets with a lower score are not compared.
+    cfg.MINING.INTRA_PATIENT.SCORE_THRESH = 0.0
+    # Whether an annotation matches only the nearest of a sub-volume's tracklets. The paper takes all near ones.
+    cfg.MINING.INTRA_PATIENT.NEAREST_ONLY = False
+
+    cfg.MINING.CROSS_DATASET = CN()
+    # sigma: a single-type expert's box with a higher score is an uncertain region.
+    cfg.MINING.CROSS_DATASET.SCORE_THRESH = 0.5
+    # Those experts. Empty: of all fully labelled datasets in DATASETS.TRAIN.
+    cfg.MINING.CROSS_DATASET.EXPERTS = ()
 
 
 def _solver(optimizer: str, lr: float, weight_decay: float, batch: int, epochs: int, steps: tuple[int, ...]) -> CN:

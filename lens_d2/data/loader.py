@@ -8,6 +8,7 @@ from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import InferenceSampler
 from torch.utils.data import DataLoader, Dataset
 
+from ..mining import apply_ledger, check_ledger, read_ledger
 from .mapper import SliceMapper
 from .sampler import SingleDatasetBatchSampler, SliceIndex, SlicePool
 
@@ -48,12 +49,26 @@ def load_records(names: tuple[str, ...]) -> list[dict]:
     return [record for name in names for record in DatasetCatalog.get(name)]
 
 
+def load_training_records(cfg: CfgNode) -> list[dict]:
+    """The records of ``DATASETS.TRAIN``, with the mined boxes of ``DATASETS.LEDGER`` where that is given.
+
+    Raises:
+        DataError: the ledger contradicts itself or the datasets.
+    """
+    records = load_records(cfg.DATASETS.TRAIN)
+    if not cfg.DATASETS.LEDGER:
+        return records
+    ledger = read_ledger(cfg.DATASETS.LEDGER)
+    check_ledger(ledger, records, cfg.DATASETS.LEDGER)
+    return apply_ledger(records, ledger, cfg.DATASETS.UNCERTAIN_AS_LESION)
+
+
 def build_train_loader(cfg: CfgNode) -> DataLoader:
     """Endless batches of ``SOLVER.IMS_PER_BATCH`` samples over all ranks; this rank's share of each.
 
     Its ``batch_sampler.start_iter`` may be set before iteration starts.
     """
-    records = load_records(cfg.DATASETS.TRAIN)
+    records = load_training_records(cfg)
     workers = cfg.DATALOADER.NUM_WORKERS
     return DataLoader(
         SliceDataset(records, SliceMapper(cfg, is_train=True)),

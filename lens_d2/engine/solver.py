@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import nn
 
-from ..data.loader import build_batch_sampler, load_records
+from ..data.loader import build_batch_sampler, load_training_records
 
 # What each optimizer takes besides the learning rate and the weight decay, from cfg.SOLVER.
 OPTIMIZERS = {
@@ -45,7 +45,7 @@ def resolve_schedule(cfg: CfgNode) -> None:
     """
     if not cfg.SOLVER.EPOCHS:
         return
-    per_epoch = build_batch_sampler(cfg, load_records(cfg.DATASETS.TRAIN)).epoch_length
+    per_epoch = build_batch_sampler(cfg, load_training_records(cfg)).epoch_length
     cfg.SOLVER.MAX_ITER = cfg.SOLVER.EPOCHS * per_epoch
     cfg.SOLVER.STEPS = tuple(epoch * per_epoch for epoch in cfg.SOLVER.EPOCH_STEPS)
     cfg.SOLVER.EPOCHS = 0  # resolved: a config that was dumped trains as long as this one

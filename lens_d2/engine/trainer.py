@@ -5,14 +5,16 @@ from __future__ import annotations
 import weakref
 
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.engine.defaults import AMPTrainer, SimpleTrainer, TrainerBase, create_ddp_model
+from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import nn
 
 from ..data.loader import build_test_loader, build_train_loader
 from ..inference import VolumeInference
+from ..mining.hooks import build_mining_hooks
 from ..modeling.pretrained import load_backbone_weights
 from .checkpoint import LENSCheckpointer
 from .solver import build_optimizer
@@ -48,6 +50,12 @@ class LENSTrainer(DefaultTrainer):
             load_backbone_weights(self.checkpointer.model.backbone, self.cfg.MODEL.DENSENET.WEIGHTS)
         super().resume_or_load(resume)
         self.data_loader.batch_sampler.start_iter = self.start_iter
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Detectron2's, and mining; before the evaluation, which a run killed in mining need not repeat."""
+        hooks = super().build_hooks()
+        evaluation = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
+        return [*hooks[:evaluation], *build_mining_hooks(self.cfg), *hooks[evaluation:]]
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module):

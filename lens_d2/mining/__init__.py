@@ -1,0 +1,23 @@
+"""Finding missing annotations in partially labelled datasets (LENS, Section V).
+
+proposals (shards) -> strategies, patient by patient -> ledger -> back into the dataset records
+"""
+
+from .counts import count_training_data, format_counts, strategies_of
+from .ledger import LedgerRow, check_ledger, read_ledger, write_ledger
+from .merge import apply_ledger, ledger_records, register_ledger
+from .shards import ShardStore
+
+__all__ = [
+    "LedgerRow",
+    "ShardStore",
+    "apply_ledger",
+    "check_ledger",
+    "count_training_data",
+    "format_counts",
+    "ledger_records",
+    "read_ledger",
+    "register_ledger",
+    "strategies_of",
+    "write_ledger",
+]

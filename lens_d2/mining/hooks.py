@@ -1,0 +1,77 @@
+"""Mining as hooks of Detectron2's trainer: they run when training has come to its end."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+
+from .mine import mine
+from .propose import mined_records, open_shards, propose
+from .strategies import build_strategies
+
+PROPOSALS, MINING = "proposals", "mining"  # folders below OUTPUT_DIR
+
+
+def build_mining_hooks(cfg: CfgNode) -> list[HookBase]:
+    """The hooks that a config asks for: both where it names strategies, else none."""
+    return [ProposalHook(cfg), MiningHook(cfg)] if cfg.MINING.STRATEGIES else []
+
+
+class _AfterTraining(HookBase):
+    """Does something with the finished model, which is put back to training afterwards."""
+
+    def __init__(self, cfg: CfgNode):
+        self.cfg = cfg
+
+    def after_train(self) -> None:
+        if self.trainer.iter < self.trainer.max_iter:
+            return  # interrupted by an error
+        model = self.trainer.model
+        training = model.training
+        try:
+            self.run(model)
+        finally:
+            model.train(training)
+
+    def run(self, model) -> None:
+        raise NotImplementedError
+
+
+class ProposalHook(_AfterTraining):
+    """Step 2 of LENS: proposals on the training sub-volumes, to ``OUTPUT_DIR/proposals``, one file each.
+
+    Ranks share the work; interrupted and resumed, only what is missing or damaged is made.
+    """
+
+    def run(self, model) -> None:
+        propose(mined_records(self.cfg), open_shards(self.cfg, model, Path(self.cfg.OUTPUT_DIR) / PROPOSALS))
+
+
+class MiningHook(_AfterTraining):
+    """Step 3 of LENS: the strategies of ``MINING.STRATEGIES`` in their order, to ``OUTPUT_DIR/mining``.
+
+    The ledger is ``OUTPUT_DIR/mining/ledger.parquet``, and the same as ``.csv``.
+    """
+
+    def run(self, model) -> None:
+        cfg = self.cfg
+        shards = open_shards(cfg, model, Path(cfg.OUTPUT_DIR) / PROPOSALS)
+        mine(
+            mined_records(cfg),
+            shards,
+            build_strategies(cfg),
+            Path(cfg.OUTPUT_DIR) / MINING,
+            iou=cfg.MINING.IOU,
+            settings=cfg.MINING.dump() + cfg.MODEL.EMBEDDING.dump() + _digest_of(cfg.MODEL.EMBEDDING.WEIGHTS),
+        )
+
+
+def _digest_of(path: str) -> str:
+    """A hash of a file's content; empty where there is none."""
+    if not path or not Path(path).is_file():
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

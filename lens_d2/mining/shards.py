@@ -1,0 +1,77 @@
+"""Proposals on disk: one columnar file per sub-volume, so that memory does not grow with their number.
+
+A shard holds what whole-volume inference gives for one sub-volume: the slice boxes of every group of detections
+("fused" and each expert), a row each, in the volume frame.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+
+from ..structures import VolumeDetections
+from .stored_tables import TableStore
+
+BOX = ("x1", "y1", "x2", "y2")
+BOX_3D = ("x1_3d", "y1_3d", "z1_3d", "x2_3d", "y2_3d", "z2_3d")
+EXPERT_SCORE = "score_of_"  # and the number of the expert
+
+
+class ShardStore(TableStore):
+    """A folder of shards, one per sub-volume.
+
+    ``read(record)`` gives {"fused" or expert: :class:`VolumeDetections`} of the record's sub-volume, made by the
+    model where the shard is absent, damaged, or another model's.
+    """
+
+    def name(self, record: dict) -> str:
+        return record["volume"]
+
+    def encode(self, detections: dict[str, VolumeDetections]) -> pa.Table:
+        tables = [_table(group, found) for group, found in detections.items() if len(found)]
+        table = pa.concat_tables(tables, promote_options="default") if tables else _table("", VolumeDetections())
+        groups = {group: len(found) for group, found in detections.items()}
+        return table.replace_schema_metadata({"groups": json.dumps(groups)})
+
+    def decode(self, table: pa.Table) -> dict[str, VolumeDetections]:
+        columns = {name: table[name].to_numpy() for name in table.column_names}
+        groups = json.loads(table.schema.metadata[b"groups"])
+        return {group: _detections(group, count, columns) for group, count in groups.items()}
+
+
+def _table(group: str, found: VolumeDetections) -> pa.Table:
+    """A row for each slice box; what belongs to the whole detection is repeated, which compresses to nothing."""
+    owner = found.slice_detection
+    columns = {
+        "group": pa.array(np.full(len(owner), group, dtype=object), pa.string()).dictionary_encode(),
+        "detection": owner.astype(np.int32),
+        "slice": found.slice_boxes[:, 0].astype(np.int32),
+        **{key: found.slice_boxes[:, i].astype(np.float32) for i, key in enumerate(BOX, start=1)},
+        "score": found.slice_boxes[:, 5].astype(np.float32),
+        **{key: found.boxes[owner, i].astype(np.float32) for i, key in enumerate(BOX_3D)},
+        "score_3d": found.scores[owner].astype(np.float32),
+    }
+    if found.expert_scores is not None:
+        for number, scores in enumerate(found.expert_scores[owner].astype(np.float32).T):
+            columns[f"{EXPERT_SCORE}{number}"] = scores
+    return pa.table(columns)
+
+
+def _detections(group: str, count: int, columns: dict[str, np.ndarray]) -> VolumeDetections:
+    """The detections of one group; ValueError where there are not ``count``."""
+    rows = np.flatnonzero(columns["group"] == group)
+    owner = columns["detection"][rows].astype(np.int64)
+    numbers, first = np.unique(owner, return_index=True)
+    if not np.array_equal(numbers, np.arange(count)):
+        raise ValueError(f"{len(numbers)} of {count} detections of {group}")
+    own = {key: column[rows].astype(np.float64) for key, column in columns.items() if key != "group"}
+    scores = [own[key] for key in own if key.startswith(EXPERT_SCORE)]
+    return VolumeDetections(
+        boxes=np.stack([own[key][first] for key in BOX_3D], axis=1),
+        scores=own["score_3d"][first],
+        slice_boxes=np.stack([own[key] for key in ("slice", *BOX, "score")], axis=1),
+        slice_detection=owner,
+        expert_scores=np.stack(scores, axis=1)[first] if scores else None,
+    )
