@@ -3,6 +3,7 @@
 
     python datasets/prepare_datasets.py deeplesion_train luna_train luna_val
     python datasets/prepare_datasets.py --config-file configs/lens_multi.yaml --processes 8
+    python datasets/prepare_datasets.py                            (all datasets but the synthetic ones)
 
 Everything that is sound is finished. What is not is listed with its reason, on the screen and under
 ``cache/left_out/`` in the datasets' folder, and is left out from then on whenever the dataset is used; run this
@@ -35,7 +36,9 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s [options] [NAME ...]",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="datasets; those of the config file without any")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="datasets; else those of the config file; else all real ones"
+    )
     parser.add_argument("--config-file", help="its DATASETS and INPUT keys count; else the project's defaults")
     parser.add_argument("--root", help="folder of the datasets; else DETECTRON2_DATASETS, else ./datasets")
     parser.add_argument("--cache-dir", help="folder of the volume cache; else INPUT.CACHE_DIR")
@@ -46,7 +49,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     if unknown:
         parser.error(f"no dataset {', '.join(unknown)}; there are {', '.join(known)}")
     if not parsed.names and not parsed.config_file:
-        parser.error("name datasets, or a config file that does")
+        parsed.names = list(DATASETS)
     return parsed
 
 

@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog
 from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import default_root
 from lens_d2.data.datasets.luna import COLUMNS
+from lens_d2.errors import DataError
 
 
 @pytest.fixture
@@ -97,8 +98,19 @@ def test_two_processes(tmp_path, prepare, capfd):
     assert "4/4" in output.err and "Traceback" not in output.err
 
 
-def test_wrong_calls(tmp_path, prepare, capsys):
-    for args in (["deeplesion"], [], ["--config-file", str(tmp_path / "absent.yaml"), "deeplesion"]):
-        with pytest.raises(SystemExit) as exit_:
-            prepare(*args)
-        assert exit_.value.code == 2
+def test_all_real_datasets_without_a_name(tmp_path, prepare, capsys):
+    cohort(tmp_path)
+    assert prepare() == 1
+    output = capsys.readouterr().out
+    assert "deeplesion_train: 4 sub-volumes ready" in output and "nih_ln_val: not usable" in output
+    assert "phantom" not in output
+
+
+def test_names_that_do_not_exist(tmp_path, prepare, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        prepare("deeplesion")
+    assert exit_.value.code == 2 and "no dataset deeplesion; there are" in capsys.readouterr().err
+    config = tmp_path / "config.yaml"
+    config.write_text("DATASETS:\n  TRAIN: ('luna',)\n")
+    with pytest.raises(DataError, match="config.yaml: no dataset luna"):
+        prepare("--config-file", str(config))
