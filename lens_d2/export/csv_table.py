@@ -44,14 +44,11 @@ class CsvTable(Writer):
 
     @staticmethod
     def _row(detection: Detection, experts: tuple[str, ...]) -> list:
-        scores = [detection.expert_scores.get(name) for name in experts]
+        scores = [detection.score, detection.fpr_score, *(detection.expert_scores.get(name) for name in experts)]
         box = detection.box
         return [
             detection.number,
-            *(
-                "" if score is None else f"{score:.6f}"
-                for score in (detection.score, detection.fpr_score, *scores)
-            ),
+            *("" if score is None else f"{score:.6f}" for score in scores),
             *(f"{box[i]:g}" if i in (2, 5) else f"{box[i]:.3f}" for i in range(6)),
             *(f"{value:.3f}" for value in (*detection.world_box, *detection.size_mm)),
             detection.key_slice,

@@ -13,7 +13,7 @@ from pydicom.errors import InvalidDicomError
 from ..errors import DataError
 
 # What a reference to an image takes, and says nothing about the patient.
-REFERENCE = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns")
+REFERENCE = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns")
 # What else a report of the same study carries, for those who asked to keep it.
 IDENTITY = (
     "PatientID",
@@ -25,7 +25,6 @@ IDENTITY = (
     "StudyDate",
     "StudyTime",
     "ReferringPhysicianName",
-    "SeriesNumber",
 )
 SHOWN = {
     "Patient": "PatientName",
@@ -46,14 +45,19 @@ class DicomHeaders:
     slices: Sequence[Dataset]
 
     def references(self, keep_ids: bool) -> list[Dataset]:
-        """Headers cut down to what a report that refers to the slices needs; empty where it is not known."""
-        wanted = REFERENCE + (IDENTITY if keep_ids else ())
+        """Headers cut down to what a report that refers to the slices needs.
+
+        Args:
+            keep_ids: whether they say who the patient is and which study this is; empty elements else.
+        """
         cut = []
         for header in self.slices:
             reference = Dataset()
-            for keyword in wanted:
-                if keyword in header:
-                    setattr(reference, keyword, header[keyword].value)
+            for keyword in (*REFERENCE, *IDENTITY):
+                known = keyword in header and (keep_ids or keyword not in IDENTITY)
+                setattr(reference, keyword, header[keyword].value if known else None)
+            if "SpecificCharacterSet" in header:
+                reference.SpecificCharacterSet = header.SpecificCharacterSet
             cut.append(reference)
         return cut
 

@@ -66,11 +66,9 @@ def _environment() -> Environment:
 
 def describe_position(detection: Detection) -> str:
     """The centre of a detection as readers write it: "R 43, A 12, H 120" in mm from the world's origin."""
-    world = detection.world_box
-    middle = [(world[axis] + world[axis + 3]) / 2 for axis in range(3)]
-    return ", ".join(
-        f"{letters[value >= 0]} {abs(value):.0f}" for letters, value in zip(AXES, middle, strict=True)
-    )
+    low, high = detection.world_box[:3], detection.world_box[3:]
+    middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
+    return ", ".join(f"{sides[value >= 0]} {abs(value):.0f}" for sides, value in zip(AXES, middle, strict=True))
 
 
 def _window_text(name: str) -> str:

@@ -10,8 +10,9 @@ from .writer import EXPORT_REGISTRY, Writer
 FORMAT_VERSION = 1
 CORNERS = ("x1", "y1", "z1", "x2", "y2", "z2")
 CONVENTIONS = {
-    "voxel_box": "Volume frame: the voxels of the file, in the order x, y, z with z along the body. x and y are pixel "
-    "edges (pixel i spans i to i + 1); z1 and z2 are the first and the last slice, counted from 0, both included.",
+    "voxel_box": "Volume frame: the voxels of the file in the order x, y, z, with z along the body. x and y are "
+    "pixel edges (pixel i spans i to i + 1); z1 and z2 are the first and the last slice, counted from 0, both "
+    "included.",
     "world_box_lps_mm": "LPS millimetres (x to the patient's left, y to the back, z to the head), smallest and "
     "largest coordinate at the outer faces of the voxels.",
     "slice_boxes": "The 2D box on each slice, as voxel_box.",

@@ -1,0 +1,249 @@
+#!/usr/bin/env python
+"""Find lesions in CT scans and write what people and programs open.
+
+    python demo/predict.py --config-file configs/lens_multi.yaml --input scan.nii.gz --output out \\
+        --opts MODEL.WEIGHTS model_final.pth
+
+INPUT is a NIfTI, MetaImage or NRRD file, a folder of DICOM files (--series picks one of several series), a folder
+of DeepLesion's PNG slices (with --spacing), or a folder that holds any of these: then all are run, each into
+a folder of its own under OUTPUT, and scans.csv lists them. In every folder: report.html to look at,
+detections.csv and .json, detections.mrk.json for 3D Slicer, detections.nii.gz for ITK-SNAP, and for DICOM
+detections.dcm, a structured report.
+
+Exit code: 0, or 1 where some scans of several failed, or 2 where nothing could be run.
+
+Research use only. Not a medical device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import io
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+from detectron2.utils.logger import setup_logger
+from tqdm import tqdm
+
+from lens_d2 import add_lens_config
+from lens_d2.data.cache import CachedVolume, VolumeCache, build_cache
+from lens_d2.data.files import write_whole
+from lens_d2.data.scans import Scan, SeveralSeries, find_scans
+from lens_d2.engine import LENSCheckpointer
+from lens_d2.errors import DataError
+from lens_d2.export import make_report, write_report
+from lens_d2.inference import VolumeInference, num_levels
+
+logger = logging.getLogger("lens_d2.predict")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--config-file", required=True, metavar="FILE", help="config that the model was trained with"
+    )
+    parser.add_argument("--input", required=True, metavar="SCAN", help="a scan, or a folder of scans")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--series", metavar="UID", help="SeriesInstanceUID of the DICOM series to run")
+    parser.add_argument(
+        "--spacing",
+        nargs=3,
+        type=float,
+        metavar=("X", "Y", "Z"),
+        help="mm, for PNG slices; Z < 0: towards the feet",
+    )
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        default=0.1,
+        metavar="S",
+        help="leave out detections below it (default 0.1)",
+    )
+    parser.add_argument(
+        "--max-detections", type=int, default=100, metavar="N", help="keep at most the best N (default 100)"
+    )
+    parser.add_argument(
+        "--keep-ids",
+        action="store_true",
+        help="let outputs and messages carry file names and the patient's name and id",
+    )
+    parser.add_argument(
+        "--allow-random-weights", action="store_true", help="run without MODEL.WEIGHTS, to try the tool"
+    )
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config overrides; stands last"
+    )
+    return parser
+
+
+def setup_cfg(args: argparse.Namespace) -> CfgNode:
+    """The config of a run.
+
+    Raises:
+        DataError: it cannot be read, has unknown keys, or names no weights where these are needed.
+    """
+    cfg = get_cfg()
+    add_lens_config(cfg)
+    try:
+        cfg.merge_from_file(args.config_file)
+        cfg.merge_from_list(args.opts)
+    except (OSError, KeyError, ValueError, AssertionError, TypeError) as error:
+        raise DataError(args.config_file, f"the configuration cannot be used: {error}") from error
+    if not cfg.MODEL.WEIGHTS and not args.allow_random_weights:
+        raise DataError(args.config_file, "no weights: add --opts MODEL.WEIGHTS model_final.pth at the end")
+    if cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():
+        logger.warning("no GPU found: running on the CPU")
+        cfg.MODEL.DEVICE = "cpu"
+    cfg.freeze()
+    return cfg
+
+
+class ScanInference(VolumeInference):
+    """Whole-volume inference that shows how far it is."""
+
+    def level_features(self, volume: CachedVolume, scale: float):
+        levels = num_levels(volume, self.slice_interval)
+        with tqdm(total=levels, desc="slices", unit="slice", leave=False) as bar:
+            for features, image_sizes in super().level_features(volume, scale):
+                yield features, image_sizes
+                bar.update(len(image_sizes))
+
+
+class Predictor:
+    """Runs scans one after the other and writes what was found."""
+
+    def __init__(self, cfg: CfgNode, args: argparse.Namespace):
+        self.cfg, self.args = cfg, args
+        torch.manual_seed(max(cfg.SEED, 0))  # random weights, where they are allowed, are the same every time
+        model = build_model(cfg).eval()
+        if cfg.MODEL.WEIGHTS:
+            LENSCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        self.inference = ScanInference(cfg, model)
+        self.provenance = {
+            "Model": Path(args.config_file).name,
+            "Weights": describe_weights(cfg.MODEL.WEIGHTS),
+            "Score": cfg.MODEL.LENS.OUTPUT,
+        }
+
+    def run(self, scan: Scan, title: str, folder: Path) -> int:
+        """Detect in one scan, write its files to ``folder``, and return how many detections these show.
+
+        Raises:
+            DataError: the scan cannot be read.
+        """
+        with self.open_cache() as cache:
+            volume = cache.open(scan.record)
+            report = make_report(
+                scan.name if self.args.keep_ids else title,
+                scan.record,
+                volume,
+                self.inference.detect(volume)[self.cfg.MODEL.LENS.OUTPUT],
+                experts=self.inference.model.experts,
+                score_threshold=self.args.score_threshold,
+                max_detections=self.args.max_detections,
+                provenance=self.provenance,
+                keep_ids=self.args.keep_ids,
+            )
+            write_report(report, folder)
+        return len(report.detections)
+
+    @contextmanager
+    def open_cache(self) -> Iterator[VolumeCache]:
+        """INPUT.CACHE_DIR where it is set; else a folder that goes when the scan is done."""
+        cache = build_cache(self.cfg)
+        if self.cfg.INPUT.CACHE_DIR:
+            yield cache
+            return
+        with tempfile.TemporaryDirectory(prefix="lens_d2_") as folder:
+            cache.root = Path(folder)
+            yield cache
+
+
+def describe_weights(path: str) -> str:
+    """Name and checksum of a file of weights."""
+    if not path:
+        return "random: for trying the tool, the detections mean nothing"
+    if not os.path.isfile(path):
+        return path
+    with open(path, "rb") as file:
+        return f"{Path(path).name} (sha256 {hashlib.file_digest(file, 'sha256').hexdigest()[:12]})"
+
+
+def run_one(predictor: Predictor, scan: Scan, output: Path) -> int:
+    """Run the only scan there is, and return the exit code."""
+    try:
+        count = predictor.run(scan, "Scan", output)
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{count} detections; look at {output / 'report.html'}")
+    return 0
+
+
+def run_all(predictor: Predictor, scans: list[Scan], output: Path) -> int:
+    """Run scans into folders of their own, go on past those that fail, and return the exit code."""
+    rows, failures = [], []
+    for number, scan in enumerate(tqdm(scans, desc="scans", unit="scan"), 1):
+        try:
+            count = predictor.run(scan, f"Scan {number}", output / scan.name)
+            rows.append([scan.name, "done", count, ""])
+        except Exception as error:  # whatever is wrong with one scan, the others are run
+            if not isinstance(error, DataError):
+                logger.exception("unexpected error in %s", scan.name)
+            failures.append(f"{scan.name}: {fault_in(scan, error)}")
+            rows.append([scan.name, "failed", "", fault_in(scan, error)])
+    write_table(output / "scans.csv", ["folder", "status", "detections", "fault"], rows)
+    print(f"{len(scans) - len(failures)} of {len(scans)} scans done; look at {output}/*/report.html")
+    for line in failures:
+        print(f"failed: {line}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def fault_in(scan: Scan, error: Exception) -> str:
+    """One line on what is wrong with a scan, with the file at fault where it is not the scan itself."""
+    if not isinstance(error, DataError):
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    path, place = Path(error.path), Path(scan.record["file_name"])
+    return f"{path.name}: {error.fault}" if place.is_file() or place in path.parents else error.fault
+
+
+def write_table(path: Path, header: list[str], rows: list[list]) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_whole(path, text.getvalue().encode())
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = get_parser().parse_args(argv)
+    setup_logger(name="lens_d2")
+    source, output = Path(args.input), Path(args.output)
+    try:
+        cfg = setup_cfg(args)
+        if source.resolve() == output.resolve():
+            raise DataError(output, "is both input and output: give another --output")
+        scans = find_scans(
+            source, spacing=args.spacing, series_uid=args.series, keep_ids=args.keep_ids, leave_out=output
+        )
+        predictor = Predictor(cfg, args)
+    except SeveralSeries as error:
+        print(f"{error} (--series UID):", *error.lines, sep="\n  ", file=sys.stderr)
+        return 2
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    alone = len(scans) == 1 and scans[0].record["file_name"] == os.path.abspath(source)
+    return run_one(predictor, scans[0], output) if alone else run_all(predictor, scans, output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
