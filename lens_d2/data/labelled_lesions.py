@@ -1,0 +1,118 @@
+"""Marks with labels as training samples of the lesion embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from detectron2.data import DatasetFromList
+from torch.utils.data import Dataset
+
+from .cache import VolumeCache
+from .epochs import SampleIndex
+from .lesion_labels import LabelRelations, LesionLabels, Targets, mark_row
+from .patches import PatchGrid
+
+
+def slice_boxes3d(slices: Iterable[int], boxes: Iterable) -> np.ndarray:
+    """(n,) slices and (n, 4) boxes on them as (n, 6) 3D boxes of one slice."""
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    z = np.asarray(slices, dtype=np.float64).reshape(-1, 1)
+    return np.concatenate([boxes[:, :2], z, boxes[:, 2:], z], axis=1)
+
+
+def patch_boxes2d(boxes: np.ndarray) -> np.ndarray:
+    """x1, y1, x2, y2 of (n, 6) boxes in patch coordinates."""
+    return boxes[:, [0, 1, 3, 4]]
+
+
+@dataclass
+class LabelledLesions:
+    """n marks and what is known of their labels.
+
+    Attributes:
+        record: (n,) index of each one's record. boxes: (n, 6), one slice thick, in the file's frame.
+        targets: of all of them.
+    """
+
+    record: np.ndarray
+    boxes: np.ndarray
+    targets: Targets
+
+    @classmethod
+    def from_records(
+        cls, records: list[dict], labels: Mapping[int, LesionLabels], relations: LabelRelations
+    ) -> LabelledLesions:
+        """The marks of DeepLesion records that have at least one label for certain.
+
+        Args:
+            labels: by row in ``DL_info.csv``.
+        """
+        found = []
+        for index, record in enumerate(records):
+            for lesion in record["lesions"]:
+                own = labels.get(mark_row(lesion))
+                if own is not None and own.relevant:
+                    found.append((index, lesion["boxes"][0], own))
+        boxes = np.array([box for _, box, _ in found], dtype=np.float64).reshape(-1, 5)
+        return cls(
+            np.array([index for index, _, _ in found], dtype=np.int64),
+            slice_boxes3d(boxes[:, 0], boxes[:, 1:]),
+            relations.targets(own for _, _, own in found),
+        )
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """The samples of an epoch: all, shuffled."""
+        return rng.permutation(len(self))
+
+    def class_weights(self, max_positive: float = 300.0) -> tuple[np.ndarray, np.ndarray]:
+        """(C,) weights of a positive and of a negative label, by which both classes count alike.
+
+        N / 2P, at most ``max_positive``, and N / 2(N - P), for P of N lesions with the label.
+        """
+        positive = self.targets.positive.sum(axis=0)
+        count = len(self)
+        weight = np.minimum(count / np.maximum(2 * positive, 1), max_positive)
+        return weight, count / np.maximum(2 * (count - positive), 1)
+
+
+class LesionPatchDataset(Dataset):
+    """Patches around labelled lesions.
+
+    A sample is a dict: "patch" (S, H, W) float32 HU, "box" (4,) XYXY in the patch, "positive", "known" and
+    "reliable" (C,) bool (see :class:`Targets`), "seed" of what the losses draw at random.
+    """
+
+    def __init__(
+        self,
+        records: list[dict],
+        lesions: LabelledLesions,
+        cache: VolumeCache,
+        grid: PatchGrid,
+        jitter: float = 0.0,
+    ):
+        """
+        Args:
+            jitter: a box's sides are moved by up to this part of its width or height.
+        """
+        self.records = DatasetFromList(records)
+        self.lesions, self.cache, self.grid, self.jitter = lesions, cache, grid, jitter
+
+    def __len__(self) -> int:
+        return len(self.lesions)
+
+    def __getitem__(self, index: SampleIndex) -> dict:
+        number, seed = index
+        box = self.lesions.boxes[number]
+        size = np.tile(box[3:] - box[:3], 2)  # nothing along z
+        box = box + np.random.default_rng(seed).uniform(-self.jitter, self.jitter, 6) * size
+        volume = self.cache.open(self.records[self.lesions.record[number]])
+        patch, inside = self.grid.crop(volume, box[None])
+        sample = {"patch": torch.from_numpy(patch[0]), "box": torch.from_numpy(patch_boxes2d(inside)[0])}
+        targets = {name: torch.from_numpy(value[number]) for name, value in self.lesions.targets._asdict().items()}
+        return {**sample, **targets, "seed": seed}

@@ -1,0 +1,218 @@
+"""Labels of lesions, body part, type and attribute, as released with LesaNet, and how they are related.
+
+Labels are mined from reports: what a report does not say may hold all the same. So a label of a lesion is one of
+four things: said for certain (relevant) or implied by such a label as its parent; said with doubt; excluded by a
+relevant one (a reliable negative); or not mentioned.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lens_d2.errors import DataError
+
+SPLITS = ("train", "val", "test")
+_COLUMNS = ("class", "term", "term_exclusive", "term_parents")
+_TABLES = {
+    ".xlsx": lambda path: pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl"),
+    ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False),
+}
+
+
+class Term(NamedTuple):
+    """kind: "bodypart", "type" or "attribute". parents: what it implies. exclusive: what it rules out."""
+
+    kind: str
+    parents: tuple[str, ...]
+    exclusive: tuple[str, ...]
+
+
+def read_ontology(path: str | PathLike) -> dict[str, Term]:
+    """The label relations of ``lesion_ontology_181022.xlsx``, or of a CSV file with the same columns.
+
+    Parents and exclusive labels that have no row of their own are kept by name.
+
+    Raises:
+        DataError: the file is missing, is no table, lacks a column, or has a term twice.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _TABLES:
+        raise DataError(path, f"not one of {', '.join(_TABLES)}")
+    try:
+        table = _TABLES[suffix](path).fillna("")
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(path, f"not a table ({error})") from None
+    absent = [column for column in _COLUMNS if column not in table.columns]
+    if absent:
+        raise DataError(path, f"no column {', '.join(absent)}")
+    ontology: dict[str, Term] = {}
+    for row, (kind, name, exclusive, parents) in enumerate(table[list(_COLUMNS)].itertuples(index=False), start=2):
+        if not name or name in ontology:
+            raise DataError(path, f"row {row}: the term {name!r} is {'there twice' if name else 'empty'}")
+        ontology[name] = Term(kind, _split(parents), _split(exclusive))
+    return ontology
+
+
+def _split(cell: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in cell.split("|") if part.strip())
+
+
+class LesionLabels(NamedTuple):
+    """relevant, uncertain: (numbers of terms) of one lesion, each once."""
+
+    relevant: tuple[int, ...]
+    uncertain: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """A file of text-mined labels.
+
+    Attributes:
+        terms: C names, in the order of their numbers.
+        lesions: per split, the labels of lesions by their row in ``DL_info.csv``, from 0.
+    """
+
+    terms: tuple[str, ...]
+    lesions: dict[str, dict[int, LesionLabels]]
+
+
+def read_labels(path: str | PathLike) -> LabelFile:
+    """``text_mined_labels_171_and_split.json``, or a file of the same layout.
+
+    Raises:
+        DataError: the file is missing, is no JSON, lacks a list, has lists of different lengths or a row twice,
+            or a number that is no term's.
+    """
+    content = _read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(path, "holds no term_list")
+    terms = content.get("term_list")
+    if not _all_of(terms, str) or len(set(terms)) < len(terms):
+        raise DataError(path, "term_list is not a list of names, each once")
+    return LabelFile(tuple(terms), {split: _read_split(path, content, split, len(terms)) for split in SPLITS})
+
+
+def _read_split(path: str | PathLike, content: dict, split: str, num_terms: int) -> dict[int, LesionLabels]:
+    names = [f"{split}_lesion_idxs", f"{split}_relevant_labels", f"{split}_uncertain_labels"]
+    lists = [content.get(name) for name in names]
+    for name, values in zip(names, lists, strict=True):
+        if not isinstance(values, list) or len(values) != len(lists[0]):
+            raise DataError(path, f"{name} is missing or not as long as {names[0]}")
+    rows, *labels = lists
+    if not _all_of(rows, int) or min(rows, default=0) < 0 or len(set(rows)) < len(rows):
+        raise DataError(path, f"{names[0]} does not hold row numbers, each once")
+    for name, values in zip(names[1:], labels, strict=True):
+        for number, value in enumerate(values):
+            if not _all_of(value, int) or any(not 0 <= term < num_terms for term in value):
+                raise DataError(path, f"{name}, entry {number}: {value!r} are not numbers of {num_terms} terms")
+    return {
+        row: LesionLabels(tuple(dict.fromkeys(relevant)), tuple(dict.fromkeys(uncertain)))
+        for row, relevant, uncertain in zip(rows, *labels, strict=True)
+    }
+
+
+def read_hand_labels(path: str | PathLike) -> dict[int, tuple[str, ...]]:
+    """``hand_labeled_test_set.json``: the names of all labels of a lesion, by its row in ``DL_info.csv`` from 0.
+
+    Raises:
+        DataError: the file is missing, is no JSON or has another layout.
+    """
+    content = _read_json(path)
+    try:
+        return {int(entry["lesion_idx"]): tuple(map(str, entry["expanded_terms"])) for entry in content}
+    except (TypeError, KeyError, ValueError) as error:
+        raise DataError(path, f"not a list of lesion_idx and expanded_terms ({error})") from None
+
+
+def _read_json(path: str | PathLike):
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(path, f"not JSON ({error})") from None
+
+
+def _all_of(values, kind: type) -> bool:
+    return isinstance(values, list) and all(type(value) is kind for value in values)
+
+
+class Targets(NamedTuple):
+    """What is known of n lesions and C labels, each (n, C) bool.
+
+    positive: the label holds. known: False where it was said with doubt: neither positive nor negative.
+    reliable: positive, or excluded by a positive label; the rest of the negatives were just not mentioned.
+    """
+
+    positive: np.ndarray
+    known: np.ndarray
+    reliable: np.ndarray
+
+
+@dataclass(frozen=True)
+class LabelRelations:
+    """Hierarchy and exclusions of C labels.
+
+    Attributes:
+        implies: (C, C) bool, [i, j]: label i implies j, its parent or a parent's parent. Not itself.
+        excludes: (C, C) bool, symmetric: i and j cannot both hold, by themselves or by what they imply. A label
+            never excludes what it implies.
+    """
+
+    implies: np.ndarray
+    excludes: np.ndarray
+
+    @classmethod
+    def from_ontology(cls, terms: Iterable[str], ontology: Mapping[str, Term]) -> LabelRelations:
+        """The relations of some terms; those that run over terms in between count. Unknown terms have none."""
+        terms = tuple(terms)
+        names = {name: number for number, name in enumerate(dict.fromkeys([*terms, *_all_names(ontology)]))}
+        parents, exclusive = np.zeros((2, len(names), len(names)), dtype=np.int64)
+        for name, term in ontology.items():
+            parents[names[name], [names[p] for p in term.parents if p != name]] = 1
+            exclusive[names[name], [names[e] for e in term.exclusive if e != name]] = 1
+        reach = np.eye(len(names), dtype=np.int64) | parents  # i and all that it implies
+        while (further := (reach @ reach > 0).astype(np.int64)).sum() > reach.sum():
+            reach = further
+        inherited = reach @ (exclusive | exclusive.T) @ reach.T > 0
+        related = (reach | reach.T) > 0
+        own = np.ix_(range(len(terms)), range(len(terms)))
+        implies = reach[own] > 0
+        np.fill_diagonal(implies, False)
+        return cls(implies, (inherited & ~related)[own])
+
+    def targets(self, lesions: Iterable[LesionLabels]) -> Targets:
+        """The training targets of n lesions: parents added, exclusive labels as reliable negatives."""
+        lesions, count = list(lesions), len(self.implies)
+        relevant, uncertain = np.zeros((2, len(lesions), count), dtype=np.int64)
+        for i, labels in enumerate(lesions):
+            relevant[i, list(labels.relevant)] = 1
+            uncertain[i, list(labels.uncertain)] = 1
+        upwards = self.implies | np.eye(count, dtype=bool)
+        positive, doubted = relevant @ upwards > 0, uncertain @ upwards > 0
+        excluded = positive @ self.excludes
+        known = positive | excluded | ~doubted
+        return Targets(positive, known, positive | excluded)
+
+
+def _all_names(ontology: Mapping[str, Term]) -> Iterable[str]:
+    for name, term in ontology.items():
+        yield from (name, *term.parents, *term.exclusive)
+
+
+def mark_row(lesion: dict) -> int | None:
+    """The row in ``DL_info.csv`` that a lesion of DeepLesion's official splits stands for; None for others."""
+    last = lesion["id"].rpartition("/")[2]
+    return int(last) if lesion["recist"] is not None and last.isdigit() else None

@@ -1,0 +1,106 @@
+"""Training of the lesion embedding (LENS, Section V-B)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils.env import seed_all_rng
+from torch import Tensor, nn
+
+from ..data.cache import build_cache
+from ..data.datasets.catalog import default_root
+from ..data.epochs import EpochBatchSampler
+from ..data.labelled_lesions import LabelledLesions, LesionPatchDataset
+from ..data.lesion_labels import LabelFile, LabelRelations, read_labels, read_ontology
+from ..data.loader import load_records
+from ..errors import DataError
+from ..modeling.embedding import LesaNet
+from ..modeling.embedding.losses import rhem_loss, triplet_loss, weighted_cross_entropy
+from .network_trainer import NetworkTrainer, stage_config
+
+
+class EmbeddingObjective(nn.Module):
+    """The four losses, weighted. What they draw at random follows from the batch's seeds."""
+
+    def __init__(self, network: LesaNet, class_weights: tuple[np.ndarray, np.ndarray], keys: CfgNode):
+        """
+        Args:
+            class_weights: (C,) each, of a positive and of a negative label. keys: ``MODEL.EMBEDDING``.
+        """
+        super().__init__()
+        self.network = network
+        self.keys, self.loss_weights = keys, tuple(keys.LOSS_WEIGHTS)
+        for name, weight in zip(("positive_weight", "negative_weight"), class_weights, strict=True):
+            self.register_buffer(name, torch.as_tensor(weight, dtype=torch.float32), persistent=False)
+        self.to(next(network.parameters()).device)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``batch``: samples of :class:`LesionPatchDataset`, collated."""
+        generator = torch.Generator().manual_seed(int(batch["seed"].sum()))
+        device, keys = self.positive_weight.device, self.keys
+        patch, box, positive, known, reliable = (
+            batch[name].to(device) for name in ("patch", "box", "positive", "known", "reliable")
+        )
+        embedding, logits, propagated = self.network(patch, box)
+        weights = self.positive_weight, self.negative_weight
+        losses = {
+            "loss_labels": weighted_cross_entropy(logits, positive, known, *weights),
+            "loss_rhem": rhem_loss(logits, positive, reliable, generator, keys.RHEM_POWER, keys.RHEM_DRAWS),
+            "loss_triplet": triplet_loss(embedding, positive, generator, keys.TRIPLET_MARGIN, keys.TRIPLETS),
+            "loss_propagated": weighted_cross_entropy(propagated, positive, known, *weights),
+        }
+        return {name: loss * w for (name, loss), w in zip(losses.items(), self.loss_weights, strict=True)}
+
+
+def label_path(name: str) -> Path:
+    """A file of labels, below the dataset folder unless absolute."""
+    return default_root() / name
+
+
+def read_label_files(cfg: CfgNode) -> tuple[LabelFile, LabelRelations]:
+    """The labels of ``MODEL.EMBEDDING.LABELS`` and their relations in ``MODEL.EMBEDDING.ONTOLOGY``."""
+    labels = read_labels(label_path(cfg.MODEL.EMBEDDING.LABELS))
+    ontology = read_ontology(label_path(cfg.MODEL.EMBEDDING.ONTOLOGY))
+    return labels, LabelRelations.from_ontology(labels.terms, ontology)
+
+
+def train_embedding(cfg: CfgNode, records: list[dict] | None = None, resume: bool = False) -> str:
+    """Train MODEL.EMBEDDING on the labelled marks of the label file's training split.
+
+    Args:
+        cfg: of the whole run; checkpoints go to ``OUTPUT_DIR/embedding``.
+        records: those of ``MODEL.EMBEDDING.DATASETS`` where not given.
+        resume: go on from the last checkpoint, if there is one.
+
+    Returns:
+        the file of the trained network, for ``MODEL.EMBEDDING.WEIGHTS``.
+
+    Raises:
+        DataError: label files or volumes cannot be read, or no mark has a label.
+    """
+    keys, stage = cfg.MODEL.EMBEDDING, stage_config(cfg, cfg.MODEL.EMBEDDING, "embedding")
+    records = load_records(keys.DATASETS) if records is None else records
+    labels, relations = read_label_files(cfg)
+    lesions = LabelledLesions.from_records(records, labels.lesions["train"], relations)
+    if not len(lesions):
+        raise DataError(label_path(keys.LABELS), f"no mark of {', '.join(keys.DATASETS)} has a label")
+    logging.getLogger(__name__).info(
+        "%d labelled marks, %d labels, %.1f to a mark",
+        len(lesions),
+        len(labels.terms),
+        lesions.targets.positive.sum(axis=1).mean(),
+    )
+    seed_all_rng(max(cfg.SEED, 0))
+    network = LesaNet(cfg, len(labels.terms)).to(cfg.MODEL.DEVICE)
+    trainer = NetworkTrainer(
+        stage,
+        network,
+        EmbeddingObjective(network, lesions.class_weights(keys.MAX_POSITIVE_WEIGHT), keys),
+        LesionPatchDataset(records, lesions, build_cache(cfg), network.grid, keys.BOX_JITTER),
+        EpochBatchSampler(lesions.draw, stage.SOLVER.IMS_PER_BATCH, max(cfg.SEED, 0)),
+    )
+    return trainer.run(resume)

@@ -1,0 +1,106 @@
+"""The four losses of the lesion embedding: weighted cross-entropy (twice), RHEM, triplets.
+
+Shape shorthand in this file:
+
+    n: lesions of a batch
+    C: labels
+    E: length of the embedding
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def weighted_cross_entropy(
+    logits: Tensor, positive: Tensor, known: Tensor, positive_weight: Tensor, negative_weight: Tensor
+) -> Tensor:
+    """Binary cross-entropy, mean over all labels of all lesions; what is not known counts as 0.
+
+    Args:
+        logits: (n, C). positive, known: (n, C) bool.
+        positive_weight, negative_weight: (C,) of a positive and of a negative label.
+    """
+    weight = torch.where(positive, positive_weight, negative_weight) * known
+    return F.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype), weight)
+
+
+def rhem_loss(
+    logits: Tensor,
+    positive: Tensor,
+    reliable: Tensor,
+    generator: torch.Generator,
+    power: float = 2.0,
+    draws: int = 10000,
+) -> Tensor:
+    """Relational hard example mining: mean cross-entropy of labels drawn by their difficulty.
+
+    Labels of lesions are drawn with repetition, the probability proportional to |score - target| ** power. Only
+    reliable ones take part: those that hold, and those that a label that holds excludes.
+
+    Args:
+        logits: (n, C). positive, reliable: (n, C) bool.
+        generator: of the draws, on the CPU.
+        power: of the difficulty. draws: in a batch.
+    """
+    target = positive.to(logits.dtype)
+    with torch.no_grad():
+        difficulty = ((logits.sigmoid() - target).abs() ** power * reliable).flatten().double().cpu()
+    if not difficulty.sum() > 0:
+        return logits.sum() * 0
+    drawn = torch.multinomial(difficulty, draws, replacement=True, generator=generator).to(logits.device)
+    return F.binary_cross_entropy_with_logits(logits.flatten()[drawn], target.flatten()[drawn])
+
+
+def label_similarity(positive: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, n) number of labels that two lesions share, and it times the Jaccard index of their labels."""
+    labels = positive.float()
+    shared = labels @ labels.T
+    count = labels.sum(dim=1)
+    union = count[:, None] + count - shared
+    return shared, shared * shared / union.clamp(min=1)
+
+
+def draw_triplets(positive: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Triplets of lesions: an anchor, one that shares a label with it, and one that is less similar than that.
+
+    Args:
+        positive: (n, C) bool. count: draws; those whose anchor has no such two lesions are left out.
+        generator: of the draws, on the CPU.
+
+    Returns:
+        (at most count, 3) anchor, similar and dissimilar lesion.
+    """
+    shared, similarity = label_similarity(positive.cpu())
+    lesions = len(positive)
+    anchor = torch.randint(lesions, (count,), generator=generator)
+    others = ~torch.eye(lesions, dtype=torch.bool)
+    similar, found = _draw_each((shared > 0) & others, anchor, generator)
+    less = (similarity[anchor] < similarity[anchor, similar][:, None]) & others[anchor]
+    dissimilar, found_too = _draw_each(less, torch.arange(count), generator)
+    return torch.stack([anchor, similar, dissimilar], dim=1)[found & found_too]
+
+
+def _draw_each(eligible: Tensor, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(k,) a random eligible column for each of the rows, and whether there is one."""
+    ranks = torch.rand(len(rows), eligible.shape[1], generator=generator).masked_fill(~eligible[rows], -1)
+    best, column = ranks.max(dim=1)
+    return column, best >= 0
+
+
+def triplet_loss(
+    embedding: Tensor, positive: Tensor, generator: torch.Generator, margin: float = 0.1, triplets: int = 5000
+) -> Tensor:
+    """Mean over triplets of how much nearer than ``margin`` the dissimilar lesion is than the similar one.
+
+    Args:
+        embedding: (n, E). positive: (n, C) bool.
+        generator, triplets: as for :func:`draw_triplets`.
+    """
+    drawn = draw_triplets(positive, triplets, generator).to(embedding.device)
+    if not len(drawn):
+        return embedding.sum() * 0
+    anchor, similar, dissimilar = embedding[drawn].unbind(dim=1)
+    return F.triplet_margin_loss(anchor, similar, dissimilar, margin=margin)
