@@ -106,6 +106,10 @@ def compare(args) -> None:
     print(tabulate(rows, ["metric", f"Pearson with {REFERENCE}"], disable_numparse=True))
 
 
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    return run(lambda: compare(args))
+
+
 if __name__ == "__main__":
-    parsed = parse_args()
-    sys.exit(run(lambda: compare(parsed)))
+    sys.exit(main())

@@ -53,6 +53,10 @@ def compare(parser, args) -> None:
     print(f"p = {comparison['p_value']:.3f}")
 
 
+def main(argv=None) -> int:
+    parser, args = parse_args(argv)
+    return run(lambda: compare(parser, args))
+
+
 if __name__ == "__main__":
-    parser_and_args = parse_args()
-    sys.exit(run(lambda: compare(*parser_and_args)))
+    sys.exit(main())

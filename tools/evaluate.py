@@ -68,6 +68,10 @@ def evaluate(parser, args) -> None:
     print(froc_table(rows))
 
 
+def main(argv=None) -> int:
+    parser, args = parse_args(argv)
+    return run(lambda: evaluate(parser, args))
+
+
 if __name__ == "__main__":
-    parser_and_args = parse_args()
-    sys.exit(run(lambda: evaluate(*parser_and_args)))
+    sys.exit(main())

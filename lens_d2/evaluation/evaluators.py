@@ -151,7 +151,7 @@ class FROC3DEvaluator(FROCEvaluator):
         return box_truth(records, self.frame)
 
     def truth_to_file(self, truth: BoxTruth) -> dict:
-        # Where slices count from 0 in the sub-volume, as in Lesion-Harvester's 3D-Box.pkl, its order of columns too.
+        # Where slices count from 0 in the sub-volume, the layout is that of Lesion-Harvester's 3D-Box.pkl.
         boxes = truth.boxes if self.frame.numbered_slices else truth.boxes[:, [0, 1, 3, 4, 2, 5]]
         return {name: boxes[truth.volume == v].tolist() for v, name in enumerate(truth.volumes)}
 

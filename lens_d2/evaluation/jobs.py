@@ -92,12 +92,21 @@ def open_job(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
 
 def run(main: Callable[[], None]) -> int:
     """Runs a tool's body; bad input becomes one line and the status 2, warnings go to the standard error."""
-    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    logger = logging.getLogger("lens_d2")
+    logger.addHandler(handler)
     try:
         main()
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return BAD_INPUT
+    finally:
+        logger.removeHandler(handler)
     return 0
 
 

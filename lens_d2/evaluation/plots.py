@@ -124,14 +124,16 @@ def plot_concordance(path, panels: dict[str, dict], reference: str) -> None:
         panels: {metric: {"pearson": float or None, "points": {detector: ((k,) reference, (k,) metric)}}}.
     """
     title = f"Recalls at 1/8 to 16 false positives against {reference}"
-    with _figure(path, title, width=1 + 3.6 * len(panels), height=4.0, columns=max(len(panels), 2)) as axes:
+    columns = max(len(panels), 2)
+    with _figure(path, title, width=0.8 + 3.7 * columns, height=4.4, columns=columns) as axes:
         for ax, (metric, panel) in zip(axes, panels.items(), strict=False):
             for colour, (name, (x, y)) in zip(_cycle(len(panel["points"])), panel["points"].items(), strict=True):
                 ax.plot(x, y, "o-", color=colour, markersize=4, linewidth=0.8, alpha=0.85, label=name)
             ax.plot([0, 1], [0, 1], color="#9aa7b1", linewidth=0.8, linestyle=(0, (4, 3)))
             pearson = "undefined" if panel["pearson"] is None else f"{panel['pearson']:.3f}"
             ax.set_title(f"{metric}   (Pearson {pearson})", fontsize=10, color=INK)
-            ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+            ax.set(xlim=(0, 1), ylim=(0, 1))
+            ax.set_box_aspect(1)
             _label(ax, f"Recall, {reference}", f"Recall, {metric}")
         axes[0].legend(loc="upper left", fontsize=8, frameon=True, framealpha=0.9, edgecolor=GRID)
         for ax in axes[len(panels) :]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .overlap import overlap, volume_ranges
 from .overlap import expand_ranges as pairs_of
+from .overlap import overlap, volume_ranges
 from .protocols import PROTOCOLS
 from .sets import BoxDetections, BoxTruth, Tracklets
 

@@ -1,0 +1,65 @@
+"""Golden cases, tools as modules, and small files."""
+
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Predictions on made-up truth, with the results that the published scripts give for them."""
+    return ROOT / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def load_tool():
+    """load_tool("evaluate") is tools/evaluate.py as a module."""
+    loaded = {}
+
+    def load(name: str):
+        if name not in loaded:
+            spec = importlib.util.spec_from_file_location(f"_tool_{name}", ROOT / "tools" / f"{name}.py")
+            loaded[name] = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = loaded[name]
+            spec.loader.exec_module(loaded[name])
+        return loaded[name]
+
+    return load
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write("a.json", content) writes JSON (or text as it is) and gives the path."""
+
+    def write(name: str, content) -> Path:
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def evaluate(load_tool, tmp_path, capsys):
+    """evaluate(*words) runs tools/evaluate.py: (status, metrics or None, standard error)."""
+
+    def run(*words):
+        folder = tmp_path / "results"
+        shutil.rmtree(folder, ignore_errors=True)
+        words = [str(word) for word in words]
+        if "--bootstrap" not in words:
+            words += ["--bootstrap", "0"]
+        try:
+            status = load_tool("evaluate").main([*words, "--output-dir", str(folder)])
+        except SystemExit as end:
+            status = end.code
+        file = folder / "metrics.json"
+        return status, json.loads(file.read_text()) if file.exists() else None, capsys.readouterr().err
+
+    return run
