@@ -1,0 +1,148 @@
+"""train_net.py as users run it: train, evaluate, resume, evaluate only, override."""
+
+import json
+import sys
+
+import pytest
+import torch
+import yaml
+from blocks import EXPERTS, register_blocks
+from detectron2.engine import default_argument_parser
+
+from lens_d2.engine import LENSCheckpointer, LENSTrainer
+from lens_d2.errors import DataError
+
+SMALL = {
+    "_BASE_": "configs/phantom/lens_multi.yaml",
+    "DATASETS": {"TRAIN": [f"blocks_{e}" for e in EXPERTS], "TEST": ["blocks_deeplesion", "blocks_luna"]},
+    "MODEL": {
+        "DENSENET": {"GROWTH_RATE": 4, "BLOCK_CONFIG": [2, 2, 2], "INIT_FEATURES": 8, "OUT_CHANNELS": 16},
+        "AFP": {"CONV_DIM": 8},
+        "ROI_BOX_HEAD": {"FC_DIM": 16},
+    },
+    "DATALOADER": {"NUM_WORKERS": 0},
+    "SOLVER": {"MAX_ITER": 4, "STEPS": [], "CHECKPOINT_PERIOD": 2},
+    "TEST": {"OVERLAYS": 1},
+}
+
+
+@pytest.fixture
+def train_net(repo_root, monkeypatch):
+    monkeypatch.syspath_prepend(str(repo_root))
+    import train_net
+
+    yield train_net
+    sys.modules.pop("train_net")
+
+
+@pytest.fixture
+def run(train_net, repo_root, tmp_path):
+    """Run train_net's main with command line arguments, on blocks, below tmp_path."""
+    register_blocks(tmp_path / "data")
+    config = {**SMALL, "_BASE_": str(repo_root / SMALL["_BASE_"]), "INPUT": {"CACHE_DIR": str(tmp_path / "cache")}}
+    (tmp_path / "blocks.yaml").write_text(yaml.safe_dump(config))
+
+    def main(*words):
+        words = ["--config-file", str(tmp_path / "blocks.yaml"), *map(str, words)]
+        return train_net.main(default_argument_parser().parse_args(words))
+
+    return main
+
+
+def test_trains_evaluates_and_resumes(run, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run("OUTPUT_DIR", out)
+    assert (out / "model_final.pth").is_file() and (out / "model_0000001.pth").is_file()
+    events = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
+    assert any("loss_center" in e for e in events)
+    for name in ("blocks_deeplesion", "blocks_luna"):
+        result = json.loads((out / "inference" / name / "metrics.json").read_text())
+        assert result
+        assert list((out / "inference" / name).glob("**/*.png"))
+
+    started = []
+    monkeypatch.setattr(LENSTrainer, "run_step", lambda self: started.append(self.iter))
+    run("--resume", "OUTPUT_DIR", out, "SOLVER.MAX_ITER", 6)
+    assert started == [4, 5]
+
+
+def test_eval_only_gives_what_training_ended_with(run, tmp_path):
+    out = tmp_path / "out"
+    run("OUTPUT_DIR", out)
+    first = json.loads((out / "inference/blocks_luna/metrics.json").read_text())
+    weights = out / "model_final.pth"
+    again = run("--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", tmp_path / "again")
+    assert json.loads((tmp_path / "again/inference/blocks_luna/metrics.json").read_text()) == first
+    assert again["blocks_luna"]
+
+
+def test_resumed_training_sees_the_batches_that_would_have_come(run, tmp_path, monkeypatch):
+    seen = []
+    original = LENSTrainer.run_step
+
+    def spy(self):
+        sampler = self.data_loader.batch_sampler
+        seen.append((self.iter, sampler.start_iter))
+        original(self)
+
+    monkeypatch.setattr(LENSTrainer, "run_step", spy)
+    monkeypatch.setattr(LENSTrainer, "test", classmethod(lambda *args: {}))
+    out = tmp_path / "out"
+    run("OUTPUT_DIR", out, "SOLVER.MAX_ITER", 2)
+    run("--resume", "OUTPUT_DIR", out)
+    assert seen == [(0, 0), (1, 0), (2, 2), (3, 2)]
+
+
+def test_epochs_become_iterations_of_the_reference_world_size(run, tmp_path, monkeypatch):
+    """Four volumes of two lesions in each dataset: 8 positives, with half as many negatives 12; 2 or 3 batches."""
+    trained = []
+    monkeypatch.setattr(LENSTrainer, "train", lambda self: trained.append((self.max_iter, self.cfg.SOLVER.STEPS)))
+    run("OUTPUT_DIR", tmp_path / "out", "SOLVER.EPOCHS", 8, "SOLVER.EPOCH_STEPS", (4, 6))
+    per_epoch = 8 // 4 + 3 * (12 // 4)
+    assert trained == [(8 * per_epoch, (4 * per_epoch, 6 * per_epoch))]
+
+
+def test_no_gpu_is_a_log_line(run, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    trained = []
+    monkeypatch.setattr(LENSTrainer, "train", lambda self: trained.append(self.cfg.MODEL.DEVICE))
+    run("OUTPUT_DIR", tmp_path / "out", "MODEL.DEVICE", "cuda")
+    assert trained == ["cpu"]
+    assert "no GPU found: running on the CPU" in (tmp_path / "out/log.txt").read_text()
+
+
+def test_weights_of_another_architecture_are_refused(run, tmp_path):
+    out = tmp_path / "out"
+    run("OUTPUT_DIR", out, "SOLVER.MAX_ITER", 1, "DATASETS.TEST", ())
+    weights = out / "model_final.pth"
+    with pytest.raises(DataError, match="model_final.pth: weights of another architecture"):
+        run("--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", out, "MODEL.AFP.CONV_DIM", 12)
+    with pytest.raises(DataError, match="no such"):
+        run("--eval-only", "MODEL.WEIGHTS", tmp_path / "absent.pth", "OUTPUT_DIR", out)
+
+
+def test_a_checkpoint_is_complete_or_absent(tmp_path, monkeypatch):
+    model = torch.nn.Linear(2, 2)
+    checkpointer = LENSCheckpointer(model, str(tmp_path))
+    checkpointer.save("model")
+
+    def die(data, file):
+        with open(file, "wb") as stream:
+            stream.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", die)
+    with pytest.raises(KeyboardInterrupt):
+        checkpointer.save("model")
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model.pth")
+    checkpointer.load(str(tmp_path / "model.pth"))
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
+    class Malicious:
+        def __reduce__(self):
+            return print, ("this must not run",)
+
+    torch.save({"model": Malicious()}, tmp_path / "model.pth")
+    with pytest.raises(DataError, match="model.pth"):
+        LENSCheckpointer(torch.nn.Linear(2, 2)).load(str(tmp_path / "model.pth"))
