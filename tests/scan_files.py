@@ -36,7 +36,8 @@ def write_series(folder, array, affine, series_uid=None, **elements) -> Path:
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     cosines = affine[:3, :3] / spacing
     series_uid, study_uid = series_uid or generate_uid(), generate_uid()
-    for number, (place, picture) in enumerate(zip(np.random.default_rng(1).permutation(len(array)), array)):
+    places = np.random.default_rng(1).permutation(len(array))
+    for number, (place, picture) in enumerate(zip(places, array, strict=True)):
         data = pydicom.Dataset()
         data.file_meta = FileMetaDataset()
         data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

@@ -13,7 +13,15 @@ from pydicom.errors import InvalidDicomError
 from ..errors import DataError
 
 # What a reference to an image takes, and says nothing about the patient.
-REFERENCE = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns")
+REFERENCE = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "Modality",
+    "Rows",
+    "Columns",
+)
 # What else a report of the same study carries, for those who asked to keep it.
 IDENTITY = (
     "PatientID",
@@ -84,7 +92,7 @@ def read_headers(files: Sequence[Path]) -> DicomHeaders:
             header = pydicom.dcmread(file, stop_before_pixels=True)
         except (InvalidDicomError, OSError) as error:
             raise DataError(file, f"not a readable DICOM slice ({error})") from error
-        missing = [keyword for keyword in REFERENCE if keyword not in header]
+        missing = [keyword for keyword in REFERENCE if header.get(keyword) in (None, "")]
         if missing:
             raise DataError(file, f"the DICOM header has no {missing[0]}")
         slices.append(header)

@@ -17,6 +17,7 @@ MANUFACTURER = "LENS-D2"
 SCHEME = "99LENSD2"  # codes of this project, where DICOM and SNOMED have none that says the same
 SCORE = sr.CodedConcept("score", SCHEME, "Detection score (0 to 1)")
 FPR_SCORE = sr.CodedConcept("fpr_score", SCHEME, "False-positive reduction score (0 to 1)")
+COUNT = sr.CodedConcept("count", SCHEME, "Number of detections")
 BOX_SIDES = tuple(sr.CodedConcept(f"box_{axis}", SCHEME, f"Extent of the box along {axis}") for axis in "xyz")
 SERIES_NUMBER = 9900
 MAX_SHORT_STRING = 16  # a DICOM code value
@@ -42,7 +43,8 @@ class StructuredReport(Writer):
         content = sr.MeasurementReport(
             observation_context=_observer(),
             procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
-            imaging_measurements=[_roi(each, report, references, algorithm) for each in report.detections] or None,
+            imaging_measurements=[_roi(each, report, references, algorithm) for each in report.detections]
+            or [_nothing_found(algorithm)],
             title=codes.DCM.ImagingMeasurementReport,
         )
         document = sr.ComprehensiveSR(
@@ -71,6 +73,15 @@ def _observer() -> sr.ObservationContext:
     )
     context = sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
     return sr.ObservationContext(observer_device_context=context)
+
+
+def _nothing_found(algorithm: sr.AlgorithmIdentification) -> sr.MeasurementsAndQualitativeEvaluations:
+    """What a report without detections says, for it has to say something: that there are 0."""
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(prefix=None), identifier="Detections"),
+        algorithm_id=algorithm,
+        measurements=[sr.Measurement(name=COUNT, value=0, unit=codes.UCUM.NoUnits)],
+    )
 
 
 def _roi(detection: Detection, report: ScanReport, references: list, algorithm: sr.AlgorithmIdentification):

@@ -20,7 +20,9 @@ DIRECTIONS = {
     "straight": np.eye(3),
     "flipped": np.diag([-1.0, -1.0, 1.0]),  # as NIfTI files mostly are
     "feet first": np.diag([1.0, -1.0, -1.0]),
-    "sagittal": np.array([[0, 0, -1], [1, 0, 0], [0, -1, 0]], float),  # i to the back, j to the feet, k to the right
+    "sagittal": np.array(
+        [[0, 0, -1], [1, 0, 0], [0, -1, 0]], float
+    ),  # i to the back, j to the feet, k to the right
     "oblique": np.array([[0.96, -0.28, 0], [0.28, 0.96, 0], [0, 0, 1]]),
 }
 
@@ -53,7 +55,7 @@ def make_scan(tmp_path_factory):
         affine = make_affine(SPACING[axes], matrix, (-30.0, 12.0, 400.0))
         array = body()
         for low, high in VOXELS:
-            array[tuple(slice(a, b + 1) for a, b in zip(low[::-1], high[::-1]))] = 900
+            array[tuple(slice(a, b + 1) for a, b in zip(low[::-1], high[::-1], strict=True))] = 900
         array = array.transpose([2 - axis for axis in axes[::-1]])
         if dicom:
             path = write_series(folder / "series", array, affine, **elements)
