@@ -3,6 +3,7 @@
 
     python train_net.py --config-file configs/lens_multi.yaml --num-gpus 8
     python train_net.py --config-file configs/lens_multi.yaml --eval-only MODEL.WEIGHTS model_final.pth
+    python train_net.py --config-file configs/lens_full.yaml --resume
 """
 
 import logging
@@ -13,9 +14,10 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from lens_d2 import add_lens_config
-from lens_d2.engine import LENSCheckpointer, LENSTrainer, resolve_schedule
+from lens_d2.engine import LENSCheckpointer, LENSTrainer, resolve_schedule, run_stages
 from lens_d2.errors import DataError
 
 
@@ -28,10 +30,11 @@ def setup(args) -> CfgNode:
     no_gpu = cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available()
     if no_gpu:
         cfg.MODEL.DEVICE = "cpu"
-    if not args.eval_only:
+    if not args.eval_only and not cfg.STAGES:
         resolve_schedule(cfg)
     cfg.freeze()
     default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="lens_d2")
     if no_gpu:
         logging.getLogger("lens_d2").warning("no GPU found: running on the CPU")
     return cfg
@@ -47,6 +50,8 @@ def main(args):
         if comm.is_main_process():
             verify_results(cfg, results)
         return results
+    if cfg.STAGES:
+        return run_stages(cfg, resume=args.resume)
     trainer = LENSTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     return trainer.train()

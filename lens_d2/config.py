@@ -231,13 +231,9 @@ def _add_mining_keys(cfg: CN) -> None:
     cfg.MINING.INTRA_PATIENT = CN()
     # delta: distance of embeddings below which two boxes are the same lesion ...
     cfg.MINING.INTRA_PATIENT.DISTANCE = 0.15
-    # ... as it is given ("fixed"), or calibrated on the training annotations ("auto"):
+    # ... as it is given ("fixed"), or calibrated on marks of which it is known whether they are of one lesion
+    # ("auto"), at MODEL.EMBEDDING.CALIBRATION_PRECISION.
     cfg.MINING.INTRA_PATIENT.THRESHOLD = "fixed"
-    # the share of the same-lesion pairs that lies below it, unless more than the other share of the annotations
-    # has a wrong tracklet of its own sub-volume nearer; from at most so many patients.
-    cfg.MINING.INTRA_PATIENT.CALIBRATION_SAME = 0.9
-    cfg.MINING.INTRA_PATIENT.CALIBRATION_WRONG = 0.1
-    cfg.MINING.INTRA_PATIENT.CALIBRATION_PATIENTS = 200
     # Tracklets with a lower score are not compared.
     cfg.MINING.INTRA_PATIENT.SCORE_THRESH = 0.0
     # Whether an annotation matches only the nearest of a sub-volume's tracklets. The paper takes all near ones.

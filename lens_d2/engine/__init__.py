@@ -1,7 +1,16 @@
-"""Training, on Detectron2's trainer: optimiser, schedule, checkpoints."""
+"""Training, on Detectron2's trainer: optimiser, schedule, checkpoints; the stages of a whole run."""
 
 from .checkpoint import LENSCheckpointer
 from .solver import build_optimizer, resolve_schedule
+from .stages import STAGES, Run, run_stages
 from .trainer import LENSTrainer
 
-__all__ = ["LENSCheckpointer", "LENSTrainer", "build_optimizer", "resolve_schedule"]
+__all__ = [
+    "STAGES",
+    "LENSCheckpointer",
+    "LENSTrainer",
+    "Run",
+    "build_optimizer",
+    "resolve_schedule",
+    "run_stages",
+]

@@ -8,8 +8,9 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 
+from .datasets import mined_records
 from .mine import mine
-from .propose import mined_records, open_shards, propose
+from .propose import open_shards, propose
 from .strategies import build_strategies
 
 PROPOSALS, MINING = "proposals", "mining"  # folders below OUTPUT_DIR

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 from detectron2.utils import comm
 
@@ -129,12 +128,11 @@ def mine(
     everything = digest([made_of, *records])
     if _is_done(folder, everything):
         return folder / LEDGER
-    _calibrate(patients, shards, strategies, folder, everything)
+    learnt = _learn(records, strategies, folder / LEARNT, everything)
 
     def make(of_patient: list[dict]) -> list[LedgerRow]:
         return mine_patient(open_patient(of_patient, shards), strategies, iou, number)
 
-    learnt = _read_json(folder / LEARNT)["learnt"]
     store = PatientStore(folder / "patients", digest([made_of, learnt]), make)
     missing = gather_list([records for records in own_share(patients) if store.fault(records)])
     missing.sort(key=store.name)
@@ -193,27 +191,21 @@ def _is_done(folder: Path, made_of: str) -> bool:
     return bool(done)
 
 
-def _calibrate(patients, shards: ShardStore, strategies: dict[str, Strategy], folder: Path, made_of: str) -> None:
-    """Let the strategies learn from the annotations, once, and keep what they learnt."""
-    path, learnt = folder / LEARNT, None
+def _learn(records: Sequence[dict], strategies: dict[str, Strategy], path: Path, made_of: str) -> dict[str, dict]:
+    """Let the strategies learn from the annotations, once, and keep what they learnt; the same on every rank."""
+    learnt = None
     if comm.is_main_process():
         found = _read_json(path)
         learnt = found.get("learnt") if found.get("made_of") == made_of else None
-    learnt = comm.all_gather(learnt)[0]
-    if learnt is None:
-
-        def sample(number: int) -> Iterator[Patient]:
-            spread = np.unique(np.linspace(0, len(patients) - 1, min(number, len(patients))).round().astype(int))
-            return (open_patient(patients[i], shards) for i in own_share(spread.tolist()))
-
-        learnt = {name: strategy.calibrate(sample, comm.all_gather) for name, strategy in strategies.items()}
-        if comm.is_main_process():
+        if learnt is None:
+            learnt = {name: strategy.learn(records) for name, strategy in strategies.items()}
             write_whole(path, json.dumps({"made_of": made_of, "learnt": learnt}, indent=1).encode())
-    comm.synchronize()
+    learnt = comm.all_gather(learnt)[0]
     for name, strategy in strategies.items():
         if learnt[name]:
             logger.info("%s has learnt: %s", name, learnt[name])
         strategy.use(learnt[name])
+    return learnt
 
 
 def _write_ledger(

@@ -11,11 +11,9 @@ from pathlib import Path
 import torch
 import torch.distributed
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from torch import nn
 
-from ..data.loader import load_records
 from ..inference import VolumeInference
 from ..structures import VolumeDetections
 from .shards import ShardStore
@@ -26,17 +24,6 @@ logger = logging.getLogger(__name__)
 # Settings that the proposals do not depend on: where data are on disk, which device computes, other networks.
 WITHOUT = {"INPUT": ("CACHE_DIR",), "MODEL": ("WEIGHTS", "DEVICE", "FPR", "EMBEDDING")}
 LINKING = ("LINK_IOU", "LINK_SCORE_THRESH", "DETECTIONS_PER_IMAGE")
-
-
-def mined_datasets(cfg: CfgNode) -> tuple[str, ...]:
-    """Names of the datasets that are mined: ``MINING.DATASETS``, or the partially labelled training ones."""
-    partial = tuple(name for name in cfg.DATASETS.TRAIN if not MetadataCatalog.get(name).fully_labelled)
-    return tuple(cfg.MINING.DATASETS) or partial
-
-
-def mined_records(cfg: CfgNode) -> list[dict]:
-    """Records of the datasets that are mined, with their given annotations."""
-    return load_records(mined_datasets(cfg))
 
 
 def open_shards(cfg: CfgNode, model: nn.Module, folder: Path) -> ShardStore:

@@ -14,7 +14,6 @@ from lens_d2.mining.findings import (
 )
 from lens_d2.mining.mine import mine_patient
 from lens_d2.mining.strategies import STRATEGIES, CrossDataset, CrossSlice, IntraPatient
-from lens_d2.mining.strategies.intra_patient import Calibration
 from lens_d2.modeling.targets import BoxStatus
 from lens_d2.tracking import pairwise_iou
 
@@ -184,29 +183,18 @@ class TestIntraPatient:
         found = tracklets((3, self.box(20), [0.2]))
         assert IntraPatient(embed=embed_by(self.vectors), score_thresh=0.3)(self.two_studies(found)) == []
 
-    def test_calibration(self):
-        """Same-lesion pairs lie at 0.1, wrong tracklets at 0.14: delta parts them."""
-        key, near, wrong = self.box(10), self.box(20), np.array([40.0, 70, 55, 85])
-        boxes = [near - [0, 0, 10, 0], key, near - [0, 0, 10, 0]]
-        volume = (
-            record(lesions=[(5, key)]),
-            proposals(fused=tracklets((4, boxes, [0.5, 0.9, 0.5]), (9, wrong, [0.9]))),
-        )
+    def test_delta_is_learnt_where_asked(self):
+        strategy = IntraPatient(embed=embed_by(self.vectors), distance=0.2)
+        assert strategy.learn([record()]) == {}
+        strategy.use({})
+        assert strategy.distance == 0.2
         strategy = IntraPatient(
-            embed=embed_by(self.vectors), distance=0.5, calibration=Calibration(same=1.0, wrong=0.5)
+            embed=embed_by(self.vectors), calibrate=lambda embed, records: {"distance": 0.3, "pairs": len(records)}
         )
-        learnt = strategy.calibrate(lambda n: [patient(volume)], lambda own: [own])
-        assert learnt["same_pairs"] == 2 and learnt["wrong_pairs"] == 1
-        assert learnt["same_median"] == pytest.approx(0.1, abs=1e-6)
-        assert learnt["wrong_median"] == pytest.approx(0.14, abs=1e-6)
-        assert learnt["distance"] == pytest.approx(0.1, abs=1e-6)
-        strategy.use(learnt)
-        assert strategy.distance == learnt["distance"]
-
-    def test_nothing_to_calibrate_with_leaves_the_given_distance(self):
-        strategy = IntraPatient(embed=embed_by(self.vectors), distance=0.2, calibration=Calibration())
-        learnt = strategy.calibrate(lambda n: [], lambda own: [own])
-        assert learnt == {"distance": 0.2, "same_pairs": 0, "wrong_pairs": 0}
+        assert strategy.learn([record()]) == {"distance": 0.3, "pairs": 1}
+        assert strategy.distance == 0.15
+        strategy.use({"distance": 0.3, "pairs": 1})
+        assert strategy.distance == 0.3
 
 
 class TestCrossDataset:

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
 
+from ...data.datasets.catalog import root_of
+from ...data.same_lesions import collect_marks, read_places
+from ...modeling.embedding import build_embed
+from ...modeling.embedding.calibration import calibrate
 from ...modeling.targets import BoxStatus
+from ..datasets import mined_datasets
 from ..findings import Finding, Patient, PatientVolume, best_slice_boxes, tracklet_overlaps
 from .strategy import STRATEGIES, Strategy
 
 # (record, slice, (4,) box in the volume frame) of n 2D boxes -> (n, d) float32, L2-normalised.
 Embed = Callable[[list[tuple[dict, int, np.ndarray]]], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How a distance threshold follows from lesions whose identity is known, see :meth:`IntraPatient.calibrate`.
-
-    Attributes:
-        same: share of same-lesion pairs that the threshold is to reach.
-        wrong: share of annotations that may have a wrong tracklet nearer than the threshold.
-        patients: at most so many are looked at.
-    """
-
-    same: float = 0.9
-    wrong: float = 0.1
-    patients: int = 200
 
 
 @STRATEGIES.register()
@@ -50,7 +41,7 @@ class IntraPatient(Strategy):
         distance: float = 0.15,
         score_thresh: float = 0.0,
         nearest_only: bool = False,
-        calibration: Calibration | None = None,
+        calibrate: Callable[[Embed, Sequence[dict]], dict] | None = None,
     ):
         """
         Args:
@@ -60,23 +51,18 @@ class IntraPatient(Strategy):
             distance: delta.
             score_thresh: tracklets with a lower score are not compared.
             nearest_only: of the tracklets of one sub-volume, an annotation matches only the nearest.
-            calibration: replaces ``distance`` by what the annotations say; None: not.
+            calibrate: gives {"distance": delta, ...} from ``embed`` and annotated records; None: it is as given.
         """
         self.embed, self.group, self.iou = embed, group, iou
         self.distance, self.score_thresh = distance, score_thresh
         self.nearest_only = nearest_only
-        self.calibration = calibration
+        self.calibrate = calibrate
 
     @classmethod
     def from_config(cls, cfg):
-        from ...modeling.embedding import build_embed
-
         keys = cfg.MINING.INTRA_PATIENT
-        ways = {
-            "fixed": None,
-            "auto": Calibration(keys.CALIBRATION_SAME, keys.CALIBRATION_WRONG, keys.CALIBRATION_PATIENTS),
-        }
-        if keys.THRESHOLD not in ways:
+        calibrations = {"fixed": None, "auto": partial(calibrate_on_marks, cfg)}
+        if keys.THRESHOLD not in calibrations:
             raise ValueError(f"MINING.INTRA_PATIENT.THRESHOLD is neither fixed nor auto: {keys.THRESHOLD!r}")
         return {
             "embed": build_embed(cfg),
@@ -85,7 +71,7 @@ class IntraPatient(Strategy):
             "distance": keys.DISTANCE,
             "score_thresh": keys.SCORE_THRESH,
             "nearest_only": keys.NEAREST_ONLY,
-            "calibration": ways[keys.THRESHOLD],
+            "calibrate": calibrations[keys.THRESHOLD],
         }
 
     def __call__(self, patient: Patient) -> list[Finding]:
@@ -116,38 +102,8 @@ class IntraPatient(Strategy):
             )
         return findings
 
-    def calibrate(self, sample: Callable[[int], Iterable[Patient]], gather: Callable[[object], list]) -> dict:
-        """Delta from the annotations' own sub-volumes, where it is known what is the same lesion.
-
-        Same-lesion pairs are an annotation and the boxes on other slices of the tracklet that it lies on. All
-        other tracklets of the sub-volume are certainly another lesion, or none: the nearest of them tells how
-        near a wrong match comes. Delta is the distance below which the share ``calibration.same`` of the
-        same-lesion pairs lies, or less, so that at most the share ``calibration.wrong`` of the annotations has
-        a wrong tracklet nearer than it.
-        """
-        if self.calibration is None:
-            return {}
-        same, wrong = [], []
-        for patient in sample(self.calibration.patients):
-            for volume in patient:
-                own_same, own_wrong = self._own_volume(volume)
-                same += own_same
-                wrong += own_wrong
-        same = np.array([x for share in gather(same) for x in share])
-        wrong = np.array([x for share in gather(wrong) for x in share])
-        if not len(same) or not len(wrong):
-            return {"distance": self.distance, "same_pairs": len(same), "wrong_pairs": len(wrong)}
-        reached = float(np.quantile(same, self.calibration.same))
-        distance = min(reached, float(np.quantile(wrong, self.calibration.wrong)))
-        return {
-            "distance": distance,
-            "same_pairs": len(same),
-            "same_below": float((same < distance).mean()),
-            "same_median": float(np.median(same)),
-            "wrong_pairs": len(wrong),
-            "wrong_below": float((wrong < distance).mean()),
-            "wrong_median": float(np.median(wrong)),
-        }
+    def learn(self, records: Sequence[dict]) -> dict:
+        return {} if self.calibrate is None else self.calibrate(self.embed, records)
 
     def use(self, learnt: dict) -> None:
         self.distance = learnt.get("distance", self.distance)
@@ -166,31 +122,14 @@ class IntraPatient(Strategy):
         embedded = np.asarray(self.embed(marks + boxes), dtype=np.float64)
         return np.linalg.norm(embedded[: len(marks), None] - embedded[None, len(marks) :], axis=2)
 
-    def _own_volume(self, volume: PatientVolume) -> tuple[list[float], list[float]]:
-        """Of one sub-volume: distances of same-lesion pairs, and of each annotation to the nearest wrong one."""
-        found = volume.detections[self.group]
-        overlaps = tracklet_overlaps(found, volume.known)
-        unknown = (overlaps.max(axis=1, initial=0.0) == 0) & (found.scores >= self.score_thresh)
-        wrong_boxes = best_slice_boxes(found)[unknown]
-        same, wrong = [], []
-        for lesion in _annotations(volume.record):
-            own = np.array([name == lesion["id"] for name in volume.known.lesions])
-            best = overlaps[:, own].max(axis=1, initial=0.0)
-            if not len(found) or best.max() <= self.iou:
-                continue
-            z, box = _key_box(lesion)
-            others = found.boxes_of(best.argmax())
-            others = others[others[:, 0] != z]
-            pairs = [(volume.record, int(b[0]), b[1:5]) for b in others]
-            pairs += [(volume.record, int(b[0]), b[1:5]) for b in wrong_boxes]
-            if not pairs:
-                continue
-            embedded = np.asarray(self.embed([(volume.record, z, box), *pairs]), dtype=np.float64)
-            distances = np.linalg.norm(embedded[1:] - embedded[0], axis=1)
-            same += distances[: len(others)].tolist()
-            if len(wrong_boxes):
-                wrong.append(float(distances[len(others) :].min()))
-        return same, wrong
+
+def calibrate_on_marks(cfg: CfgNode, embed: Embed, records: Sequence[dict]) -> dict:
+    """Delta from the pairs of marks of which the mined datasets tell whether they are of one lesion."""
+    marks = []
+    for name in mined_datasets(cfg):
+        own = [record for record in records if record["dataset"] == MetadataCatalog.get(name).expert]
+        marks += collect_marks(own, read_places(root_of(name) / "DeepLesion" / "DL_info.csv"))
+    return calibrate(embed, marks, cfg.MODEL.EMBEDDING.CALIBRATION_PRECISION).to_dict()
 
 
 def _annotations(record: dict) -> list[dict]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
@@ -25,21 +25,19 @@ class Strategy:
         """The findings in one patient, the most reliable first."""
         raise NotImplementedError
 
-    def calibrate(self, sample: Callable[[int], Iterable[Patient]], gather: Callable[[object], list]) -> dict:
-        """Learn from annotated patients before any is mined; by default nothing.
+    def learn(self, records: Sequence[dict]) -> dict:
+        """Learn from the annotations before any patient is mined; by default nothing. Only the first rank does.
 
         Args:
-            sample: ``sample(n)`` gives this rank's share of at most n patients, spread over all of them.
-            gather: gives the objects of all ranks for the one of this rank.
+            records: of all sub-volumes, with given annotations only.
 
         Returns:
-            what was learnt, as JSON knows it and the same on all ranks: it is logged, kept beside the ledger,
-            and given to :meth:`use`.
+            what was learnt, as JSON knows it: it is logged, kept beside the ledger, and given to :meth:`use`.
         """
         return {}
 
     def use(self, learnt: dict) -> None:
-        """Take what :meth:`calibrate` has returned, now or in the run that this one resumes."""
+        """Take what :meth:`learn` has returned: on every rank, and in every run that resumes this one."""
 
 
 def build_strategies(cfg: CfgNode) -> dict[str, Strategy]:

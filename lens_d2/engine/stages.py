@@ -1,0 +1,219 @@
+"""The steps of a whole run, each complete or absent (LENS, Section III).
+
+``STAGES`` in the config names them in order. A stage works in its own folder below ``OUTPUT_DIR`` and leaves
+``stage.json`` there when it is finished, so that a run that is killed goes on, with ``--resume``, from the last
+finished unit of work: a stage, and within it a checkpoint, a sub-volume's proposals, a patient's mining.
+
+    embedding   the lesion embedding, unless the config gives one
+    train       LENS on the given annotations; at its end, by the hooks of lens_d2.mining, proposals and mining
+    retrain     LENS anew, with the ledger's missing annotations, uncertain regions, and unlabelled slices
+    fpr         proposals of the newest LENS, and the classifier of false-positive reduction on them
+    evaluate    the newest LENS with the classifier, on DATASETS.TEST
+
+To add a stage, write a function as below under ``@STAGES.register()``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.evaluation import verify_results
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from fvcore.common.registry import Registry
+from tabulate import tabulate
+from torch import nn
+
+from ..data.files import write_whole
+from ..data.loader import load_training_records
+from ..errors import DataError
+from ..evaluation.protocols import PROTOCOLS
+from ..mining.datasets import mined_datasets
+from ..mining.hooks import MINING, PROPOSALS
+from ..mining.mine import LEDGER
+from ..mining.propose import LazyProposals, open_shards, propose
+from .checkpoint import LENSCheckpointer
+from .classifier import train_fpr
+from .embedding import train_embedding
+from .solver import resolve_schedule
+from .trainer import LENSTrainer
+
+logger = logging.getLogger(__name__)
+
+MARKER = "stage.json"
+AVERAGE = "average_sensitivity"
+STAGES = Registry("STAGE")
+STAGES.__doc__ = "Functions (run: Run) -> dict that JSON knows: what later stages and the marker have of a stage."
+
+
+@dataclass
+class Run:
+    """A run of stages.
+
+    Attributes:
+        cfg: of the whole run.
+        resume: whether what is there of an earlier run is used.
+        done: what the finished stages have returned, by name.
+    """
+
+    cfg: CfgNode
+    resume: bool = False
+    done: dict[str, dict] = field(default_factory=dict)
+
+    def folder(self, stage: str) -> Path:
+        return Path(self.cfg.OUTPUT_DIR) / stage
+
+    def config(self, stage: str, *opts) -> CfgNode:
+        """The config of one stage: its own folder, ``opts`` (key, value, ...) merged, epochs as iterations."""
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.merge_from_list(["OUTPUT_DIR", str(self.folder(stage)), *opts])
+        resolve_schedule(cfg)
+        cfg.freeze()
+        if comm.is_main_process():
+            write_whole(self.folder(stage) / "config.yaml", cfg.dump().encode())
+        return cfg
+
+    def newest(self, key: str, *stages: str) -> str:
+        """What the last of these stages that is done has returned under ``key``.
+
+        Raises:
+            DataError: none of them is done.
+        """
+        for stage in reversed(stages):
+            if key in self.done.get(stage, {}):
+                return self.done[stage][key]
+        raise DataError(
+            self.cfg.OUTPUT_DIR, f"no {key} here: one of the stages {', '.join(stages)} has to run first"
+        )
+
+
+def run_stages(cfg: CfgNode, resume: bool = False) -> dict:
+    """Run the stages that the config names, one after another.
+
+    Args:
+        cfg: of the whole run. resume: pass over finished stages, and go on in the one that was interrupted.
+
+    Returns:
+        what each stage has returned, by name.
+    """
+    run = Run(cfg, resume)
+    for path in sorted(Path(cfg.OUTPUT_DIR).glob(f"*/{MARKER}")):
+        if resume or path.parent.name not in cfg.STAGES:
+            run.done[path.parent.name] = json.loads(path.read_text())["result"]
+    for number, name in enumerate(cfg.STAGES):
+        if name in run.done:
+            logger.info("stage %s: complete", name)
+            continue
+        comm.synchronize()
+        if comm.is_main_process():
+            for later in cfg.STAGES[number:]:
+                (run.folder(later) / MARKER).unlink(missing_ok=True)
+        for later in cfg.STAGES[number + 1 :]:
+            run.done.pop(later, None)
+        _run_stage(run, name)
+    return run.done
+
+
+def _run_stage(run: Run, name: str) -> None:
+    logger.info("stage %s: begins, in %s", name, run.folder(name))
+    if run.cfg.SEED >= 0:  # the same, whether the stages before it ran in this process or not
+        seed_all_rng(run.cfg.SEED + comm.get_rank())
+    os.makedirs(run.folder(name), exist_ok=True)
+    start = time.monotonic()
+    run.done[name] = comm.all_gather(STAGES.get(name)(run))[0]
+    seconds = time.monotonic() - start
+    if comm.is_main_process():
+        content = {"stage": name, "seconds": round(seconds, 1), "result": run.done[name]}
+        write_whole(run.folder(name) / MARKER, json.dumps(content, indent=1).encode())
+    logger.info("stage %s: done in %.0f s", name, seconds)
+
+
+@STAGES.register()
+def embedding(run: Run) -> dict:
+    """What intra-patient matching compares lesions by: MODEL.EMBEDDING.WEIGHTS, or a network trained here."""
+    return {"weights": run.cfg.MODEL.EMBEDDING.WEIGHTS or train_embedding(run.cfg, resume=run.resume)}
+
+
+@STAGES.register()
+def train(run: Run) -> dict:
+    """Steps 1 to 3: LENS on what is given; proposals and mining where MINING.STRATEGIES says so."""
+    opts = ["DATASETS.LEDGER", "", "DATASETS.UNLABELED_SLICES", False]
+    weights = run.done.get("embedding", {}).get("weights", run.cfg.MODEL.EMBEDDING.WEIGHTS)
+    cfg = run.config("train", *opts, "MODEL.EMBEDDING.WEIGHTS", weights, "TEST.EXPECTED_RESULTS", [])
+    result = _train(cfg, run.resume)
+    if cfg.MINING.STRATEGIES:
+        result["ledger"] = str(Path(cfg.OUTPUT_DIR) / MINING / LEDGER)
+    return result
+
+
+@STAGES.register()
+def retrain(run: Run) -> dict:
+    """Step 4: LENS from the same beginnings, with the ledger: DATASETS.LEDGER, or the one that was mined."""
+    ledger = run.cfg.DATASETS.LEDGER or run.newest("ledger", "train")
+    opts = ["DATASETS.LEDGER", ledger, "MINING.STRATEGIES", ()]
+    return _train(run.config("retrain", *opts, "TEST.EXPECTED_RESULTS", []), run.resume)
+
+
+def _train(cfg: CfgNode, resume: bool) -> dict:
+    trainer = LENSTrainer(cfg)
+    trainer.resume_or_load(resume)
+    trainer.train()
+    return {
+        "weights": str(Path(cfg.OUTPUT_DIR) / "model_final.pth"),
+        "metrics": getattr(trainer, "_last_eval_results", None) or {},
+    }
+
+
+@STAGES.register()
+def fpr(run: Run) -> dict:
+    """Step 5: the classifier, on the true and false positives of the newest LENS in the mined datasets."""
+    ledger = run.cfg.DATASETS.LEDGER or run.done.get("train", {}).get("ledger", "")
+    mined = ["DATASETS.TRAIN", mined_datasets(run.cfg), "DATASETS.LEDGER", ledger]
+    cfg = run.config("fpr", *mined, "SOLVER.EPOCHS", 0)
+    records = load_training_records(cfg)
+    shards = open_shards(cfg, _load(cfg, run.newest("weights", "train", "retrain")), run.folder("fpr") / PROPOSALS)
+    propose(records, shards)
+    return {"weights": train_fpr(run.cfg, records, LazyProposals(records, shards), run.resume)}
+
+
+@STAGES.register()
+def evaluate(run: Run) -> dict:
+    """The newest LENS with the classifier, beside what was measured after each training."""
+    weights = run.newest("weights", "train", "retrain")
+    classifier = run.done.get("fpr", {}).get("weights", run.cfg.MODEL.FPR.WEIGHTS)
+    cfg = run.config("evaluate", "MODEL.FPR.WEIGHTS", classifier, "SOLVER.EPOCHS", 0)
+    metrics = LENSTrainer.test(cfg, _load(cfg, weights)) or {}
+    if comm.is_main_process():
+        verify_results(cfg, metrics)
+        stages = {name: run.done[name]["metrics"] for name in ("train", "retrain") if name in run.done}
+        logger.info("average sensitivity after each stage:\n%s", compare({**stages, "evaluate": metrics}))
+    return {"weights": weights, "classifier": classifier, "metrics": metrics}
+
+
+def compare(metrics: dict[str, dict]) -> str:
+    """A table of the average sensitivities, a row for each of the named results of an evaluation."""
+    flat = {name: flatten_results_dict(results) for name, results in metrics.items()}
+    wanted = [key for key in flatten_results_dict(list(metrics.values())[-1]) if _is_summary(key)]
+    rows = [[name, *(results.get(key, float("nan")) for key in wanted)] for name, results in flat.items()]
+    header = ["", *(key.removesuffix(f"/{AVERAGE}") for key in wanted)]
+    return tabulate(rows, header, tablefmt="pipe", floatfmt=".4f")
+
+
+def _is_summary(key: str) -> bool:
+    """Whether it is a protocol's average sensitivity of the model's own output, not of an expert alone."""
+    *_, protocol, metric = "/", *key.split("/")
+    return metric == AVERAGE and protocol in PROTOCOLS
+
+
+def _load(cfg: CfgNode, weights: str) -> nn.Module:
+    model = LENSTrainer.build_model(cfg)
+    LENSCheckpointer(model).load(weights)
+    return model.eval()

@@ -1,0 +1,19 @@
+"""Which datasets are mined."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from ..data.loader import load_records
+
+
+def mined_datasets(cfg: CfgNode) -> tuple[str, ...]:
+    """Names of the datasets that are mined: ``MINING.DATASETS``, or the partially labelled training ones."""
+    partial = tuple(name for name in cfg.DATASETS.TRAIN if not MetadataCatalog.get(name).fully_labelled)
+    return tuple(cfg.MINING.DATASETS) or partial
+
+
+def mined_records(cfg: CfgNode) -> list[dict]:
+    """Records of the datasets that are mined, with their given annotations."""
+    return load_records(mined_datasets(cfg))

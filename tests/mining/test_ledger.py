@@ -1,0 +1,288 @@
+"""The ledger: written, edited by hand, read back, checked, merged into records, counted."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from proposals import record
+
+from lens_d2.data.records import check_record
+from lens_d2.errors import DataError
+from lens_d2.mining import (
+    LedgerRow,
+    apply_ledger,
+    check_ledger,
+    count_training_data,
+    format_counts,
+    ledger_records,
+    read_ledger,
+    register_ledger,
+    strategies_of,
+    write_ledger,
+)
+from lens_d2.mining.counts import add_counts
+from lens_d2.mining.ledger import SCHEMA, STATUSES, to_table
+
+BOX = (10.0, 10.0, 30.0, 30.5)
+GIVEN, OTHER = "000001_01_01_001-020", "000002_01_01_001-020"
+
+
+def row(slice_=4, lesion=f"{GIVEN}/0", volume=GIVEN, strategy="CrossSlice", **columns):
+    values = {
+        "id": f"{lesion}@{slice_}", "volume": volume, "slice": slice_,
+        "x1": BOX[0], "y1": BOX[1], "x2": BOX[2], "y2": BOX[3],
+        "lesion": lesion, "strategy": strategy, "round": 1, "score": 0.5, "distance": np.nan,
+        "annotation": f"{GIVEN}/0", "status": "annotation",
+    }  # fmt: skip
+    return LedgerRow(**{**values, **columns})
+
+
+@pytest.fixture
+def rows():
+    new, region = f"{OTHER}/fused-3", f"{GIVEN}/luna-1"
+    return [
+        row(4), row(6),
+        row(7, new, OTHER, "IntraPatient", distance=0.1), row(8, new, OTHER, "IntraPatient", distance=0.1),
+        row(5, region, GIVEN, "CrossDataset", status="uncertain", annotation="", x1=50.0, x2=60.0),
+        row(9, region, GIVEN, "CrossDataset", status="uncertain", annotation="", x1=50.0, x2=60.0),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def records():
+    return [
+        record("000001_01_01", lesions=[(5, BOX), (5, (50, 50, 60, 60))]),
+        record("000002_01_01", lesions=[(3, BOX)]),
+        record("000003_01_01", lesions=[(3, BOX)]),
+    ]
+
+
+@pytest.fixture(params=[".parquet", ".csv"])
+def path(request, tmp_path, rows):
+    path = tmp_path / f"ledger{request.param}"
+    assert write_ledger(path, [to_table(rows[:2]), to_table([]), to_table(rows[2:])]) == len(rows)
+    return path
+
+
+def write(path, table):
+    write_ledger(path, [to_table(table)]) if path.suffix == ".parquet" else table.to_csv(path, index=False)
+
+
+class TestFile:
+    def test_what_is_written_is_read(self, path, rows):
+        expected = pd.DataFrame(rows, columns=SCHEMA.names)
+        pd.testing.assert_frame_equal(read_ledger(path), expected, check_dtype=False)
+
+    def test_an_edited_table_is_read_back(self, path):
+        table = read_ledger(path)
+        table.loc[2, "status"] = "rejected"
+        table.loc[3, "x1"] = 11.25
+        table.loc[1, "score"] = np.nan
+        write(path, table.drop(index=0))
+        again = read_ledger(path)
+        assert again["status"].tolist() == ["annotation", "rejected", "annotation", "uncertain", "uncertain"]
+        assert again.loc[2, "x1"] == 11.25
+        assert np.isnan(again.loc[0, "score"])
+
+    def test_an_empty_ledger(self, tmp_path):
+        for name in ("ledger.parquet", "ledger.csv"):
+            write_ledger(tmp_path / name, [])
+            assert len(read_ledger(tmp_path / name)) == 0
+
+    @settings(max_examples=10, deadline=None)
+    @given(
+        st.lists(
+            st.tuples(
+                st.floats(0, 400, width=32), st.floats(0.5, 100, width=32), st.floats(0, 1, width=32),
+                st.sampled_from(STATUSES), st.text("ab\",' \n/é", min_size=1, max_size=5),
+            ),
+            max_size=8,
+        )
+    )  # fmt: skip
+    def test_any_rows(self, tmp_path_factory, drawn):
+        rows = [
+            row(i, f"{text}{i}", x1=x, x2=x + side, score=score, status=status)
+            for i, (x, side, score, status, text) in enumerate(drawn)
+        ]
+        folder = tmp_path_factory.mktemp("any")
+        for name in ("ledger.parquet", "ledger.csv"):
+            write_ledger(folder / name, [to_table(rows)])
+            read = read_ledger(folder / name)
+            assert [tuple(r) for r in read.fillna(-1).values.tolist()] == [
+                tuple(-1 if isinstance(v, float) and np.isnan(v) else v for v in r) for r in rows
+            ]
+
+    def test_writing_that_fails_leaves_the_old_one(self, path):
+        def parts():
+            yield to_table([row(1)])
+            raise RuntimeError("killed")
+
+        before = path.read_bytes()
+        with pytest.raises(RuntimeError, match="killed"):
+            write_ledger(path, parts())
+        assert path.read_bytes() == before
+        assert list(path.parent.iterdir()) == [path]
+
+
+FAULTS = [
+    ("x1", "oops", "x1 is 'oops', no number"),
+    ("x1", np.nan, "x1 is 'nan', no number"),
+    ("y2", np.inf, "y2 is 'inf', no number"),
+    ("slice", 4.5, "slice is 4.5, not a whole number"),
+    ("slice", 1e300, "slice is 1e+300, not a whole number"),
+    ("volume", "", "no volume"),
+    ("lesion", "", "no lesion"),
+    ("x2", 10.0, "the box 10, 10, 10, 30.5 has no area"),
+    ("status", "perhaps", "the status 'perhaps' is none of annotation, uncertain, "),
+    ("score", 1.5, "the score is 1.5; it must be in [0, 1]"),
+    ("score", -0.1, "the score is -0.1; it must be in [0, 1]"),
+    ("id", f"{GIVEN}/0@4", f"the id '{GIVEN}/0@4' stands in an earlier row too"),
+    ("slice", 7, f"the lesion '{OTHER}/fused-3' has a box on slice 7 in an earlier row too"),
+    ("volume", GIVEN, f"the lesion '{OTHER}/fused-3' is in another sub-volume in an earlier row"),
+]
+
+
+class TestFaults:
+    @pytest.mark.parametrize("column, value, message", FAULTS)
+    def test_a_contradiction_names_file_and_row(self, tmp_path, rows, column, value, message):
+        path = tmp_path / "ledger.csv"
+        table = pd.DataFrame(rows, columns=SCHEMA.names).astype(object)
+        table.loc[3, column] = value
+        table.to_csv(path, index=False, na_rep="nan")
+        with pytest.raises(DataError) as error:
+            read_ledger(path)
+        assert str(error.value).startswith(f"{path}: row 4 (line 5): {message}")
+
+    @pytest.mark.parametrize(
+        "changes, message",
+        [
+            ({"volume": "elsewhere"}, "row 1: the sub-volume 'elsewhere' is not in the dataset"),
+            ({"slice": 20}, f"row 1: slice 20 of '{GIVEN}', which has 20 slices"),
+            ({"slice": -1}, "row 1: slice -1"),
+            ({"x2": 100.5}, "row 1: the box 10, 10, 100.5, 30.5 lies outside the image"),
+            ({"y1": -0.5}, "lies outside the image"),
+            ({"slice": 5}, f"row 1: the lesion '{GIVEN}/0' has a given box on slice 5"),
+            ({"lesion": f"{OTHER}/0"}, f"row 1: the lesion '{OTHER}/0' is one of '{OTHER}'"),
+            ({"annotation": "nothing"}, "row 1: the dataset has no annotation 'nothing'"),
+        ],
+    )
+    def test_against_the_dataset(self, tmp_path, records, changes, message):
+        ledger = pd.DataFrame([row()._replace(**changes), row(6)], columns=SCHEMA.names)
+        with pytest.raises(DataError, match=message.replace("(", r"\(")) as error:
+            check_ledger(ledger, records, "some.parquet")
+        assert str(error.value).startswith("some.parquet: row 1")
+
+    def test_a_sound_one_passes(self, records, rows):
+        check_ledger(pd.DataFrame(rows, columns=SCHEMA.names), records, "some.parquet")
+
+    def test_how_many_more(self, tmp_path, rows):
+        table = pd.DataFrame(rows, columns=SCHEMA.names).assign(status="odd")
+        table.to_csv(tmp_path / "ledger.csv", index=False)
+        with pytest.raises(DataError, match="row 1 .*; 5 more such rows"):
+            read_ledger(tmp_path / "ledger.csv")
+
+    def test_no_table_at_all(self, tmp_path):
+        with pytest.raises(DataError, match="ledger.csv: not readable as a ledger .No such file"):
+            read_ledger(tmp_path / "ledger.csv")
+        (tmp_path / "ledger.parquet").write_bytes(b"PAR1 or so")
+        with pytest.raises(DataError, match="ledger.parquet: not readable as a ledger"):
+            read_ledger(tmp_path / "ledger.parquet")
+        (tmp_path / "ledger.csv").write_text("id,volume\na,b\n")
+        with pytest.raises(DataError, match="ledger.csv: no column slice, x1"):
+            read_ledger(tmp_path / "ledger.csv")
+        with pytest.raises(DataError, match="with the ending .parquet or .csv"):
+            read_ledger(tmp_path / "ledger.xlsx")
+
+
+def table_of(*rows):
+    return pd.DataFrame(rows, columns=SCHEMA.names)
+
+
+class TestMerging:
+    def test_rows_continue_lesions_or_are_new_ones(self, records, rows):
+        merged = apply_ledger(records, table_of(*rows))
+        for one in merged:
+            check_record(one)
+        first, second, third = merged
+        assert [box[0] for box in first["lesions"][0]["boxes"]] == [4, 5, 6]
+        assert first["lesions"][0]["status"] == "annotation"
+        assert first["lesions"][1] == records[0]["lesions"][1]
+        assert first["lesions"][2]["status"] == "uncertain"
+        assert second["lesions"][1] == {
+            **second["lesions"][1], "id": f"{OTHER}/fused-3", "status": "mined", "boxes": [[7, *BOX], [8, *BOX]],
+        }  # fmt: skip
+        assert third is records[2]
+        assert len(records[0]["lesions"][0]["boxes"]) == 1  # the given ones are as they were
+
+    @pytest.mark.parametrize(
+        "status, becomes",
+        [
+            ("annotation", "mined"), ("accepted", "accepted"), ("uncertain", "uncertain"), ("unsure", "unsure"),
+            ("hard_negative", "hard_negative"), ("rejected", None),
+        ],
+    )  # fmt: skip
+    def test_status(self, records, status, becomes):
+        (first, *_) = apply_ledger(records, table_of(row(9, "new", status=status)))
+        assert [x["status"] for x in first["lesions"]] == ["annotation"] * 2 + ([becomes] if becomes else [])
+
+    def test_ignored_as_gt(self, records, rows):
+        first, *_ = apply_ledger(records, table_of(*rows), uncertain_as_lesion=True)
+        assert first["lesions"][2]["status"] == "mined"
+        unsure = table_of(row(9, "new", status="unsure"))
+        assert apply_ledger(records, unsure, uncertain_as_lesion=True)[0]["lesions"][2]["status"] == "unsure"
+
+    def test_a_doubtful_slice_of_a_given_lesion_stays_apart(self, records):
+        first, *_ = apply_ledger(records, table_of(row(4), row(6, status="unsure")))
+        assert [box[0] for box in first["lesions"][0]["boxes"]] == [4, 5]
+        assert (first["lesions"][2]["status"], first["lesions"][2]["boxes"][0][0]) == ("unsure", 6)
+
+    def test_as_a_dataset_of_its_own(self, tmp_path, records, rows):
+        path = tmp_path / "ledger.parquet"
+        write_ledger(path, [to_table(rows)])
+        DatasetCatalog.register("partly", lambda: records)
+        MetadataCatalog.get("partly").set(expert="deeplesion", fully_labelled=False)
+        try:
+            register_ledger("mined", path, "partly")
+            found = DatasetCatalog.get("mined")
+            assert [r["volume"] for r in found] == [GIVEN, OTHER]
+            assert [len(r["lesions"]) for r in found] == [2, 1]
+            assert MetadataCatalog.get("mined").expert == "deeplesion"
+            register_ledger("mined", path, "partly", given=True)
+            assert [len(r["lesions"]) for r in DatasetCatalog.get("mined")] == [3, 2, 1]
+            assert found == ledger_records(records, read_ledger(path))
+        finally:
+            for name in ("partly", "mined"):
+                DatasetCatalog.remove(name)
+                MetadataCatalog.remove(name)
+
+
+class TestCounts:
+    """Table III."""
+
+    def test_by_hand(self, records, rows):
+        counts = count_training_data(records, table_of(*rows), ["CrossSlice", "IntraPatient", "CrossDataset"])
+        assert [(c.lesions, c.boxes, c.uncertain, c.slices) for c in counts] == [
+            (4, 4, 0, 3),
+            (4, 6, 0, 5),
+            (5, 8, 0, 7),
+            (5, 8, 1, 7),
+            (5, 8, 2, 60),
+        ]
+        text = format_counts(counts)
+        assert "# 2D uncertain" in text and "+ IntraPatient" in text
+
+    def test_rejected_rows_do_not_count(self, records):
+        (before, after, _) = count_training_data(records, table_of(row(status="rejected")), ["CrossSlice"])
+        assert (before.boxes, after.boxes) == (4, 4)
+
+    def test_counts_of_parts_add_up(self, records, rows):
+        ledger, order = table_of(*rows), ["CrossSlice", "IntraPatient", "CrossDataset"]
+        parts = [count_training_data([r], ledger[ledger["volume"] == r["volume"]], order) for r in records]
+        total = add_counts(add_counts(parts[0], parts[1]), parts[2])
+        assert total == count_training_data(records, ledger, order)
+
+    def test_strategies_are_told_in_the_papers_order(self, rows):
+        ledger = table_of(*rows[::-1], row(12, "z", strategy="Another"))
+        assert strategies_of(ledger) == ["CrossSlice", "IntraPatient", "CrossDataset", "Another"]
