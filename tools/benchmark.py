@@ -34,9 +34,14 @@ def measurement(name: str):
     return register
 
 
-def seconds(function: Callable[[], object], repeats: int = 5) -> float:
-    """Median processor time of a call, after one that is not counted; other programs' load does not count."""
-    function()
+def seconds(function: Callable[[], object], repeats: int = 5, warm: bool = False) -> float:
+    """Median processor time of a call, which other programs' load hardly changes.
+
+    Args:
+        warm: whether the function has just run; otherwise a first call is not counted.
+    """
+    if not warm:
+        function()
     times = []
     for _ in range(repeats):
         start = time.process_time()
@@ -223,13 +228,14 @@ BASELINES = {"lens3d": loop_lens3d, "p3d": loop_p3d, "luna16": loop_luna16}
 CASES = {"lens3d": case_lens3d, "p3d": case_p3d, "luna16": case_luna16}
 
 
-def against_loop(name: str) -> dict:
-    truth, detections = CASES[name]()
+def against_loop(name: str, *size: int, repeats: int = 3) -> dict:
+    """The protocol ``name`` against its loop; size: arguments of the case, else the published set's."""
+    truth, detections = CASES[name](*size)
     protocol, loop = PROTOCOLS.get(name)(), BASELINES[name]
     ours, theirs = protocol.evaluate(truth, detections).metrics, loop(truth, detections)
     assert np.allclose(ours["sensitivity"], theirs["sensitivity"], atol=1e-9), "the loop has other numbers"
-    baseline = seconds(lambda: loop(truth, detections), 3)
-    fast = seconds(lambda: protocol.evaluate(truth, detections), 7)
+    baseline = seconds(lambda: loop(truth, detections), repeats, warm=True)
+    fast = seconds(lambda: protocol.evaluate(truth, detections), 2 * repeats + 1)
     details = {"detections": len(detections), "lesions": len(truth), "volumes": len(truth.volumes)}
     return {
         "ratio": baseline / fast,
@@ -252,13 +258,13 @@ def doubling(name: str) -> dict:
     return {"ratio": worst, "baseline_seconds": times[-2], "ours_seconds": times[-1], "details": details}
 
 
-def draws(name: str) -> dict:
+def draws(name: str, repeats: int = 5) -> dict:
     """1,000 bootstrap draws; ratio: their time over that of one evaluation."""
     truth, detections = CASES[name]()
     protocol = PROTOCOLS.get(name)()
     events = protocol.evaluate(truth, detections).match.events
-    one = seconds(lambda: protocol.evaluate(truth, detections), 7)
-    many = seconds(lambda: intervals(events, protocol, 1000, 0), 5)
+    one = seconds(lambda: protocol.evaluate(truth, detections), 2 * repeats)
+    many = seconds(lambda: intervals(events, protocol, 1000, 0), repeats)
     details = {"draws": 1000, "ratio": "the draws' time over that of one evaluation (baseline_seconds)"}
     return {"ratio": many / one, "baseline_seconds": one, "ours_seconds": many, "details": details}
 

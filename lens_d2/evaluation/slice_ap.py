@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import tempfile
 from pathlib import Path
 
@@ -96,7 +98,8 @@ class SliceAPEvaluator(DatasetEvaluator):
             instances.scores = torch.from_numpy(np.ascontiguousarray(boxes[:, 5]))
             instances.pred_classes = torch.zeros(len(boxes), dtype=torch.int64)
             coco.process([{"image_id": image["id"]}], [{"instances": instances}])
-        result = coco.evaluate().get("bbox", {})
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints; Detectron2 logs its results
+            result = coco.evaluate().get("bbox", {})
         return {key: float(value) for key, value in result.items() if np.isfinite(value)}
 
 
