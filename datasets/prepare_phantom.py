@@ -51,8 +51,13 @@ def main(argv=None) -> int:
     args = parser().parse_args(argv)
     start = time.perf_counter()
     try:
-        manifest = write_cohort(plan_of(args), args.output, args.workers, args.overwrite)
-    except (DataError, ValueError, OSError) as error:
+        plan = plan_of(args)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        manifest = write_cohort(plan, args.output, args.workers, args.overwrite)
+    except (DataError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     for name, row in manifest["counts"].items():

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import cv2
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from . import organs, vessels
 from .organs import Part
@@ -53,17 +54,19 @@ class Anatomy:
         """(n, 4) beads of the vessels, airways and bowel that a lymph node cannot lie in."""
         hard = ("lung vessel", "liver vessel", "mesenteric vessel", "renal pelvis")
         beads = [p.shape for p in self.parts if p.is_beads and p.organ not in hard]
-        return np.vstack(beads)
+        return np.vstack(beads).astype(np.float32)
 
-    def clearance(self, point) -> float:
-        """Distance in mm from a point to the nearest vessel, airway, bowel, organ or bone (negative inside)."""
-        point = np.asarray(point, float)
-        beads = self.obstacles
-        near = float(np.min(np.linalg.norm(beads[:, :3] - point, axis=1) - beads[:, 3]))
-        at = tuple(np.float32(c).reshape(1) for c in point)
-        inside = max(float(f(*at)[0]) for name, f in self.solids.items() if name != "lung")
-        column = float(self.skeleton.body_outline(*at)[0])
-        return min(near, -inside, -column)
+    def clearance(self, points) -> np.ndarray:
+        """(n,) distances in mm from (n, 3) points to the nearest vessel, airway, bowel, organ or bone.
+
+        Negative inside them.
+        """
+        points = np.asarray(points, np.float32).reshape(-1, 3)
+        beads = self.obstacles[np.abs(self.obstacles[:, 2] - points[:, 2].mean()) < np.ptp(points[:, 2]) + 40]
+        apart = cdist(points, beads[:, :3]) - beads[:, 3]
+        inside = [f(*points.T) for name, f in self.solids.items() if name != "lung"]
+        inside.append(self.skeleton.body_outline(*points.T))
+        return np.minimum(apart.min(axis=1), -np.max(inside, axis=0))
 
     def distance(self, organ: str, point) -> float:
         """Distance in mm inside one of ``solids`` at a point."""
@@ -95,7 +98,7 @@ def random_anatomy(rng) -> Anatomy:
         *vessels.lung_trees(rng, torso),
         Part("cortical bone", "cortical bone", tube_like(skeleton.spurs)),
     ]
-    size = rng.normal(1.0, 0.035) * (1.03 if sex == "M" else 0.96)
+    size = rng.normal(1.04, 0.035) * (1.03 if sex == "M" else 0.96)
     scale = size * np.exp(rng.normal(0, [0.035, 0.04, 0.03]))
     build = tuple(Waves.random(rng, 2.6, 210, 3) for _ in range(3))
     solids = {"lung": torso.lungs, "liver": liver, "spleen": spleen, "heart": torso.heart,
@@ -207,6 +210,13 @@ class Painter:
         self.field(muscle + fat - 2.2, whole, "fat", "subcutaneous fat")
         self.field(muscle, whole, "muscle", "muscle")
         self.field(muscle - wall, whole, "visceral fat", "visceral fat")
+        flanks = self.canvas.window((-160, -90, -260), (160, 60, -45))
+        if flanks is not None:  # the fat between the sheets of the belly's side walls
+            x, y, z = self.canvas.nodes(flanks)
+            edge = np.minimum(np.abs(x) - 62, np.minimum(-50 - z, 55 - y))
+            inside, thickness = torso.muscle(x, y, z), torso.wall_depth(x, y, z)
+            for share in (0.36, 0.68):
+                self.field(np.minimum(0.35 - np.abs(inside - share * thickness), edge), flanks, "fat")
         sheet = self.canvas.window((-150, -110, -125), (150, 110, 12))
         if sheet is not None:
             nodes = self.canvas.nodes(sheet)
@@ -234,13 +244,14 @@ class Painter:
             self.fill(window.index, canvas.coverage(bones.canal(x, y, z)), "thecal sac")
             self._bone(window.index, arches, 2.4, None)
         self._ribs()
-        for shape, low, high, shell in (
-            (bones.sternum, (-35, -115, 35), (35, -40, 182), 2.0),
-            (bones.scapulae, (-135, 15, 78), (135, 115, 240), 2.4),
+        for place, thickness, shell, low, high in (
+            (bones.sternum_place, 5.2, 2.0, (-35, -115, 35), (35, -40, 182)),
+            (bones.scapula_place, 2.3, 2.0, (-135, 15, 78), (135, 115, 240)),
         ):
             part = canvas.window(low, high)
             if part is not None:
-                self._bone(part.index, canvas.evaluate(shape, part), shell, None)
+                depth, edge = (canvas.refine(f, part) for f in place(*canvas.nodes(part)))
+                self._bone(part.index, np.minimum(np.float32(thickness) - np.abs(depth), edge), shell, None)
 
     def _bone(self, index, distance, shell: float, organ: str | None):
         """A bone: a shell of cortex, ``shell`` mm thick, and marrow inside."""

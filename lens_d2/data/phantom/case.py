@@ -11,7 +11,7 @@ from .lesions import Lesion, random_lesions
 from .mimics import Mimic, random_mimics
 from .plan import CohortPlan
 from .recist import BOX_PADDING_MM, Mark, measure
-from .scanner import Scan, Settings, scan_patient
+from .scanner import Scan, Settings, body_extent, scan_patient
 from .space import Pose, ScanGrid
 
 HEAD, FEET = 172.0, -205.0  # the part of the anatomy that is modelled, mm
@@ -46,18 +46,22 @@ def random_pose(rng, anatomy: Anatomy) -> Pose:
 
 
 def axial_grid(
-    rng, plan: CohortPlan, settings: Settings, pose: Pose, top: float, slices: int, direction
+    rng, plan: CohortPlan, settings: Settings, case: Case, pose: Pose, top: float, slices: int, direction
 ) -> ScanGrid:
-    """A grid of ``slices`` axial slices whose highest one lies at ``top`` mm of scan space."""
-    side = int(round(plan.matrix * rng.choice([0.94, 1.0, 1.06]) / 16)) * 16
+    """A grid of ``slices`` axial slices whose highest one lies at ``top`` mm of scan space.
+
+    The field of view fits the body loosely, as technicians set it; the matrix is a multiple of 16 pixels.
+    """
     spacing = np.array(settings.spacing)
     step = spacing * direction
-    centre = np.array([rng.normal(0, 4), 4 + rng.normal(0, 4)])
+    low, high = body_extent(case.anatomy)
+    wanted = (high - low)[0] * rng.uniform(1.05, 1.2) / spacing[0]
+    side = 16 * int(np.clip(np.ceil(wanted / 16), 4, plan.matrix // 16 + 1))
+    centre = pose.shift[:2] + (low + high)[:2] / 2 + rng.normal(0, 4, 2) + [0, 4]
     origin = centre - step[:2] * (side - 1) / 2
     bottom = top - (slices - 1) * spacing[2]
-    return ScanGrid(
-        (slices, side, side), settings.spacing, (*origin, top if direction[2] < 0 else bottom), direction
-    )
+    start = top if direction[2] < 0 else bottom
+    return ScanGrid((slices, side, side), settings.spacing, (*origin, start), direction)
 
 
 @dataclass

@@ -161,13 +161,13 @@ def liver_tumour(rng, anatomy: Anatomy, radius: float, look: Look) -> Draw | Non
     draw = rng.random()
     terms = ("mass" if radius > 15 else "nodule",)
     if draw < 0.62:
-        hu = look.relative("liver", (-20, -22, -58))
+        hu = look.relative("liver", (-26, -32, -58))
         core = (0.5, float(hu[2] - 22)) if radius > 10 and rng.random() < 0.35 else None
         terms += ("hypoattenuation", "metastasis") + (("necrosis",) if core else ())
         return Draw(centre, "liver", hu, rng.uniform(2, 6), core, terms, 0.11)
     if draw < 0.84:
         return Draw(
-            centre, "liver", look.relative("liver", (-14, 42, -26)), 3.0, None, terms + ("enhancing",), 0.1, 9
+            centre, "liver", look.relative("liver", (-18, 42, -30)), 3.0, None, terms + ("enhancing",), 0.1, 9
         )
     hu = np.full(3, rng.uniform(0, 18)) + (1 - look.grade) * 25
     return Draw(centre, "liver", hu, 1.6, None, ("cyst", "hypoattenuation"), 0.05, 2)
@@ -200,16 +200,18 @@ ABDOMINAL_STATIONS = {
 
 
 def _in_stations(rng, anatomy, stations, radius, room, tries=60):
-    """The centre of a node that keeps clear of vessels and bowel, and its station."""
-    names = list(stations)
-    for _ in range(tries):
-        name = names[rng.integers(len(names))]
-        centre, spread = stations[name]
-        point = np.array(centre) + rng.normal(0, 0.8, 3) * spread
-        at = tuple(np.float32(c).reshape(1) for c in point)
-        if float(room(*at)[0]) > 0.4 * radius and anatomy.clearance(point) > 0.72 * radius:
-            return point, name
-    return None
+    """The centre of a node that keeps clear of vessels and bowel, and its station; None if there is no room."""
+    points, names = station_points(rng, stations, tries)
+    good = np.flatnonzero((room(*points.T) > 0.4 * radius) & (anatomy.clearance(points) > 0.72 * radius))
+    return (points[good[0]].astype(float), names[good[0]]) if len(good) else None
+
+
+def station_points(rng, stations, count):
+    """(count, 3) random points around the stations' centres, and the stations' names."""
+    names = rng.choice(list(stations), count)
+    places = np.array([stations[n] for n in names], np.float32).reshape(count, 2, 3)
+    centres, spreads = places[:, 0], places[:, 1]
+    return centres + (0.8 * rng.normal(size=(count, 3)) * spreads).astype(np.float32), names
 
 
 def _node_look(rng, look, radius):
@@ -288,7 +290,8 @@ def _on_shell(rng, anatomy, place, tries=3000):
     if place == "sternum":
         points[:, 0] *= 0.12
         points[:, 1] = -np.abs(points[:, 1])
-        depth = anatomy.skeleton.sternum(*points.T)
+        place, edge = anatomy.skeleton.sternum_place(*points.T)
+        depth = np.minimum(5.2 - np.abs(place), edge)
     else:
         depth = anatomy.skeleton.ribs(*anatomy.skeleton.rib_place(*points.T))[0]
     good = np.flatnonzero(depth > 1.5)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .anatomy import Anatomy, Painter
-from .lesions import ABDOMINAL_STATIONS, MEDIASTINAL_STATIONS
+from .lesions import ABDOMINAL_STATIONS, MEDIASTINAL_STATIONS, station_points
 from .shapes import Blob, random_rotation, tube
 
 
@@ -49,13 +49,9 @@ def normal_nodes(rng, anatomy: Anatomy) -> list[Mimic]:
     """Nodes of normal size: short axes of 2 to 5 mm, often longish."""
     found = []
     for stations in (MEDIASTINAL_STATIONS, ABDOMINAL_STATIONS):
-        for _ in range(rng.poisson(7)):
-            centre, spread = list(stations.values())[rng.integers(len(stations))]
-            point = np.array(centre) + rng.normal(0, 1.1, 3) * spread
-            if anatomy.clearance(point) > 2:
-                found.append(
-                    Mimic("normal node", small_ball(rng, point, rng.uniform(1.6, 2.7), 0.35), "lymph node")
-                )
+        points, _ = station_points(rng, stations, rng.poisson(7))
+        for point in points[anatomy.clearance(points) > 2]:
+            found.append(Mimic("normal node", small_ball(rng, point, rng.uniform(1.6, 2.7), 0.35), "lymph node"))
     return found
 
 
@@ -93,7 +89,7 @@ def belly_mimics(rng, anatomy: Anatomy) -> list[Mimic]:
     found = []
     if rng.random() < 0.2:
         point = np.array([78, 12, -62]) + rng.normal(0, 8, 3)
-        if anatomy.clearance(point) > 5:
+        if anatomy.clearance(point)[0] > 5:
             found.append(Mimic("accessory spleen", small_ball(rng, point, rng.uniform(4, 6.5), 0.1), "spleen"))
     if rng.random() < 0.18:
         bladder = [p for p in anatomy.parts if p.organ == "gallbladder"][0]

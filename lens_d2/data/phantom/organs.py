@@ -255,7 +255,7 @@ def bowel(rng) -> list[Part]:
     )
     parts += lumen_parts(rng, "small bowel", duodenum, 2.6, SMALL_BOWEL, 8)
     for path in _loops(rng):
-        beads = tube(path, rng.uniform(8.5, 12.5, len(path)))
+        beads = tube(path, rng.uniform(9.5, 14.5, len(path)))
         parts += lumen_parts(rng, "small bowel", beads, rng.uniform(2.2, 3.4), SMALL_BOWEL, 10)
     return parts
 
@@ -265,9 +265,9 @@ SMALL_BOWEL = [("bowel fluid", 0.5), ("bowel wall", 0.2), ("oral contrast", 0.18
 
 def _loops(rng):
     """Paths of small-bowel loops: jittered lattice points joined to their nearest free neighbour."""
-    grid = np.stack(np.meshgrid(np.arange(-68, 80, 29), (-52, -24), np.arange(-222, -128, 25), indexing="ij"), -1)
+    grid = np.stack(np.meshgrid(np.arange(-68, 80, 29), (-52, -24), np.arange(-228, -118, 26), indexing="ij"), -1)
     points = grid.reshape(-1, 3) + rng.normal(0, 4.5, (grid.size // 3, 3))
-    points = points[rng.random(len(points)) < 0.8]
+    points = points[rng.random(len(points)) < 0.92]
     free = np.ones(len(points), bool)
     paths = []
     while free.sum() > 3:

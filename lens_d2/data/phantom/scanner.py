@@ -122,7 +122,7 @@ def scan_patient(
         labels, with_liver: keep the maps of organs, of the liver.
     """
     rows, columns, inner = _body_part(grid, anatomy, pose)
-    canvas = Canvas(inner, pose, 2 if grid.spacing[2] < 3.6 else 3)
+    canvas = Canvas(inner, pose)
     painter = Painter(canvas, anatomy, Tissues(settings.phase, settings.strength, anatomy.deviates), rng, labels)
     painter.run()
     for extra in extras:
@@ -136,7 +136,7 @@ def scan_patient(
                 covers[lesion.instance] = found
     depth = canvas.slices(canvas.hu)
     body = np.full(grid.shape, -1000.0, np.float32)
-    _couch(body, grid, rng)
+    _couch(body, grid, body_extent(anatomy)[1][1] + pose.shift[1] + rng.uniform(2, 12), rng)
     body[:, rows, columns] = np.maximum(depth, np.where(depth < -995, body[:, rows, columns], -2000))
     hu = _detect(body, grid, settings, rng)
     scan = Scan(hu, grid, covers)
@@ -151,18 +151,23 @@ def scan_patient(
     return scan
 
 
+def body_extent(anatomy: Anatomy) -> tuple[np.ndarray, np.ndarray]:
+    """Corners low and high (x, y) of what the body reaches on the table, mm, before it is shifted."""
+    torso = anatomy.torso
+    side = 151 + 1.1 * torso.fat[1]
+    front = 104 + max(1.25 * torso.fat[0] + torso.belly, 0.9 * torso.fat[0] + torso.breasts)
+    back = 104 + 1.25 * torso.fat[2]
+    scale = anatomy.scale[:2]
+    return np.array([-side, -front]) * scale - 5, np.array([side, back]) * scale + 5
+
+
 def _body_part(grid: ScanGrid, anatomy: Anatomy, pose: Pose):
     """The rows and columns that the body needs, as slices in steps of 4, and their grid."""
-    torso = anatomy.torso
-    x = 156 + float(np.max(torso.fat)) * 1.3
-    front = -(106 + torso.fat[0] * 1.3 + torso.belly + torso.breasts)
-    back = 108 + torso.fat[2] * 1.3
     depth, height, width = grid.shape
+    (left, front), (right, back) = (v[:2] + pose.shift[:2] for v in body_extent(anatomy))
     heights = grid.origin[2] + np.array([0, depth - 1]) * grid.step[2]
-    corners = np.array([[a, b, z] for a in (-x, x) for b in (front, back) for z in heights])
-    corners[:, :2] = (corners[:, :2] * anatomy.scale[:2]) * 1.03 + pose.shift[:2]
-    corners[:, 1] += np.abs(pose.angles[0]) * np.abs(heights).max() * np.sign(corners[:, 1])
-    corners[:, 0] += np.abs(pose.angles[1]) * np.abs(heights).max() * np.sign(corners[:, 0])
+    tilt = np.abs(pose.angles[[1, 0]]) * np.abs(heights).max() + 3
+    corners = np.array([[x, y, 0] for x in (left - tilt[0], right + tilt[0]) for y in (front - tilt[1], back + tilt[1])])
     index = grid.to_index(corners)
     spans = []
     for axis, size in ((1, height), (0, width)):
@@ -196,9 +201,8 @@ def _slice_cover(canvas: Canvas, index, cover, row: int, column: int):
     return place, mean[box]
 
 
-def _couch(body, grid: ScanGrid, rng):
+def _couch(body, grid: ScanGrid, height: float, rng):
     """A thin curved table top under the patient, where it reaches into the field of view."""
-    height = 128 + rng.uniform(14, 34)
     x = grid.to_scan([[i, 0, 0] for i in range(grid.shape[2])])[:, 0]
     y = grid.to_scan([[0, j, 0] for j in range(grid.shape[1])])[:, 1]
     surface = height - x**2 / rng.uniform(900, 2500)
@@ -220,9 +224,7 @@ def _detect(body, grid: ScanGrid, settings: Settings, rng) -> np.ndarray:
     out = np.empty(body.shape, np.int16)
     for number, plane in enumerate(body):
         plane = cv2.GaussianBlur(plane, (0, 0), max(blur, 0.15))
-        soft = (
-            cv2.GaussianBlur(np.clip(plane, -1000, 100) + 1000, (0, 0), 34 / pixel) / 1000
-        )  # how much is in the way
+        soft = _thickness(plane, pixel)
         noise = _kernel(white[number], fine, coarse)
         noise *= gain * (0.3 + 0.8 * soft)
         plane += noise
@@ -235,6 +237,13 @@ def _detect(body, grid: ScanGrid, settings: Settings, rng) -> np.ndarray:
         outside = np.hypot(rows - centre[0], columns - centre[1]) > min(body.shape[1:]) / 2
         out[:, outside] = settings.padding
     return out
+
+
+def _thickness(plane, pixel):
+    """How much tissue lies within some 35 mm of each pixel, 1 for soft tissue all around."""
+    small = cv2.resize(np.clip(plane, -1000, 100), None, fx=1 / 8, fy=1 / 8, interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small / 1000 + 1, (0, 0), 34 / pixel / 8)
+    return cv2.resize(small, plane.shape[::-1])
 
 
 def _kernel(white, fine, coarse):

@@ -57,10 +57,14 @@ class Blob:
 def ellipse_distance(x, y, half_x, half_y, squareness: float = 0.0):
     """Distance inside an ellipse, or a rounder rectangle as ``squareness`` goes from 0 to 1."""
     u, v = x / half_x, y / half_y
+    uu, vv = u * u, v * v
+    if not squareness:
+        rho = np.sqrt(uu + vv + np.float32(1e-4))
+        return (1 - rho) * rho / np.maximum(np.hypot(u / half_x, v / half_y), 1e-3)
     s = np.float32(squareness**2)
-    uu, vv = np.minimum(u * u, 2.2), np.minimum(v * v, 2.2)
-    rho = np.sqrt(np.maximum(uu + vv - s * uu * vv, 1e-4))
-    slope = np.hypot(u * (1 - s * vv) / half_x, v * (1 - s * uu) / half_y)
+    cut_u, cut_v = np.minimum(uu, 1.4), np.minimum(vv, 1.4)  # beyond, the rounding would close in again
+    rho = np.sqrt(np.maximum(uu + vv - s * cut_u * cut_v, 1e-4))
+    slope = np.hypot(u * (1 - s * cut_v) / half_x, v * (1 - s * cut_u) / half_y)
     return (1 - rho) * rho / np.maximum(slope, 1e-3)
 
 
@@ -83,7 +87,7 @@ def random_rotation(rng) -> np.ndarray:
     return q if np.linalg.det(q) > 0 else -q
 
 
-def tube(points, radii, spacing: float = 0.5) -> np.ndarray:
+def tube(points, radii, spacing: float = 0.6) -> np.ndarray:
     """Beads along a smooth curve.
 
     Args:
@@ -153,10 +157,10 @@ def grow_tree(root, targets, leaf_radius: float, exponent: float = 2.7, bend: fl
 
 
 def _string_beads(ends, starts, end_radii, start_radii):
-    """Beads along straight pieces, two thirds of a radius apart."""
+    """Beads along straight pieces, about a radius apart."""
     start_radii = np.minimum(start_radii, 1.3 * end_radii)
     length = np.linalg.norm(ends - starts, axis=1)
-    counts = np.maximum(1, np.ceil(length / (0.66 * np.maximum(end_radii, 0.9)))).astype(int)
+    counts = np.maximum(1, np.ceil(length / (0.9 * np.maximum(end_radii, 1.2)))).astype(int)
     piece = np.repeat(np.arange(len(ends)), counts)
     t = (np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + 1) / counts[piece]
     centres = starts[piece] + (ends - starts)[piece] * t[:, None]

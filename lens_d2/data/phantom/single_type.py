@@ -49,7 +49,7 @@ def _scan(plan, dataset, number, span, emphasis, kinds, direction, **keep):
     low, high = pose.to_scan(np.array([[0.0, 0, max(span[0], FEET)], [0, 0, min(span[1], HEAD)]]))[:, 2]
     slices = max(14, int((high - low) / settings.spacing[2]))
     directions = direction(rng)
-    grid = axial_grid(rng, plan, settings, pose, float(high), slices, directions)
+    grid = axial_grid(rng, plan, settings, case, pose, float(high), slices, directions)
     scan = scan_case(case, pose, grid, settings, 0, rng, plan, **keep)
     findings = find_lesions(case, pose, scan)
     own = [f for f in findings if f.lesion.kind in kinds]

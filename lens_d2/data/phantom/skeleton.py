@@ -82,7 +82,7 @@ class Skeleton:
         distances inside the parts of the shell that are bone and cartilage, mm.
         """
         shell = self.torso.muscle(x, y, z) - self.torso.wall_depth(x, y, z) + 6.0
-        drop = 36 - 0.42 * y + 0.0016 * np.square(np.clip(y, -110, 110))
+        drop = 30 - 0.42 * y + 0.0016 * np.square(np.clip(y, -110, 110)) + 0.3 * np.abs(x)
         height = z + drop
         end = np.interp(height, [-85, -40, 0, 60, 230], [60, 5, -35, -62, -66]).astype(np.float32)
         there = np.minimum(np.abs(x) - np.where(y > 0, 18, 16), height + 85)
@@ -97,18 +97,17 @@ class Skeleton:
         rib = 4.8 * (1 - np.sqrt(np.square(shell / 3.9) + np.square(vertical / 6.2)))
         return np.minimum(rib, bone), np.minimum(rib, cartilage)
 
-    def sternum(self, x, y, z):
-        """The breastbone, in the front wall."""
+    def sternum_place(self, x, y, z):
+        """Smooth fields that place the breastbone: distance from its middle plane, and from its edge inwards."""
         depth = self.torso.muscle(x, y, z) - self.torso.wall_depth(x, y, z) + 7.0
         half = np.interp(z, [40, 70, 130, 165], [9, 15, 17, 27]).astype(np.float32)
-        flat = np.minimum(5.2 - np.abs(depth), half - np.abs(x))
-        return np.minimum(np.minimum(flat, -y), np.minimum(z - 38, 178 - z))
+        return depth, np.minimum(np.minimum(half - np.abs(x), -y), np.minimum(z - 38, 178 - z))
 
-    def scapulae(self, x, y, z):
-        """The shoulder blades, thin plates behind and beside the ribs."""
-        depth = self.torso.muscle(x, y, z) - 9 + 0.04 * (np.abs(x) - 80)
-        plate = np.minimum(3.1 - np.abs(depth), 34 - np.abs(np.abs(x) - 92 + 0.2 * (z - 130)))
-        return np.minimum(np.minimum(plate, y - 18), z - 82)
+    def scapula_place(self, x, y, z):
+        """The same fields for the shoulder blades, thin plates behind and beside the ribs."""
+        depth = self.torso.muscle(x, y, z) - 9 + 0.06 * (np.abs(x) - 80)
+        edge = 34 - np.abs(np.abs(x) - 92 + 0.2 * (z - 130))
+        return depth, np.minimum(np.minimum(edge, y - 18), z - 82)
 
 
 def random_skeleton(rng, torso: Torso) -> Skeleton:

@@ -51,7 +51,7 @@ class Torso:
         front = np.clip(-y / 100, 0, 1)
         behind = np.clip(y / 100, 0, 1)
         rest = np.clip(1 - front - behind, 0, 1)
-        lower = np.clip(0.75 - z / 400, 0.5, 1.3)
+        lower = np.clip(0.8 - z / 450, 0.62, 1.25)
         depth = (self.fat[0] * front + self.fat[1] * rest * (0.4 + 0.6 * side) + self.fat[2] * behind) * lower
         if self.breasts:
             mound = np.exp(-(((np.abs(x) - 72) / 48) ** 2) - ((z - 75) / 55) ** 2)
@@ -64,12 +64,18 @@ class Torso:
 
     def wall_depth(self, x, y, z):
         """Thickness of the muscular wall with the ribs in it, mm."""
+        side = np.abs(x)
         posterior = np.clip((y - 10) / 45, 0, 1)
-        erectors = 33 * posterior * np.exp(-((np.abs(x) / 46) ** 3))
-        shoulder = np.clip((z - 70) / 70, 0, 1)
-        latissimus = 15 * shoulder * np.clip((np.abs(x) - 30) / 40, 0, 1) * np.clip((y + 20) / 50, 0, 1)
-        pectoral = 9 * shoulder * np.clip(-y / 50, 0, 1) * np.clip((np.abs(x) - 10) / 30, 0, 1)
-        return self.wall + erectors + latissimus + pectoral
+        erectors = 33 * posterior * np.exp(-((side / 46) ** 3))
+        shoulder = np.clip((z - 60) / 70, 0, 1)
+        latissimus = 15 * shoulder * np.clip((side - 30) / 40, 0, 1) * np.clip((y + 20) / 50, 0, 1)
+        pectoral = 9 * shoulder * np.clip(-y / 50, 0, 1) * np.clip((side - 10) / 30, 0, 1)
+        girdle = np.square(np.clip(z - 115, 0, 120)) * 0.0085
+        # the belly's wall is thin between the two recti and at their outer edges
+        belly = np.clip((-50 - z) / 40, 0, 1) * np.clip(-y / 45 - 0.4, 0, 1)
+        recti = belly * (3 - 9 * np.exp(-np.square(side / 6)) - 6 * np.exp(-np.square((side - 66) / 9)))
+        flanks = -0.18 * self.wall * np.clip((-60 - z) / 40, 0, 1) * np.clip(1 - np.abs(y) / 80, 0, 1)
+        return self.wall + erectors + latissimus + pectoral + girdle + recti + flanks
 
     def cavity(self, x, y, z):
         """Depth inside the chest and belly, mm."""
@@ -98,8 +104,7 @@ class Torso:
 
     def lungs(self, x, y, z):
         """Distance inside the lungs, mm (right lung at x < 0)."""
-        apex = np.clip(z - 110, 0, 120)
-        room = self.cavity(x, y, z) - 1.5 - apex * apex * np.float32(0.0085)
+        room = self.cavity(x, y, z) - 1.5
         return np.minimum(np.minimum(room, -self.mediastinum(x, y, z)), -2 - self.below_diaphragm(x, y, z))
 
     def belly_room(self, x, y, z):
@@ -109,7 +114,7 @@ class Torso:
 
 def random_torso(rng, sex: str) -> Torso:
     """A torso drawn for a man ("M") or a woman ("F")."""
-    mean = float(np.clip(rng.lognormal(np.log(17), 0.45), 6, 38))
+    mean = float(np.clip(rng.lognormal(np.log(19), 0.42), 7, 40))
     female = sex == "F"
     fat = mean * np.array([rng.uniform(0.9, 1.5), rng.uniform(0.7, 1.2), rng.uniform(0.8, 1.2)])
     turn = np.deg2rad(rng.uniform(28, 48))
@@ -123,6 +128,6 @@ def random_torso(rng, sex: str) -> Torso:
         fat=fat,
         breasts=float(rng.uniform(12, 38)) if female else 0.0,
         belly=float(np.clip(rng.normal(mean * 0.9, 6), 0, 34)),
-        wall=float(rng.uniform(13, 17)),
+        wall=float(rng.uniform(12, 16)),
         heart=heart,
     )

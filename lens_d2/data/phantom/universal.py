@@ -96,7 +96,7 @@ def _write_series(result, plan, root, case, pose, settings: Settings, name, stud
         volume = f"{name}_{first:03d}-{first + slices - 1:03d}"
         if any(_touches(volume, other) for other in result.volumes):
             continue
-        grid = axial_grid(rng, plan, settings, pose, float(bounds[1]), slices, (1, 1, down))
+        grid = axial_grid(rng, plan, settings, case, pose, float(bounds[1]), slices, (1, 1, down))
         scan = scan_case(case, pose, grid, settings, study, rng, plan)
         findings = find_lesions(case, pose, scan)
         chosen = [f for f in findings if f.whole and marked(f)]

@@ -131,9 +131,9 @@ def airways(rng) -> list[Part]:
         )
         for end in ends:
             tubes.append(
-                tube(np.array([hilum, (hilum + end) / 2 + rng.normal(0, 3, 3), end]), [4.2, 3.2, 2.0], 0.4)
+                tube(np.array([hilum, (hilum + end) / 2 + rng.normal(0, 3, 3), end]), [3.9, 2.6, 1.3], 0.4)
             )
-    walls = [t + [0, 0, 0, 1.3] for t in tubes]
+    walls = [t + [0, 0, 0, 0.7] + [0, 0, 0, 0.12] * t[:, 3:] for t in tubes]
     parts = [Part("airway", "airway wall", w) for w in [np.vstack(walls)]]
     parts.append(Part("airway", "air", np.vstack(tubes)))
     if rng.random() < 0.4:
@@ -141,14 +141,14 @@ def airways(rng) -> list[Part]:
     return parts
 
 
-def scatter(rng, distance, low, high, count, depth=3.0, tries=30):
+def scatter(rng, distance, low, high, count, depth=3.0, tries=9):
     """Random points at least ``depth`` mm inside a shape."""
     points = rng.uniform(low, high, (count * tries, 3))
     points = points[distance(*points.T) > depth]
     return points[:count]
 
 
-def lung_trees(rng, torso: Torso, count: int = 130) -> list[Part]:
+def lung_trees(rng, torso: Torso, count: int = 180) -> list[Part]:
     """Arteries and veins of both lungs, thinning from the hila to the periphery."""
     trees = []
     for side in (-1, 1):
@@ -156,8 +156,8 @@ def lung_trees(rng, torso: Torso, count: int = 130) -> list[Part]:
         high = (-12, 90, 178) if side < 0 else (145, 90, 178)
         targets = scatter(rng, torso.lungs, low, high, 2 * count, depth=4.0)
         arteries, veins = targets[::2], targets[1::2]
-        trees.append(grow_tree((side * 40, 8, 84), arteries, 0.75, 2.45, rng=rng))
-        trees.append(grow_tree((side * 34, 4, 58), veins, 0.75, 2.55, rng=rng))
+        trees.append(grow_tree((side * 40, 8, 84), arteries, 0.82, 2.3, rng=rng))
+        trees.append(grow_tree((side * 34, 4, 58), veins, 0.8, 2.35, rng=rng))
     return [Part("lung vessel", "pulmonary blood", np.vstack(trees))]
 
 
