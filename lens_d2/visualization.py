@@ -16,6 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from .data.cache import CachedVolume, VolumeCache, build_cache
+from .evaluation.frames import FileFrame
+from .evaluation.overlap import overlap
 from .structures import VolumeDetections
 
 # Display windows, (low, high) HU.
@@ -65,14 +67,14 @@ def draw_box(axes: Axes, box: np.ndarray, color: str, text: str = "", dashed: bo
         axes.text(x2 + 0.5, y1 - 0.5, text, color=color, fontsize=6.5, va="bottom", ha="left", clip_on=True)
 
 
-def iobb_3d(detections: np.ndarray, lesions: np.ndarray) -> np.ndarray:
-    """(n, m) intersection over detection of 3D boxes (n, 6) and (m, 6): edges in x and y, slices in z."""
-    low = np.maximum(detections[:, None, :3], lesions[None, :, :3])
-    high = np.minimum(detections[:, None, 3:], lesions[None, :, 3:])
-    one_slice = np.array([0.0, 0.0, 1.0])
-    intersection = np.prod(np.clip(high - low + one_slice, 0, None), axis=2)
-    volume = np.prod(detections[:, 3:] - detections[:, :3] + one_slice, axis=1)
-    return intersection / np.maximum(volume, 1e-9)[:, None]
+def hits(detections: np.ndarray, lesions: np.ndarray) -> np.ndarray:
+    """(n, m) bool: which of (n, 6) 3D boxes hits which of (m, 6), by LENS's protocol (IoBB of at least 0.3).
+
+    Both in the volume frame: x and y in edges, first and last slice.
+    """
+    found, true = FileFrame().to_file(detections, 0), FileFrame().to_file(lesions, 0)
+    pairs = overlap(np.repeat(found, len(true), axis=0), np.tile(true, (len(found), 1)), "IOBB")
+    return pairs.reshape(len(found), len(true)) >= 0.3
 
 
 class OverlayWriter(DatasetEvaluator):
@@ -123,7 +125,7 @@ def draw_overlay(
     truth = [(lesion, np.array(lesion["boxes"], dtype=float).reshape(-1, 5)) for lesion in record["lesions"]]
     shown = np.flatnonzero(detections.scores >= score_thresh)
     lesions3d = np.array([_box3d(boxes) for _, boxes in truth]).reshape(-1, 6)
-    hits = iobb_3d(detections.boxes[shown], lesions3d) >= 0.3
+    hit = hits(detections.boxes[shown], lesions3d)
     slices = _slices_worth_showing([boxes for _, boxes in truth], detections, shown)
 
     columns = min(len(slices), 3)
@@ -143,9 +145,9 @@ def draw_overlay(
         window = choose_window(hu, None if first is None else to_cache(first)[0])
         show_slice(axes, hu, window, f"slice {z + record['first_slice']}")
         for i, box in on_slice:
-            draw_box(axes, to_cache(box)[0], HIT if hits[:, i].any() else MISSED, dashed=True)
+            draw_box(axes, to_cache(box)[0], HIT if hit[:, i].any() else MISSED, dashed=True)
         for n, row in found:
-            color = HIT if hits[n].any() else FALSE_POSITIVE
+            color = HIT if hit[n].any() else FALSE_POSITIVE
             draw_box(axes, to_cache(row[1:5])[0], color, f"{detections.scores[shown[n]]:.2f}")
     _legend(figure, record["volume"])
     figure.savefig(path, dpi=110, facecolor="black")
