@@ -179,32 +179,36 @@ class LabelRelations:
         """The relations of some terms; those that run over terms in between count. Unknown terms have none."""
         terms = tuple(terms)
         names = {name: number for number, name in enumerate(dict.fromkeys([*terms, *_all_names(ontology)]))}
-        parents, exclusive = np.zeros((2, len(names), len(names)), dtype=np.int64)
+        reach, exclusive = np.eye(len(names), dtype=bool), np.zeros((len(names), len(names)), dtype=bool)
         for name, term in ontology.items():
-            parents[names[name], [names[p] for p in term.parents if p != name]] = 1
-            exclusive[names[name], [names[e] for e in term.exclusive if e != name]] = 1
-        reach = np.eye(len(names), dtype=np.int64) | parents  # i and all that it implies
-        while (further := (reach @ reach > 0).astype(np.int64)).sum() > reach.sum():
-            reach = further
-        inherited = reach @ (exclusive | exclusive.T) @ reach.T > 0
-        related = (reach | reach.T) > 0
+            reach[names[name], [names[p] for p in term.parents]] = True
+            exclusive[names[name], [names[e] for e in term.exclusive]] = True
+        while (further := _compose(reach, reach)).sum() > reach.sum():
+            reach = further  # i and all that it implies
+        inherited = _compose(_compose(reach, exclusive | exclusive.T), reach.T)
+        related = reach | reach.T
         own = np.ix_(range(len(terms)), range(len(terms)))
-        implies = reach[own] > 0
+        implies = reach[own]
         np.fill_diagonal(implies, False)
         return cls(implies, (inherited & ~related)[own])
 
     def targets(self, lesions: Iterable[LesionLabels]) -> Targets:
         """The training targets of n lesions: parents added, exclusive labels as reliable negatives."""
         lesions, count = list(lesions), len(self.implies)
-        relevant, uncertain = np.zeros((2, len(lesions), count), dtype=np.int64)
+        relevant, uncertain = np.zeros((2, len(lesions), count), dtype=bool)
         for i, labels in enumerate(lesions):
-            relevant[i, list(labels.relevant)] = 1
-            uncertain[i, list(labels.uncertain)] = 1
+            relevant[i, list(labels.relevant)] = True
+            uncertain[i, list(labels.uncertain)] = True
         upwards = self.implies | np.eye(count, dtype=bool)
-        positive, doubted = relevant @ upwards > 0, uncertain @ upwards > 0
-        excluded = positive @ self.excludes
+        positive, doubted = _compose(relevant, upwards), _compose(uncertain, upwards)
+        excluded = _compose(positive, self.excludes)
         known = positive | excluded | ~doubted
         return Targets(positive, known, positive | excluded)
+
+
+def _compose(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The relation of i to k over any j: (a, b) and (b, c) bool -> (a, c) bool."""
+    return first.astype(np.float32) @ second.astype(np.float32) > 0
 
 
 def _all_names(ontology: Mapping[str, Term]) -> Iterable[str]:

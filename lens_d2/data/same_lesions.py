@@ -1,0 +1,99 @@
+"""Which marks of a patient are of one lesion, as far as the annotations tell.
+
+DeepLesion does not say which marks of a patient's scans are of the same lesion. But ``DL_info.csv`` gives the
+place of every mark in the body (Normalized_lesion_location: to the right-left and front-back extent of the body in
+its slice, and a slice's height in the body, each from 0 to 1), and over the scans of a patient the marks of a
+lesion lie close together there. Two marks of one series are of two lesions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import NamedTuple
+
+import numpy as np
+
+from lens_d2.errors import DataError
+
+from .datasets.tables import read_rows
+from .lesion_labels import mark_row
+
+# Places differ by about so much between marks of one lesion, along x, y and z.
+PLACE_SPREAD = np.array([0.05, 0.05, 0.012])
+# In units of the spread: nearer marks are of one lesion, farther ones of two, and between is not known.
+SAME_BELOW, DIFFERENT_ABOVE = 2.0, 5.0
+
+
+class Mark(NamedTuple):
+    """A mark of a record: its key slice and box in the file's frame, and its place in the body."""
+
+    record: dict
+    slice: int
+    box: tuple[float, float, float, float]
+    place: np.ndarray
+
+
+class MarkPairs(NamedTuple):
+    """(p,) numbers of first and second marks, and whether both are of the same lesion; else they are of two."""
+
+    first: np.ndarray
+    second: np.ndarray
+    same: np.ndarray
+
+
+def read_places(path: str | PathLike) -> dict[int, np.ndarray]:
+    """(3,) Normalized_lesion_location of every row of ``DL_info.csv``, by row number from 0, where it is known.
+
+    Raises:
+        DataError: the file is missing or is no such table, or a place is not three numbers.
+    """
+    places = {}
+    for row, (line, cells) in enumerate(read_rows(path, ["File_name", "Normalized_lesion_location"])):
+        try:
+            place = np.array([float(part) for part in cells["Normalized_lesion_location"].split(",")])
+        except ValueError:
+            place = np.zeros(0)
+        if len(place) != 3:
+            raise DataError(path, f"line {line}: Normalized_lesion_location is not three numbers")
+        if np.isfinite(place).all():
+            places[row] = place
+    return places
+
+
+def collect_marks(records: Sequence[dict], places: Mapping[int, np.ndarray]) -> list[Mark]:
+    """All marks of DeepLesion records whose place is known."""
+    return [
+        Mark(record, int(lesion["boxes"][0][0]), tuple(lesion["boxes"][0][1:5]), places[row])
+        for record in records
+        for lesion in record["lesions"]
+        if (row := mark_row(lesion)) in places and lesion["status"] == "annotation"
+    ]
+
+
+def pair_marks(marks: Sequence[Mark]) -> MarkPairs:
+    """The pairs of marks of each patient that are surely of one lesion, or surely of two.
+
+    Of one: from two series, each other's nearest there, and near. Of two: far apart, or from one series.
+    """
+    of_patient: dict[str, list[int]] = {}
+    for number, mark in enumerate(marks):
+        of_patient.setdefault(mark.record["patient"], []).append(number)
+    pairs = [_pair_patient(np.array(numbers), marks) for numbers in of_patient.values() if len(numbers) > 1]
+    if not pairs:
+        return MarkPairs(*np.zeros((2, 0), dtype=np.int64), np.zeros(0, dtype=bool))
+    return MarkPairs(*(np.concatenate(part) for part in zip(*pairs, strict=True)))
+
+
+def _pair_patient(numbers: np.ndarray, marks: Sequence[Mark]) -> MarkPairs:
+    places = np.array([marks[i].place for i in numbers]) / PLACE_SPREAD
+    series = np.array([marks[i].record["series"] for i in numbers])
+    distance = np.linalg.norm(places[:, None] - places[None], axis=2)
+    within = series[:, None] == series
+    # Nearest in the other's series: no mark of that series is nearer.
+    nearest = np.array([[(distance[i, series == s]).min() for s in series] for i in range(len(numbers))])
+    mutual = (distance <= nearest) & (distance <= nearest.T)
+    same = ~within & mutual & (distance < SAME_BELOW)
+    different = within | (distance > DIFFERENT_ABOVE)
+    first, second = np.nonzero(np.triu(same | different, k=1))
+    return MarkPairs(numbers[first], numbers[second], same[first, second])

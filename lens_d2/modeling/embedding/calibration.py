@@ -1,0 +1,101 @@
+"""The distance of embeddings below which two boxes are one lesion, from marks of which that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from lens_d2.data.same_lesions import Mark, MarkPairs, pair_marks
+
+# The paper's (VI-B); it stands where the annotations have too few pairs to say better.
+PAPERS_DISTANCE = 0.15
+MIN_PAIRS = 10
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was found.
+
+    Attributes:
+        distance: delta.
+        calibrated: whether it follows from the pairs; else it is the paper's.
+        same_pairs, different_pairs: of marks that are compared.
+        precision: share of same-lesion pairs among those nearer than delta, NaN where there is none.
+        recall: share of the same-lesion pairs that are nearer than delta.
+        same_quartiles, different_quartiles: of the distances.
+    """
+
+    distance: float
+    calibrated: bool
+    same_pairs: int
+    different_pairs: int
+    precision: float
+    recall: float
+    same_quartiles: list[float]
+    different_quartiles: list[float]
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        origin = "calibrated" if self.calibrated else "the paper's: the annotations have too few near pairs"
+        return (
+            f"matching distance {self.distance:.4f} ({origin}); {self.same_pairs} pairs of one lesion and "
+            f"{self.different_pairs} of two: precision {self.precision:.3f}, recall {self.recall:.3f}"
+        )
+
+
+def calibrate(embed: Callable[[list], np.ndarray], marks: Sequence[Mark], precision: float = 0.9) -> Calibration:
+    """Calibrate on marks.
+
+    Args:
+        embed: of :class:`LesionEmbedder`. marks: of :func:`lens_d2.data.same_lesions.collect_marks`.
+        precision: see :func:`choose_distance`.
+    """
+    pairs = pair_marks(marks)
+    involved = np.unique([pairs.first, pairs.second]).astype(int)
+    place = {number: i for i, number in enumerate(involved.tolist())}
+    embedding = embed([(marks[i].record, marks[i].slice, marks[i].box) for i in involved]).astype(np.float64)
+    first, second = ([place[i] for i in numbers.tolist()] for numbers in (pairs.first, pairs.second))
+    return summarize(np.linalg.norm(embedding[first] - embedding[second], axis=1), pairs, precision)
+
+
+def choose_distance(distances: np.ndarray, same: np.ndarray, precision: float) -> float | None:
+    """The largest distance below which at least this share of the pairs are same-lesion pairs.
+
+    Args:
+        distances, same: (p,) of pairs. precision: the share.
+
+    Returns:
+        half-way to the next pair; None where fewer than ``MIN_PAIRS`` same-lesion pairs lie below any.
+    """
+    order = np.argsort(distances, kind="stable")
+    distances, same = distances[order], same[order]
+    matched = np.cumsum(same)
+    good = (matched >= MIN_PAIRS) & (matched >= precision * np.arange(1, len(same) + 1))
+    limits = np.append((distances[:-1] + distances[1:]) / 2, np.nextafter(distances[-1:], np.inf))
+    chosen = np.flatnonzero(good & (limits > distances))  # of several pairs at one distance, all count or none
+    return float(limits[chosen[-1]]) if len(chosen) else None
+
+
+def summarize(distances: np.ndarray, pairs: MarkPairs, precision: float) -> Calibration:
+    """The calibration that distances of pairs give."""
+    chosen = choose_distance(distances, pairs.same, precision)
+    distance = PAPERS_DISTANCE if chosen is None else chosen
+    near = distances < distance
+    return Calibration(
+        distance,
+        chosen is not None,
+        int(pairs.same.sum()),
+        int((~pairs.same).sum()),
+        float(pairs.same[near].mean()) if near.any() else float("nan"),
+        float(near[pairs.same].mean()) if pairs.same.any() else float("nan"),
+        _quartiles(distances[pairs.same]),
+        _quartiles(distances[~pairs.same]),
+    )
+
+
+def _quartiles(distances: np.ndarray) -> list[float]:
+    return np.quantile(distances, [0.25, 0.5, 0.75]).tolist() if len(distances) else []

@@ -1,0 +1,74 @@
+#!/usr/bin/env python
+"""Train the lesion embedding, and calibrate the distance below which two boxes are one lesion.
+
+    python tools/train_embedding.py --config-file configs/phantom/lens_full.yaml
+    python tools/train_embedding.py --config-file ... --eval-only MODEL.EMBEDDING.WEIGHTS model_final.pth
+
+Writes model_final.pth, to be given as MODEL.EMBEDDING.WEIGHTS, and calibration.json to OUTPUT_DIR/embedding.
+"""
+
+import json
+import logging
+import os
+import sys
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.utils import comm
+
+from lens_d2 import add_lens_config
+from lens_d2.data.datasets.catalog import root_of
+from lens_d2.data.files import write_whole
+from lens_d2.data.loader import load_records
+from lens_d2.data.same_lesions import collect_marks, read_places
+from lens_d2.engine.embedding import train_embedding
+from lens_d2.errors import DataError
+from lens_d2.modeling.embedding import LesionEmbedder
+from lens_d2.modeling.embedding.calibration import calibrate
+
+
+def setup(args) -> CfgNode:
+    cfg = get_cfg()
+    add_lens_config(cfg)
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    if not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    cfg.freeze()
+    default_setup(cfg, args)
+    return cfg
+
+
+def main(args) -> None:
+    cfg = setup(args)
+    if not args.eval_only:
+        weights = train_embedding(cfg, resume=args.resume)
+        cfg.defrost()
+        cfg.MODEL.EMBEDDING.WEIGHTS = weights
+    if not comm.is_main_process():
+        return
+    marks = []
+    for name in cfg.MODEL.EMBEDDING.DATASETS:
+        places = read_places(root_of(name) / "DeepLesion" / "DL_info.csv")
+        marks += collect_marks(load_records((name,)), places)
+    found = calibrate(LesionEmbedder(cfg).embed, marks, cfg.MODEL.EMBEDDING.CALIBRATION_PRECISION)
+    path = os.path.join(cfg.OUTPUT_DIR, "embedding", "calibration.json")
+    write_whole(path, json.dumps(found.to_dict(), indent=1).encode())
+    logging.getLogger("lens_d2").info("%s (%s)", found, path)
+
+
+if __name__ == "__main__":
+    args = default_argument_parser(__doc__).parse_args()
+    try:
+        launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except DataError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
