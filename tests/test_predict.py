@@ -1,0 +1,300 @@
+"""demo/predict.py from scans to files, with a small network of random weights."""
+
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+import torch
+from scan_files import make_affine, write_pngs, write_series, write_volume
+
+SMALL = (
+    ["MODEL.DEVICE", "cpu", "INPUT.PIXEL_SPACING", "4.0", "INPUT.SLICE_INTERVAL", "3.0"]
+    + ["MODEL.DENSENET.GROWTH_RATE", "4", "MODEL.DENSENET.BLOCK_CONFIG", "(2, 2, 2)"]
+    + ["MODEL.DENSENET.OUT_CHANNELS", "16", "MODEL.AFP.CONV_DIM", "8", "MODEL.ROI_BOX_HEAD.FC_DIM", "16"]
+)
+FILES = ["detections.csv", "detections.json", "detections.mrk.json", "detections.nii.gz", "report.html"]
+NAME, ID = "Mustermann^Erika", "PID4711"
+
+
+@pytest.fixture(scope="module")
+def predict(repo_root):
+    spec = importlib.util.spec_from_file_location("predict", repo_root / "demo/predict.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def config(repo_root):
+    return str(repo_root / "configs/phantom/lens_multi.yaml")
+
+
+@pytest.fixture
+def run(predict, config, tmp_path):
+    """Runs the tool and returns its exit code; the output goes to tmp_path / "out"."""
+
+    def run(source, *options, opts=(), output=None, weights="--allow-random-weights"):
+        output = output or tmp_path / "out"
+        command = [
+            "--config-file",
+            config,
+            "--input",
+            str(source),
+            "--output",
+            str(output),
+            "--max-detections",
+            "5",
+        ]
+        return predict.main([*command, weights, *options, "--opts", *SMALL, *opts])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def array() -> np.ndarray:
+    """(z, y, x) HU: a body of noise."""
+    array = np.full((5, 40, 48), -1000, np.int16)
+    array[:, 4:36, 4:44] = np.random.default_rng(0).normal(40, 60, (5, 32, 40)).astype(np.int16)
+    return array
+
+
+AFFINE = make_affine((4, 4, 3), origin=(-90, -70, 100))
+
+
+def detections(folder) -> list[dict]:
+    return json.loads((folder / "detections.json").read_text())["detections"]
+
+
+def worlds(folder) -> np.ndarray:
+    """(n, 7) world box and score of every detection."""
+    boxes = [(each["world_box_lps_mm"], each["score"]) for each in detections(folder)]
+    return np.array([[*box["min"].values(), *box["max"].values(), score] for box, score in boxes])
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# One scan
+
+
+@pytest.mark.parametrize("name", ["ct.nii.gz", "ct.mha", "ct.nrrd"])
+def test_volume_file(run, array, tmp_path, name, capsys):
+    assert run(write_volume(tmp_path / name, array, AFFINE)) == 0
+    assert names(tmp_path / "out") == FILES
+    assert len(detections(tmp_path / "out")) == 5
+    assert "5 detections; look at" in capsys.readouterr().out
+
+
+def test_real_ct_as_nifti_and_as_dicom_gives_the_same_in_world_coordinates(run, shared_dir, tmp_path):
+    path = shared_dir / "ct/torso_3mm_30_slices.nii.gz"
+    image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
+    affine = make_affine(image.GetSpacing(), np.reshape(image.GetDirection(), (3, 3)), image.GetOrigin())
+    voxels = np.rint(sitk.GetArrayFromImage(image)).clip(-1024, 3071).astype(np.int16)
+    series = write_series(tmp_path / "series", voxels, affine)
+    assert run(path, output=tmp_path / "nifti") == run(series, output=tmp_path / "dicom") == 0
+    assert names(tmp_path / "dicom") == sorted([*FILES, "detections.dcm"])
+    assert len(worlds(tmp_path / "nifti")) == 5
+    np.testing.assert_allclose(worlds(tmp_path / "nifti"), worlds(tmp_path / "dicom"), atol=0.01)
+    labels = [sitk.ReadImage(str(tmp_path / kind / "detections.nii.gz")) for kind in ("nifti", "dicom")]
+    flipped = sitk.GetArrayFromImage(sitk.DICOMOrient(labels[0], "LPS"))
+    np.testing.assert_array_equal(flipped, sitk.GetArrayFromImage(labels[1]))
+
+
+def test_png_slices(run, array, tmp_path, capsys):
+    folder = write_pngs(tmp_path / "000001_01_01", array)
+    assert run(folder) == 2
+    assert "PNG slices carry no spacing" in capsys.readouterr().err
+    assert run(folder, "--spacing", "4", "4", "-3") == 0
+    scan = json.loads((tmp_path / "out/detections.json").read_text())["scan"]
+    assert scan["spacing_xyz_mm"] == [4, 4, 3] and scan["slice_labels"][0] == "file 001"
+
+
+def test_several_series(run, array, tmp_path, capsys):
+    folder = write_series(tmp_path / "s", array, AFFINE, "1.2.3", SeriesDescription="Thorax")
+    write_series(folder, array[:3], AFFINE, "1.2.4")
+    assert run(folder) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert any("pick one by its UID (--series UID)" in line for line in lines)
+    assert "  1.2.3  5 files  CT  Thorax" in lines and "  1.2.4  3 files  CT" in lines
+    assert run(folder, "--series", "1.2.3") == 0
+    document = pydicom.dcmread(tmp_path / "out/detections.dcm")
+    (study,) = document.CurrentRequestedProcedureEvidenceSequence
+    assert [series.SeriesInstanceUID for series in study.ReferencedSeriesSequence] == ["1.2.3"]
+    assert run(folder, "--series", "9.9") == 2
+
+
+def test_threshold(run, array, tmp_path):
+    assert run(write_volume(tmp_path / "ct.nii.gz", array, AFFINE), "--score-threshold", "1.1") == 0
+    assert detections(tmp_path / "out") == []
+
+
+# Many scans
+
+
+def test_folder_of_scans_goes_on_past_a_broken_one(run, array, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    write_volume(tmp_path / "in/a.nii.gz", array, AFFINE)
+    (tmp_path / "in/b.nii.gz").write_bytes(b"\x1f\x8b not a volume")
+    write_series(tmp_path / "in/c", array, AFFINE)
+    write_volume(tmp_path / "in/d.mha", array, AFFINE)
+    (tmp_path / "in/d.mha").write_bytes((tmp_path / "in/d.mha").read_bytes()[:2000])
+    assert run(tmp_path / "in") == 1
+    captured = capsys.readouterr()
+    assert "2 of 4 scans done" in captured.out
+    assert "4/4" in captured.err  # the progress bar
+    failures = [line for line in captured.err.splitlines() if line.startswith("failed: ")]
+    assert [line.split(": ")[1] for line in failures] == ["b", "d"] and "Traceback" not in captured.err
+    assert names(tmp_path / "out") == ["a", "dicom_003", "scans.csv"]
+    with open(tmp_path / "out/scans.csv") as file:
+        table = list(csv.DictReader(file))
+    assert [row["status"] for row in table] == ["done", "failed", "done", "failed"]
+    assert [row["detections"] for row in table] == ["5", "", "5", ""]
+    assert "b.nii.gz" in table[1]["fault"]
+
+
+def test_an_unexpected_error_stops_only_its_scan(run, predict, array, tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        write_volume(tmp_path / f"in/{name}.nii.gz", array, AFFINE)
+    original = predict.make_report
+
+    def fails_at_first(title, *args, **options):
+        if title == "Scan 1":
+            raise RuntimeError("out of\nmemory")
+        return original(title, *args, **options)
+
+    monkeypatch.setattr(predict, "make_report", fails_at_first)
+    assert run(tmp_path / "in") == 1
+    assert "failed: a: RuntimeError: out of memory" in capsys.readouterr().err.splitlines()
+    assert names(tmp_path / "out") == ["b", "scans.csv"]
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("ct.nii.gz", b"\x1f\x8b nonsense", "ct.nii.gz: truncated or damaged"),
+        ("ct.mha", b"ObjectType = Image\nNDims = 3\n", "ct.mha: not a readable volume"),
+        ("ct.txt", b"hello", "ct.txt: not a readable volume"),
+    ],
+)
+def test_broken_scan(run, tmp_path, name, content, fault, capsys):
+    (tmp_path / name).write_bytes(content)
+    assert run(tmp_path / name) == 2
+    errors = capsys.readouterr().err
+    assert fault in errors and "Traceback" not in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_input(run, tmp_path, capsys):
+    assert run(tmp_path / "absent") == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"{tmp_path / 'absent'}: no such file or folder"
+
+
+def test_output_is_not_input(run, array, tmp_path, capsys):
+    write_volume(tmp_path / "ct.nii.gz", array, AFFINE)
+    assert run(tmp_path, output=tmp_path) == 2
+    assert "both input and output" in capsys.readouterr().err
+
+
+def test_weights_are_needed_unless_told_otherwise(run, array, tmp_path, capsys):
+    path = write_volume(tmp_path / "ct.nii.gz", array, AFFINE)
+    assert run(path, weights="--keep-ids") == 2
+    assert "no weights: add --opts MODEL.WEIGHTS" in capsys.readouterr().err
+    assert run(path, opts=["MODEL.WEIGHTS", str(tmp_path / "absent.pth")]) == 2
+    (tmp_path / "bad.pth").write_bytes(b"nonsense")
+    assert run(path, opts=["MODEL.WEIGHTS", str(tmp_path / "bad.pth")]) == 2
+    errors = capsys.readouterr().err
+    assert "absent.pth: no such checkpoint" in errors and "bad.pth: not a file of weights" in errors
+
+
+def test_weights_are_used_and_named(run, predict, config, array, tmp_path):
+    path = write_volume(tmp_path / "ct.nii.gz", array, AFFINE)
+    arguments = [
+        "--config-file",
+        config,
+        "--input",
+        "x",
+        "--output",
+        "y",
+        "--allow-random-weights",
+        "--opts",
+        *SMALL,
+    ]
+    cfg = predict.setup_cfg(predict.get_parser().parse_args(arguments))
+    torch.manual_seed(7)
+    torch.save({"model": predict.build_model(cfg).state_dict()}, tmp_path / "model.pth")
+    assert run(path, output=tmp_path / "random") == 0
+    weights = ["MODEL.WEIGHTS", str(tmp_path / "model.pth")]
+    assert run(path, output=tmp_path / "loaded", weights="--keep-ids", opts=weights) == 0
+    assert not np.allclose(worlds(tmp_path / "random"), worlds(tmp_path / "loaded"))
+    provenance = json.loads((tmp_path / "loaded/detections.json").read_text())["provenance"]
+    assert provenance["Model"] == "lens_multi.yaml" and provenance["Weights"].startswith("model.pth (sha256 ")
+
+
+@pytest.mark.parametrize(
+    "opts", [["MODEL.NO_SUCH_KEY", "1"], ["INPUT.PIXEL_SPACING", "wide"], ["INPUT.PIXEL_SPACING"]]
+)
+def test_bad_configuration(run, tmp_path, opts, capsys):
+    assert run(tmp_path, opts=opts) == 2
+    assert "the configuration cannot be used" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_one_expert_alone(run, array, tmp_path):
+    assert run(write_volume(tmp_path / "ct.nii.gz", array, AFFINE), opts=["MODEL.LENS.OUTPUT", "lits"]) == 0
+    found = detections(tmp_path / "out")
+    assert found and all(each["score"] == pytest.approx(each["expert_scores"]["lits"]) for each in found)
+
+
+# Privacy
+
+
+def test_nobody_is_named_unless_asked(run, array, tmp_path, capfd):
+    elements = {"PatientName": NAME, "PatientID": ID, "SeriesDescription": "Thorax"}
+    folder = write_series(tmp_path / "in/Mustermann_Erika/ct", array, AFFINE, **elements)
+    broken = write_series(tmp_path / "in/Mustermann_Erika/cut", array, AFFINE, **elements)
+    cut = sorted(broken.iterdir())[2]
+    cut.unlink()
+    assert run(tmp_path / "in") == 1
+    captured = capfd.readouterr()
+    everything = captured.out + captured.err + "".join(str(path) for path in (tmp_path / "out").rglob("*"))
+    everything += b"".join(p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()).decode("latin-1")
+    for word in ("Mustermann", "Erika", ID):
+        assert word not in everything
+    assert run(folder, "--keep-ids", output=tmp_path / "named") == 0
+    assert "Mustermann^Erika" in (tmp_path / "named/report.html").read_text()
+    document = pydicom.dcmread(tmp_path / "named/detections.dcm")
+    assert (str(document.PatientName), document.PatientID) == (NAME, ID)
+
+
+def test_no_copy_of_the_scan_is_left_behind(run, array, tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    path = write_volume(tmp_path / "ct.nii.gz", array, AFFINE)
+    assert run(path) == 0
+    assert names(tmp_path / "tmp") == []
+    assert run(path, opts=["INPUT.CACHE_DIR", str(tmp_path / "cache")]) == 0
+    assert len(names(tmp_path / "cache")) == 1
+
+
+# As a command
+
+
+def test_command_line(repo_root, config, tmp_path):
+    command = [sys.executable, "demo/predict.py"]
+    shown = subprocess.run([*command, "--help"], cwd=repo_root, capture_output=True, text=True)
+    assert shown.returncode == 0 and "Not a medical device" in shown.stdout
+    options = ["--config-file", config, "--input", str(tmp_path / "absent"), "--output", str(tmp_path / "out")]
+    failed = subprocess.run(
+        [*command, *options, "--allow-random-weights"], cwd=repo_root, capture_output=True, text=True
+    )
+    assert failed.returncode == 2 and "Traceback" not in failed.stderr
