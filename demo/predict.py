@@ -214,7 +214,8 @@ def fault_in(scan: Scan, error: Exception) -> str:
     if not isinstance(error, DataError):
         return " ".join(f"{type(error).__name__}: {error}".split())
     path, place = Path(error.path), Path(scan.record["file_name"])
-    return f"{path.name}: {error.fault}" if place.is_file() or place in path.parents else error.fault
+    fault = error.fault.replace(str(place), scan.name)  # the path may name the patient
+    return f"{path.name}: {fault}" if place.is_file() or place in path.parents else fault
 
 
 def write_table(path: Path, header: list[str], rows: list[list]) -> None:

@@ -151,11 +151,11 @@ def test_folder_of_scans_goes_on_past_a_broken_one(run, array, tmp_path, capsys)
     assert "4/4" in captured.err  # the progress bar
     failures = [line for line in captured.err.splitlines() if line.startswith("failed: ")]
     assert [line.split(": ")[1] for line in failures] == ["b", "d"] and "Traceback" not in captured.err
-    assert names(tmp_path / "out") == ["a", "dicom_003", "scans.csv"]
+    assert names(tmp_path / "out") == ["a", "dicom_004", "scans.csv"]
     with open(tmp_path / "out/scans.csv") as file:
         table = list(csv.DictReader(file))
-    assert [row["status"] for row in table] == ["done", "failed", "done", "failed"]
-    assert [row["detections"] for row in table] == ["5", "", "5", ""]
+    assert [row["status"] for row in table] == ["done", "failed", "failed", "done"]
+    assert [row["detections"] for row in table] == ["5", "", "", "5"]
     assert "b.nii.gz" in table[1]["fault"]
 
 
@@ -182,7 +182,7 @@ def test_an_unexpected_error_stops_only_its_scan(run, predict, array, tmp_path, 
 @pytest.mark.parametrize(
     ("name", "content", "fault"),
     [
-        ("ct.nii.gz", b"\x1f\x8b nonsense", "ct.nii.gz: truncated or damaged"),
+        ("ct.nii.gz", b"\x1f\x8b nonsense", "ct.nii.gz: not a readable volume"),
         ("ct.mha", b"ObjectType = Image\nNDims = 3\n", "ct.mha: not a readable volume"),
         ("ct.txt", b"hello", "ct.txt: not a readable volume"),
     ],
@@ -262,8 +262,10 @@ def test_nobody_is_named_unless_asked(run, array, tmp_path, capfd):
     elements = {"PatientName": NAME, "PatientID": ID, "SeriesDescription": "Thorax"}
     folder = write_series(tmp_path / "in/Mustermann_Erika/ct", array, AFFINE, **elements)
     broken = write_series(tmp_path / "in/Mustermann_Erika/cut", array, AFFINE, **elements)
-    cut = sorted(broken.iterdir())[2]
-    cut.unlink()
+    sorted(broken.iterdir())[2].unlink()
+    torn = write_series(tmp_path / "in/Mustermann_Erika/torn", array, AFFINE, **elements)
+    file = sorted(torn.iterdir())[1]
+    file.write_bytes(file.read_bytes()[:-500])
     assert run(tmp_path / "in") == 1
     captured = capfd.readouterr()
     everything = captured.out + captured.err + "".join(str(path) for path in (tmp_path / "out").rglob("*"))
@@ -289,12 +291,10 @@ def test_no_copy_of_the_scan_is_left_behind(run, array, tmp_path, monkeypatch):
 # As a command
 
 
-def test_command_line(repo_root, config, tmp_path):
-    command = [sys.executable, "demo/predict.py"]
-    shown = subprocess.run([*command, "--help"], cwd=repo_root, capture_output=True, text=True)
-    assert shown.returncode == 0 and "Not a medical device" in shown.stdout
-    options = ["--config-file", config, "--input", str(tmp_path / "absent"), "--output", str(tmp_path / "out")]
-    failed = subprocess.run(
-        [*command, *options, "--allow-random-weights"], cwd=repo_root, capture_output=True, text=True
-    )
+def test_command_line(predict, repo_root, config, tmp_path):
+    assert "Not a medical device" in predict.get_parser().format_help()
+    command = [sys.executable, "demo/predict.py", "--config-file", config, "--allow-random-weights"]
+    command += ["--input", str(tmp_path / "absent"), "--output", str(tmp_path / "out")]
+    failed = subprocess.run(command, cwd=repo_root, capture_output=True, text=True)
     assert failed.returncode == 2 and "Traceback" not in failed.stderr
+    assert failed.stderr.splitlines()[-1] == f"{tmp_path / 'absent'}: no such file or folder"
