@@ -25,8 +25,21 @@ from lens_d2.data.volume import read_volume
 from lens_d2.errors import DataError
 
 WINDOWS = {"soft": (-160, 240), "lung": (-1350, 150), "bone": (-450, 1050)}
-# organ: phase -> published mean HU and where from (numbers of the list in docs/phantom.md)
-PUBLISHED: dict[str, dict[str, str]] = {}
+# organ: phase -> published HU, with the number of the source in docs/phantom.md
+PUBLISHED = {
+    "subcutaneous fat": {"none": "-50 to -100 [8]"},
+    "muscle": {"none": "49 ± 3 lean, 39 ± 8 obese [5]", "venous": "+18 to +26% [6]"},
+    "visceral fat": {"none": "-50 to -100 [8]"},
+    "lung": {"none": "-850 to -910 [8]"},
+    "liver": {"none": "58 ± 9 [1]", "venous": "107 ± 14 [2], +56 ± 14 [3]"},
+    "spleen": {"none": "35 to 55 [8]"},
+    "kidney cortex": {"none": "30 to 50 [9]"},
+    "kidney medulla": {"none": "30 to 50 [9]"},
+    "aorta": {"none": "45 to 65 [8]", "arterial": "below the peak of 464 ± 58 [10]"},
+    "portal vein": {"none": "45 to 65 [8]", "venous": "149 ± 18 (hepatic veins) [2]"},
+    "pancreas": {"arterial": "112 ± 15 to 128 ± 17 [7]"},
+    "vertebral marrow": {"none": "226 ± 44 below 30 years, 2.5 less a year [4]", "venous": "+12% [6]"},
+}
 
 
 def picture(plane, window) -> np.ndarray:
@@ -100,7 +113,9 @@ def organ_table(plan: CohortPlan, patients: int) -> list[list]:
         pose = random_pose(rng, case.anatomy)
         for phase in PHASES:
             settings = draw_settings(SCANNERS["deeplesion"], rng)
-            settings = Settings(**{**settings.__dict__, "phase": phase, "spacing": (1.9, 1.9, 4.0), "padding": None})
+            settings = Settings(
+                **{**settings.__dict__, "phase": phase, "spacing": (1.9, 1.9, 4.0), "padding": None}
+            )
             grid = axial_grid(rng, plan, settings, case, pose, 160.0, 88, (1, 1, -1))
             scan = scan_case(case, pose, grid, settings, 0, rng, plan, labels=True)
             for organ, number_of in LABEL.items():
@@ -114,7 +129,10 @@ def organ_table(plan: CohortPlan, patients: int) -> list[list]:
         row = [organ]
         for phase in PHASES:
             means, within = np.array(measured[organ][phase]).T
-            row += [f"{means.mean():.0f} ± {means.std():.0f} ({within.mean():.0f})", PUBLISHED.get(organ, {}).get(phase, "")]
+            row += [
+                f"{means.mean():.0f} ± {means.std():.0f} ({within.mean():.0f})",
+                PUBLISHED.get(organ, {}).get(phase, ""),
+            ]
         rows.append(row)
     return rows
 

@@ -13,7 +13,7 @@ from . import organs, vessels
 from .organs import Part
 from .skeleton import Skeleton, random_skeleton
 from .space import Canvas, Waves, Window
-from .tissue import Tissues
+from .tissue import MEAN_AGE, Tissues
 from .torso import Torso, random_torso
 
 ORGANS = (
@@ -69,7 +69,7 @@ class Anatomy:
         return np.minimum(apart.min(axis=1), -np.max(inside, axis=0))
 
     def distance(self, organ: str, point) -> float:
-        """Distance in mm inside one of ``solids`` at a point."""
+        """Distance in mm inside one of ``solids`` at a point (x, y, z)."""
         return float(self.solids[organ](*(np.float32(c).reshape(1) for c in np.asarray(point)))[0])
 
 
@@ -96,18 +96,19 @@ def random_anatomy(rng) -> Anatomy:
         *vessels.liver_trees(rng, liver),
         *vessels.airways(rng),
         *vessels.lung_trees(rng, torso),
-        Part("cortical bone", "cortical bone", tube_like(skeleton.spurs)),
+        Part("cortical bone", "cortical bone", spur_beads(skeleton.spurs)),
     ]
     size = rng.normal(1.04, 0.035) * (1.03 if sex == "M" else 0.96)
     scale = size * np.exp(rng.normal(0, [0.035, 0.04, 0.03]))
     build = tuple(Waves.random(rng, 2.6, 210, 3) for _ in range(3))
     solids = {"lung": torso.lungs, "liver": liver, "spleen": spleen, "heart": torso.heart,
               "right kidney": right, "left kidney": left}  # fmt: skip
-    age = int(np.clip(rng.normal(57, 13), 22, 88))
-    return Anatomy(sex, age, scale, build, torso, skeleton, parts, solids, Tissues.patient_deviates(rng))
+    age = int(np.clip(rng.normal(MEAN_AGE, 13), 22, 88))
+    deviates = Tissues.patient_deviates(rng, age)
+    return Anatomy(sex, age, scale, build, torso, skeleton, parts, solids, deviates)
 
 
-def tube_like(spurs) -> np.ndarray:
+def spur_beads(spurs) -> np.ndarray:
     """Osteophytes as short strings of beads that taper upwards."""
     if not len(spurs):
         return np.zeros((0, 4))
@@ -164,13 +165,14 @@ class Painter:
         ``slope`` (at the nodes too) is added to the tissue's CT number.
         """
         mean, grain = np.float32(self.tissues.mean(tissue)), np.float32(self.tissues.grain(tissue))
-        slopes = self.canvas.planes(slope, window) if slope is not None else None
-        _, rows, columns = window.index
-        for k, plane in enumerate(self.canvas.planes(distance, window), start=window.z.start):
-            cover = self.canvas.coverage(plane)
-            value = mean if slopes is None else mean + next(slopes)
-            index = (k, rows, columns)
-            self.canvas.blend(index, cover, value + grain * self.grain[index] if grain else value)
+        canvas, (_, rows, columns) = self.canvas, window.index
+        for k in range(window.z.start, window.z.stop):
+            level = canvas.level(distance, k)
+            if level.max() < -0.5 * canvas.pixel:
+                continue
+            index, cover = (k, rows, columns), canvas.coverage(canvas.spread(level))
+            value = mean if slope is None else mean + canvas.spread(canvas.level(slope, k))
+            canvas.blend(index, cover, value + grain * self.grain[index] if grain else value)
             self.mark(index, cover, organ)
 
     def fill(self, index, cover, tissue: str, organ: str | None = None) -> None:
@@ -269,8 +271,12 @@ class Painter:
         for k, (shell, *place) in enumerate(zip(*fields, strict=True), start=window.z.start):
             near = np.abs(shell) < 6
             bone, cartilage = bones.ribs(shell[near], *(p[near] for p in place))
-            for distance, tissue, organ in ((cartilage, "cartilage", None), (bone, "cortical bone", "cortical bone"),
-                                            (bone - 2.2, "marrow", None)):  # fmt: skip
+            layers = (
+                (cartilage, "cartilage", None),
+                (bone, "cortical bone", "cortical bone"),
+                (bone - 2.2, "marrow", None),
+            )
+            for distance, tissue, organ in layers:
                 cover = np.zeros(shell.shape, np.float32)
                 cover[near] = canvas.coverage(distance.astype(np.float32))
                 self.fill((k, rows, columns), cover, tissue, organ)

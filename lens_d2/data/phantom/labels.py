@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 
-
 # term: (class, parents, exclusive terms)
 ONTOLOGY: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "chest": ("bodypart", (), ()),

@@ -12,7 +12,7 @@ from .anatomy import Anatomy, Painter
 from .shapes import Blob, random_rotation
 from .skeleton import LEVEL_HEIGHTS, LEVELS
 from .space import Waves
-from .tissue import PHASES
+from .tissue import PHASES, Tissues
 
 LESION_KINDS = Registry("LESION_KINDS")
 
@@ -32,7 +32,7 @@ class Lesion:
         terms: attributes in the words of ``labels``.
         growth: diameter at each study relative to the first.
         first_study: index of the study in which it appears.
-        clip: name of the solid that it does not grow out of, or None.
+        texture: standard deviation of its grain, HU.
     """
 
     instance: int
@@ -46,7 +46,6 @@ class Lesion:
     growth: np.ndarray = field(default_factory=lambda: np.ones(1))
     first_study: int = 0
     texture: float = 6.0
-    halo: Waves | None = None
 
     @property
     def centre(self) -> np.ndarray:
@@ -215,8 +214,7 @@ def station_points(rng, stations, count):
 
 
 def _node_look(rng, look, radius):
-    hu = look.relative("fat", (0, 0, 0)) * 0 + look.relative("lymph node", (0, 0, 0)) * 1.0
-    hu = hu - (1 - look.grade) * np.array([25, 35, 45])
+    hu = look.relative("lymph node", (0, 0, 0)) - (1 - look.grade) * np.array([25, 35, 45])
     core = (0.5, float(hu[0] - 22)) if radius > 9 and rng.random() < 0.2 else None
     return hu, core, ("enlargement",) * (radius > 7) + ("necrosis",) * (core is not None)
 
@@ -355,8 +353,6 @@ def random_lesions(rng, anatomy: Anatomy, studies: int, hardness: float = 1.0, e
     """
 
     def tissue(name, phase):
-        from .tissue import Tissues
-
         return Tissues(phase, 1.0, anatomy.deviates).mean(name)
 
     lesions: list[Lesion] = []

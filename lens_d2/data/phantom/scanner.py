@@ -122,7 +122,7 @@ def scan_patient(
         labels, with_liver: keep the maps of organs, of the liver.
     """
     rows, columns, inner = _body_part(grid, anatomy, pose)
-    canvas = Canvas(inner, pose)
+    canvas = Canvas(inner, pose, subslices=1 if grid.spacing[2] < 2.6 else 2)
     painter = Painter(canvas, anatomy, Tissues(settings.phase, settings.strength, anatomy.deviates), rng, labels)
     painter.run()
     for extra in extras:
@@ -167,7 +167,9 @@ def _body_part(grid: ScanGrid, anatomy: Anatomy, pose: Pose):
     (left, front), (right, back) = (v[:2] + pose.shift[:2] for v in body_extent(anatomy))
     heights = grid.origin[2] + np.array([0, depth - 1]) * grid.step[2]
     tilt = np.abs(pose.angles[[1, 0]]) * np.abs(heights).max() + 3
-    corners = np.array([[x, y, 0] for x in (left - tilt[0], right + tilt[0]) for y in (front - tilt[1], back + tilt[1])])
+    corners = np.array(
+        [[x, y, 0] for x in (left - tilt[0], right + tilt[0]) for y in (front - tilt[1], back + tilt[1])]
+    )
     index = grid.to_index(corners)
     spans = []
     for axis, size in ((1, height), (0, width)):

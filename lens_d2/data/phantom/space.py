@@ -192,15 +192,20 @@ class Canvas:
         y, x = (slice(s.start, s.stop + 2) for s in (window.y, window.x))
         return self.coarse[:, :, y, x]
 
+    def level(self, values, k: int) -> np.ndarray:
+        """Values at ``nodes`` of a window, at the height of fine slice ``k``."""
+        below, mix = self._below[k], self._mix[k]
+        return (values[below] + mix * (values[below + 1] - values[below])).astype(np.float32, copy=False)
+
+    def spread(self, level) -> np.ndarray:
+        """A ``level`` of a window, refined to the window's pixels."""
+        f, (rows, columns) = self.factor, level.shape
+        return cv2.resize(level, (columns * f, rows * f))[f : (rows - 1) * f, f : (columns - 1) * f]
+
     def planes(self, values, window: Window):
         """Values at ``nodes(window)`` refined to the window's fine slices, one (h, w) plane after another."""
-        f = self.factor
-        rows, columns = values.shape[1:]
-        inner = slice(f, (rows - 1) * f), slice(f, (columns - 1) * f)
         for k in range(window.z.start, window.z.stop):
-            below, mix = self._below[k], self._mix[k]
-            plane = values[below] + mix * (values[below + 1] - values[below])
-            yield cv2.resize(plane.astype(np.float32, copy=False), (columns * f, rows * f))[inner]
+            yield self.spread(self.level(values, k))
 
     def refine(self, values, window: Window) -> np.ndarray:
         """Values at ``nodes(window)`` to the window's fine voxels, linear between nodes."""
@@ -256,7 +261,9 @@ class Canvas:
         sizes = np.ceil(radii / self.pixel * 2)
         for size in np.unique(sizes[~large]):
             chosen = (sizes == size) & ~large
-            self._stamp_many(cover, (centres[chosen] + margin).astype(np.float32), radii[chosen].astype(np.float32))
+            self._stamp_many(
+                cover, (centres[chosen] + margin).astype(np.float32), radii[chosen].astype(np.float32)
+            )
         cover = np.clip(cover[inner], 0, 1)
         return tuple(slice(a, b) for a, b in zip(low, high, strict=True)), cover
 

@@ -20,22 +20,22 @@ TISSUES: dict[str, tuple[tuple[float, float, float], float, float]] = {
     "fat": ((-105, -104, -102), 5, 7),
     "visceral fat": ((-100, -98, -95), 6, 10),
     "skin": ((20, 25, 25), 8, 0),
-    "muscle": ((52, 58, 62), 5, 9),
+    "muscle": ((50, 55, 60), 5, 9),
     "cartilage": ((100, 102, 104), 15, 10),
     "disc": ((85, 86, 88), 8, 5),
     "cortical bone": ((680, 680, 680), 90, 60),
-    "marrow": ((165, 172, 182), 45, 28),
+    "marrow": ((150, 157, 167), 38, 28),
     "thecal sac": ((18, 20, 24), 4, 4),
     "blood": ((42, 300, 150), 9, 2),
     "venous blood": ((41, 90, 140), 8, 3),
-    "portal blood": ((42, 125, 165), 8, 2),
+    "portal blood": ((42, 125, 160), 8, 2),
     "pulmonary blood": ((42, 260, 145), 9, 2),
     "myocardium": ((46, 105, 108), 6, 4),
     "airway wall": ((20, 30, 35), 8, 0),
     "oesophagus": ((38, 55, 62), 6, 6),
     "liver": ((57, 72, 108), 7, 3),
     "spleen": ((48, 112, 119), 6, 3),
-    "pancreas": ((40, 92, 88), 9, 14),
+    "pancreas": ((40, 105, 92), 9, 14),
     "kidney cortex": ((32, 165, 178), 8, 3),
     "kidney medulla": ((31, 78, 165), 8, 4),
     "urine": ((4, 4, 8), 4, 1),
@@ -53,6 +53,9 @@ TISSUES: dict[str, tuple[tuple[float, float, float], float, float]] = {
     "couch": ((-350, -350, -350), 60, 0),
 }
 
+MEAN_AGE = 57
+MARROW_BY_YEAR = -2.5  # HU
+
 
 @dataclass(frozen=True)
 class Tissues:
@@ -69,11 +72,14 @@ class Tissues:
     deviates: dict[str, float]
 
     @staticmethod
-    def patient_deviates(rng) -> dict[str, float]:
-        """Deviates that share half their variance over the enhancing organs, as beam and build make them."""
+    def patient_deviates(rng, age: int) -> dict[str, float]:
+        """Deviates that share a third of their variance over all tissues; the marrow's falls with age."""
         shared = rng.normal()
         own = {name: rng.normal() for name in TISSUES}
-        return {name: float(np.clip(0.6 * shared + 0.8 * value, -2.2, 2.2)) for name, value in own.items()}
+        found = {name: float(np.clip(0.6 * shared + 0.8 * value, -2.2, 2.2)) for name, value in own.items()}
+        spread = TISSUES["marrow"][1]
+        found["marrow"] += MARROW_BY_YEAR * (age - MEAN_AGE) / spread
+        return found
 
     def mean(self, name: str) -> float:
         """The tissue's CT number in HU."""

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from .case import FEET, HEAD, REFERENCE_MATRIX, Case, Finding, axial_grid, find_lesions, padding_px, random_case
-from .case import random_pose, scan_case
+from .case import (
+    FEET,
+    HEAD,
+    REFERENCE_MATRIX,
+    Case,
+    Finding,
+    axial_grid,
+    find_lesions,
+    padding_px,
+    random_case,
+    random_pose,
+    scan_case,
+)
 from .plan import CohortPlan
 from .scanner import SCANNERS, Settings, draw_settings
 from .space import Pose
@@ -39,25 +50,46 @@ class PatientResult:
     volumes: dict[str, dict] = field(default_factory=dict)
 
 
+class Radiologist:
+    """Marks some of a patient's lesions: large ones more often, and mostly in one series of a study.
+
+    Whether a lesion is to one's taste is partly the same in all studies, and partly drawn in each.
+    """
+
+    def __init__(self, rng, case: Case, missing_rate: float):
+        self._rng, self._case = rng, case
+        self._need = np.log(missing_rate / (1 - missing_rate)) if missing_rate > 0 else -np.inf
+        self._habits = {lesion.instance: rng.normal() for lesion in case.lesions}
+        self.begin_study()
+
+    def begin_study(self) -> None:
+        self._moods = {lesion.instance: self._rng.normal() for lesion in self._case.lesions}
+
+    def marks(self, finding: Finding, series: int) -> bool:
+        """Whether a finding gets a mark in a series (from 0) of the study."""
+        instance = finding.lesion.instance
+        taste = 0.6 * self._habits[instance] + 0.6 * self._moods[instance] + 0.3 * self._rng.normal()
+        size = 2.0 * np.log(finding.diameter_mm / 14.0)
+        return bool(size + 1.4 * taste > self._need + 0.8 * series - 0.25)
+
+
 def write_patient(plan: CohortPlan, root: Path, split: str, number: int) -> PatientResult:
     """Scan one patient of the universal dataset and write the slices under ``root/DeepLesion``."""
     rng = plan.rng("deeplesion", number)
     studies = int(rng.choice([1, 2, 3], p=[0.55, 0.3, 0.15]))
     case = random_case(rng, plan, studies, at_least=3)
-    result = PatientResult(number, split)
+    radiologist, result = Radiologist(rng, case, plan.missing_rate), PatientResult(number, split)
+    writer = _PatientWriter(plan, root, case, radiologist, rng, result)
     regions = _regions(rng, case)
-    habits = {lesion.instance: rng.normal() for lesion in case.lesions}
     for study in range(studies):
         pose = random_pose(rng, case.anatomy)
-        if study and rng.random() < 0.25:
-            regions = _regions(rng, case)
-        mood = {lesion.instance: rng.normal() for lesion in case.lesions}
+        if study:
+            radiologist.begin_study()
+            if rng.random() < 0.25:
+                regions = _regions(rng, case)
         for series in range(1 + int(rng.random() < 0.22)):
-            settings = draw_settings(SCANNERS["deeplesion"], rng, REFERENCE_MATRIX / plan.matrix)
-            name = f"{number:06d}_{study + 1:02d}_{series + 1:02d}"
-            marked = lambda f, s=series: _is_marked(rng, plan, f, habits, mood, s)  # noqa: E731
-            breath = Pose(pose.scale, pose.angles, pose.shift, pose.breath + rng.normal(0, 1.5), pose.build)
-            _write_series(result, plan, root, case, breath, settings, name, study, regions, marked, rng)
+            breath = replace(pose, breath=pose.breath + rng.normal(0, 1.5))
+            writer.write_series(study, series, breath, regions)
     return result
 
 
@@ -73,86 +105,94 @@ def _regions(rng, case: Case) -> list[tuple[float, float]]:
     return sorted(spans, reverse=True)
 
 
-def _is_marked(rng, plan: CohortPlan, finding: Finding, habits, mood, series: int) -> bool:
-    """Whether the radiologist marks a lesion: larger ones more often, and mostly in one series of a study."""
-    instance = finding.lesion.instance
-    taste = 0.6 * habits[instance] + 0.6 * mood[instance] + 0.3 * rng.normal()
-    need = np.log(plan.missing_rate / (1 - plan.missing_rate)) if plan.missing_rate > 0 else -50.0
-    size = 2.0 * np.log(finding.diameter_mm / 14.0)
-    return bool(size + 1.4 * taste > need + 0.8 * series - 0.25)
+@dataclass
+class _PatientWriter:
+    """Writes a patient's series and notes what they show."""
+
+    plan: CohortPlan
+    root: Path
+    case: Case
+    radiologist: Radiologist
+    rng: np.random.Generator
+    result: PatientResult
+
+    def write_series(self, study: int, series: int, pose: Pose, regions) -> None:
+        """Scan the series' sub-volumes one by one."""
+        rng = self.rng
+        settings = draw_settings(SCANNERS["deeplesion"], rng, REFERENCE_MATRIX / self.plan.matrix)
+        name = f"{self.result.number:06d}_{study + 1:02d}_{series + 1:02d}"
+        interval = settings.spacing[2]
+        down = -1 if rng.random() < 0.95 else 1  # slices run from head to feet but in a few series
+        start = 190.0 + rng.uniform(0, interval) if down < 0 else -260.0
+        for low, high in regions:
+            low, high = pose.to_scan(np.array([[0.0, 0, low], [0, 0, high]]))[:, 2] + rng.uniform(-12, 12)
+            slices = int(np.clip((high - low) / interval, 14, 40))
+            first = 1 + max(0, int(abs((high if down < 0 else low) - start) / interval))
+            volume = f"{name}_{first:03d}-{first + slices - 1:03d}"
+            if any(_touches(volume, other) for other in self.result.volumes):
+                continue
+            grid = axial_grid(rng, self.plan, settings, self.case, pose, float(high), slices, (1, 1, down))
+            scan = scan_case(self.case, pose, grid, settings, study, rng, self.plan)
+            findings = find_lesions(self.case, pose, scan)
+            chosen = self._choose(findings, series)
+            if chosen:  # DeepLesion releases no sub-volume without a mark
+                write_png_slices(self.root / "DeepLesion" / "Images_png" / name, scan.hu, first)
+                self._note(volume, study, grid, settings, findings, chosen)
+
+    def _choose(self, findings: list[Finding], series: int) -> list[Finding]:
+        """The findings that get a mark: the largest, where the radiologist likes none."""
+        whole = [f for f in findings if f.whole]
+        chosen = [f for f in whole if self.radiologist.marks(f, series)]
+        return chosen or sorted(whole, key=lambda f: -f.diameter_mm)[:1]
+
+    def _note(self, volume, study, grid, settings: Settings, findings, chosen) -> None:
+        """Rows of the table and the entry of the hidden truth for one sub-volume."""
+        pad, result = padding_px(grid.spacing), self.result
+        series, first = _parts(volume)[:2]
+        entry = {
+            "dataset": "deeplesion", "split": result.split, "patient": f"{result.number:06d}",
+            "study": series.rsplit("_", 1)[0], "series": series, "first_slice": first,
+            "size": [grid.shape[2], grid.shape[1], grid.shape[0]], "spacing": list(grid.spacing),
+            "phase": settings.phase, "lesions": [],
+        }  # fmt: skip
+        limits = np.array([grid.shape[2], grid.shape[1]] * 2)
+        for finding in findings:
+            truth = finding.truth(pad, grid.shape)
+            truth["id"] = f"{result.number:06d}/{finding.lesion.instance:03d}"
+            extent = finding.mark.extent + [-pad, -pad, pad, pad]
+            truth["key_box"] = np.clip(extent, 0, limits).round(3).tolist()
+            truth["annotated"] = finding in chosen
+            entry["lesions"].append(truth)
+            if truth["annotated"]:
+                ends = finding.mark.ends + self.rng.normal(0, 0.25, (4, 2))
+                self._add_row(volume, study, grid, finding, ends, truth)
+                if self.rng.random() < NOISY_SHARE:
+                    off = ends + self.rng.normal(0, 8, 2)
+                    self._add_row(volume, study, grid, finding, off, None)
+        result.volumes[volume] = entry
+
+    def _add_row(self, volume, study, grid, finding: Finding, ends, truth: dict | None) -> None:
+        """A row of ``DL_info.csv``, a noisy one where there is no ``truth``."""
+        row = _row(self.result, self.case.anatomy, grid, volume, finding, ends, study)
+        self.result.rows.append({**row, "Possibly_noisy": int(truth is None)})
+        self.result.lesions.append(truth)
 
 
-def _write_series(result, plan, root, case, pose, settings: Settings, name, study, regions, marked, rng):
-    """Scan the series' sub-volumes one by one and note what they show."""
-    interval = settings.spacing[2]
-    top_of_scan = 190.0 + rng.uniform(0, interval)
-    down = -1 if rng.random() < 0.95 else 1  # slices run from head to feet but in a few series
-    for low, high in regions:
-        bounds = pose.to_scan(np.array([[0.0, 0, low], [0, 0, high]]))[:, 2] + rng.uniform(-12, 12)
-        slices = int(np.clip((bounds[1] - bounds[0]) / interval, 14, 40))
-        first = max(1, int(round((top_of_scan - bounds[1]) / interval)) + 1)
-        if down > 0:
-            first = max(1, int(round((bounds[0] + 260) / interval)) + 1)
-        volume = f"{name}_{first:03d}-{first + slices - 1:03d}"
-        if any(_touches(volume, other) for other in result.volumes):
-            continue
-        grid = axial_grid(rng, plan, settings, case, pose, float(bounds[1]), slices, (1, 1, down))
-        scan = scan_case(case, pose, grid, settings, study, rng, plan)
-        findings = find_lesions(case, pose, scan)
-        chosen = [f for f in findings if f.whole and marked(f)]
-        if not chosen:
-            chosen = sorted((f for f in findings if f.whole), key=lambda f: -f.diameter_mm)[:1]
-        if not chosen:
-            continue  # DeepLesion releases no sub-volume without a mark
-        write_png_slices(root / "DeepLesion" / "Images_png" / name, scan.hu, first)
-        _note(result, volume, first, scan.grid, settings, findings, chosen, case, pose, study, rng)
+def _parts(volume: str) -> tuple[str, int, int]:
+    """Series, first and last slice of a sub-volume's name."""
+    series, span = volume.rsplit("_", 1)
+    return series, *map(int, span.split("-"))
 
 
 def _touches(one: str, other: str) -> bool:
     """Whether two sub-volumes are of one series and not separated by missing slices."""
-    (a, span_a), (b, span_b) = one.rsplit("_", 1), other.rsplit("_", 1)
-    if a != b:
-        return False
-    (a1, a2), (b1, b2) = (tuple(map(int, s.split("-"))) for s in (span_a, span_b))
-    return a1 <= b2 + 1 and b1 <= a2 + 1
+    (a, a1, a2), (b, b1, b2) = _parts(one), _parts(other)
+    return a == b and a1 <= b2 + 1 and b1 <= a2 + 1
 
 
-def _note(result, volume, first, grid, settings, findings, chosen, case, pose, study, rng):
-    """Rows of the table and the entry of the hidden truth for one sub-volume."""
-    pad = padding_px(grid.spacing)
-    series = volume.rsplit("_", 1)[0]
-    entry = {
-        "dataset": "deeplesion", "split": result.split, "patient": f"{result.number:06d}",
-        "study": series.rsplit("_", 1)[0], "series": series, "first_slice": first,
-        "size": [grid.shape[2], grid.shape[1], grid.shape[0]], "spacing": list(grid.spacing),
-        "phase": settings.phase, "lesions": [],
-    }  # fmt: skip
-    for finding in findings:
-        truth = finding.truth(pad, grid.shape)
-        truth["id"] = f"{result.number:06d}/{finding.lesion.instance:03d}"
-        extent = finding.mark.extent + [-pad, -pad, pad, pad]
-        limits = np.array([grid.shape[2], grid.shape[1]] * 2)
-        truth["key_box"] = np.clip(extent, 0, limits).round(3).tolist()
-        truth["annotated"] = finding in chosen
-        entry["lesions"].append(truth)
-        if truth["annotated"]:
-            ends = finding.mark.ends + rng.normal(0, 0.25, (4, 2))
-            row = _row(result, case, pose, grid, volume, settings, finding, ends, study)
-            result.rows.append(row)
-            result.lesions.append(truth)
-            if rng.random() < NOISY_SHARE:
-                off = ends + rng.normal(0, 8, 2)
-                result.rows.append(
-                    {**_row(result, case, pose, grid, volume, settings, finding, off, study), "Possibly_noisy": 1}
-                )
-                result.lesions.append(None)
-    result.volumes[volume] = entry
-
-
-def _row(result, case, pose, grid, volume, settings, finding: Finding, ends, study) -> dict:
-    """One row of ``DL_info.csv``; x and y count pixels from 1, as the release does."""
-    series, span = volume.rsplit("_", 1)
-    first, last = map(int, span.split("-"))
+def _row(result, anatomy, grid, volume, finding: Finding, ends, study: int) -> dict:
+    """The columns of ``DL_info.csv``; x and y count pixels from 1, as the release does."""
+    series, first, last = _parts(volume)
     patient, study_number, series_number = series.split("_")
     pad = padding_px(grid.spacing)
     side = grid.shape[2]
@@ -161,7 +201,7 @@ def _row(result, case, pose, grid, volume, settings, finding: Finding, ends, stu
     box = np.clip(np.concatenate([low + 0.5, high - 0.5]), 1, side)  # inclusive, from 1
     lengths = np.linalg.norm(ends[1::2] - ends[::2], axis=1)
     key = finding.mark.key_slice + first
-    torso, centre = case.anatomy.torso, finding.lesion.centre
+    centre = finding.lesion.centre
     place = [(centre[0] + 165) / 330, (centre[1] + 120) / 240, (HEAD + 20 - centre[2]) / 700 + 0.3]
     window = "-1500, 500" if finding.lesion.kind == "lung_nodule" else "-175, 275"
     return {
@@ -180,8 +220,8 @@ def _row(result, case, pose, grid, volume, settings, finding: Finding, ends, stu
         "Spacing_mm_px_": _text([*grid.spacing[:2], -grid.direction[2] * grid.spacing[2]]),
         "Image_size": f"{side}, {grid.shape[1]}",
         "DICOM_windows": window,
-        "Patient_gender": case.anatomy.sex,
-        "Patient_age": case.anatomy.age + study,
+        "Patient_gender": anatomy.sex,
+        "Patient_age": anatomy.age + study,
         "Train_Val_Test": SPLITS[result.split],
     }
 
