@@ -10,7 +10,7 @@ from detectron2.config import CfgNode, configurable
 from torch import nn
 
 from .data.cache import CachedVolume, VolumeCache, build_cache
-from .engine.checkpoint import LENSCheckpointer
+from .inference import VolumeInference
 from .modeling.classifiers import build_classifier
 from .structures import VolumeDetections
 
@@ -21,6 +21,8 @@ def load_classifier(cfg: CfgNode, name: str | None = None, weights: str | None =
     Raises:
         DataError: the checkpoint is absent, damaged or of another architecture.
     """
+    from .engine.checkpoint import LENSCheckpointer  # the engine evaluates by build_inference
+
     classifier = build_classifier(cfg, name)
     LENSCheckpointer(classifier).load(weights or cfg.MODEL.FPR.WEIGHTS)
     return classifier.eval()
@@ -106,3 +108,9 @@ class RescoredInference(nn.Module):
                 detections[name] = rescore(detections[name], scores)
             results.append({**output, "detections": detections})
         return results
+
+
+def build_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """Whole-volume inference of a LENS, rescored where ``MODEL.FPR.WEIGHTS`` names a trained classifier."""
+    inference = VolumeInference(cfg, model)
+    return RescoredInference(cfg, inference) if cfg.MODEL.FPR.WEIGHTS else inference

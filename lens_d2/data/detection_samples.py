@@ -6,7 +6,7 @@ may well be a lesion; mined annotations and uncertain regions keep such ones out
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -32,7 +32,7 @@ class Verdict(IntEnum):
     TRUE_POSITIVE = 1
 
 
-def key_slice_iou(detections: VolumeDetections, lesions: Iterable[dict]) -> np.ndarray:
+def key_slice_iou(detections: VolumeDetections, lesions: Sequence[dict]) -> np.ndarray:
     """(n,) the highest IoU of any slice box of each detection with a box of a lesion on the same slice."""
     best = np.zeros(len(detections))
     boxes = np.array([box[:5] for lesion in lesions for box in lesion["boxes"]], dtype=np.float64).reshape(-1, 5)
@@ -45,7 +45,7 @@ def key_slice_iou(detections: VolumeDetections, lesions: Iterable[dict]) -> np.n
 
 
 def judge_detections(
-    detections: VolumeDetections, lesions: Iterable[dict], tp_iou: float = 0.5, fp_iou: float = 0.3
+    detections: VolumeDetections, lesions: Sequence[dict], tp_iou: float = 0.5, fp_iou: float = 0.3
 ) -> np.ndarray:
     """The :class:`Verdict` on each detection of a volume.
 

@@ -13,9 +13,9 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..data.loader import build_test_loader, build_train_loader
-from ..inference import VolumeInference
 from ..mining.hooks import build_mining_hooks
 from ..modeling.pretrained import load_backbone_weights
+from ..rescoring import build_inference
 from .checkpoint import LENSCheckpointer
 from .solver import build_optimizer
 
@@ -77,6 +77,6 @@ class LENSTrainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
-        """Evaluate on whole sub-volumes of ``DATASETS.TEST``."""
+        """Evaluate on whole sub-volumes of ``DATASETS.TEST``, rescored where a classifier is configured."""
         model = model.module if hasattr(model, "module") else model
-        return super().test(cfg, VolumeInference(cfg, model), evaluators)
+        return super().test(cfg, build_inference(cfg, model), evaluators)

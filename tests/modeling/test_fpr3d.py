@@ -21,10 +21,11 @@ from lens_d2.data.epochs import EpochBatchSampler, SampleIndex
 from lens_d2.data.patches import PatchGrid
 from lens_d2.engine.classifier import train_fpr
 from lens_d2.errors import DataError
+from lens_d2.inference import VolumeInference
 from lens_d2.modeling import build_classifier
 from lens_d2.modeling.classifiers import ResNet3D, load_inflated_weights
 from lens_d2.modeling.classifiers.roi_align3d import roi_align3d
-from lens_d2.rescoring import RescoredInference, classify, load_classifier, rescore
+from lens_d2.rescoring import RescoredInference, build_inference, classify, load_classifier, rescore
 from lens_d2.structures import VolumeDetections
 
 
@@ -341,6 +342,17 @@ def test_inference_with_rescoring_answers_as_without(cfg, blocks):
         np.testing.assert_array_equal(fused.boxes, plain.boxes)
         np.testing.assert_allclose(fused.scores, (plain.scores + fused.fpr_scores) / 2)
         assert output["detections"]["luna"].fpr_scores is None
+
+
+def test_evaluation_rescores_where_a_classifier_is_configured(cfg, tmp_path):
+    detector = torch.nn.Identity()
+    assert isinstance(build_inference(cfg, detector), VolumeInference)
+    torch.save({"model": build_classifier(cfg).state_dict()}, tmp_path / "fpr.pth")
+    cfg.MODEL.FPR.WEIGHTS = str(tmp_path / "fpr.pth")
+    cfg.MODEL.LENS.OUTPUT = "luna"
+    rescored = build_inference(cfg, detector)
+    assert isinstance(rescored.inference, VolumeInference) and rescored.outputs == ("luna",)
+    assert not rescored.classifier.training
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(cfg, tmp_path):
