@@ -6,12 +6,20 @@
 - ``evaluators.py``, ``slice_ap.py``, ``build.py``: the same as Detectron2 evaluators, in training and testing.
 """
 
+from importlib import import_module
 
-def build_evaluator(cfg, dataset_name: str, output_dir: str | None = None):
-    """See :func:`lens_d2.evaluation.build.build_evaluator`; the tools do without what it imports."""
-    from .build import build_evaluator as build
+# Imported when they are asked for: the tools do without what these need.
+_HOMES = {
+    "FROC3DEvaluator": "evaluators",
+    "P3DFROCEvaluator": "evaluators",
+    "SliceAPEvaluator": "slice_ap",
+    "build_evaluator": "build",
+}
 
-    return build(cfg, dataset_name, output_dir)
+__all__ = sorted(_HOMES)
 
 
-__all__ = ["build_evaluator"]
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -88,14 +88,17 @@ def expand_ranges(start: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.
 
 def chunked_pairs(
     start: np.ndarray, count: np.ndarray, pairs_per_chunk: int = 1 << 17
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """:func:`expand_ranges` in pieces that stay in the processor's cache, and memory bounded."""
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """:func:`expand_ranges` in pieces that stay in the processor's cache, and memory bounded.
+
+    Yields:
+        the rows of the piece; (p,) row, counted from the first of the piece, and (p,) member of each pair.
+    """
     ends = np.cumsum(count)
     total = int(ends[-1]) if len(ends) else 0
     cuts = np.searchsorted(ends, np.arange(pairs_per_chunk, total, pairs_per_chunk))
-    for low, high in zip(np.r_[0, cuts], np.r_[cuts, len(count)], strict=True):
-        row, member = expand_ranges(start[low:high], count[low:high])
-        yield row + low, member
+    for low, high in zip(np.r_[0, cuts].tolist(), np.r_[cuts, len(count)].tolist(), strict=True):
+        yield slice(low, high), *expand_ranges(start[low:high], count[low:high])
 
 
 def volume_ranges(volume: np.ndarray, num_volumes: int) -> tuple[np.ndarray, np.ndarray]:

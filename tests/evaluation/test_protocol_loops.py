@@ -157,7 +157,7 @@ def test_pairs_in_chunks_are_all_pairs(counts, size):
     whole = np.array(expand_ranges(start, count))
     assert whole.tolist() == [[i for i, n in enumerate(counts) for _ in range(n)],
                               [10 * i + k for i, n in enumerate(counts) for k in range(n)]]  # fmt: skip
-    parts = [np.array(pairs) for pairs in chunked_pairs(start, count, size)]
+    parts = [np.array((row + rows.start, member)) for rows, row, member in chunked_pairs(start, count, size)]
     assert np.concatenate(parts, axis=1).tolist() == whole.tolist()
     assert all(part.shape[1] <= size + 9 for part in parts)
 

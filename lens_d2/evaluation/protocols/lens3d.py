@@ -7,7 +7,7 @@ import numpy as np
 from ..froc import FrocEvents
 from ..overlap import OVERLAPS, BoxColumns, chunked_pairs, overlapping_pairs, volume_ranges
 from ..sets import BoxDetections, BoxTruth
-from .protocol import PROTOCOLS, Match, Protocol, first_hits, rank_by_score
+from .protocol import PROTOCOLS, Match, Protocol, by_score, first_hits, ranks_of_hits
 
 
 @PROTOCOLS.register()
@@ -32,23 +32,22 @@ class lens3d(Protocol):
     def pairs(self, truth: BoxTruth, detections: BoxDetections) -> tuple[np.ndarray, np.ndarray]:
         """(p,) detection and (p,) lesion of every hit."""
         start, count = volume_ranges(truth.volume, len(truth.volumes))
-        boxes, lesions = BoxColumns(detections.boxes), BoxColumns(truth.boxes)
-        hits = [
-            overlapping_pairs(boxes, lesions, pairs, self.metric, self.threshold)
-            for pairs in chunked_pairs(start[detections.volume], count[detections.volume])
-        ]
+        lesions = BoxColumns(truth.boxes)
+        hits = []
+        for rows, detection, lesion in chunked_pairs(start[detections.volume], count[detections.volume]):
+            boxes = BoxColumns(detections.boxes[rows])
+            detection, lesion = overlapping_pairs(boxes, lesions, (detection, lesion), self.metric, self.threshold)
+            hits.append((detection + rows.start, lesion))
         return tuple(np.concatenate(column) for column in zip(*hits, strict=True))
 
     def match(self, truth: BoxTruth, detections: BoxDetections) -> Match:
-        order, rank = rank_by_score(detections.scores)
+        order = by_score(detections.scores)
         detection, lesion = self.pairs(truth, detections)
-        is_hit = np.zeros(len(detections), dtype=bool)
-        is_hit[detection] = True
-        fp_rank = np.flatnonzero(~is_hit[order])
+        rank, fp_rank = ranks_of_hits(order, detection)
         events = FrocEvents(
             fp_rank=fp_rank,
             fp_volume=detections.volume[order[fp_rank]],
-            hit_rank=first_hits(lesion, rank[detection], len(truth)),
+            hit_rank=first_hits(lesion, rank, len(truth)),
             lesion_volume=truth.volume,
             num_volumes=len(truth.volumes),
             num_ranks=len(detections),

@@ -7,7 +7,7 @@ import numpy as np
 from ..froc import FrocEvents, average_precision, precision_recall, read_extrapolating, recall_at_precision
 from ..overlap import BoxColumns, expand_ranges, overlapping_pairs, volume_ranges
 from ..sets import BoxTruth, Tracklets
-from .protocol import LENS_FPS, PROTOCOLS, Match, Protocol, first_hits, rank_by_score
+from .protocol import LENS_FPS, PROTOCOLS, Match, Protocol, by_score, first_hits, ranks_of_hits
 
 PRECISIONS = (0.80, 0.85, 0.90, 0.95)
 CHUNK = 1 << 16  # slice boxes that are looked up at a time, in the processor's cache
@@ -47,18 +47,17 @@ class p3d(Protocol):
         by_slice = np.argsort(slice_of_lesion, kind="stable")
         start, count = volume_ranges(slice_of_lesion, num_slices)
         row, member = expand_ranges(start[slice_of_box], count[slice_of_box])
-        marks = BoxColumns(truth.boxes[:, [0, 1, 3, 4]])
-        pairs = (box[row], by_slice[member])
-        box, lesion = overlapping_pairs(BoxColumns(detections.slice_boxes), marks, pairs, "IOU", self.threshold)
-        return owner[box], lesion
+        marks, boxes = BoxColumns(truth.boxes[:, [0, 1, 3, 4]]), BoxColumns(detections.slice_boxes[box])
+        row, lesion = overlapping_pairs(boxes, marks, (row, by_slice[member]), "IOU", self.threshold)
+        return owner[box[row]], lesion
 
     def match(self, truth: BoxTruth, detections: Tracklets) -> Match:
-        order, rank = rank_by_score(detections.scores)
+        order = by_score(detections.scores)
         detection, lesion = self.pairs(truth, detections)
-        overlapped = np.bincount(rank[detection], minlength=len(detections))
-        hit_rank = first_hits(lesion, rank[detection], len(truth))
+        rank, fp_rank = ranks_of_hits(order, detection)
+        overlapped = np.bincount(rank, minlength=len(detections))
+        hit_rank = first_hits(lesion, rank, len(truth))
         newly_hit = np.bincount(hit_rank[hit_rank >= 0], minlength=len(detections))
-        fp_rank = np.flatnonzero(overlapped == 0)
         precision, recall = precision_recall(
             newly_hit, np.where(overlapped == 0, 1, overlapped - newly_hit), len(truth)
         )

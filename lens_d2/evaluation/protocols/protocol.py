@@ -104,15 +104,24 @@ def first_hits(lesion: np.ndarray, rank: np.ndarray, num_lesions: int) -> np.nda
     return np.where(first == never, -1, first)
 
 
-def rank_by_score(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The detections in descending score.
+def by_score(scores: np.ndarray) -> np.ndarray:
+    """(n,) the detections in descending score; ties as in the released scripts, which reverse NumPy's argsort."""
+    return np.argsort(scores)[::-1]
 
-    Ties stand as in the released scripts, which reverse NumPy's ascending argsort.
+
+def ranks_of_hits(order: np.ndarray, detection: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the detections that hit a lesion stand among all, and where the others do.
+
+    Args:
+        order: (n,) from :func:`by_score`. detection: (p,) the detection of each hit.
 
     Returns:
-        (n,) the detections' numbers, the best first, and (n,) the rank of each detection.
+        (p,) the rank of each hit's detection, and the ascending ranks of the detections without a hit.
     """
-    order = np.argsort(scores)[::-1]
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    return order, rank
+    is_hit = np.zeros(len(order), dtype=bool)
+    is_hit[detection] = True
+    is_hit = is_hit[order]
+    place = np.flatnonzero(is_hit)
+    rank = np.zeros(len(order), dtype=np.int64)
+    rank[order[place]] = place
+    return rank[detection], np.flatnonzero(~is_hit)
