@@ -1,0 +1,73 @@
+"""tools/train_embedding.py as users run it, on a tiny DeepLesion with labels."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from dataset_files import mark, write_marks, write_slices
+
+CONFIG = """\
+MODEL:
+  DEVICE: cpu
+  EMBEDDING:
+    LABELS: labels.json
+    ONTOLOGY: ontology.csv
+    WIDTH: 2
+    FC_DIM: 8
+    PATCH_SIZE: (3, 32, 32)
+    SOLVER: {IMS_PER_BATCH: 2, EPOCHS: 1}
+DATALOADER: {NUM_WORKERS: 0}
+VERSION: 2
+"""
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two patients, two studies each, a mark in each of them; three have labels."""
+    series = [f"00000{patient}_0{study}_01" for patient in (1, 2) for study in (1, 2)]
+    for name in series:
+        write_slices(tmp_path, name, range(10, 17))
+    write_marks(tmp_path, [mark(name) for name in series])
+    labels = {"term_list": ["lung", "nodule"]}
+    for split in ("train", "val", "test"):
+        labels |= {f"{split}_{part}": [] for part in ("lesion_idxs", "relevant_labels", "uncertain_labels")}
+    labels |= {"train_lesion_idxs": [0, 2, 3], "train_relevant_labels": [[0], [1], [0]]}
+    labels["train_uncertain_labels"] = [[], [], []]
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    (tmp_path / "ontology.csv").write_text(
+        "class,term,term_exclusive,term_parents\nbodypart,lung,,\ntype,nodule,,\n"
+    )
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+@pytest.fixture
+def run(root, repo_root):
+    def run(*args):
+        command = [sys.executable, "-W", "ignore", "tools/train_embedding.py", "--config-file"]
+        command += [str(root / "config.yaml"), *args, "OUTPUT_DIR", str(root / "output")]
+        env = {**os.environ, "DETECTRON2_DATASETS": str(root), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, cwd=repo_root, env=env, capture_output=True, text=True)
+
+    return run
+
+
+def test_it_trains_calibrates_and_reports(root, run):
+    done = run()
+    assert done.returncode == 0, done.stderr[-2000:]
+    weights = root / "output" / "embedding" / "model_final.pth"
+    assert torch.load(weights, weights_only=True)["model"]["label_scores.bias"].shape == (2,)
+    found = json.loads((root / "output" / "embedding" / "calibration.json").read_text())
+    # The marks of a patient lie in one place; two pairs are too few to calibrate on.
+    assert found["same_pairs"] == 2 and not found["calibrated"] and found["distance"] == 0.15
+    assert "matching distance 0.1500" in done.stdout
+
+
+def test_bad_input_is_one_line(root, run):
+    (root / "labels.json").write_text("{")
+    done = run()
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith(f"{root / 'labels.json'}: not JSON")
