@@ -1,0 +1,84 @@
+#!/usr/bin/env python
+"""Look after a ledger of mined annotations: check it against its dataset, count what it adds, convert it.
+
+    python tools/ledger.py check output/lens_full/train/mining/ledger.csv --dataset deeplesion_train
+    python tools/ledger.py counts output/lens_full/train/mining/ledger.parquet --dataset deeplesion_train
+    python tools/ledger.py convert ledger.parquet ledger.csv
+
+``counts`` prints the columns of LENS's Table III. An edited ledger is trained on with DATASETS.LEDGER. One that
+contradicts itself or its dataset ends with one line that names the row, and the status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from lens_d2.data.datasets import register_all
+from lens_d2.data.loader import load_records
+from lens_d2.errors import DataError
+from lens_d2.mining import (
+    check_ledger,
+    count_training_data,
+    format_counts,
+    read_ledger,
+    strategies_of,
+    write_ledger,
+)
+from lens_d2.mining.ledger import to_table
+
+BAD_INPUT = 2
+
+
+def parse_args(args: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("check", "counts"):
+        command = commands.add_parser(name)
+        command.add_argument("ledger", help=".parquet or .csv")
+        command.add_argument("--dataset", required=True, help="registered name of the dataset that was mined")
+        command.add_argument("--root", help="folder of the datasets (default: DETECTRON2_DATASETS, or datasets)")
+    convert = commands.add_parser("convert")
+    convert.add_argument("ledger", help=".parquet or .csv")
+    convert.add_argument("output", help=".csv or .parquet")
+    return parser.parse_args(args)
+
+
+def check(args: argparse.Namespace) -> None:
+    ledger, _ = _read_with_dataset(args)
+    print(f"{args.ledger}: {len(ledger)} rows, sound")
+
+
+def counts(args: argparse.Namespace) -> None:
+    ledger, records = _read_with_dataset(args)
+    print(format_counts(count_training_data(records, ledger, strategies_of(ledger))))
+
+
+def convert(args: argparse.Namespace) -> None:
+    rows = write_ledger(args.output, [to_table(read_ledger(args.ledger))])
+    print(f"{args.output}: {rows} rows")
+
+
+COMMANDS = {"check": check, "counts": counts, "convert": convert}
+
+
+def _read_with_dataset(args: argparse.Namespace):
+    if args.root:
+        register_all(args.root)
+    ledger, records = read_ledger(args.ledger), load_records((args.dataset,))
+    check_ledger(ledger, records, args.ledger)
+    return ledger, records
+
+
+def main(args: list[str] | None = None) -> int:
+    args = parse_args(args)
+    try:
+        COMMANDS[args.command](args)
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
