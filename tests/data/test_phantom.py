@@ -21,7 +21,6 @@ from lens_d2.data.phantom import labels as phantom_labels
 from lens_d2.data.phantom.anatomy import LABEL
 from lens_d2.data.phantom.case import axial_grid, find_lesions, random_case, random_pose, scan_case
 from lens_d2.data.phantom.cohort import write_cohort
-from lens_d2.data.phantom.lesions import LESION_KINDS
 from lens_d2.data.phantom.plan import SIZES, CohortPlan
 from lens_d2.data.phantom.recist import measure
 from lens_d2.data.phantom.scanner import SCANNERS, Settings, draw_settings
@@ -312,5 +311,21 @@ def test_organs_have_their_ct_numbers(phase):
     assert all(f.diameter_mm > 2 for f in find_lesions(case, pose, scan))
 
 
-def test_there_are_six_kinds_of_lesions_at_least():
-    assert len(LESION_KINDS) >= 6
+def test_lesions_of_six_kinds_at_least_lie_in_the_body_and_apart():
+    kinds = set()
+    for seed in range(6):
+        case = random_case(np.random.default_rng(seed), SIZES["small"], studies=2, at_least=3)
+        assert len(case.lesions) >= 3 and case.mimics
+        kinds |= {lesion.kind for lesion in case.lesions}
+        centres = np.array([lesion.centre for lesion in case.lesions], np.float32)
+        assert (case.anatomy.torso.skin(*centres.T) > 0).all()
+        for one, other in combinations(case.lesions, 2):
+            assert np.linalg.norm(one.centre - other.centre) > one.radius(1) + other.radius(1)
+    assert len(kinds) >= 6
+
+
+def test_clearance_of_no_points_is_no_clearance():
+    anatomy = random_case(np.random.default_rng(0), SIZES["small"]).anatomy
+    assert anatomy.clearance(np.zeros((0, 3))).shape == (0,)
+    aorta = next(p.shape for p in anatomy.parts if p.organ == "aorta")
+    assert anatomy.clearance(aorta[40, :3])[0] < 0

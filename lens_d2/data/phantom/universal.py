@@ -70,7 +70,7 @@ class Radiologist:
         instance = finding.lesion.instance
         taste = 0.6 * self._habits[instance] + 0.6 * self._moods[instance] + 0.3 * self._rng.normal()
         size = 2.0 * np.log(finding.diameter_mm / 14.0)
-        return bool(size + 1.4 * taste > self._need + 0.8 * series - 0.25)
+        return bool(size + 1.4 * taste > self._need + 0.8 * series + 0.2)
 
 
 def write_patient(plan: CohortPlan, root: Path, split: str, number: int) -> PatientResult:
