@@ -24,6 +24,7 @@ from .structures import VolumeDetections
 WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": (-160.0, 240.0), "bone": (-450.0, 1050.0)}
 BONE_HU = 250.0  # above contrast-enhanced organs
 # As in Fig. 3 and 5 of the LENS paper: green is right, red a false positive, yellow a lesion that was missed.
+BOXES_PER_SLICE = 8  # the best ones: more hide the picture
 HIT, FALSE_POSITIVE, MISSED = "#39d353", "#ff4d4d", "#ffd33d"
 
 
@@ -80,21 +81,29 @@ def hits(detections: np.ndarray, lesions: np.ndarray) -> np.ndarray:
 class OverlayWriter(DatasetEvaluator):
     """Draws the first sub-volumes of a dataset with lesions and detections; has no numbers to report."""
 
-    def __init__(self, cache: VolumeCache, output_dir: str | Path, count: int, score_thresh: float = 0.1):
+    def __init__(
+        self,
+        cache: VolumeCache,
+        output_dir: str | Path,
+        count: int,
+        output: str = "fused",
+        score_thresh: float = 0.1,
+    ):
         """
         Args:
             cache: of the preprocessed volumes.
             output_dir: gets ``<sub-volume>.png``.
             count: sub-volumes to draw.
+            output: whose detections are drawn: "fused" or an expert's name.
             score_thresh: detections below it are not drawn (Fig. 5).
         """
         self.cache, self.output_dir = cache, Path(output_dir)
-        self.count, self.score_thresh = count, score_thresh
+        self.count, self.output, self.score_thresh = count, output, score_thresh
         self.reset()
 
     @classmethod
     def from_config(cls, cfg: CfgNode, output_dir: str | Path) -> OverlayWriter:
-        return cls(build_cache(cfg), output_dir, cfg.TEST.OVERLAYS)
+        return cls(build_cache(cfg), output_dir, cfg.TEST.OVERLAYS, cfg.MODEL.LENS.OUTPUT)
 
     def reset(self) -> None:
         self.left = self.count
@@ -105,9 +114,8 @@ class OverlayWriter(DatasetEvaluator):
                 self.left -= 1
                 self.output_dir.mkdir(parents=True, exist_ok=True)
                 path = self.output_dir / f"{record['volume']}.png"
-                draw_overlay(
-                    path, record, output["detections"]["fused"], self.cache.open(record), self.score_thresh
-                )
+                found = output["detections"][self.output]
+                draw_overlay(path, record, found, self.cache.open(record), self.score_thresh)
 
     def evaluate(self) -> dict:
         return {}
@@ -140,6 +148,7 @@ def draw_overlay(
     for axes, z in zip(grid.flat, slices, strict=False):
         on_slice = [(i, row[1:]) for i, (_, boxes) in enumerate(truth) for row in boxes if row[0] == z]
         found = [(n, b) for n, d in enumerate(shown) for b in detections.boxes_of(d) if b[0] == z]
+        found = sorted(found, key=lambda pair: -detections.scores[shown[pair[0]]])[:BOXES_PER_SLICE]
         hu = volume.read(volume.geometry.slices_to_cache([z]))[0]
         first = on_slice[0][1] if on_slice else (found[0][1][1:5] if found else None)
         window = choose_window(hu, None if first is None else to_cache(first)[0])

@@ -75,6 +75,12 @@ def test_eval_only_gives_what_training_ended_with(run, tmp_path):
     assert json.loads((tmp_path / "again/inference/blocks_luna/metrics.json").read_text()) == first
     assert again["blocks_luna"]
 
+    one = tmp_path / "one"
+    run("--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", one, "MODEL.LENS.OUTPUT", "luna")
+    alone = json.loads((one / "inference/blocks_luna/metrics.json").read_text())
+    assert alone["sensitivity"] == first["experts"]["luna"]["sensitivity"]
+    assert alone["experts"]["fused"]["sensitivity"] == first["sensitivity"]
+
 
 def test_resumed_training_sees_the_batches_that_would_have_come(run, tmp_path, monkeypatch):
     seen = []

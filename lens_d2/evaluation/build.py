@@ -42,7 +42,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | None = No
     """The evaluators that the dataset's metadata ask for, 2D average precision, and overlay pictures.
 
     Args:
-        cfg: OUTPUT_DIR and TEST.OVERLAYS are read.
+        cfg: OUTPUT_DIR, TEST.OVERLAYS and MODEL.LENS.OUTPUT are read.
         dataset_name: its ``evaluator_type`` is a key of :data:`EVALUATORS`, or a list of them.
         output_dir: else ``OUTPUT_DIR/inference/<dataset_name>``.
 
@@ -55,9 +55,10 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | None = No
     unknown = [kind for kind in kinds if kind not in EVALUATORS]
     if unknown:
         raise KeyError(f"{dataset_name}: no evaluator {unknown[0]!r}; there are {', '.join(EVALUATORS)}")
+    output = cfg.MODEL.LENS.OUTPUT
     evaluators = [
-        EVALUATORS[kind](dataset_name, folder if number == 0 else folder / kind)
+        EVALUATORS[kind](dataset_name, folder if number == 0 else folder / kind, output=output)
         for number, kind in enumerate(kinds)
     ]
     pictures = [OverlayWriter.from_config(cfg, folder / "overlays")] if cfg.TEST.OVERLAYS else []
-    return DatasetSuite(evaluators, SliceAPEvaluator(dataset_name, folder), folder, pictures)
+    return DatasetSuite(evaluators, SliceAPEvaluator(dataset_name, folder, output=output), folder, pictures)

@@ -40,6 +40,7 @@ class FROCEvaluator(DatasetEvaluator):
         dataset_name: str,
         output_dir: str | Path | None = None,
         *,
+        output: str = FUSED,
         distributed: bool = True,
         draws: int = 1000,
         seed: int = 0,
@@ -48,12 +49,14 @@ class FROCEvaluator(DatasetEvaluator):
         Args:
             dataset_name: registered; its records are the truth.
             output_dir: gets the files; None for none.
+            output: whose detections count as the model's: ``FUSED`` or an expert's name.
             distributed: whether the outputs of all ranks are gathered.
             draws, seed: of the bootstrap intervals; 0 draws for none.
         """
         self.dataset_name = dataset_name
         self.output_dir = None if output_dir is None else Path(output_dir)
-        self.distributed, self.draws, self.seed = distributed, draws, seed
+        self.output, self.distributed = output, distributed
+        self.draws, self.seed = draws, seed
         self.frame = self.frame_of(dataset_name)
         self.logger = logging.getLogger(__name__)
         self.metrics: dict = {}
@@ -83,7 +86,7 @@ class FROCEvaluator(DatasetEvaluator):
         if not outputs:
             self.logger.warning(f"{self.dataset_name}: nothing was given to the evaluator")
             return {}
-        first = FUSED if FUSED in outputs else next(iter(outputs))
+        first = self.output if self.output in outputs else next(iter(outputs))
         order = [first, *sorted(outputs.keys() - {first})]
         results = {name: self._evaluate_one(truth, outputs[name]) for name in order}
         self.metrics = {

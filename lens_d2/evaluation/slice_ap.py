@@ -23,12 +23,19 @@ from .report import write_json
 class SliceAPEvaluator(DatasetEvaluator):
     """COCO's average precision over slices: all of them where the truth is 3D, else those that have a mark.
 
-    Reports under "bbox", the fused output's AP, AP50, ... as they are and each expert's as "<expert>/AP50". Where
-    given a folder, leaves the truth there as COCO JSON.
+    Reports under "bbox", AP, AP50, ... of the model's output as they are and each expert's as "<expert>/AP50".
+    Where given a folder, leaves the truth there as COCO JSON.
     """
 
-    def __init__(self, dataset_name: str, output_dir: str | Path | None = None, *, distributed: bool = True):
-        self.dataset_name, self.distributed = dataset_name, distributed
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | Path | None = None,
+        *,
+        output: str = FUSED,
+        distributed: bool = True,
+    ):
+        self.dataset_name, self.output, self.distributed = dataset_name, output, distributed
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.metrics: dict = {}
         self.reset()
@@ -56,7 +63,7 @@ class SliceAPEvaluator(DatasetEvaluator):
         with tempfile.TemporaryDirectory() as scratch:
             file = write_json((self.output_dir or Path(scratch)) / "coco_truth.json", truth, indent=None)
             coco = _coco_evaluator(str(file))
-        first = FUSED if FUSED in outputs else next(iter(outputs))
+        first = self.output if self.output in outputs else next(iter(outputs))
         self.metrics = {}
         for name in [first, *sorted(outputs.keys() - {first})]:
             prefix = "" if name == first else f"{name}/"
