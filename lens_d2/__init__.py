@@ -7,10 +7,11 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "detectron2":
         raise
-    raise ModuleNotFoundError("lens_d2 needs Detectron2: run `make setup` (see README.md)", name="detectron2") from None
+    hint = "lens_d2 needs Detectron2: run `make setup` (see README.md)"
+    raise ModuleNotFoundError(hint, name="detectron2") from None
 
 from . import modeling  # noqa: E402, F401
-from .data import datasets  # noqa: E402, F401
 from .config import add_lens_config  # noqa: E402
+from .data import datasets  # noqa: E402, F401
 
 __all__ = ["add_lens_config"]
