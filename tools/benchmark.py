@@ -252,7 +252,7 @@ def doubling(name: str) -> dict:
     times = []
     for size in sizes:
         truth, detections = CASES[name](size)
-        times.append(seconds(lambda t=truth, d=detections: protocol.evaluate(t, d), 3))
+        times.append(seconds(lambda t=truth, d=detections: protocol.evaluate(t, d), 5))
     worst = max(b / a for a, b in zip(times, times[1:], strict=False))
     details = {"detections": sizes, "seconds": times, "ratio": "the worst time at twice the size over the time"}
     return {"ratio": worst, "baseline_seconds": times[-2], "ours_seconds": times[-1], "details": details}

@@ -1,8 +1,8 @@
 """Intervals by resampling volumes, and the paired comparison of two detectors.
 
 A draw takes as many volumes as there are, with replacement. A volume drawn w times is a volume whose false
-positives and lesions count w times, at the same ranks: nothing is matched or sorted again, a draw is two
-cumulative sums over the events of the original evaluation.
+positives and lesions count w times, at the same ranks: nothing is matched or sorted again, a draw is a few sums
+over the events of the original evaluation.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 from .froc import FrocEvents
 
-CHUNK = 1 << 19  # weights that are summed at a time: a few megabytes
+CHUNK = 1 << 20  # weights that are looked up at a time: a few megabytes
 
 
 def draw_weights(num_volumes: int, draws: int, seed: int) -> np.ndarray:
@@ -45,7 +45,7 @@ def resampled_sensitivities(
     curve = _Steps(events.fp_rank[:num_fp], events.fp_volume[:num_fp], hit_rank, hit_volume)
 
     hits = np.empty((len(weights), len(budget)))
-    rows = max(1, CHUNK // (num_fp + len(hit_rank) + 1))
+    rows = max(1, int(CHUNK // (len(budget) * np.sqrt(num_fp + len(hit_rank) + 1))))
     for start in range(0, len(weights), rows):
         hits[start : start + rows] = curve.hits(weights[start : start + rows], budget, count_side)
     if count_side == "left" and (budget <= 1.0).any():
@@ -109,27 +109,48 @@ class _Steps:
 
 
 class _RunningSums:
-    """Sums of the first events' weights, for each of d draws: one running sum through all draws on end."""
+    """Sums of the first 0, 1, 2, ... events' weights, for each of d draws.
+
+    They are known at every block of events, about as many as there are events in one, through a matrix product;
+    within a block they are looked up where they are asked for.
+    """
 
     def __init__(self, weights: np.ndarray, volume: np.ndarray):
-        draws, self.length = len(weights), len(volume)
-        self.sums = np.zeros(draws * self.length + 1, dtype=np.int32)
-        np.cumsum(np.take(weights, volume, axis=1).reshape(-1), dtype=np.int32, out=self.sums[1:])
-        self.origin = np.arange(draws)[:, None] * self.length
+        draws, num_volumes = weights.shape
+        self.weights, self.length = weights, len(volume)
+        self.size = max(1, int(np.sqrt(self.length)))
+        num_blocks = -(-self.length // self.size)
+        self.volume = np.pad(volume, (0, (num_blocks + 1) * self.size - self.length))
+        block = np.arange(self.length) // self.size
+        counts = np.bincount(block * num_volumes + volume, minlength=num_blocks * num_volumes)
+        exact = np.float32 if self.length * int(weights.max()) < 1 << 24 else np.float64
+        products = weights.astype(exact) @ counts.reshape(num_blocks, num_volumes).T.astype(exact)
+        self.blocks = np.zeros((draws, num_blocks + 1), dtype=np.int64)
+        np.cumsum(products.astype(np.int64), axis=1, out=self.blocks[:, 1:])
+        self.row = np.arange(draws)[:, None]
+
+    def _within(self, block: np.ndarray) -> np.ndarray:
+        """(d, k, size) weights of the events of blocks (d, k); 0 past the last event."""
+        event = block[..., None] * self.size + np.arange(self.size)
+        return np.where(event < self.length, self.weights[self.row[..., None], self.volume[event]], 0)
 
     def of_first(self, count: np.ndarray) -> np.ndarray:
         """(d, k) the sum of the first ``count`` (d, k) events of each draw."""
-        return self.sums[self.origin + count] - self.sums[self.origin]
+        block, rest = count // self.size, count % self.size
+        taken = np.arange(self.size) < rest[..., None]
+        return self.blocks[self.row, block] + (self._within(block) * taken).sum(axis=2)
 
     def search(self, budget: np.ndarray, side: str) -> np.ndarray:
         """(d, k) how many sums of each draw, over 1, 2, ... events, stay within (k,) ``budget``; with the side
         "left", below it."""
         nearest = np.round(budget)
-        exact = np.abs(budget - nearest) < 1e-9 * np.maximum(nearest, 1.0)
-        whole = np.where(exact, nearest, np.floor(budget) if side == "right" else np.ceil(budget))
-        goal = self.sums[self.origin] + whole.astype(np.int32)
-        place = np.searchsorted(self.sums[1:], goal.reshape(-1), side).reshape(goal.shape)
-        return np.clip(place - self.origin, 0, self.length)
+        is_whole = np.abs(budget - nearest) < 1e-9 * np.maximum(nearest, 1.0)
+        most = np.where(is_whole, nearest, np.floor(budget)).astype(np.int64)
+        if side == "left":
+            most = np.where(is_whole, most - 1, most)
+        block = (self.blocks[:, None, 1:] <= most[:, None]).sum(axis=2)
+        sums = self.blocks[self.row, block][..., None] + np.cumsum(self._within(block), axis=2)
+        return np.minimum(block * self.size + (sums <= most[:, None]).sum(axis=2), self.length)
 
 
 def interval(values: np.ndarray, fallback: float, confidence: float = 0.95) -> list[float]:
