@@ -3,7 +3,7 @@
 
     python tools/benchmark_mining.py 1000000
 
-``tools/benchmark.py --only mining_doubling`` runs it for 1, 2 and 4 million. What is timed is what mining does
+``tools/benchmark.py --only mining-scale`` runs it for 1, 2 and 4 million. What is timed is what mining does
 between the network's 2D boxes and the ledger: linking to tracklets, shards, the three strategies, the ledger.
 """
 

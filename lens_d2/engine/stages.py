@@ -147,7 +147,9 @@ def train(run: Run) -> dict:
     """Steps 1 to 3: LENS on what is given; proposals and mining where MINING.STRATEGIES says so."""
     opts = ["DATASETS.LEDGER", "", "DATASETS.UNLABELED_SLICES", False]
     weights = run.done.get("embedding", {}).get("weights", run.cfg.MODEL.EMBEDDING.WEIGHTS)
-    cfg = run.config("train", *opts, "MODEL.EMBEDDING.WEIGHTS", weights, "TEST.EXPECTED_RESULTS", [])
+    cfg = run.config(
+        "train", *opts, "MODEL.EMBEDDING.WEIGHTS", weights, "MODEL.FPR.WEIGHTS", "", "TEST.EXPECTED_RESULTS", []
+    )
     result = _train(cfg, run.resume)
     if cfg.MINING.STRATEGIES:
         result["ledger"] = str(Path(cfg.OUTPUT_DIR) / MINING / LEDGER)
@@ -159,7 +161,7 @@ def retrain(run: Run) -> dict:
     """Step 4: LENS from the same beginnings, with the ledger: DATASETS.LEDGER, or the one that was mined."""
     ledger = run.cfg.DATASETS.LEDGER or run.newest("ledger", "train")
     opts = ["DATASETS.LEDGER", ledger, "MINING.STRATEGIES", ()]
-    return _train(run.config("retrain", *opts, "TEST.EXPECTED_RESULTS", []), run.resume)
+    return _train(run.config("retrain", *opts, "MODEL.FPR.WEIGHTS", "", "TEST.EXPECTED_RESULTS", []), run.resume)
 
 
 def _train(cfg: CfgNode, resume: bool) -> dict:

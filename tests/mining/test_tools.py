@@ -1,8 +1,6 @@
 """tools/ledger.py and tools/measure_mining.py, as users run them."""
 
-import importlib.util
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -15,18 +13,6 @@ from lens_d2.mining.ledger import to_table
 A, B = "000001_01_01_001-020", "000001_02_01_001-020"
 LESION = np.array([10.0, 10, 30, 30])
 OTHER = np.array([60.0, 60, 70, 70])
-
-
-@pytest.fixture
-def tool(repo_root, monkeypatch):
-    def load(name):
-        spec = importlib.util.spec_from_file_location(f"tool_{name}", repo_root / "tools" / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
 
 
 @pytest.fixture
