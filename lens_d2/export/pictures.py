@@ -20,7 +20,7 @@ from .scan_report import Detection, ScanReport
 CHUNK = 16  # slices that are in memory together
 JPEG_QUALITY = 88
 AIR = -1024.0
-AXIAL_PIXELS, DETAIL_PIXELS, STRIP_PIXELS, PROJECTION_PIXELS = 480, 290, 180, 420  # of the longer side
+AXIAL_PIXELS, DETAIL_PIXELS, STRIP_PIXELS, PROJECTION_PIXELS = 480, 290, 180, 360  # of the longer side
 EDGES = {"axial": "RLAP", "coronal": "RLHF", "sagittal": "APHF"}  # left, right, top, bottom of each plane
 PROJECTION_WINDOW = (-250.0, 950.0)
 STRIP_REACH = 3  # neighbouring slices shown on either side
@@ -76,13 +76,15 @@ class _Plane:
     """A (rows, columns) image in HU and where it lies.
 
     Attributes:
-        step: mm per row, mm per column. start: row and column of its first pixel in the cache frame's own
-            counting, for placing boxes.
+        step: mm per row, mm per column.
+        start: row and column of its first pixel in the cache frame's own counting, for placing boxes.
+        padding: rows above and below, columns left and right that lie outside of the scan.
     """
 
     hu: np.ndarray
     step: tuple[float, float]
-    start: tuple[float, float] = (0.0, 0.0)
+    start: tuple[int, int] = (0, 0)
+    padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
 
 
 class PictureMaker:
@@ -198,18 +200,14 @@ class PictureMaker:
         caption: str = "",
     ) -> Picture:
         """A picture whose longer side has ``pixels``; frames are XYXY in the plane's own counting."""
-        upright = plane == "axial"
         rows, columns = image.hu.shape
         height_mm, width_mm = rows * image.step[0], columns * image.step[1]
         scale = pixels / max(height_mm, width_mm)
         size = max(round(width_mm * scale), 1), max(round(height_mm * scale), 1)
-        shrinking = image.step[0] * scale < 1 and image.step[1] * scale < 1
-        hu = image.hu if upright else image.hu[::-1]
-        shown = cv2.resize(
-            np.ascontiguousarray(hu, dtype=np.float32),
-            size,
-            interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC,
-        )
+        shown = _resize(image, size)
+        upright = plane == "axial"
+        if not upright:
+            shown = shown[::-1]  # head up
         placed = []
         for detection, (x1, y1, x2, y2) in frames:
             left, right = ((x - image.start[1]) / columns for x in (x1, x2))
@@ -222,17 +220,29 @@ class PictureMaker:
 
 
 def _crop(hu: np.ndarray, step: tuple[float, float], center: tuple[float, float], field_mm: float) -> _Plane:
-    """The square of ``field_mm`` around a point (row, column) of an image, with air beyond its edges."""
-    counts = [max(round(field_mm / each), 1) for each in step]
-    starts = [round(middle - count / 2) for middle, count in zip(center, counts, strict=True)]
-    padded = np.full(counts, AIR, np.float32)
-    inner, outer = [], []
-    for start, count, length in zip(starts, counts, hu.shape, strict=True):
+    """The square of ``field_mm`` around a point (row, column) of an image."""
+    starts, inner, padding = [], [], []
+    for each, middle, length in zip(step, center, hu.shape, strict=True):
+        count = max(round(field_mm / each), 1)
+        start = round(middle - count / 2)
         low, high = max(start, 0), min(start + count, length)
+        starts.append(start)
         inner.append(slice(low, high))
-        outer.append(slice(low - start, high - start))
-    padded[tuple(outer)] = hu[tuple(inner)]
-    return _Plane(padded, step, tuple(starts))
+        padding.append((low - start, start + count - high))
+    return _Plane(np.pad(hu[tuple(inner)], padding, mode="edge"), step, tuple(starts), tuple(padding))
+
+
+def _resize(image: _Plane, size: tuple[int, int]) -> np.ndarray:
+    """The image at ``size`` (width, height), with air outside of the scan."""
+    rows, columns = image.hu.shape
+    shrinking = size[0] < columns and size[1] < rows
+    method = cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
+    shown = cv2.resize(np.ascontiguousarray(image.hu, dtype=np.float32), size, interpolation=method)
+    for axis, (length, padding) in enumerate(zip((rows, columns), image.padding, strict=True)):
+        before, after = (round(count * shown.shape[axis] / length) for count in padding)
+        outside = np.r_[:before, shown.shape[axis] - after : shown.shape[axis]]
+        shown[(outside, slice(None)) if axis == 0 else (slice(None), outside)] = AIR
+    return shown
 
 
 def _jpeg(hu: np.ndarray, window: tuple[float, float]) -> str:

@@ -141,9 +141,11 @@ def test_boxes_scale_with_their_pictures(page):
         " return [(box.left - image.left) / image.width, (box.bottom - image.top) / image.height]"
     )
     wide = page.execute_script(script)
-    page.set_window_size(520, 900)
+    page.set_window_size(440, 900)
     try:
-        assert page.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+        assert page.execute_script(
+            "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+        )
         assert page.execute_script(script) == pytest.approx(wide, abs=0.01)
     finally:
         page.set_window_size(1440, 1000)

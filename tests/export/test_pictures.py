@@ -72,6 +72,18 @@ def test_strip_shows_neighbours_and_boxes_only_where_the_detection_is(report):
     assert [len(picture.frames) for picture in maker.pictures(1).strip] == [0, 1, 1, 1, 1, 1]  # ends at slice 23
 
 
+def test_beyond_the_scan_is_black_without_a_bright_rim(make_scan):
+    """The second block reaches the highest slice; above it there is nothing to show."""
+    report = make_scan().report()
+    detection = report.detections[1]
+    picture = PictureMaker(report).pictures(1).coronal
+    image, (frame,) = pixels(picture), picture.frames
+    top = round(frame.top * picture.height / 100)
+    assert detection.slices[-1] == 23 and image[: top - 3].max() < 12
+    beside = image[top + 2 : top + 12, : round((frame.left - 8) * picture.width / 100)]
+    assert abs(beside[:4].mean() - beside[4:].mean()) < 4  # plain soft tissue up to the end
+
+
 def test_scale_bar_is_five_centimetres(report):
     picture = PictureMaker(report).pictures(0).axial
     assert picture.scale * report.geometry.cache_shape[2] / 100 == pytest.approx(50, abs=0.1)  # pixels of 1 mm
