@@ -64,7 +64,7 @@ class CohortPlan:
 
 SIZES = {
     "tiny": CohortPlan(train=5, val=2, test=3, luna=4, lits=4, nih_ln=4, matrix=96),
-    "small": CohortPlan(train=60, val=10, test=24, luna=20, lits=20, nih_ln=20),
+    "small": CohortPlan(train=32, val=6, test=14, luna=12, lits=12, nih_ln=12),
     "standard": CohortPlan(train=200, val=30, test=80, luna=60, lits=60, nih_ln=60),
     "large": CohortPlan(train=800, val=60, test=160, luna=160, lits=130, nih_ln=160),
 }
