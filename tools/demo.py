@@ -41,10 +41,12 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 def steps(output: Path, size: str, seed: int, opts: list[str]) -> dict[str, list[str]]:
     """Title and command of each step, in running order."""
     cohort = ["--output", str(output / "data/phantom"), "--overwrite", "--size", size, "--seed", str(seed)]
+    # So small a cohort is prepared sooner than a second process has started.
+    preparing = ["--processes", "1", "--config-file", CONFIG]
     training = ["--config-file", CONFIG, "OUTPUT_DIR", str(output / "training"), *opts]
     return {
         "Writing the synthetic cohort": ["datasets/prepare_phantom.py", *cohort],
-        "Checking the data and filling the cache": ["datasets/prepare_datasets.py", "--config-file", CONFIG],
+        "Checking the data and filling the cache": ["datasets/prepare_datasets.py", *preparing],
         "Training and evaluating": ["train_net.py", *training],
     }
 
