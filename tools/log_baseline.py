@@ -39,6 +39,7 @@ CHANNELS = {
     "bone, dark": (0, 450, -1),
 }
 SIGMAS = (2.0, 2.8, 4.0, 5.6, 8.0, 11.3)  # mm
+RADII = (1.0, 1.3, 1.73, 2.1, 2.6)  # tried, in units of sigma
 PER_CHANNEL = 40  # candidates kept in a channel of a volume
 PADDING_MM = 4.0  # boxes of the universal dataset are wider than the lesion by this much
 
@@ -102,16 +103,24 @@ def scale_space_maxima(grey, step, inside):
     Returns:
         (n, 3) z, y, x; (n,) index of sigma; (n,) response.
     """
-    stack = []
+    stack, smooth, reached = [], grey, 0.0
     for sigma in SIGMAS:
-        smooth = ndimage.gaussian_filter(grey, sigma / step, truncate=3.0, mode="nearest")
-        curvature = sum(np.gradient(np.gradient(smooth, h, axis=a), h, axis=a) if smooth.shape[a] > 2 else 0
-                        for a, h in enumerate(step))  # fmt: skip
-        stack.append(-(sigma**2) * curvature)
+        more = np.sqrt(sigma**2 - reached**2)  # Gaussians add up
+        smooth, reached = ndimage.gaussian_filter(smooth, more / step, truncate=3.0, mode="nearest"), sigma
+        stack.append(np.float32(-(sigma**2)) * laplacian(smooth, step))
     stack = np.stack(stack)
     peak = (stack == ndimage.maximum_filter(stack, size=(3, 3, 5, 5), mode="nearest")) & inside & (stack > 0.02)
     level, *place = np.nonzero(peak)
     return np.column_stack(place), level, stack[peak]
+
+
+def laplacian(values, step) -> np.ndarray:
+    """Sum of the second differences along z, y, x, whose steps are ``step`` mm; 0 at the ends of an axis."""
+    total = np.zeros_like(values)
+    for axis, h in enumerate(step):
+        along, out = np.moveaxis(values, axis, 0), np.moveaxis(total, axis, 0)
+        out[1:-1] += (along[2:] + along[:-2] - 2 * along[1:-1]) / np.float32(h * h)
+    return total
 
 
 def boxes_of(candidates: np.ndarray, record: dict, settings: Settings) -> np.ndarray:
@@ -155,7 +164,7 @@ def predict(record, candidates, settings, frame) -> np.ndarray:
 
 
 def tune(name: str, records, candidates) -> tuple[Settings, float]:
-    """Coordinate search for the settings of the best average sensitivity, from every channel alone and from all."""
+    """The settings of the best average sensitivity: a coordinate search from every channel alone and from all."""
     weights = (0.0, 0.25, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
     score = partial(average_sensitivity, name, records, candidates)
     starts = [Settings()]

@@ -331,8 +331,8 @@ def soft_tissue_lesion(rng, anatomy: Anatomy, radius: float, look: Look) -> Draw
 FREQUENCY = {
     "lung_nodule": (4.2, 12.0, 0.45),
     "liver_tumour": (3.4, 17.0, 0.48),
-    "mediastinal_node": (2.6, 14.0, 0.30),
-    "abdominal_node": (3.2, 14.5, 0.32),
+    "mediastinal_node": (4.4, 14.0, 0.30),
+    "abdominal_node": (3.8, 14.5, 0.32),
     "kidney_lesion": (1.6, 19.0, 0.42),
     "bone_lesion": (2.0, 14.0, 0.35),
     "adrenal_lesion": (0.4, 17.0, 0.30),
