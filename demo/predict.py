@@ -43,6 +43,8 @@ from lens_d2.engine import LENSCheckpointer
 from lens_d2.errors import DataError
 from lens_d2.export import make_report, write_report
 from lens_d2.inference import VolumeInference, num_levels
+from lens_d2.rescoring import classify, load_classifier, rescore
+from lens_d2.structures import VolumeDetections
 
 logger = logging.getLogger("lens_d2.predict")
 
@@ -129,11 +131,14 @@ class Predictor:
         if cfg.MODEL.WEIGHTS:
             LENSCheckpointer(model).load(cfg.MODEL.WEIGHTS)
         self.inference = ScanInference(cfg, model)
+        self.classifier = load_classifier(cfg).to(model.device) if cfg.MODEL.FPR.WEIGHTS else None
         self.provenance = {
             "Model": Path(args.config_file).name,
             "Weights": describe_weights(cfg.MODEL.WEIGHTS),
-            "Score": cfg.MODEL.LENS.OUTPUT,
+            "Output": cfg.MODEL.LENS.OUTPUT,
         }
+        if self.classifier is not None:
+            self.provenance["False-positive reduction"] = describe_weights(cfg.MODEL.FPR.WEIGHTS)
 
     def run(self, scan: Scan, title: str, folder: Path) -> int:
         """Detect in one scan, write its files to ``folder``, and return how many detections these show.
@@ -147,7 +152,7 @@ class Predictor:
                 scan.name if self.args.keep_ids else title,
                 scan.record,
                 volume,
-                self.inference.detect(volume)[self.cfg.MODEL.LENS.OUTPUT],
+                self.detect(volume),
                 experts=self.inference.model.experts,
                 score_threshold=self.args.score_threshold,
                 max_detections=self.args.max_detections,
@@ -156,6 +161,13 @@ class Predictor:
             )
             write_report(report, folder)
         return len(report.detections)
+
+    def detect(self, volume: CachedVolume) -> VolumeDetections:
+        """The detections that count, rescored where false-positive reduction is configured."""
+        found = self.inference.detect(volume)[self.cfg.MODEL.LENS.OUTPUT]
+        if self.classifier is None:
+            return found
+        return rescore(found, classify(self.classifier, volume, found.boxes, self.cfg.MODEL.FPR.BATCH_SIZE_TEST))
 
     @contextmanager
     def open_cache(self) -> Iterator[VolumeCache]:

@@ -13,6 +13,8 @@ import SimpleITK as sitk
 import torch
 from scan_files import make_affine, write_pngs, write_series, write_volume
 
+from lens_d2.modeling.classifiers import build_classifier
+
 SMALL = (
     ["MODEL.DEVICE", "cpu", "INPUT.PIXEL_SPACING", "4.0", "INPUT.SLICE_INTERVAL", "3.0"]
     + ["MODEL.DENSENET.GROWTH_RATE", "4", "MODEL.DENSENET.BLOCK_CONFIG", "(2, 2, 2)"]
@@ -253,6 +255,21 @@ def test_one_expert_alone(run, array, tmp_path):
     assert run(write_volume(tmp_path / "ct.nii.gz", array, AFFINE), opts=["MODEL.LENS.OUTPUT", "lits"]) == 0
     found = detections(tmp_path / "out")
     assert found and all(each["score"] == pytest.approx(each["expert_scores"]["lits"]) for each in found)
+
+
+def test_false_positive_reduction(run, predict, config, array, tmp_path):
+    path = write_volume(tmp_path / "ct.nii.gz", array, AFFINE)
+    small = ["MODEL.FPR.WIDTH", "4", "MODEL.FPR.FC_DIM", "8", "MODEL.FPR.PATCH_SIZE", "(8, 24, 24)"]
+    arguments = ["--config-file", config, "--input", "x", "--output", "y", "--allow-random-weights", "--opts"]
+    cfg = predict.setup_cfg(predict.get_parser().parse_args([*arguments, *SMALL, *small]))
+    torch.manual_seed(0)
+    torch.save({"model": build_classifier(cfg).state_dict()}, tmp_path / "fpr.pth")
+    assert run(path, opts=[*small, "MODEL.FPR.WEIGHTS", str(tmp_path / "fpr.pth")]) == 0
+    for each in detections(tmp_path / "out"):
+        detector = 2 * each["score"] - each["fpr_score"]
+        assert 0 <= each["fpr_score"] <= 1 and 0 <= detector <= 1
+    assert "fpr.pth (sha256 " in (tmp_path / "out/report.html").read_text()
+    assert run(path, opts=["MODEL.FPR.WEIGHTS", str(tmp_path / "absent.pth")]) == 2
 
 
 # Privacy
