@@ -22,7 +22,7 @@ def cfg(repo_root, tmp_path_factory):
         ["MODEL.DEVICE", "cpu", "INPUT.CACHE_DIR", str(tmp_path_factory.mktemp("cache"))]
         + ["MODEL.DENSENET.GROWTH_RATE", 4, "MODEL.DENSENET.BLOCK_CONFIG", (2, 2, 2)]
         + ["MODEL.DENSENET.OUT_CHANNELS", 16, "MODEL.AFP.CONV_DIM", 8, "MODEL.ROI_BOX_HEAD.FC_DIM", 16]
-        + ["TEST.LINK_SCORE_THRESH", 0.0]
+        + ["TEST.LINK_SCORE_THRESH", 0.0, "INPUT.SLICE_INTERVAL", 2.0, "INPUT.PIXEL_SPACING", 2.0]
     )
     return cfg
 
