@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Look at a synthetic cohort: contact sheets of its slices with boxes, and its organs' CT numbers.
 
-The sheets open ``hidden_truth.json``; they are for people, not for training. Green boxes are annotated lesions, orange
-ones lesions without a mark.
+The sheets open ``hidden_truth.json``; they are for people, not for training. Green boxes are annotated lesions,
+orange ones lesions without a mark.
 """
 
 from __future__ import annotations
