@@ -42,7 +42,7 @@ class Anatomy:
     sex: str
     age: int
     scale: np.ndarray
-    build: tuple
+    build: Waves
     torso: Torso
     skeleton: Skeleton
     parts: list[Part]
@@ -102,7 +102,7 @@ def random_anatomy(rng) -> Anatomy:
     ]
     size = rng.normal(1.04, 0.035) * (1.03 if sex == "M" else 0.96)
     scale = size * np.exp(rng.normal(0, [0.035, 0.04, 0.03]))
-    build = tuple(Waves.random(rng, 2.6, 210, 3) for _ in range(3))
+    build = Waves.displacement(rng, 2.6, 210)
     solids = {"lung": torso.lungs, "liver": liver, "spleen": spleen, "heart": torso.heart,
               "right kidney": right, "left kidney": left}  # fmt: skip
     age = int(np.clip(rng.normal(MEAN_AGE, 13), 22, 88))

@@ -102,10 +102,10 @@ def tube(points, radii, spacing: float = 0.6) -> np.ndarray:
     dense = (
         catmull_rom(np.column_stack([points, radii]), 8) if len(points) > 2 else np.column_stack([points, radii])
     )
-    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(dense[:, :3], axis=0), axis=1))])
-    count = max(2, int(np.ceil(length[-1] / (spacing * max(radii.min(), 0.8)))) + 1)
-    at = np.linspace(0, length[-1], count)
-    return np.column_stack([np.interp(at, length, dense[:, c]) for c in range(4)])
+    length = np.linalg.norm(np.diff(dense[:, :3], axis=0), axis=1)
+    place = np.concatenate([[0], np.cumsum(length / (spacing * np.maximum(dense[1:, 3], 0.8)))])  # in beads
+    at = np.linspace(0, place[-1], max(2, int(np.ceil(place[-1])) + 1))
+    return np.column_stack([np.interp(at, place, dense[:, c]) for c in range(4)])
 
 
 def catmull_rom(nodes, steps: int) -> np.ndarray:
@@ -115,6 +115,10 @@ def catmull_rom(nodes, steps: int) -> np.ndarray:
     a, b, c, d = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
     curve = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
     return np.vstack([np.swapaxes(curve, 0, 1).reshape(-1, nodes.shape[1]), nodes[-1:]])
+
+
+MAX_PIECES = 5  # of the way from a tree to its next target
+STEPS = [np.linspace(0, 1, n + 1, dtype=np.float32)[1:, None] for n in range(MAX_PIECES + 1)]
 
 
 def grow_tree(root, targets, leaf_radius: float, exponent: float = 2.7, bend: float = 0.25, rng=None):
@@ -132,21 +136,21 @@ def grow_tree(root, targets, leaf_radius: float, exponent: float = 2.7, bend: fl
     """
     root, targets = np.asarray(root, float), np.asarray(targets, float)
     order = np.argsort(np.linalg.norm(targets - root, axis=1))
-    capacity = 1 + 5 * len(targets)
-    nodes, parent, filled = np.empty((capacity, 3)), np.full(capacity, -1), 1
+    capacity = 1 + MAX_PIECES * len(targets)
+    nodes, parent, filled = np.empty((capacity, 3), np.float32), np.full(capacity, -1), 1
     nodes[0] = root
-    for target in targets[order]:
+    sideways = (rng.normal(size=targets.shape) if rng is not None else np.zeros(targets.shape)) * bend / 3
+    for target, aside in zip(targets[order].astype(np.float32), sideways[order].astype(np.float32), strict=True):
         offset = nodes[:filled] - target
         reach = np.einsum("nc,nc->n", offset, offset)
-        last = int(np.argmin(reach))
-        start, length = nodes[last].copy(), float(np.sqrt(reach[last]))
-        pieces = int(np.clip(length // 9, 1, 5))
-        sideways = rng.normal(size=3) * bend * length / 3 if rng is not None else np.zeros(3)
-        for piece in range(1, pieces + 1):
-            t = piece / pieces
-            nodes[filled] = start + (target - start) * t + sideways * t * (1 - t)
-            parent[filled] = last
-            last, filled = filled, filled + 1
+        nearest = int(reach.argmin())
+        length = float(reach[nearest]) ** 0.5
+        pieces = min(max(int(length // 9), 1), MAX_PIECES)
+        last, t = filled + pieces, STEPS[pieces]
+        nodes[filled:last] = nodes[nearest] - t * offset[nearest] + t * (1 - t) * length * aside
+        parent[filled:last] = np.arange(filled - 1, last - 1)
+        parent[filled] = nearest
+        filled = last
     nodes, parent = nodes[:filled], parent[:filled]
     leaves = np.ones(filled)
     leaves[np.unique(parent[1:])] = 0

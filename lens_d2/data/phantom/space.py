@@ -7,7 +7,7 @@ Anatomy space is the same frame for the same patient lying still at reference si
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ class Waves:
     Attributes:
         vectors: (n, 3) wave vectors in radians per mm.
         phases: (n,) radians.
-        amplitudes: (n,) or (n, channels).
+        amplitudes: (n,), or (n, 3) for a displacement.
     """
 
     vectors: np.ndarray
@@ -36,6 +36,22 @@ class Waves:
         vectors = 2 * np.pi * directions / lengths
         sizes = rng.uniform(0.6, 1.4, count) * amplitude * np.sqrt(2 / count)
         return cls(vectors, rng.uniform(0, 2 * np.pi, count), sizes)
+
+    @classmethod
+    def displacement(cls, rng, amplitude, wavelength, count=3):
+        """Waves for each of x, y and z, as one function that gives all three."""
+        parts = [cls.random(rng, amplitude, wavelength, count) for _ in range(3)]
+        amplitudes = np.zeros((3 * count, 3))
+        for axis, part in enumerate(parts):
+            amplitudes[axis * count : (axis + 1) * count, axis] = part.amplitudes
+        vectors, phases = (np.concatenate([getattr(p, name) for p in parts]) for name in ("vectors", "phases"))
+        return cls(vectors, phases, amplitudes)
+
+    def at(self, points) -> np.ndarray:
+        """Values at (..., 3) points, float32: one matrix product for all waves."""
+        angles = np.asarray(points, np.float32) @ self.vectors.T.astype(np.float32)
+        angles += self.phases.astype(np.float32)
+        return np.sin(angles, out=angles) @ self.amplitudes.astype(np.float32)
 
     def __call__(self, x, y, z):
         """The function's value at arrays of coordinates that broadcast against each other."""
@@ -85,14 +101,14 @@ class Pose:
         angles: (3,) small rotations about x, y, z in radians.
         shift: (3,) of the body on the table, mm.
         breath: how far the diaphragm stands below its reference height, mm.
-        build: three Waves, the patient's displacement along x, y and z, mm.
+        build: the patient's own displacement (see ``Waves.displacement``), mm, or None.
     """
 
     scale: np.ndarray
     angles: np.ndarray
     shift: np.ndarray
     breath: float
-    build: tuple = field(default=())
+    build: Waves | None = None
 
     def _rotation(self):
         a, b, c = self.angles
@@ -100,11 +116,10 @@ class Pose:
 
     def to_anatomy(self, points) -> np.ndarray:
         """(..., 3) scan millimetres to anatomy millimetres, float32."""
-        turned = (np.asarray(points) - self.shift) @ self._rotation().T / self.scale
-        x, y, z = np.moveaxis(turned.astype(np.float32), -1, 0)
-        moved = [c + w(x, y, z) for c, w in zip((x, y, z), self.build, strict=True)] if self.build else [x, y, z]
-        moved[2] = moved[2] + np.float32(self.breath) * np.exp(-np.square((z + 30) / 80))
-        return np.stack(moved, axis=-1)
+        turned = ((np.asarray(points) - self.shift) @ self._rotation().T / self.scale).astype(np.float32)
+        moved = turned + self.build.at(turned) if self.build is not None else turned.copy()
+        moved[..., 2] += np.float32(self.breath) * np.exp(-np.square((turned[..., 2] + 30) / 80))
+        return moved
 
     def to_scan(self, points, iterations: int = 5) -> np.ndarray:
         """(..., 3) anatomy millimetres to scan millimetres, by fixed-point iteration (within 0.02 mm)."""

@@ -28,7 +28,7 @@ def great_vessels(rng) -> list[Part]:
         (4, 10, -188),
     )
     radii = np.array([15, 15.5, 15, 13.5, 12.5, 12.5, 12, 11.5, 11, 10, 9, 8.5]) * wide
-    parts = [Part("aorta", "blood", tube(aorta, radii, 0.35))]
+    parts = [Part("aorta", "blood", tube(aorta, radii, 0.5))]
     end = aorta[-1]
     for side in (-1, 1):
         parts.append(Part("artery", "blood", tube(j(end, (side * 20, 6, -215), (side * 34, 2, -250)), 5.2)))
@@ -55,7 +55,7 @@ def great_vessels(rng) -> list[Part]:
             tube(
                 j((-15, 12, -190), (-16, 10, -140), (-19, 8, -90), (-22, 2, -40), (-23, -6, -4), (-22, -12, 14)),
                 np.array([9, 9.5, 10.5, 11, 12, 13]) * rng.uniform(0.85, 1.1),
-                0.35,
+                0.5,
             ),
         ),
         Part(
