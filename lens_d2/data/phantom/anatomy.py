@@ -84,17 +84,16 @@ def random_anatomy(rng) -> Anatomy:
     spleen_parts, spleen = organs.spleen(rng, torso)
     kidney_parts, (right, left) = organs.kidneys(rng, torso)
     parts = [
-        *organs.belly_walls(rng),
+        *organs.merged(organs.belly_walls(rng)),
         *vessels.mesentery(rng),
-        *organs.small_organs(rng)[3:],
-        *organs.bowel(rng),
+        *organs.merged(organs.bowel(rng)),
         *organs.stomach(rng, torso),
-        *organs.small_organs(rng)[:3],
+        *organs.merged(organs.small_organs(rng)),
         *kidney_parts,
         *liver_parts,
         *spleen_parts,
         *organs.heart(rng, torso),
-        *vessels.great_vessels(rng),
+        *organs.merged(vessels.great_vessels(rng)),
         *vessels.liver_trees(rng, liver),
         *vessels.airways(rng),
         *vessels.lung_trees(rng, torso),
@@ -272,16 +271,23 @@ class Painter:
         _, rows, columns = window.index
         for k, (shell, *place) in enumerate(zip(*fields, strict=True), start=window.z.start):
             near = np.abs(shell) < 6
-            bone, cartilage = bones.ribs(shell[near], *(p[near] for p in place))
-            layers = (
-                (cartilage, "cartilage", None),
-                (bone, "cortical bone", "cortical bone"),
-                (bone - 2.2, "marrow", None),
-            )
-            for distance, tissue, organ in layers:
-                cover = np.zeros(shell.shape, np.float32)
-                cover[near] = canvas.coverage(distance.astype(np.float32))
-                self.fill((k, rows, columns), cover, tissue, organ)
+            if near.any():
+                bone, cartilage = bones.ribs(shell[near], *(p[near] for p in place))
+                index = (k, rows, columns)
+                self._scattered(index, near, cartilage, "cartilage", None)
+                self._scattered(index, near, bone, "cortical bone", "cortical bone")
+                self._scattered(index, near, bone - 2.2, "marrow", None)
+
+    def _scattered(self, index, where, distance, tissue: str, organ: str | None):
+        """Paint a tissue on the pixels ``where`` of a part of the canvas alone, by their ``distance`` (n,)."""
+        cover = self.canvas.coverage(distance)
+        shown = np.flatnonzero(cover)
+        if len(shown):
+            rows, columns = (n[shown] for n in np.nonzero(where))
+            pixels = (index[0], rows + (index[1].start or 0), columns + (index[2].start or 0))
+            self.fill(pixels, cover[shown], tissue)
+            if self.labels is not None:
+                self.labels[pixels] = np.where(cover[shown] > 0.98, LABEL.get(organ, 0), 0)
 
 
 def _label(part: Part) -> str | None:

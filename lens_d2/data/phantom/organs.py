@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,17 @@ class Part:
     @property
     def is_beads(self) -> bool:
         return isinstance(self.shape, np.ndarray)
+
+
+def merged(parts: list[Part]) -> list[Part]:
+    """The same parts with the beads of one organ and tissue in one part, where the first of them stood."""
+    groups: dict = {}
+    for number, part in enumerate(parts):
+        groups.setdefault((part.organ, part.tissue) if part.is_beads else number, []).append(part)
+    return [
+        replace(same[0], shape=np.vstack([p.shape for p in same])) if same[0].is_beads else same[0]
+        for same in groups.values()
+    ]
 
 
 def blob(rng, centre, radii, jitter=3.0, size=0.07, wave=0.05, tilt=0.0) -> Blob:

@@ -122,7 +122,7 @@ def scan_patient(
         labels, with_liver: keep the maps of organs, of the liver.
     """
     rows, columns, inner = _body_part(grid, anatomy, pose)
-    canvas = Canvas(inner, pose, subslices=1 if grid.spacing[2] < 2.6 else 2)
+    canvas = Canvas(inner, pose, subslices=1 if grid.spacing[2] < 3.1 else 2)
     painter = Painter(canvas, anatomy, Tissues(settings.phase, settings.strength, anatomy.deviates), rng, labels)
     painter.run()
     for extra in extras:

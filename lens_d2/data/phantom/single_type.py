@@ -86,7 +86,7 @@ def write_luna(plan: CohortPlan, root: Path, number: int) -> ScanResult:
 
     rng = plan.rng("luna", number, 1)
     low = rng.uniform(-75, -35)
-    span = (low, low + rng.uniform(140, 195))
+    span = (low, low + rng.uniform(125, 175))
     _, scan, own, entry, _ = _scan(plan, "luna", number, span, {"lung_nodule": 1.5}, ("lung_nodule",), direction)
     uid = f"2.25.{7_000_000_000 + plan.seed * 100_003 + number}"
     write_image(root / "LUNA16" / f"subset{number % 10}" / f"{uid}.mhd", scan.hu, scan.grid)
@@ -110,7 +110,7 @@ def write_lits(plan: CohortPlan, root: Path, number: int) -> ScanResult:
 
     rng = plan.rng("lits", number, 1)
     top = rng.uniform(15, 50)
-    span = (top - rng.uniform(150, 200), top)
+    span = (top - rng.uniform(130, 180), top)
     _, scan, own, entry, _ = _scan(
         plan, "lits", number, span, {"liver_tumour": 1.6}, ("liver_tumour",), direction, with_liver=True
     )
@@ -129,7 +129,7 @@ def write_nih_ln(plan: CohortPlan, root: Path, number: int) -> ScanResult:
     patient = f"{'MED' if chest else 'ABD'}_LYMPH_{number // 2 + 1:03d}"
     rng = plan.rng("nih_ln", number, 1)
     low = rng.uniform(-30, 5) if chest else rng.uniform(-205, -180)
-    span = (low, low + rng.uniform(130, 170))
+    span = (low, low + rng.uniform(120, 155))
     kinds = ("mediastinal_node",) if chest else ("abdominal_node",)
     _, scan, own, entry, _ = _scan(plan, "nih_ln", number, span, {kinds[0]: 2.2}, kinds, lambda rng: (1, 1, 1))
     uid = 8_000_000_000 + plan.seed * 100_003 + number * 10

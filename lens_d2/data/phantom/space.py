@@ -242,7 +242,8 @@ class Canvas:
         target = self.hu[index]
         change = value - target
         change *= coverage
-        target += change
+        change += target
+        self.hu[index] = change
 
     def stamp(self, beads: np.ndarray):
         """How far strings of beads fill each fine voxel.

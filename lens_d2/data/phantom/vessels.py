@@ -148,7 +148,7 @@ def scatter(rng, distance, low, high, count, depth=3.0, tries=9):
     return points[:count]
 
 
-def lung_trees(rng, torso: Torso, count: int = 180) -> list[Part]:
+def lung_trees(rng, torso: Torso, count: int = 150) -> list[Part]:
     """Arteries and veins of both lungs, thinning from the hila to the periphery."""
     trees = []
     for side in (-1, 1):
