@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def run_all(
-    jobs: Mapping[str, Callable[[], T]], title: str, processes: int = 1
+    jobs: Mapping[str, Callable[[], T]], title: str, processes: int = 1, start: str = "spawn"
 ) -> Iterator[tuple[str, T | DataError]]:
     """Call every job and give ``(its key, what it returned or the DataError it raised)`` as they finish.
 
@@ -23,20 +23,21 @@ def run_all(
         jobs: calls without arguments; picklable where there is more than one process.
         title: of the progress bar.
         processes: how many to use; 1 works in this one.
+        start: "spawn", or "fork" where nothing has used SimpleITK's or torch's threads yet, which do not survive
+            a fork: forked processes start at once, spawned ones import everything anew.
     """
     with tqdm(total=len(jobs), desc=title, disable=not jobs) as progress:
-        for key, result in _run(jobs, processes):
+        for key, result in _run(jobs, processes, start):
             progress.update()
             yield key, result
 
 
-def _run(jobs: Mapping[str, Callable[[], T]], processes: int) -> Iterator[tuple[str, T | DataError]]:
+def _run(jobs: Mapping[str, Callable[[], T]], processes: int, start: str) -> Iterator[tuple[str, T | DataError]]:
     if processes <= 1 or len(jobs) <= 1:
         for key, job in jobs.items():
             yield key, _result(job)
         return
-    # Not forked: SimpleITK's and torch's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(start)
     with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
         futures = {pool.submit(_result, job): key for key, job in jobs.items()}
         try:

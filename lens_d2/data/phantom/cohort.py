@@ -26,12 +26,16 @@ MANIFEST = "phantom.json"
 LAYOUT = 1
 
 
-def write_cohort(plan: CohortPlan, output: Path, workers: int = 1, overwrite: bool = False) -> dict:
+def write_cohort(
+    plan: CohortPlan, output: Path, workers: int = 1, overwrite: bool = False, start: str = "spawn"
+) -> dict:
     """Write a cohort.
 
     Everything is written beside ``output`` and renamed at the end: an interrupted run leaves nothing that a
     reader would take for a cohort. The files depend on the plan alone, not on ``workers``.
 
+    Args:
+        workers: processes. start: how they start, see ``run_all``.
     Returns:
         the manifest: the plan and what was written.
     Raises:
@@ -47,7 +51,7 @@ def write_cohort(plan: CohortPlan, output: Path, workers: int = 1, overwrite: bo
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        manifest = _write(plan, part, workers)
+        manifest = _write(plan, part, workers, start)
         if output.exists():
             shutil.rmtree(output)
         part.rename(output)
@@ -56,8 +60,8 @@ def write_cohort(plan: CohortPlan, output: Path, workers: int = 1, overwrite: bo
     return manifest
 
 
-def _write(plan: CohortPlan, root: Path, workers: int) -> dict:
-    results = _run_jobs(plan, root, workers)
+def _write(plan: CohortPlan, root: Path, workers: int, start: str) -> dict:
+    results = _run_jobs(plan, root, workers, start)
     patients = [r for key, r in results.items() if key.startswith("patient")]
     scans = [r for key, r in results.items() if not key.startswith("patient")]
     rows, lesions = _write_marks(root, patients)
@@ -73,7 +77,7 @@ def _write(plan: CohortPlan, root: Path, workers: int) -> dict:
     return manifest
 
 
-def _run_jobs(plan: CohortPlan, root: Path, workers: int) -> dict:
+def _run_jobs(plan: CohortPlan, root: Path, workers: int, start: str) -> dict:
     """All results, in an order that does not depend on who finished first."""
     jobs = {}
     number = 0
@@ -84,7 +88,7 @@ def _run_jobs(plan: CohortPlan, root: Path, workers: int) -> dict:
     for dataset, write in (("luna", write_luna), ("lits", write_lits), ("nih_ln", write_nih_ln)):
         for scan in range(getattr(plan, dataset)):
             jobs[f"{dataset} {scan:05d}"] = partial(write, plan, root, scan)
-    results = dict(run_all(jobs, "synthetic cohort", workers))
+    results = dict(run_all(jobs, "synthetic cohort", workers, start))
     for result in results.values():
         if isinstance(result, Exception):
             raise result

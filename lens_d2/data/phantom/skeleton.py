@@ -52,7 +52,7 @@ class Skeleton:
         level = self.level(z)
         fraction, pitch = level - np.floor(level), self.pitch(z)
         column = self._outline(x, y, level, z)
-        bodies = np.minimum(column, (np.float32(0.41) - np.abs(fraction - np.float32(0.5))) * pitch)
+        bodies = np.minimum(column, (np.float32(0.39) - np.abs(fraction - np.float32(0.5))) * pitch)
         return column, bodies, self._arches(x, y, fraction, pitch)
 
     @staticmethod
