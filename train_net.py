@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Train and evaluate a universal lesion detector.
 
-    python train_net.py --config-file configs/lens_multi.yaml --num-gpus 8
-    python train_net.py --config-file configs/lens_multi.yaml --eval-only MODEL.WEIGHTS model_final.pth
-    python train_net.py --config-file configs/lens_full.yaml --resume
+python train_net.py --config-file configs/lens_multi.yaml --num-gpus 8
+python train_net.py --config-file configs/lens_multi.yaml --eval-only MODEL.WEIGHTS model_final.pth
+python train_net.py --config-file configs/lens_full.yaml --resume
 """
 
 import logging

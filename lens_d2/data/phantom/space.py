@@ -121,12 +121,15 @@ class Pose:
         moved[..., 2] += np.float32(self.breath) * np.exp(-np.square((turned[..., 2] + 30) / 80))
         return moved
 
-    def to_scan(self, points, iterations: int = 5) -> np.ndarray:
-        """(..., 3) anatomy millimetres to scan millimetres, by fixed-point iteration (within 0.02 mm)."""
+    def to_scan(self, points, tolerance: float = 0.01, iterations: int = 50) -> np.ndarray:
+        """(..., 3) anatomy millimetres to scan millimetres, by fixed-point iteration to within ``tolerance``."""
         points = np.asarray(points, dtype=np.float64)
         guess = points * self.scale + self.shift
         for _ in range(iterations):
-            guess = guess + (points - self.to_anatomy(guess)) * self.scale
+            off = points - self.to_anatomy(guess)
+            guess = guess + off * self.scale
+            if np.abs(off).max(initial=0.0) < tolerance:
+                break
         return guess
 
 

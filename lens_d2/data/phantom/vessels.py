@@ -8,110 +8,59 @@ from .organs import Part
 from .shapes import grow_tree, tube
 from .torso import Torso
 
+# fmt: off
+AORTA = ((6, -12, 52), (-10, -18, 78), (-14, -15, 104), (-3, -4, 123), (15, 12, 124), (26, 24, 104), (27, 24, 50),
+         (22, 22, 0), (13, 14, -50), (7, 8, -100), (5, 8, -150), (4, 10, -188))
+AORTA_RADII = (15, 15.5, 15, 13.5, 12.5, 12.5, 12, 11.5, 11, 10, 9, 8.5)
+# of each side, -1 right and 1 left: organ, tissue, radius, nodes, x away from the middle; None: the aorta's end
+PAIRS = (
+    ("artery", "blood", 5.2, (None, (20, 6, -215), (34, 2, -250))),
+    ("artery", "blood", 2.8, ((0, 8, -112), (24, 18, -116), (44, 30, -118))),
+    ("vein", "venous blood", 4.4, ((0, 8, -114), (22, 10, -112), (46, 30, -116))),
+)
+# organ, tissue, radius or radii, spacing of the beads, nodes
+SINGLE = (
+    ("artery", "blood", 3.0, 0.6, ((7, 3, -88), (8, -12, -86), (22, -14, -84), (40, 2, -76))),  # coeliac, splenic
+    ("artery", "blood", 2.8, 0.6, ((8, -12, -86), (-12, -20, -88), (-30, -20, -82))),  # hepatic
+    ("artery", "blood", 3.4, 0.6, ((6, 2, -100), (4, -14, -116), (4, -24, -150), (0, -28, -190))),  # mesenteric
+    ("artery", "blood", 6.0, 0.6, ((-4, -4, 123), (-16, -8, 150), (-26, -6, 185))),  # to the head and arms
+    ("artery", "blood", 4.2, 0.6, ((8, 6, 125), (16, 2, 150), (22, 4, 185))),
+    ("artery", "blood", 4.6, 0.6, ((16, 12, 124), (28, 14, 150), (36, 12, 180))),
+    ("vena cava", "venous blood", (9, 9.5, 10.5, 11, 12, 13), 0.5,
+     ((-15, 12, -190), (-16, 10, -140), (-19, 8, -90), (-22, 2, -40), (-23, -6, -4), (-22, -12, 14))),
+    ("vena cava", "venous blood", 8.5, 0.4, ((-26, -14, 48), (-27, -14, 90), (-26, -16, 128), (-30, -14, 180))),
+    ("vein", "venous blood", 6.0, 0.6, ((-26, -16, 130), (-2, -30, 138), (24, -22, 152), (34, -10, 176))),
+    ("vein", "venous blood", 3.8, 0.6,  # azygos
+     ((-8, 20, -60), (-9, 19, 20), (-9, 18, 90), (-20, 2, 104), (-26, -10, 102))),
+    ("pulmonary artery", "pulmonary blood", (13, 13.5, 12), 0.4, ((14, -34, 60), (15, -30, 78), (18, -14, 92))),
+    ("pulmonary artery", "pulmonary blood", (11.5, 10.5, 8.5), 0.4, ((15, -18, 86), (-6, -8, 86), (-36, 2, 80))),
+    ("pulmonary artery", "pulmonary blood", (11, 10, 8), 0.4, ((18, -14, 92), (30, 2, 94), (40, 12, 86))),
+    ("portal vein", "portal blood", (3.6, 5, 6, 6.8, 6.5, 5), 0.6,
+     ((-2, -24, -190), (-4, -22, -150), (-6, -18, -112), (-22, -16, -86), (-40, -14, -70), (-58, -6, -62))),
+    ("portal vein", "portal blood", 4.0, 0.6, ((-6, -18, -106), (14, -6, -96), (44, 10, -80), (72, 22, -64))),
+    ("oesophagus", "oesophagus", 7.6, 0.6,
+     ((4, 12, 185), (3, 15, 130), (6, 18, 80), (10, 14, 30), (16, 4, -8), (34, 0, -34))),
+)
+# fmt: on
+
 
 def great_vessels(rng) -> list[Part]:
-    """Aorta, its large branches, the venae cavae, portal system and pulmonary trunk."""
-    j = lambda *points: np.array(points, float) + rng.normal(0, 1.6, 3) + rng.normal(0, 0.8, (len(points), 3))  # noqa: E731
-    wide = rng.uniform(0.88, 1.15)
-    aorta = j(
-        (6, -12, 52),
-        (-10, -18, 78),
-        (-14, -15, 104),
-        (-3, -4, 123),
-        (15, 12, 124),
-        (26, 24, 104),
-        (27, 24, 50),
-        (22, 22, 0),
-        (13, 14, -50),
-        (7, 8, -100),
-        (5, 8, -150),
-        (4, 10, -188),
-    )
-    radii = np.array([15, 15.5, 15, 13.5, 12.5, 12.5, 12, 11.5, 11, 10, 9, 8.5]) * wide
-    parts = [Part("aorta", "blood", tube(aorta, radii, 0.5))]
-    end = aorta[-1]
+    """Aorta, its large branches, the venae cavae, portal system and pulmonary trunk; and the gullet."""
+
+    def moved(nodes):
+        return np.array(nodes, float) + rng.normal(0, 1.6, 3) + rng.normal(0, 0.8, (len(nodes), 3))
+
+    width = rng.uniform(0.88, 1.15)
+    aorta = moved(AORTA)
+    parts = [Part("aorta", "blood", tube(aorta, np.array(AORTA_RADII) * width, 0.5))]
     for side in (-1, 1):
-        parts.append(Part("artery", "blood", tube(j(end, (side * 20, 6, -215), (side * 34, 2, -250)), 5.2)))
-        parts.append(
-            Part("artery", "blood", tube(j((6, 8, -112), (side * 24, 18, -116), (side * 44, 30, -118)), 2.8))
-        )
-        parts.append(
-            Part(
-                "vein",
-                "venous blood",
-                tube(j((-14, 8, -114), (side * 22 - 4, 6 if side > 0 else 14, -112), (side * 46, 30, -116)), 4.4),
-            )
-        )
-    parts += [
-        Part("artery", "blood", tube(j((7, 3, -88), (8, -12, -86), (22, -14, -84), (40, 2, -76)), 3.0)),
-        Part("artery", "blood", tube(j((8, -12, -86), (-12, -20, -88), (-30, -20, -82)), 2.8)),
-        Part("artery", "blood", tube(j((6, 2, -100), (4, -14, -116), (4, -24, -150), (0, -28, -190)), 3.4)),
-        Part("artery", "blood", tube(j((-4, -4, 123), (-16, -8, 150), (-26, -6, 185)), 6.0)),
-        Part("artery", "blood", tube(j((8, 6, 125), (16, 2, 150), (22, 4, 185)), 4.2)),
-        Part("artery", "blood", tube(j((16, 12, 124), (28, 14, 150), (36, 12, 180)), 4.6)),
-        Part(
-            "vena cava",
-            "venous blood",
-            tube(
-                j((-15, 12, -190), (-16, 10, -140), (-19, 8, -90), (-22, 2, -40), (-23, -6, -4), (-22, -12, 14)),
-                np.array([9, 9.5, 10.5, 11, 12, 13]) * rng.uniform(0.85, 1.1),
-                0.5,
-            ),
-        ),
-        Part(
-            "vena cava",
-            "venous blood",
-            tube(j((-26, -14, 48), (-27, -14, 90), (-26, -16, 128), (-30, -14, 180)), 8.5, 0.4),
-        ),
-        Part(
-            "vein", "venous blood", tube(j((-26, -16, 130), (-2, -30, 138), (24, -22, 152), (34, -10, 176)), 6.0)
-        ),
-        Part(
-            "vein",
-            "venous blood",
-            tube(j((-8, 20, -60), (-9, 19, 20), (-9, 18, 90), (-20, 2, 104), (-26, -10, 102)), 3.8),
-        ),
-        Part(
-            "pulmonary artery",
-            "pulmonary blood",
-            tube(j((14, -34, 60), (15, -30, 78), (18, -14, 92)), [13, 13.5, 12], 0.4),
-        ),
-        Part(
-            "pulmonary artery",
-            "pulmonary blood",
-            tube(j((15, -18, 86), (-6, -8, 86), (-36, 2, 80)), [11.5, 10.5, 8.5], 0.4),
-        ),
-        Part(
-            "pulmonary artery",
-            "pulmonary blood",
-            tube(j((18, -14, 92), (30, 2, 94), (40, 12, 86)), [11, 10, 8], 0.4),
-        ),
-        Part(
-            "portal vein",
-            "portal blood",
-            tube(
-                j(
-                    (-2, -24, -190),
-                    (-4, -22, -150),
-                    (-6, -18, -112),
-                    (-22, -16, -86),
-                    (-40, -14, -70),
-                    (-58, -6, -62),
-                ),
-                [3.6, 5, 6, 6.8, 6.5, 5],
-            ),
-        ),
-        Part(
-            "portal vein",
-            "portal blood",
-            tube(j((-6, -18, -106), (14, -6, -96), (44, 10, -80), (72, 22, -64)), 4.0),
-        ),
-        Part(
-            "oesophagus",
-            "oesophagus",
-            tube(j((4, 12, 185), (3, 15, 130), (6, 18, 80), (10, 14, 30), (16, 4, -8), (34, 0, -34)), 7.6),
-        ),
-    ]
+        for organ, tissue, radius, nodes in PAIRS:
+            nodes = [aorta[-1] if n is None else (side * n[0], *n[1:]) for n in nodes]
+            parts.append(Part(organ, tissue, tube(moved(nodes), radius)))
+    for organ, tissue, radii, spacing, nodes in SINGLE:
+        path = moved(nodes)
+        varied = np.array(radii) * rng.uniform(0.88, 1.1)
+        parts.append(Part(organ, tissue, tube(path, varied, spacing)))
     return parts
 
 

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
+from scipy.spatial.distance import cdist
 
 from ...data.datasets.catalog import root_of
 from ...data.same_lesions import collect_marks, read_places
@@ -119,8 +120,8 @@ class IntraPatient(Strategy):
         """(annotations, tracklets) L2 distances of the embeddings."""
         marks = [(volume.record, *_key_box(lesion)) for volume, lesion in annotations]
         boxes = [(volume.record, int(box[0]), box[1:5]) for volume, _, box in tracklets]
-        embedded = np.asarray(self.embed(marks + boxes), dtype=np.float64)
-        return np.linalg.norm(embedded[: len(marks), None] - embedded[None, len(marks) :], axis=2)
+        embedded = self.embed(marks + boxes)
+        return cdist(embedded[: len(marks)], embedded[len(marks) :])
 
 
 def calibrate_on_marks(cfg: CfgNode, embed: Embed, records: Sequence[dict]) -> dict:
