@@ -53,6 +53,26 @@ def shift(image: Tensor, dx: int, dy: int, fill: float = 0.0) -> Tensor:
     return F.pad(image, (dx, -dx, dy, -dy), value=fill)
 
 
+def draw_crop(shape: tuple[int, ...], boxes: np.ndarray, size: tuple[int, int], rng: np.random.Generator):
+    """Where a crop begins that holds the centre of one of the boxes, drawn at random, or lies anywhere without boxes.
+
+    Args:
+        shape: (..., H, W) of the image. boxes: (n, 4) XYXY in its pixels. size: (h, w) of the crop.
+
+    Returns:
+        (x, y) of its first pixel, and its (h, w): at most the image's.
+    """
+    limits = np.array(shape[:-3:-1])  # W, H
+    size = np.minimum(size[::-1], limits)
+    low, high = np.zeros(2, dtype=int), limits - size
+    if len(boxes):
+        box = boxes[rng.integers(len(boxes))]
+        center = ((box[:2] + box[2:]) / 2).astype(int)
+        low, high = np.clip(center - size + 1, low, high), np.clip(center, low, high)
+    x, y = rng.integers(low, high + 1)
+    return (int(x), int(y)), (int(size[1]), int(size[0]))
+
+
 class SliceMapper:
     """Reads the slices around a slice of a record and gives a sample.
 
@@ -72,6 +92,7 @@ class SliceMapper:
         max_size: int,
         scale_range: tuple[float, float] = (1.0, 1.0),
         shift_range: int = 0,
+        crop_size: tuple[int, int] | None = None,
         experts: tuple[str, ...] = (),
         combine: str = "experts",
     ):
@@ -82,12 +103,14 @@ class SliceMapper:
             hu_window: HU range that becomes 0..255.
             max_size: longest side of an image, in pixels.
             scale_range, shift_range: augmentation: ratio of resizing, and pixels of shift along x and y.
+            crop_size: (h, w) in pixels of the part that is cut out after that, around a lesion where the slice
+                has any; None for the whole slice.
             experts: of the model. combine: one of ``COMBINE``.
         """
         self.cache = cache
         self.num_slices, self.slice_interval = num_slices, slice_interval
         self.hu_window, self.max_size = hu_window, max_size
-        self.scale_range, self.shift_range = scale_range, shift_range
+        self.scale_range, self.shift_range, self.crop_size = scale_range, shift_range, crop_size
         self.experts = tuple(experts)
         if combine not in COMBINE:
             raise ValueError(f"DATASETS.COMBINE is not one of {', '.join(COMBINE)}: {combine}")
@@ -107,6 +130,10 @@ class SliceMapper:
         if is_train:
             ret["scale_range"] = tuple(cfg.INPUT.SCALE_RANGE)
             ret["shift_range"] = cfg.INPUT.SHIFT_RANGE
+            if cfg.INPUT.CROP.ENABLED:
+                if cfg.INPUT.CROP.TYPE != "absolute":
+                    raise ValueError(f'INPUT.CROP.TYPE is not "absolute": {cfg.INPUT.CROP.TYPE}')
+                ret["crop_size"] = tuple(int(side) for side in cfg.INPUT.CROP.SIZE)
         return ret
 
     def __call__(self, record: dict, slice_number: int, seed: int = 0) -> dict:
@@ -122,9 +149,8 @@ class SliceMapper:
         volume = self.cache.open(record)
         center = float(volume.geometry.slices_to_cache(np.array([slice_number], dtype=float))[0])
         image = torch.from_numpy(self.read(volume, center))
-        image, scale, (dx, dy) = self.augment(image, np.random.default_rng(seed))
         boxes, status = self._boxes_on(record, slice_number)
-        boxes = volume.geometry.boxes_to_cache(boxes) * scale + np.array([dx, dy, dx, dy])
+        image, boxes = self.augment(image, volume.geometry.boxes_to_cache(boxes), np.random.default_rng(seed))
         targets = self._targets(boxes, status, tuple(image.shape[-2:]))
         expert, lesions_only = self.combine(record["dataset"], self.experts)
         return {
@@ -140,18 +166,17 @@ class SliceMapper:
         positions = sample_positions(center, self.num_slices, self.slice_interval, volume.geometry.slice_interval)
         return window(volume.read(positions), self.hu_window)
 
-    def augment(self, image: Tensor, rng: np.random.Generator) -> tuple[Tensor, np.ndarray, tuple[int, int]]:
-        """Resize and shift at random.
-
-        Returns:
-            the image, the factors (4,) by which box coordinates are to be multiplied, and then the shift (dx,
-            dy) that is to be added to them.
-        """
+    def augment(self, image: Tensor, boxes: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
+        """Resize, shift and crop at random (S, H, W) and the (n, 4) boxes in it; boxes may end up outside."""
         height, width = image.shape[-2:]
         scale = rng.uniform(*self.scale_range) * fit_scale(image.shape, self.max_size)
         dx, dy = (int(d) for d in rng.integers(-self.shift_range, self.shift_range + 1, size=2))
         image = shift(resize(image, scale), dx, dy)
-        return image, np.tile([image.shape[-1] / width, image.shape[-2] / height], 2), (dx, dy)
+        boxes = boxes * np.tile([image.shape[-1] / width, image.shape[-2] / height], 2) + [dx, dy, dx, dy]
+        if self.crop_size is None:
+            return image, boxes
+        (x, y), (h, w) = draw_crop(image.shape, boxes, self.crop_size, rng)
+        return image[:, y : y + h, x : x + w], boxes - [x, y, x, y]
 
     @staticmethod
     def _boxes_on(record: dict, slice_number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lens_d2.data.cache import PreprocessParams, VolumeCache
-from lens_d2.data.mapper import SliceMapper, fit_scale, resize, sample_positions, shift, window
+from lens_d2.data.mapper import SliceMapper, draw_crop, fit_scale, resize, sample_positions, shift, window
 from lens_d2.modeling.afp import AFP, pixel_centers
 from lens_d2.modeling.targets import BoxStatus
 
@@ -89,19 +89,31 @@ def test_beyond_the_ends_the_last_slice_repeats(mapper, record):
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**31 - 1))
-def test_boxes_follow_the_augmentation(seed):
+@given(seed=st.integers(0, 2**31 - 1), crop=st.sampled_from([None, (64, 48), (400, 30)]))
+def test_boxes_follow_the_augmentation(seed, crop):
     image = torch.zeros(9, 100, 140)
     image[:, 30:50, 60:100] = 100
     mapper = SliceMapper(
         cache=None, num_slices=9, slice_interval=2, hu_window=(0, 1), max_size=512,
-        scale_range=(0.8, 1.2), shift_range=8,
+        scale_range=(0.8, 1.2), shift_range=8, crop_size=crop,
     )  # fmt: skip
-    moved, scale, (dx, dy) = mapper.augment(image, np.random.default_rng(seed))
-    assert 0.79 < scale[0] < 1.21 and abs(dx) <= 8 and abs(dy) <= 8
-    box = np.array([60, 30, 100, 50]) * scale + [dx, dy, dx, dy]
+    moved, boxes = mapper.augment(image, np.array([[60.0, 30, 100, 50]]), np.random.default_rng(seed))
+    height, width = moved.shape[-2:]
+    (box,) = boxes
+    assert 0.79 * 40 < box[2] - box[0] < 1.21 * 40
     rows, columns = np.nonzero(moved[0].numpy() > 50)
-    np.testing.assert_allclose([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], box, atol=1.01)
+    expected = box.clip(0, [width, height, width, height])
+    np.testing.assert_allclose([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], expected, atol=1.01)
+    if crop:
+        assert height <= crop[0] and width <= crop[1]
+        assert 0 <= (box[0] + box[2]) / 2 <= width and 0 <= (box[1] + box[3]) / 2 <= height
+
+
+def test_a_crop_without_lesions_lies_anywhere_in_the_slice():
+    rng = np.random.default_rng(0)
+    drawn = [draw_crop((9, 20, 12), np.empty((0, 4)), (16, 16), rng) for _ in range(50)]
+    assert {size for _, size in drawn} == {(16, 12)}
+    assert {x for (x, _), _ in drawn} == {0} and {y for (_, y), _ in drawn} == {0, 1, 2, 3, 4}
 
 
 def test_augmentation_is_a_function_of_the_seed(mapper, record):
