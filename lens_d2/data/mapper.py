@@ -54,7 +54,7 @@ def shift(image: Tensor, dx: int, dy: int, fill: float = 0.0) -> Tensor:
 
 
 def draw_crop(shape: tuple[int, ...], boxes: np.ndarray, size: tuple[int, int], rng: np.random.Generator):
-    """Where a crop begins that holds the centre of one of the boxes, drawn at random, or lies anywhere without boxes.
+    """Where a crop begins that holds the centre of one of the boxes, drawn at random; anywhere without boxes.
 
     Args:
         shape: (..., H, W) of the image. boxes: (n, 4) XYXY in its pixels. size: (h, w) of the crop.
