@@ -67,6 +67,10 @@ def _add_model_keys(cfg: CN) -> None:
     # MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT.)
     cfg.MODEL.LENS.SIZE_LOSS_WEIGHT = 0.1
 
+    # The proposal generators' boxes are the detections: no detection head (Table II, "one"). Generators, by
+    # MODEL.PROPOSAL_GENERATOR.NAME: "AFP", "CenterNet".
+    cfg.MODEL.LENS.ONE_STAGE = False
+
     cfg.MODEL.DENSENET = CN()
     # DenseNet-121, truncated after dense block 3.
     cfg.MODEL.DENSENET.GROWTH_RATE = 32
@@ -99,8 +103,34 @@ def _add_model_keys(cfg: CN) -> None:
     # Centerness below which a pixel gives no proposal at inference.
     cfg.MODEL.AFP.SCORE_THRESH_TEST = 0.0
 
+    _add_centernet_keys(cfg)
+
     # Uncertain regions are left out of the ROI heads' sampling where a proposal covers one with this IoU.
     cfg.MODEL.ROI_HEADS.IGNORE_IOU = 0.5
+
+
+def _add_centernet_keys(cfg: CN) -> None:
+    # The head of CECN and of CenterNet (Lesion-Harvester, III-B; numbers of "Objects as Points").
+    cfg.MODEL.CENTERNET = CN()
+    cfg.MODEL.CENTERNET.IN_FEATURE = "p2"
+    # Hidden channels of each of the three outputs.
+    cfg.MODEL.CENTERNET.CONV_DIM = 256
+    # Radius of a lesion's Gaussian: its corners may be off by it at this IoU with the lesion ...
+    cfg.MODEL.CENTERNET.MIN_OVERLAP = 0.7
+    # ... but at least so many pixels of the feature map.
+    cfg.MODEL.CENTERNET.MIN_RADIUS = 0
+    # alpha and beta of Eq. 6.
+    cfg.MODEL.CENTERNET.ALPHA = 2.0
+    cfg.MODEL.CENTERNET.BETA = 4.0
+    # Hard negative suppression loss (Eq. 8): hard negatives weigh up to 2 ** BETA times other background.
+    cfg.MODEL.CENTERNET.SUPPRESS_HARD_NEGATIVES = True
+    # Value of the heat map at the start of training.
+    cfg.MODEL.CENTERNET.PRIOR_PROB = 0.1
+    # Weight of the offsets' loss. That of width and height is MODEL.LENS.SIZE_LOSS_WEIGHT.
+    cfg.MODEL.CENTERNET.OFFSET_LOSS_WEIGHT = 1.0
+    # Peaks of the heat map that become proposals.
+    cfg.MODEL.CENTERNET.TOPK_TRAIN = 300
+    cfg.MODEL.CENTERNET.TOPK_TEST = 100
 
 
 def _add_solver_keys(cfg: CN) -> None:

@@ -2,16 +2,20 @@
 
 from .afp import AFP
 from .backbone import DenseNet25D, build_densenet25d_backbone
+from .cecn import CECN
+from .centernet import CenterNet
 from .classifiers import CLASSIFIER_REGISTRY, FPR3D, build_classifier
 from .meta_arch import FUSED, LENS
 from .roi_heads import LENSROIHeads
 
 __all__ = [
     "AFP",
+    "CECN",
     "CLASSIFIER_REGISTRY",
     "FPR3D",
     "FUSED",
     "LENS",
+    "CenterNet",
     "DenseNet25D",
     "LENSROIHeads",
     "build_classifier",

@@ -11,6 +11,8 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torchvision.ops import nms
 
+from .one_stage import detections_of
+
 FUSED = "fused"
 
 
@@ -36,11 +38,12 @@ class LENS(nn.Module):
         *,
         backbone: Backbone,
         proposal_generators: dict[str, nn.Module],
-        roi_heads: nn.Module,
+        roi_heads: nn.Module | None,
         pixel_mean: float,
         pixel_std: float,
         proposal_nms_thresh: float = 0.7,
         post_nms_topk: tuple[int, int] = (300, 100),
+        score_thresh: float = 0.01,
         fusion_nms_thresh: float = 0.5,
         detections_per_image: int = 100,
         output: str = FUSED,
@@ -49,9 +52,10 @@ class LENS(nn.Module):
         Args:
             backbone: gives feature maps of (N, slices, H, W).
             proposal_generators: one per expert, in order.
-            roi_heads: as :class:`LENSROIHeads`.
+            roi_heads: as :class:`LENSROIHeads`; None: one stage, the proposals are the detections.
             pixel_mean, pixel_std: of the intensities 0..255.
             proposal_nms_thresh, post_nms_topk: pooling of the proposals, in training and at inference.
+            score_thresh: floor of the detections' scores where there is one stage; else the heads have their own.
             fusion_nms_thresh, detections_per_image: fusion of the experts' boxes.
             output: which detections are the model's "instances": ``FUSED`` or an expert's name.
         """
@@ -63,7 +67,7 @@ class LENS(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(float(pixel_std)), False)
         self.proposal_nms_thresh = proposal_nms_thresh
         self.post_nms_topk = {True: post_nms_topk[0], False: post_nms_topk[1]}
-        self.fusion_nms_thresh = fusion_nms_thresh
+        self.score_thresh, self.fusion_nms_thresh = score_thresh, fusion_nms_thresh
         self.detections_per_image = detections_per_image
         if output not in (FUSED, *proposal_generators):
             raise ValueError(f"MODEL.LENS.OUTPUT is neither {FUSED!r} nor an expert: {output!r}")
@@ -77,11 +81,12 @@ class LENS(nn.Module):
         return {
             "backbone": backbone,
             "proposal_generators": {name: build_proposal_generator(cfg, shape) for name in cfg.MODEL.LENS.EXPERTS},
-            "roi_heads": build_roi_heads(cfg, shape),
+            "roi_heads": None if cfg.MODEL.LENS.ONE_STAGE else build_roi_heads(cfg, shape),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN[0],
             "pixel_std": cfg.MODEL.PIXEL_STD[0],
             "proposal_nms_thresh": cfg.MODEL.LENS.PROPOSAL_NMS_THRESH,
             "post_nms_topk": (cfg.MODEL.LENS.POST_NMS_TOPK_TRAIN, cfg.MODEL.LENS.POST_NMS_TOPK_TEST),
+            "score_thresh": cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
             "fusion_nms_thresh": cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST,
             "detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
             "output": cfg.MODEL.LENS.OUTPUT,
@@ -114,8 +119,9 @@ class LENS(nn.Module):
             raise ValueError(f"a batch mixes datasets: {sorted({x['expert'] for x in batched_inputs})}")
         targets = [x["instances"].to(self.device) for x in batched_inputs]
         proposals, losses = self._propose(features, images.image_sizes, targets, expert)
-        _, head_losses = self.roi_heads(images, features, proposals, targets, expert=expert)
-        losses.update(head_losses)
+        if self.roi_heads is not None:
+            pooled = [self._pool(per_image) for per_image in proposals]
+            losses.update(self.roi_heads(images, features, pooled, targets, expert=expert)[1])
         get_event_storage().put_scalar(f"{expert}/total_loss", float(sum(losses.values()).detach()))
         return losses
 
@@ -132,9 +138,15 @@ class LENS(nn.Module):
             For every image, "instances": the model's own detections, and "experts": {name: Instances} of
             ``FUSED`` and of every expert, each with ``pred_boxes``, ``scores`` and ``expert_scores``.
         """
-        images = ImageList(next(iter(features.values())), image_sizes)
         proposals, _ = self._propose(features, image_sizes)
-        results, _ = self.roi_heads(images, features, proposals)
+        if self.roi_heads is None:
+            results = [
+                detections_of(per_image, self.score_thresh, self.fusion_nms_thresh, self.detections_per_image)
+                for per_image in proposals
+            ]
+        else:
+            images = ImageList(next(iter(features.values())), image_sizes)
+            results, _ = self.roi_heads(images, features, [self._pool(per_image) for per_image in proposals])
         detections = []
         for experts in results:
             fused = fuse_experts(experts, self.fusion_nms_thresh, self.detections_per_image)
@@ -148,23 +160,25 @@ class LENS(nn.Module):
         image_sizes: list[tuple[int, int]],
         targets: list[Instances] | None = None,
         expert: str | None = None,
-    ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """Pooled proposals of all experts, and the losses of the one that learns."""
+    ) -> tuple[list[dict[str, Instances]], dict[str, Tensor]]:
+        """Every image's proposals by expert, and the losses of the expert that learns.
+
+        In training with one stage nobody needs the other experts' proposals, and they are not made.
+        """
         images = ImageList(next(iter(features.values())), image_sizes)
-        everyone, losses = [], {}
+        everyone, losses = {}, {}
         for name, generator in self.proposal_generators.items():
             if name == expert:
-                proposals, losses = generator(images, features, targets)
-            else:
+                everyone[name], losses = generator(images, features, targets)
+            elif expert is None or self.roi_heads is not None:
                 with torch.no_grad():
-                    proposals, _ = generator(images, features)
-            everyone.append(proposals)
-        return [self._pool(per_image) for per_image in zip(*everyone, strict=True)], losses
+                    everyone[name], _ = generator(images, features)
+        return [dict(zip(everyone, own, strict=True)) for own in zip(*everyone.values(), strict=True)], losses
 
     @torch.no_grad()
-    def _pool(self, proposals: tuple[Instances, ...]) -> Instances:
+    def _pool(self, proposals: dict[str, Instances]) -> Instances:
         """Pool one image's proposals of all experts: NMS, the best ones."""
-        pooled = Instances.cat(list(proposals))
+        pooled = Instances.cat(list(proposals.values()))
         boxes, logits = pooled.proposal_boxes.tensor, pooled.objectness_logits
         finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(logits)
         if self.training and not finite.all():
