@@ -1,0 +1,69 @@
+"""The optimizer: the same steps as of loops over the parameters, taken for all of them together."""
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from torch import nn
+
+from lens_d2 import add_lens_config
+from lens_d2.engine import build_optimizer
+
+
+def network() -> nn.Module:
+    """Two experts, of which a step teaches one; memory formats mixed, as in LENS."""
+    torch.manual_seed(0)
+    shared = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+    experts = nn.ModuleList(nn.Conv2d(8, 2, 1) for _ in range(2))
+    return nn.ModuleDict({"shared": shared, "experts": experts}).to(memory_format=torch.channels_last)
+
+
+CLIPPERS = {"norm": torch.nn.utils.clip_grad_norm_, "value": torch.nn.utils.clip_grad_value_}
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, clip: str = "") -> list[torch.Tensor]:
+    """Five steps, the gradients large at first and small later; the second expert learns at the third step.
+
+    Args:
+        clip: how each parameter's gradient is clipped here, one after another.
+    """
+    inputs = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    for step in range(5):
+        loss = model["experts"][step == 2](model["shared"](inputs)).square().mean() * 10.0 ** (1 - step)
+        optimizer.zero_grad()
+        loss.backward()
+        for p in model.parameters() if clip else ():
+            if p.grad is not None:
+                CLIPPERS[clip](p, 0.5)
+        optimizer.step()
+    return [p.detach().clone() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("clip", ["norm", "value", ""])
+@pytest.mark.parametrize("name", ["RAdam", "AdamW", "SGD"])
+def test_steps_are_those_of_a_loop_over_the_parameters(name, clip):
+    cfg = get_cfg()
+    add_lens_config(cfg)
+    cfg.SOLVER.OPTIMIZER, cfg.SOLVER.BASE_LR, cfg.SOLVER.WEIGHT_DECAY = name, 0.01, 0.1
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = bool(clip)
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = clip or "norm"
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.5
+    model = network()
+    ours = train(model, build_optimizer(cfg, model))
+
+    model = network()
+    norms = [p for n, p in model.named_parameters() if n.startswith("shared.1.")]
+    others = [p for n, p in model.named_parameters() if not n.startswith("shared.1.")]
+    groups = [{"params": others, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
+    options = {"momentum": cfg.SOLVER.MOMENTUM} if name == "SGD" else {}
+    plain = getattr(torch.optim, name)(groups, lr=0.01, foreach=False, **options)
+    expected = train(model, plain, clip)
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_an_unknown_way_of_clipping_is_named():
+    cfg = get_cfg()
+    add_lens_config(cfg)
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = True, "sum"
+    with pytest.raises(ValueError, match="CLIP_TYPE is not one of norm, value: sum"):
+        build_optimizer(cfg, network())
