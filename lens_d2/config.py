@@ -16,6 +16,7 @@ def add_lens_config(cfg: CN) -> None:
     _add_fpr_keys(cfg)
     _add_embedding_keys(cfg)
     _add_mining_keys(cfg)
+    _add_harvest_keys(cfg)
 
 
 def _add_input_keys(cfg: CN) -> None:
@@ -274,6 +275,56 @@ def _add_mining_keys(cfg: CN) -> None:
     cfg.MINING.CROSS_DATASET.SCORE_THRESH = 0.5
     # Those experts. Empty: of all fully labelled datasets in DATASETS.TRAIN.
     cfg.MINING.CROSS_DATASET.EXPERTS = ()
+
+
+def _add_harvest_keys(cfg: CN) -> None:
+    # Lesion-Harvester, the stage "harvest"; sections are of that paper.
+    cfg.HARVEST = CN()
+    # Rounds (K); fewer where the mean recall on HARVEST.TEST no longer rises.
+    cfg.HARVEST.ROUNDS = 3
+    # V_M, all lesions marked; one of DATASETS.TRAIN.
+    cfg.HARVEST.VERIFIED = "deeplesion_vm"
+    # V_H, harvested from. Empty: those of DATASETS.TRAIN that are partially labelled.
+    cfg.HARVEST.DATASETS = ()
+    # V_H-test: sub-volumes of V_H of which all lesions are known, to measure by (IV-A).
+    cfg.HARVEST.TEST = "deeplesion_vh_test"
+    # A trained generator to begin with. Empty: the first round trains one, with SOLVER.
+    cfg.HARVEST.WEIGHTS = ""
+    # The generator's boxes that are stacked: "fused" or an expert's name.
+    cfg.HARVEST.PROPOSALS = "fused"
+    # IoU with which a proposal's box on the slice of a mark hits it (P3D, III-E) ...
+    cfg.HARVEST.HIT_IOU = 0.5
+    # ... and with which two proposals, on a slice of both, are the same lesion.
+    cfg.HARVEST.SAME_IOU = 0.5
+    # Proposals are harvested above the smallest score at which the precision on V_M is above this (III-C).
+    cfg.HARVEST.PRECISION = 0.95
+    # Hard negatives of V_H: the generator's score is at least this; and how many a sub-volume has at most (III-C).
+    cfg.HARVEST.NEGATIVE_SCORE_THRESH = 0.5
+    cfg.HARVEST.NEGATIVES_PER_VOLUME = 5
+    # Whether a round's classifier starts from the last round's, else from BACKBONE_WEIGHTS.
+    cfg.HARVEST.FINETUNE_CLASSIFIER = False
+
+    # From boxes on slices to 3D proposals (III-B2).
+    cfg.HARVEST.TRACKER = CN()
+    # t_G: boxes with a lower score are left out.
+    cfg.HARVEST.TRACKER.SCORE_THRESH = 0.1
+    # IoU of a box with what the Kalman filter predicts, from which they are stacked.
+    cfg.HARVEST.TRACKER.IOU = 0.8
+    # Slices by which a 3D box is extended up and down, and the IoU where extended ones meet, from which they fuse.
+    cfg.HARVEST.TRACKER.EXTEND = 1
+    cfg.HARVEST.TRACKER.FUSE_IOU = 0.8
+    # Standard deviations in the filter, as parts of a box's size: of a measurement, of the change of a velocity
+    # from slice to slice, of the velocity of a new box. The paper gives none.
+    cfg.HARVEST.TRACKER.NOISE = (0.05, 0.03, 0.1)
+
+    # Training of the generator from the second round on, which starts from the last round's: takes the place of
+    # the same keys of SOLVER. EPOCHS 0: MAX_ITER and STEPS count instead.
+    cfg.HARVEST.FINETUNE = CN()
+    cfg.HARVEST.FINETUNE.BASE_LR = 1e-5
+    cfg.HARVEST.FINETUNE.EPOCHS = 2
+    cfg.HARVEST.FINETUNE.EPOCH_STEPS = ()
+    cfg.HARVEST.FINETUNE.MAX_ITER = 0
+    cfg.HARVEST.FINETUNE.STEPS = ()
 
 
 def _solver(optimizer: str, lr: float, weight_decay: float, batch: int, epochs: int, steps: tuple[int, ...]) -> CN:

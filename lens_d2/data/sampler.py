@@ -12,6 +12,8 @@ from torch.utils.data import Sampler
 
 from ..modeling.targets import STATUS_OF_RECORD, BoxStatus
 
+DRAWN = (BoxStatus.LESION, BoxStatus.HARD_NEGATIVE)
+
 
 class SliceIndex(NamedTuple):
     """One training sample: a slice of a sub-volume, and the seed of its augmentation."""
@@ -26,8 +28,9 @@ class SlicePool:
     """The slices of one dataset that can be drawn.
 
     Attributes:
-        lesions: per 3D lesion, the record it is in and the slices on which its box is known.
-        negatives: per record that has any, its index and its slices without a box of a lesion.
+        lesions: per 3D lesion, the record it is in and the slices on which its box is known; hard negatives too,
+            whose slices are to be seen as often (Lesion-Harvester, Section III-D).
+        negatives: per record that has any, its index and its slices without a box of either.
     """
 
     lesions: list[tuple[int, np.ndarray]]
@@ -45,7 +48,7 @@ class SlicePool:
             record, positive = records[index], []
             for lesion in record["lesions"]:
                 slices = np.array([int(box[0]) for box in lesion["boxes"]], dtype=np.int64)
-                if STATUS_OF_RECORD[lesion["status"]] == BoxStatus.LESION and len(slices):
+                if STATUS_OF_RECORD[lesion["status"]] in DRAWN and len(slices):
                     lesions.append((index, slices))
                     positive.append(slices)
             if with_negatives:

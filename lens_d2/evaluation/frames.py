@@ -44,7 +44,8 @@ class FileFrame:
 # By the dataset's name without "phantom_"; what is not here is as LENS's set, whose slices are the source's.
 HARVESTER = FileFrame(first_pixel=1, numbered_slices=False)  # DL_info.csv's pixels start at 1 too
 FRAMES = {
-    f"deeplesion_{name}": HARVESTER for name in ("train", "val", "test", "vm", "vh_test", "vd_test", "vd3d_test")
+    f"deeplesion_{name}": HARVESTER
+    for name in ("train", "val", "test", "vm", "vh", "vh_test", "vd_test", "vd3d_test")
 }
 
 

@@ -92,6 +92,31 @@ def plot_precision_recall(path, precision, recall, ap: float, given_recall: floa
         ax.legend(loc="lower left", fontsize=9, frameon=True, framealpha=0.9, edgecolor=GRID)
 
 
+def plot_harvest(path, panels: dict[str, dict], given_recall: float) -> None:
+    """Precision over recall of label sets, and the original marks as a dot (Lesion-Harvester, Fig. 8).
+
+    Args:
+        panels: {title: {name: ((n,) recall, (n,) precision)}}.
+        given_recall: of the original marks, whose precision is taken as 1.
+    """
+    title = "Precision and recall of the labels"
+    columns = max(len(panels), 2)
+    with _figure(path, title, width=0.6 + 5.0 * columns, height=4.8, columns=columns) as axes:
+        for ax, (subtitle, curves) in zip(axes, panels.items(), strict=False):
+            for colour, (name, (recall, precision)) in zip(_cycle(len(curves)), curves.items(), strict=True):
+                ax.plot(recall, precision, color=colour, linewidth=1.6, label=name)
+            label = f"original marks  (recall {given_recall:.3f})"
+            ax.plot([given_recall], [1.0], "o", color=INK, markersize=7, clip_on=False, zorder=4, label=label)
+            for level in (0.8, 0.85, 0.9, 0.95):
+                ax.axhline(level, color="#9aa7b1", linewidth=0.7, linestyle=(0, (4, 3)))
+            ax.set_title(subtitle, fontsize=10, color=INK)
+            ax.set(xlim=(0, 1), ylim=(0, 1.02))
+            _label(ax, "Recall", "Precision")
+            ax.legend(loc="lower left", fontsize=8.5, frameon=True, framealpha=0.9, edgecolor=GRID)
+        for ax in axes[len(panels) :]:
+            ax.set_visible(False)
+
+
 def plot_violin(path, samples: dict[str, np.ndarray], label: str, title: str) -> None:
     """One violin for each detector, its quartiles as a bar and its median as a dot (Fig. 11).
 

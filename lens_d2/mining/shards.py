@@ -17,6 +17,7 @@ from .stored_tables import TableStore
 BOX = ("x1", "y1", "x2", "y2")
 BOX_3D = ("x1_3d", "y1_3d", "z1_3d", "x2_3d", "y2_3d", "z2_3d")
 EXPERT_SCORE = "score_of_"  # and the number of the expert
+CLASSIFIER_SCORE = "classifier_score"
 
 
 class ShardStore(TableStore):
@@ -56,6 +57,8 @@ def _table(group: str, found: VolumeDetections) -> pa.Table:
     if found.expert_scores is not None:
         for number, scores in enumerate(found.expert_scores[owner].astype(np.float32).T):
             columns[f"{EXPERT_SCORE}{number}"] = scores
+    if found.fpr_scores is not None:
+        columns[CLASSIFIER_SCORE] = found.fpr_scores[owner].astype(np.float64)
     return pa.table(columns)
 
 
@@ -74,4 +77,5 @@ def _detections(group: str, count: int, columns: dict[str, np.ndarray]) -> Volum
         slice_boxes=np.stack([own[key] for key in ("slice", *BOX, "score")], axis=1),
         slice_detection=owner,
         expert_scores=np.stack(scores, axis=1)[first] if scores else None,
+        fpr_scores=own[CLASSIFIER_SCORE][first] if CLASSIFIER_SCORE in own else None,
     )

@@ -8,8 +8,9 @@ Sets (Yan et al., LENS, Section VI-A; Cai et al., Lesion-Harvester, Section IV-A
 - ``deeplesion_{train,val,test}``: the official split with its marks. Training contains V_M and V_H-test as
   well, with their original marks: the algorithm is to see no others.
 - ``deeplesion_1k_{val,test}``: LENS's 200 and 800 sub-volumes of the official test split, 3D boxes.
-- ``deeplesion_vm``: V_M, 744 training sub-volumes with all lesions marked. ``deeplesion_vh_test``: 100 more, for
-  measuring what was harvested. ``deeplesion_vd_test``: 1,071 of the official test split.
+- ``deeplesion_vm``: V_M, 744 training sub-volumes with all lesions marked. ``deeplesion_vh``: V_H, the rest of
+  the training split with its marks. ``deeplesion_vh_test``: 100 of these with all lesions marked, for measuring
+  what was harvested. ``deeplesion_vd_test``: 1,071 of the official test split.
   ``deeplesion_vd3d_test``: 272 of those with 3D boxes.
 """
 
@@ -273,6 +274,27 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
     return records
 
 
+def read_rest(split: str, file: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
+    """Records as of :func:`read_split`, without those that share a slice with a sub-volume of a released file."""
+    path = root / "DeepLesion" / "annotations" / file
+    taken: dict[str, list[VolumeName]] = {}
+    for name in read_revised(path):
+        parsed = VolumeName.parse(name, path)
+        taken.setdefault(parsed.series, []).append(parsed)
+    records = [
+        record
+        for record in read_split(split, root, faults, processes)
+        if not any(_share_slices(record, name) for name in taken.get(record["series"], ()))
+    ]
+    _log_counts(f"deeplesion_{split} without {file}", records)
+    return records
+
+
+def _share_slices(record: dict, name: VolumeName) -> bool:
+    first = record["first_slice"]
+    return name.first <= first + record["num_slices"] - 1 and first <= name.last
+
+
 # Reads a released file: {sub-volume: boxes}.
 _Reader = Callable[[Path], Mapping[str, np.ndarray]]
 
@@ -345,6 +367,7 @@ def _register(name: str, read: Callable[..., list[dict]], *, fully_labelled: boo
 
 for _split in SPLITS:
     _register(_split, partial(read_split, _split), fully_labelled=False, truth_is_3d=False)
+_register("vh", partial(read_rest, "train", "Revised-Train744.pkl"), fully_labelled=False, truth_is_3d=False)
 for _name, _file, _boxes_of, _is_3d in (
     ("1k_val", "DeepLesion_manual_1K_test_release.pkl", partial(_lens_part, "val"), True),
     ("1k_test", "DeepLesion_manual_1K_test_release.pkl", partial(_lens_part, "test"), True),

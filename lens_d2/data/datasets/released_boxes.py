@@ -5,7 +5,9 @@ files' own are known here alone:
 
 - Lesion-Harvester's ``Revised-*.pkl``: ``{"<sub-volume>.annot": {z: [[x1, y1, x2, y2, z, z], ...]}}``, and
   its ``3D-Box.pkl``: ``{sub-volume: [[x1, y1, x2, y2, z1, z2], ...]}``. x and y start at 1 and both ends are
-  part of the box; z is counted from 0 in the sub-volume, in the second file with fractions.
+  part of the box; z is counted from 0 in the sub-volume, in the second file with fractions. Its tracklets:
+  ``{sub-volume: [[(z, [x1, y1, x2, y2, score]), ...], ...]}``, a list of slices for each lesion, in the same
+  numbers.
 - LENS's ``DeepLesion_manual_1K_test_release.pkl``: ``{"val" | "test": {sub-volume: float array (n, 6)}}`` of x1,
   y1, z1, x2, y2, z2. x and y start at 0 and both ends are part of the box; z is the number of the PNG file.
 """
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import NamedTuple
 
@@ -106,6 +108,42 @@ def write_boxes3d(path: str | PathLike, volumes: Mapping[str, np.ndarray]) -> No
         table = np.array(table, dtype=np.float64).reshape(-1, 6)
         table[:, _PLANE] -= _FROM_ONE
         content[str(VolumeName.parse(name, path))] = table[:, [0, 1, 3, 4, 2, 5]].tolist()
+    write_whole(path, pickle.dumps(content, protocol=2))
+
+
+def read_tracklets(path: str | PathLike) -> dict[str, list[np.ndarray]]:
+    """``{sub-volume: [(k, 6) z, x1, y1, x2, y2, score, ...]}`` of a file of tracklets, an array for each lesion.
+
+    Raises:
+        DataError: the file is not in this layout; names the file and the entry.
+    """
+    volumes = {}
+    for name, tracklets in _mapping(path, "the file", read_pickle(path)).items():
+        VolumeName.parse(name, path)
+        if not isinstance(tracklets, list | tuple):
+            raise DataError(path, f"{name}: a list of tracklets belongs here, not {type(tracklets).__name__}")
+        volumes[name] = [_tracklet(path, f"{name}, tracklet {i}", boxes) for i, boxes in enumerate(tracklets)]
+    return volumes
+
+
+def _tracklet(path: str | PathLike, entry: str, boxes) -> np.ndarray:
+    try:
+        rows = [[z, *box] for z, box in boxes]
+    except (TypeError, ValueError):
+        raise DataError(path, f"{entry}: a list of (z, box with score) belongs here") from None
+    table = _table(path, entry, rows)
+    table[:, 1:5] += _FROM_ONE
+    return table
+
+
+def write_tracklets(path: str | PathLike, volumes: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """Write ``{sub-volume: [(k, 6) z, x1, y1, x2, y2, score, ...]}`` as :func:`read_tracklets` reads it."""
+    content = {}
+    for name, tracklets in volumes.items():
+        content[str(VolumeName.parse(name, path))] = [
+            [(int(z), [*(np.array(box) - _FROM_ONE).tolist(), score]) for z, *box, score in np.asarray(t).tolist()]
+            for t in tracklets
+        ]
     write_whole(path, pickle.dumps(content, protocol=2))
 
 

@@ -1,0 +1,9 @@
+"""Harvesting of missing lesions and hard negatives, round after round (Lesion-Harvester, Section III).
+
+boxes on slices -> 3D proposals -> classifier -> lesions and hard negatives -> ledger -> the next round's training
+"""
+
+from .pool import Harvested, merge
+from .tracker import BoxTracker, fuse, track
+
+__all__ = ["BoxTracker", "Harvested", "fuse", "merge", "track"]

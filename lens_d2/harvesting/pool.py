@@ -1,0 +1,142 @@
+"""What has been harvested so far: proposals as 3D lesions, of one lesion the most confident one (Eq. 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from ..mining.findings import KnownBoxes
+from ..mining.ledger import LedgerRow
+from ..modeling.targets import BoxStatus
+from ..structures import VolumeDetections
+
+STRATEGY = "LesionHarvester"
+
+
+@dataclass(frozen=True, eq=False)
+class Harvested:
+    """A 3D proposal that training uses.
+
+    Attributes:
+        volume: name of the sub-volume. round: that found it, from 1. number: of the proposal in its volume.
+        slice_boxes: (k, 6) z, x1, y1, x2, y2, s_g of the slice; 0 where nothing was detected.
+        generator, classifier: s_g, its highest slice score; s_c.
+        annotation: id of the given mark that it hits, or "".
+        status: of the ledger, "annotation" or "hard_negative".
+    """
+
+    volume: str
+    round: int
+    number: int
+    slice_boxes: np.ndarray
+    generator: float
+    classifier: float
+    annotation: str = ""
+    status: str = "annotation"
+
+    @property
+    def score(self) -> float:
+        """s = s_g * s_c (Eq. 7)."""
+        return self.generator * self.classifier
+
+    @property
+    def lesion(self) -> str:
+        """Id of the lesion in the ledger."""
+        kind = "negative" if self.status == "hard_negative" else "lesion"
+        return self.annotation or f"{self.volume}/{kind}-{self.round}-{self.number}"
+
+    @property
+    def best_slice(self) -> np.ndarray:
+        """(6,) z, x1, y1, x2, y2, s_g of the slice with the highest score: the one that joins training."""
+        return self.slice_boxes[self.slice_boxes[:, 5].argmax()]
+
+    def row(self) -> LedgerRow:
+        """Its row in the ledger, which has the best slice alone."""
+        z, *box = self.best_slice[:5].tolist()
+        return LedgerRow(
+            id=f"{self.lesion}@{int(z)}",
+            volume=self.volume,
+            slice=int(z),
+            **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)),
+            lesion=self.lesion,
+            strategy=STRATEGY,
+            round=self.round,
+            score=self.score,
+            distance=float("nan"),
+            annotation=self.annotation,
+            status=self.status,
+        )
+
+
+def take(
+    found: VolumeDetections, rows: Iterable[int], volume: str, number: int, annotations: Sequence[str] = (), **kw
+) -> list[Harvested]:
+    """Some of a volume's scored proposals.
+
+    Args:
+        found: with ``fpr_scores`` s_c. rows: of those that are wanted. number: of the round.
+        annotations: ids of the marks that they hit, in the order of ``rows``; none where it is empty.
+    """
+    return [
+        Harvested(
+            volume,
+            number,
+            int(row),
+            found.boxes_of(row),
+            float(found.scores[row]),
+            float(found.fpr_scores[row]),
+            annotations[i] if annotations else "",
+            **kw,
+        )
+        for i, row in enumerate(rows)
+    ]
+
+
+def merge(lesions: Iterable[Harvested], iou: float = 0.5) -> list[Harvested]:
+    """One proposal for each lesion: one that hits a mark before others, else the one with the highest score s.
+
+    Two are the same lesion where they hit the same mark, or lie in one volume and have an IoU of at least ``iou``
+    on a slice.
+    """
+    kept: list[Harvested] = []
+    known: dict[str, KnownBoxes] = {}
+    marks = set()
+    for lesion in sorted(lesions, key=lambda x: (not x.annotation, -x.score, x.round, x.number)):
+        boxes = known.setdefault(lesion.volume, KnownBoxes())
+        again = lesion.annotation in marks if lesion.annotation else False
+        if again or (boxes.largest_overlap(lesion.slice_boxes) >= iou).any():
+            continue
+        marks.add(lesion.annotation)
+        boxes.add(lesion.lesion, lesion.slice_boxes, BoxStatus.LESION)
+        kept.append(lesion)
+    return sorted(kept, key=lambda x: (x.volume, x.round, x.number))
+
+
+_COLUMNS = {
+    "volume": pa.string(),
+    "round": pa.int32(),
+    "number": pa.int32(),
+    "generator": pa.float64(),
+    "classifier": pa.float64(),
+    "annotation": pa.string(),
+    "status": pa.string(),
+    "slice_boxes": pa.list_(pa.list_(pa.float64())),
+}
+
+
+def to_table(lesions: Sequence[Harvested]) -> pa.Table:
+    """A row for each."""
+    rows = [{name: getattr(x, name) for name in _COLUMNS} for x in lesions]
+    rows = [{**row, "slice_boxes": row["slice_boxes"].tolist()} for row in rows]
+    return pa.Table.from_pylist(rows, pa.schema(list(_COLUMNS.items())))
+
+
+def from_table(table: pa.Table) -> list[Harvested]:
+    """What :func:`to_table` was given; KeyError, TypeError or ValueError where it is no such table."""
+    return [
+        Harvested(**{**row, "slice_boxes": np.array(row["slice_boxes"], dtype=np.float64).reshape(-1, 6)})
+        for row in table.to_pylist()
+    ]

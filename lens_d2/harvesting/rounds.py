@@ -1,0 +1,155 @@
+"""One round: from scored 3D proposals to lesions and hard negatives (Lesion-Harvester, Section III)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from detectron2.config import CfgNode
+
+from ..mining.ledger import LedgerRow
+from ..structures import VolumeDetections
+from .pool import Harvested, merge, take
+from .selection import NONE, hardest, marks_hit, on_lesions, smallest_threshold
+
+# Gives the scored 3D proposals of a record's sub-volume: ``scores`` are s_g, ``fpr_scores`` s_c.
+Scored = Callable[[dict], VolumeDetections]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What decides between lesions and hard negatives; see the keys of HARVEST."""
+
+    hit_iou: float = 0.5
+    same_iou: float = 0.5
+    precision: float = 0.95
+    negative_score: float = 0.5
+    negatives_per_volume: int = 5
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> Rules:
+        keys = cfg.HARVEST
+        return cls(
+            keys.HIT_IOU, keys.SAME_IOU, keys.PRECISION, keys.NEGATIVE_SCORE_THRESH, keys.NEGATIVES_PER_VOLUME
+        )
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """What there is after a round.
+
+    Attributes:
+        threshold: of s above which proposals were harvested; infinity where none was.
+        precision: of the proposals of V_M above it, NaN without any.
+        lesions: P_H^R, P_M^R and the union of P_H,i^+ of all rounds so far.
+        negatives: P_H^- and P_M^- of this round.
+        new: lesions of this round's P_H^+ that no round before had.
+    """
+
+    threshold: float
+    precision: float
+    lesions: list[Harvested]
+    negatives: list[Harvested]
+    new: int
+
+    def rows(self, records: Iterable[dict]) -> list[LedgerRow]:
+        """The ledger: the best slice of each lesion and hard negative. A slice that is marked anyway is left out.
+
+        Args:
+            records: of V_M and V_H.
+        """
+        marked = {(x["id"], int(box[0])) for record in records for x in record["lesions"] for box in x["boxes"]}
+        rows = [x.row() for x in (*self.lesions, *self.negatives)]
+        return [row for row in rows if (row.lesion, row.slice) not in marked]
+
+
+def known_proposals(
+    records: Iterable[dict], proposals: Scored, iou: float
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(n, 6) boxes of the 3D proposals of each sub-volume that hit a mark, and of those that hit none.
+
+    Of V_M, these are P_M^R and P_M^-; of V_H, the first are P_H^R and nothing is known of the others.
+    """
+    hitting, others = {}, {}
+    for record in records:
+        found = proposals(record)
+        hit = marks_hit(found, record, iou)[0] != NONE
+        hitting[record["volume"]], others[record["volume"]] = found.boxes[hit], found.boxes[~hit]
+    return hitting, others
+
+
+def harvest_round(
+    verified: Iterable[dict],
+    partial: Iterable[dict],
+    scored: Scored,
+    before: list[Harvested],
+    number: int,
+    rules: Rules,
+) -> Harvest:
+    """Harvest V_H with what the proposals on V_M teach.
+
+    Args:
+        verified: the records of V_M. partial: those of V_H.
+        scored: gives the proposals of each.
+        before: lesions of the rounds before.
+        number: of the round, from 1.
+    """
+    recovered, negatives, scores, is_lesion = [], [], [np.zeros(0)], [np.zeros(0, bool)]
+    for record in verified:
+        found = scored(record)
+        hits, ids = marks_hit(found, record, rules.hit_iou)
+        scores.append(lesion_scores(found))
+        is_lesion.append(hits != NONE)
+        recovered += _marked(found, record, hits, ids, number)
+        rest = np.flatnonzero(hits == NONE)
+        negatives += take(found, rest, record["volume"], number, status="hard_negative")
+    scores, is_lesion = np.concatenate(scores), np.concatenate(is_lesion)
+    threshold = smallest_threshold(scores, is_lesion, rules.precision)
+    lesions_of = {name: [x for x in before if x.volume == name] for name in {x.volume for x in before}}
+    kept, new = [], 0
+    for record in partial:
+        found, name = scored(record), record["volume"]
+        earlier = lesions_of.pop(name, [])
+        lesions, hard, count = _harvest_volume(found, record, earlier, threshold, number, rules)
+        kept, negatives, new = kept + lesions, negatives + hard, new + count
+    left = [x for name in sorted(lesions_of) for x in lesions_of[name]]  # of V_M
+    above = is_lesion[scores >= threshold]
+    return Harvest(
+        threshold,
+        float(above.mean()) if len(above) else float("nan"),
+        [*kept, *merge([*left, *recovered], rules.same_iou)],
+        negatives,
+        new,
+    )
+
+
+def _harvest_volume(
+    found: VolumeDetections, record: dict, earlier: list[Harvested], threshold: float, number: int, rules: Rules
+) -> tuple[list[Harvested], list[Harvested], int]:
+    """The lesions of one sub-volume of V_H, its hard negatives, and how many of the lesions are new."""
+    name = record["volume"]
+    hits, ids = marks_hit(found, record, rules.hit_iou)
+    recovered = _marked(found, record, hits, ids, number)
+    chosen = np.flatnonzero((hits == NONE) & (lesion_scores(found) >= threshold))
+    lesions = merge([*earlier, *recovered, *take(found, chosen, name, number)], rules.same_iou)
+    known = [x.slice_boxes for x in (*earlier, *lesions)]
+    eligible = (hits == NONE) & ~on_lesions(found, known, rules.same_iou)
+    rows = hardest(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)
+    hard = take(found, rows, name, number, status="hard_negative")
+    old = [x.slice_boxes for x in earlier]
+    harvested = [x.number for x in lesions if x.round == number and not x.annotation]
+    return lesions, hard, int((~on_lesions(found, old, rules.same_iou))[harvested].sum())
+
+
+def lesion_scores(found: VolumeDetections) -> np.ndarray:
+    """(n,) s = s_g * s_c (Eq. 7)."""
+    return found.scores * found.fpr_scores if len(found) else np.zeros(0)
+
+
+def _marked(
+    found: VolumeDetections, record: dict, hits: np.ndarray, ids: list[str], number: int
+) -> list[Harvested]:
+    """P^R of one sub-volume: the proposals that hit a mark."""
+    rows = np.flatnonzero(hits != NONE)
+    return take(found, rows, record["volume"], number, [ids[hits[row]] for row in rows])

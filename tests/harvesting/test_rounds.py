@@ -1,0 +1,164 @@
+"""A round: P_H^R, P_M^R and P_M^- by the marks, P_H^+ by the threshold, P_H^- from the rest; and its measures."""
+
+import numpy as np
+import pytest
+from harvest_cohort import PARTIAL, TEST, VERIFIED, register
+
+from lens_d2.data.datasets.released_boxes import read_tracklets, write_tracklets
+from lens_d2.data.records import make_lesion
+from lens_d2.data.sampler import SlicePool
+from lens_d2.errors import DataError
+from lens_d2.harvesting.measures import HarvestMeasure, format_rows, given_marks
+from lens_d2.harvesting.rounds import Rules, harvest_round, known_proposals
+from lens_d2.structures import VolumeDetections
+
+LESIONS = [(10.0, 2), (30.0, 4), (50.0, 3)]  # x and key slice of three lesions, each 10 x 10 pixels
+RULES = Rules(precision=0.5)
+
+
+def record(name, marked, lesions=LESIONS):
+    marks = [make_lesion(f"{name}/{i}", [[z, x, 5, x + 10, 15]]) for i, (x, z) in enumerate(lesions[:marked])]
+    return {"volume": name, "series": name[:12], "first_slice": 3, "num_slices": 8, "lesions": marks}
+
+
+def scored(*rows):
+    """Proposals of (x, key slice, s_g, s_c): three slices each, the middle one with s_g."""
+    slice_boxes = [[z + d, x, 5, x + 10, 15, s * (1 - 0.2 * abs(d))] for x, z, s, _ in rows for d in (-1, 0, 1)]
+    owner = np.repeat(np.arange(len(rows)), 3)
+    boxes = np.array([[x, 5, z - 1, x + 10, 15, z + 1] for x, z, _, _ in rows], dtype=float).reshape(-1, 6)
+    s_g, s_c = (np.array([r[i] for r in rows], dtype=float) for i in (2, 3))
+    return VolumeDetections(boxes, s_g, np.array(slice_boxes, dtype=float).reshape(-1, 6), owner, fpr_scores=s_c)
+
+
+V_M, V_H = record("000001_01_01_003-010", 3), record("000002_01_01_003-010", 1)
+ON_V_M = [(10, 2, 0.9, 0.9), (30, 4, 0.8, 0.5), (70, 3, 0.9, 0.3), (90, 3, 0.2, 0.1)]
+ON_V_H = [(10, 2, 0.8, 0.9), (30, 4, 0.9, 0.8), (50, 3, 0.7, 0.2), (70, 3, 0.6, 0.1), (90, 5, 0.4, 0.2)]
+
+
+def harvest(on_v_h=ON_V_H, before=(), number=1, rules=RULES):
+    found = {V_M["volume"]: scored(*ON_V_M), V_H["volume"]: scored(*on_v_h)}
+    return harvest_round([V_M], [V_H], lambda r: found[r["volume"]], list(before), number, rules)
+
+
+def names(lesions):
+    return [(x.volume[:6], x.number, x.annotation[21:], x.round) for x in lesions]
+
+
+def test_a_round_divides_the_proposals():
+    """On V_M s is 0.81 and 0.4 of lesions, 0.27 and 0.02 of others: with 0.27 two of three are right."""
+    result = harvest()
+    assert result.threshold == pytest.approx(0.27) and result.precision == pytest.approx(2 / 3)
+    assert names(result.lesions) == [
+        ("000002", 0, "0", 1), ("000002", 1, "", 1), ("000001", 0, "0", 1), ("000001", 1, "1", 1),
+    ]  # fmt: skip
+    assert names(result.negatives) == [
+        ("000001", 2, "", 1), ("000001", 3, "", 1), ("000002", 2, "", 1), ("000002", 3, "", 1),
+    ]  # fmt: skip
+    assert result.new == 1
+
+
+def test_the_classifier_learns_from_what_is_known():
+    found = {V_M["volume"]: scored(*ON_V_M), V_H["volume"]: scored(*ON_V_H)}
+    hitting, others = known_proposals([V_M, V_H], lambda r: found[r["volume"]], 0.5)
+    assert [len(x) for x in hitting.values()] == [2, 1] and [len(x) for x in others.values()] == [2, 4]
+    assert hitting[V_H["volume"]][0].tolist() == [10, 5, 1, 20, 15, 3]
+
+
+def test_nothing_is_harvested_where_the_precision_is_never_reached():
+    result = harvest(rules=Rules(precision=1.0))
+    assert result.threshold == np.inf and np.isnan(result.precision) and result.new == 0
+    assert [x.annotation[21:] for x in result.lesions] == ["0", "0", "1"]
+
+
+def test_lesions_accumulate_and_hard_negatives_do_not():
+    first = harvest()
+    # The lesion at 30 is now found less surely, that at 50 more; what was a hard negative is no longer found.
+    second = harvest([(10, 2, 0.9, 0.95), (30, 4, 0.6, 0.1), (50, 3, 0.8, 0.9)], first.lesions, 2)
+    of_v_h = [x for x in second.lesions if x.volume == V_H["volume"]]
+    assert names(of_v_h) == [("000002", 1, "", 1), ("000002", 0, "0", 2), ("000002", 2, "", 2)]
+    assert second.new == 1
+    assert {x.round for x in second.negatives} == {2}
+    assert not [x for x in second.negatives if x.volume == V_H["volume"]]  # a lesion of the pool is no negative
+
+
+def test_the_ledger_has_no_slice_that_is_marked():
+    """The best slice of a proposal that hits a mark is the key slice here; elsewhere it is a slice more of it."""
+    rows = harvest().rows([V_M, V_H])
+    assert [r.lesion for r in rows if r.status == "annotation"] == [f"{V_H['volume']}/lesion-1-1"]
+    assert sum(r.status == "hard_negative" for r in rows) == 4
+    elsewhere = scored((10, 3, 0.9, 0.9))
+    result = harvest_round([V_M], [V_H], lambda r: scored() if r is V_M else elsewhere, [], 1, RULES)
+    (row,) = result.rows([V_M, V_H])
+    assert (row.lesion, row.slice, row.annotation) == (f"{V_H['volume']}/0", 3, f"{V_H['volume']}/0")
+
+
+def test_slices_of_hard_negatives_are_drawn_as_often_as_lesions():
+    with_negative = record("v", 1)
+    with_negative["lesions"].append(make_lesion("v/n", [[6, 40, 5, 50, 15]], status="hard_negative"))
+    pool = SlicePool.from_records([with_negative], [0], with_negatives=True)
+    assert sorted(z for _, z in pool.draw(0.0, np.random.default_rng(0))) == [2, 6]
+    assert 6 not in pool.negatives[0][1]
+
+
+def test_tracklets_are_counted_as_in_the_released_files(tmp_path):
+    """Pixels 1 to 10 and 6 to 15, both ends included and counted from 1, are the edges 0 to 10 and 5 to 15."""
+    import pickle
+
+    name = "000001_01_01_003-010"
+    write_tracklets(tmp_path / "a.pkl", {name: [np.array([[2, 0, 5, 10, 15, 0.5]])], "000001_01_01_011-020": []})
+    content = pickle.loads((tmp_path / "a.pkl").read_bytes())
+    assert content == {name: [[(2, [1.0, 6.0, 10.0, 15.0, 0.5])]], "000001_01_01_011-020": []}
+    again = read_tracklets(tmp_path / "a.pkl")
+    assert again[name][0].tolist() == [[2, 0, 5, 10, 15, 0.5]]
+    for wrong, fault in (
+        ({name: 3}, "a list of tracklets"),
+        ({name: [[1]]}, "tracklet 0: a list of"),
+        ({"x": []}, "name"),
+    ):
+        (tmp_path / "b.pkl").write_bytes(pickle.dumps(wrong))
+        with pytest.raises(DataError, match=fault):
+            read_tracklets(tmp_path / "b.pkl")
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    return register(tmp_path_factory.mktemp("sets"))
+
+
+def found_in(record, marks, scores):
+    """A proposal on each of (k, 5) marks."""
+    rows = np.column_stack([marks, scores])
+    boxes = marks[:, [1, 2, 0, 3, 4, 0]]
+    return VolumeDetections(boxes, np.array(scores), rows, np.arange(len(rows)), fpr_scores=np.array(scores))
+
+
+def boxes_of(record):
+    return np.array([box for x in record["lesions"] for box in x["boxes"]], dtype=float)
+
+
+def test_recall_at_precision_beside_that_of_the_marks(sets):
+    """Two of four lesions are marked; proposals on all four and on nothing: the marked ones add nothing."""
+    measure = HarvestMeasure(TEST, sets[PARTIAL])
+    assert measure.given() == {"round": 0, "labels": "R_H", "R@100P": 0.5}
+    nothing = np.array([[1, 0, 0, 5, 5]])
+    found = {
+        r["volume"]: found_in(r, np.concatenate([boxes_of(r), nothing]), [0.9, s, 0.6])
+        for r, s in zip(sets[TEST], (0.8, 0.5), strict=True)
+    }
+    rows, curves = measure.of_round(1, found, [])
+    assert [row["labels"] for row in rows] == ["P_H,1", "P_H,1^+"]
+    for row in rows:  # three right, then two wrong, then the fourth: a precision of 4 in 6
+        assert row["R@80P"] == row["R@95P"] == 0.75
+    recall, precision = curves["s_g"]
+    assert (recall[-1], precision[-1]) == (1.0, pytest.approx(4 / 6))
+    table = format_rows([measure.given(), *rows]).splitlines()
+    assert "50.0@100P" in table[2] and table[3].count("75.0") == 5
+
+
+def test_marks_of_the_same_series_are_found_on_their_slices(sets):
+    record = sets[TEST][0]
+    later = {**record, "first_slice": record["first_slice"] + 1, "num_slices": 4}
+    (mark,) = given_marks(record, sets[PARTIAL])
+    moved = given_marks(later, sets[PARTIAL])
+    assert moved.tolist() == ([[mark[0] - 1, *mark[1:]]] if 0 <= mark[0] - 1 < 4 else [])
+    assert not len(given_marks(sets[VERIFIED][0], sets[PARTIAL]))
