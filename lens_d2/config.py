@@ -69,7 +69,7 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.LENS.SIZE_LOSS_WEIGHT = 0.1
 
     # The proposal generators' boxes are the detections: no detection head (Table II, "one"). Generators, by
-    # MODEL.PROPOSAL_GENERATOR.NAME: "AFP", "CenterNet".
+    # MODEL.PROPOSAL_GENERATOR.NAME: "AFP", "CenterNet", "FCOS", and "LENSRPN", which has Detectron2's MODEL.RPN.
     cfg.MODEL.LENS.ONE_STAGE = False
 
     cfg.MODEL.DENSENET = CN()
@@ -98,6 +98,9 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.AFP.FOCAL_GAMMA = 2.0
     # Probability that the centerness branch gives at the start of training.
     cfg.MODEL.AFP.PRIOR_PROB = 0.01
+    # Hard negative suppression: what a pixel in a hard negative's centre region weighs; with 1 it is background as
+    # any other. Lesion-Harvester's loss amounts to 16 (Eq. 8), for CenterNet.
+    cfg.MODEL.AFP.HARD_NEGATIVE_WEIGHT = 1.0
     # Pixels that become proposals, per image and AFP, before the pooled NMS.
     cfg.MODEL.AFP.PRE_NMS_TOPK_TRAIN = 300
     cfg.MODEL.AFP.PRE_NMS_TOPK_TEST = 200
@@ -106,8 +109,25 @@ def _add_model_keys(cfg: CN) -> None:
 
     _add_centernet_keys(cfg)
 
+    # FCOS as a proposal generator, Detectron2's.
+    cfg.MODEL.FCOS = CN()
+    cfg.MODEL.FCOS.IN_FEATURE = "p2"
+    # Channels of the 3x3 convolutions of both subnets, and the normalisation after each.
+    cfg.MODEL.FCOS.CONV_DIMS = (256, 256, 256, 256)
+    cfg.MODEL.FCOS.NORM = "GN"
+    # Probability that the classification gives at the start of training.
+    cfg.MODEL.FCOS.PRIOR_PROB = 0.01
+    # A pixel is positive inside a lesion's box and less than this many strides from its centre.
+    cfg.MODEL.FCOS.CENTER_SAMPLING_RADIUS = 1.5
+    # Pixels that become proposals, per image and expert, before the pooled NMS.
+    cfg.MODEL.FCOS.PRE_NMS_TOPK_TRAIN = 300
+    cfg.MODEL.FCOS.PRE_NMS_TOPK_TEST = 200
+
     # Uncertain regions are left out of the ROI heads' sampling where a proposal covers one with this IoU.
     cfg.MODEL.ROI_HEADS.IGNORE_IOU = 0.5
+    # How much background proposals weigh where labels are missing (Lesion-Harvester, Table IV): "OBHS", "OBSS" or
+    # "MOBHS"; empty: all alike. (MODEL.ROI_HEADS.NUM_CLASSES 2: hard negatives are a class of their own, ULDor's.)
+    cfg.MODEL.ROI_HEADS.MISSING_LABELS = ""
 
 
 def _add_centernet_keys(cfg: CN) -> None:
@@ -269,6 +289,12 @@ def _add_mining_keys(cfg: CN) -> None:
     cfg.MINING.INTRA_PATIENT.SCORE_THRESH = 0.0
     # Whether an annotation matches only the nearest of a sub-volume's tracklets. The paper takes all near ones.
     cfg.MINING.INTRA_PATIENT.NEAREST_ONLY = False
+
+    # "MissingGroundTruth", and then "CrossSlice": MGTM-SLLP, a competing treatment (Lesion-Harvester, Table IV).
+    cfg.MINING.MISSING_GROUND_TRUTH = CN()
+    # A box on a marked slice is taken above this score, if its tracklet has a box on so many slices.
+    cfg.MINING.MISSING_GROUND_TRUTH.SCORE_THRESH = 0.5
+    cfg.MINING.MISSING_GROUND_TRUTH.MIN_SLICES = 3
 
     cfg.MINING.CROSS_DATASET = CN()
     # sigma: a single-type expert's box with a higher score is an uncertain region.

@@ -5,18 +5,22 @@ from .backbone import DenseNet25D, build_densenet25d_backbone
 from .cecn import CECN
 from .centernet import CenterNet
 from .classifiers import CLASSIFIER_REGISTRY, FPR3D, build_classifier
+from .fcos import FCOS
 from .meta_arch import FUSED, LENS
 from .roi_heads import LENSROIHeads
+from .rpn import LENSRPN
 
 __all__ = [
     "AFP",
     "CECN",
     "CLASSIFIER_REGISTRY",
+    "FCOS",
     "FPR3D",
     "FUSED",
     "LENS",
     "CenterNet",
     "DenseNet25D",
+    "LENSRPN",
     "LENSROIHeads",
     "build_classifier",
     "build_densenet25d_backbone",

@@ -82,6 +82,7 @@ class AFP(nn.Module):
         focal_gamma: float = 2.0,
         prior_prob: float = 0.01,
         size_loss_weight: float = 0.1,
+        hard_negative_weight: float = 1.0,
         pre_nms_topk: tuple[int, int] = (300, 200),
         score_thresh_test: float = 0.0,
     ):
@@ -93,6 +94,8 @@ class AFP(nn.Module):
             focal_alpha, focal_gamma: of the focal loss; alpha below 0 for no class weights.
             prior_prob: the centerness given at the start of training.
             size_loss_weight: lambda_1 of Eq. 1.
+            hard_negative_weight: of a pixel in a hard negative's centre region, which is then background whatever
+                else is there (Lesion-Harvester, Eq. 8, for this network); 1: hard negatives are not looked at.
             pre_nms_topk: pixels that become proposals in training and at inference.
             score_thresh_test: centerness below which a pixel gives no proposal at inference.
         """
@@ -101,6 +104,7 @@ class AFP(nn.Module):
         self.center_ratio, self.ignore_ratio = center_ratio, ignore_ratio
         self.focal_alpha, self.focal_gamma = focal_alpha, focal_gamma
         self.size_loss_weight = size_loss_weight
+        self.hard_negative_weight = hard_negative_weight
         self.pre_nms_topk = {True: pre_nms_topk[0], False: pre_nms_topk[1]}
         self.score_thresh_test = score_thresh_test
         self.centerness = self._branch(in_channels, conv_dim, 1)
@@ -132,6 +136,7 @@ class AFP(nn.Module):
             "focal_gamma": afp.FOCAL_GAMMA,
             "prior_prob": afp.PRIOR_PROB,
             "size_loss_weight": cfg.MODEL.LENS.SIZE_LOSS_WEIGHT,
+            "hard_negative_weight": afp.HARD_NEGATIVE_WEIGHT,
             "pre_nms_topk": (afp.PRE_NMS_TOPK_TRAIN, afp.PRE_NMS_TOPK_TEST),
             "score_thresh_test": afp.SCORE_THRESH_TEST,
         }
@@ -172,11 +177,17 @@ class AFP(nn.Module):
         targets = [self.label_pixels(points, gt) for gt in gt_instances]
         labels = torch.stack([label for label, _ in targets])
         gt_distances = torch.stack([distance for _, distance in targets])
+        weights = torch.ones_like(logits)
+        if self.hard_negative_weight != 1:
+            suppressed = torch.stack([self.hard_negative_pixels(points, gt) for gt in gt_instances])
+            labels = labels.masked_fill(suppressed, 0)
+            weights = weights.masked_fill(suppressed, self.hard_negative_weight)
         valid, center = labels >= 0, labels == 1
         num_center = max(int(center.sum()), 1)
         loss_center = sigmoid_focal_loss(
-            logits[valid], labels[valid].float(), self.focal_alpha, self.focal_gamma, reduction="sum"
+            logits[valid], labels[valid].float(), self.focal_alpha, self.focal_gamma, reduction="none"
         )
+        loss_center = (loss_center * weights[valid]).sum()
         loss_size = F.l1_loss(distances[center], gt_distances[center], reduction="sum")
         return {
             "loss_center": loss_center / num_center,
@@ -208,6 +219,11 @@ class AFP(nn.Module):
         box = boxes[area.argmin(dim=1)]
         gt_distances = torch.cat([points - box[:, :2], box[:, 2:] - points], dim=1) / self.stride
         return labels, gt_distances
+
+    def hard_negative_pixels(self, points: Tensor, gt: Instances) -> Tensor:
+        """(P,) bool: which pixels lie in a hard negative's centre region."""
+        boxes = gt.gt_boxes.tensor[gt.gt_status == BoxStatus.HARD_NEGATIVE]
+        return pixels_in_region(points, boxes, self.center_ratio, self.stride).any(dim=1)
 
     def predict_proposals(
         self, points: Tensor, logits: Tensor, distances: Tensor, image_sizes: list[tuple[int, int]]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, ROIHeads
 from detectron2.modeling.roi_heads.box_head import build_box_head
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
-from detectron2.structures import Boxes, ImageList, Instances, pairwise_ioa, pairwise_iou
+from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from .targets import BoxStatus
+from .missing_labels import MISSING_LABELS
+from .targets import BoxStatus, on_uncertain
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -22,7 +26,9 @@ class LENSROIHeads(ROIHeads):
 
     Proposals go through ROIAlign and two FC layers that are shared; then every expert has its own
     classification layer (lesion or not) and box layer. Matching and sampling of proposals are Detectron2's,
-    but for uncertain regions and hard negatives.
+    but for uncertain regions, hard negatives and missing labels.
+
+    Hard negatives are background, or, where there are two classes, the second one (ULDor).
     """
 
     @configurable
@@ -35,6 +41,7 @@ class LENSROIHeads(ROIHeads):
         box_head: nn.Module,
         box_predictors: dict[str, FastRCNNOutputLayers],
         ignore_iou: float,
+        background_weight: Callable[[Tensor], Tensor] | None = None,
         **kwargs,
     ):
         """
@@ -44,6 +51,9 @@ class LENSROIHeads(ROIHeads):
             box_predictors: each expert's output layers.
             ignore_iou: a proposal that covers an uncertain region with at least this IoU, and is no lesion,
                 is not sampled.
+            background_weight: from (n,) largest IoU with a lesion to (n,) weights of background proposals, of
+                which those with 0 are not sampled (:mod:`lens_d2.modeling.missing_labels`); None: all 1.
+            kwargs: as Detectron2's ROIHeads; ``num_classes`` 1, or 2 with a class of hard negatives.
         """
         super().__init__(**kwargs)
         self.experts = tuple(experts)
@@ -52,6 +62,7 @@ class LENSROIHeads(ROIHeads):
         self.box_head = box_head
         self.box_predictors = nn.ModuleDict(box_predictors)
         self.ignore_iou = ignore_iou
+        self.background_weight = background_weight
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
@@ -74,6 +85,8 @@ class LENSROIHeads(ROIHeads):
             name: FastRCNNOutputLayers(cfg, head.output_shape) for name in cfg.MODEL.LENS.EXPERTS
         }
         ret["ignore_iou"] = cfg.MODEL.ROI_HEADS.IGNORE_IOU
+        treatment = cfg.MODEL.ROI_HEADS.MISSING_LABELS
+        ret["background_weight"] = MISSING_LABELS.get(treatment) if treatment else None
         return ret
 
     def forward(
@@ -100,7 +113,10 @@ class LENSROIHeads(ROIHeads):
             return self.inference(self._box_features(features, proposals), proposals), {}
         proposals = self.label_and_sample_proposals(proposals, targets)
         predictor = self.box_predictors[expert]
-        losses = predictor.losses(predictor(self._box_features(features, proposals)), proposals)
+        predictions = predictor(self._box_features(features, proposals))
+        losses = predictor.losses(predictions, proposals)
+        if self.background_weight is not None:
+            losses["loss_cls"] = self._weighted_classification_loss(predictions[0], proposals)
         return proposals, {"loss_class": losses["loss_cls"], "loss_box": losses["loss_box_reg"]}
 
     def _box_features(self, features: dict[str, Tensor], proposals: list[Instances]) -> Tensor:
@@ -111,26 +127,49 @@ class LENSROIHeads(ROIHeads):
     def label_and_sample_proposals(self, proposals: list[Instances], targets: list[Instances]) -> list[Instances]:
         """Sample as Detectron2 does, among the proposals that say something about lesions.
 
-        Left out are those on an uncertain region that are no known lesion.
+        Left out are those on an uncertain region that are no known lesion, and background without weight. Where
+        background is weighted, the sampled ones have their "weight".
         """
-        kept, lesions = [], []
+        kept, known = [], []
         for proposal, target in zip(proposals, targets, strict=True):
             lesion = target[target.gt_status == BoxStatus.LESION]
             uncertain = target.gt_boxes[target.gt_status == BoxStatus.UNCERTAIN]
-            kept.append(proposal[~self._on_uncertain(proposal.proposal_boxes, uncertain, lesion.gt_boxes)])
-            lesions.append(lesion)
-        return super().label_and_sample_proposals(kept, lesions)
+            proposal = proposal[~self._on_uncertain(proposal.proposal_boxes, uncertain, lesion.gt_boxes)]
+            negative = target[target.gt_status == BoxStatus.HARD_NEGATIVE]
+            negative.gt_classes = torch.ones_like(negative.gt_classes)
+            classes = Instances.cat([lesion, negative]) if self.num_classes > 1 else lesion
+            if self.background_weight is not None:
+                weight = self._weights(proposal.proposal_boxes, lesion.gt_boxes)
+                matched = self.proposal_matcher(pairwise_iou(classes.gt_boxes, proposal.proposal_boxes))[1] == 1
+                proposal = proposal[matched | (weight > 0)]
+            kept.append(proposal)
+            known.append(classes)
+        sampled = super().label_and_sample_proposals(kept, known)
+        if self.background_weight is not None:
+            for proposal, target in zip(sampled, targets, strict=True):
+                lesions = target.gt_boxes[target.gt_status == BoxStatus.LESION]
+                weight = self._weights(proposal.proposal_boxes, lesions)
+                proposal.weight = weight.masked_fill(proposal.gt_classes != self.num_classes, 1.0)
+        return sampled
+
+    def _weights(self, boxes: Boxes, lesions: Boxes) -> Tensor:
+        """(len(boxes),) what each would weigh as background."""
+        if not len(lesions):
+            return self.background_weight(boxes.tensor.new_zeros(len(boxes)))
+        return self.background_weight(pairwise_iou(boxes, lesions).amax(dim=1))
+
+    @staticmethod
+    def _weighted_classification_loss(logits: Tensor, proposals: list[Instances]) -> Tensor:
+        """As Detectron2's, the mean over the proposals, each with its weight."""
+        classes, weight = (torch.cat([p.get(key) for p in proposals]) for key in ("gt_classes", "weight"))
+        return (F.cross_entropy(logits, classes, reduction="none") * weight).sum() / max(len(classes), 1)
 
     def _on_uncertain(self, boxes: Boxes, uncertain: Boxes, lesions: Boxes) -> Tensor:
         """(len(boxes),) bool: the box is on an uncertain region, or inside one, and matches no lesion."""
-        if not len(uncertain) or not len(boxes):
-            return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-        on_uncertain = pairwise_iou(boxes, uncertain).amax(dim=1) >= self.ignore_iou
-        inside = pairwise_ioa(uncertain, boxes).amax(dim=0) >= self.ignore_iou
+        uncertain_ones = on_uncertain(boxes, uncertain, self.ignore_iou)
         if not len(lesions):
-            return on_uncertain | inside
-        on_lesion = self.proposal_matcher(pairwise_iou(lesions, boxes))[1] == 1
-        return (on_uncertain | inside) & ~on_lesion
+            return uncertain_ones
+        return uncertain_ones & (self.proposal_matcher(pairwise_iou(lesions, boxes))[1] != 1)
 
     def inference(self, box_features: Tensor, proposals: list[Instances]) -> list[dict[str, Instances]]:
         """Every expert's opinion of all proposals.
@@ -150,7 +189,7 @@ class LENSROIHeads(ROIHeads):
             [scores.softmax(dim=1)[:, 0] for scores, _ in predictions.values()], dim=1
         ).split(counts)
         boxes = {
-            name: self.box_predictors[name].predict_boxes(prediction, proposals)
+            name: [b[:, :4] for b in self.box_predictors[name].predict_boxes(prediction, proposals)]
             for name, prediction in predictions.items()
         }
         return [

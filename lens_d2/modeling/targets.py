@@ -2,6 +2,10 @@
 
 from enum import IntEnum
 
+import torch
+from detectron2.structures import Boxes, pairwise_ioa, pairwise_iou
+from torch import Tensor
+
 
 class BoxStatus(IntEnum):
     """Field ``gt_status`` of a sample's ``Instances``."""
@@ -20,3 +24,11 @@ STATUS_OF_RECORD = {
     "unsure": BoxStatus.UNCERTAIN,
     "hard_negative": BoxStatus.HARD_NEGATIVE,
 }
+
+
+def on_uncertain(boxes: Boxes, uncertain: Boxes, ignore_iou: float = 0.5) -> Tensor:
+    """(len(boxes),) bool: which have an IoU of ``ignore_iou`` with an uncertain region, or lie in it that far."""
+    if not len(uncertain) or not len(boxes):
+        return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    overlapping = pairwise_iou(boxes, uncertain).amax(dim=1) >= ignore_iou
+    return overlapping | (pairwise_ioa(uncertain, boxes).amax(dim=0) >= ignore_iou)

@@ -21,6 +21,9 @@ def small_cfg(repo_root):
     cfg.MODEL.DENSENET.INIT_FEATURES = 8
     cfg.MODEL.DENSENET.OUT_CHANNELS = 16
     cfg.MODEL.AFP.CONV_DIM = 8
+    cfg.MODEL.CENTERNET.CONV_DIM = 8
+    cfg.MODEL.FCOS.CONV_DIMS = (32,)
+    cfg.MODEL.RPN.CONV_DIMS = [8]
     cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 16
     return cfg
 

@@ -143,3 +143,31 @@ def test_score_floor_holds_at_inference_only():
     network = afp(score_thresh_test=0.99)
     assert len(run(network, None)[0][0])
     assert not len(run(network.eval(), None)[0][0])
+
+
+def test_a_hard_negatives_centre_region_weighs_16_times(make_targets):
+    points = pixel_centers(16, 20, 4, torch.device("cpu"))
+    gt = make_targets([(20, 12, 60, 44), (4, 40, 20, 60)], [BoxStatus.LESION, BoxStatus.HARD_NEGATIVE])
+    gradients = []
+    for weight in (1.0, 16.0):
+        network = afp(hard_negative_weight=weight)
+        logits = torch.zeros(1, 320, requires_grad=True)
+        network.losses(points, logits, torch.zeros(1, 320, 4), [gt])["loss_center"].backward()
+        gradients.append(logits.grad[0])
+    region = pixels_in_region(points, torch.tensor([[4.0, 40, 20, 60]]), 0.2, 4)[:, 0]
+    assert region.any() and (gradients[0][region] > 0).all()
+    torch.testing.assert_close(gradients[1][region], 16 * gradients[0][region])
+    assert torch.equal(gradients[1][~region], gradients[0][~region])
+
+
+def test_a_hard_negative_overwrites_what_is_under_it(make_targets):
+    """As in Lesion-Harvester's Eq. 8; without suppression it is not looked at."""
+    points = pixel_centers(16, 20, 4, torch.device("cpu"))
+    gt = make_targets([(20, 12, 60, 44), (20, 12, 60, 44)], [BoxStatus.UNCERTAIN, BoxStatus.HARD_NEGATIVE])
+    region = pixels_in_region(points, gt.gt_boxes.tensor[:1], 0.2, 4)[:, 0]
+    for weight, expected in ((1.0, 0), (16.0, int(region.sum()))):
+        logits = torch.zeros(1, 320, requires_grad=True)
+        afp(hard_negative_weight=weight).losses(points, logits, torch.zeros(1, 320, 4), [gt])[
+            "loss_center"
+        ].backward()
+        assert (logits.grad[0][region] > 0).sum() == expected

@@ -8,6 +8,8 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from lens_d2 import add_lens_config
+from lens_d2.engine import STAGES
+from lens_d2.mining.strategies import STRATEGIES
 from lens_d2.modeling import CECN, FUSED, CenterNet
 from lens_d2.modeling.one_stage import detections_of
 
@@ -16,7 +18,6 @@ from lens_d2.modeling.one_stage import detections_of
 def cecn_cfg(small_cfg):
     small_cfg.MODEL.META_ARCHITECTURE = "CECN"
     small_cfg.MODEL.LENS.EXPERTS = ("deeplesion",)
-    small_cfg.MODEL.CENTERNET.CONV_DIM = 8
     small_cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
     return small_cfg
 
@@ -83,11 +84,23 @@ def test_detections_say_what_each_expert_thinks_of_the_place():
     torch.testing.assert_close(found["b"].expert_scores, torch.tensor([[0.6, 0.8]]))
 
 
-@pytest.mark.parametrize("name", ["cecn.yaml", "phantom/cecn.yaml"])
-def test_configs_are_those_of_the_paper(repo_root, name):
+@pytest.mark.parametrize("folder", ["", "phantom/"])
+@pytest.mark.parametrize(
+    "name, architecture, generator, slices",
+    [
+        ("cecn", "CECN", None, 9),
+        ("centernet", "CECN", None, 3),
+        ("faster_rcnn", "LENS", "LENSRPN", 9),
+        ("mgtm_sllp", "CECN", None, 9),
+    ],
+)
+def test_configs_are_those_of_table_4(repo_root, folder, name, architecture, generator, slices):
     cfg = get_cfg()
     add_lens_config(cfg)
-    cfg.merge_from_file(str(repo_root / "configs" / name))
-    assert cfg.MODEL.META_ARCHITECTURE == "CECN" and cfg.INPUT.NUM_SLICES == 9
+    cfg.merge_from_file(str(repo_root / "configs" / f"{folder}{name}.yaml"))
+    assert (cfg.MODEL.META_ARCHITECTURE, cfg.INPUT.NUM_SLICES) == (architecture, slices)
+    assert generator is None or cfg.MODEL.PROPOSAL_GENERATOR.NAME == generator
     assert (cfg.MODEL.CENTERNET.ALPHA, cfg.MODEL.CENTERNET.BETA) == (2, 4)
     assert cfg.MODEL.LENS.EXPERTS == ("deeplesion",) and len(cfg.DATASETS.TRAIN) == 1
+    assert [strategy for strategy in cfg.MINING.STRATEGIES if strategy not in STRATEGIES] == []
+    assert [stage for stage in cfg.STAGES if stage not in STAGES] == []

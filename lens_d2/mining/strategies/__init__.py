@@ -11,6 +11,15 @@ To add one, write a class as below in a file of this folder, and import it here:
 from .cross_dataset import CrossDataset
 from .cross_slice import CrossSlice
 from .intra_patient import IntraPatient
+from .missing_ground_truth import MissingGroundTruth
 from .strategy import STRATEGIES, Strategy, build_strategies
 
-__all__ = ["STRATEGIES", "CrossDataset", "CrossSlice", "IntraPatient", "Strategy", "build_strategies"]
+__all__ = [
+    "STRATEGIES",
+    "CrossDataset",
+    "CrossSlice",
+    "IntraPatient",
+    "MissingGroundTruth",
+    "Strategy",
+    "build_strategies",
+]

@@ -1,0 +1,148 @@
+"""Detectron2's FCOS as a proposal generator of LENS (Table II), on one feature map.
+
+Shape shorthand in this file:
+
+    N: number of images in the minibatch
+    R: pixels of the feature map, FCOS's anchor points
+"""
+
+from __future__ import annotations
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.meta_arch import fcos
+from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.structures import Boxes, ImageList, Instances
+from torch import Tensor, nn
+
+from .targets import BoxStatus, on_uncertain
+
+
+class _Shapes(nn.Module):
+    """All that Detectron2's FCOS asks of a backbone."""
+
+    def __init__(self, shapes: dict[str, ShapeSpec]):
+        super().__init__()
+        self.output_shape = lambda: shapes
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class FCOS(fcos.FCOS):
+    """One expert's FCOS: Detectron2's head, assignment and losses.
+
+    A pixel in an uncertain region, which is no positive, has no loss. A hard negative is background.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_feature: str,
+        input_shape: dict[str, ShapeSpec],
+        head: nn.Module,
+        pre_nms_topk: tuple[int, int] = (300, 200),
+        **kwargs,
+    ):
+        """
+        Args:
+            in_feature: name of the feature map. input_shape: of the backbone's maps.
+            head: as Detectron2's FCOSHead.
+            pre_nms_topk: pixels that become proposals in training and at inference.
+            kwargs: as Detectron2's FCOS.
+        """
+        super().__init__(
+            backbone=_Shapes(input_shape),
+            head=head,
+            head_in_features=[in_feature],
+            num_classes=1,
+            pixel_mean=[0.0],
+            pixel_std=[1.0],
+            **kwargs,
+        )
+        self.pre_nms_topk = {True: pre_nms_topk[0], False: pre_nms_topk[1]}
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+        keys = cfg.MODEL.FCOS
+        head = fcos.FCOSHead(
+            input_shape=[input_shape[keys.IN_FEATURE]],
+            num_classes=1,
+            conv_dims=list(keys.CONV_DIMS),
+            norm=keys.NORM,
+            prior_prob=keys.PRIOR_PROB,
+        )
+        return {
+            "in_feature": keys.IN_FEATURE,
+            "input_shape": input_shape,
+            "head": head,
+            "center_sampling_radius": keys.CENTER_SAMPLING_RADIUS,
+            "pre_nms_topk": (keys.PRE_NMS_TOPK_TRAIN, keys.PRE_NMS_TOPK_TEST),
+        }
+
+    def forward(
+        self, images: ImageList, features: dict[str, Tensor], gt_instances: list[Instances] | None = None
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """
+        Args:
+            images: of N images; only their sizes are used.
+            features: feature maps by name.
+            gt_instances: N, with ``gt_boxes`` and ``gt_status`` (:class:`BoxStatus`). With them come losses.
+
+        Returns:
+            N Instances with ``proposal_boxes`` and ``objectness_logits``, not yet filtered by NMS; and, where
+            ``gt_instances`` are given, "loss_fcos_cls", "loss_fcos_loc" and "loss_fcos_ctr".
+        """
+        maps = [features[f] for f in self.head_in_features]
+        (points,) = self.anchor_generator(maps)
+        logits, deltas, centerness = (x[0] for x in self._transpose_dense_predictions(self.head(maps), [1, 4, 1]))
+        losses = {}
+        if gt_instances is not None:
+            losses = self.losses_of_known(points, logits, deltas, centerness, gt_instances)
+        with torch.no_grad():
+            proposals = self.predict_proposals(points, logits, deltas, centerness, images.image_sizes)
+        return proposals, losses
+
+    def losses_of_known(
+        self, points: Boxes, logits: Tensor, deltas: Tensor, centerness: Tensor, gt_instances: list[Instances]
+    ) -> dict[str, Tensor]:
+        """Detectron2's losses over all images' pixels that are not uncertain, as if they were one image's.
+
+        Args:
+            points: R. logits, centerness: (N, R, 1). deltas: (N, R, 4). gt_instances: as for :meth:`forward`.
+        """
+        lesions = [gt[gt.gt_status == BoxStatus.LESION] for gt in gt_instances]
+        labels, boxes = map(torch.stack, self.label_anchors([points], lesions))
+        known = torch.stack(
+            [~on_uncertain(points, gt.gt_boxes[gt.gt_status == BoxStatus.UNCERTAIN]) for gt in gt_instances]
+        ) | (labels == 0)
+        return self.losses(
+            [Boxes(points.tensor.expand(len(labels), -1, -1)[known])],
+            [logits[known][None]],
+            [labels[known]],
+            [deltas[known][None]],
+            [boxes[known]],
+            [centerness[known][None]],
+        )
+
+    def predict_proposals(
+        self,
+        points: Boxes,
+        logits: Tensor,
+        deltas: Tensor,
+        centerness: Tensor,
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """The highest-scoring pixels' boxes, clipped to their images; arguments as for :meth:`losses_of_known`.
+
+        The score is the geometric mean of lesion and centerness probability, as Detectron2's.
+        """
+        topk = min(self.pre_nms_topk[self.training], len(points))
+        scores, index = (logits.sigmoid() * centerness.sigmoid())[..., 0].sqrt().topk(topk, dim=1)
+        proposals = []
+        for i, size in enumerate(image_sizes):
+            boxes = Boxes(self.box2box_transform.apply_deltas(deltas[i, index[i]], points.tensor[index[i]]))
+            proposal = Instances(size, proposal_boxes=boxes, objectness_logits=scores[i].logit(eps=1e-6))
+            proposal.proposal_boxes.clip(size)
+            proposals.append(proposal[proposal.proposal_boxes.nonempty()])
+        return proposals

@@ -1,0 +1,60 @@
+"""Detectron2's RPN as a proposal generator of LENS (Table II), with MULAN's anchors."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.modeling.proposal_generator.rpn import RPN
+from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
+from torch import Tensor
+
+from .targets import BoxStatus, on_uncertain
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class LENSRPN(RPN):
+    """One expert's RPN: Detectron2's, with its keys (``MODEL.RPN``, ``MODEL.ANCHOR_GENERATOR``).
+
+    An anchor on an uncertain region is not sampled, unless it matches a lesion. A hard negative is background.
+    """
+
+    @configurable
+    def __init__(self, *, ignore_iou: float, **kwargs):
+        """
+        Args:
+            ignore_iou: an anchor that overlaps an uncertain region with this IoU, or lies in it, is on it.
+            kwargs: as Detectron2's RPN.
+        """
+        super().__init__(**kwargs)
+        self.ignore_iou = ignore_iou
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+        return {**super().from_config(cfg, input_shape), "ignore_iou": cfg.MODEL.ROI_HEADS.IGNORE_IOU}
+
+    def forward(
+        self, images: ImageList, features: dict[str, Tensor], gt_instances: list[Instances] | None = None
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """As Detectron2's, but also in training there are only losses where there are ``gt_instances``."""
+        return super().forward(images, features, gt_instances or [])
+
+    def losses(self, anchors, pred_objectness_logits, gt_labels, *args) -> dict[str, Tensor]:
+        return super().losses(anchors, pred_objectness_logits, gt_labels, *args) if gt_labels else {}
+
+    @torch.no_grad()
+    def label_and_sample_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """As Detectron2's: per image (R,) labels 1, 0 or -1 (no loss), and (R, 4) matched boxes of lesions."""
+        anchors = Boxes.cat(anchors)
+        labels, matched = [], []
+        for gt in gt_instances:
+            lesions = gt.gt_boxes[gt.gt_status == BoxStatus.LESION]
+            uncertain = gt.gt_boxes[gt.gt_status == BoxStatus.UNCERTAIN]
+            index, label = self.anchor_matcher(pairwise_iou(lesions, anchors))
+            label[on_uncertain(anchors, uncertain, self.ignore_iou) & (label != 1)] = -1
+            labels.append(self._subsample_labels(label))
+            matched.append(lesions[index].tensor if len(lesions) else torch.zeros_like(anchors.tensor))
+        return labels, matched

@@ -1,0 +1,46 @@
+"""MGTM-SLLP: lesions without a label on the slices that have one, and all of them on the neighbouring slices."""
+
+import numpy as np
+from proposals import proposals, record, tracklets
+
+from lens_d2.mining.findings import PatientVolume
+from lens_d2.mining.mine import mine_patient
+from lens_d2.mining.strategies import STRATEGIES, CrossSlice, MissingGroundTruth
+
+MARK = np.array([10.0, 10, 30, 30])
+MISSED = np.array([60.0, 60, 80, 80])
+
+
+def volume(*runs):
+    return [PatientVolume.start(record(lesions=[(5, MARK)]), proposals(fused=tracklets(*runs)))]
+
+
+def test_registered_under_its_name():
+    assert STRATEGIES.get("MissingGroundTruth") is MissingGroundTruth
+
+
+def test_only_the_box_on_the_marked_slice_is_mined():
+    (finding,) = MissingGroundTruth()(volume((4, MARK, [0.9] * 3), (4, MISSED, [0.3, 0.8, 0.4])))
+    assert finding.slice_boxes[:, 0].tolist() == [5] and finding.slice_boxes[0, 1:5].tolist() == MISSED.tolist()
+    assert finding.annotation is None and finding.status == "annotation"
+
+
+def test_what_is_unsure_brief_or_elsewhere_is_not_mined():
+    unsure, brief, elsewhere = (4, MISSED, [0.9, 0.4, 0.9]), (4, MISSED, [0.9, 0.9]), (6, MISSED, [0.9] * 4)
+    for run in (unsure, brief, elsewhere):
+        assert MissingGroundTruth()(volume(run)) == []
+    assert len(MissingGroundTruth(min_slices=2, score_thresh=0.3)(volume(unsure, brief))) == 2
+
+
+def test_with_propagation_both_lesions_get_their_other_slices():
+    strategies = {"MissingGroundTruth": MissingGroundTruth(), "CrossSlice": CrossSlice()}
+    rows = mine_patient(volume((4, MARK, [0.9] * 3), (4, MISSED, [0.3, 0.8, 0.4])), strategies, 0.5)
+    found = {(row.lesion, row.slice): row.strategy for row in rows}
+    name = "000001_01_01_001-020"
+    assert found == {
+        (f"{name}/fused-1", 5): "MissingGroundTruth",
+        (f"{name}/0", 4): "CrossSlice",
+        (f"{name}/0", 6): "CrossSlice",
+        (f"{name}/fused-1", 4): "CrossSlice",
+        (f"{name}/fused-1", 6): "CrossSlice",
+    }

@@ -1,0 +1,142 @@
+"""Proposal generators in place of AFP (LENS, Table II): for one expert and for several, in one and two stages."""
+
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_model
+from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, build_proposal_generator
+from detectron2.modeling.proposal_generator.rpn import RPN, StandardRPNHead
+from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
+from detectron2.utils.events import EventStorage
+
+from lens_d2.modeling import AFP, FCOS, FUSED, LENSRPN, CenterNet
+from lens_d2.modeling.targets import BoxStatus
+
+GENERATORS = {"AFP": AFP, "CenterNet": CenterNet, "FCOS": FCOS, "LENSRPN": LENSRPN}
+ONE = ("deeplesion",)
+FOUR = ("deeplesion", "luna", "lits", "nih_ln")
+every_generator = pytest.mark.parametrize("name", GENERATORS)
+
+
+@pytest.fixture
+def model_of(small_cfg):
+    def build(name, experts=FOUR, one_stage=False):
+        small_cfg.MODEL.PROPOSAL_GENERATOR.NAME = name
+        small_cfg.MODEL.LENS.EXPERTS = experts
+        small_cfg.MODEL.LENS.ONE_STAGE = one_stage
+        torch.manual_seed(0)
+        return build_model(small_cfg)
+
+    return build
+
+
+@every_generator
+@pytest.mark.parametrize("experts", [ONE, FOUR], ids=["one", "four"])
+@pytest.mark.parametrize("one_stage", [False, True], ids=["two_stage", "one_stage"])
+def test_a_step_teaches_the_batchs_own_expert_alone(model_of, make_batch, name, experts, one_stage):
+    model = model_of(name, experts, one_stage)
+    assert PROPOSAL_GENERATOR_REGISTRY.get(name) is GENERATORS[name]
+    assert all(type(generator) is GENERATORS[name] for generator in model.proposal_generators.values())
+    with EventStorage():
+        losses = model(make_batch(experts[-1]))
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert ("loss_class" in losses) != one_stage
+    sum(losses.values()).backward()
+    taught = [n for n, p in model.named_parameters() if p.grad is not None]
+    own = f"proposal_generators.{experts[-1]}."
+    generators = [n for n in taught if n.startswith("proposal_generators.")]
+    assert generators == [n for n, p in model.named_parameters() if n.startswith(own)]
+    assert any(n.startswith("backbone.") for n in taught)
+    assert any(n.startswith("roi_heads.box_head") for n in taught) != one_stage
+
+
+@every_generator
+@pytest.mark.parametrize("one_stage", [False, True], ids=["two_stage", "one_stage"])
+def test_detections_of_every_expert(model_of, make_batch, name, one_stage):
+    model = model_of(name, FOUR, one_stage).eval()
+    model.score_thresh = -1.0
+    model.pixel_std.fill_(255.0)  # so that an untrained network's boxes have sizes
+    with torch.no_grad():
+        (result,) = model(make_batch("luna", 1))
+    assert list(result["experts"]) == [FUSED, *FOUR]
+    for found in result["experts"].values():
+        assert len(found) and found.expert_scores.shape == (len(found), 4)
+        boxes = found.pred_boxes.tensor
+        assert (boxes >= 0).all() and (boxes <= torch.tensor([80, 64, 80, 64])).all()
+
+
+def build(cfg, name):
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = name
+    torch.manual_seed(0)
+    return build_proposal_generator(cfg, {"p2": ShapeSpec(channels=16, stride=4)})
+
+
+IMAGES = ImageList(torch.zeros(1, 9, 64, 80), [(64, 80)])
+
+
+@every_generator
+def test_an_uncertain_picture_has_no_loss_and_a_slice_without_lesions_does(small_cfg, make_targets, name):
+    generator = build(small_cfg, name)
+    feature = torch.randn(1, 16, 16, 20)
+    picture = make_targets([(-160, -128, 240, 192)], [BoxStatus.UNCERTAIN])
+    with EventStorage():
+        _, none = generator(IMAGES, {"p2": feature}, [picture])
+        _, some = generator(IMAGES, {"p2": feature}, [make_targets([])])
+    assert sum(none.values()).item() == 0 and sum(some.values()).item() > 0
+
+
+@every_generator
+def test_a_lesion_is_learnt_inside_an_uncertain_region(small_cfg, make_targets, name):
+    generator = build(small_cfg, name)
+    both = make_targets([(0, 0, 64, 60), (20, 16, 44, 40)], [BoxStatus.UNCERTAIN, BoxStatus.LESION])
+    with EventStorage():
+        _, losses = generator(IMAGES, {"p2": torch.randn(1, 16, 16, 20)}, [both])
+    assert all(value.item() > 0 for value in losses.values())
+
+
+@every_generator
+def test_it_learns_to_propose_a_lesion(small_cfg, make_targets, name):
+    generator = build(small_cfg, name)
+    box = torch.tensor([[20.0, 16, 44, 40]])
+    feature = torch.randn(1, 16, 16, 20)
+    optimizer = torch.optim.Adam(generator.parameters(), lr=0.02)
+    with EventStorage():
+        for _ in range(40):
+            optimizer.zero_grad()
+            _, losses = generator(IMAGES, {"p2": feature}, [make_targets(box.tolist())])
+            sum(losses.values()).backward()
+            optimizer.step()
+    (proposals,), losses = generator.eval()(IMAGES, {"p2": feature})
+    best = proposals[proposals.objectness_logits.argmax().item()]
+    assert losses == {} and pairwise_iou(best.proposal_boxes, Boxes(box)).item() > 0.5
+
+
+def test_rpn_is_detectron2s_with_mulans_numbers(small_cfg):
+    rpn = build(small_cfg, "LENSRPN")
+    assert isinstance(rpn, RPN) and type(rpn.rpn_head) is StandardRPNHead
+    assert rpn.rpn_head.conv.out_channels == 8  # MODEL.RPN.CONV_DIMS
+    assert rpn.rpn_head.objectness_logits.out_channels == 5 * 3
+
+
+def test_rpn_samples_no_anchor_on_an_uncertain_region(small_cfg, make_targets):
+    rpn = build(small_cfg, "LENSRPN")
+    anchors = Boxes(torch.tensor([[20.0, 16, 44, 40], [50, 10, 70, 30], [52, 12, 58, 18], [2, 2, 12, 12]]))
+    gt = make_targets([(20, 16, 44, 40), (50, 10, 70, 30)], [BoxStatus.LESION, BoxStatus.UNCERTAIN])
+    (label,), (matched,) = rpn.label_and_sample_anchors([anchors], [gt])
+    assert label.tolist() == [1, -1, -1, 0]
+    assert matched[0].tolist() == [20, 16, 44, 40]
+
+
+def test_fcos_leaves_uncertain_pixels_out_of_the_loss(small_cfg, make_targets):
+    generator = build(small_cfg, "FCOS")
+    (points,) = generator.anchor_generator([torch.zeros(1, 16, 16, 20)])
+    logits = torch.zeros(1, 320, 1, requires_grad=True)
+    gt: Instances = make_targets([(20, 16, 44, 40), (48, 0, 80, 64)], [BoxStatus.LESION, BoxStatus.UNCERTAIN])
+    with EventStorage():
+        losses = generator.losses_of_known(points, logits, torch.ones(1, 320, 4), torch.zeros(1, 320, 1), [gt])
+    losses["loss_fcos_cls"].backward()
+    gradient = logits.grad.view(16, 20)
+    assert (gradient[:, 12:] == 0).all() and (gradient[:, :11] != 0).all()
+    centers = points.get_centers().view(16, 20, 2)
+    near = (centers - torch.tensor([32.0, 28.0])).abs().amax(dim=2) < 1.5 * 4
+    assert torch.equal(gradient < 0, near)

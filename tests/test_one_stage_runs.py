@@ -1,0 +1,53 @@
+"""CECN, CenterNet and Faster R-CNN as whole runs: training, evaluation, proposals, inference by shared trunk."""
+
+import json
+
+import pytest
+import torch
+from blocks import blocks_cfg, register_blocks
+from detectron2.data import DatasetCatalog
+
+from lens_d2.data.mapper import SliceMapper
+from lens_d2.engine import LENSTrainer
+from lens_d2.inference import VolumeInference, num_levels
+from lens_d2.mining.propose import open_shards, propose
+
+ONE_DATASET = ("DATASETS.TRAIN", ("blocks_deeplesion",), "MODEL.LENS.EXPERTS", ("deeplesion",))
+SMALL = ("MODEL.CENTERNET.CONV_DIM", 8, "MODEL.RPN.CONV_DIMS", [8], "SOLVER.MAX_ITER", 2, "TEST.OVERLAYS", 0)
+DETECTORS = {
+    "CECN": ("MODEL.META_ARCHITECTURE", "CECN"),
+    "CenterNet": ("MODEL.META_ARCHITECTURE", "CECN", "INPUT.NUM_SLICES", 3),
+    "Faster R-CNN": ("MODEL.PROPOSAL_GENERATOR.NAME", "LENSRPN"),
+}
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_trains_evaluates_and_proposes(tmp_path, name):
+    register_blocks(tmp_path / "data")
+    cfg = blocks_cfg(tmp_path, *ONE_DATASET, *SMALL, *DETECTORS[name], "TEST.LINK_SCORE_THRESH", 0.0)
+    torch.manual_seed(0)
+    trainer = LENSTrainer(cfg)
+    trainer.resume_or_load()
+    trainer.train()
+    metrics = json.loads((tmp_path / "output/inference/blocks_deeplesion/metrics.json").read_text())
+    assert set(metrics["experts"]) == {"fused", "deeplesion"} - {cfg.MODEL.LENS.OUTPUT}
+
+    records = DatasetCatalog.get("blocks_deeplesion")[:1]
+    shards = open_shards(cfg, trainer.model, tmp_path / "proposals")
+    propose(records, shards)
+    assert set(shards.read(records[0])) == {"fused", "deeplesion"}
+
+    inference, found = VolumeInference(cfg, trainer.model.eval()), []
+    volume = inference.cache.open(records[0])
+    for features, sizes in inference.level_features(volume, 1.0):
+        with torch.no_grad():
+            found += trainer.model.detect(features, sizes)
+    mapper = SliceMapper(cfg, is_train=False)
+    ratio = cfg.INPUT.SLICE_INTERVAL / volume.geometry.slice_interval
+    assert len(found) == num_levels(volume, cfg.INPUT.SLICE_INTERVAL)
+    for level, ours in enumerate(found[:4]):
+        with torch.no_grad():
+            (plain,) = trainer.model([{"image": torch.from_numpy(mapper.read(volume, level * ratio))}])
+        ours, plain = ours["instances"], plain["instances"]
+        torch.testing.assert_close(ours.scores, plain.scores, atol=1e-4, rtol=0)
+        torch.testing.assert_close(ours.pred_boxes.tensor, plain.pred_boxes.tensor, atol=1e-2, rtol=0)
