@@ -6,7 +6,9 @@
 
 INPUT is a NIfTI, MetaImage or NRRD file, a folder of DICOM files (--series picks one of several series), a folder
 of DeepLesion's PNG slices (with --spacing), or a folder that holds any of these: then all are run, each into
-a folder of its own under OUTPUT, and scans.csv lists them. In every folder: report.html to look at,
+a folder of its own under OUTPUT, and scans.csv lists them: by their number in the order of their paths, or by name
+with --keep-ids. Without it, no output or message holds the name of a file or folder below INPUT, nor anything that
+DICOM headers say of the patient. In every folder: report.html to look at,
 detections.csv and .json, detections.mrk.json for 3D Slicer, detections.nii.gz for ITK-SNAP, and for DICOM
 detections.dcm, a structured report.
 
@@ -25,6 +27,7 @@ import logging
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +41,7 @@ from tqdm import tqdm
 from lens_d2 import add_lens_config
 from lens_d2.data.cache import CachedVolume, VolumeCache, build_cache
 from lens_d2.data.files import write_whole
-from lens_d2.data.scans import Scan, SeveralSeries, find_scans
+from lens_d2.data.scans import Scan, SeveralSeries, find_scans, without_names
 from lens_d2.engine import LENSCheckpointer
 from lens_d2.errors import DataError
 from lens_d2.export import make_report, write_report
@@ -77,7 +80,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--keep-ids",
         action="store_true",
-        help="let outputs and messages carry file names and the patient's name and id",
+        help="let outputs and messages carry names of files and folders, and the patient's name and id",
     )
     parser.add_argument(
         "--allow-random-weights", action="store_true", help="run without MODEL.WEIGHTS, to try the tool"
@@ -196,7 +199,7 @@ def run_one(predictor: Predictor, scan: Scan, output: Path) -> int:
     try:
         count = predictor.run(scan, "Scan", output)
     except DataError as error:
-        print(error, file=sys.stderr)
+        print(f"{predictor.args.input}: {fault_in(scan, error, predictor.args.keep_ids)}", file=sys.stderr)
         return 2
     print(f"{count} detections; look at {output / 'report.html'}")
     return 0
@@ -204,16 +207,17 @@ def run_one(predictor: Predictor, scan: Scan, output: Path) -> int:
 
 def run_all(predictor: Predictor, scans: list[Scan], output: Path) -> int:
     """Run scans into folders of their own, go on past those that fail, and return the exit code."""
-    rows, failures = [], []
+    rows, failures, keep_ids = [], [], predictor.args.keep_ids
     for number, scan in enumerate(tqdm(scans, desc="scans", unit="scan"), 1):
         try:
             count = predictor.run(scan, f"Scan {number}", output / scan.name)
             rows.append([scan.name, "done", count, ""])
         except Exception as error:  # whatever is wrong with one scan, the others are run
             if not isinstance(error, DataError):
-                logger.exception("unexpected error in %s", scan.name)
-            failures.append(f"{scan.name}: {fault_in(scan, error)}")
-            rows.append([scan.name, "failed", "", fault_in(scan, error)])
+                trace = "".join(traceback.format_exception(error))
+                logger.error("unexpected error\n%s", trace if keep_ids else without_names(trace, scan))
+            failures.append(f"{scan.name}: {fault_in(scan, error, keep_ids)}")
+            rows.append([scan.name, "failed", "", fault_in(scan, error, keep_ids)])
     write_table(output / "scans.csv", ["folder", "status", "detections", "fault"], rows)
     print(f"{len(scans) - len(failures)} of {len(scans)} scans done; look at {output}/*/report.html")
     for line in failures:
@@ -221,13 +225,15 @@ def run_all(predictor: Predictor, scans: list[Scan], output: Path) -> int:
     return 1 if failures else 0
 
 
-def fault_in(scan: Scan, error: Exception) -> str:
-    """One line on what is wrong with a scan, with the file at fault where it is not the scan itself."""
+def fault_in(scan: Scan, error: Exception, keep_ids: bool) -> str:
+    """One line on what is wrong with a scan, with the file at fault where it is one of the scan's many."""
     if not isinstance(error, DataError):
-        return " ".join(f"{type(error).__name__}: {error}".split())
-    path, place = Path(error.path), Path(scan.record["file_name"])
-    fault = error.fault.replace(str(place), scan.name)  # the path may name the patient
-    return f"{path.name}: {fault}" if place.is_file() or place in path.parents else fault
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+    elif Path(scan.record["file_name"]) in Path(error.path).parents:
+        text = f"{Path(error.path).name}: {error.fault}"
+    else:
+        text = error.fault
+    return text if keep_ids else without_names(text, scan)
 
 
 def write_table(path: Path, header: list[str], rows: list[list]) -> None:

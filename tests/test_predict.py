@@ -152,16 +152,19 @@ def test_folder_of_scans_goes_on_past_a_broken_one(run, array, tmp_path, capsys)
     assert "2 of 4 scans done" in captured.out
     assert "4/4" in captured.err  # the progress bar
     failures = [line for line in captured.err.splitlines() if line.startswith("failed: ")]
-    assert [line.split(": ")[1] for line in failures] == ["b", "d"] and "Traceback" not in captured.err
-    assert names(tmp_path / "out") == ["a", "dicom_004", "scans.csv"]
+    assert [line.split(": ")[1] for line in failures] == ["scan_002", "scan_003"]
+    assert "Traceback" not in captured.err
+    assert names(tmp_path / "out") == ["scan_001", "scan_004", "scans.csv"]
     with open(tmp_path / "out/scans.csv") as file:
         table = list(csv.DictReader(file))
     assert [row["status"] for row in table] == ["done", "failed", "failed", "done"]
     assert [row["detections"] for row in table] == ["5", "", "", "5"]
-    assert "b.nii.gz" in table[1]["fault"]
+    assert [row["folder"] for row in table] == ["scan_001", "scan_002", "scan_003", "scan_004"]
+    assert "not a readable volume" in table[1]["fault"]
 
 
 def test_an_unexpected_error_stops_only_its_scan(run, predict, array, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("logging.raiseExceptions", False)  # an earlier test's log is closed
     (tmp_path / "in").mkdir()
     for name in "ab":
         write_volume(tmp_path / f"in/{name}.nii.gz", array, AFFINE)
@@ -169,13 +172,15 @@ def test_an_unexpected_error_stops_only_its_scan(run, predict, array, tmp_path, 
 
     def fails_at_first(title, *args, **options):
         if title == "Scan 1":
-            raise RuntimeError("out of\nmemory")
+            raise RuntimeError("out of\nmemory in a.nii.gz")
         return original(title, *args, **options)
 
     monkeypatch.setattr(predict, "make_report", fails_at_first)
     assert run(tmp_path / "in") == 1
-    assert "failed: a: RuntimeError: out of memory" in capsys.readouterr().err.splitlines()
-    assert names(tmp_path / "out") == ["b", "scans.csv"]
+    errors = capsys.readouterr().err
+    assert "failed: scan_001: RuntimeError: out of memory in scan_001" in errors.splitlines()
+    assert "a.nii.gz" not in errors
+    assert names(tmp_path / "out") == ["scan_002", "scans.csv"]
 
 
 # Bad input
@@ -283,7 +288,11 @@ def test_nobody_is_named_unless_asked(run, array, tmp_path, capfd):
     torn = write_series(tmp_path / "in/Mustermann_Erika/torn", array, AFFINE, **elements)
     file = sorted(torn.iterdir())[1]
     file.write_bytes(file.read_bytes()[:-500])
+    file.rename(torn / "Mustermann.dcm")
+    write_volume(tmp_path / "in/Mustermann.mha", array, AFFINE)
+    (tmp_path / "in/Erika.nii.gz").write_bytes(b"\x1f\x8b not a volume")
     assert run(tmp_path / "in") == 1
+    assert len(list((tmp_path / "out").glob("scan_*"))) == 2
     captured = capfd.readouterr()
     everything = captured.out + captured.err + "".join(str(path) for path in (tmp_path / "out").rglob("*"))
     everything += b"".join(p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()).decode("latin-1")
@@ -293,6 +302,9 @@ def test_nobody_is_named_unless_asked(run, array, tmp_path, capfd):
     assert "Mustermann^Erika" in (tmp_path / "named/report.html").read_text()
     document = pydicom.dcmread(tmp_path / "named/detections.dcm")
     assert (str(document.PatientName), document.PatientID) == (NAME, ID)
+    run(tmp_path / "in", "--keep-ids", output=tmp_path / "all")
+    assert names(tmp_path / "all") == ["Mustermann", "Mustermann_Erika_ct", "scans.csv"]
+    assert 'Erika,failed,,"not a readable volume' in (tmp_path / "all/scans.csv").read_text()
 
 
 def test_no_copy_of_the_scan_is_left_behind(run, array, tmp_path, monkeypatch):

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-import pydicom
 import SimpleITK as sitk
 
 from ..errors import DataError
+from .dicom_header import read_dicom_header
 from .sources.source import sitk_errors
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd", ".nhdr")
 DICOM_SUFFIXES = (".dcm", ".ima")
+DESCRIPTION = ("Modality", "SeriesDescription")
 VOLUME, PNG, DICOM = "volume file", "PNG slices", "DICOM folder"
 
 
@@ -25,8 +26,8 @@ class Scan:
     """One scan.
 
     Attributes:
-        name: unique among those found together, fit for a file name. A DICOM folder is called by a number unless
-            identifiers may be kept, for exports name folders after patients.
+        name: unique among those found together, fit for a file name: from the scan's path where identifiers may be
+            kept; else by its number in the order of the paths, for files and folders are named after patients.
         record: what :func:`lens_d2.data.volume.read_volume` and the cache take.
         kind: VOLUME, PNG or DICOM.
     """
@@ -66,7 +67,7 @@ def find_scans(
             depth.
         spacing: x, y, z mm of PNG slices, see :class:`lens_d2.data.sources.PngFolder`.
         series_uid: of a DICOM series; other scans are left out then.
-        keep_ids: whether DICOM folders may give their scans the names.
+        keep_ids: whether files and folders may give their scans the names.
         leave_out: a folder that is not searched.
 
     Raises:
@@ -90,14 +91,29 @@ def find_scans(
 
     scans: list[Scan] = []
     for place, kind in found:
-        name = _name(place, path) if keep_ids or kind != DICOM else f"dicom_{len(scans) + 1:03d}"
-        record = {"file_name": os.path.abspath(place), "volume": "scan"}
-        if kind == PNG:
+        name = _name(place, path) if keep_ids else f"scan_{len(scans) + 1:03d}"
+        record: dict = {"file_name": os.path.abspath(place), "volume": "scan"}
+        if kind == PNG and spacing is not None:
             record["spacing"] = [float(step) for step in spacing]
         if series_uid is not None:
             record["series_uid"] = series_uid
         scans.append(Scan(_unique(name, {each.name for each in scans}), record, kind))
     return scans
+
+
+def without_names(text: str, scan: Scan) -> str:
+    """A message about a scan without the names of its files and folders, which may be a patient's.
+
+    The scan is called by its name here, files of its folder by their number in the order of their names.
+    """
+    place = Path(scan.record["file_name"])
+    text = text.replace(str(place), scan.name)
+    called = {place.name: scan.name, _stem(place): scan.name}
+    if place.is_dir():
+        called |= {name: f"file {number}" for number, name in enumerate(sorted(os.listdir(place)), 1)}
+    for name in sorted(called, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", called[name], text)
+    return text
 
 
 def series_in(folder: str | PathLike) -> dict[str, list[str]]:
@@ -112,8 +128,8 @@ def describe_series(folder: str | PathLike) -> list[str]:
     """A line for every series in a folder: its UID, how many files, modality and description."""
     lines = []
     for uid, files in series_in(folder).items():
-        header = pydicom.dcmread(files[0], stop_before_pixels=True, force=True)
-        words = [str(header.get(keyword, "")) for keyword in ("Modality", "SeriesDescription")]
+        header = read_dicom_header(files[0], DESCRIPTION, force=True)
+        words = [str(header.get(keyword, "")) for keyword in DESCRIPTION]
         lines.append("  ".join([uid, f"{len(files)} files", *filter(None, words)]))
     return lines
 
@@ -147,9 +163,14 @@ def _is_dicom(file: Path) -> bool:
 
 def _name(place: Path, root: Path) -> str:
     """A name for a scan from its path below the folder that was searched, or from its own where there is none."""
-    path = place.name if place == root else place.relative_to(root).as_posix()
-    suffix = next((s for s in VOLUME_SUFFIXES if path.lower().endswith(s)), "") if place.is_file() else ""
-    return re.sub(r"[^\w.-]+", "_", path[: len(path) - len(suffix)]).strip("._") or "scan"
+    path = _stem(place) if place == root else (place.parent / _stem(place)).relative_to(root).as_posix()
+    return re.sub(r"[^\w.-]+", "_", path).strip("._") or "scan"
+
+
+def _stem(place: Path) -> str:
+    """The last part of a path, of a volume file without its suffix."""
+    suffix = next((s for s in VOLUME_SUFFIXES if place.name.lower().endswith(s)), "") if place.is_file() else ""
+    return place.name[: len(place.name) - len(suffix)]
 
 
 def _unique(name: str, taken: set[str]) -> str:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
+from ..data.dicom_header import read_dicom_header
 from ..errors import DataError
 
 # What a reference to an image takes, and says nothing about the patient.
@@ -88,10 +87,7 @@ def read_headers(files: Sequence[Path]) -> DicomHeaders:
     """
     slices = []
     for file in files:
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True)
-        except (InvalidDicomError, OSError) as error:
-            raise DataError(file, f"not a readable DICOM slice ({error})") from error
+        header = read_dicom_header(file, (*REFERENCE, *IDENTITY, *SHOWN.values(), "InstanceNumber"))
         missing = [keyword for keyword in REFERENCE if header.get(keyword) in (None, "")]
         if missing:
             raise DataError(file, f"the DICOM header has no {missing[0]}")
