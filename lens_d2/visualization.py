@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from .data.cache import CachedVolume, VolumeCache, build_cache
+from .data.files import whole_file
 from .evaluation.frames import FileFrame
 from .evaluation.overlap import overlap
 from .structures import VolumeDetections
@@ -23,6 +24,7 @@ from .structures import VolumeDetections
 # Display windows, (low, high) HU.
 WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": (-160.0, 240.0), "bone": (-450.0, 1050.0)}
 BONE_HU = 250.0  # above contrast-enhanced organs
+LUNG_HU = (-950.0, -600.0)  # aerated lung; gas in the bowel and air around the body lie below
 # As in Fig. 3 and 5 of the LENS paper: green is right, red a false positive, yellow a lesion that was missed.
 BOXES_PER_SLICE = 8  # the best ones: more hide the picture
 HIT, FALSE_POSITIVE, MISSED = "#39d353", "#ff4d4d", "#ffd33d"
@@ -40,7 +42,7 @@ def choose_window(hu: np.ndarray, box: np.ndarray | None) -> str:
     x1, y1, x2, y2 = np.round(box).astype(int)
     margin = max(4, (x2 - x1) // 2)
     around = hu[max(y1 - margin, 0) : y2 + margin, max(x1 - margin, 0) : x2 + margin]
-    if around.size and np.mean((around > -980) & (around < -600)) > 0.3:
+    if around.size and np.mean((around > LUNG_HU[0]) & (around < LUNG_HU[1])) > 0.3:
         return "lung"
     inside = hu[max(y1, 0) : max(y2, y1 + 1), max(x1, 0) : max(x2, x1 + 1)]
     if inside.size and np.mean(inside > BONE_HU) > 0.25:
@@ -159,7 +161,8 @@ def draw_overlay(
             color = HIT if hit[n].any() else FALSE_POSITIVE
             draw_box(axes, to_cache(row[1:5])[0], color, f"{detections.scores[shown[n]]:.2f}")
     _legend(figure, record["volume"])
-    figure.savefig(path, dpi=110, facecolor="black")
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=110, facecolor="black")
     plt.close(figure)
 
 

@@ -84,7 +84,9 @@ def collect(output: Path) -> dict:
     """
     inference = output / "training/inference"
     metrics = {path.parent.name: json.loads(path.read_text()) for path in sorted(inference.glob("*/metrics.json"))}
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    partial = output / ".metrics.json.partial"
+    partial.write_text(json.dumps(metrics, indent=1) + "\n")
+    partial.replace(output / "metrics.json")
     shutil.copy2(output / "training/model_final.pth", output)
     shutil.copy2(inference / TEST_SET / "froc.png", output)
     shutil.copytree(inference / TEST_SET / "overlays", output / "overlays")

@@ -33,6 +33,7 @@ from tabulate import tabulate
 
 from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import root_of
+from lens_d2.data.files import write_whole
 from lens_d2.data.loader import load_records
 from lens_d2.errors import DataError
 from lens_d2.mining import check_ledger, read_ledger, strategies_of
@@ -232,7 +233,8 @@ def main(args: list[str] | None = None) -> int:
     if args.output:
         title = f"# What was mined in {args.dataset}, against the hidden truth"
         rule = f"A 2D box is right at an IoU of {args.iou:g}, a 3D lesion at an IoBB of {args.iobb:g}."
-        args.output.write_text(f"{title}\n\n{rule} Written by `tools/measure_mining.py`.\n\n{text}\n")
+        page = f"{title}\n\n{rule} Written by `tools/measure_mining.py`.\n\n{text}\n"
+        write_whole(args.output, page.encode())
     return 0
 
 

@@ -24,6 +24,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate
 
 from lens_d2.data.datasets.catalog import root_of
+from lens_d2.data.files import write_whole
 from lens_d2.data.records import make_lesion
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,9 +95,8 @@ def main() -> None:
             train(dataset, seed, output / f"{dataset}_seed{seed}", args.opts)["average_sensitivity"]
             for seed in args.seeds
         ]
-    (output / "guards.json").write_text(
-        json.dumps({"seeds": args.seeds, "average_sensitivity": average}, indent=1)
-    )
+    content = {"seeds": args.seeds, "average_sensitivity": average}
+    write_whole(output / "guards.json", json.dumps(content, indent=1).encode())
     rows = [[name, *values, statistics.mean(values)] for name, values in average.items()]
     print(tabulate(rows, ["average sensitivity", *(f"seed {s}" for s in args.seeds), "mean"], floatfmt=".3f"))
 

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from tabulate import tabulate
 
+from lens_d2.data.files import whole_file, write_whole
 from lens_d2.data.phantom.anatomy import LABEL
 from lens_d2.data.phantom.case import axial_grid, random_case, random_pose, scan_case
 from lens_d2.data.phantom.plan import SIZES, CohortPlan
@@ -91,7 +92,8 @@ def sheets(root: Path, output: Path, per_dataset: int, columns: int = 4, scale: 
                 found.append(with_boxes(picture(volume[z], window), boxes, scale))
         for window, found in tiles.items():
             path = output / f"{dataset}_{window}.png"
-            cv2.imwrite(str(path), grid_of(found, columns))
+            with whole_file(path) as temporary:
+                cv2.imwrite(str(temporary), grid_of(found, columns))
             written.append(path)
     return written
 
@@ -154,7 +156,7 @@ def main(argv=None) -> int:
     if args.patients:
         headers = ["organ", *(h for p in PHASES for h in (p, "published"))]
         table = tabulate(organ_table(SIZES["small"], args.patients), headers, tablefmt="github")
-        (args.output / "organs.md").write_text(table + "\n")
+        write_whole(args.output / "organs.md", f"{table}\n".encode())
         print(table)
     return 0
 

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_whole(path: str | os.PathLike, data: bytes) -> Path:
-    """Write ``data`` to a temporary name beside ``path`` and rename it, so that no reader sees half a file."""
+@contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to, renamed at the end: no reader sees half a file.
+
+    It has the ending of ``path``. Where the block fails, nothing is left, and a former file stays.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        yield temporary
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
-    return path
+
+
+def write_whole(path: str | os.PathLike, data: bytes) -> Path:
+    """Write ``data`` by way of :func:`whole_file`."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+    return Path(path)
 
 
 def _umask() -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
+from ..data.files import whole_file, write_whole
 from ..errors import DataError
 from ..weights import load_weights
 
@@ -26,16 +27,12 @@ class LENSCheckpointer(DetectionCheckpointer):
         data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
-        partial = f"{path}.partial"
-        torch.save(data, partial)
-        os.replace(partial, path)
+        with whole_file(path) as temporary:
+            torch.save(data, temporary)
         self.tag_last_checkpoint(os.path.basename(path))
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        path = os.path.join(self.save_dir, "last_checkpoint")
-        with open(f"{path}.partial", "w") as file:
-            file.write(last_filename_basename)
-        os.replace(f"{path}.partial", path)
+        write_whole(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename.encode())
 
     def load(self, path: str, *args, **kwargs) -> dict[str, Any]:
         self._loading = path

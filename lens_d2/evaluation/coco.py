@@ -78,8 +78,9 @@ def coco_truth(images: list[dict], lesions: Slices, ids: dict, first_pixel: int 
 
 def coco_results(found: Slices, ids: dict, first_pixel: int = 0) -> list[dict]:
     """COCO's list of results. ids: as in :func:`coco_truth`."""
+    scores = np.zeros(0) if found.scores is None else found.scores
     return [
-        {"image_id": image, "category_id": 1, "bbox": box, "score": float(found.scores[row])}
+        {"image_id": image, "category_id": 1, "bbox": box, "score": float(scores[row])}
         for row, image, box in _rows(found, ids, first_pixel)
     ]
 

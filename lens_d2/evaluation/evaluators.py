@@ -97,7 +97,7 @@ class FROCEvaluator(DatasetEvaluator):
         table = froc_table({name: result.metrics for name, result in results.items()})
         self.logger.info(f"{self.dataset_name}, protocol {self.protocol.name}:\n{table}")
         if self.output_dir:
-            self._write(records, truth, {name: outputs[name] for name in order}, results)
+            self._write(self.output_dir, records, truth, {name: outputs[name] for name in order}, results)
         numbers: dict[str, float] = {}
         for name in order:
             numbers |= _flat(results[name].metrics, "" if name == first else f"{name}/")
@@ -109,20 +109,22 @@ class FROCEvaluator(DatasetEvaluator):
             result.metrics.update(intervals(result.match.events, self.protocol, self.draws, self.seed))
         return result
 
-    def _write(self, records: list[dict], truth: BoxTruth, outputs: dict, results: dict[str, Evaluation]) -> None:
+    def _write(
+        self, folder: Path, records: list[dict], truth: BoxTruth, outputs: dict, results: dict[str, Evaluation]
+    ) -> None:
         curves = {}
         for name, result in results.items():
             is_first = not curves
             entries = {record["volume"]: outputs[name].get(record["volume"], []) for record in records}
             file = "predictions.json" if is_first else f"predictions_{name}.json"
-            write_json(self.output_dir / file, entries, indent=None)
+            write_json(folder / file, entries, indent=None)
             metrics = result.metrics
             curves[name] = {key: metrics[key] for key in ("fps", "sensitivity")}
             curves[name] |= {"curve": result.curve, "average": metrics["average_sensitivity"]}
             curves[name]["ci"] = metrics.get("sensitivity_ci") if is_first else None
-        write_json(self.output_dir / "ground_truth.json", self.truth_to_file(truth), indent=None)
-        plot_froc(self.output_dir / "froc.png", curves, title=f"FROC, {self.dataset_name}")
-        write_json(self.output_dir / "metrics.json", self.metrics)
+        write_json(folder / "ground_truth.json", self.truth_to_file(truth), indent=None)
+        plot_froc(folder / "froc.png", curves, title=f"FROC, {self.dataset_name}")
+        write_json(folder / "metrics.json", self.metrics)
 
     def frame_of(self, dataset_name: str) -> FileFrame:
         """The coordinates of the dataset's files."""

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -81,9 +82,8 @@ class _Duplicate(Exception):
 def _unique_keys(pairs: list) -> dict:
     entries = dict(pairs)
     if len(entries) < len(pairs):
-        seen = set()
-        name = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise _Duplicate(name)
+        counts = Counter(key for key, _ in pairs)
+        raise _Duplicate(counts.most_common(1)[0][0])
     return entries
 
 

@@ -86,8 +86,8 @@ def open_job(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
         return Job(protocol, truth, lambda path: read_tracklets(path, truth, name, args.split), first_pixel=1)
     if not args.seriesuids:
         parser.error("the protocol luna16 needs --seriesuids")
-    truth = read_nodules(args.ground_truth, args.seriesuids, args.excluded)
-    return Job(protocol, truth, lambda path: read_candidates(path, truth, Path(args.seriesuids).name))
+    nodules = read_nodules(args.ground_truth, args.seriesuids, args.excluded)
+    return Job(protocol, nodules, lambda path: read_candidates(path, nodules, Path(args.seriesuids).name))
 
 
 def run(main: Callable[[], None]) -> int:

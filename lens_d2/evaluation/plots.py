@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator, NullLocator
+
+from ..data.files import whole_file
 
 COLOURS = ("#0b5fa5", "#d1495b", "#2e8b57", "#e08e0b", "#6a4c93", "#3c4f5c", "#b5651d", "#00838f")
 INK, GRID = "#22303a", "#dde3e8"
@@ -28,8 +29,8 @@ def _figure(path, title: str, width: float = 6.4, height: float = 4.6, columns: 
         ax.tick_params(colors=INK, labelsize=9)
     figure.suptitle(title, fontsize=11.5, color=INK, x=0.02, ha="left", fontweight="bold")
     yield axes if columns > 1 else axes[0]
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=150)
 
 
 def _label(ax, x: str, y: str) -> None:

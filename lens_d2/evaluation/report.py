@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from tabulate import tabulate
 
+from ..data.files import write_whole
 from ..errors import DataError
 
 _FLAT_LIST = re.compile(r"\[[^][{}\"]*\]")  # a list of numbers reads better on one line
@@ -25,15 +25,10 @@ def write_json(path, content, indent: int | None = 1) -> Path:
     text = json.dumps(content, indent=indent, allow_nan=False)
     if indent:
         text = _FLAT_LIST.sub(lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"), text)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text + "\n")
-        temporary.replace(path)
+        return write_whole(path, f"{text}\n".encode())
     except OSError as error:
         raise DataError(path, f"cannot be written: {error.strerror}") from None
-    return path
 
 
 def froc_table(rows: Mapping[str, Mapping]) -> str:
@@ -57,5 +52,5 @@ def summary_table(metrics: Mapping) -> str:
         if isinstance(value, Mapping) and key == "recall_at_precision":
             lines += [(f"recall, {name}" if name == "mean" else name, f"{v:.4f}") for name, v in value.items()]
         elif isinstance(value, int | float | str):
-            lines.append((key, f"{value:.4f}" if isinstance(value, float) else value))
+            lines.append((key, f"{value:.4f}" if isinstance(value, float) else str(value)))
     return tabulate(lines, tablefmt="plain", disable_numparse=True)

@@ -20,6 +20,7 @@ from .scan_report import Detection, ScanReport
 CHUNK = 16  # slices that are in memory together
 JPEG_QUALITY = 88
 AIR = -1024.0
+NOTHING = -32768.0  # outside of the scan: black in every window
 AXIAL_PIXELS, DETAIL_PIXELS, STRIP_PIXELS, PROJECTION_PIXELS = 480, 290, 180, 360  # of the longer side
 EDGES = {"axial": "RLAP", "coronal": "RLHF", "sagittal": "APHF"}  # left, right, top, bottom of each plane
 PROJECTION_WINDOW = (-250.0, 950.0)
@@ -148,7 +149,8 @@ class PictureMaker:
 
     def _axial(self, detection: Detection, key: int, hu: np.ndarray, window: str) -> Picture:
         """The whole key slice."""
-        frames = [(detection, self._slice_box(detection, key))]
+        own = self._slice_box(detection, key)
+        frames = [] if own is None else [(detection, own)]
         return self._picture("axial", _Plane(hu, self.pixel[::-1]), WINDOWS[window], frames, AXIAL_PIXELS)
 
     def _detail(self, index: int, plane: str, hu: np.ndarray, box: np.ndarray, axis: int, window: str) -> Picture:
@@ -221,19 +223,22 @@ class PictureMaker:
 
 def _crop(hu: np.ndarray, step: tuple[float, float], center: tuple[float, float], field_mm: float) -> _Plane:
     """The square of ``field_mm`` around a point (row, column) of an image."""
-    starts, inner, padding = [], [], []
-    for each, middle, length in zip(step, center, hu.shape, strict=True):
-        count = max(round(field_mm / each), 1)
-        start = round(middle - count / 2)
-        low, high = max(start, 0), min(start + count, length)
-        starts.append(start)
-        inner.append(slice(low, high))
-        padding.append((low - start, start + count - high))
-    return _Plane(np.pad(hu[tuple(inner)], padding, mode="edge"), step, tuple(starts), tuple(padding))
+    counts = [max(round(field_mm / each), 1) for each in step]
+    top, left = (round(middle - count / 2) for middle, count in zip(center, counts, strict=True))
+    rows, vertical = _inside(top, counts[0], hu.shape[0])
+    columns, horizontal = _inside(left, counts[1], hu.shape[1])
+    padding = (vertical, horizontal)
+    return _Plane(np.pad(hu[rows, columns], padding, mode="edge"), step, (top, left), padding)
+
+
+def _inside(start: int, count: int, length: int) -> tuple[slice, tuple[int, int]]:
+    """The part of a run that lies in an image, and how much of it lies before and after."""
+    low, high = max(start, 0), min(start + count, length)
+    return slice(low, high), (low - start, start + count - high)
 
 
 def _resize(image: _Plane, size: tuple[int, int]) -> np.ndarray:
-    """The image at ``size`` (width, height), with air outside of the scan."""
+    """The image at ``size`` (width, height), black outside of the scan."""
     rows, columns = image.hu.shape
     shrinking = size[0] < columns and size[1] < rows
     method = cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
@@ -241,7 +246,7 @@ def _resize(image: _Plane, size: tuple[int, int]) -> np.ndarray:
     for axis, (length, padding) in enumerate(zip((rows, columns), image.padding, strict=True)):
         before, after = (round(count * shown.shape[axis] / length) for count in padding)
         outside = np.r_[:before, shown.shape[axis] - after : shown.shape[axis]]
-        shown[(outside, slice(None)) if axis == 0 else (slice(None), outside)] = AIR
+        shown[(outside, slice(None)) if axis == 0 else (slice(None), outside)] = NOTHING
     return shown
 
 

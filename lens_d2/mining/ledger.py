@@ -6,8 +6,8 @@ It is written by mining, may be reviewed and edited by hand, and is read back wi
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, get_type_hints
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from ..data.files import whole_file
 from ..errors import DataError
 
 # What a row stands for: a missing annotation that is used as one; a region that training ignores; known not to
@@ -118,20 +119,11 @@ def write_ledger(path: str | os.PathLike, parts: Iterable[pa.Table]) -> int:
     Returns:
         the number of rows.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
     rows = 0
-    try:
-        with _WRITERS[path.suffix](temporary, SCHEMA) as writer:
-            for table in _grouped(parts):
-                writer.write_table(table)
-                rows += len(table)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+    with whole_file(path) as temporary, _WRITERS[temporary.suffix](str(temporary), SCHEMA) as writer:
+        for table in _grouped(parts):
+            writer.write_table(table)
+            rows += len(table)
     return rows
 
 
@@ -163,15 +155,15 @@ def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         text = table[name].replace(["", "nan"], np.nan) if name in MAY_BE_MISSING else table[name]
         number = pd.to_numeric(text, errors="coerce").astype(float)
         given = text.notna() if name in MAY_BE_MISSING else True
-        _refuse(path, table, ~np.isfinite(number) & given, lambda row, n=name: f"{n} is {row[n]!r}, no number")
+        _refuse(path, table, ~np.isfinite(number) & given, partial(_no_number, name))
         if name in WHOLE:
             broken = (number % 1 != 0) | (number.abs() > LARGEST_WHOLE)
-            _refuse(path, table, broken, lambda row, n=name: f"{n} is {row[n]}, not a whole number")
+            _refuse(path, table, broken, partial(_not_whole, name))
             number = number.astype(np.int64)
         checked[name] = number
     checked = pd.DataFrame(checked)[SCHEMA.names]
     for name in ("id", "volume", "lesion"):
-        _refuse(path, checked, checked[name] == "", lambda row, n=name: f"no {n}")
+        _refuse(path, checked, checked[name] == "", partial(_absent, name))
     unknown = ~checked["status"].isin(STATUSES)
     _refuse(path, checked, unknown, lambda row: f"the status {row['status']!r} is none of {', '.join(STATUSES)}")
     flat = (checked["x1"] >= checked["x2"]) | (checked["y1"] >= checked["y2"])
@@ -250,6 +242,18 @@ def _refuse(path, table: pd.DataFrame, wrong, fault: Callable[[pd.Series], str])
         line = f" (line {at[0] + 2})" if Path(path).suffix == ".csv" else ""
         more = f"; {len(at) - 1} more such rows" if len(at) > 1 else ""
         raise DataError(path, f"row {at[0] + 1}{line}: {fault(table.iloc[at[0]])}{more}")
+
+
+def _no_number(name: str, row: pd.Series) -> str:
+    return f"{name} is {row[name]!r}, no number"
+
+
+def _not_whole(name: str, row: pd.Series) -> str:
+    return f"{name} is {row[name]}, not a whole number"
+
+
+def _absent(name: str, row: pd.Series) -> str:
+    return f"no {name}"
 
 
 def _text(row: pd.Series) -> str:

@@ -4,12 +4,14 @@
   const slider = document.getElementById("score");
   const table = document.getElementById("detections");
   const cards = document.getElementById("cards");
+  const MOST_NUMBERS = 20; // on the overview; with more boxes, numbers show on the one that is pointed at
 
   function filter() {
     const least = Number(slider.value);
     for (const element of all("[data-score]")) element.hidden = Number(element.dataset.score) < least;
     const rows = table ? all("tbody tr", table) : [];
     const shown = rows.filter((row) => !row.hidden).length;
+    document.body.classList.toggle("crowded", shown > MOST_NUMBERS);
     document.getElementById("score-text").value = least.toFixed(2);
     document.getElementById("count").textContent = `${shown} of ${rows.length} detections shown`;
     if (table) document.getElementById("none-left").hidden = shown > 0;
