@@ -5,6 +5,9 @@
     python datasets/prepare_datasets.py --config-file configs/lens_multi.yaml --processes 8
     python datasets/prepare_datasets.py                            (all datasets but the synthetic ones)
 
+With --sweep, cache files that nothing reads any more are removed afterwards: those made with other INPUT keys than
+the config's, and those whose source has changed or is gone. Other datasets' files of the same keys stay.
+
 Everything that is sound is finished. What is not is listed with its reason, on the screen and under
 ``cache/left_out/`` in the datasets' folder, and is left out from then on whenever the dataset is used; run this
 again when it has been repaired. Ends with 0 if nothing was left out, 1 if something was, 2 for a wrong call.
@@ -24,6 +27,7 @@ from detectron2.data import DatasetCatalog
 
 from lens_d2 import add_lens_config
 from lens_d2.data.cache import VolumeCache, build_cache
+from lens_d2.data.cache_sweep import superseded
 from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import DATASETS, PHANTOM, Faults, read, write_left_out
 from lens_d2.data.parallel import run_all
@@ -43,6 +47,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--root", help="folder of the datasets; else DETECTRON2_DATASETS, else ./datasets")
     parser.add_argument("--cache-dir", help="folder of the volume cache; else INPUT.CACHE_DIR")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: %(default)s")
+    parser.add_argument("--sweep", action="store_true", help="remove superseded cache files, and list them")
     parsed = parser.parse_args(args)
     known = sorted(name for own in DATASETS for name in (own, f"{PHANTOM}_{own}"))
     unknown = [name for name in parsed.names if name not in known]
@@ -130,13 +135,26 @@ def prepare(names: list[str], cache: VolumeCache, processes: int = 1) -> int:
     return len(unreadable) + sum(map(len, faults.values()))
 
 
+def sweep(cache: VolumeCache) -> None:
+    """Remove what nothing reads any more, and say what and how large."""
+    total = 0
+    for file in superseded(cache):
+        print(f"  removed {file.size / 1e6:8.1f} MB  {file.path.name} ({file.reason})")
+        file.path.unlink()
+        total += file.size
+    print(f"swept: {total / 1e6:.1f} MB freed")
+
+
 def main(args: list[str] | None = None) -> int:
     parsed = parse_args(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     names, cfg = setup(parsed)
     cache = build_cache(cfg)
     print(f"cache: {Path(cache.root).absolute()}")
-    return 1 if prepare(names, cache, parsed.processes) else 0
+    left_out = prepare(names, cache, parsed.processes)
+    if parsed.sweep:
+        sweep(cache)
+    return 1 if left_out else 0
 
 
 if __name__ == "__main__":

@@ -136,12 +136,12 @@ class CachedVolume:
         Raises:
             DataError: the file is damaged and cannot be built again.
         """
-        positions = np.clip(np.asarray(positions, dtype=np.float64), 0, self.shape[0] - 1)
-        below = np.floor(positions).astype(int)
-        weights = positions - below
+        places = np.clip(np.asarray(positions, dtype=np.float64), 0, self.shape[0] - 1)
+        below = np.floor(places).astype(int)
+        weights = places - below
         needed = np.union1d(below, below[weights > 0] + 1).tolist()
         slices = self._mending(lambda: _open(self.path).decode(needed))
-        out = np.empty((len(positions), *self.shape[1:]), np.float32)
+        out = np.empty((len(places), *self.shape[1:]), np.float32)
         for i, (z, weight) in enumerate(zip(below.tolist(), weights.tolist(), strict=True)):
             if weight > 0:
                 cv2.addWeighted(slices[z], 1 - weight, slices[z + 1], weight, 0, dst=out[i], dtype=cv2.CV_32F)
@@ -182,16 +182,29 @@ class _OpenFile:
         return blosc2.decompress2(chunk, nthreads=1)
 
 
+def read_cache_header(path: Path) -> dict:
+    """What a cache file says of itself: its format, source, parameters, geometry, and a checksum of each slice.
+
+    Raises:
+        DamagedCache: it cannot be read.
+    """
+    return _open_header(path)[1]
+
+
 def _open(path: Path) -> _OpenFile:
+    array, header = _open_header(path)
+    return _OpenFile(path, array, VolumeGeometry.from_dict(header["geometry"]), header["checksums"])
+
+
+def _open_header(path: Path) -> tuple[blosc2.NDArray, dict]:
     try:
         array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams=blosc2.DParams(nthreads=1))
         text, checksum = array.schunk.vlmeta["header"], array.schunk.vlmeta["header_checksum"]
         if zlib.crc32(text.encode()) != checksum:
             raise ValueError("wrong checksum")
-        header = json.loads(text)
+        return array, json.loads(text)
     except Exception as error:  # on damaged bytes, blosc2 raises whatever it stumbles over
         raise DamagedCache(path, f"damaged header ({error})") from error
-    return _OpenFile(path, array, VolumeGeometry.from_dict(header["geometry"]), header["checksums"])
 
 
 def _write(path: Path, record: dict, params: PreprocessParams) -> None:

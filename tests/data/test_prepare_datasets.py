@@ -48,7 +48,7 @@ def test_all_sound(tmp_path, prepare, capsys):
 def test_everything_that_is_wrong_is_listed_and_the_rest_is_done(tmp_path, prepare, capsys):
     cohort(tmp_path)
     images = tmp_path / "DeepLesion" / "Images_png"
-    (images / "000001_01_01" / "013.png").unlink()
+    (images / "000001_01_01" / "012.png").unlink()  # the key slice
     (images / "000002_01_01" / "014.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
     rows = [mark(f"00000{n}_01_01") for n in (1, 2, 3)] + [mark("000004_01_01", Bounding_boxes="1, 2, nan, 4")]
     write_marks(tmp_path, [*rows, mark("000005_01_01", Image_size="512, 512")])
@@ -58,7 +58,7 @@ def test_everything_that_is_wrong_is_listed_and_the_rest_is_done(tmp_path, prepa
     output = capsys.readouterr().out
     assert "deeplesion_train: 1 sub-volumes ready, 4 left out" in output
     assert "000005_01_01: 64 x 64 x 7 voxels, but the annotations are for 512 x 512 x 7" in output
-    assert "000001_01_01: missing slices: 013.png" in output
+    assert "000001_01_01: missing slices: 012.png" in output
     assert "014.png: " in output
     assert "DL_info.csv, line 5: " in output and "Bounding_boxes is missing or not a number" in output
     assert "1.2: " in output and "1.2.raw" in output
@@ -71,7 +71,7 @@ def test_everything_that_is_wrong_is_listed_and_the_rest_is_done(tmp_path, prepa
 
 def test_what_is_repaired_comes_back(tmp_path, prepare):
     cohort(tmp_path)
-    path = tmp_path / "DeepLesion" / "Images_png" / "000001_01_01" / "013.png"
+    path = tmp_path / "DeepLesion" / "Images_png" / "000001_01_01" / "012.png"
     content = path.read_bytes()
     path.unlink()
     assert prepare("deeplesion_train") == 1
@@ -79,6 +79,36 @@ def test_what_is_repaired_comes_back(tmp_path, prepare):
     path.write_bytes(content)
     assert prepare("deeplesion_train") == 0
     assert len(DatasetCatalog.get("deeplesion_train")) == 4
+
+
+def test_a_slice_beside_the_lesions_may_not_exist(tmp_path, prepare, caplog):
+    cohort(tmp_path)
+    (tmp_path / "DeepLesion" / "Images_png" / "000001_01_01" / "013.png").unlink()
+    with caplog.at_level("WARNING"):
+        assert prepare("deeplesion_train") == 0
+    assert "1 slices of 1 sub-volumes do not exist" in caplog.text
+    records = {record["volume"]: record for record in DatasetCatalog.get("deeplesion_train")}
+    assert records["000001_01_01_010-016"]["missing_slices"] == [3]
+    assert "missing_slices" not in records["000002_01_01_010-016"]
+
+
+def test_sweep_removes_what_nothing_reads(tmp_path, prepare, capsys):
+    cohort(tmp_path)
+    cache = tmp_path / "cache"
+    config = tmp_path / "config.yaml"
+    config.write_text("DATASETS:\n  TRAIN: ('deeplesion_train',)\n  TEST: ()\nINPUT:\n  PIXEL_SPACING: 1.0\n")
+    prepare("--config-file", str(config))
+    prepare("deeplesion_train", "luna_train", "luna_val")
+    assert len(list(cache.glob("*.b2nd"))) == 10  # nothing goes unless asked for
+    write_slices(tmp_path, "000001_01_01", range(10, 17), size=60)
+    (cache / "cut.b2nd").write_bytes(b"cut")
+    (cache / ".new.tmp.b2nd").write_bytes(b"a process is at it")
+    capsys.readouterr()
+    prepare("luna_train", "--sweep")
+    output = capsys.readouterr().out
+    counts = [output.count(f"({reason})") for reason in ("other parameters", "its source has changed", "damaged")]
+    assert counts == [4, 1, 1] and " MB freed" in output
+    assert len(list(cache.glob("[!.]*.b2nd"))) == 5 and (cache / ".new.tmp.b2nd").exists()
 
 
 def test_datasets_of_a_config_file(tmp_path, prepare, capsys):
@@ -91,7 +121,7 @@ def test_datasets_of_a_config_file(tmp_path, prepare, capsys):
 
 def test_two_processes(tmp_path, prepare, capfd):
     cohort(tmp_path)
-    (tmp_path / "DeepLesion" / "Images_png" / "000001_01_01" / "013.png").unlink()
+    (tmp_path / "DeepLesion" / "Images_png" / "000001_01_01" / "012.png").unlink()
     assert prepare("deeplesion_train", processes=2) == 1
     output = capfd.readouterr()
     assert "3 sub-volumes ready, 1 left out" in output.out

@@ -140,7 +140,7 @@ def read_left_out(name: str) -> dict[str, str]:
         return dict(json.loads(file.read_text()))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(file, f"not readable, delete it ({error})") from None
 
 

@@ -17,6 +17,7 @@ Sets (Yan et al., LENS, Section VI-A; Cai et al., Lesion-Harvester, Section IV-A
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -140,7 +141,8 @@ def _mark(row: int, values: Mapping[str, str]) -> Mark:
     first, last = map(int, _numbers(values, "Slice_range", 2))
     if not first <= key_slice <= last:
         raise ValueError(f"the key slice {key_slice} is not in the Slice_range {first} to {last}")
-    *pixel_spacing, interval = _numbers(values, "Spacing_mm_px_", 3, may_be_missing=(2,))
+    *pixel, interval = _numbers(values, "Spacing_mm_px_", 3, may_be_missing=(2,))
+    pixel_spacing = (pixel[0], pixel[1])
     if min(pixel_spacing) <= 0:
         raise ValueError(f"the pixel spacing is {pixel_spacing[0]:g} x {pixel_spacing[1]:g} mm")
     width, height = map(int, _numbers(values, "Image_size", 2))
@@ -156,7 +158,7 @@ def _mark(row: int, values: Mapping[str, str]) -> Mark:
         kind=int(_numbers(values, "Coarse_lesion_type", 1)[0]),
         noisy=_numbers(values, "Possibly_noisy", 1)[0] != 0,
         slices=(first, last),
-        pixel_spacing=tuple(pixel_spacing),
+        pixel_spacing=pixel_spacing,
         interval=interval,
         size=(width, height),
         split=int(_numbers(values, "Train_Val_Test", 1)[0]),
@@ -221,8 +223,10 @@ def _sub_volume(name: VolumeName, marks: list[Mark], series: list[Mark]) -> SubV
 def _record(root: Path, volume: SubVolume, lesions: list[dict]) -> dict:
     series = volume.name.series
     patient, study, _ = series.split("_")
-    return make_record(
-        root / "DeepLesion" / "Images_png" / series,
+    folder = root / "DeepLesion" / "Images_png" / series
+    missing = _missing_slices(folder, volume.name, lesions)
+    record = make_record(
+        folder,
         volume=str(volume.name),
         dataset="deeplesion",
         patient=patient,
@@ -234,6 +238,21 @@ def _record(root: Path, volume: SubVolume, lesions: list[dict]) -> dict:
         z_direction=volume.z_direction,
         lesions=lesions,
     )
+    return {**record, "missing_slices": missing} if missing else record
+
+
+def _missing_slices(folder: Path, name: VolumeName, lesions: Iterable[Mapping]) -> list[int]:
+    """Slices, from 0 in the sub-volume, that the release lacks; the nearest ones stand in for them.
+
+    None where a key slice or more than half of the sub-volume is absent: that is a broken download, which reading
+    the volume reports. None either where there is no folder to look into.
+    """
+    if not folder.is_dir():
+        return []
+    present = set(os.listdir(folder))
+    missing = [z for z in range(name.num_slices) if f"{name.first + z:03d}.png" not in present]
+    broken = 2 * len(missing) > name.num_slices or any(lesion["key_slice"] in missing for lesion in lesions)
+    return [] if broken else missing
 
 
 def _mark_lesion(mark: Mark, volume: SubVolume) -> dict:
@@ -343,6 +362,13 @@ def _log_counts(name: str, records: list[dict]) -> None:
         f"{name}: {len(records)} sub-volumes, {lesions} lesions; slices run to the feet in {runs[-1]}, to the "
         f"head in {runs[1]}"
     )
+    gaps = [record for record in records if "missing_slices" in record]
+    if gaps:
+        slices = sum(len(record["missing_slices"]) for record in gaps)
+        logger.warning(
+            f"{name}: {slices} slices of {len(gaps)} sub-volumes do not exist, the nearest ones stand in for them "
+            f"({gaps[0]['volume']} and others)"
+        )
 
 
 def _lens_part(part: str, path: Path) -> Mapping[str, np.ndarray]:

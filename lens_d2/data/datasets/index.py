@@ -91,7 +91,7 @@ def _read(path: Path, version: str) -> dict[str, dict]:
         return content["entries"] if content["version"] == version else {}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         logger.warning(f"{path}: not readable ({error}), made anew")
         return {}
 

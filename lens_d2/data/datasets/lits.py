@@ -88,7 +88,7 @@ def read_corrections(path: Path) -> dict[int, Correction]:
     found = {}
     for line, row in read_rows(path, ("volume", "x", "y", "z", "axes")):
         try:
-            number, spacing = int(row["volume"]), tuple(float(row[axis]) for axis in "xyz")
+            number, spacing = int(row["volume"]), (float(row["x"]), float(row["y"]), float(row["z"]))
         except ValueError:
             raise DataError(path, f"line {line}: not a volume's number and three spacings") from None
         axes = row["axes"].strip().upper()

@@ -49,11 +49,11 @@ def read_nodules(path: str | PathLike, faults: Faults | None = None) -> dict[str
     for line, row in read_rows(path, COLUMNS):
         series, *texts = row.values()
         try:
-            *center, diameter = (float(text) for text in texts)
+            x, y, z, diameter = (float(text) for text in texts)
         except ValueError:
-            center, diameter = [], np.nan
-        if np.isfinite([*center, diameter]).all() and diameter > 0:
-            nodules.setdefault(series, []).append(Nodule(tuple(center), diameter, line))
+            x, y, z, diameter = (np.nan,) * 4
+        if np.isfinite([x, y, z, diameter]).all() and diameter > 0:
+            nodules.setdefault(series, []).append(Nodule((x, y, z), diameter, line))
             continue
         error = DataError(path, f"line {line} ({series}): no centre and diameter: {', '.join(texts)}")
         if faults is None:
