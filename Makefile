@@ -3,7 +3,8 @@
 #              DETECTRON2=official  the official repository at a pinned commit, built from source (needs git)
 # make demo    synthetic data, LENS trained on four datasets, evaluation: everything under output/demo
 # make test    the tests (PYTEST_ARGS="-k name" picks some); make coverage: the same, with coverage measured
-# make lint    ruff and hadolint; make format rewrites what ruff can
+# make lint    ruff, mypy on the public modules (alone: make typecheck) and hadolint; make format rewrites what
+#              ruff can; make hooks has git run the same before every commit
 # make clean   caches and build leftovers; make distclean: the environment and the demo's output too
 #
 # Every command makes the environment where it is missing or older than a requirements file.
@@ -29,7 +30,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(CI),--quiet)
 # Conflicts are not shown: the metadata of Detectron2's wheel asks for numpy<2 and black, and it needs neither.
 INSTALL := $(PIP) install --no-warn-conflicts
 
-.PHONY: setup demo test coverage lint format constraints clean distclean
+.PHONY: setup demo test coverage lint typecheck format hooks constraints clean distclean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -68,11 +69,17 @@ test: $(STAMP)
 coverage: $(STAMP)
 	$(BIN)/python -m pytest --cov=lens_d2 --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
-lint: $(STAMP)
+lint: $(STAMP) typecheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@if [ -x $(BIN)/hadolint ]; then echo "$(BIN)/hadolint Dockerfile"; $(BIN)/hadolint Dockerfile; \
 	    else echo "hadolint: no wheel for this machine, Dockerfile not linted"; fi
+
+typecheck: $(STAMP)
+	$(BIN)/mypy
+
+hooks: $(STAMP)
+	$(BIN)/pre-commit install
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -86,7 +93,7 @@ constraints: $(STAMP)
 	@touch $(STAMP)
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage htmlcov constraints.tmp
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov constraints.tmp
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean

@@ -56,9 +56,9 @@ def link_slices(slices: np.ndarray, boxes: np.ndarray, threshold: float) -> np.n
     order = np.argsort(slices, kind="stable")
     levels, starts = np.unique(slices[order], return_index=True)
     groups = np.split(order, starts[1:])
-    count, previous_level, previous = 0, None, None
+    count, previous_level, previous = 0, -2, None
     for level, group in zip(levels, groups, strict=True) if len(slices) else ():
-        if previous_level is not None and level == previous_level + 1:
+        if previous is not None and level == previous_level + 1:
             below, above = match_best_first(pairwise_iou(boxes[previous], boxes[group]), threshold)
             tracklet[group[above]] = tracklet[previous[below]]
         new = group[tracklet[group] < 0]

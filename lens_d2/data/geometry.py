@@ -83,7 +83,8 @@ class VolumeGeometry:
     @property
     def flips(self) -> tuple[bool, bool, bool]:
         """For x, y, z: does the file count against the cache frame (to the right, front or feet)?"""
-        return tuple(bool(step < 0) for step in np.diag(np.asarray(self.affine)[:3, :3]))
+        x, y, z = np.diag(np.asarray(self.affine)[:3, :3])
+        return bool(x < 0), bool(y < 0), bool(z < 0)
 
     @property
     def resized(self) -> tuple[int, int]:

@@ -141,7 +141,7 @@ def _read_json(path: str | PathLike):
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(path, f"cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(path, f"not JSON ({error})") from None
 
 

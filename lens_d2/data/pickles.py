@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,7 @@ def _plain_value(value, done: dict):
     raise _Refused(f"a bare {type(value).__name__.lstrip('_')}")
 
 
-def load_pickle(data: bytes, name: str | Path):
+def load_pickle(data: bytes, name: str | PathLike):
     """What the pickle ``data`` holds.
 
     Args:
@@ -163,7 +164,7 @@ def load_pickle(data: bytes, name: str | Path):
         raise DataError(name, f"not a readable pickle ({type(error).__name__}: {reason})") from None
 
 
-def read_pickle(path: str | Path):
+def read_pickle(path: str | PathLike):
     """What the pickle file ``path`` holds; see :func:`load_pickle`.
 
     Raises:

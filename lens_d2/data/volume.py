@@ -50,11 +50,11 @@ def read_volume(source: Mapping | str | PathLike, **options) -> CTVolume:
     The axes are brought into x, y, z order; flips stay as in the file. Values are rounded and saturated to
     int16 and not clipped further (see :mod:`lens_d2.data.preprocess`).
     """
-    source = _source(source, options)
-    axes, geometry = _orient(source)
-    array = source.array().transpose([2 - axes[2], 2 - axes[1], 2 - axes[0]])
+    file = _source(source, options)
+    axes, geometry = _orient(file)
+    array = file.array().transpose([2 - axes[2], 2 - axes[1], 2 - axes[0]])
     if array.shape[::-1] != geometry.size:
-        raise DataError(source.path, f"{array.shape[::-1]} voxels where the header says {geometry.size}")
+        raise DataError(file.path, f"{array.shape[::-1]} voxels where the header says {geometry.size}")
     return CTVolume(np.ascontiguousarray(array), geometry)
 
 

@@ -10,7 +10,8 @@ COLORS = ((1.0, 0.91, 0.35), (1.0, 0.6, 0.15), (1.0, 0.24, 0.24))  # light enoug
 
 def score_color(score: float) -> tuple[float, float, float]:
     """Red, green and blue, in [0, 1], for a score in [0, 1]."""
-    return tuple(float(np.interp(score, SCORES, channel)) for channel in zip(*COLORS, strict=True))
+    red, green, blue = (float(np.interp(score, SCORES, channel)) for channel in zip(*COLORS, strict=True))
+    return red, green, blue
 
 
 def score_hex(score: float) -> str:

@@ -102,9 +102,10 @@ class FileGrid:
         middle = np.floor((np.asarray(box[:3]) + box[3:]) / 2).astype(int)
         first, last = np.where(first > last, middle, first), np.where(first > last, middle, last)
         limit = np.array(self.size) - 1
-        return tuple(
+        i, j, k = (
             slice(int(a), int(b) + 1) for a, b in zip(first.clip(0, limit), last.clip(0, limit), strict=True)
         )
+        return i, j, k
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ def make_report(
     source = open_source(record)
     size, affine = source.header()
     affine = np.asarray(affine if record.get("affine") is None else record["affine"], dtype=np.float64)
-    grid = FileGrid(tuple(int(n) for n in size), affine)
+    grid = FileGrid(size, affine)
     detections, left_out = select_detections(found, volume.geometry, experts, score_threshold, max_detections)
     headers = _headers(source)
     patient = {}

@@ -38,6 +38,8 @@ class StructuredReport(Writer):
         return report.headers is not None
 
     def render(self, report: ScanReport) -> bytes:
+        if report.headers is None:
+            raise ValueError("only a report on a DICOM series can be a structured report")
         references = report.headers.references(report.keep_ids)
         algorithm = sr.AlgorithmIdentification(name=MANUFACTURER, version=__version__)
         content = sr.MeasurementReport(

@@ -119,7 +119,7 @@ class DicomFolder(Source):
 
     def _pick(self, found: dict) -> str:
         uid = self.record.get("series_uid") or (next(iter(found)) if len(found) == 1 else None)
-        if uid not in found:
+        if uid is None or uid not in found:
             fault = f"{len(found)} DICOM series, name one" if uid is None else f"no DICOM series {uid}"
             raise DataError(
                 self.path, f"{fault}: " + ", ".join(f"{u} ({len(n)} slices)" for u, n in found.items())

@@ -10,6 +10,9 @@ import SimpleITK as sitk
 from lens_d2.data.sources.source import SOURCE_REGISTRY, Source, affine_of, sitk_errors, to_int16
 from lens_d2.errors import DataError
 
+# What names the file with the voxels in a header, and what stands before its value.
+DETACHED = {".mhd": ("elementdatafile", "="), ".nhdr": ("data file", ":")}
+
 
 @SOURCE_REGISTRY.register()
 class SitkFile(Source):
@@ -51,11 +54,9 @@ class SitkFile(Source):
 
 def _detached_data(path: Path) -> Path | None:
     """The file with the voxels of a MetaImage (.mhd) or NRRD (.nhdr) header, where it is one other file."""
-    key, sign = {".mhd": ("elementdatafile", "="), ".nhdr": ("data file", ":")}.get(
-        path.suffix.lower(), (None, None)
-    )
-    if key is None:
+    if path.suffix.lower() not in DETACHED:
         return None
+    key, sign = DETACHED[path.suffix.lower()]
     for line in path.read_text("latin-1").splitlines():
         name, _, value = line.partition(sign)
         if name.strip().lower() == key and value.strip().upper() not in ("LOCAL", "LIST"):
