@@ -1,16 +1,19 @@
 """CECN, CenterNet and Faster R-CNN as whole runs: training, evaluation, proposals, inference by shared trunk."""
 
+import copy
 import json
 
 import pytest
 import torch
 from blocks import blocks_cfg, register_blocks
 from detectron2.data import DatasetCatalog
+from detectron2.utils.events import EventStorage
 
 from lens_d2.data.mapper import SliceMapper
 from lens_d2.engine import LENSTrainer
 from lens_d2.inference import VolumeInference, num_levels
 from lens_d2.mining.propose import open_shards, propose
+from lens_d2.modeling.targets import BoxStatus
 
 ONE_DATASET = ("DATASETS.TRAIN", ("blocks_deeplesion",), "MODEL.LENS.EXPERTS", ("deeplesion",))
 SMALL = ("MODEL.CENTERNET.CONV_DIM", 8, "MODEL.RPN.CONV_DIMS", [8], "SOLVER.MAX_ITER", 2, "TEST.OVERLAYS", 0)
@@ -51,3 +54,20 @@ def test_trains_evaluates_and_proposes(tmp_path, name):
         ours, plain = ours["instances"], plain["instances"]
         torch.testing.assert_close(ours.scores, plain.scores, atol=1e-4, rtol=0)
         torch.testing.assert_close(ours.pred_boxes.tensor, plain.pred_boxes.tensor, atol=1e-2, rtol=0)
+
+
+def test_hard_negatives_of_a_record_reach_the_loss(tmp_path):
+    register_blocks(tmp_path / "data")
+    record = copy.deepcopy(DatasetCatalog.get("blocks_deeplesion")[0])
+    negative = record["lesions"][1]
+    negative["status"] = "hard_negative"
+    losses = []
+    for suppress in (True, False):
+        cfg = blocks_cfg(tmp_path, *ONE_DATASET, *SMALL, *DETECTORS["CECN"])
+        cfg.MODEL.CENTERNET.SUPPRESS_HARD_NEGATIVES = suppress
+        sample = SliceMapper(cfg, is_train=False)(record, negative["key_slice"])
+        assert BoxStatus.HARD_NEGATIVE in sample["instances"].gt_status
+        torch.manual_seed(0)
+        with EventStorage():
+            losses.append(LENSTrainer.build_model(cfg)([sample])["loss_center"].item())
+    assert losses[0] > losses[1] > 0

@@ -24,7 +24,10 @@ class _Shapes(nn.Module):
 
     def __init__(self, shapes: dict[str, ShapeSpec]):
         super().__init__()
-        self.output_shape = lambda: shapes
+        self.shapes = shapes
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return self.shapes
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
@@ -124,6 +127,10 @@ class FCOS(fcos.FCOS):
             [boxes[known]],
             [centerness[known][None]],
         )
+
+    def _ema_update(self, name: str, value: float, *args) -> float:
+        """The batch's own number of positives: a moving average would begin anew when training resumes."""
+        return value
 
     def predict_proposals(
         self,
