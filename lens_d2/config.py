@@ -14,6 +14,7 @@ def add_lens_config(cfg: CN) -> None:
     _add_solver_keys(cfg)
     _add_test_keys(cfg)
     _add_fpr_keys(cfg)
+    _add_lpc_keys(cfg)
     _add_embedding_keys(cfg)
     _add_mining_keys(cfg)
     _add_harvest_keys(cfg)
@@ -175,44 +176,77 @@ def _add_test_keys(cfg: CN) -> None:
 
 
 def _add_fpr_keys(cfg: CN) -> None:
-    # False-positive reduction (IV-D): a classifier that looks at the detections once more.
-    cfg.MODEL.FPR = CN()
-    # Name in the CLASSIFIER registry.
-    cfg.MODEL.FPR.NAME = "FPR3D"
-    # Checkpoint of a trained classifier. Empty: detections keep LENS's scores.
-    cfg.MODEL.FPR.WEIGHTS = ""
-    # Initial weights of the trunk, inflated: a file with a ResNet-18 state_dict, "imagenet", or empty (random).
-    cfg.MODEL.FPR.BACKBONE_WEIGHTS = "imagenet"
-    # Channels of the trunk's first block; 64 is ResNet-18.
-    cfg.MODEL.FPR.WIDTH = 64
-    # Extent along z of the 3x3 kernels in blocks 1 to 4.
-    cfg.MODEL.FPR.KERNEL_DEPTHS = (1, 1, 1, 3)
-    # Voxels of a patch along z, y, x, and mm between them. The paper gives neither.
-    cfg.MODEL.FPR.PATCH_SIZE = (16, 96, 96)
-    cfg.MODEL.FPR.PATCH_SPACING = (2.0, 1.0, 1.0)
-    # HU range that becomes 0..255, of which mean and standard deviation are taken out.
-    cfg.MODEL.FPR.HU_WINDOW = (-1024.0, 3071.0)
-    cfg.MODEL.FPR.PIXEL_MEAN = 50.0
-    cfg.MODEL.FPR.PIXEL_STD = 50.0
-    # Bins along z, y, x of the ROI pooling, and the width of the FC layer after it, for each block.
-    cfg.MODEL.FPR.POOLER_RESOLUTION = (3, 3, 3)
-    cfg.MODEL.FPR.FC_DIM = 256
-    # Focal loss. An alpha below 0 weighs both classes alike, as their ratio is set by sampling.
-    cfg.MODEL.FPR.FOCAL_ALPHA = -1.0
-    cfg.MODEL.FPR.FOCAL_GAMMA = 2.0
+    # False-positive reduction (IV-D): a classifier that looks at the detections once more. WEIGHTS empty:
+    # detections keep LENS's scores. The paper gives no patch size.
+    cfg.MODEL.FPR = _classifier("FPR3D", loss="focal", fp_per_tp=2.0)
     # theta: a detection is a true positive above this key-slice IoU with an annotation or a mined one (VI-B) ...
     cfg.MODEL.FPR.TP_IOU = 0.5
     # ... theta_FP: and a false one below this IoU with all of these and with all uncertain regions.
     cfg.MODEL.FPR.FP_IOU = 0.3
-    # False positives per true one in an epoch (VI-B).
-    cfg.MODEL.FPR.FP_PER_TP = 2.0
+    # False positives with a lower detection score are not trained on. The paper names no score below which LENS
+    # proposes nothing; here that is TEST.LINK_SCORE_THRESH, and this may raise it for the training alone.
+    cfg.MODEL.FPR.FP_SCORE_THRESH = 0.0
+    # A false positive is drawn in proportion to its detection score to this power. 0: all alike.
+    cfg.MODEL.FPR.FP_SCORE_POWER = 0.0
+
+
+def _add_lpc_keys(cfg: CN) -> None:
+    # The lesion proposal classifier of Lesion-Harvester (III-C). Its four scales are PATCH_SIZEs of (4, 24, 24),
+    # (8, 48, 48), (16, 64, 64), (32, 128, 128) (supplement). The share of marks that each is said to cover fits
+    # voxels of INPUT.SLICE_INTERVAL and INPUT.PIXEL_SPACING. What the paper does not give is as in MODEL.FPR.
+    cfg.MODEL.LPC = _classifier("GLC_MV", loss="cross_entropy", fp_per_tp=1.0)
+    cfg.MODEL.LPC.PATCH_SIZE = (32, 128, 128)
+    cfg.MODEL.LPC.PATCH_SPACING = (2.0, 0.8, 0.8)
+    cfg.MODEL.LPC.KERNEL_DEPTHS = (3, 3, 3, 3)
+    cfg.MODEL.LPC.Z_STRIDES = (1, 2, 2, 2)
+    cfg.MODEL.LPC.POOLER_RESOLUTION = (8, 8, 8)
+
+
+def _classifier(name: str, loss: str, fp_per_tp: float) -> CN:
+    """The keys of a classifier of detections or proposals and of its training, any that is registered."""
+    node = CN()
+    # Name in the CLASSIFIER registry: FPR3D; GLC_MV, GLC, GLC_3D, ResNet_MV, ResNet_3D, MLC3D.
+    node.NAME = name
+    # Checkpoint of a trained classifier.
+    node.WEIGHTS = ""
+    # Initial weights of the trunk: a file with a ResNet-18 state_dict, "imagenet", or empty (random). In 3D they
+    # are inflated.
+    node.BACKBONE_WEIGHTS = "imagenet"
+    # Channels of the trunk's first block; 64 is ResNet-18.
+    node.WIDTH = 64
+    # In 3D: extent along z of the 3x3 kernels in blocks 1 to 4, and strides along z of blocks 2 to 4 (block 1 has
+    # none).
+    node.KERNEL_DEPTHS = (1, 1, 1, 3)
+    node.Z_STRIDES = (1, 1, 1, 1)
+    # Voxels of a patch along z, y, x, and mm between them.
+    node.PATCH_SIZE = (16, 96, 96)
+    node.PATCH_SPACING = (2.0, 1.0, 1.0)
+    # HU range that becomes 0..255, of which mean and standard deviation are taken out.
+    node.HU_WINDOW = (-1024.0, 3071.0)
+    node.PIXEL_MEAN = 50.0
+    node.PIXEL_STD = 50.0
+    # Bins along z, y, x of the ROI pooling, and the width of an FC layer (FPR3D: one for each block).
+    node.POOLER_RESOLUTION = (3, 3, 3)
+    node.FC_DIM = 256
+    # GLC_*, ResNet_*: blocks of the trunk that see the patch; their output is pooled from the box.
+    node.POOL_AFTER = 2
+    # ResNet_*: what they look at, the "box" or the whole "patch" (Lesion-Harvester, Table V).
+    node.RESNET_REGION = "box"
+    # Name in the CLASSIFIER_LOSS registry: "focal", "cross_entropy".
+    node.LOSS = loss
+    # Focal loss. An alpha below 0 weighs both classes alike, as their ratio is set by sampling.
+    node.FOCAL_ALPHA = -1.0
+    node.FOCAL_GAMMA = 2.0
+    # False positives per true one in an epoch (LENS VI-B).
+    node.FP_PER_TP = fp_per_tp
     # Training augmentation: patches are moved by up to this many mm along x, y, z, and mirrored along x.
-    cfg.MODEL.FPR.SHIFT_MM = (4.0, 4.0, 2.0)
-    cfg.MODEL.FPR.MIRROR = True
+    node.SHIFT_MM = (4.0, 4.0, 2.0)
+    node.MIRROR = True
     # Detections that go through the network together at inference.
-    cfg.MODEL.FPR.BATCH_SIZE_TEST = 32
+    node.BATCH_SIZE_TEST = 32
     # Its training: takes the place of the same keys of SOLVER. EPOCHS 0: MAX_ITER and STEPS count instead.
-    cfg.MODEL.FPR.SOLVER = _solver("RAdam", lr=2e-4, weight_decay=5e-4, batch=32, epochs=6, steps=(2, 4))
+    node.SOLVER = _solver("RAdam", lr=2e-4, weight_decay=5e-4, batch=32, epochs=6, steps=(2, 4))
+    return node
 
 
 def _add_embedding_keys(cfg: CN) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -15,16 +16,16 @@ from .modeling.classifiers import build_classifier
 from .structures import VolumeDetections
 
 
-def load_classifier(cfg: CfgNode, name: str | None = None, weights: str | None = None) -> nn.Module:
-    """A trained classifier, ``MODEL.FPR.NAME`` with ``MODEL.FPR.WEIGHTS`` where nothing else is given.
+def load_classifier(cfg: CfgNode, role: str = "FPR", weights: str | None = None) -> nn.Module:
+    """The trained classifier ``MODEL.<role>``, from its WEIGHTS where no other file is given.
 
     Raises:
         DataError: the checkpoint is absent, damaged or of another architecture.
     """
     from .engine.checkpoint import LENSCheckpointer  # the engine evaluates by build_inference
 
-    classifier = build_classifier(cfg, name)
-    LENSCheckpointer(classifier).load(weights or cfg.MODEL.FPR.WEIGHTS)
+    classifier = build_classifier(cfg, role)
+    LENSCheckpointer(classifier).load(weights or cfg.MODEL[role].WEIGHTS)
     return classifier.eval()
 
 
@@ -48,6 +49,27 @@ def classify(classifier: nn.Module, volume: CachedVolume, boxes: np.ndarray, bat
     result = np.zeros(len(boxes))
     result[order] = np.concatenate(scores)
     return result
+
+
+def score_proposals(
+    cfg: CfgNode, classifier: nn.Module, records: Iterable[dict], proposals: Mapping[str, np.ndarray]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """What a classifier says of 3D proposals, volume after volume.
+
+    Args:
+        cfg: names the cache of the volumes, and ``MODEL.LPC.BATCH_SIZE_TEST``.
+        classifier: of :func:`load_classifier`.
+        records: of the volumes. proposals: (n, 6) boxes in the file's frame, by sub-volume; looked up one after
+            another.
+
+    Yields:
+        name and (n,) probabilities of each sub-volume, in the order of the records; (0,) where it has none.
+    """
+    cache, batch_size = build_cache(cfg), cfg.MODEL.LPC.BATCH_SIZE_TEST
+    for record in records:
+        boxes = np.asarray(proposals.get(record["volume"], ()), dtype=np.float64).reshape(-1, 6)
+        scores = classify(classifier, cache.open(record), boxes, batch_size) if len(boxes) else np.zeros(0)
+        yield record["volume"], scores
 
 
 def rescore(detections: VolumeDetections, fpr_scores: np.ndarray) -> VolumeDetections:

@@ -23,6 +23,9 @@ from .cache import VolumeCache
 from .epochs import SampleIndex
 from .patches import PatchGrid
 
+# Scores below it weigh as this one, so that all can be drawn.
+MIN_SCORE = 1e-3
+
 
 class Verdict(IntEnum):
     """What a detection is a sample of."""
@@ -69,16 +72,39 @@ def judge_detections(
 
 @dataclass
 class DetectionSamples:
-    """The true and false positives of many volumes; 29 bytes each, as there are hundreds to a volume.
+    """The true and false positives of many volumes; 33 bytes each, as there are hundreds to a volume.
 
     Attributes:
         record: (n,) int32, index of each one's record. boxes: (n, 6) float32 in the file's frame.
         is_lesion: (n,) bool.
+        weight: (n,) float32 > 0; of false positives: how much more probably one is drawn than another.
     """
 
     record: np.ndarray
     boxes: np.ndarray
     is_lesion: np.ndarray
+    weight: np.ndarray
+
+    @classmethod
+    def from_proposals(
+        cls, records: list[dict], positives: Mapping[str, np.ndarray], negatives: Mapping[str, np.ndarray]
+    ) -> DetectionSamples:
+        """Samples of which it is known what they are.
+
+        Args:
+            records: of the volumes.
+            positives, negatives: (n, 6) boxes x1, y1, z1, x2, y2, z2 in the file's frame, by sub-volume; looked up
+                one after another. Sub-volumes without any are passed over.
+
+        Raises:
+            DataError: there is no positive, or no negative.
+        """
+        parts = []
+        for index, record in enumerate(records):
+            for proposals, is_lesion in ((positives, True), (negatives, False)):
+                boxes = np.asarray(proposals.get(record["volume"], ()), dtype=np.float32).reshape(-1, 6)
+                parts.append(_samples(index, boxes, is_lesion, 1.0))
+        return cls._joined(parts, "proposals of the training volumes")
 
     @classmethod
     def from_detections(
@@ -87,29 +113,41 @@ class DetectionSamples:
         detections: Mapping[str, VolumeDetections],
         tp_iou: float = 0.5,
         fp_iou: float = 0.3,
+        fp_score_thresh: float = 0.0,
+        fp_score_power: float = 0.0,
     ) -> DetectionSamples:
-        """
+        """Detections, judged by the annotations of their volumes.
+
         Args:
             records: with annotations, mined ones and uncertain regions.
             detections: by sub-volume; looked up one after another. Sub-volumes without any are passed over.
+            tp_iou, fp_iou: of :func:`judge_detections`.
+            fp_score_thresh: false positives with a lower detection score are left out.
+            fp_score_power: a false positive's weight is its detection score to this power.
 
         Raises:
             DataError: there is no true, or no false positive.
         """
-        owners, boxes, is_lesion = [np.zeros(0, np.int32)], [np.zeros((0, 6), np.float32)], [np.zeros(0, bool)]
+        parts = []
         for index, record in enumerate(records):
             found = detections.get(record["volume"])
             if found is None or not len(found):
                 continue
             verdict = judge_detections(found, record["lesions"], tp_iou, fp_iou)
+            verdict[(verdict == Verdict.FALSE_POSITIVE) & (found.scores < fp_score_thresh)] = Verdict.UNUSED
             used = verdict != Verdict.UNUSED
-            owners.append(np.full(used.sum(), index, np.int32))
-            boxes.append(found.boxes[used].astype(np.float32))
-            is_lesion.append(verdict[used] == Verdict.TRUE_POSITIVE)
-        samples = cls(*(np.concatenate(part) for part in (owners, boxes, is_lesion)))
+            weight = np.maximum(found.scores[used], MIN_SCORE) ** fp_score_power
+            parts.append(_samples(index, found.boxes[used], verdict[used] == Verdict.TRUE_POSITIVE, weight))
+        return cls._joined(parts, "detections of the training volumes")
+
+    @classmethod
+    def _joined(cls, parts: list[DetectionSamples], source: str) -> DetectionSamples:
+        parts = [_samples(0, np.zeros((0, 6)), True, 1.0), *parts]
+        fields = ("record", "boxes", "is_lesion", "weight")
+        samples = cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
         true, false = int(samples.is_lesion.sum()), int((~samples.is_lesion).sum())
         if not true or not false:
-            raise DataError("detections of the training volumes", f"{true} true and {false} false positives")
+            raise DataError(source, f"{true} true and {false} false positives")
         return samples
 
     def __len__(self) -> int:
@@ -118,13 +156,29 @@ class DetectionSamples:
     def draw(self, rng: np.random.Generator, fp_per_tp: float) -> np.ndarray:
         """The samples of an epoch, shuffled: every true positive, and false ones in proportion.
 
-        False positives are drawn without repetition; where there are too few, all of them go round again.
+        False positives are drawn by their weights, without repetition; where there are too few, all of them go
+        round again.
         """
         true, false = np.flatnonzero(self.is_lesion), np.flatnonzero(~self.is_lesion)
         count = round(len(true) * fp_per_tp)
-        rounds = -(-count // len(false))
-        drawn = np.concatenate([rng.permutation(false) for _ in range(rounds)])[:count] if count else false[:0]
+        # Ordered by exponential variables of these rates, the first k are k draws without replacement.
+        rounds = [
+            false[np.argsort(rng.exponential(size=len(false)) / self.weight[false], kind="stable")]
+            for _ in range(-(-count // len(false)))
+        ]
+        drawn = np.concatenate([false[:0], *rounds])[:count]
         return rng.permutation(np.concatenate([true, drawn]))
+
+
+def _samples(record: int, boxes: np.ndarray, is_lesion, weight) -> DetectionSamples:
+    """Those of one record; ``is_lesion`` and ``weight`` for each box or for all."""
+    count = len(boxes)
+    return DetectionSamples(
+        np.full(count, record, np.int32),
+        boxes.astype(np.float32),
+        np.broadcast_to(is_lesion, count).astype(bool),
+        np.broadcast_to(weight, count).astype(np.float32),
+    )
 
 
 class PatchDataset(Dataset):

@@ -1,43 +1,88 @@
-"""Training of a classifier of detections (LENS, Section VI-B)."""
+"""Training of the classifiers of detections: LENS's false-positive reduction, Lesion-Harvester's LPC."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.utils.env import seed_all_rng
-from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 
 from ..data.cache import build_cache
 from ..data.detection_samples import DetectionSamples, PatchDataset
 from ..data.epochs import EpochBatchSampler
-from ..modeling.classifiers import build_classifier, load_inflated_weights
+from ..modeling.classifiers import build_classifier, build_loss
 from ..structures import VolumeDetections
+from .checkpoint import LENSCheckpointer
 from .network_trainer import NetworkTrainer, stage_config
 
 
 class ClassifierObjective(nn.Module):
-    """The focal loss of a classifier, mean over a batch."""
+    """The loss of a classifier, mean over a batch."""
 
-    def __init__(self, classifier: nn.Module, alpha: float, gamma: float):
+    def __init__(self, classifier: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], name: str):
+        """
+        Args:
+            loss: of logits and targets; see :func:`build_loss`. name: under which it is logged.
+        """
         super().__init__()
-        self.classifier, self.alpha, self.gamma = classifier, alpha, gamma
+        self.classifier, self.loss, self.name = classifier, loss, name
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """``batch``: "patch" (n, 1, D, H, W), "box" (n, 6), "is_lesion" (n,), as the dataset gives them."""
         device = next(self.classifier.parameters()).device
         logits = self.classifier(batch["patch"].to(device), batch["box"].to(device))
-        target = batch["is_lesion"].to(device)
-        return {"loss_fpr": sigmoid_focal_loss(logits, target, self.alpha, self.gamma, reduction="mean")}
+        target = batch["is_lesion"].to(device).reshape(-1, *[1] * (logits.dim() - 1)).expand_as(logits)
+        return {self.name: self.loss(logits, target)}
+
+
+def train_classifier(
+    cfg: CfgNode, role: str, records: list[dict], samples: DetectionSamples, resume: bool = False, start: str = ""
+) -> str:
+    """Train the classifier MODEL.<role> with its own loss, sampling and SOLVER.
+
+    Args:
+        cfg: of the whole run; checkpoints go to ``OUTPUT_DIR/<role in lower case>``.
+        role: "FPR" or "LPC".
+        records: of the training volumes. samples: from these.
+        resume: go on from the last checkpoint, if there is one.
+        start: a trained classifier of the same architecture to be fine-tuned. Empty: BACKBONE_WEIGHTS.
+
+    Returns:
+        the file of the trained classifier, for ``MODEL.<role>.WEIGHTS``.
+
+    Raises:
+        DataError: unreadable weights or volumes.
+    """
+    keys, stage = cfg.MODEL[role], stage_config(cfg, cfg.MODEL[role], role.lower())
+    true = int(samples.is_lesion.sum())
+    logging.getLogger(__name__).info("%s: %d true, %d false positives", keys.NAME, true, len(samples) - true)
+    seed_all_rng(max(cfg.SEED, 0))
+    classifier = build_classifier(cfg, role)
+    trainer = NetworkTrainer(
+        stage,
+        classifier,
+        ClassifierObjective(classifier, build_loss(keys), f"loss_{role.lower()}"),
+        PatchDataset(records, samples, build_cache(cfg), classifier.grid, keys.SHIFT_MM, keys.MIRROR),
+        EpochBatchSampler(
+            partial(samples.draw, fp_per_tp=keys.FP_PER_TP), stage.SOLVER.IMS_PER_BATCH, max(cfg.SEED, 0)
+        ),
+    )
+    if not (resume and trainer.checkpointer.has_checkpoint()):
+        if start:
+            LENSCheckpointer(classifier).load(start)
+        else:
+            classifier.load_initial_weights(keys.BACKBONE_WEIGHTS)
+    return trainer.run(resume)
 
 
 def train_fpr(
     cfg: CfgNode, records: list[dict], detections: Mapping[str, VolumeDetections], resume: bool = False
 ) -> str:
-    """Train MODEL.FPR on the true and false positives of a detector.
+    """Train MODEL.FPR on the true and false positives of a detector (LENS, Section VI-B).
 
     Args:
         cfg: of the whole run; checkpoints go to ``OUTPUT_DIR/fpr``.
@@ -51,21 +96,36 @@ def train_fpr(
     Raises:
         DataError: no true or no false positive, unreadable weights or volumes.
     """
-    fpr, stage = cfg.MODEL.FPR, stage_config(cfg, cfg.MODEL.FPR, "fpr")
-    samples = DetectionSamples.from_detections(records, detections, fpr.TP_IOU, fpr.FP_IOU)
-    true = int(samples.is_lesion.sum())
-    logging.getLogger(__name__).info("%d true, %d false positives", true, len(samples) - true)
-    seed_all_rng(max(cfg.SEED, 0))
-    classifier = build_classifier(cfg)
-    trainer = NetworkTrainer(
-        stage,
-        classifier,
-        ClassifierObjective(classifier, fpr.FOCAL_ALPHA, fpr.FOCAL_GAMMA),
-        PatchDataset(records, samples, build_cache(cfg), classifier.grid, fpr.SHIFT_MM, fpr.MIRROR),
-        EpochBatchSampler(
-            partial(samples.draw, fp_per_tp=fpr.FP_PER_TP), stage.SOLVER.IMS_PER_BATCH, max(cfg.SEED, 0)
-        ),
+    fpr = cfg.MODEL.FPR
+    samples = DetectionSamples.from_detections(
+        records, detections, fpr.TP_IOU, fpr.FP_IOU, fpr.FP_SCORE_THRESH, fpr.FP_SCORE_POWER
     )
-    if not (resume and trainer.checkpointer.has_checkpoint()):
-        load_inflated_weights(classifier.trunk, fpr.BACKBONE_WEIGHTS)
-    return trainer.run(resume)
+    return train_classifier(cfg, "FPR", records, samples, resume)
+
+
+def train_lpc(
+    cfg: CfgNode,
+    records: list[dict],
+    positives: Mapping[str, np.ndarray],
+    negatives: Mapping[str, np.ndarray],
+    resume: bool = False,
+    start: str = "",
+) -> str:
+    """Train MODEL.LPC on 3D proposals of which it is known what they are (Lesion-Harvester, Section III-C).
+
+    Args:
+        cfg: of the whole run; checkpoints go to ``OUTPUT_DIR/lpc``.
+        records: of the volumes.
+        positives: P_H^R and P_M^R: (n, 6) boxes x1, y1, z1, x2, y2, z2 in the file's frame, by sub-volume.
+        negatives: P_M^-, in the same form.
+        resume: go on from the last checkpoint, if there is one.
+        start: the last round's classifier, to be fine-tuned. Empty: BACKBONE_WEIGHTS.
+
+    Returns:
+        the file of the trained classifier, for ``MODEL.LPC.WEIGHTS``.
+
+    Raises:
+        DataError: no positive or no negative, unreadable weights or volumes.
+    """
+    samples = DetectionSamples.from_proposals(records, positives, negatives)
+    return train_classifier(cfg, "LPC", records, samples, resume, start)

@@ -22,7 +22,7 @@ from .sharing import gather_list, own_share, share_out
 logger = logging.getLogger(__name__)
 
 # Settings that the proposals do not depend on: where data are on disk, which device computes, other networks.
-WITHOUT = {"INPUT": ("CACHE_DIR",), "MODEL": ("WEIGHTS", "DEVICE", "FPR", "EMBEDDING")}
+WITHOUT = {"INPUT": ("CACHE_DIR",), "MODEL": ("WEIGHTS", "DEVICE", "FPR", "LPC", "EMBEDDING")}
 LINKING = ("LINK_IOU", "LINK_SCORE_THRESH", "DETECTIONS_PER_IMAGE")
 
 

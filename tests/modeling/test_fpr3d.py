@@ -23,7 +23,7 @@ from lens_d2.engine.classifier import train_fpr
 from lens_d2.errors import DataError
 from lens_d2.inference import VolumeInference
 from lens_d2.modeling import build_classifier
-from lens_d2.modeling.classifiers import ResNet3D, load_inflated_weights
+from lens_d2.modeling.classifiers import ResNet3D, load_resnet18_weights
 from lens_d2.modeling.classifiers.roi_align3d import roi_align3d
 from lens_d2.rescoring import RescoredInference, build_inference, classify, load_classifier, rescore
 from lens_d2.structures import VolumeDetections
@@ -40,7 +40,7 @@ def cfg(tmp_path):
     fpr.BACKBONE_WEIGHTS, fpr.WIDTH, fpr.FC_DIM = "", 4, 8
     fpr.PATCH_SIZE, fpr.PATCH_SPACING = (4, 24, 24), (3.0, 2.0, 2.0)
     fpr.SOLVER.IMS_PER_BATCH, fpr.SOLVER.BASE_LR, fpr.SOLVER.EPOCHS = 8, 0.005, 0
-    fpr.SOLVER.MAX_ITER = 30
+    fpr.SOLVER.OPTIMIZER, fpr.SOLVER.MAX_ITER = "AdamW", 30
     return cfg
 
 
@@ -61,7 +61,7 @@ def resnet18():
 def test_an_inflated_network_gives_for_a_constant_volume_what_the_2d_one_gives(tmp_path, resnet18):
     torch.save(resnet18.state_dict(), tmp_path / "resnet18.pth")
     trunk = ResNet3D().eval()
-    load_inflated_weights(trunk, str(tmp_path / "resnet18.pth"))
+    load_resnet18_weights(trunk, str(tmp_path / "resnet18.pth"))
     picture = torch.randn(2, 1, 64, 64)
     with torch.no_grad():
         outputs = trunk(picture[:, :, None].expand(-1, -1, 5, -1, -1))
@@ -90,10 +90,10 @@ def test_kernels_reach_along_z_in_block_4_alone():
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
     with pytest.raises(DataError, match="another architecture.*shape"):
-        load_inflated_weights(ResNet3D(8), str(tmp_path / "resnet18.pth"))
+        load_resnet18_weights(ResNet3D(8), str(tmp_path / "resnet18.pth"))
     torch.save({"features.conv0.weight": torch.zeros(1)}, tmp_path / "densenet.pth")
     with pytest.raises(DataError, match="no key is one of"):
-        load_inflated_weights(ResNet3D(8), str(tmp_path / "densenet.pth"))
+        load_resnet18_weights(ResNet3D(8), str(tmp_path / "densenet.pth"))
 
 
 # ROI pooling
@@ -213,7 +213,8 @@ def test_samples_come_from_volumes_with_detections_and_need_both_kinds():
 @pytest.mark.parametrize("false", [2, 50])
 def test_an_epoch_has_two_false_positives_for_each_true_one(false):
     is_lesion = np.repeat([True, False], [10, false])
-    samples = DetectionSamples(np.zeros(len(is_lesion), int), np.zeros((len(is_lesion), 6)), is_lesion)
+    count = len(is_lesion)
+    samples = DetectionSamples(np.zeros(count, int), np.zeros((count, 6)), is_lesion, np.ones(count))
     drawn = samples.draw(np.random.default_rng(0), 2.0)
     assert len(drawn) == 30 and sorted(drawn[drawn < 10]) == list(range(10))
     repeats = np.bincount(drawn[drawn >= 10] - 10, minlength=false)

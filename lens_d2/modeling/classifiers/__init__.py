@@ -2,6 +2,19 @@
 
 from .build import CLASSIFIER_REGISTRY, build_classifier
 from .fpr3d import FPR3D
-from .resnet3d import ResNet3D, load_inflated_weights
+from .global_local import GlobalLocalClassifier
+from .losses import CLASSIFIER_LOSS_REGISTRY, build_loss
+from .resnet2d import ResNet2D, load_resnet18_weights
+from .resnet3d import ResNet3D
 
-__all__ = ["CLASSIFIER_REGISTRY", "FPR3D", "ResNet3D", "build_classifier", "load_inflated_weights"]
+__all__ = [
+    "CLASSIFIER_LOSS_REGISTRY",
+    "CLASSIFIER_REGISTRY",
+    "FPR3D",
+    "GlobalLocalClassifier",
+    "ResNet2D",
+    "ResNet3D",
+    "build_classifier",
+    "build_loss",
+    "load_resnet18_weights",
+]

@@ -10,6 +10,7 @@ from lens_d2.data.patches import PatchGrid
 
 from ..intensity import IntensityWindow
 from .build import CLASSIFIER_REGISTRY
+from .resnet2d import load_resnet18_weights
 from .resnet3d import ResNet3D
 from .roi_align3d import roi_align3d
 
@@ -49,14 +50,17 @@ class FPR3D(nn.Module):
 
     @classmethod
     def from_config(cls, cfg):
-        fpr = cfg.MODEL.FPR
         return {
-            "grid": PatchGrid(tuple(fpr.PATCH_SIZE), tuple(fpr.PATCH_SPACING)),
-            "window": IntensityWindow(fpr.HU_WINDOW, fpr.PIXEL_MEAN, fpr.PIXEL_STD),
-            "trunk": ResNet3D(fpr.WIDTH, fpr.KERNEL_DEPTHS),
-            "resolution": fpr.POOLER_RESOLUTION,
-            "fc_dim": fpr.FC_DIM,
+            "grid": PatchGrid(tuple(cfg.PATCH_SIZE), tuple(cfg.PATCH_SPACING)),
+            "window": IntensityWindow(cfg.HU_WINDOW, cfg.PIXEL_MEAN, cfg.PIXEL_STD),
+            "trunk": ResNet3D(cfg.WIDTH, cfg.KERNEL_DEPTHS, cfg.Z_STRIDES),
+            "resolution": cfg.POOLER_RESOLUTION,
+            "fc_dim": cfg.FC_DIM,
         }
+
+    def load_initial_weights(self, source: str) -> None:
+        """Start the trunk from a ResNet-18, inflated; see :func:`load_resnet18_weights`."""
+        load_resnet18_weights(self.trunk, source)
 
     def forward(self, patches: Tensor, boxes: Tensor) -> Tensor:
         """

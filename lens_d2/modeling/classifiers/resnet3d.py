@@ -1,17 +1,12 @@
-"""ResNet-18 turned 3D, with weights inflated from 2D (LENS, Section IV-D and VI-B)."""
+"""ResNet-18 turned 3D (LENS, Section IV-D and VI-B)."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights
-from torchvision.models.resnet import BasicBlock
 
-from ..pretrained import load_initial_weights
-
-BLOCKS_PER_LAYER = 2
-NUM_LAYERS = 4
+from .resnet2d import ResNet2D, fit_kernel
 
 
 class InPlaneConv3d(nn.Conv3d):
@@ -28,23 +23,11 @@ class InPlaneConv3d(nn.Conv3d):
         return F.conv3d(x, self.weight, self.bias, self.stride, (0, *in_plane), self.dilation, self.groups)
 
 
-def inflate_weight(weight: Tensor, shape: torch.Size) -> Tensor:
-    """A 2D kernel as a 3D one of a given shape: repeated along z, divided by the depth (I3D).
-
-    A kernel over colours becomes one over grey values by their sum. A tensor that is no such kernel is returned
-    as it is.
-    """
-    if weight.dim() != 4 or len(shape) != 5:
-        return weight
-    if shape[1] == 1:
-        weight = weight.sum(dim=1, keepdim=True)
-    return weight[:, :, None].expand(-1, -1, shape[2], -1, -1) / shape[2]
-
-
-def turn_3d(module: nn.Module, depth: int) -> nn.Module:
+def turn_3d(module: nn.Module, depth: int, z_stride: int = 1) -> nn.Module:
     """A 2D network's counterpart for volumes, built from its own weights.
 
-    k x k convolutions become depth x k x k, k > 1; pooling and strides stay in the slice.
+    k x k convolutions become depth x k x k, k > 1; pooling stays in the slice. Where a convolution has a stride,
+    it has ``z_stride`` along z.
     """
     if isinstance(module, nn.Conv2d):
         kernel, padding = module.kernel_size, module.padding
@@ -53,12 +36,12 @@ def turn_3d(module: nn.Module, depth: int) -> nn.Module:
             module.in_channels,
             module.out_channels,
             (deep, *kernel),
-            stride=(1, *module.stride),
+            stride=(z_stride if max(module.stride) > 1 else 1, *module.stride),
             padding=(deep // 2, *padding),
             bias=module.bias is not None,
         )
         with torch.no_grad():
-            conv.weight.copy_(inflate_weight(module.weight, conv.weight.shape))
+            conv.weight.copy_(fit_kernel(module.weight, conv.weight.shape))
         return conv
     if isinstance(module, nn.BatchNorm2d):
         norm = nn.BatchNorm3d(module.num_features, module.eps, module.momentum)
@@ -67,63 +50,34 @@ def turn_3d(module: nn.Module, depth: int) -> nn.Module:
     if isinstance(module, nn.MaxPool2d):
         return nn.MaxPool3d((1, *[module.kernel_size] * 2), (1, *[module.stride] * 2), (0, *[module.padding] * 2))
     for name, child in module.named_children():
-        setattr(module, name, turn_3d(child, depth))
+        setattr(module, name, turn_3d(child, depth, z_stride))
     return module
 
 
-class ResNet3D(nn.Module):
-    """The trunk of torchvision's ResNet-18 for volumes of one channel.
+class ResNet3D(ResNet2D):
+    """The trunk of torchvision's ResNet-18 for volumes of one channel; its keys are those of the 2D one."""
 
-    Names, and so the keys of its state_dict, are torchvision's; at ``width`` 64 the sizes are, too. Strides are
-    in the slice: the depth stays that of the input.
-
-    Attributes:
-        channels: of the four blocks' outputs.
-    """
-
-    def __init__(self, width: int = 64, depths: tuple[int, int, int, int] = (1, 1, 1, 3)):
+    def __init__(
+        self,
+        width: int = 64,
+        depths: tuple[int, int, int, int] = (1, 1, 1, 3),
+        z_strides: tuple[int, int, int, int] = (1, 1, 1, 1),
+    ):
         """
         Args:
             width: channels of the first block.
             depths: extent along z of the k x k kernels in the four blocks.
+            z_strides: strides along z of blocks 2 to 4, where they have strides in the slice; block 1 has none.
         """
-        super().__init__()
-        self.channels = [width * 2**i for i in range(NUM_LAYERS)]
-        self.conv1 = turn_3d(nn.Conv2d(1, width, kernel_size=7, stride=2, padding=3, bias=False), 1)
-        self.bn1 = nn.BatchNorm3d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = turn_3d(nn.MaxPool2d(kernel_size=3, stride=2, padding=1), 1)
-        before = width
-        for i, (channels, depth) in enumerate(zip(self.channels, depths, strict=True)):
-            layer = _layer(before, channels, stride=1 if i == 0 else 2)
-            self.add_module(f"layer{i + 1}", turn_3d(layer, depth))
-            before = channels
+        super().__init__(width)
+        for name in ("conv1", "bn1", "maxpool"):
+            setattr(self, name, turn_3d(self.get_submodule(name), 1))
+        for block, depth, z_stride in zip(self.blocks, depths, z_strides, strict=True):
+            turn_3d(block, depth, z_stride)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(n, 1, D, H, W) -> outputs of the four blocks, (n, channels[i], D, H / s, W / s), s = 4, 8, 16, 32."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        outputs = []
-        for i in range(NUM_LAYERS):
-            x = self.get_submodule(f"layer{i + 1}")(x)
-            outputs.append(x)
-        return outputs
+        """(n, 1, D, H, W) -> outputs of the four blocks, (n, channels[i], d, H / s, W / s), s = 4, 8, 16, 32.
 
-
-def _layer(in_channels: int, channels: int, stride: int) -> nn.Sequential:
-    """One of ResNet-18's four blocks, in 2D."""
-    downsample = None
-    if stride != 1 or in_channels != channels:
-        projection = nn.Conv2d(in_channels, channels, kernel_size=1, stride=stride, bias=False)
-        downsample = nn.Sequential(projection, nn.BatchNorm2d(channels))
-    blocks = [BasicBlock(in_channels, channels, stride, downsample)]
-    blocks += [BasicBlock(channels, channels) for _ in range(BLOCKS_PER_LAYER - 1)]
-    layer = nn.Sequential(*blocks)
-    for module in layer.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return layer
-
-
-def load_inflated_weights(trunk: ResNet3D, source: str) -> None:
-    """Start a trunk from a 2D ResNet-18; ``source`` as for :func:`load_initial_weights`."""
-    load_initial_weights(trunk, source, ResNet18_Weights.IMAGENET1K_V1, fit=inflate_weight)
+        d is the depth D where no block has a stride along z.
+        """
+        return super().forward(x)
