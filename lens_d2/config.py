@@ -184,7 +184,8 @@ def _add_fpr_keys(cfg: CN) -> None:
     # ... theta_FP: and a false one below this IoU with all of these and with all uncertain regions.
     cfg.MODEL.FPR.FP_IOU = 0.3
     # False positives with a lower detection score are not trained on. The paper names no score below which LENS
-    # proposes nothing; here that is TEST.LINK_SCORE_THRESH, and this may raise it for the training alone.
+    # proposes nothing; here that is TEST.LINK_SCORE_THRESH, and this may raise it for the training alone
+    # (docs/classifiers.md).
     cfg.MODEL.FPR.FP_SCORE_THRESH = 0.0
     # A false positive is drawn in proportion to its detection score to this power. 0: all alike.
     cfg.MODEL.FPR.FP_SCORE_POWER = 0.0
@@ -232,6 +233,8 @@ def _classifier(name: str, loss: str, fp_per_tp: float) -> CN:
     node.POOL_AFTER = 2
     # ResNet_*: what they look at, the "box" or the whole "patch" (Lesion-Harvester, Table V).
     node.RESNET_REGION = "box"
+    # MLC3D: voxels of its three inputs along z, y, x; PATCH_SIZE does not count.
+    node.SCALES = ((4, 24, 24), (8, 48, 48), (16, 64, 64))
     # Name in the CLASSIFIER_LOSS registry: "focal", "cross_entropy".
     node.LOSS = loss
     # Focal loss. An alpha below 0 weighs both classes alike, as their ratio is set by sampling.

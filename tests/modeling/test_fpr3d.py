@@ -221,6 +221,51 @@ def test_an_epoch_has_two_false_positives_for_each_true_one(false):
     assert repeats.sum() == 20 and repeats.max() == (1 if false == 50 else 10)
 
 
+def scored(scores):
+    """Detections of one slice box each, apart from one another."""
+    found = detections_of([[4, 40 * i, 0, 40 * i + 10, 10] for i in range(len(scores))], np.arange(len(scores)))
+    found.scores = np.array(scores)
+    return found
+
+
+def test_false_positives_below_the_score_threshold_are_not_trained_on():
+    records = [{"volume": "a", "lesions": [lesion("annotation", [4, 0, 0, 10, 10])]}]
+    detections = {"a": scored([0.02, 0.02, 0.1, 0.7])}
+    samples = DetectionSamples.from_detections(records, detections, fp_score_thresh=0.1)
+    assert samples.is_lesion.tolist() == [True, False, False]  # a true one stays, however low it scores
+    assert samples.boxes[:, 0].tolist() == [0, 80, 120] and samples.weight.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("power, share", [(0.0, 1 / 4), (1.0, 1 / 2), (2.0, 3 / 4)])
+def test_false_positives_are_drawn_by_the_power_of_their_score(power, share):
+    """One of score 0.6 among three of 0.2: its share of the first draws."""
+    records = [{"volume": "a", "lesions": [lesion("annotation", [4, 0, 0, 10, 10])]}]
+    found = scored([0.02, 0.2, 0.2, 0.2, 0.6])
+    samples = DetectionSamples.from_detections(records, {"a": found}, fp_score_power=power)
+    draws = np.concatenate([samples.draw(np.random.default_rng(seed), 1.0) for seed in range(400)])
+    assert np.isin(draws, [0, 1, 2, 3, 4]).all() and (draws == 0).sum() == 400
+    assert (draws == 4).sum() / 400 == pytest.approx(share, abs=0.06)
+    assert sorted(samples.draw(np.random.default_rng(0), 4.0)) == [0, 1, 2, 3, 4]  # none twice
+
+
+def test_how_samples_are_drawn_says_nothing_of_what_is_rescored(cfg, blocks):
+    """Rescoring takes every detection, in the order in which they are."""
+    records, detections = blocks
+    cfg.MODEL.FPR.FP_SCORE_THRESH, cfg.MODEL.FPR.FP_SCORE_POWER = 0.9, 2.0
+    outputs = [{"volume": r["volume"], "detections": {"fused": detections[r["volume"]]}} for r in records]
+    wrapped = RescoredInference(cfg, lambda some: outputs, build_classifier(cfg).eval())
+    for record, output in zip(records, wrapped(records), strict=True):
+        np.testing.assert_array_equal(output["detections"]["fused"].boxes, detections[record["volume"]].boxes)
+
+
+def test_lens_takes_another_classifier_by_config_alone(cfg, blocks):
+    records, detections = blocks
+    fpr = cfg.MODEL.FPR
+    fpr.NAME, fpr.LOSS, fpr.SOLVER.MAX_ITER = "GLC", "cross_entropy", 2
+    fpr.WEIGHTS = train_fpr(cfg, records, detections)
+    assert type(load_classifier(cfg)).__name__ == "GlobalLocalClassifier"
+
+
 def test_batches_are_a_function_of_their_number():
     def stream(start=0):
         sampler = EpochBatchSampler(lambda rng: rng.permutation(10), 4, seed=1)

@@ -11,14 +11,14 @@ from lens_d2 import add_lens_config
 from lens_d2.data.cache import build_cache
 from lens_d2.data.detection_samples import DetectionSamples
 from lens_d2.data.patches import PatchGrid
-from lens_d2.engine.classifier import train_lpc
+from lens_d2.engine.classifier import ClassifierObjective, train_lpc
 from lens_d2.errors import DataError
-from lens_d2.modeling.classifiers import build_classifier
+from lens_d2.modeling.classifiers import ResNet3D, build_classifier, build_loss
 from lens_d2.modeling.classifiers.global_local import BOX, PATCH
 from lens_d2.modeling.classifiers.views import CORONAL, SAGITTAL, TRANSVERSE, VOLUME
 from lens_d2.rescoring import load_classifier, score_proposals
 
-NAMES = ("GLC_MV", "GLC", "GLC_3D", "ResNet_MV", "ResNet_3D")
+NAMES = ("GLC_MV", "GLC", "GLC_3D", "ResNet_MV", "ResNet_3D", "MLC3D", "FPR3D")
 
 
 @pytest.fixture
@@ -31,6 +31,7 @@ def cfg(tmp_path):
     lpc = cfg.MODEL.LPC
     lpc.BACKBONE_WEIGHTS, lpc.WIDTH, lpc.FC_DIM, lpc.POOLER_RESOLUTION = "", 4, 8, (4, 4, 4)
     lpc.PATCH_SIZE, lpc.PATCH_SPACING = (8, 32, 32), (3.0, 2.0, 2.0)
+    lpc.SCALES = ((2, 8, 8), (4, 16, 16), (8, 32, 32))
     lpc.SOLVER.IMS_PER_BATCH, lpc.SOLVER.BASE_LR, lpc.SOLVER.EPOCHS = 8, 0.01, 0
     lpc.SOLVER.OPTIMIZER, lpc.SOLVER.MAX_ITER = "AdamW", 20
     return cfg
@@ -136,13 +137,16 @@ def test_the_interface_of_classifiers(cfg, name):
     assert classifier.grid == PatchGrid((8, 32, 32), (3.0, 2.0, 2.0))
     boxes = torch.tensor([[10.0, 8, 2, 20, 22, 5]]).expand(3, -1)
     patches = torch.randn(3, 1, 8, 32, 32) * 300
-    logits = classifier(patches, boxes)
-    assert logits.shape == (3,)
-    logits.sum().backward()
+    losses = ClassifierObjective(classifier, build_loss(cfg.MODEL.LPC), "loss_lpc")(
+        {"patch": patches, "box": boxes, "is_lesion": torch.tensor([1.0, 0.0, 1.0])}
+    )
+    assert list(losses) == ["loss_lpc"] and 0.1 < losses["loss_lpc"] < 10
+    losses["loss_lpc"].backward()
     assert all(p.grad is not None for p in classifier.parameters())
     with torch.no_grad():
         logits = classifier.eval()(patches, boxes)
         alone = classifier(patches[1:2], boxes[1:2])
+    assert logits.shape == (3,)
     torch.testing.assert_close(alone, logits[1:2])
 
 
@@ -205,9 +209,54 @@ def test_paper_sized_networks_are_resnet18s(cfg, tmp_path):
         classifier.load_initial_weights(str(tmp_path / "code.pth"))
 
 
-def test_depth_shrinks_where_the_config_says():
-    from lens_d2.modeling.classifiers import ResNet3D
+def test_mlc3d_fuses_the_probabilities_of_three_networks(cfg):
+    cfg.MODEL.LPC.NAME = "MLC3D"
+    classifier = build_classifier(cfg, "LPC")
+    patches, boxes = torch.randn(2, 1, 8, 32, 32) * 300, torch.zeros(2, 6)
+    with torch.no_grad():
+        each = classifier.train()(patches, boxes)
+        assert each.shape == (2, 3)
+        fused = classifier.eval()(patches, boxes).sigmoid()
+        torch.testing.assert_close(fused, each.sigmoid() @ torch.tensor([0.3, 0.4, 0.3]))
+        # What lies outside a network's scale does not reach it.
+        other = patches.clone()
+        other[..., :8] = other[..., 24:] = 500
+        changed = (classifier.train()(other, boxes) != each).any(dim=0)
+    assert changed.tolist() == [False, False, True]
 
+
+def test_mlc3d_takes_the_papers_scales(cfg):
+    cfg.MODEL.LPC.NAME, cfg.MODEL.LPC.SCALES = "MLC3D", ((4, 24, 24), (8, 48, 48), (16, 64, 64))
+    classifier = build_classifier(cfg, "LPC").eval()
+    assert classifier.grid.shape == (16, 64, 64)
+    with torch.no_grad():
+        assert classifier(torch.zeros(1, 1, 16, 64, 64), torch.zeros(1, 6)).shape == (1,)
+
+
+@pytest.mark.parametrize("name, value", [("cross_entropy", np.log(2)), ("focal", np.log(2) / 4)])
+def test_the_loss_is_the_one_that_the_config_names(cfg, name, value):
+    """At a probability of 1/2; the focal loss weighs it with (1/2)^2 there."""
+    cfg.MODEL.LPC.LOSS = name
+    loss = build_loss(cfg.MODEL.LPC)(torch.zeros(4), torch.tensor([0.0, 1, 1, 1]))
+    assert loss.item() == pytest.approx(value)
+    cfg.MODEL.LPC.LOSS = "hinge"
+    with pytest.raises(KeyError):
+        build_loss(cfg.MODEL.LPC)
+
+
+def test_roles_keep_to_their_papers(cfg):
+    cfg = get_cfg()
+    add_lens_config(cfg)
+    fpr, lpc = cfg.MODEL.FPR, cfg.MODEL.LPC
+    assert (fpr.NAME, fpr.LOSS, fpr.FP_PER_TP, fpr.KERNEL_DEPTHS) == ("FPR3D", "focal", 2.0, (1, 1, 1, 3))
+    solver = fpr.SOLVER
+    assert (solver.OPTIMIZER, solver.BASE_LR, solver.IMS_PER_BATCH) == ("RAdam", 2e-4, 32)
+    assert (solver.EPOCHS, solver.EPOCH_STEPS) == (6, (2, 4))
+    assert (lpc.NAME, lpc.LOSS, lpc.WIDTH, lpc.PATCH_SIZE) == ("GLC_MV", "cross_entropy", 64, (32, 128, 128))
+    assert set(fpr) - set(lpc) == {"TP_IOU", "FP_IOU", "FP_SCORE_THRESH", "FP_SCORE_POWER"}
+
+
+def test_depth_shrinks_where_the_config_says():
     trunk = ResNet3D(4, (3, 3, 3, 3), (1, 2, 2, 2)).eval()
     with torch.no_grad():
         shapes = [tuple(output.shape[2:]) for output in trunk(torch.zeros(1, 1, 16, 64, 64))]

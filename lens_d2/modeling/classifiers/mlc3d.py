@@ -1,0 +1,118 @@
+"""MLC3D, multilevel contextual 3D networks (Dou et al., TBME 2017): a comparison in Lesion-Harvester."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from detectron2.config import configurable
+from torch import Tensor, nn
+
+from lens_d2.data.patches import PatchGrid
+
+from ..intensity import IntensityWindow
+from .build import CLASSIFIER_REGISTRY
+
+
+class Level(NamedTuple):
+    """One of the three networks, z, y, x throughout.
+
+    kernels: of its convolutions. pool: after the first one. bins: of the map that its FC layer sees. share: of its
+    probability in the fused one.
+    """
+
+    kernels: Sequence[tuple[int, int, int]]
+    pool: tuple[int, int, int]
+    bins: tuple[int, int, int]
+    share: float
+
+
+LEVELS = (
+    Level([(3, 5, 5), (3, 5, 5), (1, 5, 5)], (1, 1, 1), (2, 8, 8), 0.3),
+    Level([(3, 5, 5), (3, 5, 5), (3, 5, 5)], (1, 2, 2), (4, 5, 5), 0.4),
+    Level([(3, 5, 5), (3, 5, 5), (3, 5, 5)], (2, 2, 2), (8, 10, 10), 0.3),
+)
+
+
+@CLASSIFIER_REGISTRY.register()
+class MLC3D(nn.Module):
+    """Three plain 3D networks look at three sizes of surroundings; each is trained, their probabilities are fused.
+
+    The networks are those of Dou et al. (theirs saw 20x20x6, 30x30x10 and 40x40x26 voxels), but convolutions keep
+    the size of their maps, which are then averaged to the bins that theirs had: Lesion-Harvester's scales are
+    flatter than those unpadded kernels reach. The box does not count.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        grid: PatchGrid,
+        window: IntensityWindow,
+        scales: Sequence[tuple[int, int, int]],
+        width: int = 64,
+        fc_dim: int = 256,
+    ):
+        """
+        Args:
+            grid: of the patches. window: from HU to the networks' input.
+            scales: voxels along z, y, x, cut from the middle of the patch, for each of LEVELS.
+            width: channels of all convolutions. fc_dim: width of the FC layers.
+        """
+        super().__init__()
+        self.grid, self.window, self.scales = grid, window, [tuple(scale) for scale in scales]
+        self.levels = nn.ModuleList(_network(level, width, fc_dim) for level in LEVELS)
+        self.register_buffer("shares", torch.tensor([level.share for level in LEVELS]), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg):
+        shape = tuple(max(sizes) for sizes in zip(*cfg.SCALES, strict=True))
+        return {
+            "grid": PatchGrid(shape, tuple(cfg.PATCH_SPACING)),
+            "window": IntensityWindow(cfg.HU_WINDOW, cfg.PIXEL_MEAN, cfg.PIXEL_STD),
+            "scales": cfg.SCALES,
+            "width": cfg.WIDTH,
+            "fc_dim": cfg.FC_DIM,
+        }
+
+    def load_initial_weights(self, source: str) -> None:
+        """Nothing is loaded: no part of it is a ResNet-18."""
+        logging.getLogger(__name__).info("MLC3D starts from random weights; it has no use for %r", source)
+
+    def forward(self, patches: Tensor, boxes: Tensor) -> Tensor:
+        """
+        Args:
+            patches: (n, 1, D, H, W) HU. boxes: (n, 6), not used.
+
+        Returns:
+            (n, 3) logits of the networks in training, (n,) logits of the fused probability otherwise
+        """
+        image = self.window(patches)
+        logits = [network(_middle(image, scale)) for network, scale in zip(self.levels, self.scales, strict=True)]
+        logits = torch.cat(logits, dim=1)
+        return logits if self.training else torch.logit(logits.sigmoid() @ self.shares, eps=1e-6)
+
+
+def _network(level: Level, width: int, fc_dim: int) -> nn.Sequential:
+    """(n, 1, d, h, w) -> (n, 1) logits."""
+    layers, before = [], 1
+    for number, kernel in enumerate(level.kernels):
+        conv = nn.Conv3d(before, width, kernel, padding=tuple(size // 2 for size in kernel))
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        nn.init.zeros_(conv.bias)
+        layers += [conv, nn.ReLU(inplace=True)]
+        if number == 0:
+            layers.append(nn.MaxPool3d(level.pool, ceil_mode=True))
+        before = width
+    bins = level.bins[0] * level.bins[1] * level.bins[2]
+    head = [nn.Flatten(), nn.Linear(width * bins, fc_dim), nn.ReLU(inplace=True), nn.Linear(fc_dim, 1)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool3d(level.bins), *head)
+
+
+def _middle(image: Tensor, scale: tuple[int, int, int]) -> Tensor:
+    """The middle (n, C, *scale) of (n, C, D, H, W)."""
+    for axis, (size, wanted) in enumerate(zip(image.shape[2:], scale, strict=True), start=2):
+        image = image.narrow(axis, (size - wanted) // 2, wanted)
+    return image
