@@ -36,7 +36,6 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
-from tqdm import tqdm
 
 from lens_d2 import add_lens_config
 from lens_d2.data.cache import CachedVolume, VolumeCache, build_cache
@@ -46,6 +45,7 @@ from lens_d2.engine import LENSCheckpointer
 from lens_d2.errors import DataError
 from lens_d2.export import make_report, write_report
 from lens_d2.inference import VolumeInference, num_levels
+from lens_d2.progress import Progress, progress
 from lens_d2.rescoring import classify, load_classifier, rescore
 from lens_d2.structures import VolumeDetections
 
@@ -118,10 +118,10 @@ class ScanInference(VolumeInference):
 
     def level_features(self, volume: CachedVolume, scale: float):
         levels = num_levels(volume, self.slice_interval)
-        with tqdm(total=levels, desc="slices", unit="slice", leave=False) as bar:
+        with Progress(levels, "slices", "slice", nested=True) as shown:
             for features, image_sizes in super().level_features(volume, scale):
                 yield features, image_sizes
-                bar.update(len(image_sizes))
+                shown.update(len(image_sizes))
 
 
 class Predictor:
@@ -208,7 +208,7 @@ def run_one(predictor: Predictor, scan: Scan, output: Path) -> int:
 def run_all(predictor: Predictor, scans: list[Scan], output: Path) -> int:
     """Run scans into folders of their own, go on past those that fail, and return the exit code."""
     rows, failures, keep_ids = [], [], predictor.args.keep_ids
-    for number, scan in enumerate(tqdm(scans, desc="scans", unit="scan"), 1):
+    for number, scan in enumerate(progress(scans, "scans", "scan"), 1):
         try:
             count = predictor.run(scan, f"Scan {number}", output / scan.name)
             rows.append([scan.name, "done", count, ""])

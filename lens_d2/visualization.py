@@ -26,6 +26,7 @@ WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": (-160.0, 240.0), "bone": (-4
 BONE_HU = 250.0  # above contrast-enhanced organs
 LUNG_HU = (-950.0, -600.0)  # aerated lung; gas in the bowel and air around the body lie below
 # As in Fig. 3 and 5 of the LENS paper: green is right, red a false positive, yellow a lesion that was missed.
+SOLID, DASHED, DOTTED = "solid", (0, (3, 2)), (0, (1, 1.5))  # matplotlib's line styles
 BOXES_PER_SLICE = 8  # the best ones: more hide the picture
 HIT, FALSE_POSITIVE, MISSED = "#39d353", "#ff4d4d", "#ffd33d"
 
@@ -59,12 +60,11 @@ def show_slice(axes: Axes, hu: np.ndarray, window: str, aspect_text: str = "") -
     axes.set_title(label, fontsize=8, color="0.85", loc="left")
 
 
-def draw_box(axes: Axes, box: np.ndarray, color: str, text: str = "", dashed: bool = False) -> None:
-    """Draw a box XYXY_ABS (pixel edges) on a slice shown by :func:`show_slice`."""
+def draw_box(axes: Axes, box: np.ndarray, color: str, text: str = "", line=SOLID) -> None:
+    """Draw a box XYXY_ABS (pixel edges) on a slice shown by :func:`show_slice`; ``line`` is matplotlib's style."""
     x1, y1, x2, y2 = box
-    style = (0, (3, 2)) if dashed else "solid"
     axes.add_patch(
-        Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, ec=color, lw=1.2, ls=style, snap=False)
+        Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, ec=color, lw=1.2, ls=line, snap=False)
     )
     if text:
         axes.text(x2 + 0.5, y1 - 0.5, text, color=color, fontsize=6.5, va="bottom", ha="left", clip_on=True)
@@ -156,7 +156,7 @@ def draw_overlay(
         window = choose_window(hu, None if first is None else to_cache(first)[0])
         show_slice(axes, hu, window, f"slice {z + record['first_slice']}")
         for i, box in on_slice:
-            draw_box(axes, to_cache(box)[0], HIT if hit[:, i].any() else MISSED, dashed=True)
+            draw_box(axes, to_cache(box)[0], HIT if hit[:, i].any() else MISSED, line=DASHED)
         for n, row in found:
             color = HIT if hit[n].any() else FALSE_POSITIVE
             draw_box(axes, to_cache(row[1:5])[0], color, f"{detections.scores[shown[n]]:.2f}")
@@ -183,8 +183,8 @@ def _slices_worth_showing(truth: list[np.ndarray], detections: VolumeDetections,
 
 def _legend(figure, name: str) -> None:
     entries = [
-        Line2D([], [], color=HIT, ls=(0, (3, 2)), label="lesion, found"),
-        Line2D([], [], color=MISSED, ls=(0, (3, 2)), label="lesion, missed"),
+        Line2D([], [], color=HIT, ls=DASHED, label="lesion, found"),
+        Line2D([], [], color=MISSED, ls=DASHED, label="lesion, missed"),
         Line2D([], [], color=HIT, label="detection, right"),
         Line2D([], [], color=FALSE_POSITIVE, label="detection, false positive"),
     ]

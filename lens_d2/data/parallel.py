@@ -1,4 +1,4 @@
-"""Doing the same thing to many files, with a progress bar, on one or more processes."""
+"""Doing the same thing to many files, showing progress, on one or more processes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from lens_d2.errors import DataError
+from lens_d2.progress import Progress
 
 T = TypeVar("T")
 
@@ -21,14 +20,14 @@ def run_all(
 
     Args:
         jobs: calls without arguments; picklable where there is more than one process.
-        title: of the progress bar.
+        title: under which progress is shown.
         processes: how many to use; 1 works in this one.
         start: "spawn", or "fork" where nothing has used SimpleITK's or torch's threads yet, which do not survive
             a fork: forked processes start at once, spawned ones import everything anew.
     """
-    with tqdm(total=len(jobs), desc=title, disable=not jobs) as progress:
+    with Progress(len(jobs), title) as shown:
         for key, result in _run(jobs, processes, start):
-            progress.update()
+            shown.update()
             yield key, result
 
 

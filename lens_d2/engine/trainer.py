@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 
 from detectron2.config import CfgNode
@@ -15,8 +16,10 @@ from torch import nn
 from ..data.loader import build_test_loader, build_train_loader
 from ..mining.hooks import build_mining_hooks
 from ..modeling.pretrained import load_backbone_weights
+from ..quiet import at_level
 from ..rescoring import build_inference
 from .checkpoint import LENSCheckpointer
+from .overlays import build_overlay_hooks
 from .solver import build_optimizer
 
 
@@ -52,10 +55,15 @@ class LENSTrainer(DefaultTrainer):
         self.data_loader.batch_sampler.start_iter = self.start_iter
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's, and mining; before the evaluation, which a run killed in mining need not repeat."""
+        """Detectron2's; overlays; mining before the evaluation, which a run killed in mining need not repeat."""
         hooks = super().build_hooks()
         evaluation = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
-        return [*hooks[:evaluation], *build_mining_hooks(self.cfg), *hooks[evaluation:]]
+        return [
+            *hooks[:evaluation],
+            *build_overlay_hooks(self.cfg),
+            *build_mining_hooks(self.cfg),
+            *hooks[evaluation:],
+        ]
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module):
@@ -79,4 +87,6 @@ class LENSTrainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
         """Evaluate on whole sub-volumes of ``DATASETS.TEST``, rescored where a classifier is configured."""
         model = model.module if hasattr(model, "module") else model
-        return super().test(cfg, build_inference(cfg, model), evaluators)
+        # The evaluators' tables say all that Detectron2 would repeat in lines of comma-separated numbers.
+        with at_level(logging.WARNING, "detectron2.evaluation.testing", "detectron2.engine.defaults"):
+            return super().test(cfg, build_inference(cfg, model), evaluators)

@@ -5,7 +5,7 @@ Each reports under its protocol's name, for the fused output and for each expert
 - ``metrics.json``: what ``tools/evaluate.py`` writes, of the fused output; ``experts`` has that of each expert;
 - ``predictions.json``, ``predictions_<expert>.json`` and ``ground_truth.json``, in the coordinates of the
   dataset's own files, so that ``tools/evaluate.py`` gives the same numbers for them;
-- ``froc.png``.
+- ``froc.png``, and ``precision_recall.png`` where the protocol has the two.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from ..progress import progress
 from ..structures import VolumeDetections
 from .bootstrap import intervals
 from .frames import FileFrame, box_truth, frame_of, mark_truth, slice_boxes
-from .plots import plot_froc
+from .plots import plot_froc, plot_precision_recall
 from .protocols import PROTOCOLS, Evaluation, Protocol
 from .report import froc_table, write_json
 from .sets import BoxDetections, BoxTruth, Tracklets
@@ -88,7 +89,8 @@ class FROCEvaluator(DatasetEvaluator):
             return {}
         first = self.output if self.output in outputs else next(iter(outputs))
         order = [first, *sorted(outputs.keys() - {first})]
-        results = {name: self._evaluate_one(truth, outputs[name]) for name in order}
+        shown = progress(order, f"{self.dataset_name}, protocol {self.protocol.name}", nested=True)
+        results = {name: self._evaluate_one(truth, outputs[name]) for name in shown}
         self.metrics = {
             "dataset": self.dataset_name,
             **results[first].metrics,
@@ -124,6 +126,10 @@ class FROCEvaluator(DatasetEvaluator):
             curves[name]["ci"] = metrics.get("sensitivity_ci") if is_first else None
         write_json(folder / "ground_truth.json", self.truth_to_file(truth), indent=None)
         plot_froc(folder / "froc.png", curves, title=f"FROC, {self.dataset_name}")
+        first = next(iter(results.values()))
+        if first.match.recall is not None:
+            path, match = folder / "precision_recall.png", first.match
+            plot_precision_recall(path, match.precision, match.recall, first.metrics["ap"])
         write_json(folder / "metrics.json", self.metrics)
 
     def frame_of(self, dataset_name: str) -> FileFrame:

@@ -11,7 +11,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator, Null
 
 from ..data.files import whole_file
 
-COLOURS = ("#0b5fa5", "#d1495b", "#2e8b57", "#e08e0b", "#6a4c93", "#3c4f5c", "#b5651d", "#00838f")
+# After Okabe and Ito, which colour-blind people tell apart.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#3c4f5c", "#56b4e9", "#8c6d1f")
 INK, GRID = "#22303a", "#dde3e8"
 
 
@@ -43,7 +44,7 @@ def _fraction(value: float, _position=None) -> str:
 
 
 def plot_froc(path, curves: dict, unit: str = "sub-volume", title: str = "FROC") -> None:
-    """Sensitivity over false positives per volume, on a log2 axis.
+    """Sensitivity over false positives per volume, on a log2 axis, with 95% intervals as bands.
 
     Args:
         curves: {name: {"curve": (false positives per volume, sensitivity), "fps": (k,), "sensitivity": (k,),
@@ -59,7 +60,9 @@ def plot_froc(path, curves: dict, unit: str = "sub-volume", title: str = "FROC")
             ax.plot(entry["fps"], entry["sensitivity"], "o", color=colour, markersize=4.5, clip_on=False, zorder=3)
             if entry.get("ci") is not None:
                 low, high = np.asarray(entry["ci"]).T
-                ax.fill_between(entry["fps"], low, high, color=colour, alpha=0.13, linewidth=0)
+                ax.fill_between(
+                    entry["fps"], low, high, color=colour, alpha=0.13, linewidth=0, label="95% interval"
+                )
         ax.set_xscale("log", base=2)
         ax.set_xlim(ticks[0] / 2**0.25, ticks[-1] * 2**0.25)
         ax.xaxis.set_major_locator(FixedLocator(list(ticks)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import tempfile
 from pathlib import Path
 
@@ -14,10 +15,14 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 
+from ..progress import progress
+from ..quiet import at_level
 from .coco import Slices, coco_truth
 from .evaluators import FUSED
 from .frames import lesions_of, slice_boxes
 from .report import write_json
+
+logger = logging.getLogger(__name__)
 
 
 class SliceAPEvaluator(DatasetEvaluator):
@@ -65,9 +70,12 @@ class SliceAPEvaluator(DatasetEvaluator):
             coco = _coco_evaluator(str(file))
         first = self.output if self.output in outputs else next(iter(outputs))
         self.metrics = {}
-        for name in [first, *sorted(outputs.keys() - {first})]:
+        order = [first, *sorted(outputs.keys() - {first})]
+        for name in progress(order, f"{self.dataset_name}, average precision", nested=True):
             prefix = "" if name == first else f"{name}/"
             self.metrics |= {f"{prefix}{key}": v for key, v in self._ap(coco, truth, outputs[name]).items()}
+        told = ", ".join(f"{key} {self.metrics[key]:.2f}" for key in ("AP", "AP50") if key in self.metrics)
+        logger.info(f"{self.dataset_name}, boxes on slices: {told or 'no average precision'}")
         return {"bbox": dict(self.metrics)}
 
     def _truth(self) -> dict:
@@ -105,7 +113,9 @@ class SliceAPEvaluator(DatasetEvaluator):
             instances.scores = torch.from_numpy(np.ascontiguousarray(boxes[:, 5]))
             instances.pred_classes = torch.zeros(len(boxes), dtype=torch.int64)
             coco.process([{"image_id": image["id"]}], [{"instances": instances}])
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints; Detectron2 logs its results
+        # pycocotools prints and Detectron2 logs a page for each output; this class says a line for all of them.
+        theirs = at_level(logging.ERROR, "detectron2.evaluation.coco_evaluation")
+        with contextlib.redirect_stdout(io.StringIO()), theirs:
             result = coco.evaluate().get("bbox", {})
         return {key: float(value) for key, value in result.items() if np.isfinite(value)}
 

@@ -23,8 +23,8 @@ class HtmlReport(Writer):
     purpose = "page to look at"
 
     def render(self, report: ScanReport) -> bytes:
-        maker = PictureMaker(report)
-        page = _environment().get_template(TEMPLATE)
+        maker = PictureMaker(report.volume, report.detections)
+        page = page_environment().get_template(TEMPLATE)
         return page.render(
             report=report,
             version=__version__,
@@ -50,7 +50,8 @@ def scan_facts(report: ScanReport) -> dict[str, str]:
     }
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """What templates of pages are rendered with: everything is escaped, nothing may be undefined."""
     environment = Environment(
         loader=PackageLoader("lens_d2.export"),
         autoescape=True,
@@ -60,7 +61,7 @@ def _environment() -> Environment:
     )
     environment.filters["color"] = score_hex
     environment.filters["lps"] = describe_position
-    environment.globals["window_text"] = _window_text
+    environment.globals["window_text"] = window_text
     return environment
 
 
@@ -71,6 +72,7 @@ def describe_position(detection: Detection) -> str:
     return ", ".join(f"{sides[value >= 0]} {abs(value):.0f}" for sides, value in zip(AXES, middle, strict=True))
 
 
-def _window_text(name: str) -> str:
+def window_text(name: str) -> str:
+    """A display window as readers name it: "bone, W 1500 L 300"."""
     low, high = WINDOWS[name]
     return f"{name}, W {high - low:.0f} L {(high + low) / 2:.0f}".replace("-", "−")

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
-import logging
-import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from detectron2.utils import comm
 
-logger = logging.getLogger(__name__)
+from ..progress import Progress
 
 T = TypeVar("T")
 
 # Units that a rank does between two meetings. Ranks meet often enough that none waits for longer than the limit
 # of the process group, however many units there are.
 UNITS_BETWEEN_MEETINGS = 4
-SECONDS_BETWEEN_LINES = 10
 
 
 def own_share(items: Sequence[T]) -> Sequence[T]:
@@ -33,17 +29,13 @@ def gather_list(items: list) -> list:
 def share_out(items: Sequence[T], work: Callable[[T], None], title: str) -> None:
     """Do the work on each item, every rank its share; returns when all are done. All ranks have the same items.
 
-    Progress goes to the log.
+    The main rank shows the progress of all.
     """
-    own, start, said = own_share(items), time.monotonic(), time.monotonic()
+    own = own_share(items)
     rounds = -(-len(items) // (comm.get_world_size() * UNITS_BETWEEN_MEETINGS))
-    done = 0
-    for number in range(rounds):
-        mine = own[number * UNITS_BETWEEN_MEETINGS : (number + 1) * UNITS_BETWEEN_MEETINGS]
-        for item in mine:
-            work(item)
-        done += sum(comm.all_gather(len(mine)))
-        if time.monotonic() - said > SECONDS_BETWEEN_LINES or done == len(items):
-            said, spent = time.monotonic(), time.monotonic() - start
-            left = datetime.timedelta(seconds=int(spent / done * (len(items) - done)))
-            logger.info("%s: %d of %d, %.3f s each, %s left", title, done, len(items), spent / done, left)
+    with Progress(len(items), title) as shown:
+        for number in range(rounds):
+            mine = own[number * UNITS_BETWEEN_MEETINGS : (number + 1) * UNITS_BETWEEN_MEETINGS]
+            for item in mine:
+                work(item)
+            shown.update(sum(comm.all_gather(len(mine))))

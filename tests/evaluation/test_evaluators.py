@@ -208,6 +208,18 @@ def test_average_precision_of_slices(scene, register, tmp_path):
     assert truth["images"][0]["file_name"] == f"{A}/011.png"
 
 
+def test_average_precision_is_told_in_one_line(scene, register, caplog, capsys):
+    records, outputs = scene
+    outputs = [{**o, "detections": {**o["detections"], "luna": o["detections"]["fused"]}} for o in outputs]
+    evaluator = SliceAPEvaluator(register(records, "lens3d", "any"))
+    evaluator.process(records, outputs)
+    with caplog.at_level("INFO"):
+        evaluator.evaluate()
+    (line,) = caplog.messages
+    assert line.startswith(f"{evaluator.dataset_name}, boxes on slices: AP ") and line.endswith(", AP50 100.00")
+    assert capsys.readouterr().out == ""
+
+
 def test_average_precision_is_hurt_by_boxes_on_other_slices_of_a_3d_truth_alone(scene, register):
     records, outputs = scene
     found = outputs[0]["detections"]["fused"]

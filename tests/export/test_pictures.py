@@ -36,7 +36,7 @@ def bright_box(image: np.ndarray, around: list[float]) -> list[int]:
 def test_boxes_lie_on_the_lesions(make_scan, grid):
     """The lesions are blocks of 900 HU in soft tissue; half a voxel of 3 mm blurs their borders."""
     report = make_scan(grid).report()
-    maker = PictureMaker(report)
+    maker = PictureMaker(report.volume, report.detections)
     for index in (1, 2):  # the first one is a single voxel wide
         shown = maker.pictures(index)
         for picture in (shown.axial, shown.coronal, shown.sagittal):
@@ -49,7 +49,7 @@ def test_boxes_lie_on_the_lesions(make_scan, grid):
 def test_planes_are_shown_the_way_radiologists_expect(make_scan):
     """The third block lies to the left, in front and towards the head of the middle."""
     report = make_scan("flipped").report()
-    maker = PictureMaker(report)
+    maker = PictureMaker(report.volume, report.detections)
     overview = maker.projections()
     by_number = {frame.number: frame for frame in overview["coronal"].frames}
     worlds = {each.number: each.world_box for each in report.detections}
@@ -65,7 +65,7 @@ def test_planes_are_shown_the_way_radiologists_expect(make_scan):
 
 
 def test_strip_shows_neighbours_and_boxes_only_where_the_detection_is(report):
-    maker = PictureMaker(report)
+    maker = PictureMaker(report.volume, report.detections)
     captions = [picture.caption for picture in maker.pictures(2).strip]  # slices 2 to 4 of 24
     assert captions == ["−9.0 mm", "−6.0 mm", "−3.0 mm", "key slice", "+3.0 mm", "+6.0 mm", "+9.0 mm"]
     assert [len(picture.frames) for picture in maker.pictures(2).strip] == [0, 0, 1, 1, 1, 0, 0]
@@ -76,7 +76,7 @@ def test_beyond_the_scan_is_black_without_a_bright_rim(make_scan):
     """The second block reaches the highest slice; above it there is nothing to show."""
     report = make_scan().report()
     detection = report.detections[1]
-    picture = PictureMaker(report).pictures(1).coronal
+    picture = PictureMaker(report.volume, report.detections).pictures(1).coronal
     image, (frame,) = pixels(picture), picture.frames
     top = round(frame.top * picture.height / 100)
     assert detection.slices[-1] == 23 and image[: top - 3].max() < 12
@@ -84,9 +84,10 @@ def test_beyond_the_scan_is_black_without_a_bright_rim(make_scan):
     assert abs(beside[:4].mean() - beside[4:].mean()) < 4  # plain soft tissue up to the end
 
 
-def test_scale_bar_is_five_centimetres(report):
-    picture = PictureMaker(report).pictures(0).axial
-    assert picture.scale * report.geometry.cache_shape[2] / 100 == pytest.approx(50, abs=0.1)  # pixels of 1 mm
+def test_scale_bar_is_as_long_as_it_says(report):
+    picture = PictureMaker(report.volume, report.detections).pictures(0).axial
+    assert picture.scale * report.geometry.cache_shape[2] / 100 == pytest.approx(20, abs=0.1)  # pixels of 1 mm
+    assert picture.scale_mm == 20  # 5 cm where the picture is wide enough
 
 
 def test_window_suits_the_tissue():

@@ -1,0 +1,79 @@
+"""Pictures of what the model finds while it is trained, for TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from ..data.mapper import SliceMapper
+from ..sample_pictures import STYLES, SamplePicture, boxes_by_status, central_slice, pixels, sheet
+
+BEST, MIN_SCORE = 5, 0.05  # the detections that are drawn: at most so many, with at least this score
+
+
+def build_overlay_hooks(cfg: CfgNode) -> list[HookBase]:
+    """The hook on the main rank where ``VIS_PERIOD`` is positive, else none."""
+    return [OverlayHook(cfg)] if cfg.VIS_PERIOD > 0 and comm.is_main_process() else []
+
+
+class OverlayHook(HookBase):
+    """Every ``VIS_PERIOD`` iterations puts "overlay/<expert>" into the event storage, detections and truth.
+
+    The slices are always the same, one of each training dataset, without augmentation, so that one sees how the
+    model learns. It draws no random numbers: training is the same with it and without.
+    """
+
+    @configurable
+    def __init__(self, *, mapper: SliceMapper, period: int):
+        """
+        Args:
+            mapper: without augmentation. period: iterations from one picture to the next.
+        """
+        self.mapper, self.period = mapper, period
+        self.samples: dict[str, dict] = {}
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode):
+        return {"mapper": SliceMapper(cfg, is_train=False), "period": cfg.VIS_PERIOD}
+
+    def after_step(self) -> None:
+        if (self.trainer.iter + 1) % self.period == 0:
+            if not self.samples:
+                self.samples = self._choose(self.trainer.data_loader.dataset.records)
+            self._put_pictures()
+
+    def _choose(self, records: Iterable[dict]) -> dict[str, dict]:
+        """{expert: a sample with a lesion} of the first record of each training dataset that has one."""
+        chosen: dict[str, dict] = {}
+        for record in records:
+            boxes = sorted(box for lesion in record["lesions"] for box in lesion["boxes"])
+            if boxes and record["dataset"] not in chosen:
+                chosen[record["dataset"]] = self.mapper(record, int(boxes[len(boxes) // 2][0]))
+        return chosen
+
+    @torch.no_grad()
+    def _put_pictures(self) -> None:
+        model = self.trainer.model
+        model = model.module if hasattr(model, "module") else model
+        training = model.training
+        model.eval()
+        try:
+            found = {expert: model([sample])[0]["instances"] for expert, sample in self.samples.items()}
+        finally:
+            model.train(training)
+        for expert, sample in self.samples.items():
+            picture = _picture(sample, found[expert].to("cpu"), self.mapper.hu_window)
+            image = pixels(sheet([picture], list(STYLES)))
+            self.trainer.storage.put_image(f"overlay/{expert}", torch.from_numpy(image).permute(2, 0, 1))
+
+
+def _picture(sample: dict, found, hu_window: tuple[float, float]) -> SamplePicture:
+    best = found[found.scores >= MIN_SCORE]
+    best = best[best.scores.argsort(descending=True)[:BEST]]
+    boxes = {**boxes_by_status(sample), "detection": best.pred_boxes.tensor.numpy()}
+    title = f"{sample['volume']}, slice {sample['slice']}"
+    return SamplePicture(central_slice(sample, hu_window), boxes, title, best.scores.tolist())

@@ -1,0 +1,204 @@
+"""A page on which a reader judges the proposals of a ledger, one at a time; one file that needs no network.
+
+Each proposal is a row of JSON that the browser parses when the proposal is looked at, so that thousands of them
+stay usable. What becomes of the verdicts is in :mod:`lens_d2.mining.review`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jinja2 import Environment
+from markupsafe import Markup
+
+from .. import __version__
+from ..data.cache import CachedVolume, VolumeCache
+from ..data.files import whole_file
+from ..mining.review import VERDICTS, Proposal
+from ..progress import Progress
+from ..visualization import WINDOWS
+from .html_report import page_environment
+from .pictures import PictureMaker, Style
+from .planes import Encoding, Picture
+from .scan_report import NOT_A_MEDICAL_DEVICE, Detection
+
+PAGE, ROW = "review.html.j2", "review_row.html.j2"
+# About 20 kB for all pictures of a proposal.
+SMALL = Style(axial=200, close_up=220, detail=150, strip=96, encoding=Encoding(".webp", 72))
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the page shows of a proposal.
+
+    Attributes:
+        proposal: with its volume's record.
+        size_mm: sides of its box along x, y, z.
+        key_slice: from 0 in the sub-volume.
+        window: name of the display window that suits it.
+        close_ups: the key slice around it, by the name of the window.
+        whole: the whole key slice. coronal, sagittal: around it. strip: neighbouring slices.
+        annotation: the one that it was found by, None where there is none or it is not in the dataset.
+    """
+
+    proposal: Proposal
+    record: dict
+    size_mm: tuple[float, ...]
+    key_slice: int
+    window: str
+    close_ups: dict[str, Picture]
+    whole: Picture
+    coronal: Picture
+    sagittal: Picture
+    strip: Sequence[Picture]
+    annotation: Annotation | None = None
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A given lesion, on the slice that shows it best: its id, volume, slice from 0, and the picture around it."""
+
+    id: str
+    record: dict
+    key_slice: int
+    picture: Picture
+
+
+class RowMaker:
+    """Makes the rows of proposals, volume by volume."""
+
+    def __init__(self, records: Sequence[dict], cache: VolumeCache):
+        """
+        Args:
+            records: of the dataset that was mined, with its given annotations. cache: of its volumes.
+        """
+        self.records = {record["volume"]: record for record in records}
+        self.lesions = {x["id"]: (r, x) for r in records for x in r["lesions"] if x["boxes"]}
+        self.cache = cache
+
+    def rows(self, proposals: Sequence[Proposal]) -> Iterator[Row]:
+        """The rows of all proposals, those of one volume together.
+
+        Raises:
+            DataError: a volume cannot be read.
+        """
+        of_volume: dict[str, list[Proposal]] = {}
+        for proposal in proposals:
+            of_volume.setdefault(proposal.volume, []).append(proposal)
+        for name in sorted(of_volume):
+            yield from self._of_volume(self.records[name], of_volume[name])
+
+    def _of_volume(self, record: dict, proposals: list[Proposal]) -> Iterator[Row]:
+        volume = self.cache.open(record)
+        detections = [_detection(each.slice_boxes, volume) for each in proposals]
+        given = [box for lesion in record["lesions"] for box in lesion["boxes"]]
+        maker = PictureMaker(volume, detections, SMALL, given)
+        for index, proposal in enumerate(proposals):
+            window = maker.window(index)
+            yield Row(
+                proposal=proposal,
+                record=record,
+                size_mm=detections[index].size_mm,
+                key_slice=detections[index].key_slice,
+                window=window,
+                close_ups=dict(zip(WINDOWS, maker.close_ups(index, list(WINDOWS)), strict=True)),
+                whole=maker.whole(index, "soft tissue"),
+                coronal=maker.reformat(index, "coronal", window),
+                sagittal=maker.reformat(index, "sagittal", window),
+                strip=maker.strip(index, window),
+                annotation=self._annotation(proposal.annotation),
+            )
+
+    def _annotation(self, name: str) -> Annotation | None:
+        if name not in self.lesions:
+            return None
+        record, lesion = self.lesions[name]
+        boxes = np.array(lesion["boxes"], dtype=np.float64)[:, :5]
+        key = boxes[:, 0] == lesion["key_slice"] if lesion["key_slice"] is not None else boxes[:, 0] < 0
+        row = boxes[key][0] if key.any() else boxes[len(boxes) // 2]
+        volume = self.cache.open(record)
+        maker = PictureMaker(volume, [_detection(np.array([[*row, 1.0]]), volume)], SMALL)
+        return Annotation(name, record, int(row[0]), maker.close_ups(0, [maker.window(0)])[0])
+
+
+def _detection(slice_boxes: np.ndarray, volume: CachedVolume) -> Detection:
+    """(n, 6) z, x1, y1, x2, y2, score of a volume as what pictures are made of."""
+    low, high = slice_boxes.min(axis=0), slice_boxes.max(axis=0)
+    box = np.array([low[1], low[2], low[0], high[3], high[4], high[0]])
+    return Detection(
+        number=1,
+        score=float(high[5]),
+        box=tuple(box.tolist()),
+        world_box=tuple(volume.geometry.boxes3d_to_world(box[None])[0].tolist()),
+        size_mm=tuple(((box[3:] - box[:3] + [0, 0, 1]) * volume.geometry.spacing).tolist()),
+        slice_boxes=slice_boxes,
+    )
+
+
+def write_review_page(
+    path: str | os.PathLike,
+    ledger: str,
+    proposals: Sequence[Proposal],
+    records: Sequence[dict],
+    cache: VolumeCache,
+    left_out: int = 0,
+) -> int:
+    """Write the page, to a temporary name that is renamed in the end. Holds one volume's pictures in memory.
+
+    Args:
+        path: of the page. ledger: the file's name.
+        proposals: in the order in which they are to be read.
+        records: of the dataset that was mined. cache: of its volumes.
+        left_out: how many further proposals the page does not show; it says so.
+
+    Returns:
+        bytes of the page.
+
+    Raises:
+        DataError: a volume cannot be read.
+    """
+    environment = page_environment()
+    number = {each.id: place for place, each in enumerate(proposals)}
+
+    def rows() -> Iterator[tuple[int, Markup]]:
+        with Progress(len(proposals), "review page", "proposal") as shown:
+            for row in RowMaker(records, cache).rows(proposals):
+                yield number[row.proposal.id], _json(_render_row(environment, row))
+                shown.update()
+
+    page = environment.get_template(PAGE)
+    with whole_file(path) as temporary:
+        page.stream(
+            ledger=ledger,
+            count=len(proposals),
+            left_out=left_out,
+            index=_json(_index(ledger, proposals)),
+            rows=rows(),
+            notice=NOT_A_MEDICAL_DEVICE,
+            version=__version__,
+        ).dump(str(temporary), encoding="utf-8")
+        return temporary.stat().st_size
+
+
+def _index(ledger: str, proposals: Sequence[Proposal]) -> dict:
+    """What the page's script knows of all proposals from the start."""
+    return {
+        "ledger": ledger,
+        "verdicts": VERDICTS,
+        "proposals": [
+            [each.id, each.checksum, each.status if each.status in VERDICTS else ""] for each in proposals
+        ],
+    }
+
+
+def _render_row(environment: Environment, row: Row) -> str:
+    return environment.get_template(ROW).render(row=row, proposal=row.proposal)
+
+
+def _json(content) -> Markup:
+    """JSON that no HTML parser takes for the end of its script element."""
+    return Markup(json.dumps(content, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/"))

@@ -1,0 +1,106 @@
+"""Samples as pictures: tools/visualize_data.py, and the overlays that training writes."""
+
+import importlib.util
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from blocks import EXPERTS, blocks_cfg, register_blocks
+from detectron2.data import DatasetCatalog
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lens_d2.data.mapper import SliceMapper
+from lens_d2.engine import LENSTrainer
+from lens_d2.engine.overlays import OverlayHook
+from lens_d2.mining import LedgerRow, write_ledger
+from lens_d2.mining.ledger import to_table
+from lens_d2.sample_pictures import STYLES, central_slice
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("blocks")
+    register_blocks(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tool(request):
+    path = request.config.rootpath / "tools/visualize_data.py"
+    spec = importlib.util.spec_from_file_location("tool_visualize_data", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def has_color(image: np.ndarray, name: str) -> bool:
+    """Whether a box of a kind is in a picture (rows, columns, BGR), apart from the legend at its foot."""
+    red, green, blue = (int(STYLES[name].color[i : i + 2], 16) for i in (1, 3, 5))
+    body = image[: -image.shape[0] // 8].astype(int)
+    return bool((np.abs(body - [blue, green, red]).max(axis=2) < 24).sum() > 20)
+
+
+def test_every_kind_of_box_has_its_colour(tool, folder, tmp_path):
+    record = DatasetCatalog.get("blocks_deeplesion")[0]
+    kinds = {"mined": "annotation", "uncertain": "uncertain", "hard_negative": "hard_negative"}
+    z = int(record["lesions"][0]["boxes"][0][0])
+    rows = [
+        LedgerRow(
+            f"m{n}@{z}", record["volume"], z, 8 + 22 * n, 40, 26 + 22 * n, 55, f"m{n}", "S", 1, 0.5, 0.1, "", s
+        )
+        for n, s in enumerate(kinds.values())
+    ]
+    write_ledger(tmp_path / "ledger.csv", [to_table(rows)])
+    config = tmp_path / "config.yaml"
+    config.write_text(f"INPUT:\n  CACHE_DIR: {folder / 'cache'}\n  PIXEL_SPACING: 2.0\n")
+    words = ["blocks_deeplesion", "--config-file", config, "--ledger", tmp_path / "ledger.csv", "--num", "4"]
+    assert tool.main([*map(str, words), "--augment", "--output-dir", str(tmp_path / "out")]) == 0
+    (path,) = (tmp_path / "out").glob("*.png")
+    image = cv2.imread(str(path))
+    assert all(has_color(image, name) for name in ("annotation", *kinds))
+    first = path.read_bytes()
+    tool.main([*map(str, words), "--augment", "--output-dir", str(tmp_path / "out")])
+    assert path.read_bytes() == first
+    assert tool.main([*map(str, words), "--seed", "1", "--output-dir", str(tmp_path / "other")]) == 0
+    assert (tmp_path / "other" / path.name).read_bytes() != first
+
+
+def test_faults_are_one_line(tool, tmp_path, capsys):
+    assert tool.main(["nowhere"]) == 2
+    assert capsys.readouterr().err == "nowhere: no registered dataset\n"
+    assert tool.main(["blocks_luna", "--ledger", str(tmp_path / "no.csv")]) == 2
+    assert capsys.readouterr().err.startswith(f"{tmp_path / 'no.csv'}: not readable as a ledger")
+
+
+def test_the_central_slice_in_hu(folder):
+    cfg = blocks_cfg(folder)
+    record = DatasetCatalog.get("blocks_luna")[0]
+    mapper = SliceMapper(cfg, is_train=False)
+    hu = central_slice(mapper(record, 2), mapper.hu_window)
+    volume = mapper.cache.open(record)
+    expected = volume.read(volume.geometry.slices_to_cache([2.0]))[0]
+    low, high = mapper.hu_window
+    np.testing.assert_allclose(hu, expected.clip(low, high), atol=0.5)
+
+
+def test_training_writes_overlays_at_their_period_and_is_the_same_without(folder, tmp_path):
+    weights, tags = {}, {}
+    for period in (0, 2):
+        out = tmp_path / str(period)
+        cfg = blocks_cfg(folder, "VIS_PERIOD", period, "OUTPUT_DIR", str(out), "DATASETS.TEST", ())
+        torch.manual_seed(0)
+        trainer = LENSTrainer(cfg)
+        assert any(isinstance(hook, OverlayHook) for hook in trainer._hooks) == bool(period)
+        trainer.train()
+        assert trainer.model.training
+        events = EventAccumulator(str(out), size_guidance={"images": 0})
+        events.Reload()
+        weights[period], tags[period] = trainer.model.state_dict(), set(events.Tags()["images"])
+    assert tags[0] == set() and tags[2] == {f"overlay/{expert}" for expert in EXPERTS}
+    for tag in tags[2]:
+        images = events.Images(tag)
+        assert [image.step for image in images] == [1, 3]
+        picture = cv2.imdecode(np.frombuffer(images[-1].encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
+        assert has_color(picture, "annotation")
+    assert all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])

@@ -1,0 +1,96 @@
+#!/usr/bin/env python
+"""Let a reader judge what mining has proposed, and take the verdicts back into the ledger.
+
+    python tools/review.py output/lens_full/train/mining/ledger.parquet --dataset deeplesion_train
+    python tools/review.py output/lens_full/train/mining/ledger.parquet --apply ledger_verdicts.json
+
+The first writes a page that opens in any browser, without a network: proposals one at a time, the likeliest first,
+with keys for the verdicts, which the page gives as a file. The second makes these verdicts the status of the rows:
+an accepted proposal is trained on as a lesion, a rejected one has no effect, an unsure one is left out of the
+losses. What is wrong with the files ends with one line and the status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from detectron2.config import get_cfg
+
+from lens_d2 import add_lens_config
+from lens_d2.data.cache import build_cache
+from lens_d2.data.datasets import register_all
+from lens_d2.data.loader import load_records
+from lens_d2.errors import DataError
+from lens_d2.export.review_page import write_review_page
+from lens_d2.mining import check_ledger, read_ledger, write_ledger
+from lens_d2.mining.ledger import to_table
+from lens_d2.mining.review import apply_verdicts, proposals_of, read_verdicts
+
+BAD_INPUT = 2
+
+
+def parse_args(args: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ledger", type=Path, help=".parquet or .csv")
+    parser.add_argument("--output", type=Path, help="the page (default: review.html beside the ledger), or with "
+                        "--apply the new ledger (default: in place of the old one)")  # fmt: skip
+    page = parser.add_argument_group("writing the page")
+    page.add_argument("--dataset", help="registered name of the dataset that was mined")
+    page.add_argument("--root", help="folder of the datasets (default: DETECTRON2_DATASETS, or datasets)")
+    page.add_argument("--config-file", help="its INPUT keys count; else the project's defaults")
+    page.add_argument("--all", action="store_true", help="show what has been judged before, too")
+    page.add_argument(
+        "--strategy", action="append", help="show only what this strategy has found; may be repeated"
+    )
+    page.add_argument("--max-proposals", type=int, default=5000, metavar="N", help="default: %(default)s")
+    applying = parser.add_argument_group("applying verdicts")
+    applying.add_argument("--apply", type=Path, metavar="VERDICTS", help="file that the page has given")
+    parsed = parser.parse_args(args)
+    if not parsed.apply and not parsed.dataset:
+        parser.error("--dataset is needed to write a page, --apply to take verdicts back")
+    return parsed
+
+
+def write_page(args: argparse.Namespace) -> None:
+    if args.root:
+        register_all(args.root)
+    cfg = get_cfg()
+    add_lens_config(cfg)
+    if args.config_file:
+        cfg.merge_from_file(args.config_file)
+    ledger, records = read_ledger(args.ledger), load_records((args.dataset,))
+    check_ledger(ledger, records, args.ledger)
+    proposals = proposals_of(ledger, judged=args.all)
+    if args.strategy:
+        proposals = [each for each in proposals if each.strategy in args.strategy]
+    shown = proposals[: args.max_proposals]
+    path = args.output or args.ledger.with_name("review.html")
+    left_out = len(proposals) - len(shown)
+    size = write_review_page(path, args.ledger.name, shown, records, build_cache(cfg), left_out)
+    more = f", {left_out} left out (--max-proposals)" if left_out else ""
+    print(
+        f"{path}: {len(shown)} proposals{more}, {size / 1e6:.1f} MB, {size / 1e3 / max(len(shown), 1):.1f} kB each"
+    )
+
+
+def take_back(args: argparse.Namespace) -> None:
+    ledger, counts = apply_verdicts(read_ledger(args.ledger), read_verdicts(args.apply), args.apply)
+    path = args.output or args.ledger
+    write_ledger(path, [to_table(ledger)])
+    print(f"{path}: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}")
+
+
+def main(args: list[str] | None = None) -> int:
+    args = parse_args(args)
+    try:
+        take_back(args) if args.apply else write_page(args)
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

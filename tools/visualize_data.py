@@ -1,0 +1,135 @@
+#!/usr/bin/env python
+"""Look at the samples that training gets, with the boxes that are known on them.
+
+    python tools/visualize_data.py phantom_deeplesion_train --config-file configs/phantom/lens_multi.yaml
+    python tools/visualize_data.py deeplesion_train --ledger output/lens_full/train/mining/ledger.parquet --augment
+
+Writes sheets of PNG, ``samples_01.png`` and so on: the central slice of each sample as the mapper makes it, with
+annotations, mined annotations, uncertain regions and hard negatives in colours of their own. With a ledger, every
+second sample is a slice of it. Ends with one line and the status 2 where something cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog
+
+from lens_d2 import add_lens_config
+from lens_d2.data.datasets import register_all
+from lens_d2.data.files import whole_file
+from lens_d2.data.loader import load_records
+from lens_d2.data.mapper import SliceMapper
+from lens_d2.errors import DataError
+from lens_d2.mining import check_ledger, ledger_records, read_ledger
+from lens_d2.modeling.targets import BoxStatus
+from lens_d2.progress import progress
+from lens_d2.sample_pictures import SamplePicture, central_slice, sheet
+
+BAD_INPUT = 2
+ON_A_SHEET = 12
+# What the statuses of a record's lesions are drawn as.
+LAYERS = {
+    "annotation": ("annotation",),
+    "mined": ("mined", "accepted"),
+    "uncertain": ("uncertain", "unsure"),
+    "hard_negative": ("hard_negative",),
+}
+
+
+def parse_args(args: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", help="registered name")
+    parser.add_argument("--config-file", help="its INPUT keys count; else the project's defaults")
+    parser.add_argument("--root", help="folder of the datasets (default: DETECTRON2_DATASETS, or datasets)")
+    parser.add_argument("--ledger", help="of mined boxes, .parquet or .csv")
+    parser.add_argument("--augment", action="store_true", help="with the augmentation of training")
+    parser.add_argument("--num", type=int, default=ON_A_SHEET, help="samples (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of samples and of the augmentation")
+    parser.add_argument("--output-dir", type=Path, help="default: output/visualize/<dataset>")
+    return parser.parse_args(args)
+
+
+def choose(given: list[dict], mined: list[dict], num: int, seed: int) -> list[tuple[str, int]]:
+    """Sub-volumes and slices with a box, drawn without repetition, by turns given and mined ones."""
+    rng = np.random.default_rng(seed)
+    pools = []
+    for records in (given, mined):
+        slices = {(r["volume"], int(b[0])) for r in records for x in r["lesions"] for b in x["boxes"]}
+        ordered = sorted(slices)
+        pools.append([ordered[i] for i in rng.permutation(len(ordered))])
+    chosen: dict[tuple[str, int], None] = {}
+    while len(chosen) < num and any(pools):
+        for pool in filter(None, pools):
+            chosen.setdefault(pool.pop())
+    return list(chosen)[:num]
+
+
+def picture(mapper: SliceMapper, record: dict, lesions: list[dict], z: int, seed: int) -> SamplePicture:
+    """A sample with its boxes by kind. A lesion that augmentation leaves hardly visible is an uncertain region."""
+    boxes: dict[str, list] = {name: [] for name in LAYERS}
+    for name, statuses in LAYERS.items():  # the same picture each time, with the boxes of one kind
+        own = [lesion for lesion in lesions if lesion["status"] in statuses]
+        sample = mapper({**record, "lesions": own}, z, seed)
+        targets = sample["instances"]
+        hidden = (targets.gt_status == int(BoxStatus.UNCERTAIN)).tolist()
+        for box, is_hidden in zip(targets.gt_boxes.tensor.numpy(), hidden, strict=True):
+            boxes["uncertain" if is_hidden else name].append(box)
+    title = f"{record['volume']}, slice {z + record['first_slice']}"
+    return SamplePicture(central_slice(sample, mapper.hu_window), boxes, title)
+
+
+def visualize(args: argparse.Namespace) -> list[Path]:
+    """Write the sheets and return their paths."""
+    if args.root:
+        register_all(args.root)
+    cfg = get_cfg()
+    add_lens_config(cfg)
+    if args.config_file:
+        cfg.merge_from_file(args.config_file)
+    if args.dataset not in DatasetCatalog:
+        raise DataError(args.dataset, "no registered dataset")
+    given, mined = load_records((args.dataset,)), []
+    if args.ledger:
+        ledger = read_ledger(args.ledger)
+        check_ledger(ledger, given, args.ledger)
+        mined = ledger_records(given, ledger)
+    chosen = choose(given, mined, args.num, args.seed)
+    if not chosen:
+        raise DataError(args.dataset, "no slice of it has a box")
+    record_of, mined_of = ({r["volume"]: r for r in records} for records in (given, mined))
+    mapper = SliceMapper(cfg, is_train=args.augment)
+    pictures = []
+    for number, (volume, z) in enumerate(progress(chosen, "samples")):
+        record = record_of[volume]
+        lesions = [*record["lesions"], *mined_of.get(volume, {"lesions": []})["lesions"]]
+        pictures.append(picture(mapper, record, lesions, z, args.seed + number))
+    return write_sheets(pictures, args.output_dir or Path("output/visualize") / args.dataset)
+
+
+def write_sheets(pictures: list[SamplePicture], folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for start in range(0, len(pictures), ON_A_SHEET):
+        paths.append(folder / f"samples_{len(paths) + 1:02d}.png")
+        with whole_file(paths[-1]) as temporary:
+            sheet(pictures[start : start + ON_A_SHEET], list(LAYERS)).savefig(temporary, facecolor="black")
+    return paths
+
+
+def main(args: list[str] | None = None) -> int:
+    try:
+        paths = visualize(parse_args(args))
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    print(*paths, sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
