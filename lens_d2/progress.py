@@ -6,7 +6,7 @@ import datetime
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import TypeVar
 
 from detectron2.utils import comm
@@ -63,12 +63,8 @@ class Progress:
             _say(f"{self.title}: {self.done} of {self.total}, {time.monotonic() - self.start:.1f} s")
 
 
-def progress(items: Iterable[T], title: str, unit: str = "", nested: bool = False) -> Iterator[T]:
-    """The items one by one; each counts as done when the next is asked for. Arguments as of :class:`Progress`.
-
-    Args:
-        items: with a length.
-    """
+def progress(items: Collection[T], title: str, unit: str = "", nested: bool = False) -> Iterator[T]:
+    """The items one by one; each counts as done when the next is asked for. Arguments as of :class:`Progress`."""
     with Progress(len(items), title, unit, nested) as shown:
         for item in items:
             yield item
