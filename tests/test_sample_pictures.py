@@ -66,6 +66,31 @@ def test_every_kind_of_box_has_its_colour(tool, folder, tmp_path):
     assert (tmp_path / "other" / path.name).read_bytes() != first
 
 
+def test_boxes_are_where_the_mapper_of_training_puts_them(tool, folder):
+    """Crops depend on the boxes; kinds must not change them."""
+    cfg = blocks_cfg(
+        folder,
+        "INPUT.CROP.ENABLED",
+        True,
+        "INPUT.CROP.TYPE",
+        "absolute",
+        "INPUT.CROP.SIZE",
+        [40, 40],
+        "INPUT.PIXEL_SPACING",
+        2.0,
+    )
+    record = DatasetCatalog.get("blocks_luna")[1]
+    second = {**record["lesions"][1], "status": "mined"}
+    record = {**record, "lesions": [record["lesions"][0], second]}
+    for seed in range(4):
+        z = int(second["boxes"][0][0])
+        expected = SliceMapper(cfg, is_train=True)(record, z, seed)
+        shown = tool.picture(tool.KindMapper(cfg, is_train=True), record, z, seed)
+        boxes = np.concatenate(list(shown.boxes.values()))
+        assert sorted(boxes.tolist()) == sorted(expected["instances"].gt_boxes.tensor.tolist())
+        assert shown.hu.shape == (40, 40)
+
+
 def test_faults_are_one_line(tool, tmp_path, capsys):
     assert tool.main(["nowhere"]) == 2
     assert capsys.readouterr().err == "nowhere: no registered dataset\n"

@@ -26,19 +26,22 @@ from lens_d2.data.loader import load_records
 from lens_d2.data.mapper import SliceMapper
 from lens_d2.errors import DataError
 from lens_d2.mining import check_ledger, ledger_records, read_ledger
-from lens_d2.modeling.targets import BoxStatus
 from lens_d2.progress import progress
 from lens_d2.sample_pictures import SamplePicture, central_slice, sheet
 
 BAD_INPUT = 2
 ON_A_SHEET = 12
-# What the statuses of a record's lesions are drawn as.
-LAYERS = {
-    "annotation": ("annotation",),
-    "mined": ("mined", "accepted"),
-    "uncertain": ("uncertain", "unsure"),
-    "hard_negative": ("hard_negative",),
-}
+# The kinds of boxes; the first three by the numbers of BoxStatus.
+KINDS = ("annotation", "uncertain", "hard_negative", "mined")
+KIND_OF_STATUS = {
+    "annotation": 0, "mined": 3, "accepted": 3, "uncertain": 1, "unsure": 1, "hard_negative": 2,
+}  # fmt: skip
+
+
+class KindMapper(SliceMapper):
+    """The mapper of training, telling mined annotations from given ones: ``gt_status`` is a place in KINDS."""
+
+    gt_status = KIND_OF_STATUS
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
@@ -69,18 +72,14 @@ def choose(given: list[dict], mined: list[dict], num: int, seed: int) -> list[tu
     return list(chosen)[:num]
 
 
-def picture(mapper: SliceMapper, record: dict, lesions: list[dict], z: int, seed: int) -> SamplePicture:
+def picture(mapper: KindMapper, record: dict, z: int, seed: int) -> SamplePicture:
     """A sample with its boxes by kind. A lesion that augmentation leaves hardly visible is an uncertain region."""
-    boxes: dict[str, list] = {name: [] for name in LAYERS}
-    for name, statuses in LAYERS.items():  # the same picture each time, with the boxes of one kind
-        own = [lesion for lesion in lesions if lesion["status"] in statuses]
-        sample = mapper({**record, "lesions": own}, z, seed)
-        targets = sample["instances"]
-        hidden = (targets.gt_status == int(BoxStatus.UNCERTAIN)).tolist()
-        for box, is_hidden in zip(targets.gt_boxes.tensor.numpy(), hidden, strict=True):
-            boxes["uncertain" if is_hidden else name].append(box)
-    title = f"{record['volume']}, slice {z + record['first_slice']}"
-    return SamplePicture(central_slice(sample, mapper.hu_window), boxes, title)
+    sample = mapper(record, z, seed)
+    boxes, kinds = sample["instances"].gt_boxes.tensor.numpy(), sample["instances"].gt_status.numpy()
+    of_kind = {name: boxes[kinds == number] for number, name in enumerate(KINDS)}
+    return SamplePicture(
+        central_slice(sample, mapper.hu_window), of_kind, f"{record['volume']}, slice {z + record['first_slice']}"
+    )
 
 
 def visualize(args: argparse.Namespace) -> list[Path]:
@@ -102,12 +101,12 @@ def visualize(args: argparse.Namespace) -> list[Path]:
     if not chosen:
         raise DataError(args.dataset, "no slice of it has a box")
     record_of, mined_of = ({r["volume"]: r for r in records} for records in (given, mined))
-    mapper = SliceMapper(cfg, is_train=args.augment)
+    mapper = KindMapper(cfg, is_train=args.augment)
     pictures = []
     for number, (volume, z) in enumerate(progress(chosen, "samples")):
         record = record_of[volume]
         lesions = [*record["lesions"], *mined_of.get(volume, {"lesions": []})["lesions"]]
-        pictures.append(picture(mapper, record, lesions, z, args.seed + number))
+        pictures.append(picture(mapper, {**record, "lesions": lesions}, z, args.seed + number))
     return write_sheets(pictures, args.output_dir or Path("output/visualize") / args.dataset)
 
 
@@ -117,7 +116,7 @@ def write_sheets(pictures: list[SamplePicture], folder: Path) -> list[Path]:
     for start in range(0, len(pictures), ON_A_SHEET):
         paths.append(folder / f"samples_{len(paths) + 1:02d}.png")
         with whole_file(paths[-1]) as temporary:
-            sheet(pictures[start : start + ON_A_SHEET], list(LAYERS)).savefig(temporary, facecolor="black")
+            sheet(pictures[start : start + ON_A_SHEET], list(KINDS)).savefig(temporary, facecolor="black")
     return paths
 
 

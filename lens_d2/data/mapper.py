@@ -81,6 +81,8 @@ class SliceMapper:
     "slice", the slice's number in the volume frame.
     """
 
+    gt_status = STATUS_OF_RECORD  # by the status of the record's lesion
+
     @configurable
     def __init__(
         self,
@@ -178,11 +180,11 @@ class SliceMapper:
         (x, y), (h, w) = draw_crop(image.shape, boxes, self.crop_size, rng)
         return image[:, y : y + h, x : x + w], boxes - [x, y, x, y]
 
-    @staticmethod
-    def _boxes_on(record: dict, slice_number: int) -> tuple[np.ndarray, np.ndarray]:
+    @classmethod
+    def _boxes_on(cls, record: dict, slice_number: int) -> tuple[np.ndarray, np.ndarray]:
         """(n, 4) boxes in the volume frame and (n,) their status."""
         found = [
-            (box[1:5], STATUS_OF_RECORD[lesion["status"]])
+            (box[1:5], cls.gt_status[lesion["status"]])
             for lesion in record["lesions"]
             for box in lesion["boxes"]
             if int(box[0]) == slice_number
