@@ -1,8 +1,9 @@
 """Detection in whole volumes: every slice through the network, boxes linked along z, back to the file's frame.
 
 Neighbouring slices share most of the work. Up to the fusions, what an image of three slices contributes depends
-on these slices alone, so each image runs through the trunk once per volume (``encode``), and only what depends
-on the fused features runs once per slice (``decode``). The detections are those of slice-by-slice inference.
+on these slices alone, so each image runs through the trunk once per volume, and only what depends on the fused
+features runs once per slice (:mod:`lens_d2.modeling.folded_backbone`); the experts' proposal generators run as
+one (:mod:`lens_d2.modeling.joint_afp`). The detections are those of slice-by-slice inference.
 
 Levels: the slices of the volume interpolated to ``INPUT.SLICE_INTERVAL``, numbered from 0 at the first native
 slice of the cache frame.
@@ -10,7 +11,7 @@ slice of the cache frame.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -21,8 +22,16 @@ from torch import Tensor, nn
 from .data.cache import CachedVolume, VolumeCache, build_cache
 from .data.mapper import fit_scale, resize, window
 from .modeling.backbone import SLICES_PER_IMAGE
+from .modeling.joint_afp import joint_proposals
 from .structures import VolumeDetections
 from .tracking import link_slices, stack_tracklets
+
+Parts = tuple[Tensor, ...]
+
+
+def _cat(tensors: Sequence[Tensor]) -> Tensor:
+    """Joined along the first axis; one alone is not copied."""
+    return torch.cat(tensors) if len(tensors) > 1 else tensors[0]
 
 
 def num_levels(volume: CachedVolume, interval: float) -> int:
@@ -86,41 +95,51 @@ class VolumeInference(nn.Module):
     def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
         """The 3D detections of one volume, in the frame of its file, fused and of each expert."""
         scale = fit_scale(volume.shape, self.max_size)
+        propose = joint_proposals(self.model.proposal_generators.values())
         levels: dict[str, list[Instances]] = {}
         for features, image_sizes in self.level_features(volume, scale):
-            for detected in self.model.detect(features, image_sizes):
+            for detected in self.model.detect(features, image_sizes, propose):
                 for name, instances in detected["experts"].items():
                     levels.setdefault(name, []).append(instances.to("cpu"))
         return {name: self._link(instances, volume) for name, instances in levels.items()}
 
+    @torch.no_grad()
     def level_features(
         self, volume: CachedVolume, scale: float
     ) -> Iterator[tuple[dict[str, Tensor], list[tuple[int, int]]]]:
         """Feature maps of successive levels, ``slices_per_batch`` at a time, and the images' sizes."""
-        backbone = self.model.backbone
+        backbone = self.model.backbone.folded()
         count, reach = num_levels(volume, self.slice_interval), backbone.num_images // 2 * SLICES_PER_IMAGE
-        encoded: dict[int, tuple[Tensor, ...]] = {}
+        encoded: dict[int, Parts] = {}
         for start in range(0, count, self.slices_per_batch):
             centers = range(start, min(start + self.slices_per_batch, count))
             wanted = range(centers[0] - reach, centers[-1] + reach + 1)
-            encoded = {level: value for level, value in encoded.items() if level >= wanted[0]}
+            encoded = {level: parts for level, parts in encoded.items() if level >= wanted[0]}
             missing = [level for level in wanted if level not in encoded]
-            for first in range(0, len(missing), self.slices_per_batch):
-                some = missing[first : first + self.slices_per_batch]
+            for some in self._split(missing, self.slices_per_batch):
                 images, size = self._images(volume, some, scale)
-                trunk, fine = backbone.encode(images)
-                maps = backbone.complete(trunk, fine)
-                encoded.update(zip(some, zip(trunk, fine, maps, strict=True), strict=True))
-            yield self._decode(encoded, centers, reach), [size] * len(centers)
+                for levels, own in zip(self._split(some), images.split(self._together), strict=True):
+                    parts = (part.split(1) for part in backbone.encode(own))
+                    encoded.update(zip(levels, zip(*parts, strict=True), strict=True))
+            yield self._decode(backbone, encoded, centers, reach), [size] * len(centers)
 
-    def _decode(self, encoded: dict[int, tuple[Tensor, ...]], centers: range, reach: int):
-        """Feature maps of levels from their images' contributions."""
-        backbone = self.model.backbone
-        offsets = range(-reach, reach + 1, SLICES_PER_IMAGE)
-        trunks, maps = ([torch.stack([encoded[c + o][part] for c in centers]) for o in offsets] for part in (0, 2))
-        fine = torch.stack([encoded[c][1] for c in centers])
-        (name,) = backbone.output_shape()
-        return {name: backbone.decode(trunks, fine, maps)}
+    def _decode(self, backbone, encoded: dict[int, Parts], centers: range, reach: int) -> dict[str, Tensor]:
+        """Feature maps of levels from their images' parts."""
+        maps = []
+        for some in self._split(centers):
+            offsets = range(-reach, reach + 1, SLICES_PER_IMAGE)
+            images = [zip(*(encoded[center + offset] for center in some), strict=True) for offset in offsets]
+            maps.append(backbone.decode([tuple(_cat(part) for part in parts) for parts in images]))
+        return {name: _cat([own[name] for own in maps]) for name in maps[0]}
+
+    @property
+    def _together(self) -> int:
+        """Images that go through a network together: what a CPU's caches hold is one."""
+        return 1 if self.model.device.type == "cpu" else self.slices_per_batch
+
+    def _split(self, levels: Sequence[int], length: int | None = None) -> list[Sequence[int]]:
+        length = length or self._together
+        return [levels[i : i + length] for i in range(0, len(levels), length)]
 
     def _images(self, volume: CachedVolume, levels: list[int], scale: float):
         """(n, 3, H, W) normalised images around levels, which lie in one run, and their size unpadded."""

@@ -10,7 +10,8 @@ from detectron2.modeling import build_model
 from lens_d2 import add_lens_config
 from lens_d2.data.mapper import SliceMapper
 from lens_d2.inference import VolumeInference, num_levels
-from lens_d2.modeling import FUSED
+from lens_d2.modeling import FUSED, joint_afp
+from lens_d2.modeling.folded_backbone import FoldedDenseNet25D
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,16 @@ def cfg(repo_root, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(cfg):
+    """Random weights, and statistics as of training, so that no batch norm is the identity."""
     torch.manual_seed(0)
-    return build_model(cfg).eval()
+    model = build_model(cfg).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.1)
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +70,12 @@ def slice_by_slice(cfg, model, record):
     return levels
 
 
-@pytest.mark.parametrize("slices_per_batch", [1, 3, 64])
-def test_equal_to_slice_by_slice(cfg, model, scan, slices_per_batch, monkeypatch):
+@pytest.mark.parametrize(
+    "slices_per_batch, together, channels", [(1, 1, 0), (3, 1, 128), (5, 2, 128), (64, 64, 0)]
+)
+def test_equal_to_slice_by_slice(cfg, model, scan, slices_per_batch, together, channels, monkeypatch):
+    monkeypatch.setattr(joint_afp, "WINOGRAD_CHANNELS", channels)
+    monkeypatch.setattr(VolumeInference, "_together", together)  # 1 on a CPU, more on a GPU
     inference = VolumeInference(cfg, model)
     inference.slices_per_batch = slices_per_batch
     found = []
@@ -86,7 +99,9 @@ def test_memory_is_bounded_by_a_window_of_slices(cfg, model, scan, monkeypatch):
     sizes = []
     original = inference._decode
     monkeypatch.setattr(
-        inference, "_decode", lambda encoded, *args: sizes.append(len(encoded)) or original(encoded, *args)
+        inference,
+        "_decode",
+        lambda net, encoded, *args: sizes.append(len(encoded)) or original(net, encoded, *args),
     )
     inference.detect(inference.cache.open(scan))
     assert max(sizes) == 2 + 6
@@ -96,8 +111,8 @@ def test_each_image_runs_through_the_trunk_once(cfg, model, scan, monkeypatch):
     inference = VolumeInference(cfg, model)
     inference.slices_per_batch = 4
     encoded = []
-    original = model.backbone.encode
-    monkeypatch.setattr(model.backbone, "encode", lambda x: encoded.append(len(x)) or original(x))
+    original = FoldedDenseNet25D.encode
+    monkeypatch.setattr(FoldedDenseNet25D, "encode", lambda s, x: encoded.append(len(x)) or original(s, x))
     inference.detect(inference.cache.open(scan))
     assert sum(encoded) == 16 + 6
 

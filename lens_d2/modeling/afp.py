@@ -158,13 +158,24 @@ class AFP(nn.Module):
             ``gt_instances`` are given, "loss_center" and "loss_size".
         """
         feature = features[self.in_feature]
-        points = pixel_centers(*feature.shape[-2:], self.stride, feature.device)
-        logits = self.centerness(feature).flatten(1)  # (N, P)
-        distances = self.distances(feature).flatten(2).transpose(1, 2)  # (N, P, 4)
-        losses = {} if gt_instances is None else self.losses(points, logits, distances, gt_instances)
-        with torch.no_grad():
-            proposals = self.predict_proposals(points, logits, distances, images.image_sizes)
+        centerness, distances = self.centerness(feature), self.distances(feature)
+        proposals = self.propose(centerness, distances, images.image_sizes)
+        losses = {}
+        if gt_instances is not None:
+            losses = self.losses(*self._per_pixel(centerness, distances), gt_instances)
         return proposals, losses
+
+    def _per_pixel(self, centerness: Tensor, distances: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The pixels' (P, 2) centres, (N, P) logits and (N, P, 4) distances from the branches' maps."""
+        points = pixel_centers(*centerness.shape[-2:], self.stride, centerness.device)
+        return points, centerness.flatten(1), distances.flatten(2).transpose(1, 2)
+
+    @torch.no_grad()
+    def propose(
+        self, centerness: Tensor, distances: Tensor, image_sizes: list[tuple[int, int]]
+    ) -> list[Instances]:
+        """Proposals from the branches' maps (N, 1, H, W) and (N, 4, H, W), as :meth:`forward` gives them."""
+        return self.predict_proposals(*self._per_pixel(centerness, distances), image_sizes)
 
     def losses(
         self, points: Tensor, logits: Tensor, distances: Tensor, gt_instances: list[Instances]

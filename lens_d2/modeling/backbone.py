@@ -18,6 +18,8 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torchvision.models.densenet import DenseNet
 
+from .folded_backbone import FoldedDenseNet25D
+
 SLICES_PER_IMAGE = 3
 NORMS = {
     "BN": lambda module: module,
@@ -55,8 +57,7 @@ class DenseNet25D(Backbone):
     nearest upsampling, no smoothing) the stride-4 maps are fused again, and only that map is used.
 
     What an image contributes to a sample depends on its own three slices alone up to the fusions, so that
-    inference over a volume computes it once: :meth:`encode` and :meth:`complete` once per image,
-    :meth:`decode` once per slice.
+    inference over a volume, with :meth:`folded`, computes it once.
     """
 
     @configurable
@@ -151,23 +152,9 @@ class DenseNet25D(Backbone):
         top = self.laterals[2](self.block3(trunk))
         return fine + F.interpolate(top, scale_factor=4.0, mode="nearest")
 
-    def decode(self, trunks: list[Tensor], fine: Tensor, maps: list[Tensor]) -> Tensor:
-        """The stride-4 maps of samples from what their images contribute.
-
-        Args:
-            trunks: K tensors (N, *, H/16, W/16), from the lowest image to the highest.
-            fine: (N, C, H/4, W/4), of the central images.
-            maps: K tensors (N, C, H/4, W/4), each image's own :meth:`complete` map; the central ones are
-                replaced by those of the fused trunk.
-
-        Returns:
-            (N, C, H/4, W/4)
-        """
-        if self.num_images == 1:
-            return maps[0]
-        central = self.complete(self.fuse_trunk(trunks), fine)
-        middle = self.num_images // 2
-        return self.fuse_pyramid([*maps[:middle], central, *maps[middle + 1 :]])
+    def folded(self) -> FoldedDenseNet25D:
+        """The backbone for inference over a volume, with the weights and statistics of this moment."""
+        return FoldedDenseNet25D(self)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """The stride-4 map of a batch of samples.

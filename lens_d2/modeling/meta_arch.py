@@ -11,6 +11,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torchvision.ops import nms
 
+from .joint_afp import Propose
 from .one_stage import detections_of
 
 FUSED = "fused"
@@ -131,21 +132,31 @@ class LENS(nn.Module):
         images = [(x.to(self.device) - self.pixel_mean) / self.pixel_std for x in images]
         return ImageList.from_tensors(images, self.backbone.size_divisibility, pad_value=air)
 
-    def detect(self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]) -> list[dict]:
+    def detect(
+        self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]], propose: Propose | None = None
+    ) -> list[dict]:
         """Detections from feature maps, in the images' pixels.
+
+        Args:
+            propose: stands for the proposal generators, as :func:`joint_proposals` gives it; None: they
+                themselves, one after another.
 
         Returns:
             For every image, "instances": the model's own detections, and "experts": {name: Instances} of
             ``FUSED`` and of every expert, each with ``pred_boxes``, ``scores`` and ``expert_scores``.
         """
-        proposals, _ = self._propose(features, image_sizes)
+        images = ImageList(next(iter(features.values())), image_sizes)
+        if propose is None:
+            proposals, _ = self._propose(features, image_sizes)
+        else:
+            everyone = zip(*propose(images, features), strict=True)
+            proposals = [dict(zip(self.experts, per_image, strict=True)) for per_image in everyone]
         if self.roi_heads is None:
             results = [
                 detections_of(per_image, self.score_thresh, self.fusion_nms_thresh, self.detections_per_image)
                 for per_image in proposals
             ]
         else:
-            images = ImageList(next(iter(features.values())), image_sizes)
             results, _ = self.roi_heads(images, features, [self._pool(per_image) for per_image in proposals])
         detections = []
         for experts in results:

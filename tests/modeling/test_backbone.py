@@ -45,18 +45,25 @@ def test_slices_that_make_no_central_image_are_refused(num_slices):
         small(num_slices)
 
 
-@pytest.mark.parametrize("num_slices", [3, 9])
-def test_images_encoded_alone_give_the_samples_map(num_slices):
-    backbone = small(num_slices).eval()
-    sample = torch.rand(2, num_slices, 32, 32)
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
+@pytest.mark.parametrize("num_slices", [3, 9, 15])
+def test_folded_the_backbone_gives_the_same_map(num_slices, norm):
+    torch.manual_seed(0)
+    backbone = small(num_slices, norm=norm).eval()
+    for module in backbone.modules():
+        if hasattr(module, "running_var"):
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_()
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    for conv in backbone.laterals:
+        torch.nn.init.normal_(conv.bias)
+    sample = torch.rand(2, num_slices, 32, 48)
     with torch.no_grad():
-        whole = backbone(sample)["p2"]
-        images = [backbone.encode(image) for image in sample.split(3, dim=1)]
-        middle = len(images) // 2
-        parts = backbone.decode(
-            [trunk for trunk, _ in images], images[middle][1], [backbone.complete(*image) for image in images]
-        )
-    torch.testing.assert_close(parts, whole)
+        whole, folded = backbone(sample), backbone.folded()
+        parts = folded.decode([folded.encode(image) for image in sample.split(3, dim=1)])
+    assert list(parts) == list(whole)
+    torch.testing.assert_close(parts["p2"], whole["p2"], atol=1e-4, rtol=1e-4)
 
 
 def test_neighbouring_images_reach_the_output_only_through_the_fusions():

@@ -1,0 +1,144 @@
+"""The 2.5D DenseNet for inference over a volume: the same function, arranged for the least work.
+
+What an image of three slices contributes to a sample depends on these slices alone up to the fusions, so it is
+computed once per image (:meth:`FoldedDenseNet25D.encode`) and not once for each of the samples that the image
+is part of (:meth:`FoldedDenseNet25D.decode`). Besides:
+
+- a batch norm that follows a convolution is folded into its weights; one that comes before its ReLU is one
+  multiplication and addition;
+- the layers of a dense block write their features side by side into one tensor instead of copying all earlier
+  ones;
+- transitions average before their 1x1 convolution, not after it;
+- laterals, upsampling and the second fusion are linear, so the laterals are multiplied into the fusion, which
+  then works at each level's own resolution.
+
+Shape shorthand as in :mod:`lens_d2.modeling.backbone`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Parts = tuple[Tensor, ...]
+
+
+class FoldedDenseNet25D:
+    """A :class:`DenseNet25D` with the weights that it has when this is constructed."""
+
+    def __init__(self, backbone: nn.Module):
+        self.num_images, (self.name,) = backbone.num_images, backbone.output_shape()
+        self.stem = fold(backbone.stem[0], backbone.stem[1])
+        self.block1, self.block2, self.block3 = (
+            FoldedBlock(block) for block in (backbone.block1, backbone.block2, backbone.block3)
+        )
+        self.transition1, self.transition2 = (
+            FoldedTransition(t) for t in (backbone.transition1, backbone.transition2)
+        )
+        self.fuse_trunk = backbone.fuse_trunk
+        self.levels, self.bias = fuse_laterals(backbone)
+
+    def encode(self, images: Tensor) -> Parts:
+        """What single images contribute.
+
+        Args:
+            images: (n, 3, H, W).
+
+        Returns:
+            (n, *, h, w) each: the trunk after transition 2, and the outputs of dense blocks 1, 2 and 3.
+        """
+        weight, bias = self.stem
+        x = F.conv2d(images.contiguous(memory_format=torch.channels_last), weight, bias, stride=2, padding=3)
+        c2 = self.block1(F.max_pool2d(x.relu_(), kernel_size=3, stride=2, padding=1))
+        c3 = self.block2(self.transition1(c2))
+        trunk = self.transition2(c3)
+        return trunk, c2, c3, self.block3(trunk)
+
+    def decode(self, images: Sequence[Parts]) -> dict[str, Tensor]:
+        """The stride-4 maps of N samples from their K images' parts, from the lowest image to the highest."""
+        trunks, *levels = ([parts[i] for parts in images] for i in range(4))
+        if self.num_images > 1:
+            levels[2][self.num_images // 2] = self.block3(self.fuse_trunk(trunks))
+        fine, middle, coarse = (
+            F.conv2d(torch.cat(own, dim=1), weight) for own, weight in zip(levels, self.levels, strict=True)
+        )
+        add_upsampled(middle, coarse)
+        add_upsampled(fine, middle)
+        return {self.name: fine.add_(self.bias)}
+
+
+class FoldedBlock:
+    """A dense block."""
+
+    def __init__(self, block: nn.ModuleDict):
+        self.layers = [
+            (*scale_and_shift(layer.norm1), *fold(layer.conv1, layer.norm2), layer.conv2.weight)
+            for layer in block.values()
+        ]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        count, width = x.shape[:2]
+        growth = self.layers[0][-1].shape[0]
+        shape = (count, width + growth * len(self.layers), *x.shape[2:])
+        features = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        features[:, :width] = x
+        for scale, shift, weight, bias, last in self.layers:
+            x = torch.addcmul(shift, features[:, :width], scale).relu_()
+            x = F.conv2d(x, weight, bias).relu_()
+            features[:, width : width + growth] = F.conv2d(x, last, padding=1)
+            width += growth
+        return features
+
+
+class FoldedTransition:
+    """A transition between dense blocks."""
+
+    def __init__(self, transition: nn.Module):
+        self.scale, self.shift = scale_and_shift(transition.norm)
+        self.weight = transition.conv.weight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = torch.addcmul(self.shift, x, self.scale).relu_()
+        return F.conv2d(F.avg_pool2d(x, kernel_size=2), self.weight)
+
+
+def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """(C, 1, 1) each: what a batch norm in evaluation multiplies by and adds."""
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    shift = norm.bias - norm.running_mean * scale
+    return scale[:, None, None], shift[:, None, None]
+
+
+def fold(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution and the batch norm after it."""
+    scale, shift = scale_and_shift(norm)
+    return (conv.weight * scale[..., None]).contiguous(memory_format=torch.channels_last), shift.flatten()
+
+
+def fuse_laterals(backbone: nn.Module) -> tuple[list[Tensor], Tensor]:
+    """The laterals multiplied into the pyramid's fusion.
+
+    Returns:
+        for each level (C, K * its channels, 1, 1), and the bias (C, 1, 1).
+    """
+    laterals = [lateral.weight.flatten(1).double() for lateral in backbone.laterals]
+    bias = sum(lateral.bias.double() for lateral in backbone.laterals)
+    if backbone.fuse_pyramid is None:
+        weights = laterals
+    else:
+        conv = backbone.fuse_pyramid.conv
+        roles = conv.weight.flatten(1).double().chunk(backbone.num_images, dim=1)
+        weights = [torch.cat([role @ lateral for role in roles], dim=1) for lateral in laterals]
+        bias = conv.bias + sum(role @ bias for role in roles)
+    dtype = backbone.laterals[0].weight.dtype
+    return [weight.to(dtype)[..., None, None] for weight in weights], bias.to(dtype)[:, None, None]
+
+
+def add_upsampled(fine: Tensor, coarse: Tensor) -> None:
+    """Add (n, C, h, w) to (n, C, 2h, 2w) in place, each pixel to four (nearest upsampling)."""
+    height, width = coarse.shape[-2:]
+    cells = fine.unflatten(3, (width, 2)).unflatten(2, (height, 2))  # (n, C, h, 2, w, 2)
+    cells += coarse[:, :, :, None, :, None]
