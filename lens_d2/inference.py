@@ -110,25 +110,28 @@ class VolumeInference(nn.Module):
         """Feature maps of successive levels, ``slices_per_batch`` at a time, and the images' sizes."""
         backbone = self.model.backbone.folded()
         count, reach = num_levels(volume, self.slice_interval), backbone.num_images // 2 * SLICES_PER_IMAGE
+        offsets = range(-reach, reach + 1, SLICES_PER_IMAGE)
         encoded: dict[int, Parts] = {}
         for start in range(0, count, self.slices_per_batch):
             centers = range(start, min(start + self.slices_per_batch, count))
-            wanted = range(centers[0] - reach, centers[-1] + reach + 1)
-            encoded = {level: parts for level, parts in encoded.items() if level >= wanted[0]}
+            # Beyond the ends of a volume its first or last slice repeats, and so do the images from there on.
+            wanted = range(max(centers[0] - reach, -1), min(centers[-1] + reach, count + 1) + 1)
+            encoded = {level: parts for level, parts in encoded.items() if level in wanted}
             missing = [level for level in wanted if level not in encoded]
             for some in self._split(missing, self.slices_per_batch):
                 images, size = self._images(volume, some, scale)
                 for levels, own in zip(self._split(some), images.split(self._together), strict=True):
                     parts = (part.split(1) for part in backbone.encode(own))
                     encoded.update(zip(levels, zip(*parts, strict=True), strict=True))
-            yield self._decode(backbone, encoded, centers, reach), [size] * len(centers)
+            ends = wanted[0], wanted[-1]
+            samples = [[encoded[int(np.clip(c + offset, *ends))] for offset in offsets] for c in centers]
+            yield self._decode(backbone, samples), [size] * len(centers)
 
-    def _decode(self, backbone, encoded: dict[int, Parts], centers: range, reach: int) -> dict[str, Tensor]:
-        """Feature maps of levels from their images' parts."""
+    def _decode(self, backbone, samples: list[list[Parts]]) -> dict[str, Tensor]:
+        """Feature maps of levels from the parts of their images, from the lowest to the highest."""
         maps = []
-        for some in self._split(centers):
-            offsets = range(-reach, reach + 1, SLICES_PER_IMAGE)
-            images = [zip(*(encoded[center + offset] for center in some), strict=True) for offset in offsets]
+        for some in self._split(samples):
+            images = [zip(*of_role, strict=True) for of_role in zip(*some, strict=True)]
             maps.append(backbone.decode([tuple(_cat(part) for part in parts) for parts in images]))
         return {name: _cat([own[name] for own in maps]) for name in maps[0]}
 
@@ -137,9 +140,9 @@ class VolumeInference(nn.Module):
         """Images that go through a network together: what a CPU's caches hold is one."""
         return 1 if self.model.device.type == "cpu" else self.slices_per_batch
 
-    def _split(self, levels: Sequence[int], length: int | None = None) -> list[Sequence[int]]:
+    def _split(self, items: Sequence, length: int | None = None) -> list[Sequence]:
         length = length or self._together
-        return [levels[i : i + length] for i in range(0, len(levels), length)]
+        return [items[i : i + length] for i in range(0, len(items), length)]
 
     def _images(self, volume: CachedVolume, levels: list[int], scale: float):
         """(n, 3, H, W) normalised images around levels, which lie in one run, and their size unpadded."""

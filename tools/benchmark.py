@@ -3,7 +3,8 @@
 
     {"name", "ratio", "baseline_seconds", "ours_seconds", "details"}
 
-``--only NAME`` takes one measurement (or several), ``--list`` names them. To add one, write a function under
+``--only NAME`` takes one measurement (or several), ``--list`` names them. Those of networks and data are in
+``benchmarks/``, one in each file; those of the evaluation are here. To add one, write a function under
 ``@measurement("name")`` that returns these keys without the name; times are medians of several repeats.
 """
 
@@ -21,21 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+from benchmarks import MEASUREMENTS, measurement
+
 from lens_d2.evaluation.bootstrap import intervals
 from lens_d2.evaluation.froc import average_precision, read_extrapolating, read_highest
 from lens_d2.evaluation.protocols import PROTOCOLS
 from lens_d2.evaluation.sets import BoxDetections, BoxTruth, Candidates, NoduleTruth, Tracklets
 from lens_d2.harvesting.tracker import BoxTracker
-
-MEASUREMENTS: dict[str, Callable[[], dict]] = {}
-
-
-def measurement(name: str):
-    def register(function: Callable[[], dict]):
-        MEASUREMENTS[name] = function
-        return function
-
-    return register
 
 
 def seconds(function: Callable[[], object], repeats: int = 5, warm: bool = False) -> float:

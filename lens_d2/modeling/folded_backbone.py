@@ -6,6 +6,7 @@ is part of (:meth:`FoldedDenseNet25D.decode`). Besides:
 
 - a batch norm that follows a convolution is folded into its weights; one that comes before its ReLU is one
   multiplication and addition;
+- 1x1 convolutions are matrix products over all pixels;
 - the layers of a dense block write their features side by side into one tensor instead of copying all earlier
   ones;
 - transitions average before their 1x1 convolution, not after it;
@@ -87,7 +88,7 @@ class FoldedBlock:
         features[:, :width] = x
         for scale, shift, weight, bias, last in self.layers:
             x = torch.addcmul(shift, features[:, :width], scale).relu_()
-            x = F.conv2d(x, weight, bias).relu_()
+            x = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).relu_().permute(0, 3, 1, 2)
             features[:, width : width + growth] = F.conv2d(x, last, padding=1)
             width += growth
         return features

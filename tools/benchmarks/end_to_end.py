@@ -1,0 +1,115 @@
+"""All of a slice's work, its heads and linking, over a volume, against the same slice by slice."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from lens_d2.inference import VolumeInference
+
+from .networks import LEVELS, SIZE, inference_on_scan, multiply_adds, sample
+from .registry import compare, in_turns, measurement, peak_mb
+
+BASELINE_LEVELS = (0, LEVELS // 2, LEVELS - 1)
+SCORE, PIXELS = 1e-4, 1e-2  # detections are equal within
+
+
+@measurement("end-to-end-inference")
+def end_to_end() -> dict:
+    """LENS with four experts."""
+    return measure()
+
+
+@measurement("end-to-end-inference-one-expert")
+def one_expert() -> dict:
+    """LENS with DeepLesion's expert alone."""
+    return measure("MODEL.LENS.EXPERTS", ("deeplesion",))
+
+
+@torch.no_grad()
+def measure(*opts) -> dict:
+    with inference_on_scan(*opts) as (cfg, inference, volume):
+        model = inference.model
+        images = {level: sample(cfg, inference, volume, level) for level in BASELINE_LEVELS}
+        expected = {level: model([{"image": image}])[0]["experts"] for level, image in images.items()}
+        found, spent = watch(inference)
+
+        def whole_volume():
+            found.clear()
+            spent.clear()
+            inference.detect(volume)
+
+        whole_volume()
+        differences = [
+            different(found[level][name], own) for level in expected for name, own in expected[level].items()
+        ]
+        times = in_turns(
+            {"plain": lambda: [model([{"image": image}]) for image in images.values()], "ours": whole_volume},
+            2,
+            warm=False,
+        )
+        ours = times["ours"] / LEVELS
+        parts = {name: seconds / LEVELS for name, seconds in spent.items()}
+        return compare(
+            times["plain"] / len(images),
+            ours,
+            seconds="a slice; ours with reading, linking, and the images beyond the volume's ends",
+            slices=LEVELS,
+            size=SIZE,
+            experts=list(model.experts),
+            detections=sum(len(own) for level in expected.values() for own in level.values()),
+            unequal_detections=sum(differences),
+            ours_parts=parts | {"trunk, reading, linking": ours - sum(parts.values())},
+            proposals_multiply_adds_g=proposals_multiply_adds(inference),
+            peak_mb=peak_mb(),
+        )
+
+
+def watch(inference: VolumeInference) -> tuple[list[dict], dict[str, float]]:
+    """Lists that fill with every level's detections, and with the seconds of proposals and of the rest."""
+    model, found, spent = inference.model, [], {}
+    detect, roi_heads = model.detect, model.roi_heads.forward
+
+    def timed_heads(*args, **kwargs):
+        start = time.perf_counter()
+        result = roi_heads(*args, **kwargs)
+        spent["roi heads"] = spent.get("roi heads", 0.0) + time.perf_counter() - start
+        return result
+
+    def timed_detect(features, image_sizes, propose):
+        def timed_propose(*args):
+            start = time.perf_counter()
+            result = propose(*args)
+            spent["proposal generators"] = spent.get("proposal generators", 0.0) + time.perf_counter() - start
+            return result
+
+        result = detect(features, image_sizes, timed_propose)
+        found.extend(detected["experts"] for detected in result)
+        return result
+
+    model.detect = timed_detect
+    model.roi_heads.forward = timed_heads
+    return found, spent
+
+
+def different(ours, plain) -> int:
+    """How many of the detections of a slice are not the same."""
+    if len(ours) != len(plain):
+        return max(len(ours), len(plain))
+    scores = (ours.scores - plain.scores).abs() > SCORE
+    boxes = ((ours.pred_boxes.tensor - plain.pred_boxes.tensor).abs() > PIXELS).any(dim=1)
+    return int((scores | boxes).sum())
+
+
+def proposals_multiply_adds(inference: VolumeInference) -> dict[str, float]:
+    """Of the proposal generators' convolutions, one after another and as one, in billions a slice."""
+    from lens_d2.modeling.joint_afp import JointAFP
+
+    generators = list(inference.model.proposal_generators.values())
+    feature = torch.zeros(1, inference.model.backbone.output_shape()["p2"].channels, SIZE // 4, SIZE // 4)
+
+    def plain(x):
+        return [branch(x) for g in generators for branch in (g.centerness, g.distances)]
+
+    return {"plain": multiply_adds(plain, feature), "ours": multiply_adds(JointAFP(generators).branches, feature)}

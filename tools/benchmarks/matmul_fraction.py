@@ -1,0 +1,47 @@
+"""How near the trunk comes to the machine's own rate of matrix multiplication."""
+
+from __future__ import annotations
+
+import torch
+
+from .networks import SIZE, config, multiply_adds, network
+from .registry import in_turns, machine, measurement
+
+SIDE = 2048
+
+
+@measurement("matmul-fraction")
+@torch.no_grad()
+def matmul_fraction() -> dict:
+    """Multiply-adds a second of the trunk, over those of a large matrix product; the plain trunk beside it."""
+    backbone = network(config()).backbone
+    folded = backbone.folded()
+    image = torch.randn(1, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
+    a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
+
+    def plain(x):
+        c3 = backbone.block2(backbone.transition1(backbone.block1(backbone.stem(x))))
+        return backbone.block3(backbone.transition2(c3))
+
+    times = in_turns(
+        {"matmul": lambda: a @ b, "plain": lambda: plain(image), "ours": lambda: folded.encode(image)}, 9
+    )
+    work = {
+        "matmul": SIDE**3 / 1e9,
+        "plain": multiply_adds(plain, image),
+        "ours": multiply_adds(folded.encode, image),
+    }
+    rates = {name: work[name] / times[name] for name in work}
+    return {
+        "ratio": rates["ours"] / rates["matmul"],
+        "baseline_seconds": times["plain"],
+        "ours_seconds": times["ours"],
+        "details": {
+            "ratio": "multiply-adds a second of the trunk over those of a matrix product",
+            "plain_ratio": rates["plain"] / rates["matmul"],
+            "multiply_adds_g": work,
+            "g_multiply_adds_a_second": rates,
+            "size": SIZE,
+        }
+        | machine(),
+    }

@@ -1,0 +1,100 @@
+"""Networks and scans to measure inference on: of the papers' size, with weights that need no training."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+from fvcore.nn import FlopCountAnalysis
+from torch import nn
+
+from lens_d2 import add_lens_config
+from lens_d2.inference import VolumeInference
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+SIZE, LEVELS = 512, 24
+
+
+def config(name: str = "lens_multi.yaml", *opts) -> CfgNode:
+    """A config of ``configs/`` on the CPU, with random weights."""
+    cfg = get_cfg()
+    add_lens_config(cfg)
+    cfg.merge_from_file(str(CONFIGS / name))
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.DENSENET.WEIGHTS", "", *opts])
+    return cfg
+
+
+def network(cfg: CfgNode) -> nn.Module:
+    """The model of a config, with random weights, and batch norms that are not the identity."""
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            module.running_var.uniform_(0.5, 2)
+    return model
+
+
+def write_scan(folder: Path, levels: int = LEVELS, size: int = SIZE, seed: int = 0) -> dict:
+    """A record of a scan of ``levels`` slices of 2 mm whose cache frame is (size, size): blobs in noise."""
+    rng = np.random.default_rng(seed)
+    array = rng.normal(40, 20, (levels, size, size)).astype(np.int16)
+    for _ in range(levels):
+        x, y = rng.integers(0, size - 40, 2)
+        z, side = int(rng.integers(0, levels)), int(rng.integers(6, 40))
+        array[z : z + 3, y : y + side, x : x + side] += 60
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((0.8, 0.8, 2.0))
+    path = folder / f"scan_{seed}.mha"
+    sitk.WriteImage(image, str(path))
+    return {
+        "file_name": str(path),
+        "volume": path.stem,
+        "dataset": "deeplesion",
+        "num_slices": levels,
+        "lesions": [],
+    }
+
+
+@contextmanager
+def inference_on_scan(*opts, levels: int = LEVELS) -> Iterator[tuple[CfgNode, VolumeInference, object]]:
+    """A config, its inference, and a cached scan."""
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = config("lens_multi.yaml", "INPUT.CACHE_DIR", folder, *opts)
+        inference = VolumeInference(cfg, network(cfg))
+        yield cfg, inference, inference.cache.open(write_scan(Path(folder), levels))
+
+
+def sample(cfg: CfgNode, inference: VolumeInference, volume, level: int) -> torch.Tensor:
+    """(slices, H, W) intensities around a level, as slice-by-slice inference reads them."""
+    from lens_d2.data.mapper import SliceMapper
+
+    mapper = SliceMapper(cfg, is_train=False)
+    ratio = cfg.INPUT.SLICE_INTERVAL / volume.geometry.slice_interval
+    return torch.from_numpy(mapper.read(volume, level * ratio))
+
+
+class _Called(nn.Module):
+    """A function as a module, for counting."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *tensors):
+        return self.function(*tensors)
+
+
+@torch.no_grad()
+def multiply_adds(function, *tensors: torch.Tensor) -> float:
+    """Multiply-adds of a function of tensors, in billions, by fvcore's counter: no elementwise work."""
+    counter = FlopCountAnalysis(_Called(function), tensors)
+    counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    return counter.total() / 1e9
