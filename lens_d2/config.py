@@ -364,6 +364,9 @@ def _add_harvest_keys(cfg: CN) -> None:
     # Hard negatives of V_H: the generator's score is at least this; and how many a sub-volume has at most (III-C).
     cfg.HARVEST.NEGATIVE_SCORE_THRESH = 0.5
     cfg.HARVEST.NEGATIVES_PER_VOLUME = 5
+    # The threshold is found on V_M, where the classifier was trained. With n > 0 folds, n more classifiers are
+    # trained, each without one part of V_M's patients, of which it then gives the scores. The paper has 0.
+    cfg.HARVEST.FOLDS = 0
     # Whether a round's classifier starts from the last round's, else from BACKBONE_WEIGHTS.
     cfg.HARVEST.FINETUNE_CLASSIFIER = False
 

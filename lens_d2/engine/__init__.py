@@ -1,12 +1,14 @@
 """Training, on Detectron2's trainer: optimiser, schedule, checkpoints; the stages of a whole run."""
 
 from .checkpoint import LENSCheckpointer
+from .harvest import HarvestRound
 from .solver import build_optimizer, resolve_schedule
 from .stages import STAGES, Run, run_stages
 from .trainer import LENSTrainer
 
 __all__ = [
     "STAGES",
+    "HarvestRound",
     "LENSCheckpointer",
     "LENSTrainer",
     "Run",

@@ -7,6 +7,7 @@ finished unit of work: a stage, and within it a checkpoint, a sub-volume's propo
     embedding   the lesion embedding, unless the config gives one
     train       LENS on the given annotations; at its end, by the hooks of lens_d2.mining, proposals and mining
     retrain     LENS anew, with the ledger's missing annotations, uncertain regions, and unlabelled slices
+    harvest     Lesion-Harvester's rounds (lens_d2.engine.harvest), in place of "train"
     fpr         proposals of the newest LENS, and the classifier of false-positive reduction on them
     evaluate    the newest LENS with the classifier, on DATASETS.TEST
 
@@ -49,6 +50,7 @@ logger = logging.getLogger(__name__)
 
 MARKER = "stage.json"
 AVERAGE = "average_sensitivity"
+DETECTORS = ("train", "harvest", "retrain")  # stages that leave one, in the order in which they run
 STAGES = Registry("STAGE")
 STAGES.__doc__ = "Functions (run: Run) -> dict that JSON knows: what later stages and the marker have of a stage."
 
@@ -150,7 +152,7 @@ def train(run: Run) -> dict:
     cfg = run.config(
         "train", *opts, "MODEL.EMBEDDING.WEIGHTS", weights, "MODEL.FPR.WEIGHTS", "", "TEST.EXPECTED_RESULTS", []
     )
-    result = _train(cfg, run.resume)
+    result = train_model(cfg, run.resume)
     if cfg.MINING.STRATEGIES:
         result["ledger"] = str(Path(cfg.OUTPUT_DIR) / MINING / LEDGER)
     return result
@@ -159,12 +161,15 @@ def train(run: Run) -> dict:
 @STAGES.register()
 def retrain(run: Run) -> dict:
     """Step 4: LENS from the same beginnings, with the ledger: DATASETS.LEDGER, or the one that was mined."""
-    ledger = run.cfg.DATASETS.LEDGER or run.newest("ledger", "train")
+    ledger = run.cfg.DATASETS.LEDGER or run.newest("ledger", "train", "harvest")
     opts = ["DATASETS.LEDGER", ledger, "MINING.STRATEGIES", ()]
-    return _train(run.config("retrain", *opts, "MODEL.FPR.WEIGHTS", "", "TEST.EXPECTED_RESULTS", []), run.resume)
+    return train_model(
+        run.config("retrain", *opts, "MODEL.FPR.WEIGHTS", "", "TEST.EXPECTED_RESULTS", []), run.resume
+    )
 
 
-def _train(cfg: CfgNode, resume: bool) -> dict:
+def train_model(cfg: CfgNode, resume: bool) -> dict:
+    """Train, from the last checkpoint where ``resume`` is set; the final weights and what was measured."""
     trainer = LENSTrainer(cfg)
     trainer.resume_or_load(resume)
     trainer.train()
@@ -181,7 +186,7 @@ def fpr(run: Run) -> dict:
     mined = ["DATASETS.TRAIN", mined_datasets(run.cfg), "DATASETS.LEDGER", ledger]
     cfg = run.config("fpr", *mined, "SOLVER.EPOCHS", 0)
     records = load_training_records(cfg)
-    shards = open_shards(cfg, _load(cfg, run.newest("weights", "train", "retrain")), run.folder("fpr") / PROPOSALS)
+    shards = open_shards(cfg, load_model(cfg, run.newest("weights", *DETECTORS)), run.folder("fpr") / PROPOSALS)
     propose(records, shards)
     return {"weights": train_fpr(run.cfg, records, LazyProposals(records, shards), run.resume)}
 
@@ -189,10 +194,10 @@ def fpr(run: Run) -> dict:
 @STAGES.register()
 def evaluate(run: Run) -> dict:
     """The newest LENS with the classifier, beside what was measured after each training."""
-    weights = run.newest("weights", "train", "retrain")
+    weights = run.newest("weights", *DETECTORS)
     classifier = run.done.get("fpr", {}).get("weights", run.cfg.MODEL.FPR.WEIGHTS)
     cfg = run.config("evaluate", "MODEL.FPR.WEIGHTS", classifier, "SOLVER.EPOCHS", 0)
-    metrics = LENSTrainer.test(cfg, _load(cfg, weights)) or {}
+    metrics = LENSTrainer.test(cfg, load_model(cfg, weights)) or {}
     if comm.is_main_process():
         verify_results(cfg, metrics)
         stages = {name: run.done[name]["metrics"] for name in ("train", "retrain") if name in run.done}
@@ -215,7 +220,8 @@ def _is_summary(key: str) -> bool:
     return metric == AVERAGE and protocol in PROTOCOLS
 
 
-def _load(cfg: CfgNode, weights: str) -> nn.Module:
+def load_model(cfg: CfgNode, weights: str) -> nn.Module:
+    """A trained model, put to evaluation."""
     model = LENSTrainer.build_model(cfg)
     LENSCheckpointer(model).load(weights)
     return model.eval()

@@ -249,9 +249,11 @@ def test_finished_stages_are_passed_over_and_a_new_run_begins_anew(data, whole_r
 
 
 def test_a_stage_alone_needs_those_before_it(data, tmp_path):
-    with pytest.raises(DataError, match="no ledger here: one of the stages train has to run first"):
+    with pytest.raises(DataError, match="no ledger here: one of the stages train, harvest has to run first"):
         run_stages(config(data, tmp_path, *FULL, "STAGES", ("retrain",)))
-    with pytest.raises(DataError, match="no weights here: one of the stages train, retrain has to run first"):
+    with pytest.raises(
+        DataError, match="no weights here: one of the stages train, harvest, retrain has to run first"
+    ):
         run_stages(config(data, tmp_path, *FULL, "STAGES", ("evaluate",)))
 
 

@@ -1,0 +1,213 @@
+"""The stage "harvest" on tiny volumes: two rounds in one go, killed and resumed, and what they leave."""
+
+import csv
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from harvest_cohort import PARTIAL, VERIFIED, harvest_cfg, register, stand_in_shards
+
+from lens_d2.data.datasets.released_boxes import read_tracklets
+from lens_d2.data.loader import load_training_records
+from lens_d2.engine import LENSTrainer, run_stages
+from lens_d2.engine import harvest as harvest_module
+from lens_d2.engine.harvest import read_lesions
+from lens_d2.engine.network_trainer import NetworkTrainer
+from lens_d2.errors import DataError
+from lens_d2.mining import check_ledger, read_ledger
+from lens_d2.mining.stored_tables import TableStore
+
+
+class Killed(BaseException):
+    """What no code catches."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with the volumes and their cache, and the records of the sets."""
+    folder = tmp_path_factory.mktemp("harvest")
+    with pytest.MonkeyPatch.context() as patch:
+        sets = register(folder / "data")
+        patch.setattr(harvest_module, "open_shards", stand_in_shards(sets["all"]))
+        yield folder, sets
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """Two rounds in one go: the folder, and what the stage returned."""
+    output = tmp_path_factory.mktemp("whole")
+    return output, run_stages(harvest_cfg(data[0], output))["harvest"]
+
+
+def count(patch, owner, name, kill_at=None):
+    """Count the calls of a method; let one of them be the last thing that happens."""
+    original, calls = getattr(owner, name), []
+
+    def method(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == kill_at:
+            raise Killed
+        return original(*args, **kwargs)
+
+    patch.setattr(owner, name, method)
+    return calls
+
+
+def test_a_round_leaves_what_it_promises(whole):
+    output, result = whole
+    for k in (1, 2):
+        folder = output / f"harvest/round_{k}"
+        names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+        assert names >= {
+            "generator", "proposals", "lpc", "scored", "ledger.parquet", "ledger.csv", "lesions.parquet",
+            "harvested.pkl", "recovered.pkl", "hard_negatives.pkl", "measures.json", "round.json",
+        }  # fmt: skip
+        assert len(list((folder / "scored").glob("*.parquet"))) == 6
+        assert json.loads((folder / "round.json").read_text()) == result["rounds"][k - 1]
+    assert [r["round"] for r in result["rounds"]] == [1, 2]
+    assert result["ledger"] == result["rounds"][result["round"] - 1]["ledger"]
+
+
+def test_the_ledger_has_one_slice_of_each_lesion_and_the_hard_negatives(whole, data):
+    output, _ = whole
+    sets = data[1]
+    ledger = read_ledger(output / "harvest/round_1/ledger.csv")
+    check_ledger(ledger, [*sets[VERIFIED], *sets[PARTIAL]], "ledger.csv")
+    assert not ledger["lesion"].duplicated().any()
+    mined, negative = (ledger[ledger["status"] == status] for status in ("annotation", "hard_negative"))
+    assert set(ledger["strategy"]) == {"LesionHarvester"} and set(ledger["round"]) == {1}
+    partial = {record["volume"] for record in sets[PARTIAL]}
+    assert len(mined) and set(mined["volume"]) <= partial  # the key slices that V_M's proposals hit are marked
+    assert negative.groupby("volume").size().reindex([r["volume"] for r in sets[VERIFIED]]).tolist() == [3, 3]
+    pd.testing.assert_frame_equal(ledger, read_ledger(output / "harvest/round_1/ledger.parquet"))
+
+
+def test_the_second_round_goes_on_from_the_first(whole, data):
+    """Fine-tuned from its weights, on the given marks and its ledger; hard negatives are this round's alone."""
+    output, result = whole
+    config = (output / "harvest/round_2/generator/config.yaml").read_text()
+    assert f"LEDGER: {output}/harvest/round_1/ledger.parquet" in config
+    assert f"WEIGHTS: {output}/harvest/round_1/generator/model_final.pth" in config
+    assert "MAX_ITER: 2" in config and "BASE_LR: 1.0e-05" in config
+    cfg = harvest_cfg(data[0], output, "DATASETS.LEDGER", result["rounds"][0]["ledger"])
+    status = {x["status"] for r in load_training_records(cfg) for x in r["lesions"]}
+    assert status == {"annotation", "mined", "hard_negative"}
+    second = read_ledger(result["rounds"][1]["ledger"])
+    assert set(second.loc[second["status"] == "hard_negative", "round"]) == {2}
+    lesions = read_lesions(result["rounds"][1]["lesions"])
+    before = read_lesions(result["rounds"][0]["lesions"])
+    volumes = {x.volume for x in before if not x.annotation}
+    assert volumes <= {x.volume for x in lesions if not x.annotation}  # positives accumulate
+
+
+def test_released_files_are_read_back(whole):
+    output, result = whole
+    folder = output / "harvest/round_1"
+    lesions = read_lesions(result["rounds"][0]["lesions"])
+    found = read_tracklets(folder / "harvested.pkl")
+    expected = [x for x in lesions if not x.annotation]
+    assert sum(map(len, found.values())) == len(expected) == result["rounds"][0]["harvested"]
+    for lesion in expected:
+        same = [b for b in found[lesion.volume] if b.shape == lesion.slice_boxes.shape]
+        assert any(np.allclose(lesion.slice_boxes, boxes) for boxes in same)
+    negatives = read_tracklets(folder / "hard_negatives.pkl")
+    assert sum(map(len, negatives.values())) == result["rounds"][0]["hard_negatives"]
+
+
+def test_the_measures_have_table_1s_layout(whole):
+    output, _ = whole
+    rows = json.loads((output / "harvest/table.json").read_text())
+    assert [row["labels"] for row in rows] == ["R_H", "P_H,1", "P_H,1^+", "P_H,2", "P_H,1..2^+"]
+    assert rows[0]["R@100P"] == 0.5  # one of two lesions is marked
+    assert all(row["R@80P"] >= 0.5 for row in rows[1:])  # and is right without being found
+    with open(output / "harvest/table.csv") as file:
+        table = list(csv.DictReader(file))
+    assert [float(r["mean"]) for r in table[1:]] == [r["mean"] for r in rows[1:]]
+    assert (output / "harvest/curves.png").stat().st_size > 10_000
+    log = json.loads((output / "harvest/round_2/measures.json").read_text())["curves"]
+    assert set(log) == {"s_g", "s_c", "s", "harvested"}
+
+
+KILLS = [
+    (LENSTrainer, "run_step", 2),  # training the first generator, after a checkpoint
+    (TableStore, "write", 3),  # proposing
+    (NetworkTrainer, "run_step", 3),  # training the classifier, after two checkpoints
+    (TableStore, "write", 2),  # scoring
+    (harvest_module.HarvestRound, "_write", 1),  # harvesting
+    (LENSTrainer, "run_step", 1),  # fine-tuning
+    (TableStore, "write", 9),  # scoring again, after six sub-volumes were proposed
+]
+
+
+def test_killed_at_any_moment_it_goes_on(data, whole, tmp_path):
+    cfg = harvest_cfg(data[0], tmp_path)
+    done = []
+    for owner, name, number in KILLS:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            count(patch, owner, name, number)
+            run_stages(cfg, resume=True)
+        done.append(sorted(path.parent.name for path in tmp_path.glob("harvest/*/round.json")))
+    assert done == [[]] * 5 + [["round_1"]] * 2
+    with pytest.MonkeyPatch.context() as patch:
+        steps = count(patch, LENSTrainer, "run_step")
+        result = run_stages(cfg, resume=True)["harvest"]
+    assert not steps  # both generators were trained before
+    for k in (1, 2):
+        for name in ("ledger.csv", "ledger.parquet", "harvested.pkl", "measures.json"):
+            ours, theirs = (f / "harvest" / f"round_{k}" / name for f in (tmp_path, whole[0]))
+            assert ours.read_bytes() == theirs.read_bytes(), (k, name)
+    assert result["mean"] == whole[1]["mean"]
+    with pytest.MonkeyPatch.context() as patch:
+        work = [count(patch, *what) for what in ((LENSTrainer, "run_step"), (TableStore, "write"))]
+        (tmp_path / "harvest/stage.json").unlink()
+        assert run_stages(cfg, resume=True)["harvest"] == result
+        assert work == [[], []]
+
+
+def test_it_stops_when_the_mean_recall_no_longer_rises(data, whole, tmp_path, monkeypatch):
+    means = iter([0.5, 0.6, 0.6, 0.9])
+    monkeypatch.setattr(harvest_module.HarvestRound, "run", lambda self: {"mean": next(means)})
+    monkeypatch.setattr(harvest_module, "_report", lambda *args: None)
+    result = run_stages(harvest_cfg(data[0], tmp_path, "HARVEST.ROUNDS", 6))["harvest"]
+    assert [r["mean"] for r in result["rounds"]] == [0.5, 0.6, 0.6] and result["mean"] == 0.6
+
+
+def test_a_sub_volume_of_v_m_is_not_harvested(data, tmp_path):
+    cfg = harvest_cfg(data[0], tmp_path, "HARVEST.DATASETS", (PARTIAL, VERIFIED))
+    with pytest.raises(DataError, match=f"it is in HARVEST.VERIFIED \\({VERIFIED}\\)"):
+        run_stages(cfg)
+
+
+def test_with_folds_no_classifier_judges_what_it_was_trained_on(data, tmp_path, monkeypatch):
+    folder, sets = data
+    trained, original = [], harvest_module.train_lpc
+
+    def train_lpc(cfg, records, *args):
+        trained.append({r["volume"] for r in records})
+        return original(cfg, records, *args)
+
+    monkeypatch.setattr(harvest_module, "train_lpc", train_lpc)
+    run_stages(harvest_cfg(folder, tmp_path, "HARVEST.FOLDS", 2, "HARVEST.ROUNDS", 1))
+    everything = {r["volume"] for r in [*sets[VERIFIED], *sets[PARTIAL]]}
+    one, two = (r["volume"] for r in sets[VERIFIED])
+    assert trained == [everything, everything - {one}, everything - {two}]
+    assert (tmp_path / "harvest/round_1/fold_1/lpc/model_final.pth").is_file()
+    volumes = harvest_module.HarvestVolumes(harvest_cfg(folder, tmp_path))
+    assert volumes.folds(2) == {one: 0, two: 1} and volumes.folds(0) == {}
+
+
+def test_a_damaged_file_of_lesions_is_named(tmp_path):
+    path = tmp_path / "lesions.parquet"
+    path.write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="lesions.parquet: not readable"):
+        read_lesions(str(path))
