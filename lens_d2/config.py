@@ -46,6 +46,8 @@ def _add_input_keys(cfg: CN) -> None:
 def _add_dataset_keys(cfg: CN) -> None:
     # Negative slices drawn per positive slice in an epoch: positive to negative is 2:1 (VI-B).
     cfg.DATASETS.NEGATIVE_RATIO = 0.5
+    # Slices of hard negatives (a ledger's) per positive slice in an epoch, at most.
+    cfg.DATASETS.HARD_NEGATIVE_RATIO = 1.0
     # Whether slices without any mark of a partially labelled dataset serve as negatives. Table III's
     # "+ Unlabeled"; without it a partially labelled dataset has positive slices alone.
     cfg.DATASETS.UNLABELED_SLICES = False

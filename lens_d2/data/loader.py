@@ -40,7 +40,11 @@ def build_batch_sampler(cfg: CfgNode, records: list[dict]) -> SingleDatasetBatch
         for name, indices in of_dataset.items()
     ]
     return SingleDatasetBatchSampler(
-        pools, cfg.SOLVER.IMS_PER_BATCH, cfg.DATASETS.NEGATIVE_RATIO, max(cfg.SEED, 0)
+        pools,
+        cfg.SOLVER.IMS_PER_BATCH,
+        cfg.DATASETS.NEGATIVE_RATIO,
+        max(cfg.SEED, 0),
+        cfg.DATASETS.HARD_NEGATIVE_RATIO,
     )
 
 

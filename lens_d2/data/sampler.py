@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +11,6 @@ from detectron2.utils import comm
 from torch.utils.data import Sampler
 
 from ..modeling.targets import STATUS_OF_RECORD, BoxStatus
-
-DRAWN = (BoxStatus.LESION, BoxStatus.HARD_NEGATIVE)
 
 
 class SliceIndex(NamedTuple):
@@ -28,13 +26,14 @@ class SlicePool:
     """The slices of one dataset that can be drawn.
 
     Attributes:
-        lesions: per 3D lesion, the record it is in and the slices on which its box is known; hard negatives too,
-            whose slices are to be seen as often (Lesion-Harvester, Section III-D).
-        negatives: per record that has any, its index and its slices without a box of either.
+        lesions: per 3D lesion, the record it is in and the slices on which its box is known.
+        negatives: per record that has any, its index and its slices without a box of a lesion or hard negative.
+        hard_negatives: as ``lesions`` (Lesion-Harvester, Section III-D).
     """
 
     lesions: list[tuple[int, np.ndarray]]
     negatives: list[tuple[int, np.ndarray]]
+    hard_negatives: list[tuple[int, np.ndarray]] = field(default_factory=list)
 
     @classmethod
     def from_records(cls, records: list[dict], indices: list[int], with_negatives: bool) -> SlicePool:
@@ -43,24 +42,29 @@ class SlicePool:
             records: all records. indices: those of this dataset.
             with_negatives: whether slices without a box count as negatives here.
         """
-        lesions, negatives = [], []
+        drawn = {BoxStatus.LESION: [], BoxStatus.HARD_NEGATIVE: []}
+        negatives = []
         for index in indices:
             record, positive = records[index], []
             for lesion in record["lesions"]:
                 slices = np.array([int(box[0]) for box in lesion["boxes"]], dtype=np.int64)
-                if STATUS_OF_RECORD[lesion["status"]] in DRAWN and len(slices):
-                    lesions.append((index, slices))
+                status = STATUS_OF_RECORD[lesion["status"]]
+                if status in drawn and len(slices):
+                    drawn[status].append((index, slices))
                     positive.append(slices)
             if with_negatives:
                 everything = np.arange(record["num_slices"])
                 free = np.setdiff1d(everything, np.concatenate(positive)) if positive else everything
                 if len(free):
                     negatives.append((index, free))
-        return cls(lesions, negatives)
+        return cls(drawn[BoxStatus.LESION], negatives, drawn[BoxStatus.HARD_NEGATIVE])
 
-    def draw(self, negative_ratio: float, rng: np.random.Generator) -> list[tuple[int, int]]:
+    def draw(
+        self, negative_ratio: float, rng: np.random.Generator, hard_negative_ratio: float = 1.0
+    ) -> list[tuple[int, int]]:
         """(record, slice) of one epoch, shuffled: a slice per 3D lesion, and negatives in proportion.
 
+        Hard negatives give a slice each as well; of more than so many per lesion, only as many.
         A dataset that has no lesion at all gives as many negatives as it has records.
         """
         drawn = [(record, int(rng.choice(slices))) for record, slices in self.lesions]
@@ -69,6 +73,11 @@ class SlicePool:
             count = round(len(drawn) * negative_ratio) if drawn else len(self.negatives)
             for i in rng.choice(len(self.negatives), size=count, p=weights / weights.sum()):
                 record, slices = self.negatives[i]
+                drawn.append((record, int(rng.choice(slices))))
+        if self.hard_negatives:
+            count = min(len(self.hard_negatives), round(len(self.lesions) * hard_negative_ratio))
+            for i in rng.choice(len(self.hard_negatives), size=count, replace=False):
+                record, slices = self.hard_negatives[i]
                 drawn.append((record, int(rng.choice(slices))))
         return [drawn[i] for i in rng.permutation(len(drawn))]
 
@@ -80,14 +89,23 @@ class SingleDatasetBatchSampler(Sampler[list[SliceIndex]]):
     global batches, and training that resumes at ``start_iter`` goes on where it was interrupted.
     """
 
-    def __init__(self, pools: list[SlicePool], batch_size: int, negative_ratio: float, seed: int):
+    def __init__(
+        self,
+        pools: list[SlicePool],
+        batch_size: int,
+        negative_ratio: float,
+        seed: int,
+        hard_negative_ratio: float = 1.0,
+    ):
         """
         Args:
             pools: one per expert.
             batch_size: samples of a batch over all ranks.
             negative_ratio: negatives per positive.
             seed: of every draw.
+            hard_negative_ratio: hard negatives per positive, at most.
         """
+        self.hard_negative_ratio = hard_negative_ratio
         self.pools, self.batch_size = pools, batch_size
         self.negative_ratio, self.seed = negative_ratio, seed
         self.start_iter = 0
@@ -103,7 +121,7 @@ class SingleDatasetBatchSampler(Sampler[list[SliceIndex]]):
         rng = np.random.default_rng([self.seed, epoch])
         batches = []
         for pool in self.pools:
-            drawn = pool.draw(self.negative_ratio, rng)
+            drawn = pool.draw(self.negative_ratio, rng, self.hard_negative_ratio)
             while drawn and len(drawn) < self.batch_size:
                 drawn = drawn + drawn[: self.batch_size - len(drawn)]
             samples = [SliceIndex(r, z, int(rng.integers(2**31))) for r, z in drawn]

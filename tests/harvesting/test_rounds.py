@@ -92,12 +92,19 @@ def test_the_ledger_has_no_slice_that_is_marked():
     assert (row.lesion, row.slice, row.annotation) == (f"{V_H['volume']}/0", 3, f"{V_H['volume']}/0")
 
 
-def test_slices_of_hard_negatives_are_drawn_as_often_as_lesions():
+def test_slices_of_hard_negatives_are_drawn_too():
     with_negative = record("v", 1)
     with_negative["lesions"].append(make_lesion("v/n", [[6, 40, 5, 50, 15]], status="hard_negative"))
     pool = SlicePool.from_records([with_negative], [0], with_negatives=True)
     assert sorted(z for _, z in pool.draw(0.0, np.random.default_rng(0))) == [2, 6]
     assert 6 not in pool.negatives[0][1]
+    assert [z for _, z in pool.draw(0.0, np.random.default_rng(0), hard_negative_ratio=0.0)] == [2]
+    with_negative["lesions"] += [
+        make_lesion(f"v/{z}", [[z, 40, 5, 50, 15]], status="hard_negative") for z in (5, 7)
+    ]
+    pool = SlicePool.from_records([with_negative], [0], with_negatives=False)
+    drawn = {tuple(sorted(z for _, z in pool.draw(0.0, np.random.default_rng(i)))) for i in range(20)}
+    assert drawn == {(2, 5), (2, 6), (2, 7)}  # one for the one lesion
 
 
 def test_tracklets_are_counted_as_in_the_released_files(tmp_path):
