@@ -29,7 +29,6 @@ from lens_d2.evaluation.bootstrap import intervals
 from lens_d2.evaluation.froc import average_precision, read_extrapolating, read_highest
 from lens_d2.evaluation.protocols import PROTOCOLS
 from lens_d2.evaluation.sets import BoxDetections, BoxTruth, Candidates, NoduleTruth, Tracklets
-from lens_d2.harvesting.tracker import BoxTracker
 
 
 def seconds(function: Callable[[], object], repeats: int = 5, warm: bool = False) -> float:
@@ -291,38 +290,6 @@ def mining_scale() -> dict:
     }
     worst = max(b / a for a, b in zip(times, times[1:], strict=False))
     return {"ratio": worst, "baseline_seconds": times[-2], "ours_seconds": times[-1], "details": details}
-
-
-def case_tracker(slices: int, per_slice: int, seed: int = 0) -> np.ndarray:
-    """(n, 6) boxes that wander and grow from slice to slice; one in seven ends there, and another begins."""
-    rng = np.random.default_rng(seed)
-    center, side = rng.uniform(20, 490, (per_slice, 2)), rng.uniform(8, 60, (per_slice, 2))
-    levels = []
-    for z in range(slices):
-        new = rng.random((per_slice, 1)) < 1 / 7
-        center = np.where(new, rng.uniform(20, 490, center.shape), center + rng.normal(0, 0.3, center.shape))
-        side = np.where(new, rng.uniform(8, 60, side.shape), side * np.exp(rng.normal(0, 0.02, side.shape)))
-        score = rng.uniform(0.1, 1, per_slice)
-        levels.append(np.column_stack([np.full(per_slice, z), center - side / 2, center + side / 2, score]))
-    return np.concatenate(levels)
-
-
-@measurement("tracker")
-def tracker() -> dict:
-    """3D proposals of 1,000 slices of 200 boxes, of half and twice as many slices; ratio: the worst doubling."""
-    sizes = ((500, 200), (1000, 200), (2000, 200))
-    cases = [case_tracker(*size) for size in sizes]
-    times = [
-        seconds(lambda c=case, n=size[0]: BoxTracker()(c, n), 2) for case, size in zip(cases, sizes, strict=True)
-    ]
-    details = {
-        "boxes": [len(case) for case in cases],
-        "slices": [slices for slices, _ in sizes],
-        "seconds": times,
-        "ratio": "the worst time at twice the boxes over the time",
-    }
-    worst = max(b / a for a, b in zip(times, times[1:], strict=False))
-    return {"ratio": worst, "baseline_seconds": times[0], "ours_seconds": times[1], "details": details}
 
 
 for _name in BASELINES:

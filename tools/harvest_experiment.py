@@ -27,6 +27,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from lens_d2.data.files import write_whole
 from lens_d2.mining.ledger import read_ledger, to_table, write_ledger
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,7 +117,7 @@ def write(output: Path, results: dict[int, dict[str, float]]) -> str:
     )
     lines = [header, *([f'"{name}"', *numbers] for name, *numbers in rows)]
     text = "\n".join(",".join("" if cell is None else str(cell) for cell in line) for line in lines)
-    (output / "results.csv").write_text(text + "\n")
+    write_whole(output / "results.csv", (text + "\n").encode())
     return tabulate(rows, header, tablefmt="pipe", floatfmt=".4f")
 
 

@@ -6,6 +6,7 @@ from . import (
     heads,
     matmul_fraction,
     scale,
+    tracker,
     train_step,
     volume_inference,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "matmul_fraction",
     "measurement",
     "scale",
+    "tracker",
     "train_step",
     "volume_inference",
 ]
