@@ -112,9 +112,8 @@ def summary(results: dict[int, dict[str, float]]) -> list[list]:
 def write(output: Path, results: dict[int, dict[str, float]]) -> str:
     """Write the results so far; the table that is printed."""
     rows, header = summary(results), ["", "mean", *(f"seed {seed}" for seed in results)]
-    (output / "results.json").write_text(
-        json.dumps({"seeds": results, "mean": {r[0]: r[1] for r in rows}}, indent=1)
-    )
+    content = {"seeds": results, "mean": {name: mean for name, mean, *_ in rows}}
+    write_whole(output / "results.json", json.dumps(content, indent=1).encode())
     lines = [header, *([f'"{name}"', *numbers] for name, *numbers in rows)]
     text = "\n".join(",".join("" if cell is None else str(cell) for cell in line) for line in lines)
     write_whole(output / "results.csv", (text + "\n").encode())
