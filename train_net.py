@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from lens_d2 import add_lens_config
+from lens_d2.data.datasets import import_readers
 from lens_d2.engine import LENSCheckpointer, LENSTrainer, resolve_schedule, run_stages
 from lens_d2.errors import DataError
 
@@ -27,6 +28,7 @@ def setup(args) -> CfgNode:
     add_lens_config(cfg)
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
+    import_readers(cfg.DATASETS.READERS)
     no_gpu = cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available()
     if no_gpu:
         cfg.MODEL.DEVICE = "cpu"

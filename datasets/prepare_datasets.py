@@ -28,7 +28,7 @@ from detectron2.data import DatasetCatalog
 from lens_d2 import add_lens_config
 from lens_d2.data.cache import VolumeCache, build_cache
 from lens_d2.data.cache_sweep import superseded
-from lens_d2.data.datasets import register_all
+from lens_d2.data.datasets import import_readers, register_all
 from lens_d2.data.datasets.catalog import DATASETS, PHANTOM, Faults, read, write_left_out
 from lens_d2.data.parallel import run_all
 from lens_d2.errors import DataError
@@ -51,7 +51,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parsed = parser.parse_args(args)
     known = sorted(name for own in DATASETS for name in (own, f"{PHANTOM}_{own}"))
     unknown = [name for name in parsed.names if name not in known]
-    if unknown:
+    if unknown and not parsed.config_file:  # which may name readers of others
         parser.error(f"no dataset {', '.join(unknown)}; there are {', '.join(known)}")
     if not parsed.names and not parsed.config_file:
         parsed.names = list(DATASETS)
@@ -67,6 +67,7 @@ def setup(args: argparse.Namespace) -> tuple[list[str], CfgNode]:
     add_lens_config(cfg)
     if args.config_file:
         cfg.merge_from_file(args.config_file)
+        import_readers(cfg.DATASETS.READERS)
     if args.cache_dir:
         cfg.INPUT.CACHE_DIR = args.cache_dir
     names = dict.fromkeys(args.names or (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))

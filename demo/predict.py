@@ -39,6 +39,7 @@ from detectron2.utils.logger import setup_logger
 
 from lens_d2 import add_lens_config
 from lens_d2.data.cache import CachedVolume, VolumeCache, build_cache
+from lens_d2.data.datasets import import_readers
 from lens_d2.data.files import write_whole
 from lens_d2.data.scans import Scan, SeveralSeries, find_scans, without_names
 from lens_d2.engine import LENSCheckpointer
@@ -104,6 +105,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         cfg.merge_from_list(args.opts)
     except (OSError, KeyError, ValueError, AssertionError, TypeError) as error:
         raise DataError(args.config_file, f"the configuration cannot be used: {error}") from error
+    import_readers(cfg.DATASETS.READERS)
     if not cfg.MODEL.WEIGHTS and not args.allow_random_weights:
         raise DataError(args.config_file, "no weights: add --opts MODEL.WEIGHTS model_final.pth at the end")
     if cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():

@@ -54,6 +54,8 @@ def _add_dataset_keys(cfg: CN) -> None:
     # How datasets are combined (Table IV): "experts" (a head per dataset), "pooling" (one head for all), or
     # "positive_pooling" (one head; the other datasets than the first give positive regions only).
     cfg.DATASETS.COMBINE = "experts"
+    # Python files that register further datasets (docs/add_dataset.md); relative to the working directory.
+    cfg.DATASETS.READERS = ()
 
 
 def _add_model_keys(cfg: CN) -> None:

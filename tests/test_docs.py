@@ -1,12 +1,23 @@
-"""What the documentation points to exists: linked files, scripts, configs and make targets."""
+"""What the documentation points to exists, and its commands can be given as they stand there."""
 
+import argparse
 import re
+import runpy
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
+from detectron2.config import get_cfg
+
+from lens_d2 import add_lens_config
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "datasets/README.md"]
+DOCUMENTS += sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))
+# Files that the documentation names and that are not here: written by the reader of an example, or by training.
+NOT_HERE = {"kits.py", "kits.yaml", "config.yaml"}
+SOURCES = {path.name for folder in ("lens_d2", "datasets") for path in (ROOT / folder).rglob("*.py")}
 
 
 def code_of(text: str) -> str:
@@ -19,7 +30,11 @@ def test_links_scripts_and_configs_exist(name):
     text = (ROOT / name).read_text()
     links = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
     files = re.findall(r"(?<![\w./])((?:[\w.-]+/)*[\w-]+\.(?:py|yaml|txt|toml))\b", code_of(text))
-    assert [path for path in {*links, *files} if not (ROOT / path).exists()] == []
+    here = (ROOT / name).parent
+    absent = [link for link in links if not (here / link).exists()]
+    named = set(files) - NOT_HERE - SOURCES
+    absent += [path for path in named if not (ROOT / path).exists() and not (here / path).exists()]
+    assert absent == []
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -42,3 +57,83 @@ def test_citation_names_both_papers():
     assert dois == ["10.1109/TMI.2020.3047598", "10.1109/TMI.2020.3022034"]
     version = re.search(r'__version__ = "(.+)"', (ROOT / "lens_d2/__init__.py").read_text())[1]
     assert citation["version"] == version
+
+
+# Commands. What is in a block of bash, or stands in code as `python ...`, works as it stands.
+
+RUN_AS_THEY_STAND = {"docs/add_dataset.md": "tests/test_add_dataset.py", "docs/evaluation.md": "tests/evaluation"}
+# Commands of the shell, not of the project, and commands that need what is not here.
+NOT_RUN = {
+    "export": "sets a variable of the shell",
+    "source": "changes the shell",
+    "docker": "needs a Docker engine; tests/test_docker.py checks what the image copies and runs",
+}
+
+
+class Parsed(Exception):
+    """Carries what a script's parser made of a command line."""
+
+
+def commands_in(path: str) -> list[str]:
+    text = (ROOT / path).read_text()
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    inline = re.findall(r"`((?:[A-Z_0-9]+=\S+ )?python [^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    commands = (re.sub(r"\s+#\s.*", "", line).strip() for line in [*lines, *inline])
+    return [command for command in commands if command]
+
+
+COMMANDS = sorted({(p, c) for p in DOCUMENTS if p not in RUN_AS_THEY_STAND for c in commands_in(p)})
+
+
+@pytest.mark.parametrize(("path", "command"), COMMANDS, ids=[f"{p}: {c}" for p, c in COMMANDS])
+def test_commands_can_be_given(path, command, monkeypatch):
+    """Scripts get as far as their options, configurations take the KEY VALUE pairs, make knows its targets."""
+    words = shlex.split(command)
+    while re.fullmatch(r"[A-Z_0-9]+=\S*", words[0]):  # variables for this command
+        words.pop(0)
+    if words[0] in NOT_RUN:
+        return
+    if "--help" in words:
+        assert (ROOT / words[1]).is_file()
+        return
+    if words[0] == "make":
+        makefile = (ROOT / "Makefile").read_text()
+        targets = [word for word in words[1:] if "=" not in word]
+        assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+        assert all(re.search(rf"\b{word.split('=')[0]}\b", makefile) for word in words[1:] if "=" in word)
+        return
+    assert words[0] == "python", f"{path}: how is `{command}` tested?"
+    options = options_of(words[1:], monkeypatch)
+    config = getattr(options, "config_file", None)
+    if config:
+        cfg = get_cfg()
+        add_lens_config(cfg)
+        cfg.merge_from_file(str(ROOT / config))
+        cfg.merge_from_list(options.opts if hasattr(options, "opts") else [])
+
+
+def options_of(words: list[str], monkeypatch) -> argparse.Namespace:
+    """What the script's own parser makes of its options; the script is stopped there."""
+    original = argparse.ArgumentParser.parse_args
+
+    def parse_args(self, args=None, namespace=None):
+        raise Parsed(original(self, args, namespace))
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT / Path(words[0]).parent))
+    with pytest.raises(Parsed) as caught:
+        runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+    return caught.value.args[0]
+
+
+@pytest.mark.parametrize(("path", "test"), RUN_AS_THEY_STAND.items())
+def test_pages_with_tests_of_their_own(path, test):
+    assert (ROOT / test).exists() and commands_in(path)
+
+
+def test_the_readme_has_one_small_picture():
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert (ROOT / picture).stat().st_size < 200_000

@@ -1,11 +1,21 @@
-"""What no file of the project may do: run what a file holds, or leave half a file behind."""
+"""What may not happen: running what a file holds, leaving half a file behind, leaving the dataset's folder."""
 
 import ast
+import pickle
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scan_files import make_affine, write_volume
 
+from lens_d2.data.datasets import deeplesion, lits, luna
+from lens_d2.data.datasets.catalog import Faults
+from lens_d2.data.datasets.released_boxes import read_boxes3d, read_lens_set, read_revised
 from lens_d2.data.files import whole_file, write_whole
+from lens_d2.data.volume import read_volume
+from lens_d2.errors import DataError
+from lens_d2.mining.shards import ShardStore
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [
@@ -72,3 +82,65 @@ def test_nothing_half_written_is_left(tmp_path):
         temporary.write_bytes(b"half")
         raise RuntimeError
     assert path.read_bytes() == b"first" and list(path.parent.iterdir()) == [path]
+
+
+# Paths in tables. No cell of a table may lead out of the dataset's folder.
+
+OUTSIDE = ("../../000001_01_01", "/etc/000001_01_01", "000001_01_01/..")
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+def test_names_in_tables_do_not_lead_out_of_the_dataset(outside, tmp_path):
+    (tmp_path / "marks.csv").write_text(f"{','.join(deeplesion.COLUMNS)}\n{outside}_012.png{',1' * 10}\n")
+    with pytest.raises(DataError, match="File_name is not <patient>_<study>_<series>_<slice>.png"):
+        deeplesion.read_marks(tmp_path / "marks.csv")
+    (tmp_path / "spacing.csv").write_text(f"volume,x,y,z,axes\n{outside},1,1,1,LPS\n")
+    with pytest.raises(DataError, match="not a volume's number"):
+        lits.read_corrections(tmp_path / "spacing.csv")
+    for write, read in ((dump_revised, read_revised), (dump_boxes3d, read_boxes3d), (dump_lens, read_lens_set)):
+        write(tmp_path / "boxes.pkl", f"{outside}_010-016")
+        with pytest.raises(DataError, match="is not the name of a sub-volume"):
+            read(tmp_path / "boxes.pkl")
+
+
+def dump_revised(path, name):
+    path.write_bytes(pickle.dumps({f"{name}.annot": {2: [[1, 2, 3, 4, 2, 2]]}}))
+
+
+def dump_boxes3d(path, name):
+    path.write_bytes(pickle.dumps({name: [[1, 2, 3, 4, 2, 2]]}))
+
+
+def dump_lens(path, name):
+    path.write_bytes(pickle.dumps({"val": {name: [[1, 2, 3, 4, 5, 6]]}}))
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+def test_luna_opens_only_scans_that_it_found(outside, tmp_path):
+    for name in ("1.2", "1.3"):
+        folder = tmp_path / "LUNA16/subset0"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_volume(folder / f"{name}.mhd", np.zeros((4, 5, 6), np.int16), make_affine((1, 1, 1)))
+    (tmp_path / "LUNA16/annotations.csv").write_text(f"{','.join(luna.COLUMNS)}\n{outside},1,1,1,2\n")
+    records = luna.read_split("train", tmp_path, Faults()) + luna.read_split("val", tmp_path, Faults())
+    assert {Path(record["file_name"]).parent for record in records} == {folder}
+    assert all(not record["lesions"] for record in records)
+
+
+@pytest.mark.parametrize("outside", ["../secret.raw", "/etc/secret.raw"])
+@pytest.mark.parametrize(("suffix", "key"), [("mhd", "ElementDataFile = "), ("nhdr", "data file: ")])
+def test_voxels_lie_beside_their_header(outside, suffix, key, tmp_path):
+    (tmp_path / "in").mkdir()
+    path = write_volume(tmp_path / f"in/ct.{suffix}", np.zeros((4, 5, 6), np.int16), make_affine((1, 1, 1)))
+    assert read_volume(path).array.shape == (4, 5, 6)
+    data = re.sub(rf"(?i)^{key}.*$", f"{key}{outside}", path.read_bytes().decode("latin-1"), flags=re.MULTILINE)
+    assert outside in data
+    path.write_text(data, "latin-1")
+    (tmp_path / "secret.raw").write_bytes(bytes(240))
+    with pytest.raises(DataError, match="outside of its folder"):
+        read_volume(path)
+
+
+def test_a_shard_stays_in_its_folder(tmp_path):
+    for outside in OUTSIDE:
+        assert ShardStore(tmp_path, "model").path({"volume": outside}).parent == tmp_path

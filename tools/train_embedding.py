@@ -19,6 +19,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from lens_d2 import add_lens_config
+from lens_d2.data.datasets import import_readers
 from lens_d2.data.datasets.catalog import root_of
 from lens_d2.data.files import write_whole
 from lens_d2.data.loader import load_records
@@ -34,6 +35,7 @@ def setup(args) -> CfgNode:
     add_lens_config(cfg)
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
+    import_readers(cfg.DATASETS.READERS)
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()

@@ -1,6 +1,6 @@
 """One file per dataset; importing this package registers all of them, and opens nothing."""
 
 from . import deeplesion, lits, luna, nih_ln  # noqa: F401
-from .catalog import register_all
+from .catalog import import_readers, register_all
 
-__all__ = ["register_all"]
+__all__ = ["import_readers", "register_all"]

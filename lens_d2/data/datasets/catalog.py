@@ -6,10 +6,12 @@ A dataset file calls :func:`register` at its bottom. Registering opens nothing: 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,9 +49,9 @@ class Dataset:
     name: str
     read: Callable[[Path, Faults, int], list[dict]] = field(repr=False)
     expert: str
-    fully_labelled: bool
-    truth_is_3d: bool
-    evaluator_type: str
+    fully_labelled: bool = True
+    truth_is_3d: bool = True
+    evaluator_type: str = "lens3d"
 
 
 DATASETS: dict[str, Dataset] = {}
@@ -88,6 +90,27 @@ def _register(name: str, dataset: Dataset, root: Path) -> None:
         dataset=dataset.name,
         root=str(root),
     )
+
+
+def import_readers(paths: Iterable[str | os.PathLike]) -> None:
+    """Run Python files, each once, that call :func:`register` at their bottom: ``cfg.DATASETS.READERS``.
+
+    Raises:
+        DataError: there is no such file, or running it fails.
+    """
+    for path in map(Path, paths):
+        name = f"lens_d2_reader_{path.stem}"
+        if getattr(sys.modules.get(name), "__file__", None) == str(path.resolve()):
+            continue
+        spec = importlib.util.spec_from_file_location(name, path.resolve())
+        if spec is None or spec.loader is None or not path.is_file():
+            raise DataError(path, "no such Python file (DATASETS.READERS)")
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever is wrong with it
+            del sys.modules[name]
+            raise DataError(path, f"cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def root_of(name: str) -> Path:

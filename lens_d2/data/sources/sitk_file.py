@@ -45,11 +45,26 @@ class SitkFile(Source):
             return to_int16(self.path, sitk.GetArrayFromImage(reader.Execute()))
 
     def _reader(self) -> sitk.ImageFileReader:
+        _refuse_data_elsewhere(self.path)
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(self.path))
         with sitk_errors(self.path, "not a readable volume"):
             reader.ReadImageInformation()
         return reader
+
+
+def _refuse_data_elsewhere(path: Path) -> None:
+    """DataError where a header names a file of voxels that is not in its own folder or below it."""
+    if path.suffix.lower() not in DETACHED:
+        return
+    key, sign = DETACHED[path.suffix.lower()]
+    for line in path.read_text("latin-1").splitlines():
+        name, separated, value = line.partition(sign)
+        if separated and name.strip().lower() != key:
+            continue
+        file = Path((value if separated else name).strip())  # lines without a sign list several files
+        if file.is_absolute() or ".." in file.parts:
+            raise DataError(path, "its data file lies outside of its folder")
 
 
 def _detached_data(path: Path) -> Path | None:

@@ -1,0 +1,105 @@
+"""docs/add_dataset.md as it stands: its reader, its configuration, its commands."""
+
+import csv
+import importlib
+import logging
+import re
+import shlex
+import sys
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import default_argument_parser
+from scan_files import make_affine, write_volume
+
+from lens_d2.data.datasets.catalog import DATASETS, import_readers
+from lens_d2.errors import DataError
+
+AFFINE = make_affine((2, 2, 3))
+# What makes it small. The other datasets of the configuration are not here: the page's own takes their place.
+SMALL = [
+    "MODEL.DENSENET.GROWTH_RATE",
+    "4",
+    "MODEL.DENSENET.BLOCK_CONFIG",
+    "(2, 2, 2)",
+    "MODEL.DENSENET.WEIGHTS",
+    "",
+]
+SMALL += ["MODEL.DENSENET.INIT_FEATURES", "8", "MODEL.DENSENET.OUT_CHANNELS", "16", "MODEL.AFP.CONV_DIM", "8"]
+SMALL += [
+    "MODEL.DENSENET.WEIGHTS",
+    "",
+    "MODEL.ROI_BOX_HEAD.FC_DIM",
+    "16",
+    "INPUT.PIXEL_SPACING",
+    "2.0",
+    "MODEL.DEVICE",
+    "cpu",
+]
+TRAIN = ["DATASETS.TRAIN", "('kits_train',)", "DATALOADER.NUM_WORKERS", "0", "TEST.OVERLAYS", "0"]
+TRAIN += ["SOLVER.EPOCHS", "0", "SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()"]
+
+
+def block(page: str, language: str) -> str:
+    (text,) = re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+    return text
+
+
+def write_case(folder, seed):
+    rng = np.random.default_rng(seed)
+    ct = np.full((8, 64, 80), -1000, np.int16)
+    ct[:, 4:60, 4:76] = rng.normal(40, 20, (8, 56, 72))
+    mask = np.zeros_like(ct)
+    mask[:, 20:50, 10:40], mask[3:6, 30:42, 20:34] = 1, 2
+    ct[mask == 2] = 300
+    folder.mkdir(parents=True)
+    write_volume(folder / "imaging.nii.gz", ct, AFFINE)
+    write_volume(folder / "segmentation.nii.gz", mask, AFFINE)
+
+
+@pytest.fixture
+def page(repo_root, tmp_path, monkeypatch):
+    text = (repo_root / "docs/add_dataset.md").read_text()
+    for case in range(5):
+        write_case(tmp_path / f"data/KiTS/case_{case:05d}", case)
+    (tmp_path / "kits.py").write_text(block(text, "python"))
+    (tmp_path / "kits.yaml").write_text(block(text, "yaml"))
+    (tmp_path / "configs").symlink_to(repo_root / "configs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
+    for folder in ("", "datasets", "demo"):
+        monkeypatch.syspath_prepend(str(repo_root / folder))
+    handlers = logging.root.handlers[:]
+    yield text
+    logging.root.handlers[:] = handlers
+    for name in ("kits_train", "kits_val"):
+        DATASETS.pop(name, None)
+        for catalog in (DatasetCatalog, MetadataCatalog):
+            for each in {name, f"phantom_{name}"} & set(catalog.list()):
+                catalog.remove(each)
+    sys.modules.pop("lens_d2_reader_kits", None)
+
+
+def test_the_page(page, tmp_path, capsys):
+    prepare, train, predict = (shlex.split(line) for line in block(page, "bash").splitlines())
+    module = importlib.import_module("prepare_datasets")
+    assert module.main([*prepare[2:], "--processes", "1", "kits_train", "kits_val"]) == 0
+    assert "kits_train: 4 sub-volumes ready, 0 left out" in capsys.readouterr().out
+    (lesion,) = DatasetCatalog.get("kits_val")[0]["lesions"]
+    assert lesion["box3d"] == [20, 30, 3, 34, 42, 5]
+    importlib.import_module("train_net").main(default_argument_parser().parse_args([*train[2:], *TRAIN, *SMALL]))
+    assert (tmp_path / "output/lens_kits/inference/kits_val/metrics.json").is_file()
+    (tmp_path / "case.nii.gz").symlink_to(tmp_path / "data/KiTS/case_00000/imaging.nii.gz")
+    module = importlib.import_module("predict")
+    assert module.main([*predict[2:-3], "--score-threshold", "0", *predict[-3:], *TRAIN, *SMALL]) == 0
+    with open(tmp_path / "output/case/detections.csv") as file:
+        assert "score_kits" in next(csv.reader(file))
+
+
+def test_readers_that_cannot_be_used(tmp_path):
+    with pytest.raises(DataError, match="absent.py: no such Python file"):
+        import_readers([tmp_path / "absent.py"])
+    (tmp_path / "wrong.py").write_text("import nothing_of_this_name\n")
+    with pytest.raises(DataError, match="wrong.py: cannot be imported: ModuleNotFoundError"):
+        import_readers([tmp_path / "wrong.py"])
