@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser
+from detectron2.utils.logger import setup_logger
 from scan_files import make_affine, write_volume
 
 from lens_d2.data.datasets.catalog import DATASETS, import_readers
@@ -70,9 +71,12 @@ def page(repo_root, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
     for folder in ("", "datasets", "demo"):
         monkeypatch.syspath_prepend(str(repo_root / folder))
-    handlers = logging.root.handlers[:]
+    loggers = [logging.getLogger(name) for name in ("", "lens_d2", "detectron2", "fvcore")]
+    before = [(logger.handlers[:], logger.propagate) for logger in loggers]
     yield text
-    logging.root.handlers[:] = handlers
+    for logger, (handlers, propagate) in zip(loggers, before, strict=True):  # theirs write to what is closed now
+        logger.handlers[:], logger.propagate = handlers, propagate
+    setup_logger.cache_clear()
     for name in ("kits_train", "kits_val"):
         DATASETS.pop(name, None)
         for catalog in (DatasetCatalog, MetadataCatalog):

@@ -20,7 +20,7 @@ from detectron2.config import get_cfg
 
 from lens_d2 import add_lens_config
 from lens_d2.data.cache import build_cache
-from lens_d2.data.datasets import register_all
+from lens_d2.data.datasets import import_readers, register_all
 from lens_d2.data.loader import load_records
 from lens_d2.errors import DataError
 from lens_d2.export.review_page import write_review_page
@@ -60,6 +60,7 @@ def write_page(args: argparse.Namespace) -> None:
     add_lens_config(cfg)
     if args.config_file:
         cfg.merge_from_file(args.config_file)
+        import_readers(cfg.DATASETS.READERS)
     ledger, records = read_ledger(args.ledger), load_records((args.dataset,))
     check_ledger(ledger, records, args.ledger)
     proposals = proposals_of(ledger, judged=args.all)

@@ -20,7 +20,7 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
 
 from lens_d2 import add_lens_config
-from lens_d2.data.datasets import register_all
+from lens_d2.data.datasets import import_readers, register_all
 from lens_d2.data.files import whole_file
 from lens_d2.data.loader import load_records
 from lens_d2.data.mapper import SliceMapper
@@ -90,6 +90,7 @@ def visualize(args: argparse.Namespace) -> list[Path]:
     add_lens_config(cfg)
     if args.config_file:
         cfg.merge_from_file(args.config_file)
+        import_readers(cfg.DATASETS.READERS)
     if args.dataset not in DatasetCatalog:
         raise DataError(args.dataset, "no registered dataset")
     given, mined = load_records((args.dataset,)), []

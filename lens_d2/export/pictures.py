@@ -164,8 +164,16 @@ class PictureMaker:
             pictures.append(self._draw("axial", plane, WINDOWS[window], boxes, self.style.strip, caption))
         return pictures
 
-    def _draw(self, *args) -> Picture:
-        return draw(*args, encoding=self.style.encoding)
+    def _draw(
+        self,
+        orientation: str,
+        plane: Plane,
+        window: tuple[float, float],
+        boxes: Sequence[tuple[int, float, Sequence[float]]],
+        pixels: int,
+        caption: str = "",
+    ) -> Picture:
+        return draw(orientation, plane, window, boxes, pixels, caption, self.style.encoding)
 
     def _key(self, index: int) -> int:
         """The key slice in the cache frame."""
