@@ -32,6 +32,12 @@ def predict(repo_root):
     return module
 
 
+@pytest.fixture(autouse=True)
+def closed_logs(monkeypatch):
+    """The log of the test that ran the tool first is closed in the others, which need not be told."""
+    monkeypatch.setattr("logging.raiseExceptions", False)
+
+
 @pytest.fixture(scope="module")
 def config(repo_root):
     return str(repo_root / "configs/phantom/lens_multi.yaml")
@@ -164,7 +170,6 @@ def test_folder_of_scans_goes_on_past_a_broken_one(run, array, tmp_path, capsys,
 
 
 def test_an_unexpected_error_stops_only_its_scan(run, predict, array, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("logging.raiseExceptions", False)  # an earlier test's log is closed
     (tmp_path / "in").mkdir()
     for name in "ab":
         write_volume(tmp_path / f"in/{name}.nii.gz", array, AFFINE)
