@@ -144,7 +144,7 @@ class VolumeInference(nn.Module):
         length = length or self._together
         return [items[i : i + length] for i in range(0, len(items), length)]
 
-    def _images(self, volume: CachedVolume, levels: list[int], scale: float):
+    def _images(self, volume: CachedVolume, levels: Sequence[int], scale: float):
         """(n, 3, H, W) normalised images around levels, which lie in one run, and their size unpadded."""
         first = levels[0] - SLICES_PER_IMAGE // 2
         run = np.arange(first, levels[-1] + SLICES_PER_IMAGE // 2 + 1)
