@@ -80,6 +80,7 @@ def take(
         found: with ``fpr_scores`` s_c. rows: of those that are wanted. number: of the round.
         annotations: ids of the marks that they hit, in the order of ``rows``; none where it is empty.
     """
+    classifier = np.zeros(len(found)) if found.fpr_scores is None else found.fpr_scores
     return [
         Harvested(
             volume,
@@ -87,7 +88,7 @@ def take(
             int(row),
             found.boxes_of(row),
             float(found.scores[row]),
-            float(found.fpr_scores[row]),
+            float(classifier[row]),
             annotations[i] if annotations else "",
             **kw,
         )

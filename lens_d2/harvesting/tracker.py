@@ -85,7 +85,8 @@ def track(slices: np.ndarray, boxes: np.ndarray, gate: float, noise: Noise = NOI
     order = np.argsort(slices, kind="stable")
     levels, starts = np.unique(np.asarray(slices)[order], return_index=True)
     groups = np.split(order, starts[1:]) if len(levels) else []
-    count, last_level, last, states = 0, None, np.zeros(0, np.int64), None
+    count, last_level, last = 0, None, np.zeros(0, np.int64)
+    states = BoxStates.start(np.zeros((0, 4)), noise)
     for level, group in zip(levels, groups, strict=True):
         here = boxes[group]
         now = BoxStates.start(here, noise)
