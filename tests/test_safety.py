@@ -27,13 +27,15 @@ PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "pd", "pandas"}
 WRITING = {"write_text", "write_bytes", "savefig", "imwrite", "WriteImage", "to_csv", "to_parquet"}
 WRITING |= {"ParquetWriter", "save", "save_as", "to_json", "to_excel", "tofile", "savez", "savez_compressed"}
 # A folder of these appears under its name when it is complete (write_cohort); whole_file itself; in-memory streams
-# and a folder that is gone afterwards; a renaming of its own, for the demo starts without importing the package.
+# and folders that are gone afterwards; a renaming of its own, for the demo starts without importing the package.
 WRITTEN_OTHERWISE = {
     "lens_d2/data/files.py",
     "lens_d2/data/phantom/cohort.py",
     "lens_d2/data/phantom/writers.py",
     "lens_d2/export/label_map.py",
     "lens_d2/export/structured_report.py",
+    "tools/benchmarks/data_path.py",
+    "tools/benchmarks/networks.py",
     "tools/demo.py",
 }
 
