@@ -34,5 +34,8 @@ setup(
     packages=find_packages(include=["lens_d2", "lens_d2.*"]),
     include_package_data=True,  # the non-Python files that MANIFEST.in names
     install_requires=read_requirements("requirements.txt"),
-    extras_require={"dev": read_requirements("requirements-dev.txt")},
+    extras_require={
+        "dev": read_requirements("requirements-dev.txt"),
+        "benchmark": ["monai>=1.4"],  # tools/compare_peers.py alone needs it
+    },
 )

@@ -4,6 +4,7 @@
 python train_net.py --config-file configs/lens_multi.yaml --num-gpus 8
 python train_net.py --config-file configs/lens_multi.yaml --eval-only MODEL.WEIGHTS model_final.pth
 python train_net.py --config-file configs/lens_full.yaml --resume
+torchrun --nproc-per-node 8 train_net.py --config-file configs/lens_full.yaml
 """
 
 import logging
@@ -11,14 +12,14 @@ import sys
 
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from lens_d2 import add_lens_config
 from lens_d2.data.datasets import import_readers
-from lens_d2.engine import LENSCheckpointer, LENSTrainer, resolve_schedule, run_stages
+from lens_d2.engine import LENSCheckpointer, LENSTrainer, launch, resolve_schedule, run_stages
 from lens_d2.errors import DataError
 
 
@@ -62,13 +63,6 @@ def main(args):
 if __name__ == "__main__":
     args = default_argument_parser(__doc__).parse_args()
     try:
-        launch(
-            main,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
+        launch.run(main, args)
     except DataError as error:
         sys.exit(str(error))

@@ -78,7 +78,7 @@ class SliceMapper:
 
     A sample is a dict: "image" (slices, H, W) float32 with intensities 0..255; "instances" with ``gt_boxes``
     (XYXY_ABS in the image), ``gt_classes`` (0) and ``gt_status`` (:class:`BoxStatus`); "expert"; "volume" and
-    "slice", the slice's number in the volume frame.
+    "slice", the slice's number in the volume frame; "seed", of what is drawn at random for it.
     """
 
     gt_status = STATUS_OF_RECORD  # by the status of the record's lesion
@@ -161,6 +161,7 @@ class SliceMapper:
             "expert": expert,
             "volume": record["volume"],
             "slice": slice_number,
+            "seed": seed,
         }
 
     def read(self, volume: CachedVolume, center: float) -> np.ndarray:

@@ -24,6 +24,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 
+from .ranks import global_normalizer
 from .targets import BoxStatus
 
 
@@ -194,7 +195,7 @@ class AFP(nn.Module):
             labels = labels.masked_fill(suppressed, 0)
             weights = weights.masked_fill(suppressed, self.hard_negative_weight)
         valid, center = labels >= 0, labels == 1
-        num_center = max(int(center.sum()), 1)
+        num_center = global_normalizer(int(center.sum()), logits.device)
         loss_center = sigmoid_focal_loss(
             logits[valid], labels[valid].float(), self.focal_alpha, self.focal_gamma, reduction="none"
         )

@@ -23,6 +23,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from .heat_maps import center_cells, gaussian_heat_map, penalty_reduced_focal_loss, with_hard_negatives
+from .ranks import global_normalizer
 from .targets import BoxStatus
 
 
@@ -154,7 +155,7 @@ class CenterNet(nn.Module):
             gt_sizes = boxes[:, 2:] - boxes[:, :2]
             loss_size = loss_size + F.l1_loss(sizes[i, y, x], gt_sizes, reduction="sum")
             loss_offset = loss_offset + F.l1_loss(offsets[i, y, x], gt_offsets, reduction="sum")
-        count = max(count, 1)
+        count = global_normalizer(count, logits.device)
         return {
             "loss_center": loss_center / count,
             "loss_size": loss_size / count * self.size_loss_weight,

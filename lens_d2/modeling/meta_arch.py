@@ -105,7 +105,8 @@ class LENS(nn.Module):
         """
         Args:
             batched_inputs: samples of the mapper: "image" (slices, H, W) with intensities 0..255, and in
-                training "instances" and "expert", which all samples of a batch have in common.
+                training "instances", "expert", which all samples of a batch have in common, and "seed", of the
+                sampling of proposals, which may be left out.
 
         Returns:
             In training the losses of Eq. 1 by name, weighted; else the list that :meth:`detect` gives.
@@ -122,7 +123,8 @@ class LENS(nn.Module):
         proposals, losses = self._propose(features, images.image_sizes, targets, expert)
         if self.roi_heads is not None:
             pooled = [self._pool(per_image) for per_image in proposals]
-            losses.update(self.roi_heads(images, features, pooled, targets, expert=expert)[1])
+            seeds = [x["seed"] for x in batched_inputs] if "seed" in batched_inputs[0] else None
+            losses.update(self.roi_heads(images, features, pooled, targets, expert=expert, seeds=seeds)[1])
         get_event_storage().put_scalar(f"{expert}/total_loss", float(sum(losses.values()).detach()))
         return losses
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from .missing_labels import MISSING_LABELS
+from .ranks import global_normalizer, seeded
 from .targets import BoxStatus, on_uncertain
 
 
@@ -96,6 +97,7 @@ class LENSROIHeads(ROIHeads):
         proposals: list[Instances],
         targets: list[Instances] | None = None,
         expert: str | None = None,
+        seeds: list[int] | None = None,
     ) -> tuple[list, dict[str, Tensor]]:
         """
         Args:
@@ -104,6 +106,7 @@ class LENSROIHeads(ROIHeads):
             proposals: N, with ``proposal_boxes``.
             targets: N, with ``gt_boxes``, ``gt_classes`` (0) and ``gt_status``: in training only.
             expert: whose output layers learn from the targets.
+            seeds: N, of the sampling of proposals; None: it is not seeded.
 
         Returns:
             In training, the sampled proposals and "loss_class" and "loss_box"; else, for every image,
@@ -111,20 +114,24 @@ class LENSROIHeads(ROIHeads):
         """
         if targets is None:
             return self.inference(self._box_features(features, proposals), proposals), {}
-        proposals = self.label_and_sample_proposals(proposals, targets)
+        proposals = self.label_and_sample_proposals(proposals, targets, seeds)
         predictor = self.box_predictors[expert]
         predictions = predictor(self._box_features(features, proposals))
         losses = predictor.losses(predictions, proposals)
         if self.background_weight is not None:
             losses["loss_cls"] = self._weighted_classification_loss(predictions[0], proposals)
-        return proposals, {"loss_class": losses["loss_cls"], "loss_box": losses["loss_box_reg"]}
+        count = sum(len(p) for p in proposals)
+        share = count / global_normalizer(count, predictions[0].device)  # the losses are means over the rank's own
+        return proposals, {"loss_class": losses["loss_cls"] * share, "loss_box": losses["loss_box_reg"] * share}
 
     def _box_features(self, features: dict[str, Tensor], proposals: list[Instances]) -> Tensor:
         maps = [features[f] for f in self.box_in_features]
         return self.box_head(self.box_pooler(maps, [p.proposal_boxes for p in proposals]))
 
     @torch.no_grad()
-    def label_and_sample_proposals(self, proposals: list[Instances], targets: list[Instances]) -> list[Instances]:
+    def label_and_sample_proposals(
+        self, proposals: list[Instances], targets: list[Instances], seeds: list[int] | None = None
+    ) -> list[Instances]:
         """Sample as Detectron2 does, among the proposals that say something about lesions.
 
         Left out are those on an uncertain region that are no known lesion, and background without weight. Where
@@ -144,7 +151,10 @@ class LENSROIHeads(ROIHeads):
                 proposal = proposal[matched | (weight > 0)]
             kept.append(proposal)
             known.append(classes)
-        sampled = super().label_and_sample_proposals(kept, known)
+        sampled = []
+        for proposal, target, seed in zip(kept, known, seeds or [None] * len(kept), strict=True):
+            with seeded(seed, proposal.proposal_boxes.device):
+                sampled += super().label_and_sample_proposals([proposal], [target])
         if self.background_weight is not None:
             for proposal, target in zip(sampled, targets, strict=True):
                 lesions = target.gt_boxes[target.gt_status == BoxStatus.LESION]

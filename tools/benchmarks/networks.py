@@ -32,14 +32,14 @@ def config(name: str = "lens_multi.yaml", *opts) -> CfgNode:
 
 
 def network(cfg: CfgNode) -> nn.Module:
-    """The model of a config, with random weights, and batch norms that are not the identity."""
+    """The model of a config for inference, with random weights, and batch norms that are not the identity."""
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             module.running_var.uniform_(0.5, 2)
-    return model
+    return model.requires_grad_(False)
 
 
 def write_scan(folder: Path, levels: int = LEVELS, size: int = SIZE, seed: int = 0) -> dict:

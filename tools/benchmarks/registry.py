@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import resource
 import statistics
 import time
@@ -62,5 +63,8 @@ def machine() -> dict:
 
 
 def peak_mb() -> float:
-    """The most memory that this process has had."""
+    """The most memory that this process has had. (On Linux ``ru_maxrss`` is at least that of its parent.)"""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

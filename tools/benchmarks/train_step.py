@@ -43,7 +43,7 @@ def train_step() -> dict:
 
 def measure(cfg, steps: int = STEPS, warm: int = WARM) -> dict[str, list[float]]:
     """Seconds of each part of ``steps`` steps, after ``warm`` others."""
-    model = network(cfg).train()
+    model = network(cfg).requires_grad_(True).train()
     optimizer, batches = build_optimizer(cfg, model), iter(build_train_loader(cfg))
     times: dict[str, list[float]] = {part: [] for part in PARTS}
     with EventStorage():

@@ -1,0 +1,44 @@
+"""Many processes, on one machine or several: started here, or by torchrun."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+
+import torch
+import torch.distributed
+from detectron2.engine import launch
+from detectron2.utils import comm
+
+
+def run(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+    """Call ``main(args)`` on every rank.
+
+    Below torchrun, this process is one of the ranks. Else processes are started as Detectron2 does, by the
+    arguments of its parser: ``num_gpus`` (processes of each machine, on the CPU, too), ``num_machines``,
+    ``machine_rank``, ``dist_url``. Either way, a rank that fails ends all others.
+    """
+    if torch.distributed.is_torchelastic_launched():
+        _join()
+        main(args)
+        torch.distributed.destroy_process_group()
+        return
+    launch(
+        main,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
+
+
+def _join() -> None:
+    """Become one of torchrun's ranks, which the environment describes."""
+    gpus = torch.cuda.is_available()
+    if gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("nccl" if gpus else "gloo")
+    comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    comm.synchronize()

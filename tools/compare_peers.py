@@ -1,0 +1,120 @@
+#!/usr/bin/env python
+"""LENS beside other projects' detectors: the same data, the same machine, the same time to train.
+
+    DETECTRON2_DATASETS=datasets python tools/compare_peers.py --seconds 3600 --output output/peers
+
+The budget is processor time of one thread, which on an idle core is wall-clock time. Run again, the command goes
+on where it was stopped, and with a larger budget trains on. It prints a table: steps made, seconds of a volume at
+inference, average sensitivity (LENS's 3D protocol) on fully annotated test volumes. MONAI comes with
+``pip install "lens_d2[benchmark]"``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import torch
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog
+from detectron2.utils.events import EventStorage
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).parent))
+from peers import PEERS
+
+from lens_d2 import add_lens_config
+from lens_d2.evaluation import build_evaluator
+from lens_d2.modeling.ranks import seeded
+
+CONFIG = Path(__file__).resolve().parents[1] / "configs/phantom/lens_multi.yaml"
+CHECKPOINT_SECONDS = 30
+COLUMNS = ("detector", "steps", "seconds a volume", "average sensitivity")
+
+
+def config(output: Path):
+    cfg = get_cfg()
+    add_lens_config(cfg)
+    cfg.merge_from_file(str(CONFIG))
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", 0, "TEST.OVERLAYS", 0])
+    cfg.OUTPUT_DIR = str(output)
+    return cfg
+
+
+def train(peer, budget: float, folder: Path) -> int:
+    """Train for ``budget`` processor seconds in all, the learning rate falling to 0 as a cosine; steps made."""
+    checkpoint, spent, steps = folder / "checkpoint.pth", 0.0, 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        peer.model.load_state_dict(state["model"])
+        peer.optimizer.load_state_dict(state["optimizer"])
+        spent, steps = state["seconds"], state["steps"]
+    rates = [group.setdefault("initial_lr", group["lr"]) for group in peer.optimizer.param_groups]
+
+    def save():
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {"model": peer.model.state_dict(), "optimizer": peer.optimizer.state_dict()}
+        torch.save(state | {"seconds": spent, "steps": steps}, checkpoint.with_suffix(".partial"))
+        checkpoint.with_suffix(".partial").replace(checkpoint)
+
+    peer.model.train()
+    batches, saved = peer.batches(), spent
+    with EventStorage():
+        while spent < budget:
+            start = time.process_time()
+            for group, rate in zip(peer.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * (1 + math.cos(math.pi * spent / budget)) / 2
+            peer.optimizer.zero_grad()
+            sum(peer.losses(next(batches)).values()).backward()
+            peer.optimizer.step()
+            spent, steps = spent + time.process_time() - start, steps + 1
+            if spent - saved > CHECKPOINT_SECONDS or spent >= budget:
+                save()
+                saved = spent
+    return steps
+
+
+def evaluate(peer, args: argparse.Namespace, folder: Path) -> tuple[float, float]:
+    """Processor seconds of a volume, and the average sensitivity."""
+    evaluator = build_evaluator(peer.cfg, args.dataset, str(folder))
+    evaluator.reset()
+    inference, seconds = peer.inference().eval(), 0.0
+    peer.model.eval()
+    records = DatasetCatalog.get(args.dataset)[: args.volumes or None]
+    for record in records:
+        inference.cache.open(record)  # preprocessing is the same for all
+        start = time.process_time()
+        outputs = inference([record])
+        seconds += time.process_time() - start
+        evaluator.process([record], outputs)
+    metrics = evaluator.evaluate()
+    (folder / "results.json").write_text(json.dumps(metrics))
+    return seconds / len(records), next(iter(metrics.values()))["average_sensitivity"]
+
+
+def main(argv=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=3600, help="processor seconds of each one's training")
+    parser.add_argument("--output", type=Path, default=Path("output/peers"))
+    parser.add_argument("--only", nargs="+", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--dataset", default="phantom_deeplesion_1k_test")
+    parser.add_argument("--volumes", type=int, default=0, help="test on so many volumes (0: all)")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    rows = []
+    for name in args.only:
+        folder = args.output / name.replace(" ", "_")
+        with seeded(0, torch.device("cpu")):
+            peer = PEERS[name](config(folder))
+            steps = train(peer, args.seconds, folder)
+            rows.append(dict(zip(COLUMNS, (name, steps, *evaluate(peer, args, folder)), strict=True)))
+        print(json.dumps(rows[-1]), flush=True)
+    print(tabulate(rows, "keys", tablefmt="pipe", floatfmt=".3f"))
+
+
+if __name__ == "__main__":
+    main()
