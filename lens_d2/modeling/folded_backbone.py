@@ -63,9 +63,7 @@ class FoldedDenseNet25D:
         trunks, *levels = ([parts[i] for parts in images] for i in range(4))
         if self.num_images > 1:
             levels[2][self.num_images // 2] = self.block3(self.fuse_trunk(trunks))
-        fine, middle, coarse = (
-            F.conv2d(torch.cat(own, dim=1), weight) for own, weight in zip(levels, self.levels, strict=True)
-        )
+        fine, middle, coarse = (weighted_sum(*level) for level in zip(levels, self.levels, strict=True))
         add_upsampled(middle, coarse)
         add_upsampled(fine, middle)
         return {self.name: fine.add_(self.bias)}
@@ -119,23 +117,32 @@ def fold(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
     return (conv.weight * scale[..., None]).contiguous(memory_format=torch.channels_last), shift.flatten()
 
 
-def fuse_laterals(backbone: nn.Module) -> tuple[list[Tensor], Tensor]:
+def fuse_laterals(backbone: nn.Module) -> tuple[list[list[Tensor]], Tensor]:
     """The laterals multiplied into the pyramid's fusion.
 
     Returns:
-        for each level (C, K * its channels, 1, 1), and the bias (C, 1, 1).
+        for each level K weights (C, its channels), and the bias (C, 1, 1).
     """
     laterals = [lateral.weight.flatten(1).double() for lateral in backbone.laterals]
     bias = sum(lateral.bias.double() for lateral in backbone.laterals)
     if backbone.fuse_pyramid is None:
-        weights = laterals
+        weights = [[lateral] for lateral in laterals]
     else:
         conv = backbone.fuse_pyramid.conv
         roles = conv.weight.flatten(1).double().chunk(backbone.num_images, dim=1)
-        weights = [torch.cat([role @ lateral for role in roles], dim=1) for lateral in laterals]
+        weights = [[role @ lateral for role in roles] for lateral in laterals]
         bias = conv.bias + sum(role @ bias for role in roles)
     dtype = backbone.laterals[0].weight.dtype
-    return [weight.to(dtype)[..., None, None] for weight in weights], bias.to(dtype)[:, None, None]
+    return [[weight.to(dtype) for weight in level] for level in weights], bias.to(dtype)[:, None, None]
+
+
+def weighted_sum(images: list[Tensor], weights: list[Tensor]) -> Tensor:
+    """The sum of 1x1 convolutions of K tensors (n, *, h, w), each by its own (C, *) weights."""
+    pixels = [image.permute(0, 2, 3, 1) for image in images]
+    total = F.linear(pixels[0], weights[0])
+    for own, weight in zip(pixels[1:], weights[1:], strict=True):
+        total.flatten(0, 2).addmm_(own.flatten(0, 2), weight.t())
+    return total.permute(0, 3, 1, 2)
 
 
 def add_upsampled(fine: Tensor, coarse: Tensor) -> None:

@@ -127,7 +127,7 @@ class WholeVolume(VolumeReader):
     def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
         image = self.image(volume, np.arange(num_levels(volume, self.slice_interval)))
         (found,) = self.detector([image], use_inferer=True)
-        boxes, scores = found["boxes"].double().numpy(), found["label_scores"].double().numpy()
+        boxes, scores = found["boxes"].double().numpy(), found["labels_scores"].double().numpy()
         flat = volume.geometry.boxes_to_volume(boxes[:, [0, 1, 3, 4]])
         ratio = self.slice_interval / volume.geometry.slice_interval
         z = np.stack([boxes[:, 2] * ratio + 0.5, boxes[:, 5] * ratio - 0.5], axis=1)
