@@ -31,4 +31,13 @@ def test_one_json_line_a_measurement(load_tool, monkeypatch, capsys):
 
 def test_names(load_tool, capsys):
     assert load_tool("benchmark").main(["--list"]) == 0
-    assert {"luna16", "lens3d", "p3d", "luna16_doubling"} <= set(capsys.readouterr().out.split())
+    names = set(capsys.readouterr().out.split())
+    assert {"luna16", "lens3d", "p3d", "luna16_doubling"} <= names
+    assert {
+        "volume-inference",
+        "end-to-end-inference",
+        "matmul-fraction",
+        "heads",
+        "data-path",
+        "train-step",
+    } <= names

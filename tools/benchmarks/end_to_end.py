@@ -46,7 +46,7 @@ def measure(*opts) -> dict:
         ]
         times = in_turns(
             {"plain": lambda: [model([{"image": image}]) for image in images.values()], "ours": whole_volume},
-            2,
+            1,
             warm=False,
         )
         ours = times["ours"] / LEVELS

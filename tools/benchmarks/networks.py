@@ -19,7 +19,7 @@ from lens_d2 import add_lens_config
 from lens_d2.inference import VolumeInference
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-SIZE, LEVELS = 512, 24
+SIZE, LEVELS = 512, 12
 
 
 def config(name: str = "lens_multi.yaml", *opts) -> CfgNode:
