@@ -77,7 +77,10 @@ def watch(inference: VolumeInference) -> tuple[list[dict], dict[str, float]]:
         spent["roi heads"] = spent.get("roi heads", 0.0) + time.perf_counter() - start
         return result
 
-    def timed_detect(features, image_sizes, propose):
+    def timed_detect(features, image_sizes, propose=None):
+        if propose is None:
+            return detect(features, image_sizes)
+
         def timed_propose(*args):
             start = time.perf_counter()
             result = propose(*args)
