@@ -100,11 +100,12 @@ def test_memory_is_bounded_by_a_window_of_slices(cfg, model, scan, monkeypatch):
     inference = VolumeInference(cfg, model)
     inference.slices_per_batch = 2
     held, decode = [], FoldedDenseNet25D.decode
+    earlier = {id(o) for o in gc.get_objects() if isinstance(o, torch.Tensor)}
 
     def count_and_decode(self, images):
         shape = images[0][0].shape
-        tensors = [o for o in gc.get_objects() if isinstance(o, torch.Tensor) and o.shape == shape]
-        held.append(len({o.untyped_storage().data_ptr() for o in tensors}))
+        tensors = [o for o in gc.get_objects() if isinstance(o, torch.Tensor) and id(o) not in earlier]
+        held.append(len({o.untyped_storage().data_ptr() for o in tensors if o.shape == shape}))
         return decode(self, images)
 
     monkeypatch.setattr(FoldedDenseNet25D, "decode", count_and_decode)

@@ -42,14 +42,14 @@ WRITTEN_OTHERWISE = {
 
 def calls(path: Path):
     """(object or "", name, call, the source of the function around it) of every call in a file."""
-    text = path.read_text()
-    tree = ast.parse(text)
+    lines = path.read_text().splitlines()
+    tree = ast.parse("\n".join(lines))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             around = [f for f in functions if f.lineno <= node.lineno <= f.end_lineno]
             inner = max(around, key=lambda f: f.lineno, default=tree)
-            source = ast.get_source_segment(text, inner) if around else text
+            source = "\n".join(lines[inner.lineno - 1 : inner.end_lineno] if around else lines)
             if isinstance(node.func, ast.Attribute):
                 yield ast.unparse(node.func.value), node.func.attr, node, source
             elif isinstance(node.func, ast.Name):

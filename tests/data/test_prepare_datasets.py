@@ -125,7 +125,7 @@ def test_two_processes(tmp_path, prepare, capfd):
     assert prepare("deeplesion_train", processes=2) == 1
     output = capfd.readouterr()
     assert "3 sub-volumes ready, 1 left out" in output.out
-    assert "4/4" in output.err and "Traceback" not in output.err
+    assert "4 of 4" in output.err and "Traceback" not in output.err
 
 
 def test_all_real_datasets_without_a_name(tmp_path, prepare, capsys):

@@ -36,7 +36,7 @@ def empty(make_scan):
 
 @pytest.fixture(scope="module")
 def series(make_scan):
-    return make_scan(dicom=True, PatientName="Doe^Jöhn", PatientID="4711", SpecificCharacterSet="ISO_IR 192")
+    return make_scan(dicom=True, PatientName="Doe^Jöhn", PatientID="PID-4711", SpecificCharacterSet="ISO_IR 192")
 
 
 # All writers
@@ -214,6 +214,6 @@ def test_structured_report_names_the_patient_only_on_demand(series):
     plain = StructuredReport().render(series.report())
     document = pydicom.dcmread(io.BytesIO(plain))
     assert not document.PatientName and not document.PatientID
-    assert b"4711" not in plain and "Jöhn".encode() not in plain
+    assert b"PID-4711" not in plain and "Jöhn".encode() not in plain
     document = pydicom.dcmread(io.BytesIO(StructuredReport().render(series.report(keep_ids=True))))
-    assert (str(document.PatientName), document.PatientID) == ("Doe^Jöhn", "4711")
+    assert (str(document.PatientName), document.PatientID) == ("Doe^Jöhn", "PID-4711")
