@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from peers import PEERS
 
 from lens_d2 import add_lens_config
+from lens_d2.data.files import write_whole
 from lens_d2.evaluation import build_evaluator
 from lens_d2.modeling.ranks import seeded
 
@@ -92,7 +93,7 @@ def evaluate(peer, args: argparse.Namespace, folder: Path) -> tuple[float, float
         seconds += time.process_time() - start
         evaluator.process([record], outputs)
     metrics = evaluator.evaluate()
-    (folder / "results.json").write_text(json.dumps(metrics))
+    write_whole(folder / "results.json", json.dumps(metrics).encode())
     return seconds / len(records), next(iter(metrics.values()))["average_sensitivity"]
 
 
