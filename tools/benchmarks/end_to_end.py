@@ -97,12 +97,11 @@ def watch(inference: VolumeInference) -> tuple[list[dict], dict[str, float]]:
 
 
 def different(ours, plain) -> int:
-    """How many of the detections of a slice are not the same."""
-    if len(ours) != len(plain):
-        return max(len(ours), len(plain))
-    scores = (ours.scores - plain.scores).abs() > SCORE
-    boxes = ((ours.pred_boxes.tensor - plain.pred_boxes.tensor).abs() > PIXELS).any(dim=1)
-    return int((scores | boxes).sum())
+    """How many of the detections of a slice have no equal, whatever their order (near ties may change places)."""
+    scores = (ours.scores[:, None] - plain.scores).abs() <= SCORE
+    boxes = ((ours.pred_boxes.tensor[:, None] - plain.pred_boxes.tensor).abs() <= PIXELS).all(dim=2)
+    equal = scores & boxes
+    return int(max((~equal.any(dim=1)).sum(), (~equal.any(dim=0)).sum()))
 
 
 def proposals_multiply_adds(inference: VolumeInference) -> dict[str, float]:
