@@ -52,9 +52,10 @@ def steps(output: Path, size: str, seed: int, opts: list[str]) -> dict[str, list
 
 
 def environment(output: Path) -> dict[str, str]:
-    """Where the datasets are, a thread for each core that this process may use, no warnings of libraries."""
+    """Where the datasets are, a thread for each core but the loader's, no warnings of libraries."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    defaults = {name: str(min(cores, 8)) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    threads = min(max(cores - 1, 1), 8)
+    defaults = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     defaults["PYTHONWARNINGS"] = "ignore::FutureWarning,ignore::DeprecationWarning"
     return {**defaults, **os.environ, "DETECTRON2_DATASETS": str(output / "data")}
 
