@@ -8,10 +8,8 @@ import torch
 
 
 @pytest.fixture(scope="module")
-def tool():
-    from conftest import ROOT
-
-    spec = importlib.util.spec_from_file_location("_compare_peers", ROOT / "tools/compare_peers.py")
+def tool(repo_root):
+    spec = importlib.util.spec_from_file_location("_compare_peers", repo_root / "tools/compare_peers.py")
     module = importlib.util.module_from_spec(spec)
     path = list(sys.path)
     spec.loader.exec_module(module)

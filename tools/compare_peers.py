@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from peers import PEERS
 
 from lens_d2 import add_lens_config
-from lens_d2.data.files import write_whole
+from lens_d2.data.files import whole_file, write_whole
 from lens_d2.evaluation import build_evaluator
 from lens_d2.modeling.ranks import seeded
 
@@ -57,10 +57,9 @@ def train(peer, budget: float, folder: Path) -> int:
     rates = [group.setdefault("initial_lr", group["lr"]) for group in peer.optimizer.param_groups]
 
     def save():
-        folder.mkdir(parents=True, exist_ok=True)
         state = {"model": peer.model.state_dict(), "optimizer": peer.optimizer.state_dict()}
-        torch.save(state | {"seconds": spent, "steps": steps}, checkpoint.with_suffix(".partial"))
-        checkpoint.with_suffix(".partial").replace(checkpoint)
+        with whole_file(checkpoint) as temporary:
+            torch.save(state | {"seconds": spent, "steps": steps}, temporary)
 
     peer.model.train()
     batches, saved = peer.batches(), spent
