@@ -14,7 +14,7 @@ import sys
 
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -24,6 +24,7 @@ from lens_d2.data.datasets.catalog import root_of
 from lens_d2.data.files import write_whole
 from lens_d2.data.loader import load_records
 from lens_d2.data.same_lesions import collect_marks, read_places
+from lens_d2.engine import launch
 from lens_d2.engine.embedding import train_embedding
 from lens_d2.errors import DataError
 from lens_d2.modeling.embedding import LesionEmbedder
@@ -65,14 +66,7 @@ def main(args) -> None:
 if __name__ == "__main__":
     args = default_argument_parser(__doc__).parse_args()
     try:
-        launch(
-            main,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
+        launch.run(main, args)
     except DataError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

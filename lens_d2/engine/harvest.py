@@ -26,7 +26,6 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
-from ..data.cache import build_cache
 from ..data.datasets.released_boxes import write_tracklets
 from ..data.files import write_whole
 from ..data.loader import load_records
@@ -42,7 +41,7 @@ from ..mining.ledger import write_ledger
 from ..mining.mine import LEDGER, LEDGER_CSV
 from ..mining.propose import open_shards, propose
 from ..mining.shards import ShardStore
-from ..rescoring import classify, load_classifier
+from ..rescoring import load_classifier, score_proposals
 from ..structures import VolumeDetections
 from .classifier import train_lpc
 from .stages import STAGES, Run, load_model, train_model
@@ -207,14 +206,13 @@ class HarvestRound:
     ) -> ShardStore:
         """Step 4, its first half: scores of the classifier for all, or of that for a fold, by their weights."""
         cfg = self.run_.cfg
-        classifiers, cache = [load_classifier(cfg, "LPC", path) for path in weights], build_cache(cfg)
+        classifiers = [load_classifier(cfg, "LPC", path) for path in weights]
         folds = self.volumes.folds(self.keys.FOLDS)
 
         def make(record: dict) -> dict[str, VolumeDetections]:
             found = stacked(record)
-            batch = cfg.MODEL.LPC.BATCH_SIZE_TEST
             classifier = classifiers[1 + folds.get(record["volume"], -1)]
-            scores = classify(classifier, cache.open(record), found.boxes, batch) if len(found) else np.zeros(0)
+            ((_, scores),) = score_proposals(cfg, classifier, [record], {record["volume"]: found.boxes})
             return {GROUP: replace(found, fpr_scores=scores)}
 
         of_weights = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in weights]

@@ -13,8 +13,6 @@ right and bottom border of a box, in units of the feature map's stride.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
@@ -24,6 +22,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 
+from .branches import output_branch, prior_bias
 from .ranks import global_normalizer
 from .targets import BoxStatus
 
@@ -108,19 +107,8 @@ class AFP(nn.Module):
         self.hard_negative_weight = hard_negative_weight
         self.pre_nms_topk = {True: pre_nms_topk[0], False: pre_nms_topk[1]}
         self.score_thresh_test = score_thresh_test
-        self.centerness = self._branch(in_channels, conv_dim, 1)
-        self.distances = self._branch(in_channels, conv_dim, 4)
-        nn.init.constant_(self.centerness[-1].bias, -math.log((1 - prior_prob) / prior_prob))
-        nn.init.constant_(self.distances[-1].bias, 1.0)
-
-    @staticmethod
-    def _branch(in_channels: int, conv_dim: int, out_channels: int) -> nn.Sequential:
-        first = nn.Conv2d(in_channels, conv_dim, kernel_size=3, padding=1)
-        last = nn.Conv2d(conv_dim, out_channels, kernel_size=3, padding=1)
-        nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
-        nn.init.zeros_(first.bias)
-        nn.init.normal_(last.weight, std=0.01)
-        return nn.Sequential(first, nn.ReLU(inplace=True), last)
+        self.centerness = output_branch(in_channels, conv_dim, 1, kernel_size=3, start=prior_bias(prior_prob))
+        self.distances = output_branch(in_channels, conv_dim, 4, kernel_size=3, start=1.0)
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):

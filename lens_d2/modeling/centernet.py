@@ -12,8 +12,6 @@ Sizes and offsets are in cells of the feature map.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
@@ -22,6 +20,7 @@ from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
+from .branches import output_branch, prior_bias
 from .heat_maps import center_cells, gaussian_heat_map, penalty_reduced_focal_loss, with_hard_negatives
 from .ranks import global_normalizer
 from .targets import BoxStatus
@@ -71,20 +70,9 @@ class CenterNet(nn.Module):
         self.suppress_hard_negatives = suppress_hard_negatives
         self.size_loss_weight, self.offset_loss_weight = size_loss_weight, offset_loss_weight
         self.topk = {True: topk[0], False: topk[1]}
-        self.heat_map = self._branch(in_channels, conv_dim, 1, -math.log((1 - prior_prob) / prior_prob))
-        self.sizes = self._branch(in_channels, conv_dim, 2, 2.0)
-        self.offsets = self._branch(in_channels, conv_dim, 2, 0.5)
-
-    @staticmethod
-    def _branch(in_channels: int, conv_dim: int, out_channels: int, start: float) -> nn.Sequential:
-        """One output, near ``start`` everywhere at the start of training."""
-        first = nn.Conv2d(in_channels, conv_dim, kernel_size=3, padding=1)
-        last = nn.Conv2d(conv_dim, out_channels, kernel_size=1)
-        nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
-        nn.init.zeros_(first.bias)
-        nn.init.normal_(last.weight, std=0.01)
-        nn.init.constant_(last.bias, start)
-        return nn.Sequential(first, nn.ReLU(inplace=True), last)
+        self.heat_map = output_branch(in_channels, conv_dim, 1, kernel_size=1, start=prior_bias(prior_prob))
+        self.sizes = output_branch(in_channels, conv_dim, 2, kernel_size=1, start=2.0)
+        self.offsets = output_branch(in_channels, conv_dim, 2, kernel_size=1, start=0.5)
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
