@@ -11,25 +11,20 @@ import logging
 import sys
 
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from lens_d2 import add_lens_config
-from lens_d2.data.datasets import import_readers
+from lens_d2.config import load_config
 from lens_d2.engine import LENSCheckpointer, LENSTrainer, launch, resolve_schedule, run_stages
 from lens_d2.errors import DataError
 
 
 def setup(args) -> CfgNode:
     """The config of a run: file, command line, the device there is, the length of training."""
-    cfg = get_cfg()
-    add_lens_config(cfg)
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
-    import_readers(cfg.DATASETS.READERS)
+    cfg = load_config(args.config_file, args.opts)
     no_gpu = cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available()
     if no_gpu:
         cfg.MODEL.DEVICE = "cpu"

@@ -22,13 +22,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
-from lens_d2 import add_lens_config
+from lens_d2.config import load_config
 from lens_d2.data.cache import VolumeCache, build_cache
 from lens_d2.data.cache_sweep import superseded
-from lens_d2.data.datasets import import_readers, register_all
+from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import DATASETS, PHANTOM, Faults, read, write_left_out
 from lens_d2.data.parallel import run_all
 from lens_d2.errors import DataError
@@ -63,11 +63,7 @@ def setup(args: argparse.Namespace) -> tuple[list[str], CfgNode]:
     if args.root:
         os.environ["DETECTRON2_DATASETS"] = args.root
         register_all(args.root)
-    cfg = get_cfg()
-    add_lens_config(cfg)
-    if args.config_file:
-        cfg.merge_from_file(args.config_file)
-        import_readers(cfg.DATASETS.READERS)
+    cfg = load_config(args.config_file)
     if args.cache_dir:
         cfg.INPUT.CACHE_DIR = args.cache_dir
     names = dict.fromkeys(args.names or (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))

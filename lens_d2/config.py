@@ -1,6 +1,30 @@
 """Every config key that the project adds to Detectron2's."""
 
+import os
+from collections.abc import Sequence
+
 from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+
+from .data.datasets import import_readers
+
+
+def load_config(path: str | os.PathLike = "", opts: Sequence = ()) -> CN:
+    """The config of a command: the defaults, a file, overrides; the datasets of ``DATASETS.READERS`` registered.
+
+    Args:
+        path: of the config file; empty: none. opts: key, value, key, value ...
+
+    Raises:
+        DataError: a reader is absent or cannot be run.
+    """
+    cfg = get_cfg()
+    add_lens_config(cfg)
+    if path:
+        cfg.merge_from_file(str(path))
+    cfg.merge_from_list(list(opts))
+    import_readers(cfg.DATASETS.READERS)
+    return cfg
 
 
 def add_lens_config(cfg: CN) -> None:

@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 
 import torch
-from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
 from detectron2.utils.events import EventStorage
 from tabulate import tabulate
@@ -27,7 +26,7 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).parent))
 from peers import PEERS
 
-from lens_d2 import add_lens_config
+from lens_d2.config import load_config
 from lens_d2.data.files import whole_file, write_whole
 from lens_d2.evaluation import build_evaluator
 from lens_d2.modeling.ranks import seeded
@@ -38,12 +37,8 @@ COLUMNS = ("detector", "steps", "seconds a volume", "average sensitivity")
 
 
 def config(output: Path):
-    cfg = get_cfg()
-    add_lens_config(cfg)
-    cfg.merge_from_file(str(CONFIG))
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", 0, "TEST.OVERLAYS", 0])
-    cfg.OUTPUT_DIR = str(output)
-    return cfg
+    opts = ["MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", 0, "TEST.OVERLAYS", 0, "OUTPUT_DIR", str(output)]
+    return load_config(CONFIG, opts)
 
 
 def train(peer, budget: float, folder: Path) -> int:

@@ -16,11 +16,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from detectron2.config import get_cfg
-
-from lens_d2 import add_lens_config
+from lens_d2.config import load_config
 from lens_d2.data.cache import build_cache
-from lens_d2.data.datasets import import_readers, register_all
+from lens_d2.data.datasets import register_all
 from lens_d2.data.loader import load_records
 from lens_d2.errors import DataError
 from lens_d2.export.review_page import write_review_page
@@ -56,11 +54,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 def write_page(args: argparse.Namespace) -> None:
     if args.root:
         register_all(args.root)
-    cfg = get_cfg()
-    add_lens_config(cfg)
-    if args.config_file:
-        cfg.merge_from_file(args.config_file)
-        import_readers(cfg.DATASETS.READERS)
+    cfg = load_config(args.config_file)
     ledger, records = read_ledger(args.ledger), load_records((args.dataset,))
     check_ledger(ledger, records, args.ledger)
     proposals = proposals_of(ledger, judged=args.all)

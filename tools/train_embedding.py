@@ -13,13 +13,12 @@ import os
 import sys
 
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from lens_d2 import add_lens_config
-from lens_d2.data.datasets import import_readers
+from lens_d2.config import load_config
 from lens_d2.data.datasets.catalog import root_of
 from lens_d2.data.files import write_whole
 from lens_d2.data.loader import load_records
@@ -32,11 +31,7 @@ from lens_d2.modeling.embedding.calibration import calibrate
 
 
 def setup(args) -> CfgNode:
-    cfg = get_cfg()
-    add_lens_config(cfg)
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
-    import_readers(cfg.DATASETS.READERS)
+    cfg = load_config(args.config_file, args.opts)
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()

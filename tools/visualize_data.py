@@ -16,11 +16,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
 
-from lens_d2 import add_lens_config
-from lens_d2.data.datasets import import_readers, register_all
+from lens_d2.config import load_config
+from lens_d2.data.datasets import register_all
 from lens_d2.data.files import whole_file
 from lens_d2.data.loader import load_records
 from lens_d2.data.mapper import SliceMapper
@@ -86,11 +85,7 @@ def visualize(args: argparse.Namespace) -> list[Path]:
     """Write the sheets and return their paths."""
     if args.root:
         register_all(args.root)
-    cfg = get_cfg()
-    add_lens_config(cfg)
-    if args.config_file:
-        cfg.merge_from_file(args.config_file)
-        import_readers(cfg.DATASETS.READERS)
+    cfg = load_config(args.config_file)
     if args.dataset not in DatasetCatalog:
         raise DataError(args.dataset, "no registered dataset")
     given, mined = load_records((args.dataset,)), []

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
-from lens_d2 import add_lens_config
+from lens_d2.config import load_config
 from lens_d2.inference import VolumeInference
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -24,11 +24,7 @@ SIZE, LEVELS = 512, 12
 
 def config(name: str = "lens_multi.yaml", *opts) -> CfgNode:
     """A config of ``configs/`` on the CPU, with random weights."""
-    cfg = get_cfg()
-    add_lens_config(cfg)
-    cfg.merge_from_file(str(CONFIGS / name))
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.DENSENET.WEIGHTS", "", *opts])
-    return cfg
+    return load_config(CONFIGS / name, ["MODEL.DEVICE", "cpu", "MODEL.DENSENET.WEIGHTS", "", *opts])
 
 
 def network(cfg: CfgNode) -> nn.Module:
