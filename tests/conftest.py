@@ -1,8 +1,13 @@
 """Fixtures that more than one test file uses."""
 
+import importlib.util
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,3 +29,26 @@ def shared_dir() -> Path:
     if not shared.is_dir():
         pytest.skip("needs ../shared with the released annotation files and sample CT")
     return shared
+
+
+@pytest.fixture(scope="session")
+def load_script(repo_root) -> Callable[[str], ModuleType]:
+    """load_script("tools/demo.py") is the script as a module; ``tools/`` and ``demo/`` are no packages."""
+
+    def load(path: str) -> ModuleType:
+        name = "_script_" + path.removesuffix(".py").replace("/", "_")
+        spec = importlib.util.spec_from_file_location(name, repo_root / path)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look it up there
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Sums in one order, whatever the machine: for tests that compare runs bit by bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

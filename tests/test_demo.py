@@ -1,6 +1,5 @@
 """tools/demo.py: its steps are commands that exist, and what it shows is what they wrote."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -11,11 +10,8 @@ import yaml
 
 
 @pytest.fixture(scope="module")
-def demo(repo_root):
-    spec = importlib.util.spec_from_file_location("demo", repo_root / "tools/demo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def demo(load_script):
+    return load_script("tools/demo.py")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """tools/compare_peers.py: every detector gets the same time, and a run that was stopped goes on."""
 
-import importlib.util
 import sys
 
 import pytest
@@ -8,11 +7,9 @@ import torch
 
 
 @pytest.fixture(scope="module")
-def tool(repo_root):
-    spec = importlib.util.spec_from_file_location("_compare_peers", repo_root / "tools/compare_peers.py")
-    module = importlib.util.module_from_spec(spec)
+def tool(load_script):
     path = list(sys.path)
-    spec.loader.exec_module(module)
+    module = load_script("tools/compare_peers.py")
     sys.path[:] = path
     return module
 

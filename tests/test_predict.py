@@ -1,7 +1,6 @@
 """demo/predict.py from scans to files, with a small network of random weights."""
 
 import csv
-import importlib.util
 import json
 import subprocess
 import sys
@@ -25,11 +24,8 @@ NAME, ID = "Mustermann^Erika", "PID4711"
 
 
 @pytest.fixture(scope="module")
-def predict(repo_root):
-    spec = importlib.util.spec_from_file_location("predict", repo_root / "demo/predict.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def predict(load_script):
+    return load_script("demo/predict.py")
 
 
 @pytest.fixture(autouse=True)

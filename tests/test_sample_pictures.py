@@ -1,7 +1,5 @@
 """Samples as pictures: tools/visualize_data.py, and the overlays that training writes."""
 
-import importlib.util
-
 import cv2
 import numpy as np
 import pytest
@@ -26,12 +24,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tool(request):
-    path = request.config.rootpath / "tools/visualize_data.py"
-    spec = importlib.util.spec_from_file_location("tool_visualize_data", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_script):
+    return load_script("tools/visualize_data.py")
 
 
 def has_color(image: np.ndarray, name: str) -> bool:

@@ -1,8 +1,6 @@
 """tools/log_baseline.py: it finds blobs where they are, at their size, and tunes itself on what it is given."""
 
-import importlib.util
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -12,11 +10,8 @@ from lens_d2.data.records import make_lesion, make_record
 
 
 @pytest.fixture(scope="module")
-def tool(repo_root):
-    spec = importlib.util.spec_from_file_location("log_baseline", repo_root / "tools/log_baseline.py")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look it up there
-    spec.loader.exec_module(module)
-    return module
+def tool(load_script):
+    return load_script("tools/log_baseline.py")
 
 
 def body_with_balls(balls, spacing=(2.0, 2.0, 3.0), shape=(24, 80, 96)):

@@ -1,6 +1,5 @@
 """tools/train_embedding.py as users run it, on a tiny DeepLesion with labels."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -49,11 +48,8 @@ def root(tmp_path):
 
 
 @pytest.fixture
-def tool(repo_root):
-    spec = importlib.util.spec_from_file_location("train_embedding", repo_root / "tools" / "train_embedding.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_script):
+    return load_script("tools/train_embedding.py")
 
 
 def test_it_trains_calibrates_and_reports(root, tool, monkeypatch):

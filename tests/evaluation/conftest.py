@@ -1,9 +1,8 @@
 """Golden cases, tools as modules, and small files."""
 
-import importlib.util
+import functools
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,19 +17,9 @@ def golden() -> Path:
 
 
 @pytest.fixture(scope="session")
-def load_tool():
+def load_tool(load_script):
     """load_tool("evaluate") is tools/evaluate.py as a module."""
-    loaded = {}
-
-    def load(name: str):
-        if name not in loaded:
-            spec = importlib.util.spec_from_file_location(f"_tool_{name}", ROOT / "tools" / f"{name}.py")
-            loaded[name] = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = loaded[name]
-            spec.loader.exec_module(loaded[name])
-        return loaded[name]
-
-    return load
+    return functools.cache(lambda name: load_script(f"tools/{name}.py"))
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Review of a ledger: the page in a browser, keys, memory, the download, and the ledger that it goes into."""
 
 import base64
-import importlib.util
 import json
 import re
 import time
@@ -52,12 +51,8 @@ def ledger_path(records, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tool(request):
-    path = request.config.rootpath / "tools/review.py"
-    spec = importlib.util.spec_from_file_location("tool_review", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_script):
+    return load_script("tools/review.py")
 
 
 @pytest.fixture(scope="module")

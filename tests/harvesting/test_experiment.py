@@ -1,6 +1,5 @@
 """The experiment over seeds: what it runs, what it makes of it; the configs that it and train_net.py run."""
 
-import importlib.util
 import json
 
 import pytest
@@ -16,11 +15,8 @@ from lens_d2.mining.ledger import LedgerRow, read_ledger, to_table, write_ledger
 
 
 @pytest.fixture
-def tool(repo_root):
-    spec = importlib.util.spec_from_file_location("harvest_experiment", repo_root / "tools/harvest_experiment.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_script):
+    return load_script("tools/harvest_experiment.py")
 
 
 def row(number, status):

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from harvest_cohort import PARTIAL, VERIFIED, harvest_cfg, register, stand_in_shards
 
 from lens_d2.data.datasets.released_boxes import read_tracklets
@@ -19,17 +18,11 @@ from lens_d2.errors import DataError
 from lens_d2.mining import check_ledger, read_ledger
 from lens_d2.mining.stored_tables import TableStore
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class Killed(BaseException):
     """What no code catches."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,13 @@
 """The experiment over several seeds: whose figure it takes from an evaluation, and what it sums up."""
 
-import importlib.util
 import json
 
 import pytest
 
 
 @pytest.fixture(scope="module")
-def tool(repo_root):
-    spec = importlib.util.spec_from_file_location("mining_experiment", repo_root / "tools/mining_experiment.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_script):
+    return load_script("tools/mining_experiment.py")
 
 
 def evaluation(value: float) -> dict:

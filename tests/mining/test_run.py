@@ -22,17 +22,11 @@ from lens_d2.mining.shards import ShardStore
 from lens_d2.mining.stored_tables import TableStore
 from lens_d2.mining.strategies import build_strategies
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class Killed(BaseException):
     """What no code catches."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
