@@ -112,7 +112,8 @@ def _add_model_keys(cfg: CN) -> None:
     # "BN", "FrozenBN" (statistics and affine fixed) or "SyncBN".
     cfg.MODEL.DENSENET.NORM = "BN"
     # Initial weights of the trunk: a file with a DenseNet state_dict, "imagenet" for torchvision's
-    # densenet121, or empty for random initialisation. Not used where MODEL.WEIGHTS is given.
+    # densenet121, a checkpoint of this project (then of the pyramid as well), or empty for random
+    # initialisation. Not used where MODEL.WEIGHTS is given.
     cfg.MODEL.DENSENET.WEIGHTS = ""
 
     cfg.MODEL.AFP = CN()

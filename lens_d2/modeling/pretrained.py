@@ -20,7 +20,12 @@ _STEM = {"conv0": "stem.0", "norm0": "stem.1"}
 
 
 def backbone_key(key: str) -> str | None:
-    """The :class:`DenseNet25D` key for a key of torchvision's ``densenet121``, or None where it has none."""
+    """The :class:`DenseNet25D` key for a key of torchvision's ``densenet121`` or of a detector with that backbone.
+
+    None where it has none.
+    """
+    if key.startswith("backbone."):
+        return key.removeprefix("backbone.")
     if not key.startswith("features."):
         return None
     module, _, rest = _OLD_LAYER.sub(r"\1\2", key.removeprefix("features.")).partition(".")
@@ -33,7 +38,10 @@ def backbone_key(key: str) -> str | None:
 
 
 def load_backbone_weights(backbone: nn.Module, source: str) -> None:
-    """Start a :class:`DenseNet25D` from a DenseNet's trunk; ``source`` as for :func:`load_initial_weights`."""
+    """Start a :class:`DenseNet25D` from a DenseNet's trunk, or from the backbone of a detector of this project.
+
+    ``source`` as for :func:`load_initial_weights`.
+    """
     load_initial_weights(backbone, source, DenseNet121_Weights.IMAGENET1K_V1, key_of=backbone_key)
 
 

@@ -132,6 +132,17 @@ def test_weights_of_a_2d_densenet_reach_every_layer_of_the_trunk(tmp_path, caplo
     assert any("laterals.0.weight" in line for line in new) and not any("block1" in line for line in new)
 
 
+def test_the_backbone_of_a_detector_is_taken_whole(tmp_path, caplog):
+    detector = torch.nn.ModuleDict({"backbone": small(), "roi_heads": torch.nn.Linear(2, 2)})
+    torch.save({"model": detector.state_dict(), "iteration": 3}, tmp_path / "model_final.pth")
+    backbone = small()
+    with caplog.at_level(logging.INFO):
+        load_backbone_weights(backbone, str(tmp_path / "model_final.pth"))
+    for key, value in detector["backbone"].state_dict().items():
+        assert torch.equal(backbone.state_dict()[key], value), key
+    assert "not in the file" not in caplog.text and "roi_heads.weight" in caplog.text
+
+
 def test_without_weights_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         load_backbone_weights(small(), "")
