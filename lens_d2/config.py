@@ -194,6 +194,9 @@ def _add_solver_keys(cfg: CN) -> None:
 
 
 def _add_test_keys(cfg: CN) -> None:
+    # Whether inference over volumes runs its convolutions and matrix products in bfloat16. Scores and boxes then
+    # differ in their third digit.
+    cfg.TEST.BF16 = False
     # Slices (of the interpolated volume) that go through the heads together.
     cfg.TEST.SLICES_PER_BATCH = 8
     # theta: IoU above which boxes of neighbouring slices are one lesion (IV-C).

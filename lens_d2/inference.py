@@ -58,6 +58,7 @@ class VolumeInference(nn.Module):
         slices_per_batch: int = 8,
         link_iou: float = 0.5,
         link_score_thresh: float = 0.01,
+        bf16: bool = False,
     ):
         """
         Args:
@@ -65,6 +66,7 @@ class VolumeInference(nn.Module):
             cache, slice_interval, hu_window, max_size: as in training.
             slices_per_batch: levels that go through the heads together.
             link_iou: theta. link_score_thresh: 2D boxes below it are not linked.
+            bf16: whether convolutions and matrix products are in bfloat16.
         """
         super().__init__()
         self.model = model
@@ -72,6 +74,7 @@ class VolumeInference(nn.Module):
         self.slice_interval, self.hu_window, self.max_size = slice_interval, hu_window, max_size
         self.slices_per_batch = slices_per_batch
         self.link_iou, self.link_score_thresh = link_iou, link_score_thresh
+        self.bf16 = bf16
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model: nn.Module):
@@ -84,6 +87,7 @@ class VolumeInference(nn.Module):
             "slices_per_batch": cfg.TEST.SLICES_PER_BATCH,
             "link_iou": cfg.TEST.LINK_IOU,
             "link_score_thresh": cfg.TEST.LINK_SCORE_THRESH,
+            "bf16": cfg.TEST.BF16,
         }
 
     def forward(self, records: list[dict]) -> list[dict]:
@@ -95,12 +99,13 @@ class VolumeInference(nn.Module):
     def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
         """The 3D detections of one volume, in the frame of its file, fused and of each expert."""
         scale = fit_scale(volume.shape, self.max_size)
-        propose = joint_proposals(self.model.proposal_generators.values())
         levels: dict[str, list[Instances]] = {}
-        for features, image_sizes in self.level_features(volume, scale):
-            for detected in self.model.detect(features, image_sizes, propose):
-                for name, instances in detected["experts"].items():
-                    levels.setdefault(name, []).append(instances.to("cpu"))
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
+            propose = joint_proposals(self.model.proposal_generators.values())
+            for features, image_sizes in self.level_features(volume, scale):
+                for detected in self.model.detect(features, image_sizes, propose):
+                    for name, instances in detected["experts"].items():
+                        levels.setdefault(name, []).append(instances.to("cpu"))
         return {name: self._link(instances, volume) for name, instances in levels.items()}
 
     @torch.no_grad()

@@ -95,6 +95,24 @@ def test_equal_to_slice_by_slice(cfg, model, scan, slices_per_batch, together, c
             )
 
 
+def test_bfloat16_gives_nearly_the_same_detections(cfg, model, scan, monkeypatch):
+    found = {}
+    original = model.detect
+    for bf16 in (False, True):
+        inference = VolumeInference(cfg, model)
+        assert not inference.bf16  # off by default
+        inference.bf16 = bf16
+        maps = []
+        monkeypatch.setattr(model, "detect", lambda f, *a, maps=maps: maps.append(f["p2"]) or original(f, *a))
+        found[bf16] = inference.detect(inference.cache.open(scan))[FUSED], maps
+    plain, half = found[False][1][0], found[True][1][0]
+    assert half.dtype == torch.bfloat16 and plain.dtype == torch.float32
+    assert (half.float() - plain).abs().max() < 0.05 * plain.abs().max()
+    best = [detections.scores.max() for detections, _ in found.values()]
+    np.testing.assert_allclose(*best, atol=0.02)
+    assert found[True][0].boxes.dtype == np.float64
+
+
 def test_memory_is_bounded_by_a_window_of_slices(cfg, model, scan, monkeypatch):
     """When levels are decoded, the parts of no more images are held than a batch of levels looks at."""
     inference = VolumeInference(cfg, model)

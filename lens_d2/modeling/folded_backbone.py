@@ -13,6 +13,8 @@ is part of (:meth:`FoldedDenseNet25D.decode`). Besides:
 - laterals, upsampling and the second fusion are linear, so the laterals are multiplied into the fusion, which
   then works at each level's own resolution.
 
+Under autocast, features have its type and weights are cast where they are used.
+
 Shape shorthand as in :mod:`lens_d2.modeling.backbone`.
 """
 
@@ -85,7 +87,7 @@ class FoldedBlock:
         features = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
         features[:, :width] = x
         for scale, shift, weight, bias, last in self.layers:
-            x = torch.addcmul(shift, features[:, :width], scale).relu_()
+            x = torch.addcmul(shift.to(x.dtype), features[:, :width], scale.to(x.dtype)).relu_()
             x = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).relu_().permute(0, 3, 1, 2)
             features[:, width : width + growth] = F.conv2d(x, last, padding=1)
             width += growth
@@ -100,7 +102,7 @@ class FoldedTransition:
         self.weight = transition.conv.weight
 
     def __call__(self, x: Tensor) -> Tensor:
-        x = torch.addcmul(self.shift, x, self.scale).relu_()
+        x = torch.addcmul(self.shift.to(x.dtype), x, self.scale.to(x.dtype)).relu_()
         return F.conv2d(F.avg_pool2d(x, kernel_size=2), self.weight)
 
 
@@ -141,7 +143,7 @@ def weighted_sum(images: list[Tensor], weights: list[Tensor]) -> Tensor:
     pixels = [image.permute(0, 2, 3, 1) for image in images]
     total = F.linear(pixels[0], weights[0])
     for own, weight in zip(pixels[1:], weights[1:], strict=True):
-        total.flatten(0, 2).addmm_(own.flatten(0, 2), weight.t())
+        total.flatten(0, 2).addmm_(own.flatten(0, 2), weight.t().to(total.dtype))
     return total.permute(0, 3, 1, 2)
 
 

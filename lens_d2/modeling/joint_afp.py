@@ -42,8 +42,9 @@ class JointAFP:
         weight = torch.cat([branch[0].weight for branch in branches])
         bias = torch.cat([branch[0].bias for branch in branches])
         self.widths = [branch[0].out_channels for branch in branches]
-        on_cpu = weight.device.type == "cpu" and min(weight.shape[:2]) >= WINOGRAD_CHANNELS
-        self.first = WinogradConv2d(weight, bias) if on_cpu else lambda x: F.conv2d(x, weight, bias, padding=1)
+        on_cpu = weight.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        winograd = on_cpu and min(weight.shape[:2]) >= WINOGRAD_CHANNELS
+        self.first = WinogradConv2d(weight, bias) if winograd else lambda x: F.conv2d(x, weight, bias, padding=1)
         self.last = [branch[-1] for branch in branches]
 
     def __call__(self, images: ImageList, features: dict[str, Tensor]) -> list[list[Instances]]:
@@ -57,4 +58,4 @@ class JointAFP:
     def branches(self, feature: Tensor) -> list[Tensor]:
         """Output maps (n, 1 or 4, H, W) of all branches: each expert's centerness and distances in turn."""
         hidden = self.first(feature).relu_().split(self.widths, dim=1)
-        return [last(part) for last, part in zip(self.last, hidden, strict=True)]
+        return [last(part).float() for last, part in zip(self.last, hidden, strict=True)]

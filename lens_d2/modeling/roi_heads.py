@@ -196,7 +196,7 @@ class LENSROIHeads(ROIHeads):
         predictions = {name: predictor(box_features) for name, predictor in self.box_predictors.items()}
         counts = [len(p) for p in proposals]
         expert_scores = torch.stack(
-            [scores.softmax(dim=1)[:, 0] for scores, _ in predictions.values()], dim=1
+            [scores.float().softmax(dim=1)[:, 0] for scores, _ in predictions.values()], dim=1
         ).split(counts)
         boxes = {
             name: [b[:, :4] for b in self.box_predictors[name].predict_boxes(prediction, proposals)]

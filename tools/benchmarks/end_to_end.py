@@ -27,6 +27,29 @@ def one_expert() -> dict:
     return measure("MODEL.LENS.EXPERTS", ("deeplesion",))
 
 
+@measurement("inference-bf16")
+@torch.no_grad()
+def bf16() -> dict:
+    """The same volume in bfloat16 against float32, both with shared work; off unless TEST.BF16 says so."""
+    with inference_on_scan() as (_, inference, volume):
+        found, _ = watch(inference)
+        best = {}
+
+        def run(low: bool) -> None:
+            found.clear()
+            inference.bf16 = low
+            inference.detect(volume)
+            best[low] = torch.stack([level["fused"].scores.max() for level in found])
+
+        times = in_turns({"float32": lambda: run(False), "bfloat16": lambda: run(True)}, 2)
+        return compare(
+            times["float32"] / LEVELS,
+            times["bfloat16"] / LEVELS,
+            seconds="a slice",
+            best_score_difference=float((best[True] - best[False]).abs().max()),
+        )
+
+
 @torch.no_grad()
 def measure(*opts) -> dict:
     with inference_on_scan(*opts) as (cfg, inference, volume):
