@@ -46,10 +46,12 @@ class WinogradConv2d:
         self.weight = transformed.view(TILE**2, channels, out).to(weight.dtype)
         self.bias = bias
         self.input, self.output = (torch.kron(m, m).to(weight) for m in (INPUT, OUTPUT))
+        self._scratch: dict[str, Tensor] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         """(n, in, h, w) to (n, out, h, w), one image after another, which bounds memory."""
-        return torch.cat([self._one(image) for image in x.split(1)])
+        images = [self._one(image) for image in x.split(1)]
+        return torch.cat(images) if len(images) > 1 else images[0]
 
     def _one(self, image: Tensor) -> Tensor:
         _, channels, height, width = image.shape
@@ -57,8 +59,20 @@ class WinogradConv2d:
         below, right = rows * OUT - height + 1, columns * OUT - width + 1
         padded = F.pad(image[0].permute(1, 2, 0), (0, 0, 1, right, 1, below))
         tiles = padded.unfold(0, TILE, OUT).unfold(1, TILE, OUT)  # (rows, columns, in, 6, 6)
-        tiles = tiles.permute(3, 4, 0, 1, 2).reshape(TILE**2, -1)
-        products = torch.bmm((self.input @ tiles).view(TILE**2, -1, channels), self.weight)
-        pixels = (self.output @ products.flatten(1)).view(OUT, OUT, rows, columns, -1)
-        pixels = pixels.permute(2, 0, 3, 1, 4).reshape(rows * OUT, columns * OUT, -1)
-        return (pixels[:height, :width] + self.bias).permute(2, 0, 1)[None]
+        cut = self._buffer("cut", image, TILE, TILE, rows, columns, channels)
+        cut.copy_(tiles.permute(3, 4, 0, 1, 2))
+        transformed = self._buffer("transformed", image, TILE**2, rows * columns * channels)
+        torch.mm(self.input, cut.view(TILE**2, -1), out=transformed)
+        products = self._buffer("products", image, TILE**2, rows * columns, len(self.bias))
+        torch.bmm(transformed.view(TILE**2, -1, channels), self.weight, out=products)
+        pixels = self._buffer("pixels", image, OUT**2, rows * columns * len(self.bias))
+        torch.mm(self.output, products.flatten(1), out=pixels)
+        pixels = pixels.view(OUT, OUT, rows, columns, -1).permute(2, 0, 3, 1, 4)
+        result = pixels.clone(memory_format=torch.contiguous_format).view(rows * OUT, columns * OUT, -1)
+        return result[:height, :width].add_(self.bias).permute(2, 0, 1)[None]
+
+    def _buffer(self, name: str, like: Tensor, *shape: int) -> Tensor:
+        """Memory for a step's result, the same from image to image: to get it anew costs as much as the step."""
+        if name not in self._scratch or self._scratch[name].shape != shape:
+            self._scratch[name] = like.new_empty(shape)
+        return self._scratch[name]

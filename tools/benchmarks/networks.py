@@ -13,10 +13,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import bmm_flop_jit, matmul_flop_jit
 from torch import nn
 
 from lens_d2.config import load_config
 from lens_d2.inference import VolumeInference
+from lens_d2.modeling.afp import AFP
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SIZE, LEVELS = 512, 12
@@ -28,13 +30,16 @@ def config(name: str = "lens_multi.yaml", *opts) -> CfgNode:
 
 
 def network(cfg: CfgNode) -> nn.Module:
-    """The model of a config for inference, with random weights, and batch norms that are not the identity."""
+    """The model of a config for inference, with random weights, batch norms that are no identity, and real boxes."""
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             module.running_var.uniform_(0.5, 2)
+        if isinstance(module, AFP):  # else most boxes are empty, and an expert may have no detection at all
+            module.distances[-1].weight.data.mul_(0.1)
+            module.distances[-1].bias.data.fill_(6)
     return model.requires_grad_(False)
 
 
@@ -92,5 +97,7 @@ class _Called(nn.Module):
 def multiply_adds(function, *tensors: torch.Tensor) -> float:
     """Multiply-adds of a function of tensors, in billions, by fvcore's counter: no elementwise work."""
     counter = FlopCountAnalysis(_Called(function), tensors)
+    for name, count in (("aten::mm", matmul_flop_jit), ("aten::bmm", bmm_flop_jit)):  # "out" is a third input
+        counter.set_op_handle(name, lambda inputs, outputs, count=count: count(inputs[:2], outputs))
     counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     return counter.total() / 1e9
