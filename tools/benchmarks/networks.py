@@ -30,7 +30,7 @@ def config(name: str = "lens_multi.yaml", *opts) -> CfgNode:
 
 
 def network(cfg: CfgNode) -> nn.Module:
-    """The model of a config for inference, with random weights, batch norms that are no identity, and real boxes."""
+    """The model of a config for inference, with random weights; no batch norm is the identity, no box empty."""
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     for module in model.modules():
