@@ -129,6 +129,23 @@ def options_of(words: list[str], monkeypatch) -> argparse.Namespace:
     return caught.value.args[0]
 
 
+SCRIPTS = [p for folder in ("tools", "datasets", "demo") for p in (ROOT / folder).glob("*.py")]
+
+
+@pytest.mark.parametrize(
+    "script", [p for p in SCRIPTS if "ArgumentParser(" in p.read_text()], ids=lambda p: p.name
+)
+def test_every_script_tells_its_options(script, monkeypatch):
+    """A stray % in an option's help would end in a traceback."""
+    written = []
+    monkeypatch.setattr(argparse.ArgumentParser, "print_help", lambda self: written.append(self.format_help()))
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    monkeypatch.syspath_prepend(str(script.parent))
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    assert ended.value.code == 0 and "--help" in written[0]
+
+
 @pytest.mark.parametrize(("path", "test"), RUN_AS_THEY_STAND.items())
 def test_pages_with_tests_of_their_own(path, test):
     assert (ROOT / test).exists() and commands_in(path)

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,15 @@ def test_training_ends_with_the_budget_and_goes_on_with_a_larger_one(tool, tmp_p
     assert tool.train(again, 0.05, tmp_path) == steps  # nothing is left to do
     assert torch.equal(again.model.weight, first.model.weight)
     assert tool.train(Line(), 0.1, tmp_path) > steps
+
+
+def test_the_first_volumes_are_a_dataset_of_their_own(tool):
+    DatasetCatalog.register("peers_all", lambda: [{"volume": str(i)} for i in range(5)])
+    MetadataCatalog.get("peers_all").set(fully_labelled=True)
+    assert tool.first_of("peers_all", 0) == "peers_all"
+    name = tool.first_of("peers_all", 2)
+    assert [record["volume"] for record in DatasetCatalog.get(name)] == ["0", "1"]
+    assert MetadataCatalog.get(name).fully_labelled and tool.first_of("peers_all", 2) == name
 
 
 def test_the_peers(tool):

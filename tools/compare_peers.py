@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import torch
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 
@@ -73,13 +73,26 @@ def train(peer, budget: float, folder: Path) -> int:
     return steps
 
 
-def evaluate(peer, args: argparse.Namespace, folder: Path) -> tuple[float, float]:
+def first_of(dataset: str, volumes: int) -> str:
+    """A dataset of the first volumes of another, registered under the name that is given back; 0: of all."""
+    if not volumes:
+        return dataset
+    name = f"{dataset}_first_{volumes}"
+    if name not in DatasetCatalog:
+        DatasetCatalog.register(name, lambda: DatasetCatalog.get(dataset)[:volumes])
+        MetadataCatalog.get(name).set(
+            **{k: v for k, v in MetadataCatalog.get(dataset).as_dict().items() if k != "name"}
+        )
+    return name
+
+
+def evaluate(peer, dataset: str, folder: Path) -> tuple[float, float]:
     """Processor seconds of a volume, and the average sensitivity."""
-    evaluator = build_evaluator(peer.cfg, args.dataset, str(folder))
+    evaluator = build_evaluator(peer.cfg, dataset, str(folder))
     evaluator.reset()
     inference, seconds = peer.inference().eval(), 0.0
     peer.model.eval()
-    records = DatasetCatalog.get(args.dataset)[: args.volumes or None]
+    records = DatasetCatalog.get(dataset)
     for record in records:
         inference.cache.open(record)  # preprocessing is the same for all
         start = time.process_time()
@@ -106,7 +119,8 @@ def main(argv=None) -> None:
         with seeded(0, torch.device("cpu")):
             peer = PEERS[name](config(folder))
             steps = train(peer, args.seconds, folder)
-            rows.append(dict(zip(COLUMNS, (name, steps, *evaluate(peer, args, folder)), strict=True)))
+            measured = evaluate(peer, first_of(args.dataset, args.volumes), folder)
+            rows.append(dict(zip(COLUMNS, (name, steps, *measured), strict=True)))
         print(json.dumps(rows[-1]), flush=True)
     print(tabulate(rows, "keys", tablefmt="pipe", floatfmt=".3f"))
 

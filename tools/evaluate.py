@@ -22,7 +22,7 @@ def parse_args(argv=None):
     parser.add_argument("--predictions", required=True, metavar="FILE", help="JSON, pickle or CSV")
     parser.add_argument("--output-dir", required=True, metavar="DIR", type=Path)
     parser.add_argument("--attributes", metavar="CSV", help="lesions' diameter_mm, type, organ, thickness_mm")
-    parser.add_argument("--annotations", metavar="FILE", help="p3d: marks whose recall at precision 100% is told")
+    parser.add_argument("--annotations", metavar="FILE", help="p3d: marks whose recall at precision 100%% is told")
     parser.add_argument("--coco", action="store_true", help="also write truth and predictions as COCO JSON")
     args = parser.parse_args(argv)
     if args.coco and args.protocol == "luna16":
