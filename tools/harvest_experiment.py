@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -92,10 +93,11 @@ def detect(args: argparse.Namespace, seed: int, arm: str, ledger: str) -> float:
 
 
 def average_precision(metrics: dict) -> float:
-    """The mean of "ap" over the datasets of an evaluation, as deep as it stands."""
+    """The mean of "ap" over the datasets of an evaluation, as deep as it stands; NaN where there is none."""
     if "ap" in metrics:
         return metrics["ap"]
     found = [average_precision(value) for value in metrics.values() if isinstance(value, dict)]
+    found = [value for value in found if not math.isnan(value)]  # of other measures
     return statistics.mean(found) if found else float("nan")
 
 

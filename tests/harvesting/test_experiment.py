@@ -1,6 +1,7 @@
 """The experiment over seeds: what it runs, what it makes of it; the configs that it and train_net.py run."""
 
 import json
+import math
 
 import pytest
 from detectron2.config import get_cfg
@@ -61,6 +62,14 @@ def test_every_seed_is_harvested_and_detected(tool, tmp_path, monkeypatch, capsy
     }  # fmt: skip
     assert "seed 2" in capsys.readouterr().out
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 9
+
+
+def test_the_average_precision_of_an_evaluation_among_other_measures(load_script):
+    tool = load_script("tools/harvest_experiment.py")
+    one = {"p3d": {"ap": 0.4, "sensitivity@1": 0.3}, "bbox": {"AP": 12.0}}
+    assert tool.average_precision(one) == 0.4
+    assert tool.average_precision({"a": one, "b": {"p3d": {"ap": 0.2}}}) == pytest.approx(0.3)
+    assert math.isnan(tool.average_precision({"bbox": {"AP": 12.0}}))
 
 
 @pytest.mark.parametrize("name", ["harvester.yaml", "phantom/harvester.yaml"])
