@@ -64,8 +64,7 @@ def test_every_seed_is_harvested_and_detected(tool, tmp_path, monkeypatch, capsy
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 9
 
 
-def test_the_average_precision_of_an_evaluation_among_other_measures(load_script):
-    tool = load_script("tools/harvest_experiment.py")
+def test_the_average_precision_of_an_evaluation_among_other_measures(tool):
     one = {"p3d": {"ap": 0.4, "sensitivity@1": 0.3}, "bbox": {"AP": 12.0}}
     assert tool.average_precision(one) == 0.4
     assert tool.average_precision({"a": one, "b": {"p3d": {"ap": 0.2}}}) == pytest.approx(0.3)

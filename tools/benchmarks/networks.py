@@ -13,7 +13,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from fvcore.nn import FlopCountAnalysis
-from fvcore.nn.jit_handles import bmm_flop_jit, matmul_flop_jit
+from fvcore.nn.jit_handles import addmm_flop_jit, bmm_flop_jit, matmul_flop_jit
 from torch import nn
 
 from lens_d2.config import load_config
@@ -99,5 +99,6 @@ def multiply_adds(function, *tensors: torch.Tensor) -> float:
     counter = FlopCountAnalysis(_Called(function), tensors)
     for name, count in (("aten::mm", matmul_flop_jit), ("aten::bmm", bmm_flop_jit)):  # "out" is a third input
         counter.set_op_handle(name, lambda inputs, outputs, count=count: count(inputs[:2], outputs))
+    counter.set_op_handle("aten::addmm_", addmm_flop_jit)
     counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     return counter.total() / 1e9
