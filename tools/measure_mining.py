@@ -15,7 +15,8 @@ For each strategy, and for all of them together, it tells
   annotation in their sub-volume, that a right box or lesion is on.
 
 The lines of uncertain regions tell how many of them are lesions, and how many missing lesions they keep from being
-learnt as background. Hidden lesions that are cut off by the end of a sub-volume count as well.
+learnt as background; those of hard negatives, how many of them are lesions all the same. Hidden lesions that are
+cut off by the end of a sub-volume count as well.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ from lens_d2.modeling.targets import STATUS_OF_RECORD, BoxStatus
 from lens_d2.tracking import pairwise_iou
 
 BAD_INPUT = 2
+# What a line's name has after the strategy's, for each status that is measured.
+KINDS = {BoxStatus.LESION: "", BoxStatus.UNCERTAIN: " (uncertain)", BoxStatus.HARD_NEGATIVE: " (hard negatives)"}
 HEADER = (
     "mined by", "2D boxes", "right", "3D lesions", "right", "the matched one", "missing 2D recovered",
     "missing 3D recovered",
@@ -126,15 +129,15 @@ def measure(
         for x in r["lesions"]
     }
     status = ledger["status"].map(RECORD_STATUS).map(STATUS_OF_RECORD)
-    used = ledger[status.isin([BoxStatus.LESION, BoxStatus.UNCERTAIN])]
-    uncertain = status == BoxStatus.UNCERTAIN
-    tallies = {f"{name}": Tally() for name in strategies_of(used[~uncertain.loc[used.index]])}
-    tallies["all annotations"] = Tally()
-    tallies |= {f"{name} (uncertain)": Tally() for name in strategies_of(used[uncertain.loc[used.index]])}
+    used = ledger[status.isin(list(KINDS))]
+    tallies = {}
+    for kind, suffix in KINDS.items():
+        tallies |= {name + suffix: Tally() for name in strategies_of(used[status.loc[used.index] == kind])}
+        if kind == BoxStatus.LESION:
+            tallies["all annotations"] = Tally()
     for (volume, lesion, strategy), rows in used.groupby(["volume", "lesion", "strategy"], sort=False):
-        is_uncertain = STATUS_OF_RECORD[RECORD_STATUS[rows["status"].iloc[0]]] == BoxStatus.UNCERTAIN
-        names = [f"{strategy} (uncertain)"] if is_uncertain else [strategy, "all annotations"]
-        for name in names:
+        kind = STATUS_OF_RECORD[RECORD_STATUS[rows["status"].iloc[0]]]
+        for name in [strategy + KINDS[kind]] + ["all annotations"] * (kind == BoxStatus.LESION):
             _add(tallies[name], truth, volume, lesion, rows, annotations, iou, iobb)
     missing = list(_missing(records, truth))
     return {
@@ -208,7 +211,12 @@ def _of(part: set, whole: set) -> str:
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ledger", help=".parquet or .csv")
-    parser.add_argument("--dataset", default="phantom_deeplesion_train", help="that was mined")
+    parser.add_argument(
+        "--dataset",
+        nargs="+",
+        default=["phantom_deeplesion_train"],
+        help="those that were mined; a table for each",
+    )
     parser.add_argument("--root", help="folder of the datasets (default: DETECTRON2_DATASETS, or datasets)")
     parser.add_argument("--iou", type=float, default=0.5, help="of a right 2D box (default 0.5)")
     parser.add_argument("--iobb", type=float, default=0.3, help="of a right 3D lesion (default 0.3)")
@@ -221,20 +229,24 @@ def main(args: list[str] | None = None) -> int:
     try:
         if args.root:
             register_all(args.root)
-        ledger, records = read_ledger(args.ledger), load_records((args.dataset,))
-        check_ledger(ledger, records, args.ledger)
-        text = table(
-            measure(ledger, records, HiddenTruth(root_of(args.dataset) / "hidden_truth.json"), args.iou, args.iobb)
-        )
+        ledger = read_ledger(args.ledger)
+        records = {name: load_records((name,)) for name in args.dataset}
+        check_ledger(ledger, [record for own in records.values() for record in own], args.ledger)
+        tables = {}
+        for name, own in records.items():
+            rows = ledger[ledger["volume"].isin({record["volume"] for record in own})]
+            truth = HiddenTruth(root_of(name) / "hidden_truth.json")
+            tables[name] = table(measure(rows, own, truth, args.iou, args.iobb))
     except DataError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
+    text = "\n\n".join(
+        f"# What was mined in {name}, against the hidden truth\n\n{t}" for name, t in tables.items()
+    )
     print(text)
     if args.output:
-        title = f"# What was mined in {args.dataset}, against the hidden truth"
         rule = f"A 2D box is right at an IoU of {args.iou:g}, a 3D lesion at an IoBB of {args.iobb:g}."
-        page = f"{title}\n\n{rule} Written by `tools/measure_mining.py`.\n\n{text}\n"
-        write_whole(args.output, page.encode())
+        write_whole(args.output, f"{text}\n\n{rule} Written by `tools/measure_mining.py`.\n".encode())
     return 0
 
 

@@ -85,6 +85,17 @@ def test_measured_by_hand(tool, dataset, ledger, tmp_path, capsys):
     ]  # fmt: skip
 
 
+def test_hard_negatives_that_are_lesions(tool, dataset, tmp_path, capsys):
+    mined = [
+        *rows(A, f"{A}/negative-1", "LesionHarvester", OTHER, [10], status="hard_negative"),
+        *rows(A, f"{A}/negative-2", "LesionHarvester", OTHER - 30, [10], status="hard_negative"),
+    ]
+    write_ledger(tmp_path / "negatives.parquet", [to_table(mined)])
+    assert tool("measure_mining").main([str(tmp_path / "negatives.parquet"), "--dataset", dataset]) == 0
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "hard negatives" in x]
+    assert [c.strip() for c in line.split("|")[2:6]] == ["2", "50.0%", "2", "50.0%"]
+
+
 def test_without_the_hidden_truth(tool, dataset, ledger, tmp_path, capsys):
     (tmp_path / "hidden_truth.json").unlink()
     assert tool("measure_mining").main([str(ledger), "--dataset", dataset]) == 2

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 
 from .networks import SIZE, config, multiply_adds, network
-from .registry import in_turns, machine, measurement
+from .registry import compare, in_turns, machine, measurement
 
 SIDE = 2048
+
+
+@measurement("compiled-trunk")
+@torch.no_grad()
+def compiled_trunk() -> dict:
+    """torch.compile of the trunk against the same without, and what compiling takes; needs a C++ compiler."""
+    encode = network(config()).backbone.folded().encode
+    image = torch.randn(1, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
+    compiled = torch.compile(encode, dynamic=False)
+    start = time.perf_counter()
+    compiled(image)
+    first = time.perf_counter() - start
+    times = in_turns({"plain": lambda: encode(image), "compiled": lambda: compiled(image)}, 9)
+    return compare(times["plain"], times["compiled"], first_call_seconds=first)
 
 
 @measurement("matmul-fraction")
