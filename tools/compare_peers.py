@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 
@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from peers import PEERS
 
 from lens_d2.config import load_config
+from lens_d2.data.datasets.catalog import register_derived
 from lens_d2.data.files import whole_file, write_whole
 from lens_d2.evaluation import build_evaluator
 from lens_d2.modeling.ranks import seeded
@@ -78,11 +79,7 @@ def first_of(dataset: str, volumes: int) -> str:
     if not volumes:
         return dataset
     name = f"{dataset}_first_{volumes}"
-    if name not in DatasetCatalog:
-        DatasetCatalog.register(name, lambda: DatasetCatalog.get(dataset)[:volumes])
-        MetadataCatalog.get(name).set(
-            **{k: v for k, v in MetadataCatalog.get(dataset).as_dict().items() if k != "name"}
-        )
+    register_derived(name, dataset, lambda: DatasetCatalog.get(dataset)[:volumes])
     return name
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from lens_d2.data.files import write_whole
+from lens_d2.evaluation.summaries import summaries
 from lens_d2.mining.ledger import read_ledger, to_table, write_ledger
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,11 +93,8 @@ def detect(args: argparse.Namespace, seed: int, arm: str, ledger: str) -> float:
 
 
 def average_precision(metrics: dict) -> float:
-    """The mean of "ap" over the datasets of an evaluation, as deep as it stands; NaN where there is none."""
-    if "ap" in metrics:
-        return metrics["ap"]
-    found = [average_precision(value) for value in metrics.values() if isinstance(value, dict)]
-    found = [value for value in found if not math.isnan(value)]  # of other measures
+    """The mean over the datasets of an evaluation; NaN where there is none."""
+    found = summaries(metrics, "ap").values()
     return statistics.mean(found) if found else float("nan")
 
 

@@ -26,6 +26,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ from lens_d2.tracking import pairwise_iou
 BAD_INPUT = 2
 # What a line's name has after the strategy's, for each status that is measured.
 KINDS = {BoxStatus.LESION: "", BoxStatus.UNCERTAIN: " (uncertain)", BoxStatus.HARD_NEGATIVE: " (hard negatives)"}
+TOTAL = "all annotations"
 HEADER = (
     "mined by", "2D boxes", "right", "3D lesions", "right", "the matched one", "missing 2D recovered",
     "missing 3D recovered",
@@ -128,16 +130,17 @@ def measure(
         for r in records
         for x in r["lesions"]
     }
-    status = ledger["status"].map(RECORD_STATUS).map(STATUS_OF_RECORD)
-    used = ledger[status.isin(list(KINDS))]
+    kinds = ledger["status"].map(RECORD_STATUS).map(STATUS_OF_RECORD)
+    used = ledger.assign(kind=kinds)[kinds.isin(list(KINDS))]
     tallies = {}
     for kind, suffix in KINDS.items():
-        tallies |= {name + suffix: Tally() for name in strategies_of(used[status.loc[used.index] == kind])}
+        tallies |= {name + suffix: Tally() for name in strategies_of(used[used["kind"] == kind])}
         if kind == BoxStatus.LESION:
-            tallies["all annotations"] = Tally()
+            tallies[TOTAL] = Tally()
     for (volume, lesion, strategy), rows in used.groupby(["volume", "lesion", "strategy"], sort=False):
-        kind = STATUS_OF_RECORD[RECORD_STATUS[rows["status"].iloc[0]]]
-        for name in [strategy + KINDS[kind]] + ["all annotations"] * (kind == BoxStatus.LESION):
+        kind = rows["kind"].iloc[0]
+        counted = [strategy + KINDS[kind], *([TOTAL] if kind == BoxStatus.LESION else [])]
+        for name in counted:
             _add(tallies[name], truth, volume, lesion, rows, annotations, iou, iobb)
     missing = list(_missing(records, truth))
     return {
@@ -232,10 +235,10 @@ def main(args: list[str] | None = None) -> int:
         ledger = read_ledger(args.ledger)
         records = {name: load_records((name,)) for name in args.dataset}
         check_ledger(ledger, [record for own in records.values() for record in own], args.ledger)
-        tables = {}
+        truth_of, tables = cache(HiddenTruth), {}
         for name, own in records.items():
             rows = ledger[ledger["volume"].isin({record["volume"] for record in own})]
-            truth = HiddenTruth(root_of(name) / "hidden_truth.json")
+            truth = truth_of(root_of(name) / "hidden_truth.json")
             tables[name] = table(measure(rows, own, truth, args.iou, args.iobb))
     except DataError as error:
         print(error, file=sys.stderr)

@@ -23,7 +23,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from lens_d2.data.files import write_whole
-from lens_d2.evaluation.protocols import PROTOCOLS
+from lens_d2.evaluation.summaries import summaries
 
 ROOT = Path(__file__).resolve().parents[1]
 # What stands in each row: the stage whose evaluation it is, and what the model has had by then.
@@ -52,8 +52,7 @@ def run(*command: object) -> None:
 
 def average_sensitivity(metrics: dict, dataset: str) -> float:
     """That of the model's own output, from an evaluation of this dataset alone or of several by name."""
-    by_protocol = metrics.get(dataset, metrics)
-    return next(results[METRIC] for name, results in by_protocol.items() if name in PROTOCOLS)
+    return next(iter(summaries(metrics.get(dataset, metrics), METRIC).values()))
 
 
 def experiment(args: argparse.Namespace, seed: int) -> dict[str, float]:

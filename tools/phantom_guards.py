@@ -21,10 +21,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
-from lens_d2.data.datasets.catalog import root_of
+from lens_d2.data.datasets.catalog import register_derived, root_of
 from lens_d2.data.files import write_whole
 from lens_d2.data.records import make_lesion
 
@@ -49,9 +49,7 @@ def full_truth_records() -> list[dict]:
 
 def register_full_truth() -> None:
     """Under :data:`FULL`, a fully labelled dataset of the same expert."""
-    DatasetCatalog.register(FULL, full_truth_records)
-    partial = MetadataCatalog.get(PARTIAL).as_dict()
-    MetadataCatalog.get(FULL).set(**{k: v for k, v in partial.items() if k != "name"} | {"fully_labelled": True})
+    register_derived(FULL, PARTIAL, full_truth_records, fully_labelled=True)
 
 
 def train(dataset: str, seed: int, folder: Path, opts: list[str]) -> dict:

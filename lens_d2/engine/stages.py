@@ -25,7 +25,6 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import verify_results
-from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from fvcore.common.registry import Registry
@@ -35,7 +34,7 @@ from torch import nn
 from ..data.files import write_whole
 from ..data.loader import load_training_records
 from ..errors import DataError
-from ..evaluation.protocols import PROTOCOLS
+from ..evaluation.summaries import summaries
 from ..mining.datasets import mined_datasets
 from ..mining.hooks import MINING, PROPOSALS
 from ..mining.mine import LEDGER
@@ -207,17 +206,10 @@ def evaluate(run: Run) -> dict:
 
 def compare(metrics: dict[str, dict]) -> str:
     """A table of the average sensitivities, a row for each of the named results of an evaluation."""
-    flat = {name: flatten_results_dict(results) for name, results in metrics.items()}
-    wanted = [key for key in flatten_results_dict(list(metrics.values())[-1]) if _is_summary(key)]
-    rows = [[name, *(results.get(key, float("nan")) for key in wanted)] for name, results in flat.items()]
-    header = ["", *(key.removesuffix(f"/{AVERAGE}") for key in wanted)]
-    return tabulate(rows, header, tablefmt="pipe", floatfmt=".4f")
-
-
-def _is_summary(key: str) -> bool:
-    """Whether it is a protocol's average sensitivity of the model's own output, not of an expert alone."""
-    *_, protocol, metric = "/", *key.split("/")
-    return metric == AVERAGE and protocol in PROTOCOLS
+    averages = {name: summaries(results, AVERAGE) for name, results in metrics.items()}
+    wanted = list(list(averages.values())[-1])
+    rows = [[name, *(values.get(key, float("nan")) for key in wanted)] for name, values in averages.items()]
+    return tabulate(rows, ["", *wanted], tablefmt="pipe", floatfmt=".4f")
 
 
 def load_model(cfg: CfgNode, weights: str) -> nn.Module:

@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 
 import pandas as pd
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 
+from ..data.datasets.catalog import register_derived
 from ..data.records import make_lesion
 from ..modeling.targets import STATUS_OF_RECORD, BoxStatus
 from .ledger import check_ledger, read_ledger
@@ -66,12 +67,7 @@ def register_ledger(name: str, path: str | os.PathLike, dataset: str, given: boo
         check_ledger(ledger, records, path)
         return apply_ledger(records, ledger) if given else ledger_records(records, ledger)
 
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        if name in catalog.list():
-            catalog.remove(name)
-    DatasetCatalog.register(name, load)
-    metadata = {key: value for key, value in MetadataCatalog.get(dataset).as_dict().items() if key != "name"}
-    MetadataCatalog.get(name).set(**metadata)
+    register_derived(name, dataset, load)
 
 
 def _rows_by_volume(ledger: pd.DataFrame, uncertain_as_lesion: bool) -> dict[str, pd.DataFrame]:

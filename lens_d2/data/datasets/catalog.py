@@ -76,12 +76,29 @@ def register_all(root: str | os.PathLike) -> None:
         _register(f"{PHANTOM}_{name}", dataset, Path(root) / PHANTOM)
 
 
-def _register(name: str, dataset: Dataset, root: Path) -> None:
+def register_derived(name: str, dataset: str, read: Callable[[], list[dict]], **changes) -> None:
+    """Register a dataset that is made from a registered one, in the place of what has its name.
+
+    Args:
+        name: of the new dataset. dataset: of the other one, whose metadata the new one has.
+        read: gives its records. changes: metadata that are different.
+    """
+    metadata = {key: value for key, value in MetadataCatalog.get(dataset).as_dict().items() if key != "name"}
+    _replace(name, read, **metadata | changes)
+
+
+def _replace(name: str, read: Callable[[], list[dict]], **metadata) -> None:
     for catalog in (DatasetCatalog, MetadataCatalog):
         if name in catalog.list():
             catalog.remove(name)
-    DatasetCatalog.register(name, lambda: load(name))
-    MetadataCatalog.get(name).set(
+    DatasetCatalog.register(name, read)
+    MetadataCatalog.get(name).set(**metadata)
+
+
+def _register(name: str, dataset: Dataset, root: Path) -> None:
+    _replace(
+        name,
+        lambda: load(name),
         thing_classes=["lesion"],
         expert=dataset.expert,
         fully_labelled=dataset.fully_labelled,
