@@ -73,6 +73,16 @@ def draw_crop(shape: tuple[int, ...], boxes: np.ndarray, size: tuple[int, int], 
     return (int(x), int(y)), (int(size[1]), int(size[0]))
 
 
+def crop_around(status: np.ndarray) -> np.ndarray:
+    """(n,) bool: the boxes that a crop shows one of: lesions; where there is none, hard negatives; nothing else.
+
+    Args:
+        status: (n,) :class:`BoxStatus`.
+    """
+    is_lesion = status == BoxStatus.LESION
+    return is_lesion if is_lesion.any() else status == BoxStatus.HARD_NEGATIVE
+
+
 class SliceMapper:
     """Reads the slices around a slice of a record and gives a sample.
 
@@ -105,8 +115,8 @@ class SliceMapper:
             hu_window: HU range that becomes 0..255.
             max_size: longest side of an image, in pixels.
             scale_range, shift_range: augmentation: ratio of resizing, and pixels of shift along x and y.
-            crop_size: (h, w) in pixels of the part that is cut out after that, around a lesion where the slice
-                has any; None for the whole slice.
+            crop_size: (h, w) in pixels of the part that is cut out after that, see :func:`crop_around`; None for
+                the whole slice.
             experts: of the model. combine: one of ``COMBINE``.
         """
         self.cache = cache
@@ -152,7 +162,8 @@ class SliceMapper:
         center = float(volume.geometry.slices_to_cache(np.array([slice_number], dtype=float))[0])
         image = torch.from_numpy(self.read(volume, center))
         boxes, status = self._boxes_on(record, slice_number)
-        image, boxes = self.augment(image, volume.geometry.boxes_to_cache(boxes), np.random.default_rng(seed))
+        boxes = volume.geometry.boxes_to_cache(boxes)
+        image, boxes = self.augment(image, boxes, np.random.default_rng(seed), crop_around(status))
         targets = self._targets(boxes, status, tuple(image.shape[-2:]))
         expert, lesions_only = self.combine(record["dataset"], self.experts)
         return {
@@ -169,8 +180,17 @@ class SliceMapper:
         positions = sample_positions(center, self.num_slices, self.slice_interval, volume.geometry.slice_interval)
         return window(volume.read(positions), self.hu_window)
 
-    def augment(self, image: Tensor, boxes: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
-        """Resize, shift and crop at random (S, H, W) and the (n, 4) boxes in it; boxes may end up outside."""
+    def augment(
+        self,
+        image: Tensor,
+        boxes: np.ndarray,
+        rng: np.random.Generator,
+        around: slice | np.ndarray = slice(None),
+    ) -> tuple[Tensor, np.ndarray]:
+        """Resize, shift and crop at random (S, H, W) and the (n, 4) boxes in it; boxes may end up outside.
+
+        A crop is drawn around one of the boxes that ``around`` selects.
+        """
         height, width = image.shape[-2:]
         scale = rng.uniform(*self.scale_range) * fit_scale(image.shape, self.max_size)
         dx, dy = (int(d) for d in rng.integers(-self.shift_range, self.shift_range + 1, size=2))
@@ -178,7 +198,7 @@ class SliceMapper:
         boxes = boxes * np.tile([image.shape[-1] / width, image.shape[-2] / height], 2) + [dx, dy, dx, dy]
         if self.crop_size is None:
             return image, boxes
-        (x, y), (h, w) = draw_crop(image.shape, boxes, self.crop_size, rng)
+        (x, y), (h, w) = draw_crop(image.shape, boxes[around], self.crop_size, rng)
         return image[:, y : y + h, x : x + w], boxes - [x, y, x, y]
 
     @classmethod

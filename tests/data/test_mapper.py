@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lens_d2.data.cache import PreprocessParams, VolumeCache
-from lens_d2.data.mapper import SliceMapper, draw_crop, fit_scale, resize, sample_positions, shift, window
+from lens_d2.data.mapper import (
+    SliceMapper,
+    crop_around,
+    draw_crop,
+    fit_scale,
+    resize,
+    sample_positions,
+    shift,
+    window,
+)
 from lens_d2.modeling.afp import AFP, pixel_centers
 from lens_d2.modeling.targets import BoxStatus
 
@@ -114,6 +123,31 @@ def test_a_crop_without_lesions_lies_anywhere_in_the_slice():
     drawn = [draw_crop((9, 20, 12), np.empty((0, 4)), (16, 16), rng) for _ in range(50)]
     assert {size for _, size in drawn} == {(16, 12)}
     assert {x for (x, _), _ in drawn} == {0} and {y for (_, y), _ in drawn} == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"),
+    [
+        ([BoxStatus.UNCERTAIN, BoxStatus.LESION, BoxStatus.HARD_NEGATIVE], [1]),
+        ([BoxStatus.HARD_NEGATIVE, BoxStatus.UNCERTAIN, BoxStatus.HARD_NEGATIVE], [0, 2]),
+        ([BoxStatus.UNCERTAIN], []),
+        ([], []),
+    ],
+)
+def test_a_crop_shows_a_lesion_or_else_a_hard_negative(status, shown):
+    assert np.flatnonzero(crop_around(np.array(status, dtype=np.int64))).tolist() == shown
+
+
+def test_crops_of_a_slice_with_a_lesion_are_around_the_lesion(mapper, record):
+    cropping = mapper(crop_size=(24, 24))
+    far_off = {"status": "hard_negative", "boxes": [[5, 20, 90, 30, 100]]}
+    record = {**record, "lesions": [*record["lesions"], far_off]}
+    for seed in range(20):
+        instances = cropping(record, 5, seed)["instances"]
+        lesions = instances.gt_boxes.tensor[instances.gt_status == BoxStatus.LESION]
+        assert len(lesions) or (instances.gt_status == BoxStatus.UNCERTAIN).all()  # too little of it left
+    statuses = [s for seed in range(20) for s in cropping(record, 5, seed)["instances"].gt_status.tolist()]
+    assert BoxStatus.LESION in statuses and BoxStatus.HARD_NEGATIVE not in statuses
 
 
 def test_augmentation_is_a_function_of_the_seed(mapper, record):
