@@ -356,8 +356,9 @@ def _add_mining_keys(cfg: CN) -> None:
     cfg.MINING.INTRA_PATIENT.THRESHOLD = "fixed"
     # Tracklets with a lower score are not compared.
     cfg.MINING.INTRA_PATIENT.SCORE_THRESH = 0.0
-    # Whether an annotation matches only the nearest of a sub-volume's tracklets. The paper takes all near ones.
-    cfg.MINING.INTRA_PATIENT.NEAREST_ONLY = False
+    # Whether an annotation matches only the nearest of a sub-volume's tracklets, as a lesion is there once; or all
+    # near ones, many of which are the same lesion again where the detector proposes a thousand tracklets.
+    cfg.MINING.INTRA_PATIENT.NEAREST_ONLY = True
 
     # "MissingGroundTruth", and then "CrossSlice": MGTM-SLLP, a competing treatment (Lesion-Harvester, Table IV).
     cfg.MINING.MISSING_GROUND_TRUTH = CN()
@@ -396,6 +397,8 @@ def _add_harvest_keys(cfg: CN) -> None:
     # Hard negatives of V_H: the generator's score is at least this; and how many a sub-volume has at most (III-C).
     cfg.HARVEST.NEGATIVE_SCORE_THRESH = 0.5
     cfg.HARVEST.NEGATIVES_PER_VOLUME = 5
+    # A proposal with this IoU with a known lesion, on a slice of both, is none of its hard negatives.
+    cfg.HARVEST.NEGATIVE_IOU = 0.5
     # The threshold is found on V_M, where the classifier was trained. With n > 0 folds, n more classifiers are
     # trained, each without one part of V_M's patients, of which it then gives the scores. The paper has 0.
     cfg.HARVEST.FOLDS = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,16 +50,19 @@ class Harvested:
 
     @property
     def best_slice(self) -> np.ndarray:
-        """(6,) z, x1, y1, x2, y2, s_g of the slice with the highest score: the one that joins training."""
+        """(6,) z, x1, y1, x2, y2, s_g of the slice with the highest score, which joins training."""
         return self.slice_boxes[self.slice_boxes[:, 5].argmax()]
 
-    def row(self) -> LedgerRow:
-        """Its row in the ledger, which has the best slice alone."""
-        z, *box = self.best_slice[:5].tolist()
+    def rows(self, slices: Container[int]) -> list[LedgerRow]:
+        """Its rows in the ledger: its boxes on these slices where it was detected."""
+        detected = self.slice_boxes[self.slice_boxes[:, 5] > 0]
+        return [self._row(int(z), box) for z, *box in detected[:, :5].tolist() if int(z) in slices]
+
+    def _row(self, z: int, box: Sequence[float]) -> LedgerRow:
         return LedgerRow(
-            id=f"{self.lesion}@{int(z)}",
+            id=f"{self.lesion}@{z}",
             volume=self.volume,
-            slice=int(z),
+            slice=z,
             **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)),
             lesion=self.lesion,
             strategy=STRATEGY,

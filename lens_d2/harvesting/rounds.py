@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,12 +26,18 @@ class Rules:
     precision: float = 0.95
     negative_score: float = 0.5
     negatives_per_volume: int = 5
+    negative_iou: float = 0.5
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Rules:
         keys = cfg.HARVEST
         return cls(
-            keys.HIT_IOU, keys.SAME_IOU, keys.PRECISION, keys.NEGATIVE_SCORE_THRESH, keys.NEGATIVES_PER_VOLUME
+            keys.HIT_IOU,
+            keys.SAME_IOU,
+            keys.PRECISION,
+            keys.NEGATIVE_SCORE_THRESH,
+            keys.NEGATIVES_PER_VOLUME,
+            keys.NEGATIVE_IOU,
         )
 
 
@@ -53,15 +59,23 @@ class Harvest:
     negatives: list[Harvested]
     new: int
 
-    def rows(self, records: Iterable[dict]) -> list[LedgerRow]:
-        """The ledger: the best slice of each lesion and hard negative. A slice that is marked anyway is left out.
+    def rows(self, records: Sequence[dict]) -> list[LedgerRow]:
+        """The ledger. A slice joins training where it is the best one of a lesion or a hard negative.
+
+        On the slices of training, the marked ones and those that join, stand the boxes of all lesions that are
+        known there, so that no known lesion counts as background; a hard negative stands on its best slice.
+        A box that is given anyway is left out.
 
         Args:
             records: of V_M and V_H.
         """
-        marked = {(x["id"], int(box[0])) for record in records for x in record["lesions"] for box in x["boxes"]}
-        rows = [x.row() for x in (*self.lesions, *self.negatives)]
-        return [row for row in rows if (row.lesion, row.slice) not in marked]
+        given = {(x["id"], int(box[0])) for record in records for x in record["lesions"] for box in x["boxes"]}
+        slices = {r["volume"]: {int(b[0]) for x in r["lesions"] for b in x["boxes"]} for r in records}
+        for x in (*self.lesions, *self.negatives):
+            slices.setdefault(x.volume, set()).add(int(x.best_slice[0]))
+        rows = [row for x in self.lesions for row in x.rows(slices[x.volume])]
+        rows += [row for x in self.negatives for row in x.rows({int(x.best_slice[0])})]
+        return [row for row in rows if (row.lesion, row.slice) not in given]
 
 
 def known_proposals(
@@ -101,8 +115,9 @@ def harvest_round(
         hits, ids = marks_hit(found, record, rules.hit_iou)
         scores.append(lesion_scores(found))
         is_lesion.append(hits != NONE)
-        recovered += _marked(found, record, hits, ids, number)
-        rest = np.flatnonzero(hits == NONE)
+        marked = _marked(found, record, hits, ids, number)
+        recovered += marked
+        rest = np.flatnonzero((hits == NONE) & ~_beside(found, record, marked, rules))
         negatives += take(found, rest, record["volume"], number, status="hard_negative")
     scores, is_lesion = np.concatenate(scores), np.concatenate(is_lesion)
     threshold = smallest_threshold(scores, is_lesion, rules.precision)
@@ -133,13 +148,18 @@ def _harvest_volume(
     recovered = _marked(found, record, hits, ids, number)
     chosen = np.flatnonzero((hits == NONE) & (lesion_scores(found) >= threshold))
     lesions = merge([*earlier, *recovered, *take(found, chosen, name, number)], rules.same_iou)
-    known = [x.slice_boxes for x in (*earlier, *lesions)]
-    eligible = (hits == NONE) & ~on_lesions(found, known, rules.same_iou)
+    eligible = (hits == NONE) & ~_beside(found, record, [*earlier, *lesions], rules)
     rows = hardest(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)
     hard = take(found, rows, name, number, status="hard_negative")
     old = [x.slice_boxes for x in earlier]
     harvested = [x.number for x in lesions if x.round == number and not x.annotation]
     return lesions, hard, int((~on_lesions(found, old, rules.same_iou))[harvested].sum())
+
+
+def _beside(found: VolumeDetections, record: dict, lesions: list[Harvested], rules: Rules) -> np.ndarray:
+    """(n,) bool: what overlaps a mark or one of the lesions too much to be a hard negative."""
+    marks = [np.asarray(x["boxes"], dtype=float) for x in record["lesions"] if x["boxes"]]
+    return on_lesions(found, [*marks, *(x.slice_boxes for x in lesions)], rules.negative_iou)
 
 
 def lesion_scores(found: VolumeDetections) -> np.ndarray:

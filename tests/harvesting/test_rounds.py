@@ -57,6 +57,17 @@ def test_a_round_divides_the_proposals():
     assert result.new == 1
 
 
+def test_what_overlaps_a_known_lesion_is_no_hard_negative():
+    """A box 6 of 10 pixels beside a lesion (IoU 0.25) hits no mark; a box on a slice next to a mark's neither."""
+    found = scored((10, 2, 0.9, 0.9), (16, 2, 0.9, 0.1), (50, 5, 0.9, 0.1), (70, 3, 0.9, 0.1))
+    for iou, numbers in ((0.5, [1, 2, 3]), (0.2, [2, 3])):
+        result = harvest_round([V_M], [V_H], lambda r: found, [], 1, Rules(precision=0.2, negative_iou=iou))
+        assert [x.number for x in result.negatives if x.volume == V_M["volume"]] == numbers
+    followed = scored((50, 4, 0.9, 0.9), (50, 5, 0.8, 0.1))  # the first goes through slice 3, where the mark is
+    result = harvest_round([V_M], [V_H], lambda r: followed, [], 1, Rules(precision=0.2))
+    assert not [x for x in result.negatives if x.volume == V_M["volume"]]
+
+
 def test_the_classifier_learns_from_what_is_known():
     found = {V_M["volume"]: scored(*ON_V_M), V_H["volume"]: scored(*ON_V_H)}
     hitting, others = known_proposals([V_M, V_H], lambda r: found[r["volume"]], 0.5)
@@ -81,11 +92,20 @@ def test_lesions_accumulate_and_hard_negatives_do_not():
     assert not [x for x in second.negatives if x.volume == V_H["volume"]]  # a lesion of the pool is no negative
 
 
-def test_the_ledger_has_no_slice_that_is_marked():
-    """The best slice of a proposal that hits a mark is the key slice here; elsewhere it is a slice more of it."""
+def test_the_ledger_has_all_known_lesions_of_the_slices_that_train():
+    """V_M is marked on 2, 3 and 4; on V_H 2 is marked, 4 has a new lesion and 3 two hard negatives."""
     rows = harvest().rows([V_M, V_H])
-    assert [r.lesion for r in rows if r.status == "annotation"] == [f"{V_H['volume']}/lesion-1-1"]
-    assert sum(r.status == "hard_negative" for r in rows) == 4
+    lesions = [(r.lesion[:6], r.lesion[21:], r.slice) for r in rows if r.status == "annotation"]
+    assert lesions == [
+        ("000002", "0", 3), ("000002", "lesion-1-1", 3), ("000002", "lesion-1-1", 4), ("000001", "0", 3),
+        ("000001", "1", 3),
+    ]  # fmt: skip
+    negatives = [(r.volume[:6], r.slice) for r in rows if r.status == "hard_negative"]
+    assert negatives == [("000001", 3), ("000001", 3), ("000002", 3), ("000002", 3)]
+
+
+def test_the_ledger_has_no_box_that_is_given():
+    """The best slice of a proposal that hits a mark is here one more of the marked lesion."""
     elsewhere = scored((10, 3, 0.9, 0.9))
     result = harvest_round([V_M], [V_H], lambda r: scored() if r is V_M else elsewhere, [], 1, RULES)
     (row,) = result.rows([V_M, V_H])

@@ -125,13 +125,19 @@ def overlaps(one, other):
     return bool(on_lesions(found, [one.slice_boxes])[0])
 
 
-def test_a_row_has_the_slice_with_the_highest_score():
-    row = harvested(z=3, generator=0.8, classifier=0.5, round=2, number=9).row()
+def rows_of(lesion):
+    return lesion.rows(range(10))
+
+
+def test_rows_are_the_boxes_on_the_slices_that_are_asked_for():
+    lesion = harvested(z=3, generator=0.8, classifier=0.5, round=2, number=9)
+    assert [row.slice for row in rows_of(lesion)] == [3, 4]  # on slice 2 nothing was detected
+    (row,) = lesion.rows({3})
     assert (row.slice, row.status, row.round, row.id) == (3, "annotation", 2, "v/lesion-2-9@3")
-    assert row.score == pytest.approx(0.4)
-    negative = harvested(status="hard_negative").row()
+    assert row.score == pytest.approx(0.4) and row.x2 == lesion.best_slice[3]
+    (negative,) = harvested(z=3, status="hard_negative").rows({3})
     assert (negative.status, negative.lesion) == ("hard_negative", "v/negative-1-0")
-    marked = harvested(annotation="v/7").row()
+    (marked,) = harvested(z=3, annotation="v/7").rows({3})
     assert (marked.lesion, marked.annotation) == ("v/7", "v/7")
 
 
@@ -140,5 +146,5 @@ def test_the_pool_is_read_back():
     pool = take(found, [0, 1], "v", 2, annotations=["v/3", ""])
     assert [(x.score, x.annotation, x.round) for x in pool] == [(pytest.approx(0.63), "v/3", 2), (0.2, "", 2)]
     again = from_table(to_table(pool))
-    assert [x.row()[:11] for x in again] == [x.row()[:11] for x in pool]
+    assert [row[:11] for x in again for row in rows_of(x)] == [row[:11] for x in pool for row in rows_of(x)]
     assert from_table(to_table([])) == []

@@ -141,14 +141,29 @@ class TestIntraPatient:
     def test_delta(self):
         found = tracklets((3, self.box(40), [0.3]), (3, self.box(60), [0.9]))
         for distance, matches in ((0.13, 0), (0.15, 1), (0.17, 2)):
-            strategy = IntraPatient(embed=embed_by(self.vectors), distance=distance)
+            strategy = IntraPatient(embed=embed_by(self.vectors), distance=distance, nearest_only=False)
             assert len(strategy(self.two_studies(found))) == matches
 
-    def test_only_the_nearest_where_asked(self):
+    def test_a_lesion_is_in_a_sub_volume_once(self):
+        """An annotation matches the nearest tracklet alone, unless all near ones are asked for."""
         found = tracklets((3, self.box(40), [0.3]), (3, self.box(20), [0.9]))
-        strategy = IntraPatient(embed=embed_by(self.vectors), nearest_only=True)
-        (finding,) = strategy(self.two_studies(found))
+        (finding,) = IntraPatient(embed=embed_by(self.vectors))(self.two_studies(found))
         assert finding.distance == pytest.approx(0.1, abs=1e-6)
+        strategy = IntraPatient(embed=embed_by(self.vectors), nearest_only=False)
+        assert len(strategy(self.two_studies(found))) == 2
+
+    def test_where_the_nearest_is_known_there_is_no_match(self):
+        volumes = self.two_studies(tracklets((3, self.box(40), [0.3]), (3, self.box(20), [0.9])))
+        volumes[1].known.add("other", np.array([[3, *self.box(20)]]), BoxStatus.LESION)
+        assert IntraPatient(embed=embed_by(self.vectors))(volumes) == []
+
+    def test_of_tracklets_that_overlap_the_nearest_is_taken(self):
+        """Two annotations match two tracklets that share pixels of a slice: they are one lesion."""
+        vectors = {10: angle(0), 40: angle(0.14), 42: angle(0.6), 70: angle(0.55)}
+        one = (record("000001_01_01", lesions=[(5, BOX), (9, self.box(70))]), proposals())
+        two = (record("000001_02_01"), proposals(fused=tracklets((3, self.box(40), 0.9), (3, self.box(42), 0.8))))
+        (finding,) = IntraPatient(embed=embed_by(vectors))(patient(one, two))
+        assert finding.lesion.endswith("fused-1") and finding.distance < 0.06
 
     def test_a_tracklet_is_its_best_box(self):
         """Compared by the slice of its highest score, not by its first."""

@@ -16,7 +16,7 @@ from ...modeling.embedding import build_embed
 from ...modeling.embedding.calibration import calibrate
 from ...modeling.targets import BoxStatus
 from ..datasets import mined_datasets
-from ..findings import Finding, Patient, PatientVolume, best_slice_boxes, tracklet_overlaps
+from ..findings import Finding, Patient, PatientVolume, best_slice_boxes
 from .strategy import STRATEGIES, Strategy
 
 # (record, slice, (4,) box in the volume frame) of n 2D boxes -> (n, d) float32, L2-normalised.
@@ -27,9 +27,10 @@ Embed = Callable[[list[tuple[dict, int, np.ndarray]]], np.ndarray]
 class IntraPatient(Strategy):
     """Recognises an annotated lesion in the patient's other studies and series by its embedding.
 
-    Every annotation is compared with every tracklet of the patient's other series that is not known yet; where
-    their embeddings are nearer than delta, the tracklet's boxes are missing annotations. A tracklet's embedding
-    is that of its box with the highest score.
+    Every annotation is compared with every tracklet of the patient's other series; where their embeddings are
+    nearer than delta, they match. A lesion is in a sub-volume once: an annotation matches the nearest tracklet
+    there alone, and of tracklets that overlap, and match, the nearest is taken. What matches and overlaps no known
+    lesion is a missing annotation. A tracklet's embedding is that of its box with the highest score.
     """
 
     @configurable
@@ -38,23 +39,21 @@ class IntraPatient(Strategy):
         *,
         embed: Embed,
         group: str = "fused",
-        iou: float = 0.5,
         distance: float = 0.15,
         score_thresh: float = 0.0,
-        nearest_only: bool = False,
+        nearest_only: bool = True,
         calibrate: Callable[[Embed, Sequence[dict]], dict] | None = None,
     ):
         """
         Args:
             embed: gives embeddings of boxes.
             group: of the proposals that are compared: "fused" or an expert.
-            iou: theta: a tracklet with a larger key-slice IoU with an annotation, given or mined, is known.
             distance: delta.
             score_thresh: tracklets with a lower score are not compared.
-            nearest_only: of the tracklets of one sub-volume, an annotation matches only the nearest.
+            nearest_only: an annotation matches only the nearest tracklet of a sub-volume, not all near ones.
             calibrate: gives {"distance": delta, ...} from ``embed`` and annotated records; None: it is as given.
         """
-        self.embed, self.group, self.iou = embed, group, iou
+        self.embed, self.group = embed, group
         self.distance, self.score_thresh = distance, score_thresh
         self.nearest_only = nearest_only
         self.calibrate = calibrate
@@ -68,7 +67,6 @@ class IntraPatient(Strategy):
         return {
             "embed": build_embed(cfg),
             "group": cfg.MINING.PROPOSALS,
-            "iou": cfg.MINING.IOU,
             "distance": keys.DISTANCE,
             "score_thresh": keys.SCORE_THRESH,
             "nearest_only": keys.NEAREST_ONLY,
@@ -79,7 +77,7 @@ class IntraPatient(Strategy):
         if len({volume.record["series"] for volume in patient}) < 2:
             return []
         annotations = [(volume, lesion) for volume in patient for lesion in _annotations(volume.record)]
-        tracklets = [(volume, *tracklet) for volume in patient for tracklet in self._unknown(volume)]
+        tracklets = [(volume, *tracklet) for volume in patient for tracklet in self._sure(volume)]
         if not annotations or not tracklets:
             return []
         distances = self._distances(annotations, tracklets)
@@ -89,18 +87,22 @@ class IntraPatient(Strategy):
         if self.nearest_only:
             distances = _only_nearest(distances, [volume.record["volume"] for volume, *_ in tracklets])
         nearest, best = distances.argmin(axis=0), distances.min(axis=0)
+        lesions = {volume.record["volume"]: volume.known.of_status(BoxStatus.LESION) for volume in patient}
         findings = []
         for i in np.argsort(best, kind="stable")[: int((best < self.distance).sum())]:
             volume, number, _ = tracklets[i]
-            findings.append(
-                Finding(
-                    volume.record["volume"],
-                    f"{volume.record['volume']}/{self.group}-{number}",
-                    volume.detections[self.group].boxes_of(number),
-                    annotation=annotations[nearest[i]][1]["id"],
-                    distance=float(best[i]),
-                )
+            name, boxes = volume.record["volume"], volume.detections[self.group].boxes_of(number)
+            if lesions[name].largest_overlap(boxes).any():
+                continue
+            finding = Finding(
+                name,
+                f"{name}/{self.group}-{number}",
+                boxes,
+                annotation=annotations[nearest[i]][1]["id"],
+                distance=float(best[i]),
             )
+            lesions[name].add(finding.lesion, boxes, BoxStatus.LESION)
+            findings.append(finding)
         return findings
 
     def learn(self, records: Sequence[dict]) -> dict:
@@ -109,12 +111,11 @@ class IntraPatient(Strategy):
     def use(self, learnt: dict) -> None:
         self.distance = learnt.get("distance", self.distance)
 
-    def _unknown(self, volume: PatientVolume) -> list[tuple[int, np.ndarray]]:
-        """Number and best slice box of each tracklet that is to be compared."""
+    def _sure(self, volume: PatientVolume) -> list[tuple[int, np.ndarray]]:
+        """Number and best slice box of each tracklet whose score suffices."""
         found = volume.detections[self.group]
-        overlaps = tracklet_overlaps(found, volume.known.of_status(BoxStatus.LESION))
-        unknown = (overlaps.max(axis=1, initial=0.0) <= self.iou) & (found.scores >= self.score_thresh)
-        return list(zip(np.flatnonzero(unknown), best_slice_boxes(found)[unknown], strict=True))
+        sure = found.scores >= self.score_thresh
+        return list(zip(np.flatnonzero(sure), best_slice_boxes(found)[sure], strict=True))
 
     def _distances(self, annotations: list, tracklets: list) -> np.ndarray:
         """(annotations, tracklets) L2 distances of the embeddings."""
