@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -73,12 +75,13 @@ def draw_crop(shape: tuple[int, ...], boxes: np.ndarray, size: tuple[int, int], 
     return (int(x), int(y)), (int(size[1]), int(size[0]))
 
 
-def crop_around(status: np.ndarray) -> np.ndarray:
+def crop_around(statuses: Sequence[str]) -> np.ndarray:
     """(n,) bool: the boxes that a crop shows one of: lesions; where there is none, hard negatives; nothing else.
 
     Args:
-        status: (n,) :class:`BoxStatus`.
+        statuses: of n of a record's lesions (see :mod:`lens_d2.data.records`).
     """
+    status = np.array([STATUS_OF_RECORD[status] for status in statuses], dtype=int)
     is_lesion = status == BoxStatus.LESION
     return is_lesion if is_lesion.any() else status == BoxStatus.HARD_NEGATIVE
 
@@ -161,10 +164,11 @@ class SliceMapper:
         volume = self.cache.open(record)
         center = float(volume.geometry.slices_to_cache(np.array([slice_number], dtype=float))[0])
         image = torch.from_numpy(self.read(volume, center))
-        boxes, status = self._boxes_on(record, slice_number)
+        boxes, statuses = self._boxes_on(record, slice_number)
         boxes = volume.geometry.boxes_to_cache(boxes)
-        image, boxes = self.augment(image, boxes, np.random.default_rng(seed), crop_around(status))
-        targets = self._targets(boxes, status, tuple(image.shape[-2:]))
+        image, boxes = self.augment(image, boxes, np.random.default_rng(seed), crop_around(statuses))
+        gt_status = torch.tensor([self.gt_status[status] for status in statuses], dtype=torch.int64)
+        targets = self._targets(boxes, gt_status, tuple(image.shape[-2:]))
         expert, lesions_only = self.combine(record["dataset"], self.experts)
         return {
             "image": image,
@@ -201,27 +205,27 @@ class SliceMapper:
         (x, y), (h, w) = draw_crop(image.shape, boxes[around], self.crop_size, rng)
         return image[:, y : y + h, x : x + w], boxes - [x, y, x, y]
 
-    @classmethod
-    def _boxes_on(cls, record: dict, slice_number: int) -> tuple[np.ndarray, np.ndarray]:
-        """(n, 4) boxes in the volume frame and (n,) their status."""
+    @staticmethod
+    def _boxes_on(record: dict, slice_number: int) -> tuple[np.ndarray, list[str]]:
+        """(n, 4) boxes in the volume frame and the status of the record's lesion of each."""
         found = [
-            (box[1:5], cls.gt_status[lesion["status"]])
+            (box[1:5], lesion["status"])
             for lesion in record["lesions"]
             for box in lesion["boxes"]
             if int(box[0]) == slice_number
         ]
         boxes = np.array([box for box, _ in found], dtype=np.float64).reshape(-1, 4)
-        return boxes, np.array([status for _, status in found], dtype=np.int64)
+        return boxes, [status for _, status in found]
 
     @staticmethod
-    def _targets(boxes: np.ndarray, status: np.ndarray, size: tuple[int, int]) -> Instances:
+    def _targets(boxes: np.ndarray, status: Tensor, size: tuple[int, int]) -> Instances:
         """Boxes clipped to the picture. A lesion that is hardly left in it becomes an uncertain region."""
         full = Boxes(torch.as_tensor(boxes, dtype=torch.float32))
         clipped = full.clone()
         clipped.clip(size)
         visible = clipped.area() >= MIN_VISIBLE * full.area()
         keep = clipped.nonempty(MIN_PIXELS)
-        status = torch.as_tensor(status).masked_fill(~visible, int(BoxStatus.UNCERTAIN))[keep]
+        status = status.masked_fill(~visible, int(BoxStatus.UNCERTAIN))[keep]
         return Instances(size, gt_boxes=clipped[keep], gt_status=status, gt_classes=torch.zeros_like(status))
 
 

@@ -43,7 +43,7 @@ class MatchBySize(IntraPatient):
     """Intra-patient matching without a network."""
 
     def __init__(self, cfg):
-        super().__init__(embed=embed_by_size, iou=cfg.MINING.IOU, distance=cfg.MINING.INTRA_PATIENT.DISTANCE)
+        super().__init__(embed=embed_by_size, distance=cfg.MINING.INTRA_PATIENT.DISTANCE)
 
 
 def mining_cfg(folder, *opts):
