@@ -25,6 +25,7 @@ class Rules:
     same_iou: float = 0.5
     precision: float = 0.95
     negative_score: float = 0.5
+    negative_classifier_score: float = 1.0
     negatives_per_volume: int = 5
     negative_iou: float = 0.5
 
@@ -36,6 +37,7 @@ class Rules:
             keys.SAME_IOU,
             keys.PRECISION,
             keys.NEGATIVE_SCORE_THRESH,
+            keys.NEGATIVE_CLASSIFIER_SCORE_THRESH,
             keys.NEGATIVES_PER_VOLUME,
             keys.NEGATIVE_IOU,
         )
@@ -149,6 +151,8 @@ def _harvest_volume(
     chosen = np.flatnonzero((hits == NONE) & (lesion_scores(found) >= threshold))
     lesions = merge([*earlier, *recovered, *take(found, chosen, name, number)], rules.same_iou)
     eligible = (hits == NONE) & ~_beside(found, record, [*earlier, *lesions], rules)
+    if len(found):
+        eligible &= found.fpr_scores <= rules.negative_classifier_score
     rows = hardest(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)
     hard = take(found, rows, name, number, status="hard_negative")
     old = [x.slice_boxes for x in earlier]

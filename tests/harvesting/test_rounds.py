@@ -68,6 +68,14 @@ def test_what_overlaps_a_known_lesion_is_no_hard_negative():
     assert not [x for x in result.negatives if x.volume == V_M["volume"]]
 
 
+def test_what_the_classifier_takes_for_a_lesion_is_no_hard_negative_where_it_is_asked():
+    """Of V_H's rest, the proposals 2 and 3 have an s_c of 0.2 and 0.1. V_M's are known to be none."""
+    for thresh, numbers in ((0.2, [2, 3]), (0.15, [3]), (0.0, [])):
+        result = harvest(rules=Rules(precision=0.5, negative_classifier_score=thresh))
+        assert [x.number for x in result.negatives if x.volume == V_H["volume"]] == numbers
+        assert [x.number for x in result.negatives if x.volume == V_M["volume"]] == [2, 3]
+
+
 def test_the_classifier_learns_from_what_is_known():
     found = {V_M["volume"]: scored(*ON_V_M), V_H["volume"]: scored(*ON_V_H)}
     hitting, others = known_proposals([V_M, V_H], lambda r: found[r["volume"]], 0.5)
