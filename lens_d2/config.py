@@ -397,8 +397,8 @@ def _add_harvest_keys(cfg: CN) -> None:
     # Hard negatives of V_H: the generator's score is at least this; and how many a sub-volume has at most (III-C).
     cfg.HARVEST.NEGATIVE_SCORE_THRESH = 0.5
     cfg.HARVEST.NEGATIVES_PER_VOLUME = 5
-    # ... and the classifier's score is at most this. The paper has no such limit (1.0); with a lower one, fewer of them
-    # are lesions that were not harvested.
+    # ... and the classifier's score is at most this. The paper has no such limit (1.0); with a lower one, fewer of
+    # them are lesions that were not harvested.
     cfg.HARVEST.NEGATIVE_CLASSIFIER_SCORE_THRESH = 1.0
     # A proposal with this IoU with a known lesion, on a slice of both, is none of its hard negatives.
     cfg.HARVEST.NEGATIVE_IOU = 0.5

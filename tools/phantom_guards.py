@@ -8,6 +8,11 @@
    config, same number of steps, other labels alone. What is fully labelled is sampled as all fully labelled
    datasets are, with one negative slice to two positive ones (Section VI-B); partial labels have no negatives.
 
+LENS learns from the three single-type datasets as well, and their experts fill in for the marks that the
+universal one lacks. ``--others`` without names leaves them out, so that the second guard compares labels alone:
+
+    python tools/phantom_guards.py --output-dir output/guards_alone --others --
+
 The cohort is that of DETECTRON2_DATASETS. Runs that are complete are not repeated, so that the command can be
 interrupted and called again. This tool opens the hidden truth, which training and mining never do.
 """
@@ -19,9 +24,10 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate
 
 from lens_d2.data.datasets.catalog import register_derived, root_of
@@ -31,6 +37,7 @@ from lens_d2.data.records import make_lesion
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/phantom/lens_multi.yaml"
 PARTIAL, FULL = "phantom_deeplesion_train", "phantom_deeplesion_train_full_truth"
+OTHERS = ("phantom_luna_train", "phantom_lits_train", "phantom_nih_ln_train")
 TEST = "phantom_deeplesion_1k_test"
 
 
@@ -52,7 +59,7 @@ def register_full_truth() -> None:
     register_derived(FULL, PARTIAL, full_truth_records, fully_labelled=True)
 
 
-def train(dataset: str, seed: int, folder: Path, opts: list[str]) -> dict:
+def train(dataset: str, others: Sequence[str], seed: int, folder: Path, opts: list[str]) -> dict:
     """Train and evaluate LENS with ``dataset`` as its universal one, unless that is done; the test metrics."""
     result = folder / "inference" / TEST / "metrics.json"
     if not result.is_file():
@@ -60,9 +67,10 @@ def train(dataset: str, seed: int, folder: Path, opts: list[str]) -> dict:
             "import phantom_guards, train_net; phantom_guards.register_full_truth(); "
             "train_net.main(train_net.default_argument_parser().parse_args(sys.argv[1:]))"
         )
-        train_sets = (dataset, "phantom_luna_train", "phantom_lits_train", "phantom_nih_ln_train")
+        experts = tuple(MetadataCatalog.get(name).expert for name in (PARTIAL, *others))
         words = ["--config-file", CONFIG, "--resume", "OUTPUT_DIR", str(folder), "SEED", str(seed)]
-        words += ["DATASETS.TRAIN", str(train_sets), "DATASETS.TEST", str((TEST,)), *opts]
+        words += ["DATASETS.TRAIN", str((dataset, *others)), "MODEL.LENS.EXPERTS", str(experts)]
+        words += ["DATASETS.TEST", str((TEST,)), *opts]
         subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, check=True)
     return json.loads(result.read_text())
 
@@ -83,6 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output-dir", type=Path, default=Path("output/guards"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--others", nargs="*", default=OTHERS, help="trained on beside the universal dataset")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config, after --")
     args = parser.parse_args()
     output = args.output_dir.resolve()
@@ -91,7 +100,7 @@ def main() -> None:
     average = {"blob detector": [blob_detector(output / "blobs")["average_sensitivity"]]}
     for name, dataset in (("LENS, partial labels", PARTIAL), ("LENS, hidden full truth", FULL)):
         average[name] = [
-            train(dataset, seed, output / f"{dataset}_seed{seed}", args.opts)["average_sensitivity"]
+            train(dataset, args.others, seed, output / f"{dataset}_seed{seed}", args.opts)["average_sensitivity"]
             for seed in args.seeds
         ]
     content = {"seeds": args.seeds, "average_sensitivity": average}

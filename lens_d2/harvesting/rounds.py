@@ -151,7 +151,7 @@ def _harvest_volume(
     chosen = np.flatnonzero((hits == NONE) & (lesion_scores(found) >= threshold))
     lesions = merge([*earlier, *recovered, *take(found, chosen, name, number)], rules.same_iou)
     eligible = (hits == NONE) & ~_beside(found, record, [*earlier, *lesions], rules)
-    if len(found):
+    if found.fpr_scores is not None:
         eligible &= found.fpr_scores <= rules.negative_classifier_score
     rows = hardest(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)
     hard = take(found, rows, name, number, status="hard_negative")

@@ -21,8 +21,10 @@ from .sharing import gather_list, own_share, share_out
 
 logger = logging.getLogger(__name__)
 
-# Settings that the proposals do not depend on: where data are on disk, which device computes, other networks.
-WITHOUT = {"INPUT": ("CACHE_DIR",), "MODEL": ("WEIGHTS", "DEVICE", "FPR", "LPC", "EMBEDDING")}
+# Settings that the proposals do not depend on: where data and weights are on disk, which device computes, other
+# networks.
+WITHOUT = ("INPUT.CACHE_DIR", "MODEL.WEIGHTS", "MODEL.DENSENET.WEIGHTS", "MODEL.DEVICE")
+OTHER_NETWORKS = ("MODEL.FPR", "MODEL.LPC", "MODEL.EMBEDDING")
 LINKING = ("LINK_IOU", "LINK_SCORE_THRESH", "DETECTIONS_PER_IMAGE")
 
 
@@ -78,10 +80,20 @@ def share_state(model: nn.Module) -> None:
 def fingerprint(cfg: CfgNode, model: nn.Module) -> str:
     """A hash of a model's weights and of the settings that its proposals depend on."""
     settings = {f"TEST.{key}": cfg.TEST[key] for key in LINKING}
-    for name, keys in WITHOUT.items():
-        settings |= {f"{name}.{key}": str(value) for key, value in cfg[name].items() if key not in keys}
+    for name in ("INPUT", "MODEL"):
+        settings |= {key: str(value) for key, value in _flat(cfg[name], name) if key not in WITHOUT}
     hashed = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         hashed.update(name.encode())
         hashed.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return hashed.hexdigest()[:16]
+
+
+def _flat(node: CfgNode, name: str) -> Iterator[tuple[str, object]]:
+    """Dotted names and values of a node's settings, those of other networks left out."""
+    for key, value in node.items():
+        path = f"{name}.{key}"
+        if isinstance(value, CfgNode) and path not in OTHER_NETWORKS:
+            yield from _flat(value, path)
+        elif not isinstance(value, CfgNode):
+            yield path, value

@@ -4,9 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
+from blocks import blocks_cfg
 from proposals import proposals, random_detections, record, tracklets
 
 from lens_d2.errors import DataError
+from lens_d2.mining.propose import fingerprint
 from lens_d2.mining.shards import ShardStore
 
 
@@ -99,3 +102,13 @@ def test_nothing_half_written_is_left_when_writing_fails(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="killed"):
         store(tmp_path).write(record())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_fingerprint_is_of_the_weights_and_of_what_proposals_depend_on(tmp_path):
+    model = torch.nn.Linear(2, 2)
+    first = fingerprint(blocks_cfg(tmp_path), model)
+    elsewhere = ("MODEL.DENSENET.WEIGHTS", "moved.pth", "INPUT.CACHE_DIR", "moved", "MODEL.FPR.FC_DIM", 3)
+    assert fingerprint(blocks_cfg(tmp_path, *elsewhere), model) == first
+    for key, value in (("TEST.LINK_IOU", 0.4), ("INPUT.SLICE_INTERVAL", 2.5), ("MODEL.AFP.CONV_DIM", 4)):
+        assert fingerprint(blocks_cfg(tmp_path, key, value), model) != first
+    assert fingerprint(blocks_cfg(tmp_path), torch.nn.Linear(2, 2)) != first
