@@ -221,6 +221,8 @@ def _add_fpr_keys(cfg: CN) -> None:
     cfg.MODEL.FPR.FP_SCORE_THRESH = 0.0
     # A false positive is drawn in proportion to its detection score to this power. 0: all alike.
     cfg.MODEL.FPR.FP_SCORE_POWER = 0.0
+    # The final score: the "mean" of the detector's and the classifier's (Eq. 2), or "mean_log_odds".
+    cfg.MODEL.FPR.COMBINE = "mean"
 
 
 def _add_lpc_keys(cfg: CN) -> None:

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
+from scipy.special import expit, logit
 from torch import nn
 
 from .data.cache import CachedVolume, VolumeCache, build_cache
 from .inference import VolumeInference
 from .modeling.classifiers import build_classifier
 from .structures import VolumeDetections
+
+Combine = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def mean(scores: np.ndarray, fpr_scores: np.ndarray) -> np.ndarray:
+    """(n,) of (n,) and (n,): what the paper takes (Eq. 2)."""
+    return (scores + fpr_scores) / 2
+
+
+def mean_log_odds(scores: np.ndarray, fpr_scores: np.ndarray) -> np.ndarray:
+    """(n,) the probability whose log odds are the mean of both scores' log odds.
+
+    A detector whose best scores are all near 1 tells them apart by their odds; in the mean of the scores, the
+    classifier alone would order them.
+    """
+    odds = [logit(np.clip(p, CERTAIN, 1 - CERTAIN)) for p in (scores, fpr_scores)]
+    return expit(mean(*odds))
+
+
+# MODEL.FPR.COMBINE: the final score, from the detector's and the classifier's.
+COMBINE: dict[str, Combine] = {"mean": mean, "mean_log_odds": mean_log_odds}
+CERTAIN = 1e-6  # no score is taken to be surer
 
 
 def load_classifier(cfg: CfgNode, role: str = "FPR", weights: str | None = None) -> nn.Module:
@@ -72,19 +95,15 @@ def score_proposals(
         yield record["volume"], scores
 
 
-def rescore(detections: VolumeDetections, fpr_scores: np.ndarray) -> VolumeDetections:
-    """Detections whose final scores are the means of the detector's and the classifier's (Eq. 2).
+def rescore(detections: VolumeDetections, fpr_scores: np.ndarray, combine: Combine = mean) -> VolumeDetections:
+    """Detections whose final scores combine the detector's and the classifier's.
 
-    The boxes of single slices get the mean of their own score and their detection's.
+    The boxes of single slices combine their own score and their detection's.
     """
     slice_boxes = detections.slice_boxes.copy()
-    slice_boxes[:, 5] = (slice_boxes[:, 5] + fpr_scores[detections.slice_detection]) / 2
-    return replace(
-        detections,
-        scores=(detections.scores + fpr_scores) / 2,
-        slice_boxes=slice_boxes,
-        fpr_scores=fpr_scores,
-    )
+    slice_boxes[:, 5] = combine(slice_boxes[:, 5], fpr_scores[detections.slice_detection])
+    scores = combine(detections.scores, fpr_scores)
+    return replace(detections, scores=scores, slice_boxes=slice_boxes, fpr_scores=fpr_scores)
 
 
 class RescoredInference(nn.Module):
@@ -99,6 +118,7 @@ class RescoredInference(nn.Module):
         cache: VolumeCache,
         outputs: tuple[str, ...] = ("fused",),
         batch_size: int = 32,
+        combine: str = "mean",
     ):
         """
         Args:
@@ -106,8 +126,15 @@ class RescoredInference(nn.Module):
             classifier: of the CLASSIFIER registry, trained.
             outputs: the detections that are scored again; those of other names stay as they are.
             batch_size: detections that are classified together.
+            combine: name in :data:`COMBINE`.
+
+        Raises:
+            ValueError: it is none of them.
         """
         super().__init__()
+        if combine not in COMBINE:
+            raise ValueError(f"MODEL.FPR.COMBINE is none of {', '.join(COMBINE)}: {combine!r}")
+        self.combine = COMBINE[combine]
         self.inference, self.classifier = inference, classifier
         self.cache, self.outputs, self.batch_size = cache, tuple(outputs), batch_size
 
@@ -119,6 +146,7 @@ class RescoredInference(nn.Module):
             "cache": build_cache(cfg),
             "outputs": (cfg.MODEL.LENS.OUTPUT,),
             "batch_size": cfg.MODEL.FPR.BATCH_SIZE_TEST,
+            "combine": cfg.MODEL.FPR.COMBINE,
         }
 
     def forward(self, records: list[dict]) -> list[dict]:
@@ -127,7 +155,7 @@ class RescoredInference(nn.Module):
             volume, detections = self.cache.open(record), dict(output["detections"])
             for name in self.outputs:
                 scores = classify(self.classifier, volume, detections[name].boxes, self.batch_size)
-                detections[name] = rescore(detections[name], scores)
+                detections[name] = rescore(detections[name], scores, self.combine)
             results.append({**output, "detections": detections})
         return results
 

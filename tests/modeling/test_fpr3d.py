@@ -1,11 +1,15 @@
 """False-positive reduction: inflation, pooling, which detections it learns from, learning, rescoring."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 import torchvision
 from blocks import write_blocks
 from detectron2.config import get_cfg
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lens_d2 import add_lens_config
 from lens_d2.data.cache import build_cache
@@ -25,7 +29,7 @@ from lens_d2.inference import VolumeInference
 from lens_d2.modeling import build_classifier
 from lens_d2.modeling.classifiers import ResNet3D, load_resnet18_weights
 from lens_d2.modeling.classifiers.roi_align3d import roi_align3d
-from lens_d2.rescoring import RescoredInference, build_inference, classify, load_classifier, rescore
+from lens_d2.rescoring import RescoredInference, build_inference, classify, load_classifier, mean_log_odds, rescore
 from lens_d2.structures import VolumeDetections
 
 
@@ -370,6 +374,29 @@ def test_final_scores_are_means(blocks):
     np.testing.assert_array_equal(again.fpr_scores, fpr)
     np.testing.assert_array_equal(found.scores, 0.5)
     assert len(rescore(VolumeDetections(), np.zeros(0))) == 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=20))
+def test_the_mean_of_log_odds(pairs):
+    """Odds multiply, and the final ones are the root; what is certain stays a probability."""
+    scores, fpr = np.array(pairs).T
+    final = mean_log_odds(scores, fpr)
+    assert ((final > 0) & (final < 1)).all()
+    sure = np.clip((scores, fpr), 1e-6, 1 - 1e-6)
+    np.testing.assert_allclose(final / (1 - final), np.sqrt(np.prod(sure / (1 - sure), axis=0)), rtol=1e-6)
+
+
+def test_log_odds_tell_scores_near_one_apart(cfg, blocks):
+    """Odds of 999 against 99 weigh more than a classifier's 0.5 against 0.6; in the mean of scores they do not."""
+    found = next(iter(blocks[1].values()))
+    scores = np.where(np.arange(len(found)) == 0, 0.999, 0.99)
+    fpr = np.where(np.arange(len(found)) == 0, 0.5, 0.6)
+    found = dataclasses.replace(found, scores=scores)
+    assert rescore(found, fpr, mean_log_odds).scores.argmax() == 0
+    assert rescore(found, fpr).scores.argmax() > 0
+    cfg.MODEL.FPR.COMBINE = "median"
+    with pytest.raises(ValueError, match="MODEL.FPR.COMBINE is none of mean, mean_log_odds: 'median'"):
+        RescoredInference(cfg, lambda some: [], build_classifier(cfg))
 
 
 def test_inference_with_rescoring_answers_as_without(cfg, blocks):
