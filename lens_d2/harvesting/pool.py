@@ -74,6 +74,11 @@ class Harvested:
         )
 
 
+def classifier_scores(found: VolumeDetections) -> np.ndarray:
+    """(n,) s_c of proposals; 0 where no classifier has looked at them."""
+    return np.zeros(len(found)) if found.fpr_scores is None else found.fpr_scores
+
+
 def take(
     found: VolumeDetections, rows: Iterable[int], volume: str, number: int, annotations: Sequence[str] = (), **kw
 ) -> list[Harvested]:
@@ -83,7 +88,7 @@ def take(
         found: with ``fpr_scores`` s_c. rows: of those that are wanted. number: of the round.
         annotations: ids of the marks that they hit, in the order of ``rows``; none where it is empty.
     """
-    classifier = np.zeros(len(found)) if found.fpr_scores is None else found.fpr_scores
+    classifier = classifier_scores(found)
     return [
         Harvested(
             volume,

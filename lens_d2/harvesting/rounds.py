@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 
 from ..mining.ledger import LedgerRow
 from ..structures import VolumeDetections
-from .pool import Harvested, merge, take
+from .pool import Harvested, classifier_scores, merge, take
 from .selection import NONE, hardest, marks_hit, on_lesions, smallest_threshold
 
 # Gives the scored 3D proposals of a record's sub-volume: ``scores`` are s_g, ``fpr_scores`` s_c.
@@ -151,8 +151,7 @@ def _harvest_volume(
     chosen = np.flatnonzero((hits == NONE) & (lesion_scores(found) >= threshold))
     lesions = merge([*earlier, *recovered, *take(found, chosen, name, number)], rules.same_iou)
     eligible = (hits == NONE) & ~_beside(found, record, [*earlier, *lesions], rules)
-    if found.fpr_scores is not None:
-        eligible &= found.fpr_scores <= rules.negative_classifier_score
+    eligible &= classifier_scores(found) <= rules.negative_classifier_score
     rows = hardest(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)
     hard = take(found, rows, name, number, status="hard_negative")
     old = [x.slice_boxes for x in earlier]

@@ -23,8 +23,10 @@ logger = logging.getLogger(__name__)
 
 # Settings that the proposals do not depend on: where data and weights are on disk, which device computes, other
 # networks.
-WITHOUT = ("INPUT.CACHE_DIR", "MODEL.WEIGHTS", "MODEL.DENSENET.WEIGHTS", "MODEL.DEVICE")
-OTHER_NETWORKS = ("MODEL.FPR", "MODEL.LPC", "MODEL.EMBEDDING")
+WITHOUT = (
+    "INPUT.CACHE_DIR", "MODEL.WEIGHTS", "MODEL.DENSENET.WEIGHTS", "MODEL.DEVICE",
+    "MODEL.FPR", "MODEL.LPC", "MODEL.EMBEDDING",
+)  # fmt: skip
 LINKING = ("LINK_IOU", "LINK_SCORE_THRESH", "DETECTIONS_PER_IMAGE")
 
 
@@ -81,7 +83,7 @@ def fingerprint(cfg: CfgNode, model: nn.Module) -> str:
     """A hash of a model's weights and of the settings that its proposals depend on."""
     settings = {f"TEST.{key}": cfg.TEST[key] for key in LINKING}
     for name in ("INPUT", "MODEL"):
-        settings |= {key: str(value) for key, value in _flat(cfg[name], name) if key not in WITHOUT}
+        settings |= {path: str(value) for path, value in _flat(cfg[name], name)}
     hashed = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         hashed.update(name.encode())
@@ -90,10 +92,12 @@ def fingerprint(cfg: CfgNode, model: nn.Module) -> str:
 
 
 def _flat(node: CfgNode, name: str) -> Iterator[tuple[str, object]]:
-    """Dotted names and values of a node's settings, those of other networks left out."""
+    """Dotted names and values of a node's settings, but for those :data:`WITHOUT`."""
     for key, value in node.items():
         path = f"{name}.{key}"
-        if isinstance(value, CfgNode) and path not in OTHER_NETWORKS:
+        if path in WITHOUT:
+            continue
+        if isinstance(value, CfgNode):
             yield from _flat(value, path)
-        elif not isinstance(value, CfgNode):
+        else:
             yield path, value
