@@ -8,7 +8,6 @@ torchrun --nproc-per-node 8 train_net.py --config-file configs/lens_full.yaml
 """
 
 import logging
-import sys
 
 import torch
 from detectron2.config import CfgNode
@@ -19,7 +18,6 @@ from detectron2.utils.logger import setup_logger
 
 from lens_d2.config import load_config
 from lens_d2.engine import LENSCheckpointer, LENSTrainer, launch, resolve_schedule, run_stages
-from lens_d2.errors import DataError
 
 
 def setup(args) -> CfgNode:
@@ -56,8 +54,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    args = default_argument_parser(__doc__).parse_args()
-    try:
-        launch.run(main, args)
-    except DataError as error:
-        sys.exit(str(error))
+    launch.run(main, default_argument_parser(__doc__).parse_args())

@@ -291,6 +291,8 @@ def _add_embedding_keys(cfg: CN) -> None:
     cfg.MODEL.EMBEDDING = CN()
     # Checkpoint of a trained network.
     cfg.MODEL.EMBEDDING.WEIGHTS = ""
+    # Initial weights of its convolutions: a file with a VGG-16-BN state_dict, "imagenet", or empty (random).
+    cfg.MODEL.EMBEDDING.BACKBONE_WEIGHTS = "imagenet"
     # Datasets whose marks have labels, and the files of labels and of their relations (.xlsx or .csv), below the
     # dataset folder unless absolute.
     cfg.MODEL.EMBEDDING.DATASETS = ("deeplesion_train",)
@@ -360,7 +362,7 @@ def _add_mining_keys(cfg: CN) -> None:
     cfg.MINING.INTRA_PATIENT.SCORE_THRESH = 0.0
     # Whether an annotation matches only the nearest of a sub-volume's tracklets, as a lesion is there once; or all
     # near ones, many of which are the same lesion again where the detector proposes a thousand tracklets.
-    cfg.MINING.INTRA_PATIENT.NEAREST_ONLY = True
+    cfg.MINING.INTRA_PATIENT.NEAREST_ONLY = False
 
     # "MissingGroundTruth", and then "CrossSlice": MGTM-SLLP, a competing treatment (Lesion-Harvester, Table IV).
     cfg.MINING.MISSING_GROUND_TRUTH = CN()
@@ -402,6 +404,9 @@ def _add_harvest_keys(cfg: CN) -> None:
     # ... and the classifier's score is at most this. The paper has no such limit (1.0); with a lower one, fewer of
     # them are lesions that were not harvested.
     cfg.HARVEST.NEGATIVE_CLASSIFIER_SCORE_THRESH = 1.0
+    # Hard negatives of V_M: with n >= 0 only the n highest of a sub-volume, with the score that V_H's have, so that
+    # many easy ones do not outnumber these. The paper takes all (-1).
+    cfg.HARVEST.VERIFIED_NEGATIVES_PER_VOLUME = -1
     # A proposal with this IoU with a known lesion, on a slice of both, is none of its hard negatives.
     cfg.HARVEST.NEGATIVE_IOU = 0.5
     # The threshold is found on V_M, where the classifier was trained. With n > 0 folds, n more classifiers are

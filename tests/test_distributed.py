@@ -1,5 +1,6 @@
 """Training on one rank and on two (gloo, on the CPU): each step teaches one expert alone."""
 
+import argparse
 import os
 
 import pytest
@@ -10,6 +11,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from lens_d2.engine import LENSTrainer
+from lens_d2.engine.launch import run
+from lens_d2.errors import DataError
 
 
 def owner(name):
@@ -65,3 +68,18 @@ def test_a_step_teaches_one_expert_and_all_ranks_the_same(tmp_path, ranks):
     for other, other_weights in everyone[1:]:
         assert other == taught
         assert torch.equal(other_weights, weights)
+
+
+def meet_bad_input(args):
+    if comm.get_rank() == args.rank:
+        raise DataError("scan.nii.gz", "not a volume")
+    comm.synchronize()
+
+
+@pytest.mark.parametrize("ranks, rank", [(1, 0), (2, 1)])
+def test_bad_input_of_a_rank_is_a_line_and_an_exit_code(capfd, ranks, rank):
+    args = argparse.Namespace(num_gpus=ranks, num_machines=1, machine_rank=0, dist_url="auto", rank=rank)
+    with pytest.raises(SystemExit) as end:
+        run(meet_bad_input, args)
+    assert end.value.code == 2
+    assert "scan.nii.gz: not a volume" in capfd.readouterr().err.splitlines()

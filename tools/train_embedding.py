@@ -10,7 +10,6 @@ Writes model_final.pth, to be given as MODEL.EMBEDDING.WEIGHTS, and calibration.
 import json
 import logging
 import os
-import sys
 
 import torch
 from detectron2.config import CfgNode
@@ -25,7 +24,6 @@ from lens_d2.data.loader import load_records
 from lens_d2.data.same_lesions import collect_marks, read_places
 from lens_d2.engine import launch
 from lens_d2.engine.embedding import train_embedding
-from lens_d2.errors import DataError
 from lens_d2.modeling.embedding import LesionEmbedder
 from lens_d2.modeling.embedding.calibration import calibrate
 
@@ -59,9 +57,4 @@ def main(args) -> None:
 
 
 if __name__ == "__main__":
-    args = default_argument_parser(__doc__).parse_args()
-    try:
-        launch.run(main, args)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    launch.run(main, default_argument_parser(__doc__).parse_args())

@@ -80,7 +80,7 @@ def train_embedding(cfg: CfgNode, records: list[dict] | None = None, resume: boo
         the file of the trained network, for ``MODEL.EMBEDDING.WEIGHTS``.
 
     Raises:
-        DataError: label files or volumes cannot be read, or no mark has a label.
+        DataError: label files, volumes or initial weights cannot be read, or no mark has a label.
     """
     keys, stage = cfg.MODEL.EMBEDDING, stage_config(cfg, cfg.MODEL.EMBEDDING, "embedding")
     records = load_records(keys.DATASETS) if records is None else records
@@ -103,4 +103,6 @@ def train_embedding(cfg: CfgNode, records: list[dict] | None = None, resume: boo
         LesionPatchDataset(records, lesions, build_cache(cfg), network.grid, keys.BOX_JITTER),
         EpochBatchSampler(lesions.draw, stage.SOLVER.IMS_PER_BATCH, max(cfg.SEED, 0)),
     )
+    if not (resume and trainer.checkpointer.has_checkpoint()):
+        network.load_initial_weights(keys.BACKBONE_WEIGHTS)
     return trainer.run(resume)

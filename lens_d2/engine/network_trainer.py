@@ -101,6 +101,8 @@ class NetworkTrainer(SimpleTrainer):
         path = os.path.join(self.checkpointer.save_dir, self.final)
         if start < self.max_iter:
             self.train(start, self.max_iter)
+        elif comm.is_main_process():  # it may have been killed after its last checkpoint
+            self.checkpointer.save("model_final")
         comm.synchronize()
         logging.getLogger(__name__).info("trained: %s", path)
         return path

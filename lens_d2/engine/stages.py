@@ -47,9 +47,10 @@ from .trainer import LENSTrainer
 
 logger = logging.getLogger(__name__)
 
-MARKER = "stage.json"
+MARKER, CHECKPOINT = "stage.json", "last_checkpoint"
 AVERAGE = "average_sensitivity"
 DETECTORS = ("train", "harvest", "retrain")  # stages that leave one, in the order in which they run
+MINERS = ("train", "harvest")  # stages that leave a ledger
 STAGES = Registry("STAGE")
 STAGES.__doc__ = "Functions (run: Run) -> dict that JSON knows: what later stages and the marker have of a stage."
 
@@ -108,7 +109,7 @@ def run_stages(cfg: CfgNode, resume: bool = False) -> dict:
     run = Run(cfg, resume)
     for path in sorted(Path(cfg.OUTPUT_DIR).glob(f"*/{MARKER}")):
         if resume or path.parent.name not in cfg.STAGES:
-            run.done[path.parent.name] = json.loads(path.read_text())["result"]
+            _read_marker(run, path)
     for number, name in enumerate(cfg.STAGES):
         if name in run.done:
             logger.info("stage %s: complete", name)
@@ -116,11 +117,27 @@ def run_stages(cfg: CfgNode, resume: bool = False) -> dict:
         comm.synchronize()
         if comm.is_main_process():
             for later in cfg.STAGES[number:]:
-                (run.folder(later) / MARKER).unlink(missing_ok=True)
+                _forget(run.folder(later), checkpoints=later != name or not resume)
         for later in cfg.STAGES[number + 1 :]:
             run.done.pop(later, None)
+        comm.synchronize()
         _run_stage(run, name)
     return run.done
+
+
+def _read_marker(run: Run, path: Path) -> None:
+    """Take over the result of a finished stage; one whose marker is damaged is not finished."""
+    try:
+        run.done[path.parent.name] = json.loads(path.read_text())["result"]
+    except (ValueError, KeyError, TypeError):
+        logger.warning("%s: damaged, the stage runs again", path)
+
+
+def _forget(folder: Path, checkpoints: bool) -> None:
+    """Let a stage be unfinished, and unless its checkpoints are to be gone on from, not begun."""
+    (folder / MARKER).unlink(missing_ok=True)
+    for path in folder.rglob(CHECKPOINT) if checkpoints else ():
+        path.unlink()
 
 
 def _run_stage(run: Run, name: str) -> None:
@@ -160,7 +177,7 @@ def train(run: Run) -> dict:
 @STAGES.register()
 def retrain(run: Run) -> dict:
     """Step 4: LENS from the same beginnings, with the ledger: DATASETS.LEDGER, or the one that was mined."""
-    ledger = run.cfg.DATASETS.LEDGER or run.newest("ledger", "train", "harvest")
+    ledger = run.cfg.DATASETS.LEDGER or run.newest("ledger", *MINERS)
     opts = ["DATASETS.LEDGER", ledger, "MINING.STRATEGIES", ()]
     return train_model(
         run.config("retrain", *opts, "MODEL.FPR.WEIGHTS", "", "TEST.EXPECTED_RESULTS", []), run.resume
@@ -181,7 +198,9 @@ def train_model(cfg: CfgNode, resume: bool) -> dict:
 @STAGES.register()
 def fpr(run: Run) -> dict:
     """Step 5: the classifier, on the true and false positives of the newest LENS in the mined datasets."""
-    ledger = run.cfg.DATASETS.LEDGER or run.done.get("train", {}).get("ledger", "")
+    ledger = run.cfg.DATASETS.LEDGER
+    if not ledger and any("ledger" in run.done.get(stage, {}) for stage in MINERS):
+        ledger = run.newest("ledger", *MINERS)
     mined = ["DATASETS.TRAIN", mined_datasets(run.cfg), "DATASETS.LEDGER", ledger]
     cfg = run.config("fpr", *mined, "SOLVER.EPOCHS", 0)
     records = load_training_records(cfg)

@@ -48,11 +48,16 @@ class LENSTrainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """As Detectron2 does; without a checkpoint, the backbone starts from ``MODEL.DENSENET.WEIGHTS``."""
+        """As Detectron2 does; without a checkpoint, the backbone starts from ``MODEL.DENSENET.WEIGHTS``.
+
+        A run that was killed between its last checkpoint and ``model_final.pth`` gets the latter here.
+        """
         if not self.cfg.MODEL.WEIGHTS and not (resume and self.checkpointer.has_checkpoint()):
             load_backbone_weights(self.checkpointer.model.backbone, self.cfg.MODEL.DENSENET.WEIGHTS)
         super().resume_or_load(resume)
         self.data_loader.batch_sampler.start_iter = self.start_iter
+        if self.start_iter >= self.max_iter and comm.is_main_process():
+            self.checkpointer.save("model_final")
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's; overlays; mining before the evaluation, which a run killed in mining need not repeat."""

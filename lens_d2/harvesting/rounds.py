@@ -27,6 +27,7 @@ class Rules:
     negative_score: float = 0.5
     negative_classifier_score: float = 1.0
     negatives_per_volume: int = 5
+    verified_negatives_per_volume: int = -1
     negative_iou: float = 0.5
 
     @classmethod
@@ -39,6 +40,7 @@ class Rules:
             keys.NEGATIVE_SCORE_THRESH,
             keys.NEGATIVE_CLASSIFIER_SCORE_THRESH,
             keys.NEGATIVES_PER_VOLUME,
+            keys.VERIFIED_NEGATIVES_PER_VOLUME,
             keys.NEGATIVE_IOU,
         )
 
@@ -119,8 +121,11 @@ def harvest_round(
         is_lesion.append(hits != NONE)
         marked = _marked(found, record, hits, ids, number)
         recovered += marked
-        rest = np.flatnonzero((hits == NONE) & ~_beside(found, record, marked, rules))
-        negatives += take(found, rest, record["volume"], number, status="hard_negative")
+        rest = (hits == NONE) & ~_beside(found, record, marked, rules)
+        rows, limit = np.flatnonzero(rest), rules.verified_negatives_per_volume
+        if limit >= 0:
+            rows = hardest(found.scores, rest, rules.negative_score, limit)
+        negatives += take(found, rows, record["volume"], number, status="hard_negative")
     scores, is_lesion = np.concatenate(scores), np.concatenate(is_lesion)
     threshold = smallest_threshold(scores, is_lesion, rules.precision)
     lesions_of = {name: [x for x in before if x.volume == name] for name in {x.volume for x in before}}

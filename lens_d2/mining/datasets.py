@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ..data.loader import load_records
+from ..errors import DataError
 
 
 def mined_datasets(cfg: CfgNode) -> tuple[str, ...]:
@@ -15,5 +16,12 @@ def mined_datasets(cfg: CfgNode) -> tuple[str, ...]:
 
 
 def mined_records(cfg: CfgNode) -> list[dict]:
-    """Records of the datasets that are mined, with their given annotations."""
-    return load_records(mined_datasets(cfg))
+    """Records of the datasets that are mined, with their given annotations.
+
+    Raises:
+        DataError: there is no such dataset.
+    """
+    names = mined_datasets(cfg)
+    if not names:
+        raise DataError("DATASETS.TRAIN", "no dataset is partially labelled, and MINING.DATASETS names none")
+    return load_records(names)

@@ -57,6 +57,11 @@ class MiningHook(_AfterTraining):
     The ledger is ``OUTPUT_DIR/mining/ledger.parquet``, and the same as ``.csv``.
     """
 
+    def before_train(self) -> None:
+        """A fault in the settings shows before the training, not after it."""
+        mined_records(self.cfg)
+        build_strategies(self.cfg)
+
     def run(self, model) -> None:
         cfg = self.cfg
         shards = open_shards(cfg, model, Path(cfg.OUTPUT_DIR) / PROPOSALS)

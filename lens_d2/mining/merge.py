@@ -9,7 +9,7 @@ import pandas as pd
 from detectron2.data import DatasetCatalog
 
 from ..data.datasets.catalog import register_derived
-from ..data.records import make_lesion
+from ..data.records import STATUSES, make_lesion
 from ..modeling.targets import STATUS_OF_RECORD, BoxStatus
 from .ledger import check_ledger, read_ledger
 
@@ -79,9 +79,10 @@ def _rows_by_volume(ledger: pd.DataFrame, uncertain_as_lesion: bool) -> dict[str
 
 
 def _merge(lesions: list[dict], rows: pd.DataFrame) -> list[dict]:
-    """Given lesions of one record, and its mined boxes among or after them."""
+    """Given lesions of one record, and its mined boxes among or after them, in whatever order the rows are."""
     merged = {lesion["id"]: lesion for lesion in lesions}
-    for (name, status), group in rows.groupby(["lesion", "status"], sort=False):
+    groups = rows.groupby(["lesion", "status"], sort=False)
+    for (name, status), group in sorted(groups, key=lambda item: STATUSES.index(item[0][1])):  # lesions first
         boxes = group[["slice", "x1", "y1", "x2", "y2"]].values.tolist()
         if name in merged and STATUS_OF_RECORD[status] == BoxStatus.LESION:
             lesion = merged[name]

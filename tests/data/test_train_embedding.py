@@ -18,6 +18,7 @@ MODEL:
   EMBEDDING:
     LABELS: labels.json
     ONTOLOGY: ontology.csv
+    BACKBONE_WEIGHTS: ''
     WIDTH: 2
     FC_DIM: 8
     PATCH_SIZE: (3, 32, 32)

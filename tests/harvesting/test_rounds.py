@@ -76,6 +76,14 @@ def test_what_the_classifier_takes_for_a_lesion_is_no_hard_negative_where_it_is_
         assert [x.number for x in result.negatives if x.volume == V_M["volume"]] == [2, 3]
 
 
+def test_hard_negatives_of_v_m_can_be_limited_as_those_of_v_h_are():
+    """On V_M the proposals 2 and 3 hit no mark; s_g is 0.9 and 0.2."""
+    for limit, numbers in ((-1, [2, 3]), (5, [2]), (0, [])):
+        result = harvest(rules=Rules(precision=0.5, verified_negatives_per_volume=limit))
+        assert [x.number for x in result.negatives if x.volume == V_M["volume"]] == numbers
+        assert [x.number for x in result.negatives if x.volume == V_H["volume"]] == [2, 3]
+
+
 def test_the_classifier_learns_from_what_is_known():
     found = {V_M["volume"]: scored(*ON_V_M), V_H["volume"]: scored(*ON_V_H)}
     hitting, others = known_proposals([V_M, V_H], lambda r: found[r["volume"]], 0.5)

@@ -1,5 +1,7 @@
 """The ledger: written, edited by hand, read back, checked, merged into records, counted."""
 
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -237,6 +239,23 @@ class TestMerging:
         first, *_ = apply_ledger(records, table_of(row(4), row(6, status="unsure")))
         assert [box[0] for box in first["lesions"][0]["boxes"]] == [4, 5]
         assert (first["lesions"][2]["status"], first["lesions"][2]["boxes"][0][0]) == ("unsure", 6)
+
+    @pytest.mark.parametrize(
+        "lesion, expected", [("new", ("mined", [6, 7])), (f"{GIVEN}/0", ("annotation", [5, 6, 7]))]
+    )
+    def test_the_order_of_the_rows_does_not_matter(self, records, lesion, expected):
+        statuses = {4: "unsure", 6: "annotation", 7: "accepted", 8: "uncertain"}
+        for order in permutations(statuses):
+            table = table_of(*(row(z, lesion, status=statuses[z]) for z in order))
+            first, *_ = apply_ledger(records, table)
+            found = {x["id"]: (x["status"], [box[0] for box in x["boxes"]]) for x in first["lesions"]}
+            assert found == {
+                f"{GIVEN}/0": ("annotation", [5]),
+                f"{GIVEN}/1": ("annotation", [5]),
+                lesion: expected,
+                f"{lesion}/unsure": ("unsure", [4]),
+                f"{lesion}/uncertain": ("uncertain", [8]),
+            }
 
     def test_as_a_dataset_of_its_own(self, tmp_path, records, rows):
         path = tmp_path / "ledger.parquet"

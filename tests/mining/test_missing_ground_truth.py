@@ -1,8 +1,10 @@
 """MGTM-SLLP: lesions without a label on the slices that have one, and all of them on the neighbouring slices."""
 
 import numpy as np
+import pandas as pd
 from proposals import proposals, record, tracklets
 
+from lens_d2.mining import check_ledger
 from lens_d2.mining.findings import PatientVolume
 from lens_d2.mining.mine import mine_patient
 from lens_d2.mining.strategies import STRATEGIES, CrossSlice, MissingGroundTruth
@@ -34,7 +36,8 @@ def test_what_is_unsure_brief_or_elsewhere_is_not_mined():
 
 def test_with_propagation_both_lesions_get_their_other_slices():
     strategies = {"MissingGroundTruth": MissingGroundTruth(), "CrossSlice": CrossSlice()}
-    rows = mine_patient(volume((4, MARK, [0.9] * 3), (4, MISSED, [0.3, 0.8, 0.4])), strategies, 0.5)
+    patient = volume((4, MARK, [0.9] * 3), (4, MISSED, [0.3, 0.8, 0.4]))
+    rows = mine_patient(patient, strategies, 0.5)
     found = {(row.lesion, row.slice): row.strategy for row in rows}
     name = "000001_01_01_001-020"
     assert found == {
@@ -44,3 +47,5 @@ def test_with_propagation_both_lesions_get_their_other_slices():
         (f"{name}/fused-1", 4): "CrossSlice",
         (f"{name}/fused-1", 6): "CrossSlice",
     }
+    assert {(row.lesion, row.annotation) for row in rows} == {(f"{name}/0", f"{name}/0"), (f"{name}/fused-1", "")}
+    check_ledger(pd.DataFrame(rows), [one.record for one in patient], "ledger.parquet")

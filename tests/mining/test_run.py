@@ -242,6 +242,74 @@ def test_finished_stages_are_passed_over_and_a_new_run_begins_anew(data, whole_r
     assert not list((tmp_path / "run").glob("*/stage.json"))
 
 
+def test_a_new_run_uses_nothing_of_an_old_one(data, whole_run, tmp_path):
+    """Begun anew and killed, a run that is resumed trains every step again, in the later stages, too."""
+    shutil.copytree(whole_run[0], tmp_path / "run")
+    cfg = config(data, tmp_path / "run", *FULL, "DATASETS.TEST", (), "STAGES", ("train", "retrain", "fpr"))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, LENSTrainer, "run_step", 1)
+        run_stages(cfg)
+    with pytest.MonkeyPatch.context() as patch:
+        steps = kill_at(patch, LENSTrainer, "run_step", 99)
+        steps_of_classifier = kill_at(patch, NetworkTrainer, "run_step", 99)
+        run_stages(cfg, resume=True)
+    assert (len(steps), len(steps_of_classifier)) == (2 * 5, 4)
+
+
+@pytest.mark.parametrize("stage", ["train", "fpr"])
+def test_killed_before_the_final_weights_are_written_it_writes_them(data, whole_run, tmp_path, stage):
+    """The last thing that there is of the stage is its last checkpoint."""
+    shutil.copytree(whole_run[0], tmp_path / "run")
+    folder = tmp_path / "run" / stage
+    (folder / "model_final.pth").rename(folder / "model_0000005.pth")
+    (folder / "last_checkpoint").write_text("model_0000005.pth")
+    (folder / "stage.json").unlink()
+    stages = FULL[1][: FULL[1].index(stage) + 1]
+    with pytest.MonkeyPatch.context() as patch:
+        steps = [kill_at(patch, trainer, "run_step", 99) for trainer in (LENSTrainer, NetworkTrainer)]
+        done = run_stages(config(data, tmp_path / "run", *FULL, "STAGES", stages), resume=True)
+    assert steps == [[], []] and done[stage]["weights"] == str(folder / "model_final.pth")
+    ours, theirs = (
+        torch.load(path / "model_final.pth", weights_only=True)["model"] for path in (folder, whole_run[0] / stage)
+    )
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_a_damaged_marker_is_no_finished_stage(data, whole_run, tmp_path, caplog):
+    shutil.copytree(whole_run[0], tmp_path / "run")
+    marker = tmp_path / "run/evaluate/stage.json"
+    marker.write_text(marker.read_text()[:20])
+    done = run_stages(config(data, tmp_path / "run", *FULL), resume=True)
+    assert json.loads(marker.read_text())["result"] == done["evaluate"]
+    assert done["evaluate"]["metrics"] == whole_run[1]["evaluate"]["metrics"]
+
+
+def test_the_classifier_learns_with_a_harvested_ledger(data, tmp_path, monkeypatch):
+    from lens_d2.engine import stages
+
+    used = []
+    monkeypatch.setattr(stages, "load_training_records", lambda cfg: used.append(cfg.DATASETS.LEDGER) or [])
+    for name in ("open_shards", "load_model", "propose", "train_fpr", "LazyProposals"):
+        monkeypatch.setattr(stages, name, lambda *args: "")
+    run = stages.Run(config(data, tmp_path), done={"harvest": {"ledger": "harvested.parquet", "weights": "a.pth"}})
+    stages.fpr(run)
+    run.done = {"train": {"weights": "a.pth"}}
+    stages.fpr(run)
+    assert used == ["harvested.parquet", ""]
+
+
+def test_a_strategy_that_is_none_is_told_before_training(data, tmp_path):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyError, match="CrosSlice"):
+        steps = kill_at(patch, LENSTrainer, "run_step", 99)
+        run_stages(config(data, tmp_path, *FULL, "MINING.STRATEGIES", ("CrosSlice",)))
+    assert steps == []
+
+
+def test_nothing_to_mine_is_told_before_training(data, tmp_path):
+    with pytest.raises(DataError, match="no dataset is partially labelled, and MINING.DATASETS names none"):
+        run_stages(config(data, tmp_path, *FULL, "DATASETS.TRAIN", ("blocks_luna",)))
+
+
 def test_a_stage_alone_needs_those_before_it(data, tmp_path):
     with pytest.raises(DataError, match="no ledger here: one of the stages train, harvest has to run first"):
         run_stages(config(data, tmp_path, *FULL, "STAGES", ("retrain",)))

@@ -1,9 +1,16 @@
 """The three strategies of Section V on hand-made proposals, and what becomes of their findings."""
 
+import shutil
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from unittest import mock
+
 import numpy as np
 import pytest
 from proposals import proposals, record, tracklets
 
+from lens_d2.mining import strategies
 from lens_d2.mining.findings import (
     Finding,
     KnownBoxes,
@@ -53,6 +60,27 @@ class TestKnownBoxes:
         boxes = np.concatenate([low, low + rng.uniform(0, 10, (30, 2, 2))], axis=2)
         expected = np.diag(pairwise_iou(boxes[:, 0], boxes[:, 1]))
         np.testing.assert_allclose(paired_iou(boxes[:, 0], boxes[:, 1]), expected)
+
+
+OWN_STRATEGY = """
+from .strategy import STRATEGIES, Strategy
+
+@STRATEGIES.register()
+class OwnStrategy(Strategy):
+    pass
+"""
+
+
+def test_a_file_in_the_folder_is_all_that_a_strategy_needs(tmp_path):
+    """Tried with a copy of the package, which has a registry of its own."""
+    folder = shutil.copytree(Path(strategies.__file__).parent, tmp_path / "strategies")
+    (folder / "own_strategy.py").write_text(OWN_STRATEGY)
+    spec = spec_from_file_location("lens_d2.mining.copied_strategies", folder / "__init__.py")
+    with mock.patch.dict(sys.modules):
+        sys.modules[spec.name] = copied = module_from_spec(spec)
+        spec.loader.exec_module(copied)
+    assert "OwnStrategy" in copied.STRATEGIES and "CrossSlice" in copied.STRATEGIES
+    assert "OwnStrategy" not in STRATEGIES
 
 
 def test_best_slice_box_is_that_of_the_highest_score():

@@ -41,7 +41,7 @@ def cfg(tmp_path):
     keys = cfg.MODEL.EMBEDDING
     keys.WIDTH, keys.FC_DIM, keys.DIM, keys.PATCH_SIZE, keys.PATCH_SPACING = 2, 8, 16, (3, 32, 32), (2.0, 2.0, 2.0)
     keys.LABELS, keys.ONTOLOGY = str(tmp_path / "labels.json"), str(tmp_path / "ontology.csv")
-    keys.TRIPLETS, keys.RHEM_DRAWS = 200, 500
+    keys.TRIPLETS, keys.RHEM_DRAWS, keys.BACKBONE_WEIGHTS = 200, 500, ""
     keys.SOLVER.IMS_PER_BATCH, keys.SOLVER.EPOCHS, keys.SOLVER.MAX_ITER = 8, 0, 40
     keys.SOLVER.BASE_LR, keys.SOLVER.OPTIMIZER = 0.01, "AdamW"
     return cfg
@@ -252,6 +252,21 @@ def test_training_goes_on_where_it_was_interrupted(cfg, records, label_files, tm
     resumed = torch.load(train_embedding(cfg, records, resume=True), weights_only=True)["model"]
     for key, value in whole.items():
         torch.testing.assert_close(resumed[key], value, msg=key)
+
+
+def test_it_starts_from_a_vgg16(cfg, records, label_files, tmp_path):
+    layers = [v if v == "M" else v // 32 for v in torchvision.models.vgg.cfgs["D"]]  # two channels at first
+    features = torchvision.models.vgg.make_layers(layers, batch_norm=True)
+    state = {f"features.{key}": value for key, value in features.state_dict().items()}
+    torch.save(state | {"classifier.0.weight": torch.zeros(3, 3)}, tmp_path / "vgg.pth")
+    network = LesaNet(cfg, 3)
+    network.load_initial_weights(str(tmp_path / "vgg.pth"))
+    own = torch.nn.Sequential(*(module for stage in network.stages for module in stage))
+    for key, value in own.state_dict().items():
+        assert torch.equal(value, features.state_dict()[key])
+    cfg.MODEL.EMBEDDING.BACKBONE_WEIGHTS, cfg.MODEL.EMBEDDING.SOLVER.MAX_ITER = str(tmp_path / "absent.pth"), 1
+    with pytest.raises(DataError, match="absent.pth"):
+        train_embedding(cfg, records)
 
 
 def test_marks_without_labels_are_an_error(cfg, records, label_files):

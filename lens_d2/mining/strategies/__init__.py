@@ -1,12 +1,15 @@
 """The mining strategies, one file each. ``MINING.STRATEGIES`` names those that run, in their order.
 
-To add one, write a class as below in a file of this folder, and import it here:
+To add one, write a class as below in a file of this folder; all of them are imported here:
 
     @STRATEGIES.register()
     class MyStrategy(Strategy):
         def __call__(self, patient):
             return [Finding(...)]
 """
+
+from importlib import import_module
+from pkgutil import iter_modules
 
 from .cross_dataset import CrossDataset
 from .cross_slice import CrossSlice
@@ -23,3 +26,6 @@ __all__ = [
     "Strategy",
     "build_strategies",
 ]
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -37,8 +37,11 @@ class CrossSlice(Strategy):
     def _of_volume(self, volume: PatientVolume) -> list[Finding]:
         known = volume.known.of_status(BoxStatus.LESION)
         found = volume.detections[self.group]
+        given = {lesion["id"] for lesion in volume.record["lesions"]}
         findings = []
         for tracklet, box in zip(*match_best_first(tracklet_overlaps(found, known), self.iou), strict=True):
             lesion = known.lesions[box]
-            findings.append(Finding(volume.record["volume"], lesion, found.boxes_of(tracklet), annotation=lesion))
+            annotation = lesion if lesion in given else None  # a mined one is none
+            boxes = found.boxes_of(tracklet)
+            findings.append(Finding(volume.record["volume"], lesion, boxes, annotation=annotation))
         return findings

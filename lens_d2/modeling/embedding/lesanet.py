@@ -17,12 +17,13 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
 from torch import Tensor, nn
-from torchvision.models.vgg import cfgs, make_layers
+from torchvision.models.vgg import VGG16_BN_Weights, cfgs, make_layers
 from torchvision.ops import roi_align
 
 from lens_d2.data.patches import PatchGrid
 
 from ..intensity import IntensityWindow
+from ..pretrained import load_initial_weights
 
 # VGG-16's convolutions of one stage after another, as multiples of the first one's channels.
 VGG16_CHANNELS = [v if v == "M" else v // 64 for v in cfgs["D"]]
@@ -90,6 +91,16 @@ class LesaNet(nn.Module):
             "fc_dim": keys.FC_DIM,
             "embedding_dim": keys.DIM,
         }
+
+    def load_initial_weights(self, source: str) -> None:
+        """Start the convolutions from a VGG-16-BN; ``source`` as for :func:`load_initial_weights`."""
+        places = [f"{i}.{j}" for i, stage in enumerate(self.stages) for j in range(len(stage))]
+        keys = {
+            f"features.{number}.{name}": f"{place}.{name}"
+            for number, place in enumerate(places)
+            for name in self.stages.get_submodule(place).state_dict()
+        }
+        load_initial_weights(self.stages, source, VGG16_BN_Weights.IMAGENET1K_V1, key_of=keys.get)
 
     def forward(self, patches: Tensor, boxes: Tensor) -> LesionOutput:
         """
