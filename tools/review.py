@@ -35,7 +35,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="the page (default: review.html beside the ledger), or with "
                         "--apply the new ledger (default: in place of the old one)")  # fmt: skip
     page = parser.add_argument_group("writing the page")
-    page.add_argument("--dataset", help="registered name of the dataset that was mined")
+    page.add_argument("--dataset", nargs="+", metavar="NAME", help="registered names of the mined datasets")
     page.add_argument("--root", help="folder of the datasets (default: DETECTRON2_DATASETS, or datasets)")
     page.add_argument("--config-file", help="its INPUT keys count; else the project's defaults")
     page.add_argument("--all", action="store_true", help="show what has been judged before, too")
@@ -55,7 +55,7 @@ def write_page(args: argparse.Namespace) -> None:
     if args.root:
         register_all(args.root)
     cfg = load_config(args.config_file)
-    ledger, records = read_ledger(args.ledger), load_records((args.dataset,))
+    ledger, records = read_ledger(args.ledger), load_records(args.dataset)
     check_ledger(ledger, records, args.ledger)
     proposals = proposals_of(ledger, judged=args.all)
     if args.strategy:

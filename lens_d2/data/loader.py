@@ -32,11 +32,11 @@ def build_batch_sampler(cfg: CfgNode, records: list[dict]) -> SingleDatasetBatch
     of_dataset: dict[str, list[int]] = {}
     for index, record in enumerate(records):
         of_dataset.setdefault(record["dataset"], []).append(index)
-    fully_labelled = {
-        MetadataCatalog.get(name).expert: MetadataCatalog.get(name).fully_labelled for name in cfg.DATASETS.TRAIN
+    partly_labelled = {
+        metadata.expert for metadata in map(MetadataCatalog.get, cfg.DATASETS.TRAIN) if not metadata.fully_labelled
     }
     pools = [
-        SlicePool.from_records(records, indices, fully_labelled[name] or cfg.DATASETS.UNLABELED_SLICES)
+        SlicePool.from_records(records, indices, name not in partly_labelled or cfg.DATASETS.UNLABELED_SLICES)
         for name, indices in of_dataset.items()
     ]
     return SingleDatasetBatchSampler(

@@ -64,7 +64,8 @@ class SlicePool:
     ) -> list[tuple[int, int]]:
         """(record, slice) of one epoch, shuffled: a slice per 3D lesion, and negatives in proportion.
 
-        Hard negatives give a slice each as well; of more than so many per lesion, only as many.
+        Hard negatives give a slice each as well; of more than so many per lesion, only as many, of every record
+        alike, as one that is completely marked may have a hundred times those of another.
         A dataset that has no lesion at all gives as many negatives as it has records.
         """
         drawn = [(record, int(rng.choice(slices))) for record, slices in self.lesions]
@@ -76,7 +77,9 @@ class SlicePool:
                 drawn.append((record, int(rng.choice(slices))))
         if self.hard_negatives:
             count = min(len(self.hard_negatives), round(len(self.lesions) * hard_negative_ratio))
-            for i in rng.choice(len(self.hard_negatives), size=count, replace=False):
+            records = [record for record, _ in self.hard_negatives]
+            weights = 1 / np.bincount(records)[records]
+            for i in rng.choice(len(records), size=count, replace=False, p=weights / weights.sum()):
                 record, slices = self.hard_negatives[i]
                 drawn.append((record, int(rng.choice(slices))))
         return [drawn[i] for i in rng.permutation(len(drawn))]

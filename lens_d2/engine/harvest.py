@@ -41,6 +41,7 @@ from ..mining.ledger import write_ledger
 from ..mining.mine import LEDGER, LEDGER_CSV
 from ..mining.propose import open_shards, propose
 from ..mining.shards import ShardStore
+from ..modeling.classifiers.build import CLASSIFIER_REGISTRY
 from ..rescoring import load_classifier, score_proposals
 from ..structures import VolumeDetections
 from .classifier import train_lpc
@@ -62,6 +63,7 @@ def harvest(run: Run) -> dict:
             path.unlink()
     comm.synchronize()
     volumes = HarvestVolumes(cfg)
+    _check(cfg)
     for number in range(1, cfg.HARVEST.ROUNDS + 1):
         path = _folder(run, number) / ROUND
         result = once(path, lambda k=number: HarvestRound(run, volumes, k, finished).run())
@@ -72,6 +74,14 @@ def harvest(run: Run) -> dict:
             break
     best = max(finished, key=lambda result: result["mean"])  # the first of the best
     return {**best, "rounds": finished}
+
+
+def _check(cfg: CfgNode) -> None:
+    """A fault in the settings shows before the first training, not after it."""
+    if cfg.HARVEST.ROUNDS < 1:
+        raise DataError("HARVEST.ROUNDS", f"there has to be a round, not {cfg.HARVEST.ROUNDS}")
+    BoxTracker.from_config(cfg)
+    CLASSIFIER_REGISTRY.get(cfg.MODEL.LPC.NAME)
 
 
 def once(path: Path, work: Callable[[], dict]) -> dict:
@@ -102,9 +112,12 @@ class HarvestVolumes:
     def __init__(self, cfg: CfgNode):
         """
         Raises:
-            DataError: a sub-volume is in V_M and in V_H.
+            DataError: a set is not trained on, or a sub-volume is in V_M and in V_H.
         """
         keys = cfg.HARVEST
+        for name in (keys.VERIFIED, *keys.DATASETS):
+            if name not in cfg.DATASETS.TRAIN:
+                raise DataError(name, "HARVEST.VERIFIED and HARVEST.DATASETS have to be among DATASETS.TRAIN")
         self.verified = load_records((keys.VERIFIED,))
         names = keys.DATASETS or tuple(x for x in mined_datasets(cfg) if x != keys.VERIFIED)
         self.partial = load_records(names)

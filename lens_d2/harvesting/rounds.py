@@ -156,7 +156,7 @@ def _harvest_volume(
     chosen = np.flatnonzero((hits == NONE) & (lesion_scores(found) >= threshold))
     lesions = merge([*earlier, *recovered, *take(found, chosen, name, number)], rules.same_iou)
     eligible = (hits == NONE) & ~_beside(found, record, [*earlier, *lesions], rules)
-    eligible &= classifier_scores(found) <= rules.negative_classifier_score
+    eligible &= (lesion_scores(found) < threshold) & (classifier_scores(found) <= rules.negative_classifier_score)
     rows = hardest(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)
     hard = take(found, rows, name, number, status="hard_negative")
     old = [x.slice_boxes for x in earlier]

@@ -114,7 +114,7 @@ def read_verdicts(path: str | os.PathLike) -> dict[str, dict]:
 def apply_verdicts(
     ledger: pd.DataFrame, verdicts: Mapping[str, Mapping], path: str | os.PathLike
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Give the rows of the judged proposals their verdicts as status.
+    """Give the rows of the judged proposals their verdicts as status; a rejected hard negative stays one.
 
     Args:
         ledger: as :func:`lens_d2.mining.read_ledger` gives it; it is not changed.
@@ -135,7 +135,9 @@ def apply_verdicts(
         seen = entry.get("boxes")
         if seen is not None and seen != _checksum(ledger.iloc[rows_of[name]]):
             raise DataError(path, f"the ledger has other boxes for {name!r} than those that were judged")
-        status[rows_of[name]] = entry["verdict"]
+        rows = rows_of[name]
+        confirmed = entry["verdict"] == "rejected" and (status[rows] == "hard_negative").all()
+        status[rows] = "hard_negative" if confirmed else entry["verdict"]
         counts[entry["verdict"]] += 1
     return ledger.assign(status=status.astype(str)), counts
 

@@ -149,6 +149,19 @@ def test_bad_verdicts_are_one_line_and_change_nothing(tool, ledger_path, tmp_pat
     assert ledger_path.read_bytes() == before
 
 
+@pytest.mark.parametrize("verdict, status", [("rejected", "hard_negative"), ("accepted", "accepted")])
+def test_a_rejected_hard_negative_stays_one(ledger_path, verdict, status):
+    ledger = read_ledger(ledger_path).assign(status="hard_negative")
+    name = ledger["lesion"].iloc[0]
+    after, _ = apply_verdicts(ledger, {name: {"verdict": verdict}}, "v.json")
+    assert set(after["status"][after["lesion"] == name]) == {status}
+
+
+def test_a_ledger_of_several_datasets_makes_a_page(tool, ledger_path, tmp_path):
+    args = [str(ledger_path), "--dataset", "blocks_luna", DATASET, "--output", str(tmp_path / "page.html")]
+    assert tool.main(args) == 0 and (tmp_path / "page.html").is_file()
+
+
 def test_a_verdict_on_other_boxes_is_refused(ledger_path, tmp_path):
     ledger = read_ledger(ledger_path)
     (proposal, *_) = proposals_of(ledger)

@@ -56,6 +56,22 @@ def count(patch, owner, name, kill_at=None):
     return calls
 
 
+@pytest.mark.parametrize(
+    "key, value, error",
+    [
+        ("HARVEST.ROUNDS", 0, "HARVEST.ROUNDS: there has to be a round, not 0"),
+        ("HARVEST.VERIFIED", "blocks_none", "blocks_none: HARVEST.VERIFIED and HARVEST.DATASETS have to be"),
+        ("HARVEST.TRACKER.IOU", 0.0, "IoU"),
+        ("MODEL.LPC.NAME", "GLCMV", "GLCMV"),
+    ],
+)
+def test_faults_of_the_settings_show_before_training(data, tmp_path, key, value, error):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises((ValueError, KeyError), match=error):
+        steps = count(patch, LENSTrainer, "run_step")
+        run_stages(harvest_cfg(data[0], tmp_path, key, value))
+    assert steps == []
+
+
 def test_a_round_leaves_what_it_promises(whole):
     output, result = whole
     for k in (1, 2):

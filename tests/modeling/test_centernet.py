@@ -7,6 +7,7 @@ from detectron2.structures import Boxes, ImageList, pairwise_iou
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lens_d2.config import load_config
 from lens_d2.modeling.centernet import CenterNet
 from lens_d2.modeling.heat_maps import (
     center_cells,
@@ -151,3 +152,10 @@ def test_a_slice_without_lesions_gives_finite_losses(make_targets):
     images = ImageList(torch.zeros(1, 9, 64, 80), [(64, 80)])
     _, losses = centernet()(images, {"p2": torch.randn(1, 6, 16, 20)}, [make_targets([])])
     assert losses["loss_size"] == losses["loss_offset"] == 0 and 0 < losses["loss_center"] < 1e4
+
+
+def test_lesions_have_a_gaussian_at_the_papers_size(repo_root):
+    """20 mm, at the pixels and the stride of the config."""
+    cfg = load_config(repo_root / "configs/cecn.yaml")
+    side = 20 / cfg.INPUT.PIXEL_SPACING / 4
+    assert gaussian_radius(torch.tensor([[side, side]]), cfg.MODEL.CENTERNET.MIN_OVERLAP) >= 1
