@@ -404,8 +404,8 @@ def _add_harvest_keys(cfg: CN) -> None:
     # ... and the classifier's score is at most this. The paper has no such limit (1.0); with a lower one, fewer of
     # them are lesions that were not harvested.
     cfg.HARVEST.NEGATIVE_CLASSIFIER_SCORE_THRESH = 1.0
-    # Hard negatives of V_M: with n >= 0 only the n highest of a sub-volume, of the score that V_H's have; else all,
-    # as in the paper.
+    # Hard negatives of V_M: with n >= 0 only the n highest of a sub-volume, of the score that V_H's have; else
+    # all, as in the paper.
     cfg.HARVEST.VERIFIED_NEGATIVES_PER_VOLUME = -1
     # A proposal with this IoU with a known lesion, on a slice of both, is none of its hard negatives.
     cfg.HARVEST.NEGATIVE_IOU = 0.5
