@@ -41,7 +41,8 @@ def main(args):
     if args.eval_only:
         model = LENSTrainer.build_model(cfg)
         checkpointer = LENSCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        resumed = args.resume and checkpointer.has_checkpoint()
+        checkpointer.load_trained(checkpointer.get_checkpoint_file() if resumed else cfg.MODEL.WEIGHTS)
         results = LENSTrainer.test(cfg, model)
         if comm.is_main_process():
             verify_results(cfg, results)

@@ -123,6 +123,10 @@ def test_weights_of_another_architecture_are_refused(run, tmp_path):
     weights = out / "model_final.pth"
     with pytest.raises(DataError, match="model_final.pth: weights of another architecture"):
         run("--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", out, "MODEL.AFP.CONV_DIM", 12)
+    with pytest.raises(
+        DataError, match=r"model_final.pth: weights of another architecture: no .* \(\d+ such keys\)"
+    ):
+        run("--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", out, "MODEL.PROPOSAL_GENERATOR.NAME", "FCOS")
     with pytest.raises(DataError, match="no such"):
         run("--eval-only", "MODEL.WEIGHTS", tmp_path / "absent.pth", "OUTPUT_DIR", out)
 

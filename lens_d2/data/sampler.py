@@ -113,8 +113,6 @@ class SingleDatasetBatchSampler(Sampler[list[SliceIndex]]):
         self.negative_ratio, self.seed = negative_ratio, seed
         self.start_iter = 0
         self.rank, self.world_size = comm.get_rank(), comm.get_world_size()
-        if batch_size % self.world_size:
-            raise ValueError(f"{self.world_size} ranks cannot share a batch of {batch_size} evenly")
         self.epoch_length = len(self._epoch(0))
         if not self.epoch_length:
             raise ValueError("the training datasets have no slice to train on")
@@ -133,6 +131,8 @@ class SingleDatasetBatchSampler(Sampler[list[SliceIndex]]):
         return [batches[i] for i in rng.permutation(len(batches))]
 
     def __iter__(self) -> Iterator[list[SliceIndex]]:
+        if self.batch_size % self.world_size:
+            raise ValueError(f"{self.world_size} ranks cannot share a batch of {self.batch_size} evenly")
         epoch, skip = divmod(self.start_iter, self.epoch_length)
         share = self.batch_size // self.world_size
         while True:

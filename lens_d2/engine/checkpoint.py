@@ -17,8 +17,11 @@ class LENSCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, careful with files.
 
     It saves under a temporary name and renames, reads through :mod:`lens_d2.weights`, and refuses weights of
-    another architecture instead of leaving parts of the model at random.
+    another architecture. Training may start from a part of the model's weights; a finished network is loaded
+    with :meth:`load_trained`, which leaves nothing at random.
     """
+
+    _whole = False
 
     def save(self, name: str, **kwargs: Any) -> None:
         if not self.save_dir or not self.save_to_disk:
@@ -40,6 +43,18 @@ class LENSCheckpointer(DetectionCheckpointer):
             raise DataError(path, "no such checkpoint")
         return super().load(path, *args, **kwargs)
 
+    def load_trained(self, path: str) -> dict[str, Any]:
+        """Load all of a finished network.
+
+        Raises:
+            DataError: the checkpoint is absent, damaged, of another architecture, or lacks a part of the model.
+        """
+        self._whole = True
+        try:
+            return self.load(path)
+        finally:
+            self._whole = False
+
     def _load_file(self, filename: str) -> dict[str, Any]:
         loaded = load_weights(filename)
         return loaded if "model" in loaded else {"model": loaded}
@@ -56,4 +71,10 @@ class LENSCheckpointer(DetectionCheckpointer):
             )
         if names and len(incompatible.unexpected_keys) >= len(names):
             raise DataError(self._loading, "weights of another architecture: no key is one of this model")
+        missing = [key for key in incompatible.missing_keys if not key.endswith("num_batches_tracked")]
+        if self._whole and missing:
+            raise DataError(
+                self._loading,
+                f"weights of another architecture: no {missing[0]} there ({len(missing)} such keys)",
+            )
         return incompatible

@@ -102,7 +102,7 @@ class NetworkTrainer(SimpleTrainer):
         if start < self.max_iter:
             self.train(start, self.max_iter)
         elif comm.is_main_process():  # it may have been killed after its last checkpoint
-            self.checkpointer.save("model_final")
+            self.checkpointer.save("model_final", iteration=self.iter)
         comm.synchronize()
         logging.getLogger(__name__).info("trained: %s", path)
         return path

@@ -234,5 +234,5 @@ def compare(metrics: dict[str, dict]) -> str:
 def load_model(cfg: CfgNode, weights: str) -> nn.Module:
     """A trained model, put to evaluation."""
     model = LENSTrainer.build_model(cfg)
-    LENSCheckpointer(model).load(weights)
+    LENSCheckpointer(model).load_trained(weights)
     return model.eval()

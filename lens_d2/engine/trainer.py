@@ -57,7 +57,7 @@ class LENSTrainer(DefaultTrainer):
         super().resume_or_load(resume)
         self.data_loader.batch_sampler.start_iter = self.start_iter
         if self.start_iter >= self.max_iter and comm.is_main_process():
-            self.checkpointer.save("model_final")
+            self.checkpointer.save("model_final", iteration=self.iter)
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's; overlays; mining before the evaluation, which a run killed in mining need not repeat."""

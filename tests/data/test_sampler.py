@@ -124,10 +124,19 @@ def test_ranks_share_each_batch(pools, monkeypatch):
         monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
         shares.append(epoch_of(SingleDatasetBatchSampler(pools, 4, 0.5, seed=3)))
     assert [a + b for a, b in zip(*shares, strict=True)] == whole
-    with pytest.raises(ValueError, match="2 ranks"):
-        SingleDatasetBatchSampler(pools, 5, 0.5, seed=3)
 
 
 def test_nothing_to_train_on(records):
     with pytest.raises(ValueError, match="no slice"):
         SingleDatasetBatchSampler([SlicePool([], [])], 4, 0.5, seed=0)
+
+
+@pytest.mark.parametrize("ranks", [3, 8])
+def test_an_epoch_is_as_long_for_any_ranks(pools, monkeypatch, ranks):
+    """The length of training is found before Detectron2 scales the batch to the ranks."""
+    expected = SingleDatasetBatchSampler(pools, 4, 0.5, 0).epoch_length
+    monkeypatch.setattr(comm, "get_world_size", lambda: ranks)
+    sampler = SingleDatasetBatchSampler(pools, 4, 0.5, 0)
+    assert sampler.epoch_length == expected
+    with pytest.raises(ValueError, match=f"{ranks} ranks cannot share a batch of 4 evenly"):
+        next(iter(sampler))
