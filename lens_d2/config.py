@@ -401,12 +401,14 @@ def _add_harvest_keys(cfg: CN) -> None:
     # Hard negatives of V_H: the generator's score is at least this; and how many a sub-volume has at most (III-C).
     cfg.HARVEST.NEGATIVE_SCORE_THRESH = 0.5
     cfg.HARVEST.NEGATIVES_PER_VOLUME = 5
-    # ... and the classifier's score is at most this. The paper has no such limit (1.0); with a lower one, fewer of
-    # them are lesions that were not harvested.
-    cfg.HARVEST.NEGATIVE_CLASSIFIER_SCORE_THRESH = 1.0
+    # ... and s, the product of both scores, is at most this. The paper has no such limit (1.0); with a lower one,
+    # fewer of them are lesions that were not harvested.
+    cfg.HARVEST.NEGATIVE_LESION_SCORE_THRESH = 1.0
     # Hard negatives of V_M: with n >= 0 only the n highest of a sub-volume, of the score that V_H's have; else
     # all, as in the paper.
     cfg.HARVEST.VERIFIED_NEGATIVES_PER_VOLUME = -1
+    # Whether their best slices join training, or they stand on the slices that lesions have brought, alone.
+    cfg.HARVEST.NEGATIVE_SLICES = True
     # A proposal with this IoU with a known lesion, on a slice of both, is none of its hard negatives.
     cfg.HARVEST.NEGATIVE_IOU = 0.5
     # The threshold is found on V_M, where the classifier was trained. With n > 0 folds, n more classifiers are

@@ -272,7 +272,7 @@ class HarvestRound:
         }
 
     def _write(self, harvested: Harvest) -> None:
-        rows = ledger_table(harvested.rows(self.volumes.training))
+        rows = ledger_table(harvested.rows(self.volumes.training, self.keys.NEGATIVE_SLICES))
         for name in (LEDGER, LEDGER_CSV):
             write_ledger(self.folder / name, [rows])
         sink = pa.BufferOutputStream()

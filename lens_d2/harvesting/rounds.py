@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 
 from ..mining.ledger import LedgerRow
 from ..structures import VolumeDetections
-from .pool import Harvested, classifier_scores, merge, take
+from .pool import Harvested, merge, take
 from .selection import NONE, hardest, marks_hit, on_lesions, smallest_threshold
 
 # Gives the scored 3D proposals of a record's sub-volume: ``scores`` are s_g, ``fpr_scores`` s_c.
@@ -25,7 +25,7 @@ class Rules:
     same_iou: float = 0.5
     precision: float = 0.95
     negative_score: float = 0.5
-    negative_classifier_score: float = 1.0
+    negative_lesion_score: float = 1.0
     negatives_per_volume: int = 5
     verified_negatives_per_volume: int = -1
     negative_iou: float = 0.5
@@ -38,7 +38,7 @@ class Rules:
             keys.SAME_IOU,
             keys.PRECISION,
             keys.NEGATIVE_SCORE_THRESH,
-            keys.NEGATIVE_CLASSIFIER_SCORE_THRESH,
+            keys.NEGATIVE_LESION_SCORE_THRESH,
             keys.NEGATIVES_PER_VOLUME,
             keys.VERIFIED_NEGATIVES_PER_VOLUME,
             keys.NEGATIVE_IOU,
@@ -63,22 +63,22 @@ class Harvest:
     negatives: list[Harvested]
     new: int
 
-    def rows(self, records: Sequence[dict]) -> list[LedgerRow]:
+    def rows(self, records: Sequence[dict], negative_slices: bool = True) -> list[LedgerRow]:
         """The ledger. A slice joins training where it is the best one of a lesion or a hard negative.
 
-        On the slices of training, the marked ones and those that join, stand the boxes of all lesions that are
-        known there, so that no known lesion counts as background; a hard negative stands on its best slice.
-        A box that is given anyway is left out.
+        On the slices of training, the marked ones and those that join, stand the boxes of all lesions and hard
+        negatives that are known there, so that none counts as ordinary background. A box that is given anyway is
+        left out.
 
         Args:
             records: of V_M and V_H.
+            negative_slices: whether the slices of hard negatives join; else these stand where lesions do, alone.
         """
         given = {(x["id"], int(box[0])) for record in records for x in record["lesions"] for box in x["boxes"]}
         slices = {r["volume"]: {int(b[0]) for x in r["lesions"] for b in x["boxes"]} for r in records}
-        for x in (*self.lesions, *self.negatives):
+        for x in (*self.lesions, *(self.negatives if negative_slices else ())):
             slices.setdefault(x.volume, set()).add(int(x.best_slice[0]))
-        rows = [row for x in self.lesions for row in x.rows(slices[x.volume])]
-        rows += [row for x in self.negatives for row in x.rows({int(x.best_slice[0])})]
+        rows = [row for x in (*self.lesions, *self.negatives) for row in x.rows(slices.get(x.volume, ()))]
         return [row for row in rows if (row.lesion, row.slice) not in given]
 
 
@@ -156,7 +156,8 @@ def _harvest_volume(
     chosen = np.flatnonzero((hits == NONE) & (lesion_scores(found) >= threshold))
     lesions = merge([*earlier, *recovered, *take(found, chosen, name, number)], rules.same_iou)
     eligible = (hits == NONE) & ~_beside(found, record, [*earlier, *lesions], rules)
-    eligible &= (lesion_scores(found) < threshold) & (classifier_scores(found) <= rules.negative_classifier_score)
+    scores = lesion_scores(found)
+    eligible &= (scores < threshold) & (scores <= rules.negative_lesion_score)
     rows = hardest(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)
     hard = take(found, rows, name, number, status="hard_negative")
     old = [x.slice_boxes for x in earlier]
