@@ -27,7 +27,7 @@ BONE_HU = 250.0  # above contrast-enhanced organs
 LUNG_HU = (-950.0, -600.0)  # aerated lung; gas in the bowel and air around the body lie below
 # As in Fig. 3 and 5 of the LENS paper: green is right, red a false positive, yellow a lesion that was missed.
 SOLID, DASHED, DOTTED = "solid", (0, (3, 2)), (0, (1, 1.5))  # matplotlib's line styles
-BOXES_PER_SLICE = 8  # the best ones: more hide the picture
+BOXES_PER_SLICE = 8  # right ones, then the best: more hide the picture
 HIT, FALSE_POSITIVE, MISSED = "#39d353", "#ff4d4d", "#ffd33d"
 
 
@@ -150,7 +150,8 @@ def draw_overlay(
     for axes, z in zip(grid.flat, slices, strict=False):
         on_slice = [(i, row[1:]) for i, (_, boxes) in enumerate(truth) for row in boxes if row[0] == z]
         found = [(n, b) for n, d in enumerate(shown) for b in detections.boxes_of(d) if b[0] == z]
-        found = sorted(found, key=lambda pair: -detections.scores[shown[pair[0]]])[:BOXES_PER_SLICE]
+        ranked = sorted(found, key=lambda pair: (not hit[pair[0]].any(), -detections.scores[shown[pair[0]]]))
+        found = ranked[:BOXES_PER_SLICE]
         hu = volume.read(volume.geometry.slices_to_cache([z]))[0]
         first = on_slice[0][1] if on_slice else (found[0][1][1:5] if found else None)
         window = choose_window(hu, None if first is None else to_cache(first)[0])
