@@ -156,3 +156,37 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
     torch.save({"model": Malicious()}, tmp_path / "model.pth")
     with pytest.raises(DataError, match="model.pth"):
         LENSCheckpointer(torch.nn.Linear(2, 2)).load(str(tmp_path / "model.pth"))
+
+
+@pytest.fixture
+def network():
+    return torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+
+
+def test_a_finished_network_is_loaded_whole_or_not_at_all(network, tmp_path):
+    """A training starts from a part of the weights, too."""
+    part = str(tmp_path / "part.pth")
+    torch.save({"model": {k: v for k, v in network.state_dict().items() if k.startswith("0.")}}, part)
+    checkpointer = LENSCheckpointer(network)
+    with pytest.raises(DataError, match=r"part.pth: .*: no 1\.weight there \(4 such keys\)$"):
+        checkpointer.load_trained(part)
+    LENSCheckpointer(network).load(part)
+
+
+@pytest.fixture
+def one_rank():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_finished_network_may_lack_what_is_no_weight(network, one_rank, tmp_path, prefix):
+    """Counters of normalisation, and buffers that no checkpoint has; saved or loaded as a rank, or not."""
+    network.register_buffer("pixel_mean", torch.zeros(1), persistent=False)
+    state = {prefix + k: v + 1 for k, v in network.state_dict().items() if "num_batches" not in k}
+    torch.save({"model": state}, tmp_path / "whole.pth")
+    for model in (network, torch.nn.parallel.DistributedDataParallel(network)):
+        LENSCheckpointer(model).load_trained(str(tmp_path / "whole.pth"))
+    for key, value in network.state_dict().items():
+        assert "num_batches" in key or torch.equal(value, state[prefix + key])

@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from blocks import blocks_cfg, register_blocks
 from detectron2.config import get_cfg
+from detectron2.utils import comm
 from torch import nn
 
 from lens_d2 import add_lens_config
-from lens_d2.engine import build_optimizer
+from lens_d2.data.loader import build_batch_sampler, load_training_records
+from lens_d2.engine import LENSTrainer, build_optimizer, resolve_schedule
 
 
 def network() -> nn.Module:
@@ -67,3 +70,21 @@ def test_an_unknown_way_of_clipping_is_named():
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = True, "sum"
     with pytest.raises(ValueError, match="CLIP_TYPE is not one of norm, value: sum"):
         build_optimizer(cfg, network())
+
+
+@pytest.mark.parametrize("ranks", [1, 3, 8])
+def test_epochs_are_as_many_on_any_ranks(tmp_path, monkeypatch, ranks):
+    """Found for the reference ranks, then scaled by Detectron2: as many samples, but for rounding to a batch."""
+    register_blocks(tmp_path)
+    cfg = blocks_cfg(tmp_path, "SOLVER.EPOCHS", 8, "SOLVER.EPOCH_STEPS", (4, 6))
+    monkeypatch.setattr(comm, "get_world_size", lambda: ranks)
+    resolve_schedule(cfg)
+    per_epoch = 8 // 4 + 3 * (12 // 4)
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (8 * per_epoch, (4 * per_epoch, 6 * per_epoch))
+
+    scaled = LENSTrainer.auto_scale_workers(cfg, ranks).SOLVER
+    assert scaled.IMS_PER_BATCH == 4 * ranks
+    trained = [iterations * ranks for iterations in (*scaled.STEPS, scaled.MAX_ITER)]
+    assert trained == pytest.approx([epochs * per_epoch for epochs in (4, 6, 8)], abs=ranks / 2)
+    cfg.SOLVER.IMS_PER_BATCH = scaled.IMS_PER_BATCH
+    assert len(next(iter(build_batch_sampler(cfg, load_training_records(cfg))))) == 4
