@@ -40,9 +40,8 @@ def main(args):
     cfg = setup(args)
     if args.eval_only:
         model = LENSTrainer.build_model(cfg)
-        checkpointer = LENSCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-        resumed = args.resume and checkpointer.has_checkpoint()
-        checkpointer.load_trained(checkpointer.get_checkpoint_file() if resumed else cfg.MODEL.WEIGHTS)
+        checkpointer = LENSCheckpointer(model, save_dir=cfg.OUTPUT_DIR, whole=True)
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
         results = LENSTrainer.test(cfg, model)
         if comm.is_main_process():
             verify_results(cfg, results)

@@ -134,7 +134,7 @@ class Predictor:
         torch.manual_seed(max(cfg.SEED, 0))  # random weights, where they are allowed, are the same every time
         model = build_model(cfg).eval()
         if cfg.MODEL.WEIGHTS:
-            LENSCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+            LENSCheckpointer(model, whole=True).load(cfg.MODEL.WEIGHTS)
         self.inference = ScanInference(cfg, model)
         self.classifier = load_classifier(cfg).to(model.device) if cfg.MODEL.FPR.WEIGHTS else None
         self.provenance = {

@@ -48,7 +48,7 @@ def load_classifier(cfg: CfgNode, role: str = "FPR", weights: str | None = None)
     from .engine.checkpoint import LENSCheckpointer  # the engine evaluates by build_inference
 
     classifier = build_classifier(cfg, role)
-    LENSCheckpointer(classifier).load_trained(weights or cfg.MODEL[role].WEIGHTS)
+    LENSCheckpointer(classifier, whole=True).load(weights or cfg.MODEL[role].WEIGHTS)
     return classifier.eval()
 
 

@@ -167,9 +167,9 @@ def test_a_finished_network_is_loaded_whole_or_not_at_all(network, tmp_path):
     """A training starts from a part of the weights, too."""
     part = str(tmp_path / "part.pth")
     torch.save({"model": {k: v for k, v in network.state_dict().items() if k.startswith("0.")}}, part)
-    checkpointer = LENSCheckpointer(network)
+    checkpointer = LENSCheckpointer(network, whole=True)
     with pytest.raises(DataError, match=r"part.pth: .*: no 1\.weight there \(4 such keys\)$"):
-        checkpointer.load_trained(part)
+        checkpointer.load(part)
     LENSCheckpointer(network).load(part)
 
 
@@ -187,6 +187,6 @@ def test_a_finished_network_may_lack_what_is_no_weight(network, one_rank, tmp_pa
     state = {prefix + k: v + 1 for k, v in network.state_dict().items() if "num_batches" not in k}
     torch.save({"model": state}, tmp_path / "whole.pth")
     for model in (network, torch.nn.parallel.DistributedDataParallel(network)):
-        LENSCheckpointer(model).load_trained(str(tmp_path / "whole.pth"))
+        LENSCheckpointer(model, whole=True).load(str(tmp_path / "whole.pth"))
     for key, value in network.state_dict().items():
         assert "num_batches" in key or torch.equal(value, state[prefix + key])

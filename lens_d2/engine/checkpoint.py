@@ -7,21 +7,30 @@ from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
 
 from ..data.files import whole_file, write_whole
 from ..errors import DataError
 from ..weights import load_weights
+
+LAST_CHECKPOINT = "last_checkpoint"  # fvcore's file with the name of the newest one
 
 
 class LENSCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, careful with files.
 
     It saves under a temporary name and renames, reads through :mod:`lens_d2.weights`, and refuses weights of
-    another architecture. Training may start from a part of the model's weights; a finished network is loaded
-    with :meth:`load_trained`, which leaves nothing at random.
+    another architecture. Training may start from a part of the model's weights.
     """
 
-    _whole = False
+    def __init__(self, model: nn.Module, save_dir: str = "", *, whole: bool = False, **kwargs: Any):
+        """
+        Args:
+            model, save_dir, kwargs: as Detectron2's takes them.
+            whole: for a finished network: a checkpoint that lacks a part of the model is refused, too.
+        """
+        super().__init__(model, save_dir, **kwargs)
+        self.whole = whole
 
     def save(self, name: str, **kwargs: Any) -> None:
         if not self.save_dir or not self.save_to_disk:
@@ -35,25 +44,13 @@ class LENSCheckpointer(DetectionCheckpointer):
         self.tag_last_checkpoint(os.path.basename(path))
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        write_whole(os.path.join(self.save_dir, "last_checkpoint"), last_filename_basename.encode())
+        write_whole(os.path.join(self.save_dir, LAST_CHECKPOINT), last_filename_basename.encode())
 
     def load(self, path: str, *args, **kwargs) -> dict[str, Any]:
         self._loading = path
         if path and not os.path.isfile(path) and "://" not in path:
             raise DataError(path, "no such checkpoint")
         return super().load(path, *args, **kwargs)
-
-    def load_trained(self, path: str) -> dict[str, Any]:
-        """Load all of a finished network.
-
-        Raises:
-            DataError: the checkpoint is absent, damaged, of another architecture, or lacks a part of the model.
-        """
-        self._whole = True
-        try:
-            return self.load(path)
-        finally:
-            self._whole = False
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         loaded = load_weights(filename)
@@ -72,7 +69,7 @@ class LENSCheckpointer(DetectionCheckpointer):
         if names and len(incompatible.unexpected_keys) >= len(names):
             raise DataError(self._loading, "weights of another architecture: no key is one of this model")
         missing = [key for key in incompatible.missing_keys if not key.endswith("num_batches_tracked")]
-        if self._whole and missing:
+        if self.whole and missing:
             raise DataError(
                 self._loading,
                 f"weights of another architecture: no {missing[0]} there ({len(missing)} such keys)",

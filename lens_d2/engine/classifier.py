@@ -71,12 +71,14 @@ def train_classifier(
             partial(samples.draw, fp_per_tp=keys.FP_PER_TP), stage.SOLVER.IMS_PER_BATCH, max(cfg.SEED, 0)
         ),
     )
-    if not (resume and trainer.checkpointer.has_checkpoint()):
+
+    def begin():
         if start:
             LENSCheckpointer(classifier).load(start)
         else:
             classifier.load_initial_weights(keys.BACKBONE_WEIGHTS)
-    return trainer.run(resume)
+
+    return trainer.run(resume, begin)
 
 
 def train_fpr(

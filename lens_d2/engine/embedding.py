@@ -103,6 +103,4 @@ def train_embedding(cfg: CfgNode, records: list[dict] | None = None, resume: boo
         LesionPatchDataset(records, lesions, build_cache(cfg), network.grid, keys.BOX_JITTER),
         EpochBatchSampler(lesions.draw, stage.SOLVER.IMS_PER_BATCH, max(cfg.SEED, 0)),
     )
-    if not (resume and trainer.checkpointer.has_checkpoint()):
-        network.load_initial_weights(keys.BACKBONE_WEIGHTS)
-    return trainer.run(resume)
+    return trainer.run(resume, begin=lambda: network.load_initial_weights(keys.BACKBONE_WEIGHTS))

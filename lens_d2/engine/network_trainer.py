@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
+from collections.abc import Callable
 
 from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer, create_ddp_model, default_writers, hooks
@@ -87,8 +88,11 @@ class NetworkTrainer(SimpleTrainer):
         cfg.freeze()
         return cfg
 
-    def run(self, resume: bool = False) -> str:
+    def run(self, resume: bool = False, begin: Callable[[], object] = lambda: None) -> str:
         """Train to the end, from the last checkpoint where ``resume`` is set and there is one.
+
+        Args:
+            begin: called where there is none, to give the network its initial weights.
 
         Returns:
             the file of the finished network.
@@ -97,11 +101,13 @@ class NetworkTrainer(SimpleTrainer):
         if resume and self.checkpointer.has_checkpoint():
             self.checkpointer.load(self.checkpointer.get_checkpoint_file())
             start = self.iter + 1
+        else:
+            begin()
         self.batches.start_iter = start
         path = os.path.join(self.checkpointer.save_dir, self.final)
         if start < self.max_iter:
             self.train(start, self.max_iter)
-        elif comm.is_main_process():  # it may have been killed after its last checkpoint
+        else:  # it may have been killed after its last checkpoint
             self.checkpointer.save("model_final", iteration=self.iter)
         comm.synchronize()
         logging.getLogger(__name__).info("trained: %s", path)

@@ -39,7 +39,7 @@ from ..mining.datasets import mined_datasets
 from ..mining.hooks import MINING, PROPOSALS
 from ..mining.mine import LEDGER
 from ..mining.propose import LazyProposals, open_shards, propose
-from .checkpoint import LENSCheckpointer
+from .checkpoint import LAST_CHECKPOINT, LENSCheckpointer
 from .classifier import train_fpr
 from .embedding import train_embedding
 from .solver import resolve_schedule
@@ -47,7 +47,7 @@ from .trainer import LENSTrainer
 
 logger = logging.getLogger(__name__)
 
-MARKER, CHECKPOINT = "stage.json", "last_checkpoint"
+MARKER = "stage.json"
 AVERAGE = "average_sensitivity"
 DETECTORS = ("train", "harvest", "retrain")  # stages that leave one, in the order in which they run
 MINERS = ("train", "harvest")  # stages that leave a ledger
@@ -83,15 +83,17 @@ class Run:
             write_whole(self.folder(stage) / "config.yaml", cfg.dump().encode())
         return cfg
 
-    def newest(self, key: str, *stages: str) -> str:
-        """What the last of these stages that is done has returned under ``key``.
+    def newest(self, key: str, *stages: str, default: str | None = None) -> str:
+        """What the last of these stages that is done has returned under ``key``; else the default.
 
         Raises:
-            DataError: none of them is done.
+            DataError: none of them is done, and there is no default.
         """
         for stage in reversed(stages):
             if key in self.done.get(stage, {}):
                 return self.done[stage][key]
+        if default is not None:
+            return default
         raise DataError(
             self.cfg.OUTPUT_DIR, f"no {key} here: one of the stages {', '.join(stages)} has to run first"
         )
@@ -136,7 +138,7 @@ def _read_marker(run: Run, path: Path) -> None:
 def _forget(folder: Path, checkpoints: bool) -> None:
     """Let a stage be unfinished, and unless its checkpoints are to be gone on from, not begun."""
     (folder / MARKER).unlink(missing_ok=True)
-    for path in folder.rglob(CHECKPOINT) if checkpoints else ():
+    for path in folder.rglob(LAST_CHECKPOINT) if checkpoints else ():
         path.unlink()
 
 
@@ -198,9 +200,7 @@ def train_model(cfg: CfgNode, resume: bool) -> dict:
 @STAGES.register()
 def fpr(run: Run) -> dict:
     """Step 5: the classifier, on the true and false positives of the newest LENS in the mined datasets."""
-    ledger = run.cfg.DATASETS.LEDGER
-    if not ledger and any("ledger" in run.done.get(stage, {}) for stage in MINERS):
-        ledger = run.newest("ledger", *MINERS)
+    ledger = run.cfg.DATASETS.LEDGER or run.newest("ledger", *MINERS, default="")
     mined = ["DATASETS.TRAIN", mined_datasets(run.cfg), "DATASETS.LEDGER", ledger]
     cfg = run.config("fpr", *mined, "SOLVER.EPOCHS", 0)
     records = load_training_records(cfg)
@@ -234,5 +234,5 @@ def compare(metrics: dict[str, dict]) -> str:
 def load_model(cfg: CfgNode, weights: str) -> nn.Module:
     """A trained model, put to evaluation."""
     model = LENSTrainer.build_model(cfg)
-    LENSCheckpointer(model).load_trained(weights)
+    LENSCheckpointer(model, whole=True).load(weights)
     return model.eval()

@@ -56,7 +56,7 @@ class LENSTrainer(DefaultTrainer):
             load_backbone_weights(self.checkpointer.model.backbone, self.cfg.MODEL.DENSENET.WEIGHTS)
         super().resume_or_load(resume)
         self.data_loader.batch_sampler.start_iter = self.start_iter
-        if self.start_iter >= self.max_iter and comm.is_main_process():
+        if self.start_iter >= self.max_iter:
             self.checkpointer.save("model_final", iteration=self.iter)
 
     def build_hooks(self) -> list[HookBase | None]:

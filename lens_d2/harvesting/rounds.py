@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 
 from ..mining.ledger import LedgerRow
 from ..structures import VolumeDetections
-from .pool import Harvested, merge, take
+from .pool import Harvested, classifier_scores, merge, take
 from .selection import NONE, hardest, marks_hit, on_lesions, smallest_threshold
 
 # Gives the scored 3D proposals of a record's sub-volume: ``scores`` are s_g, ``fpr_scores`` s_c.
@@ -153,10 +153,10 @@ def _harvest_volume(
     name = record["volume"]
     hits, ids = marks_hit(found, record, rules.hit_iou)
     recovered = _marked(found, record, hits, ids, number)
-    chosen = np.flatnonzero((hits == NONE) & (lesion_scores(found) >= threshold))
+    scores = lesion_scores(found)
+    chosen = np.flatnonzero((hits == NONE) & (scores >= threshold))
     lesions = merge([*earlier, *recovered, *take(found, chosen, name, number)], rules.same_iou)
     eligible = (hits == NONE) & ~_beside(found, record, [*earlier, *lesions], rules)
-    scores = lesion_scores(found)
     eligible &= (scores < threshold) & (scores <= rules.negative_lesion_score)
     rows = hardest(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)
     hard = take(found, rows, name, number, status="hard_negative")
@@ -173,7 +173,7 @@ def _beside(found: VolumeDetections, record: dict, lesions: list[Harvested], rul
 
 def lesion_scores(found: VolumeDetections) -> np.ndarray:
     """(n,) s = s_g * s_c (Eq. 7)."""
-    return found.scores * found.fpr_scores if len(found) else np.zeros(0)
+    return found.scores * classifier_scores(found)
 
 
 def _marked(

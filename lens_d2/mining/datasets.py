@@ -10,18 +10,18 @@ from ..errors import DataError
 
 
 def mined_datasets(cfg: CfgNode) -> tuple[str, ...]:
-    """Names of the datasets that are mined: ``MINING.DATASETS``, or the partially labelled training ones."""
+    """Names of the datasets that are mined: ``MINING.DATASETS``, or the partially labelled training ones.
+
+    Raises:
+        DataError: there is none.
+    """
     partial = tuple(name for name in cfg.DATASETS.TRAIN if not MetadataCatalog.get(name).fully_labelled)
-    return tuple(cfg.MINING.DATASETS) or partial
+    names = tuple(cfg.MINING.DATASETS) or partial
+    if not names:
+        raise DataError("DATASETS.TRAIN", "no dataset is partially labelled, and MINING.DATASETS names none")
+    return names
 
 
 def mined_records(cfg: CfgNode) -> list[dict]:
-    """Records of the datasets that are mined, with their given annotations.
-
-    Raises:
-        DataError: there is no such dataset.
-    """
-    names = mined_datasets(cfg)
-    if not names:
-        raise DataError("DATASETS.TRAIN", "no dataset is partially labelled, and MINING.DATASETS names none")
-    return load_records(names)
+    """Records of the datasets that are mined, with their given annotations."""
+    return load_records(mined_datasets(cfg))

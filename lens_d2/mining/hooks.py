@@ -8,7 +8,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 
-from .datasets import mined_records
+from .datasets import mined_datasets, mined_records
 from .mine import mine
 from .propose import open_shards, propose
 from .strategies import build_strategies
@@ -59,8 +59,8 @@ class MiningHook(_AfterTraining):
 
     def before_train(self) -> None:
         """A fault in the settings shows before the training, not after it."""
-        mined_records(self.cfg)
-        build_strategies(self.cfg)
+        mined_datasets(self.cfg)
+        self.strategies = build_strategies(self.cfg)
 
     def run(self, model) -> None:
         cfg = self.cfg
@@ -68,7 +68,7 @@ class MiningHook(_AfterTraining):
         mine(
             mined_records(cfg),
             shards,
-            build_strategies(cfg),
+            self.strategies,
             Path(cfg.OUTPUT_DIR) / MINING,
             iou=cfg.MINING.IOU,
             settings=cfg.MINING.dump() + cfg.MODEL.EMBEDDING.dump() + _digest_of(cfg.MODEL.EMBEDDING.WEIGHTS),

@@ -132,10 +132,9 @@ def apply_verdicts(
     for name, entry in verdicts.items():
         if name not in rows_of:
             raise DataError(path, f"the ledger has no proposal {name!r}")
-        seen = entry.get("boxes")
-        if seen is not None and seen != _checksum(ledger.iloc[rows_of[name]]):
+        rows, seen = rows_of[name], entry.get("boxes")
+        if seen is not None and seen != _checksum(ledger.iloc[rows]):
             raise DataError(path, f"the ledger has other boxes for {name!r} than those that were judged")
-        rows = rows_of[name]
         confirmed = entry["verdict"] == "rejected" and (status[rows] == "hard_negative").all()
         status[rows] = "hard_negative" if confirmed else entry["verdict"]
         counts[entry["verdict"]] += 1

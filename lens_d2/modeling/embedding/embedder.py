@@ -37,7 +37,7 @@ def load_lesanet(cfg: CfgNode, path: str) -> LesaNet:
     if scores is None:
         raise DataError(path, "weights of another architecture: no key label_scores.bias")
     network = LesaNet(cfg, len(scores)).to(cfg.MODEL.DEVICE)
-    LENSCheckpointer(network).load_trained(path)
+    LENSCheckpointer(network, whole=True).load(path)
     return network.eval()
 
 
