@@ -136,7 +136,7 @@ def draw_overlay(
     shown = np.flatnonzero(detections.scores >= score_thresh)
     lesions3d = np.array([_box3d(boxes) for _, boxes in truth]).reshape(-1, 6)
     hit = hits(detections.boxes[shown], lesions3d)
-    slices = _slices_worth_showing([boxes for _, boxes in truth], detections, shown)
+    slices = _slices_worth_showing([boxes for _, boxes in truth], detections, shown, hit)
 
     columns = min(len(slices), 3)
     rows = -(-len(slices) // columns)
@@ -173,9 +173,22 @@ def _box3d(boxes: np.ndarray) -> np.ndarray:
     return np.array([low[1], low[2], low[0], high[3], high[4], high[0]])
 
 
-def _slices_worth_showing(truth: list[np.ndarray], detections: VolumeDetections, shown: np.ndarray) -> list[int]:
-    """At most six slices, in order: the middle one of each lesion, then of the best detections."""
-    middles = [int(boxes[len(boxes) // 2, 0]) for boxes in truth if len(boxes)]
+def _slices_worth_showing(
+    truth: list[np.ndarray], detections: VolumeDetections, shown: np.ndarray, hit: np.ndarray
+) -> list[int]:
+    """At most six slices, in order: the middle one of each lesion, then of the best detections.
+
+    Of a lesion that is found, the middle one of those where its best detection is, too.
+    """
+    middles = []
+    for boxes, right in zip(truth, hit.T, strict=True):
+        own = boxes[:, 0]
+        if right.any():
+            best = max(shown[right], key=lambda d: detections.scores[d])
+            both = np.intersect1d(own, detections.boxes_of(best)[:, 0])
+            own = both if len(both) else own
+        if len(own):
+            middles.append(int(own[len(own) // 2]))
     for d in shown[np.argsort(-detections.scores[shown])][:6]:
         own = detections.boxes_of(d)
         middles.append(int(own[len(own) // 2, 0]))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lens_d2.export.pictures import PictureMaker
-from lens_d2.visualization import choose_window
+from lens_d2.structures import VolumeDetections
+from lens_d2.visualization import _slices_worth_showing, choose_window
 
 
 def pixels(picture) -> np.ndarray:
@@ -99,3 +100,15 @@ def test_window_suits_the_tissue():
     hu[20:26, 20:30] = 700
     assert choose_window(hu, np.array([20, 20, 30, 30])) == "bone"
     assert choose_window(hu, None) == "soft tissue"
+
+
+def test_a_found_lesion_is_shown_where_its_detection_is():
+    """Of slices 0 to 4 the detection is on 0 alone; the other lesion is missed."""
+    truth = [
+        np.array([[z, x, 5, x + 10, 15] for z in zs], dtype=float) for x, zs in ((10, range(5)), (50, range(6, 9)))
+    ]
+    found = VolumeDetections(
+        np.array([[10.0, 5, 0, 20, 15, 0]]), np.array([0.9]), np.array([[0, 10, 5, 20, 15, 0.9]]), np.array([0])
+    )
+    for hit, slices in ((True, [0, 7]), (False, [0, 2, 7])):
+        assert _slices_worth_showing(truth, found, np.array([0]), np.array([[hit, False]])) == slices
