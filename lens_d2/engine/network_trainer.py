@@ -22,6 +22,9 @@ from .solver import build_optimizer
 def stage_config(cfg: CfgNode, node: CfgNode, name: str) -> CfgNode:
     """The config of one network's training: its own ``node.SOLVER`` in place of SOLVER, its own output folder.
 
+    A batch that the ranks cannot share evenly grows to the next one that they can: these networks are small, and
+    batches and lengths stay those of the config on one rank and on many.
+
     Args:
         cfg: of the whole run. node: of the network. name: of its folder below OUTPUT_DIR.
     """
@@ -29,6 +32,10 @@ def stage_config(cfg: CfgNode, node: CfgNode, name: str) -> CfgNode:
     stage.defrost()
     for key, value in node.SOLVER.items():
         stage.SOLVER[key] = value
+    ranks, batch = comm.get_world_size(), stage.SOLVER.IMS_PER_BATCH
+    if batch % ranks:
+        stage.SOLVER.IMS_PER_BATCH = -(-batch // ranks) * ranks
+        logging.getLogger(__name__).info("%s: a batch of %d for %d ranks", name, stage.SOLVER.IMS_PER_BATCH, ranks)
     stage.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, name)
     stage.freeze()
     return stage

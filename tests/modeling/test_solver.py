@@ -8,8 +8,10 @@ from detectron2.utils import comm
 from torch import nn
 
 from lens_d2 import add_lens_config
+from lens_d2.data.epochs import EpochBatchSampler
 from lens_d2.data.loader import build_batch_sampler, load_training_records
 from lens_d2.engine import LENSTrainer, build_optimizer, resolve_schedule
+from lens_d2.engine.network_trainer import stage_config
 
 
 def network() -> nn.Module:
@@ -88,3 +90,14 @@ def test_epochs_are_as_many_on_any_ranks(tmp_path, monkeypatch, ranks):
     assert trained == pytest.approx([epochs * per_epoch for epochs in (4, 6, 8)], abs=ranks / 2)
     cfg.SOLVER.IMS_PER_BATCH = scaled.IMS_PER_BATCH
     assert len(next(iter(build_batch_sampler(cfg, load_training_records(cfg))))) == 4
+
+
+@pytest.mark.parametrize(("ranks", "batch"), [(1, 32), (8, 32), (3, 33), (64, 64)])
+@pytest.mark.parametrize("role", ["FPR", "LPC"])
+def test_a_batch_of_another_network_grows_to_what_the_ranks_can_share(monkeypatch, ranks, batch, role):
+    cfg = get_cfg()
+    add_lens_config(cfg)
+    cfg.MODEL[role].SOLVER.IMS_PER_BATCH = 32
+    monkeypatch.setattr(comm, "get_world_size", lambda: ranks)
+    assert stage_config(cfg, cfg.MODEL[role], role.lower()).SOLVER.IMS_PER_BATCH == batch
+    assert len(next(iter(EpochBatchSampler(lambda rng: rng.permutation(90), batch, seed=0)))) == batch // ranks
