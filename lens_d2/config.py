@@ -409,8 +409,9 @@ def _add_harvest_keys(cfg: CN) -> None:
     cfg.HARVEST.VERIFIED_NEGATIVES_PER_VOLUME = -1
     # Whether their best slices join training, or they stand on the slices that lesions have brought, alone.
     cfg.HARVEST.NEGATIVE_SLICES = True
-    # A proposal with this IoU with a known lesion, on a slice of both, is none of its hard negatives.
-    cfg.HARVEST.NEGATIVE_IOU = 0.5
+    # A proposal with this IoU with a known lesion, on a slice of both, is a piece of it and no negative: neither
+    # one of the classifier's nor a hard negative.
+    cfg.HARVEST.NEGATIVE_IOU = 0.1
     # The threshold is found on V_M, where the classifier was trained. With n > 0 folds, n more classifiers are
     # trained, each without one part of V_M's patients, of which it then gives the scores. The paper has 0.
     cfg.HARVEST.FOLDS = 0

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,8 +36,8 @@ from ..harvesting.pool import Harvested, from_table, to_table
 from ..harvesting.rounds import Harvest, Rules, harvest_round, known_proposals
 from ..harvesting.tracker import BoxTracker
 from ..mining.datasets import mined_datasets
+from ..mining.ledger import BOX, read_ledger, write_ledger
 from ..mining.ledger import to_table as ledger_table
-from ..mining.ledger import write_ledger
 from ..mining.mine import LEDGER, LEDGER_CSV
 from ..mining.propose import open_shards, propose
 from ..mining.shards import ShardStore
@@ -146,7 +146,7 @@ class HarvestRound:
 
     def __init__(self, run: Run, volumes: HarvestVolumes, number: int, earlier: Sequence[dict]):
         self.run_, self.volumes, self.number = run, volumes, number
-        self.earlier = earlier[-1] if earlier else None
+        self.rounds, self.earlier = earlier, earlier[-1] if earlier else None
         self.folder = _folder(run, number)
         self.keys = run.cfg.HARVEST
 
@@ -203,9 +203,10 @@ class HarvestRound:
     def _train_classifier(self, stacked: Callable[[dict], VolumeDetections], step: str, fold: int) -> dict:
         """Step 3: on P_H^R and P_M^R against P_M^-, without one fold of V_M where that is not -1."""
         folds = self.volumes.folds(self.keys.FOLDS)
+        rules = Rules.from_config(self.run_.cfg)
         verified = [record for record in self.volumes.verified if fold == -1 or folds[record["volume"]] != fold]
-        positives, negatives = known_proposals(verified, stacked, self.keys.HIT_IOU)
-        marked, _ = known_proposals(self.volumes.partial, stacked, self.keys.HIT_IOU)
+        positives, negatives = known_proposals(verified, stacked, rules)
+        marked, _ = known_proposals(self.volumes.partial, stacked, rules)
         start = self.earlier["classifier"] if self.earlier and self.keys.FINETUNE_CLASSIFIER else ""
         cfg = self.run_.cfg.clone()
         cfg.defrost()
@@ -243,7 +244,8 @@ class HarvestRound:
         """Step 4: lesions and hard negatives, written and measured. On one rank."""
         before = read_lesions(self.earlier["lesions"]) if self.earlier else []
         volumes, rules = self.volumes, Rules.from_config(self.run_.cfg)
-        harvested = harvest_round(volumes.verified, volumes.partial, scored, before, self.number, rules)
+        rejected = rejected_boxes(each["ledger"] for each in self.rounds)
+        harvested = harvest_round(volumes.verified, volumes.partial, scored, before, self.number, rules, rejected)
         self._write(harvested)
         test = {record["volume"]: scored(record) for record in volumes.measure.records}
         rows, curves = volumes.measure.of_round(self.number, test, before)
@@ -293,6 +295,20 @@ def by_volume(lesions: Sequence[Harvested]) -> dict[str, list[np.ndarray]]:
     for lesion in lesions:
         volumes.setdefault(lesion.volume, []).append(lesion.slice_boxes)
     return volumes
+
+
+def rejected_boxes(ledgers: Iterable[str]) -> dict[str, list[np.ndarray]]:
+    """By sub-volume, (k, 5) slice boxes z, x1, y1, x2, y2 of each lesion that a reader has rejected in a ledger.
+
+    Raises:
+        DataError: a ledger is absent or damaged.
+    """
+    boxes: dict[str, list[np.ndarray]] = {}
+    for path in ledgers:
+        rows = read_ledger(path)
+        for (volume, _), lesion in rows[rows["status"] == "rejected"].groupby(["volume", "lesion"]):
+            boxes.setdefault(volume, []).append(lesion[["slice", *BOX]].to_numpy(dtype=np.float64))
+    return boxes
 
 
 def read_lesions(path: str) -> list[Harvested]:

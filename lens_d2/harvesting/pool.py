@@ -104,19 +104,25 @@ def take(
     ]
 
 
-def merge(lesions: Iterable[Harvested], iou: float = 0.5) -> list[Harvested]:
+def merge(lesions: Iterable[Harvested], iou: float = 0.5, rejected: Sequence[np.ndarray] = ()) -> list[Harvested]:
     """One proposal for each lesion: one that hits a mark before others, else the one with the highest score s.
 
     Two are the same lesion where they hit the same mark, or lie in one volume and have an IoU of at least ``iou``
-    on a slice.
+    on a slice. Proposals that are in this way what a reader has rejected are left out.
+
+    Args:
+        rejected: where all lie in one volume, (k, 5) slice boxes z, x1, y1, x2, y2 of each rejected lesion.
     """
+    refused = KnownBoxes()
+    for boxes in rejected:
+        refused.add("", boxes, BoxStatus.HARD_NEGATIVE)
     kept: list[Harvested] = []
     known: dict[str, KnownBoxes] = {}
     marks = set()
     for lesion in sorted(lesions, key=lambda x: (not x.annotation, -x.score, x.round, x.number)):
         boxes = known.setdefault(lesion.volume, KnownBoxes())
         again = lesion.annotation in marks if lesion.annotation else False
-        if again or (boxes.largest_overlap(lesion.slice_boxes) >= iou).any():
+        if again or any((x.largest_overlap(lesion.slice_boxes) >= iou).any() for x in (boxes, refused)):
             continue
         marks.add(lesion.annotation)
         boxes.add(lesion.lesion, lesion.slice_boxes, BoxStatus.LESION)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ class Rules:
     negative_lesion_score: float = 1.0
     negatives_per_volume: int = 5
     verified_negatives_per_volume: int = -1
-    negative_iou: float = 0.5
+    negative_iou: float = 0.1
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Rules:
@@ -83,17 +83,19 @@ class Harvest:
 
 
 def known_proposals(
-    records: Iterable[dict], proposals: Scored, iou: float
+    records: Iterable[dict], proposals: Scored, rules: Rules
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(n, 6) boxes of the 3D proposals of each sub-volume that hit a mark, and of those that hit none.
+    """(n, 6) boxes of the 3D proposals of each sub-volume that hit a mark, and of those on no known lesion.
 
     Of V_M, these are P_M^R and P_M^-; of V_H, the first are P_H^R and nothing is known of the others.
     """
     hitting, others = {}, {}
     for record in records:
         found = proposals(record)
-        hit = marks_hit(found, record, iou)[0] != NONE
-        hitting[record["volume"]], others[record["volume"]] = found.boxes[hit], found.boxes[~hit]
+        hits, ids = marks_hit(found, record, rules.hit_iou)
+        marked = _marked(found, record, hits, ids, 0)
+        hitting[record["volume"]] = found.boxes[hits != NONE]
+        others[record["volume"]] = found.boxes[(hits == NONE) & ~_beside(found, record, marked, rules)]
     return hitting, others
 
 
@@ -104,6 +106,7 @@ def harvest_round(
     before: list[Harvested],
     number: int,
     rules: Rules,
+    rejected: Mapping[str, Sequence[np.ndarray]] | None = None,
 ) -> Harvest:
     """Harvest V_H with what the proposals on V_M teach.
 
@@ -112,7 +115,9 @@ def harvest_round(
         scored: gives the proposals of each.
         before: lesions of the rounds before.
         number: of the round, from 1.
+        rejected: by sub-volume, (k, 5) slice boxes z, x1, y1, x2, y2 of each lesion that a reader has rejected.
     """
+    rejected = rejected or {}
     recovered, negatives, scores, is_lesion = [], [], [np.zeros(0)], [np.zeros(0, bool)]
     for record in verified:
         found = scored(record)
@@ -133,7 +138,9 @@ def harvest_round(
     for record in partial:
         found, name = scored(record), record["volume"]
         earlier = lesions_of.pop(name, [])
-        lesions, hard, count = _harvest_volume(found, record, earlier, threshold, number, rules)
+        lesions, hard, count = _harvest_volume(
+            found, record, earlier, threshold, number, rules, rejected.get(name, ())
+        )
         kept, negatives, new = kept + lesions, negatives + hard, new + count
     left = [x for name in sorted(lesions_of) for x in lesions_of[name]]  # of V_M
     above = is_lesion[scores >= threshold]
@@ -147,7 +154,13 @@ def harvest_round(
 
 
 def _harvest_volume(
-    found: VolumeDetections, record: dict, earlier: list[Harvested], threshold: float, number: int, rules: Rules
+    found: VolumeDetections,
+    record: dict,
+    earlier: list[Harvested],
+    threshold: float,
+    number: int,
+    rules: Rules,
+    rejected: Sequence[np.ndarray],
 ) -> tuple[list[Harvested], list[Harvested], int]:
     """The lesions of one sub-volume of V_H, its hard negatives, and how many of the lesions are new."""
     name = record["volume"]
@@ -155,7 +168,7 @@ def _harvest_volume(
     recovered = _marked(found, record, hits, ids, number)
     scores = lesion_scores(found)
     chosen = np.flatnonzero((hits == NONE) & (scores >= threshold))
-    lesions = merge([*earlier, *recovered, *take(found, chosen, name, number)], rules.same_iou)
+    lesions = merge([*earlier, *recovered, *take(found, chosen, name, number)], rules.same_iou, rejected)
     eligible = (hits == NONE) & ~_beside(found, record, [*earlier, *lesions], rules)
     eligible &= (scores < threshold) & (scores <= rules.negative_lesion_score)
     rows = hardest(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)

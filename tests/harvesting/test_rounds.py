@@ -35,9 +35,9 @@ ON_V_M = [(10, 2, 0.9, 0.9), (30, 4, 0.8, 0.5), (70, 3, 0.9, 0.3), (90, 3, 0.2, 
 ON_V_H = [(10, 2, 0.8, 0.9), (30, 4, 0.9, 0.8), (50, 3, 0.7, 0.2), (70, 3, 0.6, 0.1), (90, 5, 0.4, 0.2)]
 
 
-def harvest(on_v_h=ON_V_H, before=(), number=1, rules=RULES):
+def harvest(on_v_h=ON_V_H, before=(), number=1, rules=RULES, rejected=None):
     found = {V_M["volume"]: scored(*ON_V_M), V_H["volume"]: scored(*on_v_h)}
-    return harvest_round([V_M], [V_H], lambda r: found[r["volume"]], list(before), number, rules)
+    return harvest_round([V_M], [V_H], lambda r: found[r["volume"]], list(before), number, rules, rejected)
 
 
 def names(lesions):
@@ -86,9 +86,28 @@ def test_hard_negatives_of_v_m_can_be_limited_as_those_of_v_h_are():
 
 def test_the_classifier_learns_from_what_is_known():
     found = {V_M["volume"]: scored(*ON_V_M), V_H["volume"]: scored(*ON_V_H)}
-    hitting, others = known_proposals([V_M, V_H], lambda r: found[r["volume"]], 0.5)
+    hitting, others = known_proposals([V_M, V_H], lambda r: found[r["volume"]], RULES)
     assert [len(x) for x in hitting.values()] == [2, 1] and [len(x) for x in others.values()] == [2, 4]
     assert hitting[V_H["volume"]][0].tolist() == [10, 5, 1, 20, 15, 3]
+
+
+def test_a_piece_of_a_lesion_is_no_negative_of_the_classifier():
+    """A box 6 of 10 pixels beside a lesion hits no mark (IoU 0.25)."""
+    found = scored((10, 2, 0.9, 0.9), (16, 2, 0.9, 0.1), (70, 3, 0.9, 0.1))
+    for iou, count in ((0.5, 2), (0.2, 1)):
+        _, others = known_proposals([V_M], lambda r: found, Rules(negative_iou=iou))
+        assert len(others[V_M["volume"]]) == count
+
+
+def test_what_a_reader_has_rejected_is_harvested_no_more():
+    """Neither from the pool nor found again; the mark's own proposal does not overlap it and stays."""
+    first = harvest()
+    found = next(x for x in first.lesions if x.volume == V_H["volume"] and not x.annotation)
+    refused = {V_H["volume"]: [found.slice_boxes[1:2, :5]]}
+    second = harvest(before=first.lesions, number=2, rejected=refused)
+    assert names(x for x in second.lesions if x.volume == V_H["volume"]) == [("000002", 0, "0", 1)]
+    assert second.new == 0
+    assert harvest(before=first.lesions, number=2, rejected={V_M["volume"]: []}).new == 0
 
 
 def test_nothing_is_harvested_where_the_precision_is_never_reached():

@@ -12,10 +12,11 @@ from lens_d2.data.datasets.released_boxes import read_tracklets
 from lens_d2.data.loader import load_training_records
 from lens_d2.engine import LENSTrainer, run_stages
 from lens_d2.engine import harvest as harvest_module
-from lens_d2.engine.harvest import read_lesions
+from lens_d2.engine.harvest import read_lesions, rejected_boxes
 from lens_d2.engine.network_trainer import NetworkTrainer
 from lens_d2.errors import DataError
 from lens_d2.mining import check_ledger, read_ledger
+from lens_d2.mining.ledger import to_table, write_ledger
 from lens_d2.mining.stored_tables import TableStore
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -217,6 +218,20 @@ def test_with_folds_no_classifier_judges_what_it_was_trained_on(data, tmp_path, 
     assert (tmp_path / "harvest/round_1/fold_1/lpc/model_final.pth").is_file()
     volumes = harvest_module.HarvestVolumes(harvest_cfg(folder, tmp_path))
     assert volumes.folds(2) == {one: 0, two: 1} and volumes.folds(0) == {}
+
+
+def test_what_a_reader_has_rejected_is_read_from_the_ledgers(whole, tmp_path):
+    """One lesion of the first round's ledger is rejected on all its slices; the second round's has no verdict."""
+    _, result = whole
+    ledger = read_ledger(result["rounds"][0]["ledger"])
+    chosen = ledger["lesion"] == ledger.loc[ledger["annotation"] == "", "lesion"].iloc[0]
+    ledger.loc[chosen, "status"] = "rejected"
+    write_ledger(tmp_path / "ledger.parquet", [to_table(ledger)])
+    boxes = rejected_boxes([str(tmp_path / "ledger.parquet"), result["rounds"][1]["ledger"]])
+    (volume,) = boxes
+    assert volume == ledger.loc[chosen, "volume"].iloc[0]
+    np.testing.assert_array_equal(boxes[volume][0][:, 0], ledger.loc[chosen, "slice"])
+    assert len(boxes[volume]) == 1 and boxes[volume][0].shape == (chosen.sum(), 5)
 
 
 def test_a_damaged_file_of_lesions_is_named(tmp_path):
