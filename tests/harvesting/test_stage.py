@@ -6,6 +6,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from detectron2.engine import launch
+from detectron2.utils import comm
 from harvest_cohort import PARTIAL, VERIFIED, harvest_cfg, register, stand_in_shards
 
 from lens_d2.data.datasets.released_boxes import read_tracklets
@@ -186,6 +189,30 @@ def test_killed_at_any_moment_it_goes_on(data, whole, tmp_path):
         (tmp_path / "harvest/stage.json").unlink()
         assert run_stages(cfg, resume=True)["harvest"] == result
         assert work == [[], []]
+
+
+def harvest_on_ranks(folder, output):
+    """What each rank has of two rounds, written by the first."""
+    torch.set_num_threads(1)
+    sets = register(folder / f"rank{comm.get_rank()}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harvest_module, "open_shards", stand_in_shards(sets["all"]))
+        cfg = harvest_cfg(folder, output, "SOLVER.CHECKPOINT_PERIOD", 2)  # of one rank
+        results = comm.gather(run_stages(cfg)["harvest"])
+    if comm.is_main_process():
+        (output / "results.json").write_text(json.dumps(results))
+
+
+def test_two_ranks_share_the_rounds(whole, tmp_path):
+    """Proposals, marks and the hits of a generator that knows the truth are those of one rank."""
+    launch(harvest_on_ranks, 2, dist_url="auto", args=(tmp_path, tmp_path))
+    ours, theirs = json.loads((tmp_path / "results.json").read_text())
+    assert ours == theirs and [r["round"] for r in ours["rounds"]] == [1, 2]
+    for number, result in enumerate(ours["rounds"], start=1):
+        assert (tmp_path / f"harvest/round_{number}/round.json").is_file()
+        assert result["recovered"] == whole[1]["rounds"][number - 1]["recovered"] > 0
+        assert len(list((tmp_path / f"harvest/round_{number}/scored").glob("*.parquet"))) == 6
+        assert len(read_lesions(result["lesions"])) == result["recovered"] + result["harvested"]
 
 
 def test_it_stops_when_the_mean_recall_no_longer_rises(data, whole, tmp_path, monkeypatch):
