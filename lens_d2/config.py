@@ -388,7 +388,8 @@ def _add_harvest_keys(cfg: CN) -> None:
     cfg.HARVEST.DATASETS = ()
     # V_H-test: sub-volumes of V_H of which all lesions are known, to measure by (IV-A).
     cfg.HARVEST.TEST = "deeplesion_vh_test"
-    # A trained generator to begin with. Empty: the first round trains one, with SOLVER.
+    # A trained generator to begin with. Empty: the first round trains one, with SOLVER. (MODEL.LPC.WEIGHTS is the
+    # same for the classifier.)
     cfg.HARVEST.WEIGHTS = ""
     # The generator's boxes that are stacked: "fused" or an expert's name.
     cfg.HARVEST.PROPOSALS = "fused"
@@ -407,10 +408,13 @@ def _add_harvest_keys(cfg: CN) -> None:
     # Hard negatives of V_M: with n >= 0 only the n highest of a sub-volume, of the score that V_H's have; else
     # all, as in the paper.
     cfg.HARVEST.VERIFIED_NEGATIVES_PER_VOLUME = -1
-    # Whether their best slices join training, or they stand on the slices that lesions have brought, alone.
+    # What a round's ledger has of lesions and hard negatives (Table II): "recovered" (P_H^R, P_M^R), "harvested"
+    # (P_H^+), "verified_negatives" (P_M^-), "negatives" (P_H^-).
+    cfg.HARVEST.LABELS = ("recovered", "harvested", "verified_negatives", "negatives")
+    # Whether the best slices of hard negatives join training, or hard negatives stand on those of lesions alone.
     cfg.HARVEST.NEGATIVE_SLICES = True
     # A proposal with this IoU with a known lesion, on a slice of both, is a piece of it and no negative: neither
-    # one of the classifier's nor a hard negative.
+    # one of the classifier's nor a hard negative. The paper has no such limit (above 1: none).
     cfg.HARVEST.NEGATIVE_IOU = 0.1
     # The threshold is found on V_M, where the classifier was trained. With n > 0 folds, n more classifiers are
     # trained, each without one part of V_M's patients, of which it then gives the scores. The paper has 0.

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,20 +32,21 @@ from ..data.loader import load_records
 from ..errors import DataError
 from ..evaluation.plots import plot_harvest
 from ..harvesting.measures import HarvestMeasure, format_rows
-from ..harvesting.pool import Harvested, from_table, to_table
-from ..harvesting.rounds import Harvest, Rules, harvest_round, known_proposals
+from ..harvesting.pool import Harvested, from_table, to_table, with_verdicts
+from ..harvesting.rounds import LABEL_SETS, Harvest, Rules, harvest_round, known_proposals
 from ..harvesting.tracker import BoxTracker
 from ..mining.datasets import mined_datasets
-from ..mining.ledger import BOX, read_ledger, write_ledger
+from ..mining.ledger import read_ledger, write_ledger
 from ..mining.ledger import to_table as ledger_table
 from ..mining.mine import LEDGER, LEDGER_CSV
 from ..mining.propose import open_shards, propose
 from ..mining.shards import ShardStore
+from ..modeling.classifiers import build_loss
 from ..modeling.classifiers.build import CLASSIFIER_REGISTRY
 from ..rescoring import load_classifier, score_proposals
 from ..structures import VolumeDetections
 from .classifier import train_lpc
-from .stages import STAGES, Run, load_model, train_model
+from .stages import COMPLETE, STAGES, Run, load_model, train_model
 
 logger = logging.getLogger(__name__)
 
@@ -63,25 +64,52 @@ def harvest(run: Run) -> dict:
             path.unlink()
     comm.synchronize()
     volumes = HarvestVolumes(cfg)
-    _check(cfg)
+    _check(cfg, volumes)
     for number in range(1, cfg.HARVEST.ROUNDS + 1):
         path = _folder(run, number) / ROUND
         result = once(path, lambda k=number: HarvestRound(run, volumes, k, finished).run())
         finished.append(result)
         _report(run, volumes, finished)
-        if len(finished) > 1 and result["mean"] <= finished[-2]["mean"]:
+        if _converged(finished):
             logger.info("the mean recall no longer rises: round %d is the last", number)
             break
     best = max(finished, key=lambda result: result["mean"])  # the first of the best
     return {**best, "rounds": finished}
 
 
-def _check(cfg: CfgNode) -> None:
+def _converged(rounds: Sequence[dict]) -> bool:
+    """Whether the last round's labels are no more complete than those of the round before."""
+    return len(rounds) > 1 and rounds[-1]["mean"] <= rounds[-2]["mean"]
+
+
+def _complete(cfg: CfgNode, result: dict) -> bool:
+    """More rounds may be asked for, as after a reader has judged the last one's ledger."""
+    return len(result["rounds"]) >= cfg.HARVEST.ROUNDS or _converged(result["rounds"])
+
+
+COMPLETE[harvest.__name__] = _complete
+
+
+def _check(cfg: CfgNode, volumes: HarvestVolumes) -> None:
     """A fault in the settings shows before the first training, not after it."""
-    if cfg.HARVEST.ROUNDS < 1:
-        raise DataError("HARVEST.ROUNDS", f"there has to be a round, not {cfg.HARVEST.ROUNDS}")
+    keys, patients = cfg.HARVEST, len({record["patient"] for record in volumes.verified})
+    groups = ("fused", *cfg.MODEL.LENS.EXPERTS)
+    faults = {
+        "HARVEST.ROUNDS": keys.ROUNDS < 1 and f"there has to be a round, not {keys.ROUNDS}",
+        "HARVEST.PROPOSALS": keys.PROPOSALS not in groups and f"{keys.PROPOSALS!r} is none of {', '.join(groups)}",
+        "HARVEST.FOLDS": keys.FOLDS not in (0, *range(2, patients + 1))
+        and f"{keys.FOLDS}, where {keys.VERIFIED} has {patients} patients: 0, or from 2 to these",
+        "HARVEST.NEGATIVE_IOU": keys.NEGATIVE_IOU <= 0 and f"it has to be above 0, not {keys.NEGATIVE_IOU}",
+        "HARVEST.LABELS": not set(keys.LABELS) <= set(LABEL_SETS) and f"what is known is {', '.join(LABEL_SETS)}",
+        "DATASETS.LEDGER": cfg.DATASETS.LEDGER
+        and "harvesting makes its own; a ledger of V_M may be registered as a dataset (docs/harvesting.md)",
+    }
+    for name, fault in faults.items():
+        if fault:
+            raise DataError(name, fault)
     BoxTracker.from_config(cfg)
     CLASSIFIER_REGISTRY.get(cfg.MODEL.LPC.NAME)
+    build_loss(cfg.MODEL.LPC)
 
 
 def once(path: Path, work: Callable[[], dict]) -> dict:
@@ -146,7 +174,7 @@ class HarvestRound:
 
     def __init__(self, run: Run, volumes: HarvestVolumes, number: int, earlier: Sequence[dict]):
         self.run_, self.volumes, self.number = run, volumes, number
-        self.rounds, self.earlier = earlier, earlier[-1] if earlier else None
+        self.earlier = earlier[-1] if earlier else None
         self.folder = _folder(run, number)
         self.keys = run.cfg.HARVEST
 
@@ -159,8 +187,10 @@ class HarvestRound:
         shards = open_shards(cfg, load_model(cfg, weights), self.folder / "proposals")
         propose(self.volumes.all, shards)
         stacked = self._stacked(shards)
+        given = {"lpc": cfg.MODEL.LPC.WEIGHTS} if self.number == 1 else {}
         classifiers = [
-            self._once(step, lambda s=step, f=fold: self._train_classifier(stacked, s, f))["weights"]
+            given.get(step)
+            or self._once(step, lambda s=step, f=fold: self._train_classifier(stacked, s, f))["weights"]
             for fold, step in enumerate(["lpc", *(f"fold_{i}" for i in range(self.keys.FOLDS))], start=-1)
         ]
         scored = self._scored(shards, stacked, classifiers)
@@ -169,6 +199,12 @@ class HarvestRound:
             result = self._harvest(lambda record: scored.read(record)[GROUP])
             return {"round": self.number, "weights": weights, "classifier": classifiers[0], **result}
         return {}
+
+    def _before(self) -> list[Harvested]:
+        """The pool of the last round, with what a reader has since made of its ledger."""
+        if not self.earlier:
+            return []
+        return with_verdicts(read_lesions(self.earlier["lesions"]), read_ledger(self.earlier["ledger"]))
 
     def _once(self, step: str, work: Callable[[], dict]) -> dict:
         """A training, unless it is finished."""
@@ -203,10 +239,10 @@ class HarvestRound:
     def _train_classifier(self, stacked: Callable[[dict], VolumeDetections], step: str, fold: int) -> dict:
         """Step 3: on P_H^R and P_M^R against P_M^-, without one fold of V_M where that is not -1."""
         folds = self.volumes.folds(self.keys.FOLDS)
-        rules = Rules.from_config(self.run_.cfg)
+        rules, before = Rules.from_config(self.run_.cfg), self._before()
         verified = [record for record in self.volumes.verified if fold == -1 or folds[record["volume"]] != fold]
-        positives, negatives = known_proposals(verified, stacked, rules)
-        marked, _ = known_proposals(self.volumes.partial, stacked, rules)
+        positives, negatives = known_proposals(verified, stacked, rules, before)
+        marked, _ = known_proposals(self.volumes.partial, stacked, rules, before)
         start = self.earlier["classifier"] if self.earlier and self.keys.FINETUNE_CLASSIFIER else ""
         cfg = self.run_.cfg.clone()
         cfg.defrost()
@@ -242,15 +278,13 @@ class HarvestRound:
 
     def _harvest(self, scored: Callable[[dict], VolumeDetections]) -> dict:
         """Step 4: lesions and hard negatives, written and measured. On one rank."""
-        before = read_lesions(self.earlier["lesions"]) if self.earlier else []
-        volumes, rules = self.volumes, Rules.from_config(self.run_.cfg)
-        rejected = rejected_boxes(each["ledger"] for each in self.rounds)
-        harvested = harvest_round(volumes.verified, volumes.partial, scored, before, self.number, rules, rejected)
+        volumes, rules, before = self.volumes, Rules.from_config(self.run_.cfg), self._before()
+        harvested = harvest_round(volumes.verified, volumes.partial, scored, before, self.number, rules)
         self._write(harvested)
         test = {record["volume"]: scored(record) for record in volumes.measure.records}
         rows, curves = volumes.measure.of_round(self.number, test, before)
         write_whole(self.folder / MEASURES, json.dumps({"rows": rows, "curves": curves}).encode())
-        negatives = len(harvested.negatives)
+        negatives = len(harvested.verified_negatives) + len(harvested.negatives)
         logger.info(
             "round %d: threshold %.4f, precision on V_M %.3f; %d lesions, %d of them new; %d hard negatives",
             *(
@@ -274,16 +308,16 @@ class HarvestRound:
         }
 
     def _write(self, harvested: Harvest) -> None:
-        rows = ledger_table(harvested.rows(self.volumes.training, self.keys.NEGATIVE_SLICES))
+        rows = ledger_table(harvested.rows(self.volumes.training, self.keys.LABELS, self.keys.NEGATIVE_SLICES))
         for name in (LEDGER, LEDGER_CSV):
             write_ledger(self.folder / name, [rows])
         sink = pa.BufferOutputStream()
-        pq.write_table(to_table(harvested.lesions), sink, compression="zstd")
+        pq.write_table(to_table(harvested.pool), sink, compression="zstd")
         write_whole(self.folder / LESIONS, sink.getvalue())
         parts = {
             "harvested": [x for x in harvested.lesions if not x.annotation],
             "recovered": [x for x in harvested.lesions if x.annotation],
-            "hard_negatives": harvested.negatives,
+            "hard_negatives": [*harvested.verified_negatives, *harvested.negatives],
         }
         for name, lesions in parts.items():
             write_tracklets(self.folder / f"{name}.pkl", by_volume(lesions))
@@ -295,20 +329,6 @@ def by_volume(lesions: Sequence[Harvested]) -> dict[str, list[np.ndarray]]:
     for lesion in lesions:
         volumes.setdefault(lesion.volume, []).append(lesion.slice_boxes)
     return volumes
-
-
-def rejected_boxes(ledgers: Iterable[str]) -> dict[str, list[np.ndarray]]:
-    """By sub-volume, (k, 5) slice boxes z, x1, y1, x2, y2 of each lesion that a reader has rejected in a ledger.
-
-    Raises:
-        DataError: a ledger is absent or damaged.
-    """
-    boxes: dict[str, list[np.ndarray]] = {}
-    for path in ledgers:
-        rows = read_ledger(path)
-        for (volume, _), lesion in rows[rows["status"] == "rejected"].groupby(["volume", "lesion"]):
-            boxes.setdefault(volume, []).append(lesion[["slice", *BOX]].to_numpy(dtype=np.float64))
-    return boxes
 
 
 def read_lesions(path: str) -> list[Harvested]:

@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +54,8 @@ DETECTORS = ("train", "harvest", "retrain")  # stages that leave one, in the ord
 MINERS = ("train", "harvest")  # stages that leave a ledger
 STAGES = Registry("STAGE")
 STAGES.__doc__ = "Functions (run: Run) -> dict that JSON knows: what later stages and the marker have of a stage."
+# For a stage that can be asked for more than it has done: whether its result is all that the config asks for.
+COMPLETE: dict[str, Callable[[CfgNode, dict], bool]] = {}
 
 
 @dataclass
@@ -128,11 +131,15 @@ def run_stages(cfg: CfgNode, resume: bool = False) -> dict:
 
 
 def _read_marker(run: Run, path: Path) -> None:
-    """Take over the result of a finished stage; one whose marker is damaged is not finished."""
+    """Take over the result of a finished stage; one whose marker is damaged, or that has more to do, is not."""
+    name = path.parent.name
     try:
-        run.done[path.parent.name] = json.loads(path.read_text())["result"]
+        result = json.loads(path.read_text())["result"]
     except (ValueError, KeyError, TypeError):
         logger.warning("%s: damaged, the stage runs again", path)
+        return
+    if name not in run.cfg.STAGES or COMPLETE.get(name, lambda *_: True)(run.cfg, result):
+        run.done[name] = result
 
 
 def _forget(folder: Path, checkpoints: bool) -> None:

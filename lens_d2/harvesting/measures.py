@@ -83,7 +83,7 @@ class HarvestMeasure:
         self, name: str, number: int, found: VolumeDetections, before: Sequence[Harvested]
     ) -> VolumeDetections:
         """Proposals of this round and what there was before, of one lesion the most confident one."""
-        earlier = [x for x in before if x.volume == name and not x.annotation]
+        earlier = [x for x in before if x.volume == name and x.is_lesion and not x.annotation]
         lesions = merge([*take(found, range(len(found)), name, number), *earlier], self.iou)
         return detections_of(lesions)
 

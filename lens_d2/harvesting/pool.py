@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from ..mining.findings import KnownBoxes
-from ..mining.ledger import LedgerRow
+from ..mining.ledger import BOX, LedgerRow
+from ..mining.review import VERDICTS
 from ..modeling.targets import BoxStatus
 from ..structures import VolumeDetections
 
@@ -25,7 +27,8 @@ class Harvested:
         slice_boxes: (k, 6) z, x1, y1, x2, y2, s_g of the slice; 0 where nothing was detected.
         generator, classifier: s_g, its highest slice score; s_c.
         annotation: id of the given mark that it hits, or "".
-        status: of the ledger, "annotation" or "hard_negative".
+        status: of the ledger: "annotation", "hard_negative", or a reader's verdict.
+        name: id of the lesion in the ledger, where it is not made of the above.
     """
 
     volume: str
@@ -36,6 +39,12 @@ class Harvested:
     classifier: float
     annotation: str = ""
     status: str = "annotation"
+    name: str = ""
+
+    @property
+    def is_lesion(self) -> bool:
+        """Whether training takes it for one."""
+        return self.status in ("annotation", "accepted")
 
     @property
     def score(self) -> float:
@@ -46,7 +55,7 @@ class Harvested:
     def lesion(self) -> str:
         """Id of the lesion in the ledger."""
         kind = "negative" if self.status == "hard_negative" else "lesion"
-        return self.annotation or f"{self.volume}/{kind}-{self.round}-{self.number}"
+        return self.annotation or self.name or f"{self.volume}/{kind}-{self.round}-{self.number}"
 
     @property
     def best_slice(self) -> np.ndarray:
@@ -56,9 +65,9 @@ class Harvested:
     def rows(self, slices: Container[int]) -> list[LedgerRow]:
         """Its rows in the ledger: its boxes on these slices where it was detected."""
         detected = self.slice_boxes[self.slice_boxes[:, 5] > 0]
-        return [self._row(int(z), box) for z, *box in detected[:, :5].tolist() if int(z) in slices]
+        return [self._row(int(z), box, score) for z, *box, score in detected.tolist() if int(z) in slices]
 
-    def _row(self, z: int, box: Sequence[float]) -> LedgerRow:
+    def _row(self, z: int, box: Sequence[float], slice_score: float) -> LedgerRow:
         return LedgerRow(
             id=f"{self.lesion}@{z}",
             volume=self.volume,
@@ -67,7 +76,7 @@ class Harvested:
             lesion=self.lesion,
             strategy=STRATEGY,
             round=self.round,
-            score=self.score,
+            score=slice_score * self.classifier,
             distance=float("nan"),
             annotation=self.annotation,
             status=self.status,
@@ -104,30 +113,47 @@ def take(
     ]
 
 
-def merge(lesions: Iterable[Harvested], iou: float = 0.5, rejected: Sequence[np.ndarray] = ()) -> list[Harvested]:
-    """One proposal for each lesion: one that hits a mark before others, else the one with the highest score s.
-
-    Two are the same lesion where they hit the same mark, or lie in one volume and have an IoU of at least ``iou``
-    on a slice. Proposals that are in this way what a reader has rejected are left out.
+def with_verdicts(lesions: Iterable[Harvested], ledger: pd.DataFrame) -> list[Harvested]:
+    """The pool as a reader has left it: what was judged has the verdict as its status, hard negatives included.
 
     Args:
-        rejected: where all lie in one volume, (k, 5) slice boxes z, x1, y1, x2, y2 of each rejected lesion.
+        lesions: of a round. ledger: of the same round.
     """
-    refused = KnownBoxes()
-    for boxes in rejected:
-        refused.add("", boxes, BoxStatus.HARD_NEGATIVE)
+    pool = {x.lesion: x for x in lesions}
+    for name, rows in ledger[ledger["status"].isin(VERDICTS)].groupby("lesion"):
+        pool[name] = replace(pool.get(name) or _of_rows(name, rows), status=rows["status"].iloc[0])
+    return list(pool.values())
+
+
+def _of_rows(name: str, rows: pd.DataFrame) -> Harvested:
+    """What the ledger alone knows: a hard negative, or a box drawn by hand, which is sure."""
+    first, slice_boxes = rows.iloc[0], rows[["slice", *BOX, "score"]].fillna({"score": 1.0}).to_numpy(dtype=float)
+    score, annotation = float(slice_boxes[:, 5].max()), first["annotation"]
+    return Harvested(first["volume"], int(first["round"]), -1, slice_boxes, score, 1.0, annotation, name=name)
+
+
+def merge(lesions: Iterable[Harvested], iou: float = 0.5) -> list[Harvested]:
+    """One proposal for each lesion: a reader's before one that hits a mark, else that with the highest score s.
+
+    Two are the same lesion where they hit the same mark, or lie in one volume and have an IoU of at least ``iou``
+    on a slice. A reader's are those with a verdict, whatever it is.
+    """
     kept: list[Harvested] = []
     known: dict[str, KnownBoxes] = {}
     marks = set()
-    for lesion in sorted(lesions, key=lambda x: (not x.annotation, -x.score, x.round, x.number)):
+    for lesion in sorted(lesions, key=_precedence):
         boxes = known.setdefault(lesion.volume, KnownBoxes())
         again = lesion.annotation in marks if lesion.annotation else False
-        if again or any((x.largest_overlap(lesion.slice_boxes) >= iou).any() for x in (boxes, refused)):
+        if again or (boxes.largest_overlap(lesion.slice_boxes) >= iou).any():
             continue
         marks.add(lesion.annotation)
         boxes.add(lesion.lesion, lesion.slice_boxes, BoxStatus.LESION)
         kept.append(lesion)
     return sorted(kept, key=lambda x: (x.volume, x.round, x.number))
+
+
+def _precedence(x: Harvested) -> tuple:
+    return x.status != "accepted", x.status not in VERDICTS, not x.annotation, -x.score, x.round, x.number
 
 
 _COLUMNS = {
@@ -138,6 +164,7 @@ _COLUMNS = {
     "classifier": pa.float64(),
     "annotation": pa.string(),
     "status": pa.string(),
+    "name": pa.string(),
     "slice_boxes": pa.list_(pa.list_(pa.float64())),
 }
 

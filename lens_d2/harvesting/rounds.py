@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from detectron2.config import CfgNode
 
 from ..mining.ledger import LedgerRow
+from ..mining.review import VERDICTS
 from ..structures import VolumeDetections
 from .pool import Harvested, classifier_scores, merge, take
 from .selection import NONE, hardest, marks_hit, on_lesions, smallest_threshold
@@ -45,6 +47,15 @@ class Rules:
         )
 
 
+# What a round may give training (Table II), by name.
+LABEL_SETS: dict[str, Callable[[Harvest], list[Harvested]]] = {
+    "recovered": lambda harvest: [x for x in harvest.pool if x.status == "annotation" and x.annotation],
+    "harvested": lambda harvest: [x for x in harvest.pool if x.status == "annotation" and not x.annotation],
+    "verified_negatives": lambda harvest: harvest.verified_negatives,
+    "negatives": lambda harvest: harvest.negatives,
+}
+
+
 @dataclass(frozen=True)
 class Harvest:
     """What there is after a round.
@@ -52,18 +63,32 @@ class Harvest:
     Attributes:
         threshold: of s above which proposals were harvested; infinity where none was.
         precision: of the proposals of V_M above it, NaN without any.
-        lesions: P_H^R, P_M^R and the union of P_H,i^+ of all rounds so far.
-        negatives: P_H^- and P_M^- of this round.
+        pool: P_H^R, P_M^R and the union of P_H,i^+ of all rounds so far; and what a reader has judged, as such.
+        verified_negatives, negatives: P_M^- and P_H^- of this round.
         new: lesions of this round's P_H^+ that no round before had.
     """
 
     threshold: float
     precision: float
-    lesions: list[Harvested]
+    pool: list[Harvested]
+    verified_negatives: list[Harvested]
     negatives: list[Harvested]
     new: int
 
-    def rows(self, records: Sequence[dict], negative_slices: bool = True) -> list[LedgerRow]:
+    @property
+    def lesions(self) -> list[Harvested]:
+        """Those of the pool that no reader doubts."""
+        return [x for x in self.pool if x.is_lesion]
+
+    def labels(self, sets: Collection[str]) -> list[Harvested]:
+        """What training gets of the round: these of :data:`LABEL_SETS`, and what a reader has judged."""
+        return [x for x in self.pool if x.status in VERDICTS] + [
+            x for name in sets for x in LABEL_SETS[name](self)
+        ]
+
+    def rows(
+        self, records: Sequence[dict], sets: Collection[str] = tuple(LABEL_SETS), negative_slices: bool = True
+    ) -> list[LedgerRow]:
         """The ledger. A slice joins training where it is the best one of a lesion or a hard negative.
 
         On the slices of training, the marked ones and those that join, stand the boxes of all lesions and hard
@@ -72,126 +97,137 @@ class Harvest:
 
         Args:
             records: of V_M and V_H.
+            sets: see :meth:`labels`.
             negative_slices: whether the slices of hard negatives join; else these stand where lesions do, alone.
         """
         given = {(x["id"], int(box[0])) for record in records for x in record["lesions"] for box in x["boxes"]}
         slices = {r["volume"]: {int(b[0]) for x in r["lesions"] for b in x["boxes"]} for r in records}
-        for x in (*self.lesions, *(self.negatives if negative_slices else ())):
-            slices.setdefault(x.volume, set()).add(int(x.best_slice[0]))
-        rows = [row for x in (*self.lesions, *self.negatives) for row in x.rows(slices.get(x.volume, ()))]
+        labels = self.labels(sets)
+        for x in labels:
+            if x.is_lesion or (x.status == "hard_negative" and negative_slices):
+                slices.setdefault(x.volume, set()).add(int(x.best_slice[0]))
+        rows = [row for x in labels for row in x.rows(slices.get(x.volume, ()))]
         return [row for row in rows if (row.lesion, row.slice) not in given]
 
 
 def known_proposals(
-    records: Iterable[dict], proposals: Scored, rules: Rules
+    records: Iterable[dict], proposals: Scored, rules: Rules, before: Sequence[Harvested] = ()
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(n, 6) boxes of the 3D proposals of each sub-volume that hit a mark, and of those on no known lesion.
+    """(n, 6) boxes of each sub-volume's 3D proposals that are lesions, and of those that are on no known lesion.
 
     Of V_M, these are P_M^R and P_M^-; of V_H, the first are P_H^R and nothing is known of the others.
+
+    Args:
+        records, proposals, rules, before: as for :func:`harvest_round`.
     """
-    hitting, others = {}, {}
+    lesions, others, earlier = {}, {}, _by_volume(before)
     for record in records:
-        found = proposals(record)
-        hits, ids = marks_hit(found, record, rules.hit_iou)
-        marked = _marked(found, record, hits, ids, 0)
-        hitting[record["volume"]] = found.boxes[hits != NONE]
-        others[record["volume"]] = found.boxes[(hits == NONE) & ~_beside(found, record, marked, rules)]
-    return hitting, others
+        known = _Known.of(proposals(record), record, earlier[record["volume"]], rules, 0)
+        lesions[record["volume"]] = known.found.boxes[known.is_lesion]
+        others[record["volume"]] = known.found.boxes[~known.is_lesion & ~known.beside]
+    return lesions, others
 
 
 def harvest_round(
     verified: Iterable[dict],
     partial: Iterable[dict],
     scored: Scored,
-    before: list[Harvested],
+    before: Iterable[Harvested],
     number: int,
     rules: Rules,
-    rejected: Mapping[str, Sequence[np.ndarray]] | None = None,
 ) -> Harvest:
     """Harvest V_H with what the proposals on V_M teach.
 
     Args:
         verified: the records of V_M. partial: those of V_H.
         scored: gives the proposals of each.
-        before: lesions of the rounds before.
+        before: the pool of the rounds before, with a reader's verdicts, see :func:`.pool.with_verdicts`.
         number: of the round, from 1.
-        rejected: by sub-volume, (k, 5) slice boxes z, x1, y1, x2, y2 of each lesion that a reader has rejected.
     """
-    rejected = rejected or {}
-    recovered, negatives, scores, is_lesion = [], [], [np.zeros(0)], [np.zeros(0, bool)]
+    earlier = _by_volume(before)
+    pool_of_verified, verified_negatives, scores, is_lesion = [], [], [np.zeros(0)], [np.zeros(0, bool)]
     for record in verified:
-        found = scored(record)
-        hits, ids = marks_hit(found, record, rules.hit_iou)
+        known = _Known.of(scored(record), record, earlier[record["volume"]], rules, number)
+        found = known.found
         scores.append(lesion_scores(found))
-        is_lesion.append(hits != NONE)
-        marked = _marked(found, record, hits, ids, number)
-        recovered += marked
-        rest = (hits == NONE) & ~_beside(found, record, marked, rules)
+        is_lesion.append(known.is_lesion)
+        pool_of_verified += merge([*earlier[record["volume"]], *known.marked], rules.same_iou)
+        rest = ~known.is_lesion & ~known.beside
         rows, limit = np.flatnonzero(rest), rules.verified_negatives_per_volume
         if limit >= 0:
             rows = hardest(found.scores, rest, rules.negative_score, limit)
-        negatives += take(found, rows, record["volume"], number, status="hard_negative")
+        verified_negatives += take(found, rows, record["volume"], number, status="hard_negative")
     scores, is_lesion = np.concatenate(scores), np.concatenate(is_lesion)
     threshold = smallest_threshold(scores, is_lesion, rules.precision)
-    lesions_of = {name: [x for x in before if x.volume == name] for name in {x.volume for x in before}}
-    kept, new = [], 0
+    pool, negatives, new = [], [], 0
     for record in partial:
-        found, name = scored(record), record["volume"]
-        earlier = lesions_of.pop(name, [])
-        lesions, hard, count = _harvest_volume(
-            found, record, earlier, threshold, number, rules, rejected.get(name, ())
+        kept, hard, count = _harvest_volume(
+            scored(record), record, earlier[record["volume"]], threshold, number, rules
         )
-        kept, negatives, new = kept + lesions, negatives + hard, new + count
-    left = [x for name in sorted(lesions_of) for x in lesions_of[name]]  # of V_M
+        pool, negatives, new = pool + kept, negatives + hard, new + count
     above = is_lesion[scores >= threshold]
-    return Harvest(
-        threshold,
-        float(above.mean()) if len(above) else float("nan"),
-        [*kept, *merge([*left, *recovered], rules.same_iou)],
-        negatives,
-        new,
-    )
+    precision = float(above.mean()) if len(above) else float("nan")
+    return Harvest(threshold, precision, [*pool, *pool_of_verified], verified_negatives, negatives, new)
 
 
 def _harvest_volume(
-    found: VolumeDetections,
-    record: dict,
-    earlier: list[Harvested],
-    threshold: float,
-    number: int,
-    rules: Rules,
-    rejected: Sequence[np.ndarray],
+    found: VolumeDetections, record: dict, earlier: list[Harvested], threshold: float, number: int, rules: Rules
 ) -> tuple[list[Harvested], list[Harvested], int]:
-    """The lesions of one sub-volume of V_H, its hard negatives, and how many of the lesions are new."""
+    """The pool of one sub-volume of V_H, its hard negatives, and how many of the lesions are new."""
     name = record["volume"]
-    hits, ids = marks_hit(found, record, rules.hit_iou)
-    recovered = _marked(found, record, hits, ids, number)
+    known = _Known.of(found, record, earlier, rules, number)
     scores = lesion_scores(found)
-    chosen = np.flatnonzero((hits == NONE) & (scores >= threshold))
-    lesions = merge([*earlier, *recovered, *take(found, chosen, name, number)], rules.same_iou, rejected)
-    eligible = (hits == NONE) & ~_beside(found, record, [*earlier, *lesions], rules)
+    chosen = np.flatnonzero(~known.is_lesion & (scores >= threshold))
+    pool = merge([*earlier, *known.marked, *take(found, chosen, name, number)], rules.same_iou)
+    eligible = ~known.is_lesion & ~_beside(found, record, [*earlier, *pool], rules)
     eligible &= (scores < threshold) & (scores <= rules.negative_lesion_score)
     rows = hardest(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)
     hard = take(found, rows, name, number, status="hard_negative")
     old = [x.slice_boxes for x in earlier]
-    harvested = [x.number for x in lesions if x.round == number and not x.annotation]
-    return lesions, hard, int((~on_lesions(found, old, rules.same_iou))[harvested].sum())
+    harvested = [x.number for x in pool if x.round == number and not x.annotation]
+    return pool, hard, int((~on_lesions(found, old, rules.same_iou))[harvested].sum())
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of one sub-volume's proposals.
+
+    Attributes:
+        found: the proposals. marked: P^R, those that hit a mark.
+        is_lesion: (n,) bool: these, and what a reader has accepted. beside: (n,) bool, see :func:`_beside`.
+    """
+
+    found: VolumeDetections
+    marked: list[Harvested]
+    is_lesion: np.ndarray
+    beside: np.ndarray
+
+    @classmethod
+    def of(
+        cls, found: VolumeDetections, record: dict, earlier: list[Harvested], rules: Rules, number: int
+    ) -> _Known:
+        hits, ids = marks_hit(found, record, rules.hit_iou)
+        rows = np.flatnonzero(hits != NONE)
+        marked = take(found, rows, record["volume"], number, [ids[hits[row]] for row in rows])
+        accepted = [x.slice_boxes for x in earlier if x.status == "accepted"]
+        is_lesion = (hits != NONE) | on_lesions(found, accepted, rules.hit_iou)
+        return cls(found, marked, is_lesion, _beside(found, record, [*earlier, *marked], rules))
 
 
 def _beside(found: VolumeDetections, record: dict, lesions: list[Harvested], rules: Rules) -> np.ndarray:
-    """(n,) bool: what overlaps a mark or one of the lesions too much to be a hard negative."""
+    """(n,) bool: what overlaps a mark, or what may be a lesion, too much to be a hard negative."""
     marks = [np.asarray(x["boxes"], dtype=float) for x in record["lesions"] if x["boxes"]]
-    return on_lesions(found, [*marks, *(x.slice_boxes for x in lesions)], rules.negative_iou)
+    others = [x.slice_boxes for x in lesions if x.status != "rejected"]
+    return on_lesions(found, [*marks, *others], rules.negative_iou)
+
+
+def _by_volume(lesions: Iterable[Harvested]) -> defaultdict[str, list[Harvested]]:
+    volumes: defaultdict[str, list[Harvested]] = defaultdict(list)
+    for lesion in lesions:
+        volumes[lesion.volume].append(lesion)
+    return volumes
 
 
 def lesion_scores(found: VolumeDetections) -> np.ndarray:
     """(n,) s = s_g * s_c (Eq. 7)."""
     return found.scores * classifier_scores(found)
-
-
-def _marked(
-    found: VolumeDetections, record: dict, hits: np.ndarray, ids: list[str], number: int
-) -> list[Harvested]:
-    """P^R of one sub-volume: the proposals that hit a mark."""
-    rows = np.flatnonzero(hits != NONE)
-    return take(found, rows, record["volume"], number, [ids[hits[row]] for row in rows])

@@ -9,7 +9,10 @@ from lens_d2.data.records import make_lesion
 from lens_d2.data.sampler import SlicePool
 from lens_d2.errors import DataError
 from lens_d2.harvesting.measures import HarvestMeasure, format_rows, given_marks
-from lens_d2.harvesting.rounds import Rules, harvest_round, known_proposals
+from lens_d2.harvesting.pool import from_table, with_verdicts
+from lens_d2.harvesting.pool import to_table as pool_table
+from lens_d2.harvesting.rounds import LABEL_SETS, Rules, harvest_round, known_proposals
+from lens_d2.mining.ledger import to_table
 from lens_d2.structures import VolumeDetections
 
 LESIONS = [(10.0, 2), (30.0, 4), (50.0, 3)]  # x and key slice of three lesions, each 10 x 10 pixels
@@ -35,9 +38,9 @@ ON_V_M = [(10, 2, 0.9, 0.9), (30, 4, 0.8, 0.5), (70, 3, 0.9, 0.3), (90, 3, 0.2, 
 ON_V_H = [(10, 2, 0.8, 0.9), (30, 4, 0.9, 0.8), (50, 3, 0.7, 0.2), (70, 3, 0.6, 0.1), (90, 5, 0.4, 0.2)]
 
 
-def harvest(on_v_h=ON_V_H, before=(), number=1, rules=RULES, rejected=None):
+def harvest(on_v_h=ON_V_H, before=(), number=1, rules=RULES):
     found = {V_M["volume"]: scored(*ON_V_M), V_H["volume"]: scored(*on_v_h)}
-    return harvest_round([V_M], [V_H], lambda r: found[r["volume"]], list(before), number, rules, rejected)
+    return harvest_round([V_M], [V_H], lambda r: found[r["volume"]], list(before), number, rules)
 
 
 def names(lesions):
@@ -51,9 +54,8 @@ def test_a_round_divides_the_proposals():
     assert names(result.lesions) == [
         ("000002", 0, "0", 1), ("000002", 1, "", 1), ("000001", 0, "0", 1), ("000001", 1, "1", 1),
     ]  # fmt: skip
-    assert names(result.negatives) == [
-        ("000001", 2, "", 1), ("000001", 3, "", 1), ("000002", 2, "", 1), ("000002", 3, "", 1),
-    ]  # fmt: skip
+    assert names(result.verified_negatives) == [("000001", 2, "", 1), ("000001", 3, "", 1)]
+    assert names(result.negatives) == [("000002", 2, "", 1), ("000002", 3, "", 1)]
     assert result.new == 1
 
 
@@ -62,10 +64,10 @@ def test_what_overlaps_a_known_lesion_is_no_hard_negative():
     found = scored((10, 2, 0.9, 0.9), (16, 2, 0.9, 0.1), (50, 5, 0.9, 0.1), (70, 3, 0.9, 0.1))
     for iou, numbers in ((0.5, [1, 2, 3]), (0.2, [2, 3])):
         result = harvest_round([V_M], [V_H], lambda r: found, [], 1, Rules(precision=0.2, negative_iou=iou))
-        assert [x.number for x in result.negatives if x.volume == V_M["volume"]] == numbers
+        assert [x.number for x in result.verified_negatives] == numbers
     followed = scored((50, 4, 0.9, 0.9), (50, 5, 0.8, 0.1))  # the first goes through slice 3, where the mark is
     result = harvest_round([V_M], [V_H], lambda r: followed, [], 1, Rules(precision=0.2))
-    assert not [x for x in result.negatives if x.volume == V_M["volume"]]
+    assert not result.verified_negatives
 
 
 def test_what_may_well_be_a_lesion_is_no_hard_negative_where_it_is_asked():
@@ -73,14 +75,14 @@ def test_what_may_well_be_a_lesion_is_no_hard_negative_where_it_is_asked():
     for thresh, numbers in ((0.2, [2, 3]), (0.1, [3]), (0.0, [])):
         result = harvest(rules=Rules(precision=0.5, negative_lesion_score=thresh))
         assert [x.number for x in result.negatives if x.volume == V_H["volume"]] == numbers
-        assert [x.number for x in result.negatives if x.volume == V_M["volume"]] == [2, 3]
+        assert [x.number for x in result.verified_negatives] == [2, 3]
 
 
 def test_hard_negatives_of_v_m_can_be_limited_as_those_of_v_h_are():
     """On V_M the proposals 2 and 3 hit no mark; s_g is 0.9 and 0.2."""
     for limit, numbers in ((-1, [2, 3]), (5, [2]), (0, [])):
         result = harvest(rules=Rules(precision=0.5, verified_negatives_per_volume=limit))
-        assert [x.number for x in result.negatives if x.volume == V_M["volume"]] == numbers
+        assert [x.number for x in result.verified_negatives] == numbers
         assert [x.number for x in result.negatives if x.volume == V_H["volume"]] == [2, 3]
 
 
@@ -99,15 +101,61 @@ def test_a_piece_of_a_lesion_is_no_negative_of_the_classifier():
         assert len(others[V_M["volume"]]) == count
 
 
+def judged(result, records, verdicts):
+    """The pool, after a reader has given verdicts on lesions of the ledger, by their ids."""
+    ledger = to_table(result.rows(records)).to_pandas()
+    ledger["status"] = [
+        verdicts.get(x, status) for x, status in zip(ledger["lesion"], ledger["status"], strict=True)
+    ]
+    return with_verdicts(result.pool, ledger)
+
+
 def test_what_a_reader_has_rejected_is_harvested_no_more():
-    """Neither from the pool nor found again; the mark's own proposal does not overlap it and stays."""
+    """Neither from the pool nor found again; nor is it a lesion that counts. The mark's own proposal stays."""
     first = harvest()
     found = next(x for x in first.lesions if x.volume == V_H["volume"] and not x.annotation)
-    refused = {V_H["volume"]: [found.slice_boxes[1:2, :5]]}
-    second = harvest(before=first.lesions, number=2, rejected=refused)
+    second = harvest(before=judged(first, [V_M, V_H], {found.lesion: "rejected"}), number=2)
     assert names(x for x in second.lesions if x.volume == V_H["volume"]) == [("000002", 0, "0", 1)]
     assert second.new == 0
-    assert harvest(before=first.lesions, number=2, rejected={V_M["volume"]: []}).new == 0
+    kept = from_table(pool_table(second.pool))  # the third round knows it, too
+    assert [x.lesion for x in kept if x.status == "rejected"] == [found.lesion]
+    assert harvest(before=kept, number=3).new == 0
+    assert {r.status for r in second.rows([V_M, V_H]) if r.lesion == found.lesion} <= {"rejected"}
+
+
+@pytest.mark.parametrize("verdict", ["accepted", "unsure"])
+def test_a_hard_negative_that_may_be_a_lesion_is_none_any_more(verdict):
+    """Of V_H it joins the lesions, or what training ignores; of V_M it counts as a lesion where precision does."""
+    first = harvest()
+    wrong = [next(x for x in first.negatives), next(x for x in first.verified_negatives if x.number == 2)]
+    before = judged(first, [V_M, V_H], {x.lesion: verdict for x in wrong})
+    second = harvest(before=before, number=2)
+    left = {(x.volume, x.number) for x in (*second.negatives, *second.verified_negatives)}
+    assert not left & {(x.volume, x.number) for x in wrong}
+    rows = second.rows([V_M, V_H])
+    for x in wrong:
+        assert {r.status for r in rows if r.lesion == x.lesion} == {verdict}
+        assert (x.lesion in {y.lesion for y in second.lesions}) == (verdict == "accepted")
+    assert second.precision == pytest.approx(3 / 4 if verdict == "accepted" else 2 / 3)
+    found = {V_M["volume"]: scored(*ON_V_M)}
+    lesions, others = known_proposals([V_M], lambda r: found[r["volume"]], RULES, before)
+    assert (len(lesions[V_M["volume"]]), len(others[V_M["volume"]])) == (
+        (3, 1) if verdict == "accepted" else (2, 1)
+    )
+
+
+def test_a_ledger_has_the_label_sets_that_are_asked_for():
+    result = harvest()
+    kinds = {name: {r.lesion for r in result.rows([V_M, V_H], (name,))} for name in LABEL_SETS}
+    together = set().union(*kinds.values())
+    assert together <= {r.lesion for r in result.rows([V_M, V_H])} and sum(map(len, kinds.values())) == len(
+        together
+    )
+    assert [x[21:] for x in sorted(kinds["harvested"])] == ["lesion-1-1"]
+    assert [x[21:] for x in sorted(kinds["recovered"])] == ["0", "1"]  # on another mark's slice
+    assert [x[:6] for x in sorted(kinds["verified_negatives"])] == ["000001"] * 2
+    assert [x[:6] for x in sorted(kinds["negatives"])] == ["000002"] * 2
+    assert result.rows([V_M, V_H], ()) == []
 
 
 def test_nothing_is_harvested_where_the_precision_is_never_reached():
@@ -123,17 +171,17 @@ def test_lesions_accumulate_and_hard_negatives_do_not():
     of_v_h = [x for x in second.lesions if x.volume == V_H["volume"]]
     assert names(of_v_h) == [("000002", 1, "", 1), ("000002", 0, "0", 2), ("000002", 2, "", 2)]
     assert second.new == 1
-    assert {x.round for x in second.negatives} == {2}
-    assert not [x for x in second.negatives if x.volume == V_H["volume"]]  # a lesion of the pool is no negative
+    assert {x.round for x in second.verified_negatives} == {2}
+    assert not second.negatives  # a lesion of the pool is no negative
 
 
 def test_the_ledger_has_all_known_lesions_of_the_slices_that_train():
     """V_M is marked on 2, 3 and 4; on V_H 2 is marked, 4 has a new lesion and 3 two hard negatives."""
     rows = harvest().rows([V_M, V_H])
     lesions = [(r.lesion[:6], r.lesion[21:], r.slice) for r in rows if r.status == "annotation"]
-    assert lesions == [
-        ("000002", "0", 3), ("000002", "lesion-1-1", 3), ("000002", "lesion-1-1", 4), ("000001", "0", 3),
-        ("000001", "1", 3),
+    assert sorted(lesions) == [
+        ("000001", "0", 3), ("000001", "1", 3), ("000002", "0", 3), ("000002", "lesion-1-1", 3),
+        ("000002", "lesion-1-1", 4),
     ]  # fmt: skip
     negatives = [(r.volume[:6], r.slice) for r in rows if r.status == "hard_negative"]
     assert negatives == [(name, z) for name in ("000001", "000001", "000002", "000002") for z in (2, 3, 4)]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,14 @@ from lens_d2.data.datasets.released_boxes import read_tracklets
 from lens_d2.data.loader import load_training_records
 from lens_d2.engine import LENSTrainer, run_stages
 from lens_d2.engine import harvest as harvest_module
-from lens_d2.engine.harvest import read_lesions, rejected_boxes
+from lens_d2.engine.harvest import read_lesions
 from lens_d2.engine.network_trainer import NetworkTrainer
 from lens_d2.errors import DataError
 from lens_d2.mining import check_ledger, read_ledger
+from lens_d2.mining.findings import KnownBoxes
 from lens_d2.mining.ledger import to_table, write_ledger
 from lens_d2.mining.stored_tables import TableStore
+from lens_d2.modeling.targets import BoxStatus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -67,6 +70,13 @@ def count(patch, owner, name, kill_at=None):
         ("HARVEST.VERIFIED", "blocks_none", "blocks_none: HARVEST.VERIFIED and HARVEST.DATASETS have to be"),
         ("HARVEST.TRACKER.IOU", 0.0, "IoU"),
         ("MODEL.LPC.NAME", "GLCMV", "GLCMV"),
+        ("MODEL.LPC.LOSS", "l2", "l2"),
+        ("HARVEST.PROPOSALS", "luna", "HARVEST.PROPOSALS: 'luna' is none of fused, deeplesion"),
+        ("HARVEST.FOLDS", 1, "HARVEST.FOLDS: 1, where blocks_vm has 2 patients"),
+        ("HARVEST.FOLDS", 3, "HARVEST.FOLDS: 3, where blocks_vm has 2 patients"),
+        ("HARVEST.NEGATIVE_IOU", 0.0, "HARVEST.NEGATIVE_IOU: it has to be above 0"),
+        ("HARVEST.LABELS", ("lesions",), "HARVEST.LABELS: what is known is recovered, harvested"),
+        ("DATASETS.LEDGER", "ledger.parquet", "DATASETS.LEDGER: harvesting makes its own"),
     ],
 )
 def test_faults_of_the_settings_show_before_training(data, tmp_path, key, value, error):
@@ -247,18 +257,37 @@ def test_with_folds_no_classifier_judges_what_it_was_trained_on(data, tmp_path, 
     assert volumes.folds(2) == {one: 0, two: 1} and volumes.folds(0) == {}
 
 
-def test_what_a_reader_has_rejected_is_read_from_the_ledgers(whole, tmp_path):
-    """One lesion of the first round's ledger is rejected on all its slices; the second round's has no verdict."""
-    _, result = whole
-    ledger = read_ledger(result["rounds"][0]["ledger"])
-    chosen = ledger["lesion"] == ledger.loc[ledger["annotation"] == "", "lesion"].iloc[0]
-    ledger.loc[chosen, "status"] = "rejected"
-    write_ledger(tmp_path / "ledger.parquet", [to_table(ledger)])
-    boxes = rejected_boxes([str(tmp_path / "ledger.parquet"), result["rounds"][1]["ledger"]])
-    (volume,) = boxes
-    assert volume == ledger.loc[chosen, "volume"].iloc[0]
-    np.testing.assert_array_equal(boxes[volume][0][:, 0], ledger.loc[chosen, "slice"])
-    assert len(boxes[volume]) == 1 and boxes[volume][0].shape == (chosen.sum(), 5)
+def test_a_round_after_a_review(whole, data, tmp_path):
+    """More rounds are asked for by the same command; what the reader rejected is in none of them."""
+    one = harvest_cfg(data[0], tmp_path, "HARVEST.ROUNDS", 1)
+    first = run_stages(one)["harvest"]
+    ledger = read_ledger(first["ledger"])
+    refused = ledger.loc[(ledger["annotation"] == "") & (ledger["status"] == "annotation"), "lesion"].iloc[0]
+    ledger.loc[ledger["lesion"] == refused, "status"] = "rejected"
+    write_ledger(first["ledger"], [to_table(ledger)])
+    with pytest.MonkeyPatch.context() as patch:
+        steps = count(patch, LENSTrainer, "run_step")
+        assert run_stages(one, resume=True)["harvest"] == first and not steps
+        result = run_stages(harvest_cfg(data[0], tmp_path), resume=True)["harvest"]
+        assert len(steps) == 2  # of fine-tuning
+    second = read_lesions(result["rounds"][1]["lesions"])
+    (lost,) = (x for x in second if x.status == "rejected")
+    known = KnownBoxes()
+    known.add(lost.lesion, lost.slice_boxes, BoxStatus.LESION)
+    others = [x for x in second if x.volume == lost.volume and x.is_lesion]
+    assert lost.lesion == refused and not any((known.largest_overlap(x.slice_boxes) > 0.5).any() for x in others)
+    assert result["rounds"][1]["harvested"] == whole[1]["rounds"][1]["harvested"] - 1
+
+
+def test_a_trained_classifier_judges_the_first_round(whole, data, tmp_path):
+    weights = whole[0] / "harvest/round_1/lpc/model_final.pth"
+    opts = ("MODEL.LPC.WEIGHTS", str(weights), "HARVEST.WEIGHTS", whole[1]["rounds"][0]["weights"])
+    with pytest.MonkeyPatch.context() as patch:
+        steps = [count(patch, trainer, "run_step") for trainer in (LENSTrainer, NetworkTrainer)]
+        result = run_stages(harvest_cfg(data[0], tmp_path, *opts, "HARVEST.ROUNDS", 1))["harvest"]
+    assert steps == [[], []]
+    ours, theirs = (Path(x) for x in (result["ledger"], whole[1]["rounds"][0]["ledger"]))
+    assert ours.read_bytes() == theirs.read_bytes()
 
 
 def test_a_damaged_file_of_lesions_is_named(tmp_path):
