@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Look after a ledger of mined annotations: check it against its dataset, count what it adds, convert it.
+"""Look after a ledger of mined annotations: check it against its datasets, count what it adds, convert it.
 
     python tools/ledger.py check output/lens_full/train/mining/ledger.csv --dataset deeplesion_train
     python tools/ledger.py counts output/lens_full/train/mining/ledger.parquet --dataset deeplesion_train
     python tools/ledger.py convert ledger.parquet ledger.csv
 
 ``counts`` prints the columns of LENS's Table III. An edited ledger is trained on with DATASETS.LEDGER. One that
-contradicts itself or its dataset ends with one line that names the row, and the status 2.
+contradicts itself or its datasets ends with one line that names the row, and the status 2.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     for name in ("check", "counts"):
         command = commands.add_parser(name)
         command.add_argument("ledger", help=".parquet or .csv")
-        command.add_argument("--dataset", required=True, help="registered name of the dataset that was mined")
+        command.add_argument("--dataset", required=True, nargs="+", help="registered names of what was mined")
         command.add_argument("--root", help="folder of the datasets (default: DETECTRON2_DATASETS, or datasets)")
     convert = commands.add_parser("convert")
     convert.add_argument("ledger", help=".parquet or .csv")
@@ -65,7 +65,7 @@ COMMANDS = {"check": check, "counts": counts, "convert": convert}
 def _read_with_dataset(args: argparse.Namespace):
     if args.root:
         register_all(args.root)
-    ledger, records = read_ledger(args.ledger), load_records((args.dataset,))
+    ledger, records = read_ledger(args.ledger), load_records(args.dataset)
     check_ledger(ledger, records, args.ledger)
     return ledger, records
 

@@ -45,14 +45,14 @@ class KindMapper(SliceMapper):
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", help="registered name")
+    parser.add_argument("datasets", nargs="+", metavar="dataset", help="registered name")
     parser.add_argument("--config-file", help="its INPUT keys count; else the project's defaults")
     parser.add_argument("--root", help="folder of the datasets (default: DETECTRON2_DATASETS, or datasets)")
     parser.add_argument("--ledger", help="of mined boxes, .parquet or .csv")
     parser.add_argument("--augment", action="store_true", help="with the augmentation of training")
     parser.add_argument("--num", type=int, default=ON_A_SHEET, help="samples (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of samples and of the augmentation")
-    parser.add_argument("--output-dir", type=Path, help="default: output/visualize/<dataset>")
+    parser.add_argument("--output-dir", type=Path, help="default: output/visualize/<first dataset>")
     return parser.parse_args(args)
 
 
@@ -86,16 +86,17 @@ def visualize(args: argparse.Namespace) -> list[Path]:
     if args.root:
         register_all(args.root)
     cfg = load_config(args.config_file)
-    if args.dataset not in DatasetCatalog:
-        raise DataError(args.dataset, "no registered dataset")
-    given, mined = load_records((args.dataset,)), []
+    for name in args.datasets:
+        if name not in DatasetCatalog:
+            raise DataError(name, "no registered dataset")
+    given, mined = load_records(args.datasets), []
     if args.ledger:
         ledger = read_ledger(args.ledger)
         check_ledger(ledger, given, args.ledger)
         mined = ledger_records(given, ledger)
     chosen = choose(given, mined, args.num, args.seed)
     if not chosen:
-        raise DataError(args.dataset, "no slice of it has a box")
+        raise DataError(", ".join(args.datasets), "no slice of it has a box")
     record_of, mined_of = ({r["volume"]: r for r in records} for records in (given, mined))
     mapper = KindMapper(cfg, is_train=args.augment)
     pictures = []
@@ -103,7 +104,7 @@ def visualize(args: argparse.Namespace) -> list[Path]:
         record = record_of[volume]
         lesions = [*record["lesions"], *mined_of.get(volume, {"lesions": []})["lesions"]]
         pictures.append(picture(mapper, {**record, "lesions": lesions}, z, args.seed + number))
-    return write_sheets(pictures, args.output_dir or Path("output/visualize") / args.dataset)
+    return write_sheets(pictures, args.output_dir or Path("output/visualize") / args.datasets[0])
 
 
 def write_sheets(pictures: list[SamplePicture], folder: Path) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetFromList, MetadataCatalog
 from detectron2.data.build import trivial_batch_collator
@@ -48,7 +50,7 @@ def build_batch_sampler(cfg: CfgNode, records: list[dict]) -> SingleDatasetBatch
     )
 
 
-def load_records(names: tuple[str, ...]) -> list[dict]:
+def load_records(names: Iterable[str]) -> list[dict]:
     """The records of several registered datasets, one after another."""
     return [record for name in names for record in DatasetCatalog.get(name)]
 

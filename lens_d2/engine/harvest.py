@@ -153,6 +153,12 @@ class HarvestVolumes:
         if twice:
             raise DataError(min(twice), f"it is in HARVEST.VERIFIED ({keys.VERIFIED}) and in {', '.join(names)}")
         self.measure = HarvestMeasure(keys.TEST, self.partial, keys.HIT_IOU)
+        apart = {r["volume"] for r in self.measure.records} - {r["volume"] for r in self.partial}
+        if apart:
+            logger.warning(
+                "%s: %d sub-volumes, as %s, are not in V_H: what earlier rounds harvested does not count there",
+                *(keys.TEST, len(apart), min(apart)),
+            )
 
     def folds(self, number: int) -> dict[str, int]:
         """Which of so many parts of V_M a sub-volume belongs to; all of a patient's to the same. Empty with 0."""
