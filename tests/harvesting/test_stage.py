@@ -19,11 +19,13 @@ from lens_d2.engine import harvest as harvest_module
 from lens_d2.engine.harvest import read_lesions
 from lens_d2.engine.network_trainer import NetworkTrainer
 from lens_d2.errors import DataError
-from lens_d2.mining import check_ledger, read_ledger
+from lens_d2.harvesting.rounds import Rules, known_proposals
+from lens_d2.mining import LedgerRow, check_ledger, read_ledger, register_ledger
 from lens_d2.mining.findings import KnownBoxes
 from lens_d2.mining.ledger import to_table, write_ledger
 from lens_d2.mining.stored_tables import TableStore
 from lens_d2.modeling.targets import BoxStatus
+from lens_d2.structures import VolumeDetections
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -288,6 +290,26 @@ def test_a_trained_classifier_judges_the_first_round(whole, data, tmp_path):
     assert steps == [[], []]
     ours, theirs = (Path(x) for x in (result["ledger"], whole[1]["rounds"][0]["ledger"]))
     assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_verified_set_of_ones_own(data, tmp_path):
+    """What a reader has accepted in a sub-volume is a mark there: a proposal that hits it is P_M^R."""
+    folder, sets = data
+    record = sets[VERIFIED][0]
+    row = LedgerRow(
+        "new@4", record["volume"], 4, 40.0, 40.0, 52.0, 52.0, "new", "CrossSlice", 1, 0.9, 0.1, "", "accepted"
+    )
+    refused = row._replace(id="other@4", lesion="other", x1=10.0, x2=22.0, status="rejected")
+    write_ledger(tmp_path / "reviewed.parquet", [to_table([row, refused])])
+    register_ledger("my_vm", tmp_path / "reviewed.parquet", VERIFIED, given=True)
+    cfg = harvest_cfg(folder, tmp_path, "HARVEST.VERIFIED", "my_vm", "DATASETS.TRAIN", ("my_vm", PARTIAL))
+    mine = harvest_module.HarvestVolumes(cfg).verified[0]
+    assert [x["id"] for x in mine["lesions"]] == [*(x["id"] for x in record["lesions"]), "new"]
+    box = np.array([[40.0, 40, 3, 52, 52, 5]])
+    slice_boxes = np.array([[z, 40.0, 40, 52, 52, 0.8] for z in (3, 4, 5)])
+    found = VolumeDetections(box, np.array([0.8]), slice_boxes, np.zeros(3, dtype=np.int64))
+    lesions, others = known_proposals([mine], lambda _: found, Rules())
+    assert len(lesions[mine["volume"]]) == 1 and len(others[mine["volume"]]) == 0
 
 
 def test_a_damaged_file_of_lesions_is_named(tmp_path):
