@@ -84,7 +84,10 @@ def _converged(rounds: Sequence[dict]) -> bool:
 
 def _complete(cfg: CfgNode, result: dict) -> bool:
     """More rounds may be asked for, as after a reader has judged the last one's ledger."""
-    return len(result["rounds"]) >= cfg.HARVEST.ROUNDS or _converged(result["rounds"])
+    more = len(result["rounds"]) < cfg.HARVEST.ROUNDS
+    if more and _converged(result["rounds"]):
+        logger.warning("harvest: no further round, as the mean recall no longer rose in the last one")
+    return not more or _converged(result["rounds"])
 
 
 COMPLETE[harvest.__name__] = _complete
@@ -110,6 +113,8 @@ def _check(cfg: CfgNode, volumes: HarvestVolumes) -> None:
     BoxTracker.from_config(cfg)
     CLASSIFIER_REGISTRY.get(cfg.MODEL.LPC.NAME)
     build_loss(cfg.MODEL.LPC)
+    if cfg.MODEL.LPC.WEIGHTS:
+        load_classifier(cfg, "LPC")
 
 
 def once(path: Path, work: Callable[[], dict]) -> dict:
@@ -180,7 +185,7 @@ class HarvestRound:
 
     def __init__(self, run: Run, volumes: HarvestVolumes, number: int, earlier: Sequence[dict]):
         self.run_, self.volumes, self.number = run, volumes, number
-        self.earlier = earlier[-1] if earlier else None
+        self.rounds, self.earlier = earlier, earlier[-1] if earlier else None
         self.folder = _folder(run, number)
         self.keys = run.cfg.HARVEST
 
@@ -207,10 +212,11 @@ class HarvestRound:
         return {}
 
     def _before(self) -> list[Harvested]:
-        """The pool of the last round, with what a reader has since made of its ledger."""
-        if not self.earlier:
-            return []
-        return with_verdicts(read_lesions(self.earlier["lesions"]), read_ledger(self.earlier["ledger"]))
+        """The pool of the last round, with what a reader has made of the rounds' ledgers."""
+        pool = read_lesions(self.earlier["lesions"]) if self.earlier else []
+        for each in self.rounds:
+            pool = with_verdicts(pool, read_ledger(each["ledger"]))
+        return pool
 
     def _once(self, step: str, work: Callable[[], dict]) -> dict:
         """A training, unless it is finished."""

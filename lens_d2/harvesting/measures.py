@@ -82,9 +82,16 @@ class HarvestMeasure:
     def _unite(
         self, name: str, number: int, found: VolumeDetections, before: Sequence[Harvested]
     ) -> VolumeDetections:
-        """Proposals of this round and what there was before, of one lesion the most confident one."""
-        earlier = [x for x in before if x.volume == name and x.is_lesion and not x.annotation]
-        lesions = merge([*take(found, range(len(found)), name, number), *earlier], self.iou)
+        """Proposals of this round and what there was before, of one lesion the most confident one.
+
+        What a reader has accepted is sure, and nothing stands where the reader has rejected something.
+        """
+        before = [x for x in before if x.volume == name]
+        rejected = [x.slice_boxes for x in before if x.status == "rejected"]
+        rows = np.flatnonzero(~on_lesions(found, rejected, self.iou))
+        earlier = [x for x in before if x.is_lesion and not x.annotation]
+        earlier = [replace(x, generator=1.0, classifier=1.0) if x.status == "accepted" else x for x in earlier]
+        lesions = merge([*take(found, rows, name, number), *earlier], self.iou)
         return detections_of(lesions)
 
     def _match(self, labels: Mapping[str, VolumeDetections]):

@@ -116,37 +116,54 @@ def take(
 def with_verdicts(lesions: Iterable[Harvested], ledger: pd.DataFrame) -> list[Harvested]:
     """The pool as a reader has left it: what was judged has the verdict as its status, hard negatives included.
 
+    A lesion is rejected where all of its rows are; else it loses the slices that are. Its boxes are the ledger's.
+
     Args:
-        lesions: of a round. ledger: of the same round.
+        lesions: of a round. ledger: of a round.
     """
     pool = {x.lesion: x for x in lesions}
-    for name, rows in ledger[ledger["status"].isin(VERDICTS)].groupby("lesion"):
-        pool[name] = replace(pool.get(name) or _of_rows(name, rows), status=rows["status"].iloc[0])
+    for name, rows in ledger.groupby("lesion"):
+        if not rows["status"].isin(VERDICTS).any():
+            continue
+        kept = rows[rows["status"] != "rejected"]
+        lesion = pool.get(name) or _of_rows(name, rows)
+        if len(kept):
+            lesion = _corrected(lesion, kept, set(rows["slice"]) - set(kept["slice"]))
+        verdicts = set(kept["status"]) or {"rejected"}
+        pool[name] = replace(lesion, status=verdicts.pop() if len(verdicts) == 1 else "annotation")
     return list(pool.values())
 
 
 def _of_rows(name: str, rows: pd.DataFrame) -> Harvested:
-    """What the ledger alone knows: a hard negative, or a box drawn by hand, which is sure."""
+    """What the ledger alone knows: a hard negative, or boxes drawn by hand, which are sure."""
     first, slice_boxes = rows.iloc[0], rows[["slice", *BOX, "score"]].fillna({"score": 1.0}).to_numpy(dtype=float)
     score, annotation = float(slice_boxes[:, 5].max()), first["annotation"]
     return Harvested(first["volume"], int(first["round"]), -1, slice_boxes, score, 1.0, annotation, name=name)
 
 
+def _corrected(lesion: Harvested, rows: pd.DataFrame, refused: Container[int]) -> Harvested:
+    """A lesion with the ledger's boxes where it has some, and without the refused slices."""
+    boxes = {int(box[0]): box for box in lesion.slice_boxes if int(box[0]) not in refused}
+    for z, *box in rows[["slice", *BOX]].to_numpy(dtype=float).tolist():
+        score = boxes[int(z)][5] if int(z) in boxes else 0.0
+        boxes[int(z)] = np.array([z, *box, score or lesion.generator])
+    return replace(lesion, slice_boxes=np.array([boxes[z] for z in sorted(boxes)]))
+
+
 def merge(lesions: Iterable[Harvested], iou: float = 0.5) -> list[Harvested]:
     """One proposal for each lesion: a reader's before one that hits a mark, else that with the highest score s.
 
-    Two are the same lesion where they hit the same mark, or lie in one volume and have an IoU of at least ``iou``
-    on a slice. A reader's are those with a verdict, whatever it is.
+    Two are the same lesion where they have the same id, as where they hit the same mark, or lie in one volume and
+    have an IoU of at least ``iou`` on a slice. A reader's are those with a verdict, whatever it is.
     """
     kept: list[Harvested] = []
     known: dict[str, KnownBoxes] = {}
-    marks = set()
+    names = set()
     for lesion in sorted(lesions, key=_precedence):
         boxes = known.setdefault(lesion.volume, KnownBoxes())
-        again = lesion.annotation in marks if lesion.annotation else False
-        if again or (boxes.largest_overlap(lesion.slice_boxes) >= iou).any():
+        if lesion.lesion in names or (boxes.largest_overlap(lesion.slice_boxes) >= iou).any():
             continue
-        marks.add(lesion.annotation)
+        names.add(lesion.lesion)
         boxes.add(lesion.lesion, lesion.slice_boxes, BoxStatus.LESION)
         kept.append(lesion)
     return sorted(kept, key=lambda x: (x.volume, x.round, x.number))

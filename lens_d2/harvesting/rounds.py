@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from detectron2.config import CfgNode
 
 from ..mining.ledger import LedgerRow
 from ..mining.review import VERDICTS
+from ..modeling.targets import STATUS_OF_RECORD, BoxStatus
 from ..structures import VolumeDetections
 from .pool import Harvested, classifier_scores, merge, take
 from .selection import NONE, hardest, marks_hit, on_lesions, smallest_threshold
@@ -82,9 +83,8 @@ class Harvest:
 
     def labels(self, sets: Collection[str]) -> list[Harvested]:
         """What training gets of the round: these of :data:`LABEL_SETS`, and what a reader has judged."""
-        return [x for x in self.pool if x.status in VERDICTS] + [
-            x for name in sets for x in LABEL_SETS[name](self)
-        ]
+        chosen = [x for name, of in LABEL_SETS.items() if name in sets for x in of(self)]
+        return [x for x in self.pool if x.status in VERDICTS] + chosen
 
     def rows(
         self, records: Sequence[dict], sets: Collection[str] = tuple(LABEL_SETS), negative_slices: bool = True
@@ -102,7 +102,11 @@ class Harvest:
         """
         given = {(x["id"], int(box[0])) for record in records for x in record["lesions"] for box in x["boxes"]}
         slices = {r["volume"]: {int(b[0]) for x in r["lesions"] for b in x["boxes"]} for r in records}
-        labels = self.labels(sets)
+        taken = {lesion for lesion, _ in given}  # in V_M there may be what an earlier harvest has named
+        labels = [
+            replace(x, name=f"{x.lesion}'") if x.number >= 0 and not x.annotation and x.lesion in taken else x
+            for x in self.labels(sets)
+        ]
         for x in labels:
             if x.is_lesion or (x.status == "hard_negative" and negative_slices):
                 slices.setdefault(x.volume, set()).add(int(x.best_slice[0]))
@@ -149,8 +153,8 @@ def harvest_round(
     for record in verified:
         known = _Known.of(scored(record), record, earlier[record["volume"]], rules, number)
         found = known.found
-        scores.append(lesion_scores(found))
-        is_lesion.append(known.is_lesion)
+        scores.append(lesion_scores(found)[known.counts])
+        is_lesion.append(known.is_lesion[known.counts])
         pool_of_verified += merge([*earlier[record["volume"]], *known.marked], rules.same_iou)
         rest = ~known.is_lesion & ~known.beside
         rows, limit = np.flatnonzero(rest), rules.verified_negatives_per_volume
@@ -179,12 +183,13 @@ def _harvest_volume(
     scores = lesion_scores(found)
     chosen = np.flatnonzero(~known.is_lesion & (scores >= threshold))
     pool = merge([*earlier, *known.marked, *take(found, chosen, name, number)], rules.same_iou)
-    eligible = ~known.is_lesion & ~_beside(found, record, [*earlier, *pool], rules)
-    eligible &= (scores < threshold) & (scores <= rules.negative_lesion_score)
+    settled = on_lesions(found, _not_rejected(pool), min(rules.negative_iou, rules.same_iou))
+    eligible = ~(known.is_lesion | known.beside | settled) & (scores < threshold)
+    eligible &= scores <= rules.negative_lesion_score
     rows = hardest(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)
     hard = take(found, rows, name, number, status="hard_negative")
     old = [x.slice_boxes for x in earlier]
-    harvested = [x.number for x in pool if x.round == number and not x.annotation]
+    harvested = [x.number for x in pool if x.round == number and x.number in chosen and not x.annotation]
     return pool, hard, int((~on_lesions(found, old, rules.same_iou))[harvested].sum())
 
 
@@ -194,12 +199,15 @@ class _Known:
 
     Attributes:
         found: the proposals. marked: P^R, those that hit a mark.
-        is_lesion: (n,) bool: these, and what a reader has accepted. beside: (n,) bool, see :func:`_beside`.
+        is_lesion: (n,) bool: these, and what a reader has accepted.
+        counts: (n,) bool: but for those of which the reader was unsure.
+        beside: (n,) bool: what overlaps a known lesion, or one that may be one, too much to be a negative.
     """
 
     found: VolumeDetections
     marked: list[Harvested]
     is_lesion: np.ndarray
+    counts: np.ndarray
     beside: np.ndarray
 
     @classmethod
@@ -209,16 +217,23 @@ class _Known:
         hits, ids = marks_hit(found, record, rules.hit_iou)
         rows = np.flatnonzero(hits != NONE)
         marked = take(found, rows, record["volume"], number, [ids[hits[row]] for row in rows])
-        accepted = [x.slice_boxes for x in earlier if x.status == "accepted"]
+        accepted, unsure = (
+            [x.slice_boxes for x in earlier if x.status == status] for status in ("accepted", "unsure")
+        )
         is_lesion = (hits != NONE) | on_lesions(found, accepted, rules.hit_iou)
-        return cls(found, marked, is_lesion, _beside(found, record, [*earlier, *marked], rules))
+        doubtful = on_lesions(found, unsure, min(rules.negative_iou, rules.same_iou))
+        marks = [
+            np.asarray(x["boxes"], dtype=float)
+            for x in record["lesions"]
+            if x["boxes"] and STATUS_OF_RECORD[x["status"]] != BoxStatus.HARD_NEGATIVE
+        ]
+        beside = on_lesions(found, [*marks, *_not_rejected([*earlier, *marked])], rules.negative_iou)
+        return cls(found, marked, is_lesion, is_lesion | ~doubtful, beside | doubtful)
 
 
-def _beside(found: VolumeDetections, record: dict, lesions: list[Harvested], rules: Rules) -> np.ndarray:
-    """(n,) bool: what overlaps a mark, or what may be a lesion, too much to be a hard negative."""
-    marks = [np.asarray(x["boxes"], dtype=float) for x in record["lesions"] if x["boxes"]]
-    others = [x.slice_boxes for x in lesions if x.status != "rejected"]
-    return on_lesions(found, [*marks, *others], rules.negative_iou)
+def _not_rejected(lesions: Iterable[Harvested]) -> list[np.ndarray]:
+    """The slice boxes of all that no reader has rejected."""
+    return [x.slice_boxes for x in lesions if x.status != "rejected"]
 
 
 def _by_volume(lesions: Iterable[Harvested]) -> defaultdict[str, list[Harvested]]:

@@ -9,10 +9,10 @@ from lens_d2.data.records import make_lesion
 from lens_d2.data.sampler import SlicePool
 from lens_d2.errors import DataError
 from lens_d2.harvesting.measures import HarvestMeasure, format_rows, given_marks
-from lens_d2.harvesting.pool import from_table, with_verdicts
+from lens_d2.harvesting.pool import from_table, take, with_verdicts
 from lens_d2.harvesting.pool import to_table as pool_table
 from lens_d2.harvesting.rounds import LABEL_SETS, Rules, harvest_round, known_proposals
-from lens_d2.mining.ledger import to_table
+from lens_d2.mining.ledger import LedgerRow, to_table
 from lens_d2.structures import VolumeDetections
 
 LESIONS = [(10.0, 2), (30.0, 4), (50.0, 3)]  # x and key slice of three lesions, each 10 x 10 pixels
@@ -144,6 +144,52 @@ def test_a_hard_negative_that_may_be_a_lesion_is_none_any_more(verdict):
     )
 
 
+def test_no_lesion_of_the_pool_is_a_hard_negative_whatever_pieces_are():
+    """That at 30 is now found less surely, by the very boxes."""
+    rules = Rules(precision=0.5, negative_iou=1.1)
+    first = harvest(rules=rules)
+    second = harvest([(10, 2, 0.9, 0.95), (30, 4, 0.6, 0.1)], first.pool, 2, rules)
+    assert [x.number for x in second.lesions if x.volume == V_H["volume"]] == [1, 0] and not second.negatives
+
+
+def test_verdicts_on_a_part_of_a_lesion_and_corrected_boxes():
+    """Of a harvested lesion on slices 3, 4 and 5 the last is refused, and the box on slice 4 made narrower."""
+    first = harvest()
+    (lesion,) = (x for x in first.lesions if not x.annotation)
+    ledger = to_table(lesion.rows({3, 4, 5})).to_pandas()
+    ledger["status"] = ["accepted", "accepted", "rejected"]
+    ledger.loc[1, "x2"] = 37.0
+    (left,) = with_verdicts([lesion], ledger)
+    assert left.status == "accepted" and left.slice_boxes[:, 0].tolist() == [3, 4]
+    assert left.slice_boxes[1].tolist() == [4, 30, 5, 37, 15, 0.9]
+    ledger.loc[1, "status"] = "rejected"
+    (left,) = with_verdicts([lesion], ledger)
+    assert left.status == "accepted" and left.slice_boxes[:, 0].tolist() == [3]
+    assert with_verdicts([lesion], ledger.assign(status="annotation")) == [lesion]
+
+
+def test_a_row_that_a_reader_has_drawn_on_a_marked_lesion():
+    """On slice 4, of the mark on slice 2 of V_H, apart from what is found of it: no id is in the ledger twice."""
+    name = V_H["volume"]
+    drawn = LedgerRow(
+        "drawn", name, 4, 80.0, 5.0, 90.0, 15.0, f"{name}/0", "reader", 1, np.nan, np.nan, "", "accepted"
+    )
+    before = with_verdicts([], to_table([drawn]).to_pandas())
+    second = harvest(before=before, number=2)
+    rows = [r for r in second.rows([V_M, V_H]) if r.volume == name]
+    assert len({r.id for r in rows}) == len(rows)
+    assert [(r.slice, r.status) for r in rows if r.lesion == f"{name}/0"] == [(4, "accepted")]
+
+
+def test_a_set_of_ones_own_may_have_names_of_an_earlier_harvest():
+    """An accepted hard negative of V_M is one of its lesions, and the new round's second proposal has its name."""
+    lesion = make_lesion(f"{V_M['volume']}/negative-1-2", [[7, 90, 5, 100, 15]])
+    mine = {**V_M, "lesions": [*V_M["lesions"], lesion]}
+    found = {V_M["volume"]: scored(*ON_V_M), V_H["volume"]: scored()}
+    rows = harvest_round([mine], [V_H], lambda r: found[r["volume"]], [], 1, RULES).rows([mine, V_H])
+    assert f"{lesion['id']}'" in {r.lesion for r in rows} and lesion["id"] not in {r.lesion for r in rows}
+
+
 def test_a_ledger_has_the_label_sets_that_are_asked_for():
     result = harvest()
     kinds = {name: {r.lesion for r in result.rows([V_M, V_H], (name,))} for name in LABEL_SETS}
@@ -156,6 +202,7 @@ def test_a_ledger_has_the_label_sets_that_are_asked_for():
     assert [x[:6] for x in sorted(kinds["verified_negatives"])] == ["000001"] * 2
     assert [x[:6] for x in sorted(kinds["negatives"])] == ["000002"] * 2
     assert result.rows([V_M, V_H], ()) == []
+    assert len(result.rows([V_M, V_H], ("negatives",) * 2)) == len(result.rows([V_M, V_H], ("negatives",)))
 
 
 def test_nothing_is_harvested_where_the_precision_is_never_reached():
@@ -270,6 +317,20 @@ def test_recall_at_precision_beside_that_of_the_marks(sets):
     assert (recall[-1], precision[-1]) == (1.0, pytest.approx(4 / 6))
     table = format_rows([measure.given(), *rows]).splitlines()
     assert "50.0@100P" in table[2] and table[3].count("75.0") == 5
+
+
+def test_what_a_reader_has_accepted_is_measured_as_sure_and_what_is_rejected_not_at_all(sets):
+    """On each of two sub-volumes the lesion that is not marked was scored low, and nothing else high."""
+    measure = HarvestMeasure(TEST, sets[PARTIAL])
+    nothing = np.array([[1, 0, 0, 5, 5]])
+    found, before = {}, []
+    for record in sets[TEST]:
+        found[record["volume"]] = found_in(record, np.concatenate([boxes_of(record), nothing]), [0.9, 0.1, 0.8])
+        for row, status in ((1, "accepted"), (2, "rejected")):
+            before += take(found[record["volume"]], [row], record["volume"], 1, status=status)
+    (generator, unjudged), _ = measure.of_round(2, found, [])
+    (same, judged), _ = measure.of_round(2, found, before)
+    assert generator == same and unjudged["R@95P"] == 0.5 and judged["R@95P"] == 1.0
 
 
 def test_marks_of_the_same_series_are_found_on_their_slices(sets):

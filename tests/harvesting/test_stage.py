@@ -73,6 +73,7 @@ def count(patch, owner, name, kill_at=None):
         ("HARVEST.TRACKER.IOU", 0.0, "IoU"),
         ("MODEL.LPC.NAME", "GLCMV", "GLCMV"),
         ("MODEL.LPC.LOSS", "l2", "l2"),
+        ("MODEL.LPC.WEIGHTS", "nowhere.pth", "nowhere.pth"),
         ("HARVEST.PROPOSALS", "luna", "HARVEST.PROPOSALS: 'luna' is none of fused, deeplesion"),
         ("HARVEST.FOLDS", 1, "HARVEST.FOLDS: 1, where blocks_vm has 2 patients"),
         ("HARVEST.FOLDS", 3, "HARVEST.FOLDS: 3, where blocks_vm has 2 patients"),
