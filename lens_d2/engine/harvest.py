@@ -17,6 +17,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -84,10 +85,12 @@ def _converged(rounds: Sequence[dict]) -> bool:
 
 def _complete(cfg: CfgNode, result: dict) -> bool:
     """More rounds may be asked for, as after a reader has judged the last one's ledger."""
-    more = len(result["rounds"]) < cfg.HARVEST.ROUNDS
-    if more and _converged(result["rounds"]):
+    if len(result["rounds"]) >= cfg.HARVEST.ROUNDS:
+        return True
+    if _converged(result["rounds"]):
         logger.warning("harvest: no further round, as the mean recall no longer rose in the last one")
-    return not more or _converged(result["rounds"])
+        return True
+    return False
 
 
 COMPLETE[harvest.__name__] = _complete
@@ -211,6 +214,7 @@ class HarvestRound:
             return {"round": self.number, "weights": weights, "classifier": classifiers[0], **result}
         return {}
 
+    @cached_property
     def _before(self) -> list[Harvested]:
         """The pool of the last round, with what a reader has made of the rounds' ledgers."""
         pool = read_lesions(self.earlier["lesions"]) if self.earlier else []
@@ -251,7 +255,7 @@ class HarvestRound:
     def _train_classifier(self, stacked: Callable[[dict], VolumeDetections], step: str, fold: int) -> dict:
         """Step 3: on P_H^R and P_M^R against P_M^-, without one fold of V_M where that is not -1."""
         folds = self.volumes.folds(self.keys.FOLDS)
-        rules, before = Rules.from_config(self.run_.cfg), self._before()
+        rules, before = Rules.from_config(self.run_.cfg), self._before
         verified = [record for record in self.volumes.verified if fold == -1 or folds[record["volume"]] != fold]
         positives, negatives = known_proposals(verified, stacked, rules, before)
         marked, _ = known_proposals(self.volumes.partial, stacked, rules, before)
@@ -290,7 +294,7 @@ class HarvestRound:
 
     def _harvest(self, scored: Callable[[dict], VolumeDetections]) -> dict:
         """Step 4: lesions and hard negatives, written and measured. On one rank."""
-        volumes, rules, before = self.volumes, Rules.from_config(self.run_.cfg), self._before()
+        volumes, rules, before = self.volumes, Rules.from_config(self.run_.cfg), self._before
         harvested = harvest_round(volumes.verified, volumes.partial, scored, before, self.number, rules)
         self._write(harvested)
         test = {record["volume"]: scored(record) for record in volumes.measure.records}

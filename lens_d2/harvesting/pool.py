@@ -122,9 +122,8 @@ def with_verdicts(lesions: Iterable[Harvested], ledger: pd.DataFrame) -> list[Ha
         lesions: of a round. ledger: of a round.
     """
     pool = {x.lesion: x for x in lesions}
-    for name, rows in ledger.groupby("lesion"):
-        if not rows["status"].isin(VERDICTS).any():
-            continue
+    judged = ledger.loc[ledger["status"].isin(VERDICTS), "lesion"]
+    for name, rows in ledger[ledger["lesion"].isin(judged)].groupby("lesion"):
         kept = rows[rows["status"] != "rejected"]
         lesion = pool.get(name) or _of_rows(name, rows)
         if len(kept):

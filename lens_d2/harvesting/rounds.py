@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from detectron2.config import CfgNode
 
+from ..mining.findings import KnownBoxes
 from ..mining.ledger import LedgerRow
 from ..mining.review import VERDICTS
-from ..modeling.targets import STATUS_OF_RECORD, BoxStatus
+from ..modeling.targets import BoxStatus
 from ..structures import VolumeDetections
 from .pool import Harvested, classifier_scores, merge, take
 from .selection import NONE, hardest, marks_hit, on_lesions, smallest_threshold
@@ -46,6 +47,11 @@ class Rules:
             keys.VERIFIED_NEGATIVES_PER_VOLUME,
             keys.NEGATIVE_IOU,
         )
+
+    @property
+    def settled_iou(self) -> float:
+        """With which a proposal is never a negative of what is settled, whatever pieces of lesions are."""
+        return min(self.negative_iou, self.same_iou)
 
 
 # What a round may give training (Table II), by name.
@@ -128,7 +134,7 @@ def known_proposals(
     for record in records:
         known = _Known.of(proposals(record), record, earlier[record["volume"]], rules, 0)
         lesions[record["volume"]] = known.found.boxes[known.is_lesion]
-        others[record["volume"]] = known.found.boxes[~known.is_lesion & ~known.beside]
+        others[record["volume"]] = known.found.boxes[known.is_negative]
     return lesions, others
 
 
@@ -156,10 +162,9 @@ def harvest_round(
         scores.append(lesion_scores(found)[known.counts])
         is_lesion.append(known.is_lesion[known.counts])
         pool_of_verified += merge([*earlier[record["volume"]], *known.marked], rules.same_iou)
-        rest = ~known.is_lesion & ~known.beside
-        rows, limit = np.flatnonzero(rest), rules.verified_negatives_per_volume
+        rows, limit = np.flatnonzero(known.is_negative), rules.verified_negatives_per_volume
         if limit >= 0:
-            rows = hardest(found.scores, rest, rules.negative_score, limit)
+            rows = hardest(found.scores, known.is_negative, rules.negative_score, limit)
         verified_negatives += take(found, rows, record["volume"], number, status="hard_negative")
     scores, is_lesion = np.concatenate(scores), np.concatenate(is_lesion)
     threshold = smallest_threshold(scores, is_lesion, rules.precision)
@@ -168,7 +173,9 @@ def harvest_round(
         kept, hard, count = _harvest_volume(
             scored(record), record, earlier[record["volume"]], threshold, number, rules
         )
-        pool, negatives, new = pool + kept, negatives + hard, new + count
+        pool += kept
+        negatives += hard
+        new += count
     above = is_lesion[scores >= threshold]
     precision = float(above.mean()) if len(above) else float("nan")
     return Harvest(threshold, precision, [*pool, *pool_of_verified], verified_negatives, negatives, new)
@@ -183,9 +190,8 @@ def _harvest_volume(
     scores = lesion_scores(found)
     chosen = np.flatnonzero(~known.is_lesion & (scores >= threshold))
     pool = merge([*earlier, *known.marked, *take(found, chosen, name, number)], rules.same_iou)
-    settled = on_lesions(found, _not_rejected(pool), min(rules.negative_iou, rules.same_iou))
-    eligible = ~(known.is_lesion | known.beside | settled) & (scores < threshold)
-    eligible &= scores <= rules.negative_lesion_score
+    settled = on_lesions(found, _not_rejected(pool), rules.settled_iou)
+    eligible = known.is_negative & ~settled & (scores < threshold) & (scores <= rules.negative_lesion_score)
     rows = hardest(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)
     hard = take(found, rows, name, number, status="hard_negative")
     old = [x.slice_boxes for x in earlier]
@@ -200,15 +206,15 @@ class _Known:
     Attributes:
         found: the proposals. marked: P^R, those that hit a mark.
         is_lesion: (n,) bool: these, and what a reader has accepted.
-        counts: (n,) bool: but for those of which the reader was unsure.
-        beside: (n,) bool: what overlaps a known lesion, or one that may be one, too much to be a negative.
+        counts: (n,) bool: all but those of which the reader was unsure.
+        is_negative: (n,) bool: those on no known lesion, nor on one that may be one.
     """
 
     found: VolumeDetections
     marked: list[Harvested]
     is_lesion: np.ndarray
     counts: np.ndarray
-    beside: np.ndarray
+    is_negative: np.ndarray
 
     @classmethod
     def of(
@@ -221,14 +227,11 @@ class _Known:
             [x.slice_boxes for x in earlier if x.status == status] for status in ("accepted", "unsure")
         )
         is_lesion = (hits != NONE) | on_lesions(found, accepted, rules.hit_iou)
-        doubtful = on_lesions(found, unsure, min(rules.negative_iou, rules.same_iou))
-        marks = [
-            np.asarray(x["boxes"], dtype=float)
-            for x in record["lesions"]
-            if x["boxes"] and STATUS_OF_RECORD[x["status"]] != BoxStatus.HARD_NEGATIVE
-        ]
-        beside = on_lesions(found, [*marks, *_not_rejected([*earlier, *marked])], rules.negative_iou)
-        return cls(found, marked, is_lesion, is_lesion | ~doubtful, beside | doubtful)
+        doubtful = on_lesions(found, unsure, rules.settled_iou)
+        given = KnownBoxes.of_record(record).of_status(BoxStatus.LESION, BoxStatus.UNCERTAIN)
+        marks = np.column_stack([given.slices, given.boxes])
+        beside = on_lesions(found, [marks, *_not_rejected([*earlier, *marked])], rules.negative_iou)
+        return cls(found, marked, is_lesion, is_lesion | ~doubtful, ~(is_lesion | beside | doubtful))
 
 
 def _not_rejected(lesions: Iterable[Harvested]) -> list[np.ndarray]:
