@@ -106,6 +106,7 @@ class CachedVolume:
     Attributes:
         path: the cache file.
         geometry: maps to the volume frame and the world.
+        warnings: of the :class:`~lens_d2.data.volume.CTVolume` that it was made from.
     """
 
     def __init__(self, path: Path, rebuild: Callable[[], None]):
@@ -116,7 +117,9 @@ class CachedVolume:
         """
         self.path = path
         self._rebuild = rebuild
-        self.geometry: VolumeGeometry = self._mending(lambda: _open(path).geometry)
+        opened = self._mending(lambda: _open(path))
+        self.geometry: VolumeGeometry = opened.geometry
+        self.warnings: tuple[str, ...] = opened.warnings
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -166,6 +169,7 @@ class _OpenFile:
     array: blosc2.NDArray
     geometry: VolumeGeometry
     checksums: list[int]
+    warnings: tuple[str, ...]
 
     def decode(self, slices: Iterable[int]) -> dict[int, np.ndarray]:
         """(H, W) int16 HU of each native slice asked for."""
@@ -193,7 +197,8 @@ def read_cache_header(path: Path) -> dict:
 
 def _open(path: Path) -> _OpenFile:
     array, header = _open_header(path)
-    return _OpenFile(path, array, VolumeGeometry.from_dict(header["geometry"]), header["checksums"])
+    geometry = VolumeGeometry.from_dict(header["geometry"])
+    return _OpenFile(path, array, geometry, header["checksums"], tuple(header.get("warnings", ())))
 
 
 def _open_header(path: Path) -> tuple[blosc2.NDArray, dict]:
@@ -229,6 +234,7 @@ def _write(path: Path, record: dict, params: PreprocessParams) -> None:
             "source": record,
             "params": asdict(params),
             "geometry": geometry.to_dict(),
+            "warnings": list(volume.warnings),
             "checksums": [zlib.crc32(array.schunk.get_chunk(z)) for z in range(geometry.cache_shape[0])],
         }
         text = json.dumps(header, default=str)

@@ -20,10 +20,12 @@ class CTVolume:
     Attributes:
         array: (z, y, x) int16, HU; label numbers where the file is a mask.
         geometry: its place in the world. Its cache frame is the file's own pixels, oriented, not resampled.
+        warnings: what its users should know before they trust the voxels or their place, a line each.
     """
 
     array: np.ndarray
     geometry: VolumeGeometry
+    warnings: tuple[str, ...] = ()
 
 
 def read_header(source: Mapping | str | PathLike, **options) -> VolumeGeometry:
@@ -55,7 +57,7 @@ def read_volume(source: Mapping | str | PathLike, **options) -> CTVolume:
     array = file.array().transpose([2 - axes[2], 2 - axes[1], 2 - axes[0]])
     if array.shape[::-1] != geometry.size:
         raise DataError(file.path, f"{array.shape[::-1]} voxels where the header says {geometry.size}")
-    return CTVolume(np.ascontiguousarray(array), geometry)
+    return CTVolume(np.ascontiguousarray(array), geometry, tuple(file.warnings))
 
 
 def read_mask(source: Mapping | str | PathLike, like: VolumeGeometry, **options) -> np.ndarray:

@@ -125,6 +125,7 @@ class ScanReport:
         headers: of the DICOM series, or None for other formats.
         patient: what the scan says of the patient, as label -> text; empty unless asked for.
         keep_ids: whether outputs may name the patient.
+        warnings: what a reader of the outputs should know of the scan, a line each; every output shows them.
         created: when the detections were made.
     """
 
@@ -140,6 +141,7 @@ class ScanReport:
     headers: DicomHeaders | None = None
     patient: Mapping[str, str] = field(default_factory=dict)
     keep_ids: bool = False
+    warnings: Sequence[str] = ()
     created: datetime = field(default_factory=lambda: datetime.now().astimezone())
 
     @property
@@ -246,6 +248,7 @@ def make_report(
         headers=headers,
         patient=patient,
         keep_ids=keep_ids,
+        warnings=volume.warnings,
     )
 
 

@@ -37,11 +37,20 @@ class Source:
     Args:
         path: the file or folder.
         record: dataset record, for what the file does not say.
+
+    Attributes:
+        warnings: what was found odd in the file while its header and voxels were read, a line each.
     """
 
     def __init__(self, path: Path, record: Mapping):
         self.path = path
         self.record = record
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        """Adds a warning, unless it has been given already."""
+        if text not in self.warnings:
+            self.warnings.append(text)
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
