@@ -1,30 +1,107 @@
-"""Every config key that the project adds to Detectron2's."""
+"""Every config key that the project adds to Detectron2's, and the way in which every command reads its config."""
 
+import difflib
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
 from .data.datasets import import_readers
+from .errors import DataError
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def load_config(path: str | os.PathLike = "", opts: Sequence = ()) -> CN:
-    """The config of a command: the defaults, a file, overrides; the datasets of ``DATASETS.READERS`` registered.
+    """Reads the config of a command: the defaults, a file, overrides; registers ``DATASETS.READERS``.
 
     Args:
-        path: of the config file; empty: none. opts: key, value, key, value ...
+        path: of the config file, see :func:`find_config`; empty: none.
+        opts: key, value, key, value ...
 
     Raises:
-        DataError: a reader is absent or cannot be run.
+        DataError: the file is absent or damaged, or would run code; a key or a value cannot be used; a reader is
+            absent or cannot be run.
     """
     cfg = get_cfg()
     add_lens_config(cfg)
     if path:
-        cfg.merge_from_file(str(path))
-    cfg.merge_from_list(list(opts))
+        _merge_file(cfg, find_config(path))
+    _merge_opts(cfg, list(opts))
     import_readers(cfg.DATASETS.READERS)
     return cfg
+
+
+def find_config(path: str | os.PathLike) -> Path:
+    """The file that a config's name means: itself, or else the package's own config of that name.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    if Path(path).is_file():
+        return Path(path)
+    own = CONFIGS / Path(*Path(path).parts[Path(path).parts[:1] == ("configs",) :])
+    if own.is_relative_to(CONFIGS) and own.is_file():
+        return own
+    known = [file.relative_to(CONFIGS).as_posix() for file in sorted(CONFIGS.rglob("*.yaml"))]
+    raise DataError(path, f"no such config file{did_you_mean(Path(path).as_posix(), known)}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What an error about an unknown name ends with: the near ones, or all if there are few."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; there are {', '.join(map(str, known))}" if 0 < len(known) <= 20 else ""
+
+
+def all_keys(node: CN, prefix: str = "") -> list[str]:
+    """The dotted names of a config's keys, nodes among them."""
+    keys = []
+    for key, value in node.items():
+        keys += [prefix + key, *(all_keys(value, f"{prefix}{key}.") if isinstance(value, CN) else ())]
+    return keys
+
+
+def _merge_file(cfg: CN, path: Path) -> None:
+    """Merges a file and its ``_BASE_``. YAML's tags for Python objects, which run code, are refused."""
+    try:
+        cfg.merge_from_file(str(path), allow_unsafe=False)
+    except yaml.constructor.ConstructorError as error:
+        name, line = (error.problem_mark.name, error.problem_mark.line + 1) if error.problem_mark else (path, 0)
+        raise DataError(name, f"{error.problem} in line {line}; a config holds plain values alone") from None
+    except yaml.YAMLError as error:
+        raise DataError(path, f"not readable as YAML: {error}") from None
+    except RecursionError:
+        raise DataError(path, "its _BASE_ leads back to itself") from None
+    except OSError as error:
+        raise DataError(error.filename or path, f"cannot be read: {error.strerror}") from None
+    except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
+        raise DataError(path, _fault_of(error, cfg)) from None
+
+
+def _merge_opts(cfg: CN, opts: list) -> None:
+    if len(opts) % 2:
+        raise DataError(opts[-1], "a config key without a value: overrides are KEY VALUE pairs")
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        try:
+            cfg.merge_from_list([key, value])
+        except (KeyError, ValueError, AssertionError, TypeError, AttributeError, SyntaxError) as error:
+            raise DataError(key, _fault_of(error, cfg)) from None
+
+
+def _fault_of(error: Exception, cfg: CN) -> str:
+    """What yacs says of a key or a value, in one line."""
+    text = str(error.args[0]) if error.args else type(error).__name__
+    unknown = re.match(r"Non-existent (?:config )?key: (\S+)", text)
+    if unknown:
+        return f"no config key {unknown[1]}{did_you_mean(unknown[1], all_keys(cfg))}"
+    return f"the configuration cannot be used: {text}"
 
 
 def add_lens_config(cfg: CN) -> None:

@@ -1,12 +1,12 @@
-"""The one error that bad input raises, so that every command can report it the same way."""
+"""The errors that bad input and full disks raise, so that every command can report them the same way."""
 
 
 class DataError(ValueError):
-    """A file that cannot be used, and why.
+    """A file or a setting that cannot be used, and why.
 
     Args:
-        path: the file or folder at fault.
-        fault: what is wrong with it, without a full stop.
+        path: the file, the folder or the config key at fault.
+        fault: what was found, what is allowed and what to do, without a full stop.
 
     ``str(error)`` is the single line ``"<path>: <fault>"``.
     """
@@ -18,3 +18,7 @@ class DataError(ValueError):
 
     def __reduce__(self):
         return type(self), (self.path, self.fault)
+
+
+class WriteError(DataError):
+    """A file that cannot be written: the disk is full or read-only. No input is at fault."""

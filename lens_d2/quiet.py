@@ -6,6 +6,8 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
+from lens_d2.cli import fault_of
+
 
 @contextlib.contextmanager
 def at_level(level: int, *loggers: str) -> Iterator[None]:
@@ -19,3 +21,9 @@ def at_level(level: int, *loggers: str) -> Iterator[None]:
     finally:
         for logger, old in zip(named, before, strict=True):
             logger.setLevel(old)
+
+
+def without_known_faults(record: logging.LogRecord) -> bool:
+    """A filter of a logger: drops the traceback of an error that the command tells in a line at its end."""
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or fault_of(error) is None

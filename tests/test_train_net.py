@@ -2,14 +2,15 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from blocks import EXPERTS, register_blocks
-from detectron2.engine import default_argument_parser
 
 from lens_d2.engine import LENSCheckpointer, LENSTrainer
+from lens_d2.engine.launch import argument_parser
 from lens_d2.errors import DataError
 
 SMALL = {
@@ -44,7 +45,7 @@ def run(train_net, repo_root, tmp_path):
 
     def main(*words):
         words = ["--config-file", str(tmp_path / "blocks.yaml"), *map(str, words)]
-        return train_net.main(default_argument_parser().parse_args(words))
+        return train_net.main(argument_parser().parse_args(words))
 
     return main
 
@@ -136,12 +137,12 @@ def test_a_checkpoint_is_complete_or_absent(tmp_path, monkeypatch):
     checkpointer = LENSCheckpointer(model, str(tmp_path))
     checkpointer.save("model")
 
-    def die(data, file):
-        with open(file, "wb") as stream:
+    def die(path, data):
+        with open(path, "wb") as stream:
             stream.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch, "save", die)
+    monkeypatch.setattr(Path, "write_bytes", die)
     with pytest.raises(KeyboardInterrupt):
         checkpointer.save("model")
     assert checkpointer.get_checkpoint_file() == str(tmp_path / "model.pth")

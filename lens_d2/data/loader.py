@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetFromList, MetadataCatalog
@@ -10,9 +11,68 @@ from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import InferenceSampler
 from torch.utils.data import DataLoader, Dataset
 
+from ..errors import DataError
 from ..mining import apply_ledger, check_ledger, read_ledger
+from .cache import VolumeCache, build_cache
 from .mapper import SliceMapper
 from .sampler import SingleDatasetBatchSampler, SliceIndex, SlicePool
+
+
+class SampleLoader(DataLoader):
+    """A DataLoader whose workers hand bad input on as the :class:`DataError` that it is.
+
+    PyTorch makes a RuntimeError with a traceback of an error that takes more than one argument.
+    """
+
+    def __init__(self, dataset: Dataset, *, collate_fn: Callable[[list], Any], num_workers: int, **kwargs):
+        """
+        Args:
+            dataset, collate_fn, num_workers, kwargs: as PyTorch's takes them; workers stay between epochs.
+        """
+        super().__init__(
+            _Guarded(dataset),
+            collate_fn=_Collate(collate_fn),
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            **kwargs,
+        )
+
+    @property
+    def samples(self) -> Dataset:
+        """The dataset that the loader was made for."""
+        return self.dataset.dataset
+
+    def __iter__(self) -> Iterator:
+        for batch in super().__iter__():
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+
+
+class _Guarded(Dataset):
+    """The samples of a dataset, or the error in the place of one that cannot be read."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        try:
+            return self.dataset[index]
+        except DataError as error:
+            return error
+
+
+class _Collate:
+    """A batch of samples, or the first error among them."""
+
+    def __init__(self, collate_fn: Callable[[list], Any]):
+        self.collate_fn = collate_fn
+
+    def __call__(self, samples: list) -> Any:
+        return next((s for s in samples if isinstance(s, DataError)), None) or self.collate_fn(samples)
 
 
 class SliceDataset(Dataset):
@@ -50,18 +110,31 @@ def build_batch_sampler(cfg: CfgNode, records: list[dict]) -> SingleDatasetBatch
     )
 
 
-def load_records(names: Iterable[str]) -> list[dict]:
-    """The records of several registered datasets, one after another."""
-    return [record for name in names for record in DatasetCatalog.get(name)]
+def load_records(names: Iterable[str], cache: VolumeCache | None = None) -> list[dict]:
+    """The records of several registered datasets, one after another.
 
-
-def load_training_records(cfg: CfgNode) -> list[dict]:
-    """The records of ``DATASETS.TRAIN``, with the mined boxes of ``DATASETS.LEDGER`` where that is given.
+    Args:
+        names: of the datasets.
+        cache: that the records' volumes will be opened from again and again, see :meth:`VolumeCache.resolve`.
 
     Raises:
-        DataError: the ledger contradicts itself or the datasets.
+        DataError: something in a dataset is unsound, or a source of ``cache`` is absent.
     """
-    records = load_records(cfg.DATASETS.TRAIN)
+    records = [record for name in names for record in DatasetCatalog.get(name)]
+    return records if cache is None else cache.resolve(records)
+
+
+def load_training_records(cfg: CfgNode, cache: VolumeCache | None = None) -> list[dict]:
+    """The records of ``DATASETS.TRAIN``, with the mined boxes of ``DATASETS.LEDGER`` where that is given.
+
+    Args:
+        cfg: of the training.
+        cache: as in :func:`load_records`.
+
+    Raises:
+        DataError: as in :func:`load_records`, or the ledger contradicts itself or the datasets.
+    """
+    records = load_records(cfg.DATASETS.TRAIN, cache)
     if not cfg.DATASETS.LEDGER:
         return records
     ledger = read_ledger(cfg.DATASETS.LEDGER)
@@ -74,21 +147,20 @@ def build_train_loader(cfg: CfgNode) -> DataLoader:
 
     Its ``batch_sampler.start_iter`` may be set before iteration starts.
     """
-    records = load_training_records(cfg)
+    records = load_training_records(cfg, build_cache(cfg))
     workers = cfg.DATALOADER.NUM_WORKERS
-    return DataLoader(
+    return SampleLoader(
         SliceDataset(records, SliceMapper(cfg, is_train=True)),
         batch_sampler=build_batch_sampler(cfg, records),
         num_workers=workers,
         collate_fn=trivial_batch_collator,
-        persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
     )
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     """The records of a dataset's sub-volumes one by one, shared out among the ranks."""
-    records = DatasetFromList(load_records((dataset_name,)))
+    records = DatasetFromList(load_records((dataset_name,), build_cache(cfg)))
     return DataLoader(
         records, sampler=InferenceSampler(len(records)), batch_size=1, collate_fn=trivial_batch_collator
     )

@@ -14,16 +14,25 @@ from torch import Tensor
 from ..modeling.targets import STATUS_OF_RECORD, BoxStatus
 from .cache import CachedVolume, VolumeCache, build_cache
 
-# DATASETS.COMBINE (LENS, Table IV): which expert a dataset trains, and whether by its lesions alone.
-COMBINE = {
-    "experts": lambda dataset, experts: (dataset, False),
-    "pooling": lambda dataset, experts: (experts[0], False),
-    "positive_pooling": lambda dataset, experts: (experts[0], dataset != experts[0]),
-}
-
 # A lesion of which less than this part is left in the picture, or that is thinner than this many pixels, is
 # not a target.
 MIN_VISIBLE, MIN_PIXELS = 0.3, 1.0
+
+
+def _experts(dataset: str, experts: Sequence[str]) -> tuple[str, bool]:
+    return dataset, False
+
+
+def _pooling(dataset: str, experts: Sequence[str]) -> tuple[str, bool]:
+    return experts[0], False
+
+
+def _positive_pooling(dataset: str, experts: Sequence[str]) -> tuple[str, bool]:
+    return experts[0], dataset != experts[0]
+
+
+# DATASETS.COMBINE (LENS, Table IV): which expert a dataset trains, and whether by its lesions alone.
+COMBINE = {"experts": _experts, "pooling": _pooling, "positive_pooling": _positive_pooling}
 
 
 def sample_positions(center: float, num_slices: int, interval: float, native_interval: float) -> np.ndarray:

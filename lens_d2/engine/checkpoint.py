@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
-from ..data.files import whole_file, write_whole
+from ..data.files import write_whole
 from ..errors import DataError
 from ..weights import load_weights
 
@@ -39,8 +40,9 @@ class LENSCheckpointer(DetectionCheckpointer):
         data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
-        with whole_file(path) as temporary:
-            torch.save(data, temporary)
+        content = io.BytesIO()  # a disk that is full is then Python's own error, with its reason
+        torch.save(data, content)
+        write_whole(path, content.getbuffer())
         self.tag_last_checkpoint(os.path.basename(path))
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:

@@ -83,7 +83,7 @@ def train_embedding(cfg: CfgNode, records: list[dict] | None = None, resume: boo
         DataError: label files, volumes or initial weights cannot be read, or no mark has a label.
     """
     keys, stage = cfg.MODEL.EMBEDDING, stage_config(cfg, cfg.MODEL.EMBEDDING, "embedding")
-    records = load_records(keys.DATASETS) if records is None else records
+    records = load_records(keys.DATASETS, build_cache(cfg)) if records is None else records
     labels, relations = read_label_files(cfg)
     lesions = LabelledLesions.from_records(records, labels.lesions["train"], relations)
     if not len(lesions):

@@ -27,6 +27,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
+from ..data.cache import build_cache
 from ..data.datasets.released_boxes import write_tracklets
 from ..data.files import write_whole
 from ..data.loader import load_records
@@ -154,9 +155,10 @@ class HarvestVolumes:
         for name in (keys.VERIFIED, *keys.DATASETS):
             if name not in cfg.DATASETS.TRAIN:
                 raise DataError(name, "HARVEST.VERIFIED and HARVEST.DATASETS have to be among DATASETS.TRAIN")
-        self.verified = load_records((keys.VERIFIED,))
+        cache = build_cache(cfg)
+        self.verified = load_records((keys.VERIFIED,), cache)
         names = keys.DATASETS or tuple(x for x in mined_datasets(cfg) if x != keys.VERIFIED)
-        self.partial = load_records(names)
+        self.partial = load_records(names, cache)
         twice = {r["volume"] for r in self.verified} & {r["volume"] for r in self.partial}
         if twice:
             raise DataError(min(twice), f"it is in HARVEST.VERIFIED ({keys.VERIFIED}) and in {', '.join(names)}")

@@ -12,10 +12,13 @@ from detectron2.engine import SimpleTrainer, create_ddp_model, default_writers, 
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from ..data.epochs import EpochBatchSampler
+from ..data.loader import SampleLoader
+from ..quiet import without_known_faults
 from .checkpoint import LENSCheckpointer
+from .faults import finite_losses
 from .solver import build_optimizer
 
 
@@ -61,17 +64,13 @@ class NetworkTrainer(SimpleTrainer):
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
         device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
         optimizer = build_optimizer(cfg, network)
-        workers = cfg.DATALOADER.NUM_WORKERS
-        loader = DataLoader(
-            dataset,
-            batch_sampler=batches,
-            num_workers=workers,
-            collate_fn=default_collate,
-            persistent_workers=workers > 0,
+        loader = SampleLoader(
+            dataset, batch_sampler=batches, num_workers=cfg.DATALOADER.NUM_WORKERS, collate_fn=default_collate
         )
         super().__init__(
             create_ddp_model(objective, broadcast_buffers=False, device_ids=device_ids), loader, optimizer
         )
+        logging.getLogger("detectron2.engine.train_loop").addFilter(without_known_faults)
         self.checkpointer = LENSCheckpointer(network, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.batches, self.max_iter, self.final = batches, cfg.SOLVER.MAX_ITER, "model_final.pth"
         main = comm.is_main_process()
@@ -94,6 +93,10 @@ class NetworkTrainer(SimpleTrainer):
             cfg.SOLVER.STEPS = tuple(epoch * batches.epoch_length for epoch in cfg.SOLVER.EPOCH_STEPS)
         cfg.freeze()
         return cfg
+
+    def run_step(self) -> None:
+        with finite_losses(self.checkpointer.save_dir):
+            super().run_step()
 
     def run(self, resume: bool = False, begin: Callable[[], object] = lambda: None) -> str:
         """Train to the end, from the last checkpoint where ``resume`` is set and there is one.

@@ -43,7 +43,7 @@ class OverlayHook(HookBase):
     def after_step(self) -> None:
         if (self.trainer.iter + 1) % self.period == 0:
             if not self.samples:
-                self.samples = self._choose(self.trainer.data_loader.dataset.records)
+                self.samples = self._choose(self.trainer.data_loader.samples.records)
             self._put_pictures()
 
     def _choose(self, records: Iterable[dict]) -> dict[str, dict]:

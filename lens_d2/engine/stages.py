@@ -32,6 +32,7 @@ from fvcore.common.registry import Registry
 from tabulate import tabulate
 from torch import nn
 
+from ..data.cache import build_cache
 from ..data.files import write_whole
 from ..data.loader import load_training_records
 from ..errors import DataError
@@ -210,7 +211,7 @@ def fpr(run: Run) -> dict:
     ledger = run.cfg.DATASETS.LEDGER or run.newest("ledger", *MINERS, default="")
     mined = ["DATASETS.TRAIN", mined_datasets(run.cfg), "DATASETS.LEDGER", ledger]
     cfg = run.config("fpr", *mined, "SOLVER.EPOCHS", 0)
-    records = load_training_records(cfg)
+    records = load_training_records(cfg, build_cache(cfg))
     shards = open_shards(cfg, load_model(cfg, run.newest("weights", *DETECTORS)), run.folder("fpr") / PROPOSALS)
     propose(records, shards)
     return {"weights": train_fpr(run.cfg, records, LazyProposals(records, shards), run.resume)}

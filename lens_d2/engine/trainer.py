@@ -16,9 +16,10 @@ from torch import nn
 from ..data.loader import build_test_loader, build_train_loader
 from ..mining.hooks import build_mining_hooks
 from ..modeling.pretrained import load_backbone_weights
-from ..quiet import at_level
+from ..quiet import at_level, without_known_faults
 from ..rescoring import build_inference
 from .checkpoint import LENSCheckpointer
+from .faults import finite_losses
 from .overlays import build_overlay_hooks
 from .solver import build_optimizer
 
@@ -30,6 +31,7 @@ class LENSTrainer(DefaultTrainer):
         # DefaultTrainer's own __init__ wraps the model in a way that fails on the CPU and with heads that a
         # step leaves without gradients, so the objects are constructed here, in the same order.
         TrainerBase.__init__(self)
+        logging.getLogger("detectron2.engine.train_loop").addFilter(without_known_faults)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
@@ -69,6 +71,23 @@ class LENSTrainer(DefaultTrainer):
             *build_mining_hooks(self.cfg),
             *hooks[evaluation:],
         ]
+
+    def run_step(self) -> None:
+        with finite_losses(self.cfg.OUTPUT_DIR):
+            super().run_step()
+
+    @staticmethod
+    def auto_scale_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
+        """As Detectron2 does; a period that the ranks divide to nothing becomes one iteration."""
+        scaled = DefaultTrainer.auto_scale_workers(cfg, num_workers)
+        frozen = scaled.is_frozen()
+        scaled.defrost()
+        scaled.SOLVER.CHECKPOINT_PERIOD = max(scaled.SOLVER.CHECKPOINT_PERIOD, 1)
+        scaled.SOLVER.MAX_ITER = max(scaled.SOLVER.MAX_ITER, min(cfg.SOLVER.MAX_ITER, 1))
+        scaled.TEST.EVAL_PERIOD = max(scaled.TEST.EVAL_PERIOD, min(cfg.TEST.EVAL_PERIOD, 1))
+        if frozen:
+            scaled.freeze()
+        return scaled
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
+from ..data.cache import build_cache
 from ..data.loader import load_records
 from ..errors import DataError
 
@@ -24,4 +25,4 @@ def mined_datasets(cfg: CfgNode) -> tuple[str, ...]:
 
 def mined_records(cfg: CfgNode) -> list[dict]:
     """Records of the datasets that are mined, with their given annotations."""
-    return load_records(mined_datasets(cfg))
+    return load_records(mined_datasets(cfg), build_cache(cfg))

@@ -1,0 +1,172 @@
+"""What a run's settings are checked for before anything is read, trained or written."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+
+import torch
+import torch.distributed
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.modeling import (
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    PROPOSAL_GENERATOR_REGISTRY,
+    ROI_BOX_HEAD_REGISTRY,
+    ROI_HEADS_REGISTRY,
+)
+from fvcore.common.registry import Registry
+
+from ..config import did_you_mean
+from ..data.mapper import COMBINE as DATASET_COMBINE
+from ..errors import DataError
+from ..mining.strategies import STRATEGIES
+from ..modeling.classifiers import CLASSIFIER_LOSS_REGISTRY, CLASSIFIER_REGISTRY
+from ..modeling.meta_arch import FUSED
+from ..modeling.missing_labels import MISSING_LABELS
+from ..rescoring import COMBINE as SCORE_COMBINE
+from .solver import CLIPPERS, OPTIMIZERS
+from .stages import STAGES
+
+logger = logging.getLogger(__name__)
+
+# Settings of a training: of the detector, and of the networks that stages train.
+SOLVERS = ("SOLVER", "MODEL.FPR.SOLVER", "MODEL.LPC.SOLVER", "MODEL.EMBEDDING.SOLVER")
+# Config keys that name things, and what they may name: a registry, a table, or a function of the config. An empty
+# name means "none".
+NAMES: dict[str, Registry | Mapping | Callable[[CfgNode], Iterable[str]]] = {
+    "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
+    "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+    "MODEL.PROPOSAL_GENERATOR.NAME": PROPOSAL_GENERATOR_REGISTRY,
+    "MODEL.ROI_HEADS.NAME": ROI_HEADS_REGISTRY,
+    "MODEL.ROI_BOX_HEAD.NAME": ROI_BOX_HEAD_REGISTRY,
+    "MODEL.ROI_HEADS.MISSING_LABELS": MISSING_LABELS,
+    "MODEL.LENS.OUTPUT": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
+    "MODEL.FPR.NAME": CLASSIFIER_REGISTRY,
+    "MODEL.FPR.LOSS": CLASSIFIER_LOSS_REGISTRY,
+    "MODEL.FPR.COMBINE": SCORE_COMBINE,
+    "MODEL.LPC.NAME": CLASSIFIER_REGISTRY,
+    "MODEL.LPC.LOSS": CLASSIFIER_LOSS_REGISTRY,
+    **{f"{solver}.OPTIMIZER": OPTIMIZERS for solver in SOLVERS},
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIPPERS,
+    "DATASETS.COMBINE": DATASET_COMBINE,
+    "DATASETS.TRAIN": lambda cfg: DatasetCatalog.list(),
+    "DATASETS.TEST": lambda cfg: DatasetCatalog.list(),
+    "MINING.STRATEGIES": STRATEGIES,
+    "MINING.DATASETS": lambda cfg: DatasetCatalog.list(),
+    "STAGES": STAGES,
+}
+# Variables that hold the numbers of a job's GPUs, and how many it has.
+GPU_LISTS = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
+GPU_COUNTS = ("SLURM_GPUS_ON_NODE", "SLURM_GPUS")
+NO_GPUS = ("", "-1", "NoDevFiles")
+
+
+def check_names(cfg: CfgNode) -> None:
+    """Refuses a config that names what there is not: an architecture, a dataset, a stage, an optimizer ...
+
+    Raises:
+        DataError: names the key and near names.
+    """
+    for key, source in NAMES.items():
+        source = source(cfg) if callable(source) else source
+        known = [name for name, _ in source] if isinstance(source, Registry) else list(source)
+        value = _value(cfg, key)
+        for name in (value,) if isinstance(value, str) else value:
+            if name and name not in known:
+                raise DataError(key, f"no {name!r}{did_you_mean(str(name), known)}")
+
+
+def _value(cfg: CfgNode, key: str):
+    return reduce(getitem, key.split("."), cfg)
+
+
+def check_training(cfg: CfgNode, ranks: int = 1) -> None:
+    """Refuses settings with which a training would fail, or never save, on the ranks that there are.
+
+    Args:
+        cfg: ``SOLVER`` as it is written, not scaled to the ranks.
+        ranks: that will train.
+
+    Raises:
+        DataError: names the key, what it says and what is allowed.
+    """
+    solver = cfg.SOLVER
+    written_for = solver.REFERENCE_WORLD_SIZE
+    if not cfg.DATASETS.TRAIN:
+        raise DataError("DATASETS.TRAIN", "names no dataset to train on")
+    if solver.AMP.ENABLED and (torch.device(cfg.MODEL.DEVICE).type == "cpu" or not torch.cuda.is_available()):
+        fault = "True, and the training is on the CPU: mixed precision is for GPUs; set it to False"
+        raise DataError("SOLVER.AMP.ENABLED", fault)
+    for key in (f"{node}.{count}" for node in SOLVERS for count in ("CHECKPOINT_PERIOD", "IMS_PER_BATCH")):
+        if _value(cfg, key) < 1:
+            raise DataError(key, f"{_value(cfg, key)}; at least 1 is needed")
+    if written_for and solver.IMS_PER_BATCH % written_for:
+        fault = f"{written_for} ranks cannot share a batch of {solver.IMS_PER_BATCH} (SOLVER.IMS_PER_BATCH)"
+        raise DataError("SOLVER.REFERENCE_WORLD_SIZE", f"{fault}: give a divisor of it, or 0 for no scaling")
+    batch = solver.IMS_PER_BATCH * ranks // written_for if written_for else solver.IMS_PER_BATCH
+    if batch % ranks:
+        fault = f"{ranks} ranks cannot share a batch of {batch} evenly: give a multiple of {ranks}"
+        raise DataError("SOLVER.IMS_PER_BATCH", fault)
+
+
+def check_evaluation(cfg: CfgNode, resume: bool = False) -> None:
+    """Refuses to evaluate random weights, or on no dataset.
+
+    Raises:
+        DataError: ``MODEL.WEIGHTS`` is empty, and no checkpoint is resumed from; or ``DATASETS.TEST`` is empty.
+    """
+    if not cfg.MODEL.WEIGHTS and not (resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()):
+        fault = "empty: an evaluation needs trained weights; add MODEL.WEIGHTS model_final.pth at the end"
+        raise DataError("MODEL.WEIGHTS", fault)
+    if not cfg.DATASETS.TEST:
+        raise DataError("DATASETS.TEST", "names no dataset to evaluate on")
+
+
+def check_device(cfg: CfgNode, num_gpus: int | None = None) -> None:
+    """Refuses to go on without a GPU that was asked for or allotted.
+
+    Args:
+        cfg: ``MODEL.DEVICE`` is read.
+        num_gpus: of the command line, None unless given there.
+
+    Raises:
+        DataError: the device is none that torch knows; or it is a GPU, none can be used, and ``--num-gpus``,
+            torchrun or SLURM has promised one.
+    """
+    try:
+        device = torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError:
+        raise DataError("MODEL.DEVICE", f"no device {cfg.MODEL.DEVICE!r}; cpu, cuda or cuda:N") from None
+    if device.type != "cuda" or torch.cuda.is_available():
+        return
+    reason = _gpus_expected(num_gpus)
+    if reason:
+        hint = "look at nvidia-smi and at torch's CUDA version, or set MODEL.DEVICE cpu"
+        raise DataError("MODEL.DEVICE", f"{device}, but torch finds no GPU, and {reason}: {hint}")
+
+
+def fall_back_to_cpu(cfg: CfgNode) -> None:
+    """Sets ``MODEL.DEVICE`` to the CPU, with a warning, if it is a GPU and there is none."""
+    if torch.device(cfg.MODEL.DEVICE).type == "cuda" and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+        logger.warning("no GPU found: running on the CPU")
+
+
+def _gpus_expected(num_gpus: int | None) -> str:
+    """Why a job must not go on without a GPU; empty if it may."""
+    if num_gpus:
+        return f"--num-gpus {num_gpus} asks for some"
+    launcher = "torchrun" if torch.distributed.is_torchelastic_launched() else ""
+    launcher = launcher or ("SLURM" if "SLURM_JOB_ID" in os.environ else "")
+    if not launcher or os.environ.get("CUDA_VISIBLE_DEVICES", "unset") in NO_GPUS:
+        return ""
+    promised = any(os.environ.get(name, "") not in NO_GPUS for name in GPU_LISTS)
+    promised = promised or any(os.environ.get(name, "0") != "0" for name in GPU_COUNTS)
+    promised = promised or any(Path("/dev").glob("nvidia[0-9]*"))
+    return f"{launcher} has started a job with GPUs" if promised else ""
