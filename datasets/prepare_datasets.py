@@ -25,13 +25,14 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
+from lens_d2 import cli
 from lens_d2.config import load_config
 from lens_d2.data.cache import VolumeCache, build_cache
 from lens_d2.data.cache_sweep import superseded
 from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import DATASETS, PHANTOM, Faults, read, write_left_out
 from lens_d2.data.parallel import run_all
-from lens_d2.errors import DataError
+from lens_d2.errors import DataError, WriteError
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
@@ -98,14 +99,19 @@ def build_volume(cache: VolumeCache, record: dict) -> None:
 
 
 def build_volumes(cache: VolumeCache, records: dict[str, list[dict]], processes: int) -> dict[str, DataError]:
-    """Cache the volumes of all records. Returns the errors by :func:`_key`."""
+    """Cache the volumes of all records. Returns the errors by :func:`_key`; WriteError where the disk is full."""
     jobs = {
         _key(record): partial(build_volume, cache, {**record, "lesions": []})
         for rows in records.values()
         for record in rows
     }
-    results = run_all(jobs, "preprocess volumes", processes)
-    return {key: result for key, result in results if isinstance(result, DataError)}
+    faults = {}
+    for key, result in run_all(jobs, "preprocess volumes", processes):
+        if isinstance(result, WriteError):
+            raise result
+        if isinstance(result, DataError):
+            faults[key] = result
+    return faults
 
 
 def _key(record: dict) -> str:
@@ -155,8 +161,4 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except DataError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    sys.exit(cli.run(main))

@@ -33,22 +33,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
-from lens_d2 import add_lens_config
-from lens_d2.data.cache import CachedVolume, VolumeCache, build_cache
-from lens_d2.data.datasets import import_readers
-from lens_d2.data.files import write_whole
+from lens_d2 import cli
+from lens_d2.config import load_config
+from lens_d2.data.cache import build_cache
+from lens_d2.data.files import write_errors, write_whole
 from lens_d2.data.scans import Scan, SeveralSeries, find_scans, without_names
-from lens_d2.engine import LENSCheckpointer
-from lens_d2.errors import DataError
+from lens_d2.engine import LENSCheckpointer, checks
+from lens_d2.errors import DataError, WriteError
 from lens_d2.export import make_report, write_report
-from lens_d2.inference import VolumeInference, num_levels
-from lens_d2.progress import Progress, progress
-from lens_d2.rescoring import classify, load_classifier, rescore
-from lens_d2.structures import VolumeDetections
+from lens_d2.progress import progress
+from lens_d2.rescoring import build_inference
 
 logger = logging.getLogger("lens_d2.predict")
 
@@ -98,32 +96,14 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     Raises:
         DataError: it cannot be read, has unknown keys, or names no weights where these are needed.
     """
-    cfg = get_cfg()
-    add_lens_config(cfg)
-    try:
-        cfg.merge_from_file(args.config_file)
-        cfg.merge_from_list(args.opts)
-    except (OSError, KeyError, ValueError, AssertionError, TypeError) as error:
-        raise DataError(args.config_file, f"the configuration cannot be used: {error}") from error
-    import_readers(cfg.DATASETS.READERS)
+    cfg = load_config(args.config_file, args.opts)
+    checks.check_names(cfg)
     if not cfg.MODEL.WEIGHTS and not args.allow_random_weights:
         raise DataError(args.config_file, "no weights: add --opts MODEL.WEIGHTS model_final.pth at the end")
-    if cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():
-        logger.warning("no GPU found: running on the CPU")
-        cfg.MODEL.DEVICE = "cpu"
+    checks.check_device(cfg)
+    checks.fall_back_to_cpu(cfg)
     cfg.freeze()
     return cfg
-
-
-class ScanInference(VolumeInference):
-    """Whole-volume inference that shows how far it is."""
-
-    def level_features(self, volume: CachedVolume, scale: float):
-        levels = num_levels(volume, self.slice_interval)
-        with Progress(levels, "slices", "slice", nested=True) as shown:
-            for features, image_sizes in super().level_features(volume, scale):
-                yield features, image_sizes
-                shown.update(len(image_sizes))
 
 
 class Predictor:
@@ -135,14 +115,15 @@ class Predictor:
         model = build_model(cfg).eval()
         if cfg.MODEL.WEIGHTS:
             LENSCheckpointer(model, whole=True).load(cfg.MODEL.WEIGHTS)
-        self.inference = ScanInference(cfg, model)
-        self.classifier = load_classifier(cfg).to(model.device) if cfg.MODEL.FPR.WEIGHTS else None
+        self.cache = build_cache(cfg)
+        self.inference = build_inference(cfg, model, self.cache, shows_progress=True)
+        self.experts = model.experts
         self.provenance = {
             "Model": Path(args.config_file).name,
             "Weights": describe_weights(cfg.MODEL.WEIGHTS),
             "Output": cfg.MODEL.LENS.OUTPUT,
         }
-        if self.classifier is not None:
+        if cfg.MODEL.FPR.WEIGHTS:
             self.provenance["False-positive reduction"] = describe_weights(cfg.MODEL.FPR.WEIGHTS)
 
     def run(self, scan: Scan, title: str, folder: Path) -> int:
@@ -151,14 +132,14 @@ class Predictor:
         Raises:
             DataError: the scan cannot be read.
         """
-        with self.open_cache() as cache:
-            volume = cache.open(scan.record)
+        with self.opened_cache():
+            (found,) = self.inference([scan.record])
             report = make_report(
                 scan.name if self.args.keep_ids else title,
                 scan.record,
-                volume,
-                self.detect(volume),
-                experts=self.inference.model.experts,
+                self.cache.open(scan.record),
+                found["detections"][self.cfg.MODEL.LENS.OUTPUT],
+                experts=self.experts,
                 score_threshold=self.args.score_threshold,
                 max_detections=self.args.max_detections,
                 provenance=self.provenance,
@@ -167,23 +148,15 @@ class Predictor:
             write_report(report, folder)
         return len(report.detections)
 
-    def detect(self, volume: CachedVolume) -> VolumeDetections:
-        """The detections that count, rescored where false-positive reduction is configured."""
-        found = self.inference.detect(volume)[self.cfg.MODEL.LENS.OUTPUT]
-        if self.classifier is None:
-            return found
-        return rescore(found, classify(self.classifier, volume, found.boxes, self.cfg.MODEL.FPR.BATCH_SIZE_TEST))
-
     @contextmanager
-    def open_cache(self) -> Iterator[VolumeCache]:
-        """INPUT.CACHE_DIR where it is set; else a folder that goes when the scan is done."""
-        cache = build_cache(self.cfg)
+    def opened_cache(self) -> Iterator[None]:
+        """Lets the cache be INPUT.CACHE_DIR where that is set; else a folder that goes when the scan is done."""
         if self.cfg.INPUT.CACHE_DIR:
-            yield cache
+            yield
             return
         with tempfile.TemporaryDirectory(prefix="lens_d2_") as folder:
-            cache.root = Path(folder)
-            yield cache
+            self.cache.root = Path(folder)
+            yield
 
 
 def describe_weights(path: str) -> str:
@@ -200,6 +173,8 @@ def run_one(predictor: Predictor, scan: Scan, output: Path) -> int:
     """Run the only scan there is, and return the exit code."""
     try:
         count = predictor.run(scan, "Scan", output)
+    except WriteError:
+        raise
     except DataError as error:
         print(f"{predictor.args.input}: {fault_in(scan, error, predictor.args.keep_ids)}", file=sys.stderr)
         return 2
@@ -214,6 +189,8 @@ def run_all(predictor: Predictor, scans: list[Scan], output: Path) -> int:
         try:
             count = predictor.run(scan, f"Scan {number}", output / scan.name)
             rows.append([scan.name, "done", count, ""])
+        except WriteError:  # of the next scan nothing could be written either
+            raise
         except Exception as error:  # whatever is wrong with one scan, the others are run
             if not isinstance(error, DataError):
                 trace = "".join(traceback.format_exception(error))
@@ -244,26 +221,30 @@ def write_table(path: Path, header: list[str], rows: list[list]) -> None:
     write_whole(path, text.getvalue().encode())
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
-    setup_logger(name="lens_d2")
+def predict(args: argparse.Namespace) -> int:
+    """Run what the options ask for, and return the exit code."""
     source, output = Path(args.input), Path(args.output)
+    cfg = setup_cfg(args)
+    if source.resolve() == output.resolve():
+        raise DataError(output, "is both input and output: give another --output")
     try:
-        cfg = setup_cfg(args)
-        if source.resolve() == output.resolve():
-            raise DataError(output, "is both input and output: give another --output")
         scans = find_scans(
             source, spacing=args.spacing, series_uid=args.series, keep_ids=args.keep_ids, leave_out=output
         )
-        predictor = Predictor(cfg, args)
     except SeveralSeries as error:
         print(f"{error} (--series UID):", *error.lines, sep="\n  ", file=sys.stderr)
-        return 2
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 2
+        return cli.BAD_INPUT
+    with write_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+    predictor = Predictor(cfg, args)
     alone = len(scans) == 1 and scans[0].record["file_name"] == os.path.abspath(source)
     return run_one(predictor, scans[0], output) if alone else run_all(predictor, scans, output)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = get_parser().parse_args(argv)
+    setup_logger(name="lens_d2")
+    return cli.run(lambda: predict(args))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from lens_d2.errors import DataError
 
@@ -26,18 +25,20 @@ def fault_of(error: BaseException) -> str | None:
     return None
 
 
-@contextmanager
-def bad_input_ends() -> Iterator[None]:
-    """Ends the process where the block meets bad input or a full disk: a line on stderr, exit status 2.
+def run(body: Callable[[], int | None]) -> int:
+    """Calls the body of a command.
 
-    Any other error is a traceback.
+    Bad input and a full disk become a line on stderr and the status 2; any other error is a traceback.
+
+    Returns:
+        the exit status: the body's own, or 0 if it gives none.
     """
     logging.raiseExceptions = False  # a log on a full disk would print a traceback for every line
     try:
-        yield
+        return body() or 0
     except (DataError, OSError) as error:
         fault = fault_of(error)
         if fault is None:
             raise
         print(fault, file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        return BAD_INPUT

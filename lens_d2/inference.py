@@ -23,6 +23,7 @@ from .data.cache import CachedVolume, VolumeCache, build_cache
 from .data.mapper import fit_scale, resize, window
 from .modeling.backbone import SLICES_PER_IMAGE
 from .modeling.joint_afp import joint_proposals
+from .progress import Progress
 from .structures import VolumeDetections
 from .tracking import link_slices, stack_tracklets
 
@@ -59,6 +60,7 @@ class VolumeInference(nn.Module):
         link_iou: float = 0.5,
         link_score_thresh: float = 0.01,
         bf16: bool = False,
+        shows_progress: bool = False,
     ):
         """
         Args:
@@ -67,6 +69,7 @@ class VolumeInference(nn.Module):
             slices_per_batch: levels that go through the heads together.
             link_iou: theta. link_score_thresh: 2D boxes below it are not linked.
             bf16: whether convolutions and matrix products are in bfloat16.
+            shows_progress: whether a bar tells how far a volume is.
         """
         super().__init__()
         self.model = model
@@ -74,13 +77,16 @@ class VolumeInference(nn.Module):
         self.slice_interval, self.hu_window, self.max_size = slice_interval, hu_window, max_size
         self.slices_per_batch = slices_per_batch
         self.link_iou, self.link_score_thresh = link_iou, link_score_thresh
-        self.bf16 = bf16
+        self.bf16, self.shows_progress = bf16, shows_progress
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, model: nn.Module):
+    def from_config(
+        cls, cfg: CfgNode, model: nn.Module, cache: VolumeCache | None = None, shows_progress: bool = False
+    ):
         return {
             "model": model,
-            "cache": build_cache(cfg),
+            "cache": build_cache(cfg) if cache is None else cache,
+            "shows_progress": shows_progress,
             "slice_interval": cfg.INPUT.SLICE_INTERVAL,
             "hu_window": tuple(cfg.INPUT.HU_WINDOW),
             "max_size": cfg.INPUT.MAX_SIZE,
@@ -102,11 +108,19 @@ class VolumeInference(nn.Module):
         levels: dict[str, list[Instances]] = {}
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
             propose = joint_proposals(self.model.proposal_generators.values())
-            for features, image_sizes in self.level_features(volume, scale):
+            for features, image_sizes in self._shown(self.level_features(volume, scale), volume):
                 for detected in self.model.detect(features, image_sizes, propose):
                     for name, instances in detected["experts"].items():
                         levels.setdefault(name, []).append(instances.to("cpu"))
         return {name: self._link(instances, volume) for name, instances in levels.items()}
+
+    def _shown(self, batches: Iterator[tuple], volume: CachedVolume) -> Iterator[tuple]:
+        """The batches of levels, with a bar where one is asked for."""
+        levels = num_levels(volume, self.slice_interval) if self.shows_progress else 0
+        with Progress(levels, "slices", "slice", nested=True) as shown:
+            for batch in batches:
+                yield batch
+                shown.update(len(batch[1]))
 
     @torch.no_grad()
     def level_features(

@@ -139,11 +139,17 @@ class RescoredInference(nn.Module):
         self.cache, self.outputs, self.batch_size = cache, tuple(outputs), batch_size
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, inference: nn.Module, classifier: nn.Module | None = None):
+    def from_config(
+        cls,
+        cfg: CfgNode,
+        inference: nn.Module,
+        classifier: nn.Module | None = None,
+        cache: VolumeCache | None = None,
+    ):
         return {
             "inference": inference,
             "classifier": load_classifier(cfg) if classifier is None else classifier,
-            "cache": build_cache(cfg),
+            "cache": build_cache(cfg) if cache is None else cache,
             "outputs": (cfg.MODEL.LENS.OUTPUT,),
             "batch_size": cfg.MODEL.FPR.BATCH_SIZE_TEST,
             "combine": cfg.MODEL.FPR.COMBINE,
@@ -160,7 +166,20 @@ class RescoredInference(nn.Module):
         return results
 
 
-def build_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """Whole-volume inference of a LENS, rescored where ``MODEL.FPR.WEIGHTS`` names a trained classifier."""
-    inference = VolumeInference(cfg, model)
-    return RescoredInference(cfg, inference) if cfg.MODEL.FPR.WEIGHTS else inference
+def build_inference(
+    cfg: CfgNode, model: nn.Module, cache: VolumeCache | None = None, shows_progress: bool = False
+) -> nn.Module:
+    """Whole-volume inference of a LENS, rescored where ``MODEL.FPR.WEIGHTS`` names a trained classifier.
+
+    Args:
+        cfg: of the model and the classifier.
+        model: a LENS.
+        cache: of the volumes; else the one that ``cfg`` describes.
+        shows_progress: whether a bar tells how far a volume is.
+
+    Raises:
+        DataError: the classifier's checkpoint cannot be loaded.
+    """
+    cache = build_cache(cfg) if cache is None else cache
+    inference = VolumeInference(cfg, model, cache=cache, shows_progress=shows_progress)
+    return RescoredInference(cfg, inference, cache=cache) if cfg.MODEL.FPR.WEIGHTS else inference

@@ -69,12 +69,16 @@ def test_reads_and_writes_safely(path):
         assert keywords.get("allow_pickle", "False") == "False", f"{where}: allow_pickle"
         if owner == "yaml" and function.startswith("load"):
             assert "Safe" in ast.unparse(call), f"{where}: yaml.{function} makes objects; use yaml.safe_load"
+        if function == "merge_from_file":
+            assert keywords.get("allow_unsafe") == "False", f"{where}: a config may run code; use load_config"
         modes = [ast.unparse(each) for each in [*call.args[1:2], *call.keywords]] if function == "open" else []
         writes = function in WRITING and not owner.endswith("checkpointer")  # LENSCheckpointer writes whole files
         writes |= any(mode.strip("'")[:1] in "wax" for mode in modes if mode[:1] == "'")
         writes |= function == "dump" and len(call.args) > 1
         if writes and name not in WRITTEN_OTHERWISE:
-            assert "whole_file(" in source, f"{where}: {function} may leave half a file; use whole_file"
+            assert "whole_file(" in source or "write_whole(" in source, (
+                f"{where}: {function} may leave half a file; use whole_file"
+            )
 
 
 def test_nothing_half_written_is_left(tmp_path):

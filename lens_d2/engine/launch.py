@@ -30,7 +30,7 @@ def world_size(args: argparse.Namespace) -> int:
     """How many ranks a run has or will have: torchrun's, or those that the options ask for."""
     if torch.distributed.is_torchelastic_launched():
         return int(os.environ["WORLD_SIZE"])
-    return (1 if args.num_gpus is None else args.num_gpus) * args.num_machines
+    return _num_ranks(args) * args.num_machines
 
 
 def run(
@@ -53,18 +53,17 @@ def run(
     Raises:
         SystemExit: a rank met bad input or a full disk, of which it has printed a line.
     """
-    with cli.bad_input_ends():
-        _hide_gpus(check(args))
-        ranks = _ranks(args)
+    _end_on_fault(lambda: _hide_gpus(check(args)))
     if torch.distributed.is_torchelastic_launched():
         _join()
-        _call(main, args)
+        _end_on_fault(partial(main, args))
         torch.distributed.destroy_process_group()
         return
+    _end_on_fault(lambda: _check_ranks(args))
     try:
         launch(
-            partial(_call, main),
-            ranks,
+            partial(_rank, main),
+            _num_ranks(args),
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
@@ -82,25 +81,44 @@ def _hide_gpus(cfg: CfgNode | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-def _ranks(args: argparse.Namespace) -> int:
-    """The ranks of this machine; DataError where there are fewer GPUs."""
-    ranks = 1 if args.num_gpus is None else args.num_gpus
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not torch.cuda.is_available()
-    if ranks < 1 or not hidden and ranks > torch.cuda.device_count():
-        found = "" if hidden else f"; this machine has {torch.cuda.device_count()} GPUs, and each rank needs one"
-        raise DataError("--num-gpus", f"{ranks}{found or '; at least 1 is needed'}")
-    return ranks
+def _num_ranks(args: argparse.Namespace) -> int:
+    return 1 if args.num_gpus is None else args.num_gpus
 
 
-def _call(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
-    """``main(args)`` on one rank; bad input and a full disk are a line on stderr."""
-    with cli.bad_input_ends():
-        main(args)
+def _check_ranks(args: argparse.Namespace) -> None:
+    """DataError where a machine has fewer GPUs than ranks; any number of ranks may share a CPU."""
+    ranks, gpus = _num_ranks(args), _num_gpus()
+    if ranks < 1:
+        raise DataError("--num-gpus", f"{ranks}; at least 1 is needed")
+    if 0 < gpus < ranks:
+        raise DataError("--num-gpus", f"{ranks}; this machine has {gpus} GPUs, and each rank needs one")
+
+
+def _num_gpus() -> int:
+    """The GPUs that ranks may use."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+    return torch.cuda.device_count() if not hidden and torch.cuda.is_available() else 0
+
+
+def _rank(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+    """One rank; picklable."""
+    _end_on_fault(partial(main, args))
+
+
+def _end_on_fault(body: Callable[[], object]) -> None:
+    """Ends the process where the body meets bad input or a full disk, of which a line is printed."""
+
+    def plain() -> None:
+        body()
+
+    status = cli.run(plain)
+    if status:
+        sys.exit(status)
 
 
 def _join() -> None:
     """Become one of torchrun's ranks, which the environment describes."""
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES") != "" and torch.cuda.is_available()
+    gpus = _num_gpus()
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("nccl" if gpus else "gloo")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import cli
 from ..errors import DataError
 from .overlap import OVERLAPS
 from .protocols import PROTOCOLS, Evaluation, Protocol
@@ -23,8 +24,6 @@ from .readers import (
     read_nodules,
     read_tracklets,
 )
-
-BAD_INPUT = 2
 
 
 @dataclass(frozen=True)
@@ -99,12 +98,12 @@ def run(main: Callable[[], None]) -> int:
     logger.addHandler(handler)
     try:
         main()
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return BAD_INPUT
+    except (DataError, OSError) as error:
+        fault = cli.fault_of(error)
+        if fault is None:
+            raise
+        print(f"error: {fault}", file=sys.stderr)
+        return cli.BAD_INPUT
     finally:
         logger.removeHandler(handler)
     return 0

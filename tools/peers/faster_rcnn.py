@@ -26,7 +26,7 @@ class FasterRCNN(Lens):
 
         self.cfg.INPUT.NUM_SLICES = 3
         self.stock = get_cfg()
-        self.stock.merge_from_file(model_zoo.get_config_file(CONFIG))
+        self.stock.merge_from_file(model_zoo.get_config_file(CONFIG), allow_unsafe=False)
         self.stock.MODEL.WEIGHTS, self.stock.MODEL.DEVICE = "", self.cfg.MODEL.DEVICE
         self.stock.MODEL.ROI_HEADS.NUM_CLASSES = 1
         self.stock.MODEL.RESNETS.NORM, self.stock.MODEL.BACKBONE.FREEZE_AT = "BN", 0
