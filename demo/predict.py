@@ -4,12 +4,12 @@
     python demo/predict.py --config-file configs/lens_multi.yaml --input scan.nii.gz --output out \\
         --opts MODEL.WEIGHTS model_final.pth
 
-INPUT is a NIfTI, MetaImage or NRRD file, a folder of DICOM files (--series picks one of several series), a folder
-of DeepLesion's PNG slices (with --spacing), or a folder that holds any of these: then all are run, each into
-a folder of its own under OUTPUT, and scans.csv lists them: by their number in the order of their paths, or by name
-with --keep-ids. Without it, no output or message holds the name of a file or folder below INPUT, nor anything that
-DICOM headers say of the patient. In every folder: report.html to look at,
-detections.csv and .json, detections.mrk.json for 3D Slicer, detections.nii.gz for ITK-SNAP, and for DICOM
+INPUT is a NIfTI, MetaImage or NRRD file, a folder of DICOM files (--series picks one of several series), a DICOM
+file of many frames, a folder of DeepLesion's PNG slices (with --spacing), or a folder that holds any of these: then
+all are run, each into a folder of its own under OUTPUT, and scans.csv lists them and what cannot be used: by their
+number in the order of their paths, or by name with --keep-ids. Without it, no output or message holds the name of a
+file or folder below INPUT, nor anything that DICOM headers say of the patient. In every folder: report.html to look
+at, detections.csv and .json, detections.mrk.json for 3D Slicer, detections.nii.gz for ITK-SNAP, and for DICOM
 detections.dcm, a structured report.
 
 Exit code: 0, or 1 where some scans of several failed, or 2 where nothing could be run.
@@ -60,7 +60,17 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--input", required=True, metavar="SCAN", help="a scan, or a folder of scans")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument("--series", metavar="UID", help="SeriesInstanceUID of the DICOM series to run")
+    parser.add_argument(
+        "--series",
+        metavar="UID",
+        help="SeriesInstanceUID of the DICOM series to run; UID:1, UID:2, ... for a part of a series that holds "
+        "several acquisitions, phases or shapes of slices",
+    )
+    parser.add_argument(
+        "--fill-gaps",
+        action="store_true",
+        help="interpolate where one or two slices of a DICOM series are missing, instead of refusing it",
+    )
     parser.add_argument(
         "--spacing",
         nargs=3,
@@ -211,7 +221,12 @@ def run_all(predictor: Predictor, scans: list[Scan], output: Path) -> int:
     """Run scans into folders of their own, go on past those that fail, and return the exit code."""
     rows, failures, keep_ids = [], [], predictor.args.keep_ids
     for number, scan in enumerate(progress(scans, "scans", "scan"), 1):
+        if not scan.is_scan:
+            rows.append([scan.name, "passed over", "", fault_in(scan, scan.fault, keep_ids)])
+            continue
         try:
+            if scan.fault is not None:
+                raise scan.fault
             count = predictor.run(scan, f"Scan {number}", output / scan.name)
             rows.append([scan.name, "done", count, ""])
         except Exception as error:  # whatever is wrong with one scan, the others are run
@@ -221,7 +236,8 @@ def run_all(predictor: Predictor, scans: list[Scan], output: Path) -> int:
             failures.append(f"{scan.name}: {fault_in(scan, error, keep_ids)}")
             rows.append([scan.name, "failed", "", fault_in(scan, error, keep_ids)])
     write_table(output / "scans.csv", ["folder", "status", "detections", "fault"], rows)
-    print(f"{len(scans) - len(failures)} of {len(scans)} scans done; look at {output}/*/report.html")
+    wanted = sum(scan.is_scan for scan in scans)
+    print(f"{wanted - len(failures)} of {wanted} scans done; look at {output}/*/report.html")
     for line in failures:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if failures else 0
@@ -253,7 +269,12 @@ def main(argv: list[str] | None = None) -> int:
         if source.resolve() == output.resolve():
             raise DataError(output, "is both input and output: give another --output")
         scans = find_scans(
-            source, spacing=args.spacing, series_uid=args.series, keep_ids=args.keep_ids, leave_out=output
+            source,
+            spacing=args.spacing,
+            series_uid=args.series,
+            fill_gaps=args.fill_gaps,
+            keep_ids=args.keep_ids,
+            leave_out=output,
         )
         predictor = Predictor(cfg, args)
     except SeveralSeries as error:
@@ -262,8 +283,9 @@ def main(argv: list[str] | None = None) -> int:
     except DataError as error:
         print(error, file=sys.stderr)
         return 2
-    alone = len(scans) == 1 and scans[0].record["file_name"] == os.path.abspath(source)
-    return run_one(predictor, scans[0], output) if alone else run_all(predictor, scans, output)
+    (first, *others) = [scan for scan in scans if scan.is_scan]
+    alone = not others and first.record["file_name"] == os.path.abspath(source)
+    return run_one(predictor, first, output) if alone else run_all(predictor, scans, output)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ MAX_FIRST_LENGTH = 256  # bytes; the first elements hold a number, a character s
 
 
 def looks_like_dicom(file: str | PathLike) -> bool:
-    """Whether a file begins as DICOM files do, with their preamble or with the first element; False if unreadable."""
+    """Whether a file begins as DICOM files do: with their preamble, or with one of the first elements."""
     try:
         with open(file, "rb") as stream:
             head = stream.read(PREAMBLE)

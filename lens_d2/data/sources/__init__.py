@@ -1,7 +1,7 @@
 """Readers of the file formats that CT comes in: one file = one format, registered at its class.
 
-Of the readers that accept a path, the one registered last reads it: SitkFile, which takes any file, stands first, and
-DicomFolder, which takes any folder, before PngFolder.
+Of the readers that accept a path, the one registered last reads it: SitkFile, which takes any file, stands first,
+and DicomFolder, which takes any folder, before PngFolder.
 """
 
 # isort: off

@@ -335,7 +335,7 @@ class _Header:
             raise DataError(self.path, f"{length} bytes of pixels where its header announces {wanted}")
 
     def _frame_groups(self, pixels: Pixels) -> Iterator[tuple[int, list[Dataset]]]:
-        """Of every frame its number and its functional groups, own before shared; none in a single slice's file."""
+        """Of every frame its number and its functional groups, own before shared; a single slice has none."""
         count = pixels.options["number_of_frames"]
         shared, own = (list(self.values.get(keyword) or []) for keyword in GROUPS)
         if not own and count > 1:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from lens_d2.data.dicom_header import looks_like_dicom
-from lens_d2.data.sources.dicom_file import Frame
+from lens_d2.data.sources.dicom_file import DicomFile, Frame
 from lens_d2.data.sources.dicom_pixels import read_frames
 from lens_d2.data.sources.dicom_series import DicomIndex, Part, count_of, read_index, visible_files
 from lens_d2.data.sources.dicom_stack import Stack, arrange
@@ -24,12 +24,12 @@ MAX_LISTED = 5  # series that a message lists
 class DicomFolder(Source):
     """The slices of one CT series, ordered along their normal: upwards for axial ones.
 
-    The path is a folder, whose files at any depth are judged by their content, or one file with many frames. Objects
-    that accompany a series, images of other kinds and scouts are passed over.
+    The path is a folder, whose files at any depth are judged by their content, or one file with many frames.
+    Objects that accompany a series, images of other kinds and scouts are passed over.
 
     What the record says of them:
-        series_uid: which series, if there are several; with ``:1`` behind it, which of the parts into which a series
-            falls that holds two acquisitions, phases or shapes.
+        series_uid: which series, if there are several; with ``:1`` behind it, which part of a series that holds
+            several acquisitions, phases or shapes of slices.
         fill_gaps: interpolate where one or two slices are missing, instead of refusing the series.
     """
 
@@ -91,26 +91,27 @@ class DicomFolder(Source):
     def _fault_of_choice(self, index: DicomIndex, parts: Iterable[Part], uid: str | None) -> DataError:
         """Why the path and the record do not say which scan is meant."""
         if not index.parts:
-            return no_ct(self.path, index)
+            return no_ct(self.path, index.others)
         parts = list(parts)
         fault = f"no DICOM series {uid}"
         if parts:
             fault = f"{len(parts)} DICOM series" if uid is None else f"series {uid} falls into {len(parts)} parts"
             fault += ", name one"
-        listed = [f"{part.uid} ({', '.join(filter(None, [f'{len(part.frames)} slices', part.told_by]))})"
-                  for part in parts or index.parts]
+        listed = [
+            f"{part.uid} ({', '.join(filter(None, [f'{len(part.frames)} slices', part.told_by]))})"
+            for part in parts or index.parts
+        ]
         more = [f"{len(listed) - MAX_LISTED} more"] if len(listed) > MAX_LISTED else []
         return DataError(self.path, f"{fault}: " + ", ".join([*listed[:MAX_LISTED], *more]))
 
 
-def no_ct(path: Path, index: DicomIndex) -> DataError:
-    """Why DICOM files hold no scan: what is there instead."""
-    faults = [file.fault for file in (*index.damaged, *index.others) if file.fault is not None]
+def no_ct(path: Path, files: Sequence[DicomFile]) -> DataError:
+    """Why a path holds no scan, by what was found there instead: damaged files, images of another kind."""
+    faults = [file.fault for file in files if file.fault is not None]
     if faults:
         return faults[0]
-    found = sorted({file.words for file in index.others})
-    if found:
-        return DataError(path, f"no CT slices, but {'; '.join(found)}")
+    if files:
+        return DataError(path, f"no CT slices, but {'; '.join(sorted({file.words for file in files}))}")
     return DataError(path, "holds neither PNG slices nor a DICOM series of CT")
 
 
@@ -139,13 +140,18 @@ def _oddities(frames: Iterable[Frame]) -> list[str]:
     frames = list(frames)
     rescales = {frame.rescale for frame in frames}
     units = sorted({frame.units for frame in frames} - {"", "HU"})
-    storages = {tuple(frame.pixels.options.get(key) for key in ("bits_stored", "pixel_representation")) for frame in frames}
+    storages = {
+        tuple(frame.pixels.options.get(key) for key in ("bits_stored", "pixel_representation")) for frame in frames
+    }
     inverted = any(frame.pixels.options["photometric_interpretation"] == "MONOCHROME1" for frame in frames)
     return [
         text
         for applies, text in (
             (rescales == {None}, "the header has no rescale slope and intercept: stored values are taken as HU"),
-            (len(rescales) > 1, f"slices differ in rescale slope or intercept: {len(rescales)} pairs, each applied to its own"),
+            (
+                len(rescales) > 1,
+                f"slices differ in rescale slope or intercept: {len(rescales)} pairs, each applied to its own",
+            ),
             (len(storages) > 1, "slices differ in how their pixels are stored (bits or sign)"),
             (bool(units), f"the header calls the values {', '.join(units)} where HU belong"),
             (inverted, "stored for inverted display (MONOCHROME1): the values are taken as they are"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class Part:
         uid: SeriesInstanceUID, for a part of several with its number, ``UID:1``.
         number, count: which part of how many of its series.
         frames: upwards along their normal; those at the same place are next to each other.
+        paths: the files of the series that are its own or have a fault.
         told_by: what it differs in from the other parts ("AcquisitionNumber 2"); empty for a whole series.
         description: modality and description of the series.
         warnings: what was left out, a line each.
@@ -37,6 +38,7 @@ class Part:
     number: int
     count: int
     frames: Sequence[Frame]
+    paths: Sequence[Path]
     told_by: str = ""
     description: str = ""
     warnings: Sequence[str] = ()
@@ -72,7 +74,7 @@ class DicomIndex:
 
 
 def visible_files(root: Path) -> list[Path]:
-    """A file itself, or all files below a folder, sorted; not those whose own or folder's name starts with a dot."""
+    """A file itself, or all files below a folder, sorted, without hidden ones and those in hidden folders."""
     if root.is_file():
         return [root]
     found = []
@@ -84,14 +86,18 @@ def visible_files(root: Path) -> list[Path]:
 
 def read_index(paths: Iterable[Path]) -> DicomIndex:
     """Reads the headers of files, each once, and finds the scans among them. Other formats are passed over."""
-    paths = list(paths)
+    return find_parts(read_dicom_files(paths))
+
+
+def read_dicom_files(paths: Iterable[Path]) -> list[DicomFile]:
+    """What files are, without those of other formats; one called like the slices beside it counts as damaged."""
     files = {path: read_dicom_file(path) for path in paths}
     slices = {_pattern(path) for path, file in files.items() if file is not None and file.kind == Kind.CT}
     for path, file in files.items():
         if file is None and _pattern(path) in slices:
             fault = DataError(path, "no DICOM file, though it is called like the slices beside it")
             files[path] = DicomFile(path, Kind.DAMAGED, fault=fault)
-    return find_parts([file for file in files.values() if file is not None])
+    return [file for file in files.values() if file is not None]
 
 
 def find_parts(files: Sequence[DicomFile]) -> DicomIndex:
@@ -137,15 +143,18 @@ def _parts(uid: str, members: Sequence[DicomFile]) -> list[Part]:
     for number, (stack, told_by) in enumerate(stacks, 1):
         own = list(warnings)
         if len(stacks) > 1:
-            own.append(f"part {number} of {len(stacks)} of its series: {len(stack)} of {len(frames)} images, {told_by}")
+            own.append(
+                f"part {number} of {len(stacks)} of its series: {len(stack)} of {len(frames)} images, {told_by}"
+            )
         name = uid if len(stacks) == 1 else f"{uid}:{number}"
+        paths = list(dict.fromkeys([*(frame.path for frame in stack), *(Path(each.path) for each in faults)]))
         fault = faults[0] if faults else None
-        parts.append(Part(name, number, len(stacks), stack, told_by, description, own, fault))
+        parts.append(Part(name, number, len(stacks), stack, paths, told_by, description, own, fault))
     return parts
 
 
 def count_of(number: int, thing: str) -> str:
-    """"1 image is", "2 images are"."""
+    """ "1 image is", "2 images are"."""
     return f"{number} {thing} is" if number == 1 else f"{number} {thing}s are"
 
 
@@ -253,7 +262,7 @@ def _without_copies(frames: Sequence[Frame]) -> tuple[list[Frame], int]:
 
 
 def _is_copy(a: Frame, b: Frame) -> bool:
-    """Whether two slices at one place are the same; those of different folders must have one SOPInstanceUID too."""
+    """Whether two slices at one place are the same; in different folders they need one SOPInstanceUID too."""
     if not _have_one_shape(a, b) or (a.path.parent != b.path.parent and a.instance != b.instance):
         return False
     try:

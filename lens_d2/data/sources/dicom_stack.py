@@ -13,8 +13,8 @@ from lens_d2.data.sources.dicom_series import SAME_PLACE, count_of, heights
 from lens_d2.errors import DataError
 
 MAX_GAP = 2  # missing slices next to each other that may be interpolated
-# Fractions of the interval by which slices may be off their places, besides the rounding of what is written: without
-# a word, and with a warning.
+# Fractions of the interval by which slices may be off their places, without a word and with a warning; what the
+# rounding of the written positions can make comes on top.
 UNNOTICED, TOLERATED = 0.01, 0.1
 
 
@@ -87,7 +87,7 @@ def _refuse_repeats(frames: Sequence[Frame], steps: np.ndarray) -> None:
         raise DataError(
             above.path,
             f"irregular slice spacing: {above.name} lies where {below.name} lies, with other pixels "
-            f"({len(repeated)} of {len(frames)} slices do), and nothing tells them apart, such as {', '.join(MARKS[:3])}",
+            f"({len(repeated)} of {len(frames)} slices do), and no element tells them apart, such as {MARKS[0]}",
         )
 
 
@@ -99,15 +99,12 @@ def _check_gaps(path, frames, steps, jumps, interval: float, fill_gaps: bool) ->
     widest = gaps[np.argmax(jumps[gaps])]
     below, above, missing = frames[widest].name, frames[widest + 1].name, int((jumps - 1).sum())
     if jumps[widest] - 1 > MAX_GAP or not fill_gaps:
-        advice = (
-            f"more than {MAX_GAP} in a row are never filled in"
-            if jumps[widest] - 1 > MAX_GAP
-            else f"--fill-gaps interpolates up to {MAX_GAP} in a row"
-        )
+        too_wide = f"more than {MAX_GAP} in a row are never filled in"
+        advice = f"--fill-gaps interpolates up to {MAX_GAP} in a row" if jumps[widest] - 1 <= MAX_GAP else too_wide
+        apart = f"{steps[widest]:.4g} mm from {below} to {above}, {interval:.4g} mm elsewhere"
         raise DataError(
             path,
-            f"irregular slice spacing: {steps[widest]:.4g} mm from {below} to {above}, {interval:.4g} mm elsewhere; "
-            f"{count_of(missing, 'slice')} missing ({advice})",
+            f"irregular slice spacing: {apart}; {count_of(missing, 'slice')} missing ({advice})",
         )
     lowest = heights(frames)
     where = ", ".join(f"{lowest[gap]:.4g} and {lowest[gap + 1]:.4g} mm" for gap in gaps)
@@ -127,7 +124,9 @@ def _check_places(frames, positions: np.ndarray, wanted: np.ndarray, interval: f
             f"{interval:.4g} mm (missing, shifted or foreign slices?)",
         )
     if off[worst] > rounding + UNNOTICED * interval:
-        return [f"slices lie up to {off[worst]:.2g} mm off a regular interval of {interval:.4g} mm: taken as regular"]
+        return [
+            f"slices lie up to {off[worst]:.2g} mm off a regular interval of {interval:.4g} mm: taken as regular"
+        ]
     return []
 
 

@@ -1,7 +1,7 @@
 """The GDCM in SimpleITK as a plugin of pydicom, for compressions that pydicom's own plugins leave out.
 
-These are lossless JPEG and JPEG of 12 bits. A plugin of pydicom is a module with the names DECODER_DEPENDENCIES and
-``is_available`` and a function that decodes a frame.
+These are lossless JPEG and JPEG of 12 bits. A plugin of pydicom is a module with DECODER_DEPENDENCIES and the
+functions ``is_available`` and one that decodes a frame.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
     slice_.SOPInstanceUID = slice_.file_meta.MediaStorageSOPInstanceUID = uid.generate_uid()
     slice_.Rows, slice_.Columns = runner.rows, runner.columns
     slice_.SamplesPerPixel, slice_.PhotometricInterpretation = 1, "MONOCHROME2"  # MONOCHROME1 would be inverted
-    slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit = 16, runner.bits_stored, runner.bits_stored - 1
-    slice_.BitsAllocated = runner.bits_allocated
+    slice_.BitsAllocated, slice_.BitsStored = runner.bits_allocated, runner.bits_stored
+    slice_.HighBit = runner.bits_stored - 1
     slice_.PixelRepresentation = runner.pixel_representation
     slice_.PixelData = encapsulate([src])
     slice_["PixelData"].is_undefined_length = True

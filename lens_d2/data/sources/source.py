@@ -40,8 +40,8 @@ class Source:
         record: dataset record, for what the file does not say.
 
     Attributes:
-        VERSION: of the way of reading; counts up when a class reads other voxels or another geometry from the same file,
-            so that what was cached before is not used any more.
+        VERSION: of the way of reading; counts up when a class reads other voxels or another geometry from the same
+            file, so that what was cached before is not used any more.
         warnings: what was found odd in the file while its header and voxels were read, a line each.
     """
 
