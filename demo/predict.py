@@ -5,12 +5,12 @@
         --opts MODEL.WEIGHTS model_final.pth
 
 INPUT is a NIfTI, MetaImage or NRRD file, a folder of DICOM files (--series picks one of several series), a DICOM
-file of many frames, a folder of DeepLesion's PNG slices (with --spacing), or a folder that holds any of these: then
-all are run, each into a folder of its own under OUTPUT, and scans.csv lists them and what cannot be used: by their
-number in the order of their paths, or by name with --keep-ids. Without it, no output or message holds the name of a
-file or folder below INPUT, nor anything that DICOM headers say of the patient. In every folder: report.html to look
-at, detections.csv and .json, detections.mrk.json for 3D Slicer, detections.nii.gz for ITK-SNAP, and for DICOM
-detections.dcm, a structured report.
+file of many frames, a folder of DeepLesion's PNG slices (with --spacing), or a folder that holds any of these:
+then all are run, each into a folder of its own under OUTPUT, and scans.csv lists them and what cannot be used: by
+their number in the order of their paths, or by name with --keep-ids. Without it, no output or message holds the
+name of a file or folder below INPUT, nor anything that DICOM headers say of the patient. In every folder:
+report.html to look at, detections.csv and .json, detections.mrk.json for 3D Slicer, detections.nii.gz for ITK-
+SNAP, and for DICOM detections.dcm, a structured report.
 
 Exit code: 0, or 1 where some scans of several failed, or 2 where nothing could be run.
 

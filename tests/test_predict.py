@@ -126,7 +126,7 @@ def test_several_series(run, array, tmp_path, capsys):
     assert run(folder) == 2
     lines = capsys.readouterr().err.splitlines()
     assert any("pick one by its UID (--series UID)" in line for line in lines)
-    assert "  1.2.3  5 files  CT  Thorax" in lines and "  1.2.4  3 files  CT" in lines
+    assert "  1.2.3  5 images  CT  Thorax" in lines and "  1.2.4  3 images  CT" in lines
     assert run(folder, "--series", "1.2.3") == 0
     document = pydicom.dcmread(tmp_path / "out/detections.dcm")
     (study,) = document.CurrentRequestedProcedureEvidenceSequence

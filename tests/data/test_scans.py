@@ -48,7 +48,7 @@ def test_several_series_are_listed_and_one_is_picked(tmp_path):
     write_series(folder, ARRAY[:2], AFFINE, "1.2.4", SeriesDescription="Scout")
     with pytest.raises(SeveralSeries, match="holds 2 DICOM series") as caught:
         find_scans(folder)
-    assert sorted(caught.value.lines) == ["1.2.3  3 files  CT  Thorax 3.0", "1.2.4  2 files  CT  Scout"]
+    assert sorted(caught.value.lines) == ["1.2.3  3 images  CT  Thorax 3.0", "1.2.4  2 images  CT  Scout"]
     assert describe_series(folder) == caught.value.lines
     (scan,) = find_scans(folder, series_uid="1.2.4")
     assert read_volume(scan.record).array.shape == (2, 8, 9)

@@ -95,8 +95,7 @@ class DicomFolder(Source):
         parts = list(parts)
         fault = f"no DICOM series {uid}"
         if parts:
-            fault = f"{len(parts)} DICOM series" if uid is None else f"series {uid} falls into {len(parts)} parts"
-            fault += ", name one"
+            fault = f"{len(parts)} DICOM series or parts of one, name one"
         listed = [
             f"{part.uid} ({', '.join(filter(None, [f'{len(part.frames)} slices', part.told_by]))})"
             for part in parts or index.parts
