@@ -130,7 +130,7 @@ def _parts(uid: str, members: Sequence[DicomFile]) -> list[Part]:
     frames, warnings = [frame for file in members for frame in file.frames], []
     localizers = sum(file.localizers for file in members)
     if localizers:
-        warnings.append(f"{count_of(localizers, 'localizer image')} of the series left out")
+        warnings.append(f"{count_of(localizers, 'localizer image')} left out")
     if any(file.is_capture for file in members):
         warnings.append("the slices are secondary captures: their values may have been windowed for display")
     first = next(file for file in members if file.kind == Kind.CT)
