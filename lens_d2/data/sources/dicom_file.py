@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 from pydicom import uid
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
 from pydicom.pixels.utils import as_pixel_options
@@ -229,6 +230,9 @@ class _Header:
         self.path = path
         self.content: tuple[Tag, str | None, int] | None = None  # tag, representation and length in bytes
         self.values = read_partial(stream, self._is_content, force=True, specific_tags=TAGS)
+        raw = (self.values.get_item(tag) for tag in self.values.keys())
+        short = any(isinstance(each, RawDataElement) and len(each.value or b"") < each.length for each in raw)
+        self.is_cut = short or stream.tell() > os.fstat(stream.fileno()).st_size
         self.meta = self.values.file_meta
         self.stream = stream
         self.sop_class = str(self.values.get("SOPClassUID") or self.meta.get("MediaStorageSOPClassUID") or "")
@@ -270,11 +274,12 @@ class _Header:
 
     def _kind(self) -> Kind:
         """By the SOP class; the modality may not contradict it."""
-        if not self.sop_class and not self.modality and self.content is None:
-            raise DataError(self.path, "a DICOM file cut off within its header")
+        of_ct = self.sop_class in CT_CLASSES
+        if self.content is None and not (self._is_placed if of_ct else self._has_a_sound_class()):
+            raise DataError(self.path, "a DICOM file that is damaged or cut off within its header")
         if self.sop_class in COMPANIONS:
             return Kind.COMPANION
-        if self.sop_class in CT_CLASSES:
+        if of_ct:
             kind = Kind.LOCALIZER if self._is_localizer() else Kind.CT
             return kind if self.modality in ("CT", "") else Kind.IMAGE
         if self.content is None or self.content[0] != PIXEL_DATA:
@@ -284,6 +289,13 @@ class _Header:
         if self.sop_class in (*CAPTURES, "") and self.modality == "CT":
             return Kind.CT
         return Kind.IMAGE
+
+    def _has_a_sound_class(self) -> bool:
+        """Whether the file says that it is something of the standard or, without being cut off, of a vendor."""
+        if uid.UID(self.sop_class).name != self.sop_class:
+            return True
+        private = uid.UID(self.sop_class).is_valid and uid.UID(self.sop_class).is_private
+        return private and "SOPClassUID" in self.values and not self.is_cut
 
     def _is_localizer(self, groups: Sequence[Dataset] = ()) -> bool:
         image_type = _find(self.values, groups, "ImageType") or ()
