@@ -4,13 +4,12 @@ Of the readers that accept a path, the one registered last reads it: SitkFile, w
 and DicomFolder, which takes any folder, before PngFolder.
 """
 
-# isort: off
 from lens_d2.data.sources.sitk_file import SitkFile
-from lens_d2.data.sources.nifti_file import NiftiFile
-from lens_d2.data.sources.dicom_folder import DicomFolder
-from lens_d2.data.sources.png_folder import PngFolder
 
-# isort: on
+# isort: split
+from lens_d2.data.sources.dicom_folder import DicomFolder
+from lens_d2.data.sources.nifti_file import NiftiFile
+from lens_d2.data.sources.png_folder import PngFolder
 from lens_d2.data.sources.source import SOURCE_KEYS, SOURCE_REGISTRY, Source, open_source
 
 __all__ = [

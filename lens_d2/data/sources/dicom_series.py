@@ -16,6 +16,7 @@ from lens_d2.data.sources.dicom_pixels import read_frame
 from lens_d2.errors import DataError
 
 SAME_PLACE = 0.01  # mm; slices that are nearer lie at one place
+PRIVATE = ("UID", "Time", "folder")  # ends of marks whose values are not told, for they may identify a patient
 FOLDER = "folder"  # the last mark: two copies of a series may differ in nothing else
 
 
@@ -212,8 +213,9 @@ def _by_marks(frames: list[Frame]) -> list[tuple[list[Frame], str]]:
         return [(frames, "")]
     _, mark, groups = best
     found = []
-    for value in sorted(groups, key=lambda text: (len(text), text)):
-        named = f"a {FOLDER} of its own" if mark == FOLDER else f"{mark} {value or 'not given'}"
+    for number, value in enumerate(sorted(groups, key=lambda text: (len(text), text)), 1):
+        said = f"{number} of {len(groups)}" if mark.endswith(PRIVATE) else value or "not given"
+        named = f"{mark} {said}"
         found += [(stack, ", ".join(filter(None, [named, more]))) for stack, more in _by_marks(groups[value])]
     return found
 
