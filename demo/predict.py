@@ -161,6 +161,8 @@ class Predictor:
         Raises:
             DataError: the scan cannot be read.
         """
+        if scan.fault is not None:
+            raise scan.fault
         with self.open_cache() as cache:
             volume = cache.open(scan.record)
             report = make_report(
@@ -225,8 +227,6 @@ def run_all(predictor: Predictor, scans: list[Scan], output: Path) -> int:
             rows.append([scan.name, "passed over", "", fault_in(scan, scan.fault, keep_ids)])
             continue
         try:
-            if scan.fault is not None:
-                raise scan.fault
             count = predictor.run(scan, f"Scan {number}", output / scan.name)
             rows.append([scan.name, "done", count, ""])
         except Exception as error:  # whatever is wrong with one scan, the others are run
@@ -283,9 +283,9 @@ def main(argv: list[str] | None = None) -> int:
     except DataError as error:
         print(error, file=sys.stderr)
         return 2
-    (first, *others) = [scan for scan in scans if scan.is_scan]
-    alone = not others and first.record["file_name"] == os.path.abspath(source)
-    return run_one(predictor, first, output) if alone else run_all(predictor, scans, output)
+    wanted = [scan for scan in scans if scan.is_scan]
+    alone = len(wanted) == 1 and wanted[0].record["file_name"] == os.path.abspath(source)
+    return run_one(predictor, wanted[0], output) if alone else run_all(predictor, scans, output)
 
 
 if __name__ == "__main__":

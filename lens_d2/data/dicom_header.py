@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import warnings
 from collections.abc import Iterator
@@ -15,11 +16,13 @@ from lens_d2.errors import DataError
 
 PREAMBLE = 132  # bytes: 128 of anything and the letters DICM
 FIRST_GROUPS = (0x0002, 0x0008)  # with which a file without preamble begins
-MAX_FIRST_LENGTH = 256  # bytes; the first elements hold a number, a character set or an image type
+MAX_LENGTH = 256  # bytes of the first element: a number, a character set, an image type
 
 
 def looks_like_dicom(file: str | PathLike) -> bool:
     """Whether a file begins as DICOM files do: with their preamble, or with one of the first elements."""
+    if not os.path.isfile(file):  # nor a pipe, which could not be opened without waiting
+        return False
     try:
         with open(file, "rb") as stream:
             head = stream.read(PREAMBLE)
@@ -31,10 +34,10 @@ def looks_like_dicom(file: str | PathLike) -> bool:
 def _begins_with_an_element(head: bytes) -> bool:
     if len(head) < 8:
         return False
+    explicit = head[4:6].isalpha() and head[4:6].isupper()  # the letters of a value representation
     for order in "<>":
         group, element, length = struct.unpack(f"{order}HHI", head[:8])
-        named = head[4:6].isalpha() and head[4:6].isupper()  # an explicit value representation
-        if group in FIRST_GROUPS and element < 0x0100 and (named or length <= MAX_FIRST_LENGTH):
+        if element < 0x0100 and (group in FIRST_GROUPS if explicit else group == 8 and 0 < length <= MAX_LENGTH):
             return True
     return False
 

@@ -96,7 +96,7 @@ def find_scans(
         leave_out: a folder that is not searched.
 
     Raises:
-        DataError: nothing is there, or all that was found is one thing that cannot be used.
+        DataError: nothing is there, or nothing that could be a scan.
         SeveralSeries: ``path`` is one DICOM folder with several series or parts, or the series picked has several.
     """
     path = Path(path)
@@ -107,14 +107,12 @@ def find_scans(
         finds = _picked(path, finds, series_uid)
     if len(finds) > 1 and all(find.part is not None and find.place == path for find in finds):
         raise SeveralSeries(path, [str(find.part) for find in finds])
-    if not finds:
-        raise DataError(path, "holds no volume file, DICOM series or PNG slices")
+    if all(find.kind == PICTURES for find in finds):
+        pictures = [f"; {find.fault.fault}" for find in finds[:1] if find.fault is not None]
+        raise DataError(path, "holds no volume file, DICOM series or PNG slices" + "".join(pictures))
     if spacing is None:
         fault = DataError(path, "PNG slices carry no spacing: give it in mm (x, y, z)")
         finds = [replace(find, fault=fault) if find.kind == PNG else find for find in finds]
-    runnable = [find for find in finds if find.kind != PICTURES] or finds[:1]
-    if len(runnable) == 1 and runnable[0].fault is not None:
-        raise runnable[0].fault
 
     scans: list[Scan] = []
     for find in finds:

@@ -78,7 +78,7 @@ def test_a_series_is_picked_from_a_nested_export(tmp_path):
 
 def test_png_slices_need_their_spacing(tmp_path):
     folder = write_pngs(tmp_path / "000001_01_01", ARRAY)
-    assert "PNG slices carry no spacing" in fault(folder)
+    assert "PNG slices carry no spacing" in found(folder)[0][-1]
     (scan,) = find_scans(folder, spacing=(0.8, 0.8, -5))
     assert (scan.name, scan.kind, scan.record["spacing"]) == ("scan_001", PNG, [0.8, 0.8, -5.0])
     assert read_volume(scan.record).geometry.flips == (False, False, True)
@@ -201,7 +201,6 @@ def test_a_disc_with_dicomdir(tmp_path):
 
 def test_other_modalities_are_finds_without_use(tmp_path):
     write_series(tmp_path / "a", ARRAY, AFFINE, SOPClassUID=uid.MRImageStorage, Modality="MR")
-    assert "no CT slices, but MR Image, modality MR" in fault(tmp_path)
     write_series(tmp_path / "b", ARRAY, AFFINE)
     write_series(
         tmp_path / "b", ARRAY, AFFINE, SOPClassUID=uid.PositronEmissionTomographyImageStorage, Modality="PT"
@@ -218,7 +217,6 @@ def test_damaged_files_alone_in_a_folder(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b/IM1.dcm").write_bytes(b"")
     assert found(tmp_path)[1] == (DICOM, "b", None, "not a DICOM file, or a truncated one")
-    assert fault(tmp_path / "b").endswith("IM1.dcm: not a DICOM file, or a truncated one")
 
 
 def test_png_slices_without_spacing_do_not_end_a_batch(tmp_path):

@@ -53,7 +53,8 @@ class DicomFolder(Source):
         columns, rows, count = stack.size
         volume = np.empty((count, rows, columns), np.int16)
         for members in _by_file(zip(stack.places, stack.frames, strict=True)):
-            for (place, _), picture in zip(members, read_frames(frame for _, frame in members), strict=True):
+            pictures = read_frames([frame for _, frame in members], self.warn)
+            for (place, _), picture in zip(members, pictures, strict=True):
                 volume[place] = picture
         for place in stack.missing:
             above = int(np.searchsorted(stack.places, place))

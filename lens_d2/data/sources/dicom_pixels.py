@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 
 import numpy as np
@@ -24,8 +25,12 @@ def read_frame(frame: Frame) -> np.ndarray:
     return next(iter(read_frames([frame])))
 
 
-def read_frames(frames: Iterable[Frame]) -> Iterator[np.ndarray]:
+def read_frames(frames: Iterable[Frame], warn: Callable[[str], None] | None = None) -> Iterator[np.ndarray]:
     """Slices of one file, decoded one at a time.
+
+    Args:
+        frames: in the order of their numbers.
+        warn: takes what the decoder finds odd, a line each.
 
     Yields:
         (rows, columns) int16 HU: each slice's own slope and intercept, rounded and saturated. MONOCHROME1 is not
@@ -37,8 +42,12 @@ def read_frames(frames: Iterable[Frame]) -> Iterator[np.ndarray]:
     frames = list(frames)
     stored = _decode(frames[0].pixels, [frame.number for frame in frames])
     for frame in frames:
-        with dicom_errors(frame.path):
-            yield _to_hu(next(stored), frame.rescale or (1, 0))
+        with dicom_errors(frame.path), warnings.catch_warnings(record=True) as odd:
+            warnings.simplefilter("always")
+            picture = _to_hu(next(stored), frame.rescale or (1, 0))
+        for each in odd if warn is not None else ():
+            warn(f"stored pixels may be damaged: {' '.join(str(each.message).split())}")
+        yield picture
 
 
 def _decode(pixels: Pixels, numbers: list[int]) -> Iterator[np.ndarray]:

@@ -96,7 +96,7 @@ def read_dicom_files(paths: Iterable[Path]) -> list[DicomFile]:
     slices = {_pattern(path) for path, file in files.items() if file is not None and file.kind == Kind.CT}
     for path, file in files.items():
         if file is None and _pattern(path) in slices:
-            fault = DataError(path, "no DICOM file, though it is called like the slices beside it")
+            fault = DataError(path, "cannot be read as DICOM, but is called like the slices beside it")
             files[path] = DicomFile(path, Kind.DAMAGED, fault=fault)
     return [file for file in files.values() if file is not None]
 
