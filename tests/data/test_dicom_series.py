@@ -403,6 +403,7 @@ def test_what_a_decoder_finds_odd_is_warned_of(tmp_path, hu):
         data = pydicom.dcmread(file)
         data.compress(uid.RLELossless)
         data.save_as(file)
+    file = files_of(folder)[1]
     whole = file.read_bytes()
     file.write_bytes(whole[:-100] + bytes(80) + whole[-20:])
     (warning,) = read_volume(folder).warnings
