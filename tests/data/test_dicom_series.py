@@ -240,7 +240,10 @@ def test_slices_of_another_shape(tmp_path, hu, elements):
     write_series(tmp_path / "odd", hu[:1], AFFINE, "1.2.3", **elements)
     shutil.copy(next((tmp_path / "odd").iterdir()), folder / "odd")
     message = fault(folder)
-    assert "2 DICOM series or parts of one, name one: 1.2.3:1 (7 slices, 11 x 9 pixels of 0.7 x 0.8 mm" in message
+    assert (
+        "2 DICOM series or parts of one, name one (--series): 1.2.3:1 (7 slices, 11 x 9 pixels of 0.7 x 0.8 mm"
+        in message
+    )
     check(folder, hu, warning="part 1 of 2 of its series: 7 of 8 images", series_uid="1.2.3:1")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from lens_d2.data.dicom_header import looks_like_dicom
 from lens_d2.data.sources.dicom_file import DicomFile, Frame
 from lens_d2.data.sources.dicom_pixels import read_frames
-from lens_d2.data.sources.dicom_series import DicomIndex, Part, count_of, read_index, visible_files
+from lens_d2.data.sources.dicom_series import Part, count_of, counted, read_index, visible_files
 from lens_d2.data.sources.dicom_stack import Stack, arrange
 from lens_d2.data.sources.source import SOURCE_REGISTRY, Source
 from lens_d2.errors import DataError
@@ -83,26 +83,28 @@ class DicomFolder(Source):
             fault = index.damaged[0].fault
             assert fault is not None
             raise fault
+        if not index.parts:
+            raise no_ct(self.path, index.others)
         uid = self.record.get("series_uid")
         parts = index.parts if uid is None else index.pick(uid)
-        if len(parts) == 1:
-            return parts[0]
-        raise self._fault_of_choice(index, parts, uid)
+        if not parts:
+            raise DataError(self.path, f"no DICOM series {uid}: {_listed(index.parts)}")
+        if len(parts) > 1:
+            raise DataError(
+                self.path, f"{len(parts)} DICOM series or parts of one, name one (--series): {_listed(parts)}"
+            )
+        return parts[0]
 
-    def _fault_of_choice(self, index: DicomIndex, parts: Iterable[Part], uid: str | None) -> DataError:
-        """Why the path and the record do not say which scan is meant."""
-        if not index.parts:
-            return no_ct(self.path, index.others)
-        parts = list(parts)
-        fault = f"no DICOM series {uid}"
-        if parts:
-            fault = f"{len(parts)} DICOM series or parts of one, name one"
-        listed = [
-            f"{part.uid} ({', '.join(filter(None, [f'{len(part.frames)} slices', part.told_by]))})"
-            for part in parts or index.parts
-        ]
-        more = [f"{len(listed) - MAX_LISTED} more"] if len(listed) > MAX_LISTED else []
-        return DataError(self.path, f"{fault}: " + ", ".join([*listed[:MAX_LISTED], *more]))
+
+def _listed(parts: Sequence[Part]) -> str:
+    """The first MAX_LISTED parts in a line."""
+    texts = [
+        f"{part.uid} ({', '.join(filter(None, [counted(len(part.frames), 'slice'), part.told_by]))})"
+        for part in parts
+    ]
+    return ", ".join(
+        [*texts[:MAX_LISTED], *([f"{len(texts) - MAX_LISTED} more"] if len(texts) > MAX_LISTED else [])]
+    )
 
 
 def no_ct(path: Path, files: Sequence[DicomFile]) -> DataError:

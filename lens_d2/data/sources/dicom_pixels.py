@@ -45,8 +45,9 @@ def read_frames(frames: Iterable[Frame], warn: Callable[[str], None] | None = No
         with dicom_errors(frame.path), warnings.catch_warnings(record=True) as odd:
             warnings.simplefilter("always")
             picture = _to_hu(next(stored), frame.rescale or (1, 0))
-        for each in odd if warn is not None else ():
-            warn(f"stored pixels may be damaged: {' '.join(str(each.message).split())}")
+        if warn is not None:
+            for each in odd:
+                warn(f"stored pixels may be damaged: {' '.join(str(each.message).split())}")
         yield picture
 
 

@@ -51,7 +51,7 @@ class Part:
         return self.uid.partition(":")[0]
 
     def __str__(self) -> str:
-        count = f"{len(self.frames)} images"
+        count = counted(len(self.frames), "image")
         return "  ".join(filter(None, [self.uid, count, self.description, self.told_by]))
 
 
@@ -154,9 +154,14 @@ def _parts(uid: str, members: Sequence[DicomFile]) -> list[Part]:
     return parts
 
 
+def counted(number: int, thing: str) -> str:
+    """ "1 image", "2 images"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def count_of(number: int, thing: str) -> str:
     """ "1 image is", "2 images are"."""
-    return f"{number} {thing} is" if number == 1 else f"{number} {thing}s are"
+    return f"{counted(number, thing)} {'is' if number == 1 else 'are'}"
 
 
 # Taking a series apart
