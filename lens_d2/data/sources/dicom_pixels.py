@@ -62,8 +62,10 @@ def _decode(pixels: Pixels, numbers: list[int]) -> Iterator[np.ndarray]:
             source = stack.enter_context(open(pixels.path, "rb"))
             source.seek(pixels.offset)
         options = {} if pixels.offset is None else pixels.options
+        plugin = gdcm_decoder.NAME if gdcm_decoder.NAME in decoder.available_plugins else ""
         try:
-            yield from (array for array, _ in decoder.iter_array(source, indices=numbers, raw=True, **options))
+            decoded = decoder.iter_array(source, indices=numbers, raw=True, decoding_plugin=plugin, **options)
+            yield from (array for array, _ in decoded)
         except (RuntimeError, ValueError) as error:
             raise DataError(pixels.path, "its pixels are damaged, they cannot be decoded") from error
 

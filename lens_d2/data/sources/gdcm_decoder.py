@@ -1,7 +1,7 @@
-"""The GDCM in SimpleITK as a plugin of pydicom, for compressions that pydicom's own plugins leave out.
+"""The GDCM in SimpleITK as a plugin of pydicom, for what pydicom's own plugins leave out or do slower.
 
-These are lossless JPEG and JPEG of 12 bits. A plugin of pydicom is a module with DECODER_DEPENDENCIES and the
-functions ``is_available`` and one that decodes a frame.
+That is lossless JPEG, JPEG of 12 bits and JPEG 2000. A plugin of pydicom is a module with DECODER_DEPENDENCIES and
+the functions ``is_available`` and one that decodes a frame.
 """
 
 from __future__ import annotations
