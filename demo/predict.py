@@ -4,13 +4,13 @@
     python demo/predict.py --config-file configs/lens_multi.yaml --input scan.nii.gz --output out \\
         --opts MODEL.WEIGHTS model_final.pth
 
-INPUT is a NIfTI, MetaImage or NRRD file, a folder of DICOM files (--series picks one of several series), a folder
-of DeepLesion's PNG slices (with --spacing), or a folder that holds any of these: then all are run, each into
-a folder of its own under OUTPUT, and scans.csv lists them: by their number in the order of their paths, or by name
-with --keep-ids. Without it, no output or message holds the name of a file or folder below INPUT, nor anything that
-DICOM headers say of the patient. In every folder: report.html to look at,
-detections.csv and .json, detections.mrk.json for 3D Slicer, detections.nii.gz for ITK-SNAP, and for DICOM
-detections.dcm, a structured report.
+INPUT is a NIfTI, MetaImage or NRRD file, a folder of DICOM files (--series picks one of several series), a DICOM
+file of many frames, a folder of DeepLesion's PNG slices (with --spacing), or a folder that holds any of these:
+then all are run, each into a folder of its own under OUTPUT, and scans.csv lists them and what cannot be used: by
+their number in the order of their paths, or by name with --keep-ids. Without it, no output or message holds the
+name of a file or folder below INPUT, nor anything that DICOM headers say of the patient. In every folder:
+report.html to look at, detections.csv and .json, detections.mrk.json for 3D Slicer, detections.nii.gz for ITK-
+SNAP, and for DICOM detections.dcm, a structured report.
 
 Exit code: 0, or 1 where some scans of several failed, or 2 where nothing could be run.
 
@@ -58,7 +58,17 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--input", required=True, metavar="SCAN", help="a scan, or a folder of scans")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument("--series", metavar="UID", help="SeriesInstanceUID of the DICOM series to run")
+    parser.add_argument(
+        "--series",
+        metavar="UID",
+        help="SeriesInstanceUID of the DICOM series to run; UID:1, UID:2, ... for a part of a series that holds "
+        "several acquisitions, phases or shapes of slices",
+    )
+    parser.add_argument(
+        "--fill-gaps",
+        action="store_true",
+        help="interpolate where one or two slices of a DICOM series are missing, instead of refusing it",
+    )
     parser.add_argument(
         "--spacing",
         nargs=3,
@@ -132,6 +142,8 @@ class Predictor:
         Raises:
             DataError: the scan cannot be read.
         """
+        if scan.fault is not None:
+            raise scan.fault
         with self.opened_cache():
             (found,) = self.inference([scan.record])
             report = make_report(
@@ -186,6 +198,9 @@ def run_all(predictor: Predictor, scans: list[Scan], output: Path) -> int:
     """Run scans into folders of their own, go on past those that fail, and return the exit code."""
     rows, failures, keep_ids = [], [], predictor.args.keep_ids
     for number, scan in enumerate(progress(scans, "scans", "scan"), 1):
+        if not scan.is_scan:
+            rows.append([scan.name, "passed over", "", fault_in(scan, scan.fault, keep_ids)])
+            continue
         try:
             count = predictor.run(scan, f"Scan {number}", output / scan.name)
             rows.append([scan.name, "done", count, ""])
@@ -198,7 +213,8 @@ def run_all(predictor: Predictor, scans: list[Scan], output: Path) -> int:
             failures.append(f"{scan.name}: {fault_in(scan, error, keep_ids)}")
             rows.append([scan.name, "failed", "", fault_in(scan, error, keep_ids)])
     write_table(output / "scans.csv", ["folder", "status", "detections", "fault"], rows)
-    print(f"{len(scans) - len(failures)} of {len(scans)} scans done; look at {output}/*/report.html")
+    wanted = sum(scan.is_scan for scan in scans)
+    print(f"{wanted - len(failures)} of {wanted} scans done; look at {output}/*/report.html")
     for line in failures:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if failures else 0
@@ -229,7 +245,12 @@ def predict(args: argparse.Namespace) -> int:
         raise DataError(output, "is both input and output: give another --output")
     try:
         scans = find_scans(
-            source, spacing=args.spacing, series_uid=args.series, keep_ids=args.keep_ids, leave_out=output
+            source,
+            spacing=args.spacing,
+            series_uid=args.series,
+            fill_gaps=args.fill_gaps,
+            keep_ids=args.keep_ids,
+            leave_out=output,
         )
     except SeveralSeries as error:
         print(f"{error} (--series UID):", *error.lines, sep="\n  ", file=sys.stderr)
@@ -237,8 +258,9 @@ def predict(args: argparse.Namespace) -> int:
     with write_errors(output):
         output.mkdir(parents=True, exist_ok=True)
     predictor = Predictor(cfg, args)
-    alone = len(scans) == 1 and scans[0].record["file_name"] == os.path.abspath(source)
-    return run_one(predictor, scans[0], output) if alone else run_all(predictor, scans, output)
+    wanted = [scan for scan in scans if scan.is_scan]
+    alone = len(wanted) == 1 and wanted[0].record["file_name"] == os.path.abspath(source)
+    return run_one(predictor, wanted[0], output) if alone else run_all(predictor, scans, output)
 
 
 def main(argv: list[str] | None = None) -> int:

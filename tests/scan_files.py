@@ -7,7 +7,7 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 
 def make_affine(spacing, direction=None, origin=(0.0, 0.0, 0.0)) -> np.ndarray:
@@ -29,8 +29,11 @@ def write_volume(path, array, affine) -> Path:
     return Path(path)
 
 
-def write_series(folder, array, affine, series_uid=None, **elements) -> Path:
-    """A DICOM series, one file per slice of the (k, j, i) voxels, in an order of files that is not theirs."""
+def write_series(folder, array, affine, series_uid=None, change=None, **elements) -> Path:
+    """A DICOM series, one file per slice of the (k, j, i) voxels, in an order of files that is not theirs.
+
+    ``change(k, dataset)`` may edit the dataset of slice k; if it returns False, the slice is left out.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
@@ -38,25 +41,69 @@ def write_series(folder, array, affine, series_uid=None, **elements) -> Path:
     series_uid, study_uid = series_uid or generate_uid(), generate_uid()
     places = np.random.default_rng(1).permutation(len(array))
     for number, (place, picture) in enumerate(zip(places, array, strict=True)):
-        data = pydicom.Dataset()
-        data.file_meta = FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = CTImageStorage
-        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        data.StudyInstanceUID, data.SeriesInstanceUID, data.Modality = study_uid, series_uid, "CT"
+        data = make_slice(picture, series_uid, study_uid)
         data.InstanceNumber = number + 1
-        data.Rows, data.Columns = picture.shape
-        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
-        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
         data.PixelSpacing = [_decimal(spacing[1]), _decimal(spacing[0])]  # between rows, between columns
         data.ImageOrientationPatient = [_decimal(x) for x in cosines[:, :2].T.ravel()]
         data.ImagePositionPatient = [_decimal(x) for x in affine[:3, 3] + number * affine[:3, 2]]
         data.RescaleSlope, data.RescaleIntercept = 1, -1024
-        data.PixelData = (picture.astype(np.int32) + 1024).clip(0).astype(np.uint16).tobytes()
         for keyword, value in elements.items():
             setattr(data, keyword, value)
-        data.save_as(folder / f"{series_uid[-12:]}_{place:03d}.dcm", enforce_file_format=True)
+        if change is None or change(number, data) is not False:
+            data.save_as(folder / f"{series_uid[-12:]}_{place:03d}.dcm", enforce_file_format=True)
     return folder
+
+
+def write_enhanced(path, array, affine, order=None, change=None, **elements) -> Path:
+    """A DICOM file of enhanced CT with the (k, j, i) voxels as frames, slice ``order[n]`` as frame n.
+
+    ``change(k, item)`` may edit the functional groups of slice k.
+    """
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = affine[:3, :3] / spacing
+    order = range(len(array)) if order is None else order
+    data = make_slice(array[list(order)], generate_uid(), generate_uid(), EnhancedCTImageStorage)
+    data.NumberOfFrames = len(order)
+    shared = pydicom.Dataset()
+    shared.PixelMeasuresSequence = [_item(PixelSpacing=[spacing[1], spacing[0]], SliceThickness=spacing[2])]
+    shared.PixelValueTransformationSequence = [_item(RescaleSlope=1, RescaleIntercept=-1024, RescaleType="HU")]
+    data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], []
+    for k in order:
+        frame = pydicom.Dataset()
+        position = [_decimal(x) for x in affine[:3, 3] + k * affine[:3, 2]]
+        frame.PlanePositionSequence = [_item(ImagePositionPatient=position)]
+        orientation = [_decimal(x) for x in cosines[:, :2].T.ravel()]
+        frame.PlaneOrientationSequence = [_item(ImageOrientationPatient=orientation)]
+        frame.FrameContentSequence = [_item(StackID="1")]
+        if change is not None:
+            change(k, frame)
+        data.PerFrameFunctionalGroupsSequence.append(frame)
+    for keyword, value in elements.items():
+        setattr(data, keyword, value)
+    data.save_as(path, enforce_file_format=True)
+    return Path(path)
+
+
+def make_slice(values, series_uid, study_uid, sop_class=CTImageStorage) -> pydicom.Dataset:
+    """A CT image of (rows, columns) or (frames, rows, columns) HU, stored without sign, that has no place yet."""
+    data = pydicom.Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = sop_class
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    data.StudyInstanceUID, data.SeriesInstanceUID, data.Modality = study_uid, series_uid, "CT"
+    data.Rows, data.Columns = values.shape[-2:]
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.PixelData = (values.astype(np.int32) + 1024).clip(0).astype(np.uint16).tobytes()
+    return data
+
+
+def _item(**elements) -> pydicom.Dataset:
+    item = pydicom.Dataset()
+    for keyword, value in elements.items():
+        setattr(item, keyword, value)
+    return item
 
 
 def write_pngs(folder, array, first=1) -> Path:

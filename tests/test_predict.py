@@ -5,12 +5,14 @@ import json
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
-from scan_files import make_affine, write_pngs, write_series, write_volume
+from pydicom import uid
+from scan_files import make_affine, make_slice, write_enhanced, write_pngs, write_series, write_volume
 
 from lens_d2.modeling.classifiers import build_classifier
 
@@ -126,7 +128,7 @@ def test_several_series(run, array, tmp_path, capsys):
     assert run(folder) == 2
     lines = capsys.readouterr().err.splitlines()
     assert any("pick one by its UID (--series UID)" in line for line in lines)
-    assert "  1.2.3  5 files  CT  Thorax" in lines and "  1.2.4  3 files  CT" in lines
+    assert "  1.2.3  5 images  CT  Thorax" in lines and "  1.2.4  3 images  CT" in lines
     assert run(folder, "--series", "1.2.3") == 0
     document = pydicom.dcmread(tmp_path / "out/detections.dcm")
     (study,) = document.CurrentRequestedProcedureEvidenceSequence
@@ -182,6 +184,63 @@ def test_an_unexpected_error_stops_only_its_scan(run, predict, array, tmp_path, 
     assert "failed: scan_001: RuntimeError: out of memory in scan_001" in errors.splitlines()
     assert "a.nii.gz" not in errors
     assert names(tmp_path / "out") == ["scan_002", "scans.csv"]
+
+
+def test_what_lies_beside_scans_ends_no_batch(run, array, tmp_path, capsys):
+    folder = tmp_path / "in"
+    write_series(folder / "a", array, AFFINE, SOPClassUID=uid.MRImageStorage, Modality="MR")
+    write_series(folder / "b", array, AFFINE)
+    write_series(folder / "c", array[:1], AFFINE)
+    cut = sorted(write_series(folder / "d", array, AFFINE).iterdir())[3]
+    cut.write_bytes(cut.read_bytes()[:-100])
+    (folder / "e_screens").mkdir()
+    cv2.imwrite(str(folder / "e_screens/1.png"), np.zeros((8, 8), np.uint8))
+    write_pngs(folder / "f_pngs", array)
+    assert run(folder) == 1
+    with open(tmp_path / "out/scans.csv") as file:
+        table = list(csv.DictReader(file))
+    assert [row["status"] for row in table] == ["failed", "done", "failed", "failed", "passed over", "failed"]
+    words = ["no CT slices, but MR Image", "", "a single slice has no slice interval", "file 4: truncated: "]
+    words += ["8-bit grey picture where a 16-bit grey slice belongs", "PNG slices carry no spacing"]
+    assert all(text in row["fault"] for text, row in zip(words, table, strict=True))
+    assert "1 of 5 scans done" in capsys.readouterr().out
+
+
+def test_a_disc_and_outputs_within_the_input(run, array, tmp_path):
+    disc = tmp_path / "disc"
+    write_series(disc / "PT/ST/SE", array, AFFINE)
+    directory = make_slice(array[0], "1.2.9", "1.2", uid.MediaStorageDirectoryStorage)
+    del directory.PixelData
+    directory.save_as(disc / "DICOMDIR", enforce_file_format=True)
+    for output in (disc / "out1", disc / "out2"):
+        assert run(disc, output=output) == 0
+        assert names(output) == ["scan_001", "scans.csv"]
+
+
+# Scans of DICOM that are not one file per slice
+
+
+def test_frames_of_one_file(run, array, tmp_path):
+    path = write_enhanced(tmp_path / "ct.dcm", array, AFFINE, [3, 1, 4, 0, 2])
+    assert run(path, "--keep-ids") == 0
+    assert names(tmp_path / "out") == FILES  # no structured report: its slices have no files
+    series = write_series(tmp_path / "ct", array, AFFINE)
+    assert run(series, output=tmp_path / "series") == 0
+    np.testing.assert_allclose(worlds(tmp_path / "out"), worlds(tmp_path / "series"), atol=1e-6)
+
+
+def test_a_slice_alone(run, array, tmp_path, capsys):
+    folder = write_series(tmp_path / "ct", array, AFFINE)
+    assert run(next(folder.iterdir())) == 2
+    assert "one slice of a DICOM series: give the folder" in capsys.readouterr().err
+
+
+def test_gaps_are_filled_if_asked_for(run, array, tmp_path, capsys):
+    folder = write_series(tmp_path / "ct", array, AFFINE, change=lambda k, data: k != 2)
+    assert run(folder) == 2
+    assert "1 slice is missing (--fill-gaps interpolates up to 2 in a row)" in capsys.readouterr().err
+    assert run(folder, "--fill-gaps") == 0
+    assert json.loads((tmp_path / "out/detections.json").read_text())["scan"]["size_xyz"] == [48, 40, 5]
 
 
 # Bad input

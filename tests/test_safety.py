@@ -32,6 +32,7 @@ WRITTEN_OTHERWISE = {
     "lens_d2/data/files.py",
     "lens_d2/data/phantom/cohort.py",
     "lens_d2/data/phantom/writers.py",
+    "lens_d2/data/sources/gdcm_decoder.py",
     "lens_d2/export/label_map.py",
     "lens_d2/export/structured_report.py",
     "tools/benchmarks/data_path.py",

@@ -80,8 +80,11 @@ class VolumeCache:
     def path(self, record: Mapping | str | os.PathLike) -> Path:
         """Where the sub-volume of a record (or of a path alone) is cached or would be."""
         record = _source_record(record)
-        stamps = open_source(record).stamps()
-        key = json.dumps([FORMAT, record, stamps, asdict(self.params)], sort_keys=True, default=str)
+        source = open_source(record)
+        version = [source.VERSION] if source.VERSION != 1 else []  # names of files from before there was one stay
+        key = json.dumps(
+            [FORMAT, record, source.stamps(), asdict(self.params), *version], sort_keys=True, default=str
+        )
         name = re.sub(r"[^\w.-]+", "_", str(record.get("volume") or Path(record["file_name"]).name))
         return self.root / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.b2nd"
 

@@ -4,44 +4,53 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from ..errors import DataError
-from .dicom_header import read_dicom_header
-from .sources.source import sitk_errors
+from .dicom_header import looks_like_dicom
+from .sources.dicom_file import DicomFile, Kind
+from .sources.dicom_folder import no_ct
+from .sources.dicom_series import DicomIndex, Part, find_parts, read_dicom_files, read_index, visible_files
+from .sources.png_folder import fault_of_picture, numbered_pictures
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd", ".nhdr")
-DICOM_SUFFIXES = (".dcm", ".ima")
-DESCRIPTION = ("Modality", "SeriesDescription")
-VOLUME, PNG, DICOM = "volume file", "PNG slices", "DICOM folder"
+VOLUME, PNG, DICOM, PICTURES = "volume file", "PNG slices", "DICOM series", "pictures that are no slices"
+REPORT_FORMAT = re.compile(rb'"format":\s*"lens_d2 detections"')  # as detections.json begins
+REPORT_HEAD = 4096  # bytes of a JSON file in which that is looked for
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One scan.
+    """One scan, or something that cannot be used as one.
 
     Attributes:
         name: unique among those found together, fit for a file name: from the scan's path where identifiers may be
             kept; else by its number in the order of the paths, for files and folders are named after patients.
         record: what :func:`lens_d2.data.volume.read_volume` and the cache take.
-        kind: VOLUME, PNG or DICOM.
+        kind: VOLUME, PNG, DICOM or PICTURES, which are nothing to be run.
+        fault: why it cannot be used, if that is known before it is read.
     """
 
     name: str
     record: dict
     kind: str
+    fault: DataError | None = None
+
+    @property
+    def is_scan(self) -> bool:
+        """Whether there is something to be run, were it sound."""
+        return self.kind != PICTURES
 
 
 class SeveralSeries(DataError):
-    """A DICOM folder with more than one series, and none picked.
+    """A DICOM folder with more than one series, or a series of several parts, and none picked.
 
     Attributes:
-        lines: a line for each series: its UID, how many files it has, how it is described.
+        lines: a line for each: its UID, how many images it has, how it is described.
     """
 
     def __init__(self, path: str | PathLike, lines: Sequence[str]):
@@ -52,52 +61,70 @@ class SeveralSeries(DataError):
         return type(self), (self.path, self.lines)
 
 
+@dataclass(frozen=True)
+class _Find:
+    """Something at a place that may be a scan: what it takes to read it, or why it cannot be read."""
+
+    place: Path
+    kind: str
+    series_uid: str | None = None
+    part: Part | None = None
+    fault: DataError | None = None
+
+
 def find_scans(
     path: str | PathLike,
     *,
     spacing: Sequence[float] | None = None,
     series_uid: str | None = None,
+    fill_gaps: bool = False,
     keep_ids: bool = False,
     leave_out: str | PathLike | None = None,
 ) -> list[Scan]:
-    """The scans at a path, in the order of their paths.
+    """The scans at a path, in the order of their paths, and whatever there looks like one and cannot be used.
+
+    A DICOM series is one scan, in however many folders its files are; if its slices do not belong together (two
+    acquisitions, phases or shapes), each part is one. Images of other kinds in a folder with CT are passed over.
 
     Args:
-        path: a volume file, a folder of DICOM files or of PNG slices, or a folder that holds such things at any
-            depth.
+        path: a volume file, a DICOM file of many frames, a folder of DICOM files or of PNG slices, or a folder
+            that holds such things at any depth.
         spacing: x, y, z mm of PNG slices, see :class:`lens_d2.data.sources.PngFolder`.
-        series_uid: of a DICOM series; other scans are left out then.
+        series_uid: of a DICOM series or one of its parts (``UID:1``); other scans are left out then.
+        fill_gaps: interpolate one or two missing slices of a DICOM series.
         keep_ids: whether files and folders may give their scans the names.
         leave_out: a folder that is not searched.
 
     Raises:
-        DataError: nothing is there, no scan is found, or PNG slices without ``spacing``.
-        SeveralSeries: ``path`` is one DICOM folder with several series, and ``series_uid`` picks none.
+        DataError: nothing is there, or nothing that could be a scan.
+        SeveralSeries: ``path`` is one DICOM folder with several series or parts, or the series picked has several.
     """
     path = Path(path)
     if not path.exists():
         raise DataError(path, "no such file or folder")
-    found = [(path, VOLUME)] if path.is_file() else list(_search(path, leave_out))
+    finds = _search(path, leave_out)
     if series_uid is not None:
-        found = [(place, kind) for place, kind in found if kind == DICOM and series_uid in series_in(place)]
-        if not found:
-            raise DataError(path, f"no DICOM series {series_uid}")
-    if not found:
-        raise DataError(path, "holds no volume file, DICOM series or PNG slices")
-    if found == [(path, DICOM)] and series_uid is None and len(series_in(path)) > 1:
-        raise SeveralSeries(path, describe_series(path))
-    if spacing is None and any(kind == PNG for _, kind in found):
-        raise DataError(path, "PNG slices carry no spacing: give it in mm (x, y, z)")
+        finds = _picked(path, finds, series_uid)
+    if len(finds) > 1 and all(find.part is not None and find.place == path for find in finds):
+        raise SeveralSeries(path, [str(find.part) for find in finds])
+    if all(find.kind == PICTURES for find in finds):
+        pictures = [f"; {find.fault.fault}" for find in finds[:1] if find.fault is not None]
+        raise DataError(path, "holds no volume file, DICOM series or PNG slices" + "".join(pictures))
+    if spacing is None:
+        fault = DataError(path, "PNG slices carry no spacing: give it in mm (x, y, z)")
+        finds = [replace(find, fault=fault) if find.kind == PNG else find for find in finds]
 
     scans: list[Scan] = []
-    for place, kind in found:
-        name = _name(place, path) if keep_ids else f"scan_{len(scans) + 1:03d}"
-        record: dict = {"file_name": os.path.abspath(place), "volume": "scan"}
-        if kind == PNG and spacing is not None:
+    for find in finds:
+        name = _name(find.place, path) if keep_ids else f"scan_{len(scans) + 1:03d}"
+        record: dict = {"file_name": os.path.abspath(find.place), "volume": "scan"}
+        if find.kind == PNG and spacing is not None:
             record["spacing"] = [float(step) for step in spacing]
-        if series_uid is not None:
-            record["series_uid"] = series_uid
-        scans.append(Scan(_unique(name, {each.name for each in scans}), record, kind))
+        if find.series_uid is not None:
+            record["series_uid"] = find.series_uid
+        if find.kind == DICOM and fill_gaps:
+            record["fill_gaps"] = True
+        scans.append(Scan(_unique(name, {each.name for each in scans}), record, find.kind, find.fault))
     return scans
 
 
@@ -110,55 +137,136 @@ def without_names(text: str, scan: Scan) -> str:
     text = text.replace(str(place), scan.name)
     called = {place.name: scan.name, _stem(place): scan.name}
     if place.is_dir():
-        called |= {name: f"file {number}" for number, name in enumerate(sorted(os.listdir(place)), 1)}
+        files = visible_files(place)
+        folders = sorted({folder for file in files for folder in file.parents if place in folder.parents})
+        for kind, paths in (("folder", folders), ("file", files)):
+            for number, path in enumerate(paths, 1):
+                called.setdefault(path.name, f"{kind} {number}")
     for name in sorted(called, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", called[name], text)
     return text
 
 
-def series_in(folder: str | PathLike) -> dict[str, list[str]]:
-    """The files of every DICOM series in a folder, by the series' UID."""
-    reader = sitk.ImageSeriesReader
-    with sitk_errors(Path(folder), "cannot be searched for DICOM series"):
-        uids = reader.GetGDCMSeriesIDs(str(folder))
-        return {uid: list(reader.GetGDCMSeriesFileNames(str(folder), uid)) for uid in uids}
-
-
 def describe_series(folder: str | PathLike) -> list[str]:
-    """A line for every series in a folder: its UID, how many files, modality and description."""
-    lines = []
-    for uid, files in series_in(folder).items():
-        header = read_dicom_header(files[0], DESCRIPTION, force=True)
-        words = [str(header.get(keyword, "")) for keyword in DESCRIPTION]
-        lines.append("  ".join([uid, f"{len(files)} files", *filter(None, words)]))
-    return lines
+    """A line for every series in a folder, or part of one: its UID, how many images, modality and description."""
+    return [str(part) for part in read_index(visible_files(Path(folder))).parts]
 
 
-def _search(root: Path, leave_out: str | PathLike | None) -> Iterator[tuple[Path, str]]:
-    """Every scan under a folder and its kind."""
+# Searching
+
+
+def _search(root: Path, leave_out: str | PathLike | None) -> list[_Find]:
+    """Everything at a path that may be a scan: a folder's files first, then its folders."""
+    if root.is_file():
+        return _frames_of_file(root) if looks_like_dicom(root) else [_Find(root, VOLUME)]
     left_out = None if leave_out is None else os.path.realpath(leave_out)
-    for name, folders, files in os.walk(root):
+    finds: list[_Find] = []
+    dicom: list[DicomFile] = []
+    visited: list[Path] = []
+    for name, folders, names in os.walk(root):
         place = Path(name)
+        visited.append(place)
         folders[:] = sorted(f for f in folders if f[0] != "." and os.path.realpath(place / f) != left_out)
-        files = sorted(file for file in files if file[0] != ".")
-        for file in files:
-            if file.lower().endswith(VOLUME_SUFFIXES):
-                yield place / file, VOLUME
-        if any(file.lower().endswith(".png") and Path(file).stem.isdigit() for file in files):
-            yield place, PNG
-        elif any(_is_dicom(place / file) for file in files):
-            yield place, DICOM
+        files = sorted(place / file for file in names if file[0] != ".")
+        volumes = [file for file in files if file.name.lower().endswith(VOLUME_SUFFIXES)]
+        finds += [_Find(file, VOLUME) for file in _without_own_outputs(volumes, files)]
+        here = read_dicom_files(file for file in files if file not in volumes)
+        dicom += here
+        if not any(file.kind == Kind.CT for file in here):
+            finds += _picture_finds(place)
+    finds += _dicom_finds(dicom)
+    rank = {place: number for number, place in enumerate(visited)}
+    return sorted(finds, key=lambda find: (rank.get(find.place, rank.get(find.place.parent)), find.kind != VOLUME))
 
 
-def _is_dicom(file: Path) -> bool:
-    """Whether a file is called a DICOM file or looks like one."""
-    if file.suffix.lower() in DICOM_SUFFIXES:
-        return True
+def _without_own_outputs(volumes: Sequence[Path], files: Sequence[Path]) -> list[Path]:
+    """Volume files but for those that stand beside a report of this project of the same name: its label maps."""
+    if not volumes:
+        return []
+    reports = {file.stem for file in files if file.suffix.lower() == ".json" and _is_report(file)}
+    return [file for file in volumes if _stem(file) not in reports]
+
+
+def _is_report(file: Path) -> bool:
     try:
         with open(file, "rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
+            return REPORT_FORMAT.search(stream.read(REPORT_HEAD)) is not None
     except OSError:
         return False
+
+
+def _picture_finds(place: Path) -> list[_Find]:
+    """The numbered pictures of a folder: slices if any is one by its header."""
+    pictures = numbered_pictures(place)
+    if not pictures:
+        return []
+    faults = [fault_of_picture(file) for file in pictures]
+    return [_Find(place, PNG) if None in faults else _Find(place, PICTURES, fault=faults[0])]
+
+
+def _dicom_finds(files: Sequence[DicomFile]) -> list[_Find]:
+    """The scans among the DICOM files of a tree, and the folders whose files could be scans but are not."""
+    index = find_parts(files)
+    finds = [_dicom_find(part, files, index) for part in index.parts]
+    covered = {path.parent for part in index.parts for path in part.paths}
+    unusable: dict[Path, list[DicomFile]] = defaultdict(list)
+    for file in (*index.damaged, *index.others):
+        if file.path.parent not in covered:
+            unusable[file.path.parent].append(file)
+    return finds + [_Find(folder, DICOM, fault=no_ct(folder, members)) for folder, members in unusable.items()]
+
+
+def _dicom_find(part: Part, files: Sequence[DicomFile], index: DicomIndex) -> _Find:
+    """A scan, in the smallest folder that holds it and gives it back when it is read."""
+    if part.count == 1:
+        place, uid = _common_folder(part.paths), part.uid
+    else:
+        series = [file for file in files if file.series == part.series]
+        for folder in (_common_folder(part.paths), _common_folder([file.path for file in series])):
+            there = find_parts([file for file in series if _is_under(file.path, folder)]).parts
+            same = [other for other in there if _slices(other) == _slices(part)]
+            if same:
+                place, uid = folder, same[0].uid
+                break
+    alone = not any(
+        other is not part and any(_is_under(path, place) for path in other.paths) for other in index.parts
+    )
+    return _Find(place, DICOM, None if alone else uid, part=part)
+
+
+def _common_folder(paths: Iterable[Path]) -> Path:
+    return Path(os.path.commonpath({path.parent for path in paths}))
+
+
+def _is_under(path: Path, folder: Path) -> bool:
+    return folder in path.parents
+
+
+def _slices(part: Part) -> set[tuple[Path, int]]:
+    return {(frame.path, frame.number) for frame in part.frames}
+
+
+def _frames_of_file(file: Path) -> list[_Find]:
+    """The scans in a DICOM file of many frames."""
+    index = read_index([file])
+    if not index.parts:
+        return [_Find(file, DICOM, fault=no_ct(file, (*index.damaged, *index.others)))]
+    several = len(index.parts) > 1
+    return [_Find(file, DICOM, part.uid if several else None, part=part) for part in index.parts]
+
+
+def _picked(path: Path, finds: Iterable[_Find], uid: str) -> list[_Find]:
+    """The find of a DICOM series or part.
+
+    Raises:
+        DataError: none has the uid. SeveralSeries: the series has several parts.
+    """
+    found = [find for find in finds if find.part is not None and uid in (find.part.uid, find.part.series)]
+    if not found:
+        raise DataError(path, f"no DICOM series {uid}")
+    if len(found) > 1:
+        raise SeveralSeries(path, [str(find.part) for find in found])
+    return found
 
 
 def _name(place: Path, root: Path) -> str:

@@ -254,7 +254,7 @@ def make_report(
 
 def _headers(source: Source) -> DicomHeaders | None:
     """The headers of a DICOM series; None, with a warning, where they are not fit to be referred to."""
-    if not isinstance(source, DicomFolder):
+    if not isinstance(source, DicomFolder) or not source.slice_files():
         return None
     try:
         return read_headers(source.slice_files())

@@ -1,10 +1,23 @@
 """Finding scans where users keep them."""
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
-from scan_files import make_affine, write_pngs, write_series, write_volume
+from pydicom import uid
+from scan_files import make_affine, make_slice, write_enhanced, write_pngs, write_series, write_volume
 
-from lens_d2.data.scans import DICOM, PNG, VOLUME, SeveralSeries, describe_series, find_scans, without_names
+from lens_d2.data.scans import (
+    DICOM,
+    PICTURES,
+    PNG,
+    VOLUME,
+    SeveralSeries,
+    describe_series,
+    find_scans,
+    without_names,
+)
 from lens_d2.data.volume import read_volume
 from lens_d2.errors import DataError
 
@@ -48,7 +61,7 @@ def test_several_series_are_listed_and_one_is_picked(tmp_path):
     write_series(folder, ARRAY[:2], AFFINE, "1.2.4", SeriesDescription="Scout")
     with pytest.raises(SeveralSeries, match="holds 2 DICOM series") as caught:
         find_scans(folder)
-    assert sorted(caught.value.lines) == ["1.2.3  3 files  CT  Thorax 3.0", "1.2.4  2 files  CT  Scout"]
+    assert sorted(caught.value.lines) == ["1.2.3  3 images  CT  Thorax 3.0", "1.2.4  2 images  CT  Scout"]
     assert describe_series(folder) == caught.value.lines
     (scan,) = find_scans(folder, series_uid="1.2.4")
     assert read_volume(scan.record).array.shape == (2, 8, 9)
@@ -65,7 +78,7 @@ def test_a_series_is_picked_from_a_nested_export(tmp_path):
 
 def test_png_slices_need_their_spacing(tmp_path):
     folder = write_pngs(tmp_path / "000001_01_01", ARRAY)
-    assert "PNG slices carry no spacing" in fault(folder)
+    assert "PNG slices carry no spacing" in found(folder)[0][-1]
     (scan,) = find_scans(folder, spacing=(0.8, 0.8, -5))
     assert (scan.name, scan.kind, scan.record["spacing"]) == ("scan_001", PNG, [0.8, 0.8, -5.0])
     assert read_volume(scan.record).geometry.flips == (False, False, True)
@@ -116,3 +129,161 @@ def test_nothing_there(tmp_path):
     assert "holds no volume file" in fault(tmp_path)
     (tmp_path / "notes.txt").write_text("not a scan")
     assert "holds no volume file" in fault(tmp_path)
+
+
+# What lies beside scans
+
+
+def found(path, **options) -> list[tuple]:
+    """Kind, place below the path, series and fault of everything found."""
+    return [
+        (
+            scan.kind,
+            Path(scan.record["file_name"]).relative_to(path).as_posix(),
+            scan.record.get("series_uid"),
+            scan.fault and scan.fault.fault,
+        )
+        for scan in find_scans(path, **options)
+    ]
+
+
+def report_files(folder):
+    """What a run of this project leaves: its report as JSON, a label map, a structured report."""
+    folder.mkdir(parents=True)
+    (folder / "detections.json").write_text('{\n  "format": "lens_d2 detections",\n  "detections": []\n}\n')
+    write_volume(folder / "detections.nii.gz", ARRAY, AFFINE)
+    document = make_slice(ARRAY[0], "1.2.9", "1.2", uid.ComprehensiveSRStorage)
+    del document.PixelData
+    document.save_as(folder / "detections.dcm", enforce_file_format=True)
+    (folder / "report.html").write_text("<html></html>")
+    (folder / "scans.csv").write_text("folder,status,detections,fault\n")
+
+
+def preview(file, shape=(8, 8)):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(file), np.zeros(shape, np.uint8))
+
+
+def test_outputs_of_earlier_runs_are_no_scans(tmp_path):
+    write_volume(tmp_path / "ct.nii.gz", ARRAY, AFFINE)
+    report_files(tmp_path / "out1")
+    report_files(tmp_path / "out1/scan_001")
+    assert found(tmp_path) == [(VOLUME, "ct.nii.gz", None, None)]
+    report_files(tmp_path / "renamed")
+    (tmp_path / "renamed/detections.json").rename(tmp_path / "renamed/a.json")
+    (tmp_path / "renamed/detections.nii.gz").rename(tmp_path / "renamed/a.nii.gz")
+    write_volume(tmp_path / "renamed/detections.nii.gz", ARRAY, AFFINE)  # somebody's scan, unlucky in its name
+    assert found(tmp_path)[1:] == [(VOLUME, "renamed/detections.nii.gz", None, None)]
+
+
+def test_previews_are_no_slices(tmp_path):
+    write_series(tmp_path / "ct", ARRAY, AFFINE)
+    preview(tmp_path / "ct/1.png")
+    assert found(tmp_path / "ct") == [(DICOM, ".", None, None)]
+    preview(tmp_path / "screenshots/1.png", (8, 8, 3))
+    words = "8-bit RGB picture where a 16-bit grey slice belongs"
+    assert found(tmp_path) == [(DICOM, "ct", None, None), (PICTURES, "screenshots", None, words)]
+    assert [scan.is_scan for scan in find_scans(tmp_path)] == [True, False]
+    assert words in fault(tmp_path / "screenshots")
+
+
+def test_a_disc_with_dicomdir(tmp_path):
+    folder = write_series(tmp_path / "DISC/DICOM/PAT1/STU1/SER1", ARRAY, AFFINE)
+    directory = make_slice(ARRAY[0], "1.2.9", "1.2", uid.MediaStorageDirectoryStorage)
+    del directory.PixelData
+    directory.save_as(tmp_path / "DISC/DICOMDIR", enforce_file_format=True)
+    (tmp_path / "DISC/AUTORUN.INF").write_text("[autorun]")
+    assert found(tmp_path / "DISC") == [(DICOM, "DICOM/PAT1/STU1/SER1", None, None)]
+    for file in folder.iterdir():
+        file.rename(folder / file.stem.upper())
+    assert len(found(tmp_path / "DISC")) == 1
+
+
+def test_other_modalities_are_finds_without_use(tmp_path):
+    write_series(tmp_path / "a", ARRAY, AFFINE, SOPClassUID=uid.MRImageStorage, Modality="MR")
+    write_series(tmp_path / "b", ARRAY, AFFINE)
+    write_series(
+        tmp_path / "b", ARRAY, AFFINE, SOPClassUID=uid.PositronEmissionTomographyImageStorage, Modality="PT"
+    )
+    assert found(tmp_path) == [
+        (DICOM, "a", None, "no CT slices, but MR Image, modality MR"),
+        (DICOM, "b", None, None),
+    ]
+    assert found(tmp_path / "b") == [(DICOM, ".", None, None)]
+
+
+def test_damaged_files_alone_in_a_folder(tmp_path):
+    write_series(tmp_path / "a", ARRAY, AFFINE)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/IM1.dcm").write_bytes(b"")
+    assert found(tmp_path)[1] == (DICOM, "b", None, "not a DICOM file, or a truncated one")
+
+
+def test_png_slices_without_spacing_do_not_end_a_batch(tmp_path):
+    write_series(tmp_path / "a", ARRAY, AFFINE)
+    write_pngs(tmp_path / "b", ARRAY)
+    assert [words and "no spacing" in words for *_, words in found(tmp_path)] == [None, True]
+
+
+def test_a_series_in_several_folders_is_one_scan(tmp_path):
+    folder = write_series(tmp_path / "DISC", ARRAY, AFFINE)
+    for number, file in enumerate(sorted(folder.iterdir())):
+        (folder / f"IMG{number}").mkdir()
+        file.rename(folder / f"IMG{number}/{file.name}")
+    write_series(tmp_path / "other", ARRAY, AFFINE)
+    assert found(tmp_path) == [(DICOM, "DISC", None, None), (DICOM, "other", None, None)]
+    np.testing.assert_array_equal(read_volume(find_scans(tmp_path)[0].record).array, ARRAY)
+
+
+def test_halves_of_a_series_with_a_hole_between_them_are_not_two_scans(tmp_path):
+    write_series(tmp_path / "a", ARRAY, AFFINE, "1.2.3")
+    write_series(tmp_path / "b", ARRAY, make_affine((1, 1, 3), origin=(0, 0, 30)), "1.2.3")
+    (scan,) = find_scans(tmp_path)
+    with pytest.raises(DataError, match="7 slices are missing"):
+        read_volume(scan.record)
+
+
+def test_two_scans_with_one_series_uid_in_two_folders(tmp_path):
+    write_series(tmp_path / "a", ARRAY, AFFINE, "1.2.3")
+    write_series(tmp_path / "b", ARRAY + 1, AFFINE, "1.2.3")
+    assert found(tmp_path) == [(DICOM, "a", None, None), (DICOM, "b", None, None)]
+    for scan, array in zip(find_scans(tmp_path), (ARRAY, ARRAY + 1), strict=True):
+        np.testing.assert_array_equal(read_volume(scan.record).array, array)
+
+
+def test_phases_are_picked_as_series_are(tmp_path):
+    for phase in (1, 2):
+        elements = {"TemporalPositionIdentifier": phase, "SeriesDescription": "4D"}
+        write_series(tmp_path / f"{phase}", ARRAY + phase, AFFINE, "1.2.3", **elements)
+        for number, file in enumerate((tmp_path / f"{phase}").iterdir()):
+            (tmp_path / "in").mkdir(exist_ok=True)
+            file.rename(tmp_path / f"in/{phase}{number}")
+    folder = tmp_path / "in"
+    lines = [f"1.2.3:{n}  3 images  CT  4D  TemporalPositionIdentifier {n}" for n in (1, 2)]
+    for options in ({}, {"series_uid": "1.2.3"}):
+        with pytest.raises(SeveralSeries, match="holds 2 DICOM series") as caught:
+            find_scans(folder, **options)
+        assert caught.value.lines == lines
+    (scan,) = find_scans(folder, series_uid="1.2.3:2")
+    np.testing.assert_array_equal(read_volume(scan.record).array, ARRAY + 2)
+    write_series(tmp_path / "other", ARRAY, AFFINE)
+    series = [(DICOM, "in", "1.2.3:1", None), (DICOM, "in", "1.2.3:2", None), (DICOM, "other", None, None)]
+    assert found(tmp_path) == series  # a batch runs all
+
+
+def test_a_file_of_frames_and_a_file_of_one_slice(tmp_path):
+    path = write_enhanced(tmp_path / "ct", ARRAY, AFFINE)
+    (scan,) = find_scans(path, fill_gaps=True)
+    assert scan.record == {"file_name": str(path), "volume": "scan", "fill_gaps": True}
+    assert found(tmp_path) == [(DICOM, ".", None, None)]
+    with pytest.raises(DataError, match="one slice of a DICOM series: give the folder"):
+        read_volume(find_scans(next(write_series(tmp_path / "s", ARRAY, AFFINE).iterdir()))[0].record)
+
+
+def test_messages_about_nested_files_name_nobody(tmp_path):
+    folder = write_series(tmp_path / "Doe", ARRAY, AFFINE)
+    for number, file in enumerate(sorted(folder.iterdir())):
+        (folder / f"Jane{number}").mkdir()
+        file.rename(folder / f"Jane{number}/Doe{number}.dcm")
+    (scan,) = find_scans(folder)
+    assert without_names("Doe1.dcm in Jane1 of Doe", scan) == "file 2 in folder 2 of scan_001"

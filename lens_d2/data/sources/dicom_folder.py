@@ -1,127 +1,162 @@
-"""A DICOM series: a folder with one file per slice."""
+"""A DICOM series: files with one slice each in a folder, or with many frames."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
-from lens_d2.data.sources.source import SOURCE_REGISTRY, Source, sitk_errors, to_int16
+from lens_d2.data.dicom_header import looks_like_dicom
+from lens_d2.data.sources.dicom_file import DicomFile, Frame
+from lens_d2.data.sources.dicom_pixels import read_frames
+from lens_d2.data.sources.dicom_series import Part, count_of, counted, read_index, visible_files
+from lens_d2.data.sources.dicom_stack import Stack, arrange
+from lens_d2.data.sources.source import SOURCE_REGISTRY, Source
 from lens_d2.errors import DataError
 
-POSITION, ORIENTATION, PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"
-INTERVAL_TOLERANCE = 0.1  # of the interval: scanners round positions, a missing slice doubles the step
-
-
-class _Slice:
-    """What one file says of its place.
-
-    Attributes:
-        size: columns, rows. spacing: (2,) mm between columns, between rows.
-        position: (3,) LPS mm of the first pixel. height: mm along the normal of the slice.
-        orientation: (2, 3) unit vectors along a row and down a column.
-    """
-
-    def __init__(self, file: Path):
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(file))
-        with sitk_errors(file, "not a readable DICOM slice"):
-            reader.ReadImageInformation()
-        rows_first = self._numbers(file, reader, PIXEL_SPACING, 2)
-        self.file = file
-        self.size = reader.GetSize()[:2]
-        self.spacing = rows_first[::-1]
-        self.position = self._numbers(file, reader, POSITION, 3)
-        self.orientation = self._numbers(file, reader, ORIENTATION, 6).reshape(2, 3)
-        self.height = float(self.position @ np.cross(*self.orientation))
-
-    @staticmethod
-    def _numbers(file: Path, reader: sitk.ImageFileReader, tag: str, count: int) -> np.ndarray:
-        text = reader.GetMetaData(tag) if reader.HasMetaDataKey(tag) else ""
-        try:
-            return np.array(text.split("\\"), dtype=np.float64).reshape(count)
-        except ValueError as error:
-            raise DataError(file, f"DICOM element ({tag.replace('|', ',')}) holds no {count} numbers") from error
+MAX_LISTED = 5  # series that a message lists
 
 
 @SOURCE_REGISTRY.register()
 class DicomFolder(Source):
-    """The slices of one series, ordered along their normal: upwards for axial ones.
+    """The slices of one CT series, ordered along their normal: upwards for axial ones.
 
-    ``record["series_uid"]`` picks the series where a folder holds several.
+    The path is a folder, whose files at any depth are judged by their content, or one file with many frames.
+    Objects that accompany a series, images of other kinds and scouts are passed over.
+
+    What the record says of them:
+        series_uid: which series, if there are several; with ``:1`` behind it, which part of a series that holds
+            several acquisitions, phases or shapes of slices.
+        fill_gaps: interpolate where one or two slices are missing, instead of refusing the series.
     """
+
+    VERSION = 2
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
-        return path.is_dir()
+        return path.is_dir() or looks_like_dicom(path)
 
     def files(self) -> list[Path]:
-        return sorted(file for file in self.path.iterdir() if file.is_file())
+        return visible_files(self.path)
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
-        slices = self._slices
-        first = slices[0]
-        for other in slices[1:]:
-            if other.size != first.size:
-                sizes = [" x ".join(map(str, s.size)) for s in (other, first)]
-                raise DataError(other.file, f"{sizes[0]} pixels, but {first.file.name} has {sizes[1]}")
-            if not np.allclose(other.orientation, first.orientation, atol=1e-3):
-                raise DataError(other.file, f"another orientation than {first.file.name}")
-        affine = np.eye(4)
-        affine[:3, :2] = first.orientation.T * first.spacing
-        affine[:3, 2] = self._step(slices)
-        affine[:3, 3] = first.position
-        return (*first.size, len(slices)), affine
+        stack = self._stack
+        for text in (*self._part.warnings, *stack.warnings, *_oddities(stack.frames)):
+            self.warn(text)
+        return stack.size, stack.affine
 
     def array(self) -> np.ndarray:
-        reader = sitk.ImageSeriesReader()
-        reader.SetFileNames([str(each.file) for each in self._slices])
-        with sitk_errors(self.path, "truncated or damaged, the voxels cannot be read"):
-            return to_int16(self.path, sitk.GetArrayFromImage(reader.Execute()))
+        stack = self._stack
+        columns, rows, count = stack.size
+        volume = np.empty((count, rows, columns), np.int16)
+        for members in _by_file(zip(stack.places, stack.frames, strict=True)):
+            pictures = read_frames([frame for _, frame in members], self.warn)
+            for (place, _), picture in zip(members, pictures, strict=True):
+                volume[place] = picture
+        for place in stack.missing:
+            above = int(np.searchsorted(stack.places, place))
+            volume[place] = _between(volume, stack.places[above - 1], place, stack.places[above])
+        return volume
 
     def slice_files(self) -> list[Path]:
-        return [each.file for each in self._slices]
-
-    def _step(self, slices: list[_Slice]) -> np.ndarray:
-        """(3,) mm from one slice to the next; DataError where the steps differ."""
-        if len(slices) == 1:
-            raise DataError(self.path, "a single slice has no slice interval")
-        heights = np.array([each.height for each in slices])
-        steps = np.diff(heights)
-        interval = np.median(steps)
-        odd = np.flatnonzero(np.abs(steps - interval) > INTERVAL_TOLERANCE * interval)
-        if len(odd) or interval == 0:
-            below, above = (slices[i].file.name for i in (odd[0] if len(odd) else 0) + np.array([0, 1]))
-            raise DataError(
-                self.path,
-                f"irregular slice spacing: {steps[odd[0]] if len(odd) else 0:g} mm from {below} to {above}, "
-                f"{interval:g} mm elsewhere ({len(odd)} such gaps; missing or repeated slices?)",
-            )
-        return (slices[-1].position - slices[0].position) / (len(slices) - 1)
+        """Also empty if slices are interpolated: those have no file."""
+        paths = [frame.path for frame in self._stack.frames]
+        return paths if len(set(paths)) == self._stack.size[2] else []
 
     @cached_property
-    def _slices(self) -> list[_Slice]:
-        with sitk_errors(self.path, "cannot be searched for DICOM series"):
-            found = {
-                uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(self.path), uid)
-                for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(self.path))
-            }
-        if not found:
-            raise DataError(self.path, "holds neither PNG slices nor a DICOM series")
-        readable = {Path(name).name for names in found.values() for name in names}
-        for file in self.files():
-            if file.suffix.lower() == ".dcm" and file.name not in readable:
-                raise DataError(file, "not a DICOM file, or a truncated one")
-        slices = [_Slice(Path(name)) for name in found[self._pick(found)]]
-        return sorted(slices, key=lambda each: each.height)
+    def _stack(self) -> Stack:
+        part = self._part
+        if part.fault is not None:
+            raise part.fault
+        if self.path.is_file() and len(part.frames) == 1:
+            raise DataError(self.path, "one slice of a DICOM series: give the folder with all of its slices")
+        _refuse_mixed_rescale(part.frames)
+        return arrange(self.path, part.frames, bool(self.record.get("fill_gaps")))
 
-    def _pick(self, found: dict) -> str:
-        uid = self.record.get("series_uid") or (next(iter(found)) if len(found) == 1 else None)
-        if uid is None or uid not in found:
-            fault = f"{len(found)} DICOM series, name one" if uid is None else f"no DICOM series {uid}"
+    @cached_property
+    def _part(self) -> Part:
+        index = read_index(self.files())
+        if index.damaged:
+            fault = index.damaged[0].fault
+            assert fault is not None
+            raise fault
+        if not index.parts:
+            raise no_ct(self.path, index.others)
+        uid = self.record.get("series_uid")
+        parts = index.parts if uid is None else index.pick(uid)
+        if not parts:
+            raise DataError(self.path, f"no DICOM series {uid}: {_listed(index.parts)}")
+        if len(parts) > 1:
             raise DataError(
-                self.path, f"{fault}: " + ", ".join(f"{u} ({len(n)} slices)" for u, n in found.items())
+                self.path, f"{len(parts)} DICOM series or parts of one, name one (--series): {_listed(parts)}"
             )
-        return uid
+        return parts[0]
+
+
+def _listed(parts: Sequence[Part]) -> str:
+    """The first MAX_LISTED parts in a line."""
+    texts = [
+        f"{part.uid} ({', '.join(filter(None, [counted(len(part.frames), 'slice'), part.told_by]))})"
+        for part in parts
+    ]
+    return ", ".join(
+        [*texts[:MAX_LISTED], *([f"{len(texts) - MAX_LISTED} more"] if len(texts) > MAX_LISTED else [])]
+    )
+
+
+def no_ct(path: Path, files: Sequence[DicomFile]) -> DataError:
+    """Why a path holds no scan, by what was found there instead: damaged files, images of another kind."""
+    faults = [file.fault for file in files if file.fault is not None]
+    if faults:
+        return faults[0]
+    if files:
+        return DataError(path, f"no CT slices, but {'; '.join(sorted({file.words for file in files}))}")
+    return DataError(path, "holds neither PNG slices nor a DICOM series of CT")
+
+
+def _by_file(frames: Iterable[tuple[int, Frame]]) -> list[list[tuple[int, Frame]]]:
+    """Places and slices grouped by file, in the order of the frames in there."""
+    files: dict[Path, list[tuple[int, Frame]]] = defaultdict(list)
+    for place, frame in frames:
+        files[frame.path].append((place, frame))
+    return [sorted(members, key=lambda member: member[1].number) for members in files.values()]
+
+
+def _between(volume: np.ndarray, below: int, place: int, above: int) -> np.ndarray:
+    """(rows, columns) int16 slice interpolated linearly between two others of a volume."""
+    weight = (place - below) / (above - below)
+    return np.rint((1 - weight) * volume[below] + weight * volume[above].astype(np.float64)).astype(np.int16)
+
+
+def _refuse_mixed_rescale(frames: Iterable[Frame]) -> None:
+    without = [frame for frame in frames if frame.rescale is None]
+    if without and len(without) < len(list(frames)):
+        raise DataError(without[0].path, f"{count_of(len(without), 'slice')} without rescale slope and intercept")
+
+
+def _oddities(frames: Iterable[Frame]) -> list[str]:
+    """What is odd about how the values of slices are stored, a line each."""
+    frames = list(frames)
+    rescales = {frame.rescale for frame in frames}
+    units = sorted({frame.units for frame in frames} - {"", "HU"})
+    storages = {
+        tuple(frame.pixels.options.get(key) for key in ("bits_stored", "pixel_representation")) for frame in frames
+    }
+    inverted = any(frame.pixels.options["photometric_interpretation"] == "MONOCHROME1" for frame in frames)
+    return [
+        text
+        for applies, text in (
+            (rescales == {None}, "the header has no rescale slope and intercept: stored values are taken as HU"),
+            (
+                len(rescales) > 1,
+                f"slices differ in rescale slope or intercept: {len(rescales)} pairs, each applied to its own",
+            ),
+            (len(storages) > 1, "slices differ in how their pixels are stored (bits or sign)"),
+            (bool(units), f"the header calls the values {', '.join(units)} where HU belong"),
+            (inverted, "stored for inverted display (MONOCHROME1): the values are taken as they are"),
+        )
+        if applies
+    ]

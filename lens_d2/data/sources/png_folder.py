@@ -10,6 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lens_d2.data.sources.dicom_file import Kind
+from lens_d2.data.sources.dicom_series import read_dicom_files
 from lens_d2.data.sources.source import SOURCE_REGISTRY, Source
 from lens_d2.errors import DataError
 
@@ -34,7 +36,11 @@ class PngFolder(Source):
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
-        return path.is_dir() and any(name.endswith(".png") for name in os.listdir(path))
+        """Whether a folder holds numbered pictures, unless these are previews beside slices of CT in DICOM."""
+        if not path.is_dir() or not numbered_pictures(path):
+            return False
+        others = [each for each in path.iterdir() if not is_picture(each) and each.is_file()]
+        return not any(file.kind == Kind.CT for file in read_dicom_files(others))
 
     def files(self) -> list[Path]:
         return list(dict.fromkeys(self._slices))
@@ -67,8 +73,11 @@ class PngFolder(Source):
     @cached_property
     def _slices(self) -> list[Path]:
         """The file of every slice of the sub-volume."""
-        names = (os.path.splitext(name) for name in os.listdir(self.path))
-        present = {int(stem): self.path / (stem + end) for stem, end in names if end == ".png" and stem.isdigit()}
+        present: dict[int, Path] = {}
+        for file in numbered_pictures(self.path):
+            other = present.setdefault(int(file.stem), file)
+            if other != file:
+                raise DataError(file, f"has the number of {other.name}")
         if not present:
             raise DataError(self.path, "no PNG file is named by a slice number")
         first = self.record.get("first_slice", min(present))
@@ -80,6 +89,25 @@ class PngFolder(Source):
         if absent or not len(existing):
             raise DataError(self.path, f"missing slices: {', '.join(absent) or 'all of them'}")
         return [present[existing[np.abs(existing - number).argmin()]] for number in wanted]
+
+
+def is_picture(file: Path) -> bool:
+    """Whether a file is called a PNG picture."""
+    return file.suffix.lower() == ".png" and not file.name.startswith(".")
+
+
+def numbered_pictures(folder: Path) -> list[Path]:
+    """The PNG files of a folder that are called by a number, as slices are, in the order of their names."""
+    return sorted(file for file in map(Path, os.scandir(folder)) if is_picture(file) and file.stem.isdecimal())
+
+
+def fault_of_picture(file: Path) -> DataError | None:
+    """Why a picture is no slice, by its header; None if it is one."""
+    try:
+        _size(file, _bytes(file, HEADER_LENGTH))
+    except DataError as fault:
+        return fault
+    return None
 
 
 def _bytes(file: Path, count: int = -1) -> bytes:

@@ -28,6 +28,7 @@ SOURCE_KEYS = (
     "missing_slices",
     "affine",
     "series_uid",
+    "fill_gaps",
 )
 
 
@@ -39,8 +40,12 @@ class Source:
         record: dataset record, for what the file does not say.
 
     Attributes:
+        VERSION: of the way of reading; counts up when a class reads other voxels or another geometry from the same
+            file, so that what was cached before is not used any more.
         warnings: what was found odd in the file while its header and voxels were read, a line each.
     """
+
+    VERSION = 1
 
     def __init__(self, path: Path, record: Mapping):
         self.path = path
@@ -74,7 +79,7 @@ class Source:
         raise NotImplementedError
 
     def slice_files(self) -> list[Path]:
-        """The file of every slice along k; empty where one file holds all."""
+        """The file of every slice along k; empty if slices have no files of their own."""
         return []
 
 

@@ -1,0 +1,278 @@
+"""The CT scans among DICOM files: series, and the parts of series whose slices do not belong together."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lens_d2.data.sources.dicom_file import INDEPENDENT_MARKS, MARKS, DicomFile, Frame, Kind, read_dicom_file
+from lens_d2.data.sources.dicom_pixels import read_frame
+from lens_d2.errors import DataError
+
+SAME_PLACE = 0.01  # mm; slices that are nearer lie at one place
+PRIVATE = ("UID", "Time", "folder")  # ends of marks whose values are not told, for they may identify a patient
+FOLDER = "folder"  # the last mark: two copies of a series may differ in nothing else
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Slices of one series that make one scan: as a rule all of them.
+
+    Attributes:
+        uid: SeriesInstanceUID, for a part of several with its number, ``UID:1``.
+        number, count: which part of how many of its series.
+        frames: upwards along their normal; those at the same place are next to each other.
+        paths: the files of the series that are its own or have a fault.
+        told_by: what it differs in from the other parts ("AcquisitionNumber 2"); empty for a whole series.
+        description: modality and description of the series.
+        warnings: what was left out, a line each.
+        fault: of one of the files, which keeps the scan from being read; None if nothing does.
+    """
+
+    uid: str
+    number: int
+    count: int
+    frames: Sequence[Frame]
+    paths: Sequence[Path]
+    told_by: str = ""
+    description: str = ""
+    warnings: Sequence[str] = ()
+    fault: DataError | None = None
+
+    @property
+    def series(self) -> str:
+        """SeriesInstanceUID."""
+        return self.uid.partition(":")[0]
+
+    def __str__(self) -> str:
+        count = counted(len(self.frames), "image")
+        return "  ".join(filter(None, [self.uid, count, self.description, self.told_by]))
+
+
+@dataclass(frozen=True, eq=False)
+class DicomIndex:
+    """What DICOM files hold.
+
+    Attributes:
+        parts: the CT scans, in the order of the series' first files.
+        damaged: files that do not get so far as to say which series they belong to.
+        others: images of which none is a slice of CT, such as MR.
+    """
+
+    parts: Sequence[Part]
+    damaged: Sequence[DicomFile]
+    others: Sequence[DicomFile]
+
+    def pick(self, uid: str) -> list[Part]:
+        """The part with a uid, or all parts of the series with it."""
+        return [part for part in self.parts if uid in (part.uid, part.series)]
+
+
+def visible_files(root: Path) -> list[Path]:
+    """A file itself, or all files below a folder, sorted, without hidden ones and those in hidden folders."""
+    if root.is_file():
+        return [root]
+    found = []
+    for name, folders, files in os.walk(root):
+        folders[:] = [folder for folder in folders if folder[0] != "."]
+        found += [Path(name, file) for file in files if file[0] != "."]
+    return sorted(found)
+
+
+def read_index(paths: Iterable[Path]) -> DicomIndex:
+    """Reads the headers of files, each once, and finds the scans among them. Other formats are passed over."""
+    return find_parts(read_dicom_files(paths))
+
+
+def read_dicom_files(paths: Iterable[Path]) -> list[DicomFile]:
+    """What files are, without those of other formats; one called like the slices beside it counts as damaged."""
+    files = {path: read_dicom_file(path) for path in paths}
+    slices = {_pattern(path) for path, file in files.items() if file is not None and file.kind == Kind.CT}
+    for path, file in files.items():
+        if file is None and _pattern(path) in slices:
+            fault = DataError(path, "cannot be read as DICOM, but is called like the slices beside it")
+            files[path] = DicomFile(path, Kind.DAMAGED, fault=fault)
+    return [file for file in files.values() if file is not None]
+
+
+def find_parts(files: Sequence[DicomFile]) -> DicomIndex:
+    """Sorts files by series and takes the series of CT apart where their slices do not belong together."""
+    series: dict[str, list[DicomFile]] = defaultdict(list)
+    damaged, others, parts = [], [], []
+    for file in files:
+        if file.kind == Kind.DAMAGED or (file.kind == Kind.CT and file.fault is not None and not file.series):
+            damaged.append(file)
+        elif file.kind != Kind.COMPANION:
+            series[file.series].append(file)
+    for uid, members in series.items():
+        if any(file.kind == Kind.CT and file.is_placed for file in members):
+            parts += _parts(uid, members)
+        else:
+            others += members
+    return DicomIndex(parts, damaged, others)
+
+
+def _pattern(path: Path) -> tuple[Path, str]:
+    """A file's folder and its name with # for every number."""
+    return path.parent, re.sub(r"\d+", "#", path.name)
+
+
+def _parts(uid: str, members: Sequence[DicomFile]) -> list[Part]:
+    """A series of which some files are CT."""
+    strangers = (file for file in members if file.kind == Kind.IMAGE)
+    faults = [file.fault for file in members if file.fault is not None]
+    faults += [DataError(file.path, f"{file.words}, in a series of CT") for file in strangers]
+    frames, warnings = [frame for file in members for frame in file.frames], []
+    localizers = sum(file.localizers for file in members)
+    if localizers:
+        warnings.append(f"{count_of(localizers, 'localizer image')} left out")
+    if any(file.is_capture for file in members):
+        warnings.append("the slices are secondary captures: their values may have been windowed for display")
+    first = next(file for file in members if file.kind == Kind.CT)
+    description = "  ".join(filter(None, [first.modality, first.description]))
+    frames, copies = _without_copies(frames)
+    if copies:
+        warnings.append(f"{count_of(copies, 'image')} there twice with the same pixels: left out once")
+    stacks = _split(frames) or [([], "")]
+    parts = []
+    for number, (stack, told_by) in enumerate(stacks, 1):
+        own = list(warnings)
+        if len(stacks) > 1:
+            own.append(
+                f"part {number} of {len(stacks)} of its series: {len(stack)} of {len(frames)} images, {told_by}"
+            )
+        name = uid if len(stacks) == 1 else f"{uid}:{number}"
+        paths = list(dict.fromkeys([*(frame.path for frame in stack), *(Path(each.path) for each in faults)]))
+        fault = faults[0] if faults else None
+        parts.append(Part(name, number, len(stacks), stack, paths, told_by, description, own, fault))
+    return parts
+
+
+def counted(number: int, thing: str) -> str:
+    """ "1 image", "2 images"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def count_of(number: int, thing: str) -> str:
+    """ "1 image is", "2 images are"."""
+    return f"{counted(number, thing)} {'is' if number == 1 else 'are'}"
+
+
+# Taking a series apart
+
+
+def _split(frames: Sequence[Frame]) -> list[tuple[list[Frame], str]]:
+    """Slices that make one scan each, in the order of their heights, and what tells them from the others."""
+    shapes = _by_shape(frames)
+    found = []
+    for shape in shapes:
+        told_by = _describe_shape(shape[0]) if len(shapes) > 1 else ""
+        found += [(stack, ", ".join(filter(None, [told_by, more]))) for stack, more in _by_marks(shape)]
+    return found
+
+
+def _by_shape(frames: Iterable[Frame]) -> list[list[Frame]]:
+    """Slices of the same size, pixel spacing and orientation, each upwards along their normal."""
+    shapes: list[list[Frame]] = []
+    for frame in frames:
+        alike = (shape for shape in shapes if _have_one_shape(shape[0], frame))
+        shape = next(alike, None)
+        if shape is None:
+            shapes.append([frame])
+        else:
+            shape.append(frame)
+    return [sorted(shape, key=lambda frame: float(frame.position @ shape[0].normal)) for shape in shapes]
+
+
+def _have_one_shape(a: Frame, b: Frame) -> bool:
+    return (
+        a.size == b.size
+        and np.allclose(a.spacing, b.spacing, rtol=1e-3, atol=0)
+        and np.allclose(a.orientation, b.orientation, rtol=0, atol=1e-3)
+    )
+
+
+def _describe_shape(frame: Frame) -> str:
+    size, spacing = (" x ".join(f"{number:g}" for number in pair) for pair in (frame.size, frame.spacing))
+    return f"{size} pixels of {spacing} mm across ({', '.join(f'{x:.2g}' for x in frame.normal + 0.0)})"
+
+
+def _by_marks(frames: list[Frame]) -> list[tuple[list[Frame], str]]:
+    """The slices of one shape taken apart by the mark that does it best, as often as one does."""
+    best = None
+    for mark in (*MARKS, FOLDER):
+        groups: dict[str, list[Frame]] = defaultdict(list)
+        for frame in frames:
+            groups[_mark(frame, mark)].append(frame)
+        if len(groups) > 1 and _are_apart(frames, list(groups.values()), mark in INDEPENDENT_MARKS):
+            rank = (sum(map(repeats, groups.values())), len(groups))
+            if best is None or rank < best[0]:
+                best = (rank, mark, groups)
+    if best is None:
+        return [(frames, "")]
+    _, mark, groups = best
+    found = []
+    for number, value in enumerate(sorted(groups, key=lambda text: (len(text), text)), 1):
+        said = f"{number} of {len(groups)}" if mark.endswith(PRIVATE) else value or "not given"
+        named = f"{mark} {said}"
+        found += [(stack, ", ".join(filter(None, [named, more]))) for stack, more in _by_marks(groups[value])]
+    return found
+
+
+def _mark(frame: Frame, mark: str) -> str:
+    return str(frame.path.parent) if mark == FOLDER else frame.marks[mark]
+
+
+def _are_apart(frames: Sequence[Frame], groups: Sequence[Sequence[Frame]], alternating: bool) -> bool:
+    """Whether groups of slices are scans of their own: they share places or, if asked for, alternate."""
+    if 2 * len(groups) > len(frames):  # a mark that nearly every slice has a value of its own of
+        return False
+    if sum(map(repeats, groups)) < repeats(frames):
+        return True
+    ranges = [(heights(group, frames[0])[0], heights(group, frames[0])[-1]) for group in groups if len(group) > 1]
+    return alternating and any(
+        min(a[1], b[1]) - max(a[0], b[0]) > 0.5 * min(a[1] - a[0], b[1] - b[0])
+        for number, a in enumerate(ranges)
+        for b in ranges[:number]
+    )
+
+
+def heights(frames: Sequence[Frame], like: Frame | None = None) -> np.ndarray:
+    """(n,) mm of slices along the normal of the first, or of another one."""
+    return np.array([frame.position for frame in frames]) @ (like or frames[0]).normal
+
+
+def repeats(frames: Sequence[Frame]) -> int:
+    """How many slices, in order of their heights, lie where the one before lies."""
+    return int((np.diff(heights(frames)) < SAME_PLACE).sum())
+
+
+# Copies
+
+
+def _without_copies(frames: Sequence[Frame]) -> tuple[list[Frame], int]:
+    """The slices without second copies of the same, and how many those were."""
+    kept: dict[tuple, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        place = tuple(np.rint(frame.position / SAME_PLACE).astype(int))
+        alike = kept[(place, *frame.marks.values())]
+        if not any(_is_copy(frame, other) for other in alike):
+            alike.append(frame)
+    unique = [frame for alike in kept.values() for frame in alike]
+    return unique, len(frames) - len(unique)
+
+
+def _is_copy(a: Frame, b: Frame) -> bool:
+    """Whether two slices at one place are the same; in different folders they need one SOPInstanceUID too."""
+    if not _have_one_shape(a, b) or (a.path.parent != b.path.parent and a.instance != b.instance):
+        return False
+    try:
+        return np.array_equal(read_frame(a), read_frame(b))
+    except DataError:  # whichever is damaged is named when the scan is read
+        return False

@@ -1,0 +1,136 @@
+"""Slices of one scan put in their places: at one interval, without repeats, without holes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lens_d2.data.sources.dicom_file import MARKS, Frame
+from lens_d2.data.sources.dicom_series import SAME_PLACE, count_of, heights
+from lens_d2.errors import DataError
+
+MAX_GAP = 2  # missing slices next to each other that may be interpolated
+# Fractions of the interval by which slices may be off their places, without a word and with a warning; what the
+# rounding of the written positions can make comes on top.
+UNNOTICED, TOLERATED = 0.01, 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Slices in regular places.
+
+    Attributes:
+        frames: the slices that exist, upwards along their normal.
+        places: (n,) index of each.
+        step: (3,) LPS mm from one place to the next, not along the normal where the gantry was tilted.
+        warnings: what is odd about the places, a line each.
+    """
+
+    frames: Sequence[Frame]
+    places: np.ndarray
+    step: np.ndarray
+    warnings: Sequence[str] = field(default=())
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Columns, rows, places."""
+        return (*self.frames[0].size, int(self.places[-1]) + 1)
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(4, 4) index (i, j, k) -> LPS mm."""
+        first = self.frames[0]
+        affine = np.eye(4)
+        affine[:3, :2] = first.orientation.T * first.spacing
+        affine[:3, 2], affine[:3, 3] = self.step, first.position
+        return affine
+
+    @property
+    def missing(self) -> np.ndarray:
+        """(m,) places without a slice."""
+        return np.setdiff1d(np.arange(self.size[2]), self.places)
+
+
+def arrange(path: Path, frames: Sequence[Frame], fill_gaps: bool = False) -> Stack:
+    """Finds the places of slices.
+
+    Args:
+        path: what messages name if no single slice is at fault.
+        frames: of one shape, upwards along their normal.
+        fill_gaps: accept up to MAX_GAP missing slices in a row.
+
+    Raises:
+        DataError: a single slice, slices at the same place, missing slices, or slices off any regular place.
+    """
+    if len(frames) < 2:
+        fault = "a single slice has no slice interval: a scan is the folder with all slices of a series"
+        raise DataError(path, fault)
+    steps = np.diff(heights(frames))
+    _refuse_repeats(frames, steps)
+    interval = float(np.median(steps))
+    jumps = np.maximum(np.rint(steps / interval), 1).astype(int)
+    places = np.concatenate([[0], np.cumsum(jumps)])
+    positions = np.array([frame.position for frame in frames])
+    step = (positions[-1] - positions[0]) / places[-1]
+    warnings = _check_gaps(path, frames, steps, jumps, interval, fill_gaps)
+    warnings += _check_places(frames, positions, positions[0] + places[:, None] * step, interval)
+    return Stack(frames, places, step, warnings)
+
+
+def _refuse_repeats(frames: Sequence[Frame], steps: np.ndarray) -> None:
+    repeated = np.flatnonzero(steps < SAME_PLACE)
+    if len(repeated):
+        below, above = frames[repeated[0]], frames[repeated[0] + 1]
+        raise DataError(
+            above.path,
+            f"irregular slice spacing: {above.name} lies where {below.name} lies, with other pixels "
+            f"({len(repeated)} of {len(frames)} slices do), and no element tells them apart, such as {MARKS[0]}",
+        )
+
+
+def _check_gaps(path, frames, steps, jumps, interval: float, fill_gaps: bool) -> list[str]:
+    """A warning that slices are missing; DataError if that may not be."""
+    gaps = np.flatnonzero(jumps > 1)
+    if not len(gaps):
+        return []
+    widest = gaps[np.argmax(jumps[gaps])]
+    below, above, missing = frames[widest].name, frames[widest + 1].name, int((jumps - 1).sum())
+    if jumps[widest] - 1 > MAX_GAP or not fill_gaps:
+        too_wide = f"more than {MAX_GAP} in a row are never filled in"
+        advice = f"--fill-gaps interpolates up to {MAX_GAP} in a row" if jumps[widest] - 1 <= MAX_GAP else too_wide
+        apart = f"{steps[widest]:.4g} mm from {below} to {above}, {interval:.4g} mm elsewhere"
+        raise DataError(
+            path,
+            f"irregular slice spacing: {apart}; {count_of(missing, 'slice')} missing ({advice})",
+        )
+    lowest = heights(frames)
+    where = ", ".join(f"{lowest[gap]:.4g} and {lowest[gap + 1]:.4g} mm" for gap in gaps)
+    return [f"{count_of(missing, 'slice')} missing between {where} along the scan: interpolated from those beside"]
+
+
+def _check_places(frames, positions: np.ndarray, wanted: np.ndarray, interval: float) -> list[str]:
+    """A warning that slices are somewhat off their places; DataError if they are more than that."""
+    off = np.linalg.norm(positions - wanted, axis=1)
+    worst = int(np.argmax(off))
+    rounding = 2 * np.linalg.norm(_rounding(frames, positions))
+    if off[worst] > rounding + TOLERATED * interval:
+        frame = frames[worst]
+        raise DataError(
+            frame.path,
+            f"irregular slice spacing: {frame.name} lies {off[worst]:.3g} mm off its place in a regular stack of "
+            f"{interval:.4g} mm (missing, shifted or foreign slices?)",
+        )
+    if off[worst] > rounding + UNNOTICED * interval:
+        return [
+            f"slices lie up to {off[worst]:.2g} mm off a regular interval of {interval:.4g} mm: taken as regular"
+        ]
+    return []
+
+
+def _rounding(frames: Sequence[Frame], positions: np.ndarray) -> np.ndarray:
+    """(3,) mm by which the written positions may differ from the true ones, 0 where all are the same."""
+    decimals = np.array([frame.decimals for frame in frames]).max(axis=0)
+    return np.where(np.ptp(positions, axis=0) > 0, 0.5 * 10.0**-decimals, 0.0)

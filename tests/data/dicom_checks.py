@@ -1,0 +1,45 @@
+"""Reading DICOM and comparing, for the tests of it."""
+
+import numpy as np
+import pydicom
+import pytest
+from scan_files import make_affine
+
+from lens_d2.data.volume import read_header, read_volume
+from lens_d2.errors import DataError
+
+AFFINE = make_affine((0.7, 0.8, 2.5), origin=(-100, 50, -300))
+SHAPE = (7, 9, 11)  # k, j, i
+
+
+def make_hu() -> np.ndarray:
+    """(k, j, i) int16."""
+    return np.random.default_rng(0).integers(-1024, 3071, SHAPE).astype(np.int16)
+
+
+def fault(source, **options) -> str:
+    """What reading says of a bad source, which must be one line that names a file or folder."""
+    with pytest.raises(DataError) as caught:
+        read_volume(source, **options)
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(caught.value.path)
+    return str(caught.value)
+
+
+def check(source, hu, affine=AFFINE, warning=None, **options):
+    """Reads a source, which must give these voxels at their places and one warning, or none, with these words."""
+    volume = read_volume(source, **options)
+    np.testing.assert_array_equal(volume.array, hu)
+    np.testing.assert_allclose(volume.geometry.affine, affine, atol=1e-6)
+    assert volume.geometry == read_header(source, **options)
+    assert len(volume.warnings) == (warning is not None), volume.warnings
+    assert warning is None or warning in volume.warnings[0]
+
+
+def leave_out(*places):
+    """A ``change`` of write_series that leaves slices out."""
+    return lambda k, data: k not in places
+
+
+def files_of(folder) -> list:
+    """The files of a series from the lowest slice to the highest."""
+    return sorted(folder.iterdir(), key=lambda file: pydicom.dcmread(file).InstanceNumber)
