@@ -1,20 +1,26 @@
 """Readers of the file formats that CT comes in: one file = one format, registered at its class.
 
 Of the readers that accept a path, the one registered last reads it: DicomFolder, which takes any folder, stands
-before PngFolder, and SitkFile, which takes any file, before NiftiFile.
+before PngFolder, and SitkFile, which takes any file, before all others.
 """
 
-from lens_d2.data.sources.dicom_folder import DicomFolder
-from lens_d2.data.sources.nifti_file import NiftiFile
-from lens_d2.data.sources.png_folder import PngFolder
 from lens_d2.data.sources.sitk_file import SitkFile
+
+# isort: split
+from lens_d2.data.sources.dicom_folder import DicomFolder
+from lens_d2.data.sources.metaimage_file import MetaImageFile
+from lens_d2.data.sources.nifti_file import NiftiFile
+from lens_d2.data.sources.nrrd_file import NrrdFile
+from lens_d2.data.sources.png_folder import PngFolder
 from lens_d2.data.sources.source import SOURCE_KEYS, SOURCE_REGISTRY, Source, open_source
 
 __all__ = [
     "SOURCE_KEYS",
     "SOURCE_REGISTRY",
     "DicomFolder",
+    "MetaImageFile",
     "NiftiFile",
+    "NrrdFile",
     "PngFolder",
     "SitkFile",
     "Source",
