@@ -16,14 +16,15 @@ from lens_d2.errors import DataError
 OTHER_MODALITIES = ("MR", "PT", "PET", "NM", "US", "CR", "DX", "MG", "XA", "RF", "OP", "OCT", "SM", "SEG")
 
 SAMPLE = 1_000_000  # voxels that are looked at, spread evenly over the volume
-AIR = (-1100, -400)  # HU of air and lung, noise included
+AIR = (-1100, -700)  # HU of air and most of the lung, noise included
 TISSUE = (-200, 250)  # HU of fat and soft tissue, with contrast agent
 DENSE = (900, 1200)  # HU of cortical bone; water if 1000 or 1024 were added to HU
 LOWEST, HIGHEST = -1200, 4000  # HU beyond which only padding and metal lie
 SOME = 0.001  # part of the voxels that is more than noise
 STRAY = 0.01  # part of the voxels beyond LOWEST or HIGHEST that metal does not explain
 MUCH = 0.1  # part of the voxels that bone never makes up
-PILE = 0.02  # part of the voxels with one and the same value that noise never leaves in tissue
+PILE = 0.05  # part of the voxels with one and the same value that noise never leaves in tissue
+HALF = 0.5  # part of the voxels that fat and soft tissue make up in what is cut out of the body
 NARROW = 50  # HU from the lowest to the highest value: less than noise and fat make
 WHITE = 255  # the brightest value of a picture of 8 bits
 FEW = 32  # different values that a label map may have; CT has hundreds
@@ -85,10 +86,9 @@ class Values:
         return np.unique(self.sample, return_counts=True)[1]
 
     @property
-    def is_soft_tissue(self) -> bool:
-        """Whether this may be a part of the body without air: noisy values of fat and soft tissue."""
-        inner = self.part(*TISSUE) > 1 - MUCH
-        return inner and self.counts.max() < PILE * len(self.sample)
+    def is_within_body(self) -> bool:
+        """Whether this may be cut out of the body, without air: noisy values, most of them of fat and soft tissue."""
+        return self.part(*TISSUE) > HALF and self.counts.max() < PILE * len(self.sample)
 
 
 def check_values(array: np.ndarray) -> list[str]:
@@ -117,7 +117,7 @@ def _is_normalised(values: Values) -> str | None:
 
 
 def _is_window(values: Values) -> str | None:
-    if values.low < 0 or values.high > WHITE or values.is_soft_tissue:
+    if values.low < 0 or values.high > WHITE or values.is_within_body:
         return None
     return f"values {values.low} to {values.high}, as of a window"
 
@@ -147,7 +147,7 @@ def _is_clipped(values: Values) -> str | None:
 
 
 def _has_no_air(values: Values) -> str | None:
-    if values.part(*AIR) > SOME or values.is_soft_tissue:
+    if values.part(*AIR) > SOME or (values.low < 0 and values.is_within_body):
         return None
     return f"values {values.low} to {values.high} without air (about -1000)"
 

@@ -84,8 +84,8 @@ class Source:
         slant = np.abs(cosines.T @ cosines - np.eye(3)).max()
         if slant > SHEAR:
             self.warn(
-                f"its axes stand {np.degrees(np.arcsin(min(slant, 1.0))):.1f} degrees off the right angle: read so, "
-                "as slices of a tilted gantry; other programs may straighten them"
+                f"its axes stand {np.degrees(np.arcsin(min(slant, 1.0))):.1f} degrees off the right angle: read "
+                "so, as slices of a tilted gantry; other programs may straighten them"
             )
 
     def to_mm(self, affine: np.ndarray, unit: str) -> np.ndarray:
