@@ -87,14 +87,15 @@ class Values:
 
     @property
     def is_within_body(self) -> bool:
-        """Whether this may be cut out of the body, without air: noisy values, most of them of fat and soft tissue."""
+        """Whether this may be cut out of the body, without air: noisy values, most of fat and soft tissue."""
         return self.part(*TISSUE) > HALF and self.counts.max() < PILE * len(self.sample)
 
 
 def check_values(array: np.ndarray) -> list[str]:
     """The first of VALUE_CHECKS that finds something: a line, or none."""
     flat = array.reshape(-1)
-    values = Values(np.sort(flat[:: max(1, len(flat) // SAMPLE)]))
+    # An odd step meets all columns and rows of a slice.
+    values = Values(np.sort(flat[:: len(flat) // SAMPLE | 1]))
     fault = next(filter(None, (check(values) for check in VALUE_CHECKS)), None)
     return [] if fault is None else [f"{fault}: not Hounsfield units, detections cannot be trusted"]
 
@@ -112,7 +113,7 @@ def _is_label_map(values: Values) -> str | None:
 
 
 def _is_normalised(values: Values) -> str | None:
-    narrow = values.high - values.low < NARROW
+    narrow = values.high - values.low < NARROW and values.part(*AIR) < HALF
     return f"values {values.low} to {values.high}, as of a normalised image" if narrow else None
 
 

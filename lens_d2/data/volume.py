@@ -92,7 +92,7 @@ def read_mask(
     if geometry.size != like.size:
         sizes = [" x ".join(map(str, each.size)) for each in (geometry, like)]
         raise DataError(file.path, f"a mask of {sizes[0]} voxels for a volume of {sizes[1]}")
-    for text in [*file.warnings, *check_mask(geometry, like)]:
+    for text in [*(f"the mask: {text}" for text in file.warnings), *check_mask(geometry, like)]:
         if warn is None:
             logger.warning("%s: %s", file.path, text)
         else:
