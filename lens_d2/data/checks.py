@@ -39,6 +39,7 @@ EXTENT = (1000.0, 1000.0, 2500.0)  # mm along x, y (a gantry is 0.9 m wide) and 
 
 # mm by which a mask's voxels may lie off those of their CT: parts of the smallest voxel edge.
 MASK_TOLERANCE = 0.5
+MASK_SPACING_TOLERANCE = 0.01  # parts of the spacing, for the words of that warning
 
 
 def refuse_other_modalities(path: str | PathLike, modality: str) -> None:
@@ -170,7 +171,7 @@ def check_spacing(geometry: VolumeGeometry) -> list[str]:
     (x, y, z), size = geometry.spacing, geometry.size
     extent = np.array(size) * geometry.spacing
     if not (PIXEL[0] <= min(x, y) and max(x, y) <= PIXEL[1] and INTERVAL[0] <= z <= INTERVAL[1]):
-        fault = f"voxels of {x:.3g} x {y:.3g} x {z:.3g} mm"
+        fault = f"voxels of {_product(geometry.spacing)} mm"
     elif max(x, y) > OBLONG * min(x, y):
         fault = f"pixels of {x:.3g} x {y:.3g} mm"
     elif (extent > EXTENT).any():
@@ -189,22 +190,30 @@ def check_mask(mask: VolumeGeometry, like: VolumeGeometry) -> list[str]:
         mask, like: the two geometries, of one size. Axes may run the other way round.
     """
     affine, size = np.array(mask.affine), np.array(like.size)
+    other_way = [axis for axis in range(3) if mask.flips[axis] != like.flips[axis]]
     turned = np.eye(4)
-    for axis in np.flatnonzero(np.not_equal(mask.flips, like.flips)):
+    for axis in other_way:
         turned[axis, axis], turned[axis, 3] = -1, size[axis] - 1
     change = affine @ turned - np.array(like.affine)
     corners = np.array(np.meshgrid(*([0, n - 1] for n in size))).reshape(3, -1)
     apart = np.linalg.norm(change[:3, :3] @ corners + change[:3, 3:], axis=0).max()
-    if apart <= MASK_TOLERANCE * min(like.spacing):
+    tolerance = MASK_TOLERANCE * min(like.spacing)
+    if apart <= tolerance:
         return []
-    parts = {
-        "spacing": not np.allclose(mask.spacing, like.spacing, rtol=0.01),
-        "origin": np.linalg.norm(change[:3, 3]) > MASK_TOLERANCE * min(like.spacing),
-    }
-    differ = " and ".join(part for part, differs in parts.items() if differs) or "orientation"
-    told = [" x ".join(f"{step:.3g}" for step in grid.spacing) for grid in (mask, like)]
-    sizes = f"; voxels of {told[0]} mm on voxels of {told[1]} mm" if parts["spacing"] else ""
+    details = []
+    if not np.allclose(mask.spacing, like.spacing, rtol=MASK_SPACING_TOLERANCE):
+        details.append("its spacing is {} mm, the CT's {} mm".format(*map(_product, (mask.spacing, like.spacing))))
+    if np.linalg.norm(change[:3, 3]) > tolerance:
+        details.append("its origin is another")
+    if other_way:
+        axes = " and ".join("xyz"[axis] for axis in other_way)
+        details.append(f"it runs the other way along {axes} and was turned")
+    told = ", ".join(details) or "it is oblique"
     return [
-        f"the mask's {differ} does not meet its CT's: by its header it lies up to {apart:.3g} mm off (read voxel "
-        f"by voxel, axes turned as its header says{sizes}); its lesions may be misplaced"
+        f"by its header the mask lies up to {apart:.3g} mm off its CT ({told}): laid on the CT voxel by voxel, "
+        "its lesions may be misplaced"
     ]
+
+
+def _product(spacing: tuple[float, float, float]) -> str:
+    return " x ".join(f"{step:.3g}" for step in spacing)

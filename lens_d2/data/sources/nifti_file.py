@@ -106,7 +106,7 @@ class NiftiFile(Source):
         """DataError for voxels that are no numbers, and where the header contradicts itself."""
         try:
             dtype = header.get_data_dtype()
-        except HeaderDataError as error:
+        except (HeaderDataError, KeyError) as error:
             raise DataError(self.path, f"voxels of an unknown type ({error})") from error
         if dtype.kind not in "iuf" or dtype.itemsize > 8:
             name = nib.nifti1.data_type_codes.label[int(header["datatype"])]
@@ -199,8 +199,8 @@ def _first_bytes(file: Path, count: int) -> bytes:
                 break
     except EOFError:
         pass  # what there is may be a whole header; the voxels will be missed when they are read
-    except (OSError, zlib.error) as error:
-        raise DataError(file, f"truncated or damaged ({error})") from error
+    except (OSError, ValueError, zlib.error) as error:
+        raise DataError(file, f"truncated or damaged, cannot be unpacked ({error})") from error
     return data[:count]
 
 

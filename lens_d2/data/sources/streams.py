@@ -5,7 +5,7 @@ from __future__ import annotations
 import bz2
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -105,7 +105,7 @@ def read_voxels(
     except EOFError as error:
         raise DataError(path, f"truncated: {error or 'its voxels end early'}") from error
     except (OSError, ValueError, zlib.error) as error:
-        raise DataError(path, f"truncated or damaged, its voxels cannot be unpacked ({error})") from error
+        raise DataError(path, f"truncated or damaged, cannot be unpacked ({error})") from error
     if done < count:
         raise DataError(path, f"truncated: {done:,} of the {count:,} voxels that its header promises")
     if rest:
@@ -131,18 +131,27 @@ def _unpacked(file: BinaryIO, make: Callable) -> Iterator[bytes]:
     """The unpacked members of a file, which may be several, one after the other.
 
     Raises:
-        EOFError: the last one is cut off. zlib.error, OSError: what the decompressors raise on damage.
+        EOFError: the first one is cut off.
+        zlib.error, OSError: what the decompressors raise on damage.
+        ValueError: what follows a whole member is none.
     """
-    block = file.read(CHUNK)
-    while block:
-        member = make()
-        while not member.eof:
-            data = member.decompress(block, CHUNK)
-            if data:
-                yield data
-            block = getattr(member, "unconsumed_tail", b"")
-            if not block and len(data) < CHUNK and not member.eof:
-                block = file.read(CHUNK)
-                if not block:
-                    raise EOFError("its compressed voxels end early")
-        block = member.unused_data or file.read(CHUNK)
+    rest = yield from _member(file, make(), file.read(CHUNK))
+    while rest:
+        try:
+            rest = yield from _member(file, make(), rest)
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"more bytes follow the compressed ones: {error}") from error
+
+
+def _member(file: BinaryIO, decompressor, block: bytes) -> Generator[bytes, None, bytes]:
+    """The unpacked bytes of what begins with ``block``. Returns what has been read of the next member, if any."""
+    while not decompressor.eof:
+        data = decompressor.decompress(block, CHUNK)
+        if data:
+            yield data
+        block = getattr(decompressor, "unconsumed_tail", b"")
+        if not block and len(data) < CHUNK and not decompressor.eof:
+            block = file.read(CHUNK)
+            if not block:
+                raise EOFError("its compressed voxels end early")
+    return decompressor.unused_data or file.read(CHUNK)
