@@ -7,9 +7,9 @@ dies or hangs is a failure, and the next one goes on. Of what is read without a 
 - The voxels must be those of the sound file. Where a format has no checksum over them, a changed byte of a voxel
   makes another value, which nobody can know: as many voxels as bytes were changed may differ.
 - A byte of the header may turn one number into another that makes as much sense (a spacing of 0.8 mm into 0.9 mm,
-  an origin, a rescale intercept), where the format says it once: the file is then a sound file of another volume. No
-  reader can know. Those are counted as UNKNOWABLE: few, and none of a format in which numbers are said twice or the
-  header is under a checksum.
+  an origin, a slope or intercept), where the format says it once: the file is then a sound file of another volume.
+  No reader can know. Those are counted as UNKNOWABLE: few, and none where the header is under a checksum. NIfTI says
+  all but slope and intercept twice.
 """
 
 import json
@@ -24,13 +24,13 @@ import pytest
 import SimpleITK as sitk
 from scan_files import make_affine, write_pngs, write_series, write_volume
 
-MUTATIONS = 60  # of each format
+MUTATIONS = 200  # of each format
 RNG = np.random.default_rng(0)
 SHAPE = (4, 8, 9)
 ARRAY = (np.where(RNG.random(SHAPE) < 0.5, -1000, 40) + RNG.normal(0, 20, SHAPE)).clip(-1024).astype(np.int16)
 AFFINE = make_affine((0.8, 0.9, 3.0), origin=(-110, -120, -430))
 CORNERS = np.array(np.meshgrid(*([0, n - 1] for n in SHAPE[::-1]))).reshape(3, -1)
-UNKNOWABLE = 0.1  # part of the mutations of a format without redundancy that may be read as another sound file
+UNKNOWABLE = 0.05  # part of the mutations of a format without redundancy that may be read as another sound file
 
 
 def volume(name, compressed=False):
@@ -57,11 +57,11 @@ def png(folder):
     return write_pngs(folder / "ct", ARRAY) / "002.png"
 
 
-# By name: what writes a sound volume and gives the file to damage; what else read_volume is told; whether the file is
-# a slice in a folder; whether its voxels, and its header, are under a checksum or said twice.
+# By name: what writes a sound volume and gives the file to damage; what else read_volume is told; whether the file
+# is a slice in a folder; whether its voxels, and its header, are under a checksum or not in the file.
 FORMATS = {
-    "nii": dict(write=volume("ct.nii"), header=True),
-    "nifti2": dict(write=nifti2, header=True),
+    "nii": dict(write=volume("ct.nii")),
+    "nifti2": dict(write=nifti2),
     "nii.gz": dict(write=volume("ct.nii.gz", True), voxels=True, header=True),
     "mha": dict(write=volume("ct.mha")),
     "mha compressed": dict(write=volume("ct.mha", True), voxels=True),
@@ -70,7 +70,7 @@ FORMATS = {
     "nrrd compressed": dict(write=volume("ct.nrrd", True), voxels=True),
     "nhdr": dict(write=volume("ct.nhdr"), voxels=True),
     "png": dict(write=png, folder=True, options={"spacing": [0.8, 0.9, 3.0]}, voxels=True, header=True),
-    "dicom": dict(write=dicom, folder=True),
+    "dicom": dict(write=dicom, folder=True, mutations=60),
 }
 
 
@@ -170,7 +170,8 @@ def test_a_damaged_volume_is_read_rightly_warned_of_or_refused(name, worker, tmp
     sound = worker.read(**record)
     assert verdict(sound, sound, 0, path) == "right" and not sound["warnings"]
     seen, failures = Counter(), []
-    for number in range(MUTATIONS):
+    mutations = options.get("mutations", MUTATIONS)
+    for number in range(mutations):
         damaged, touched = damage(data, rng)
         path.write_bytes(damaged)
         outcome = worker.read(**record)
@@ -184,6 +185,6 @@ def test_a_damaged_volume_is_read_rightly_warned_of_or_refused(name, worker, tmp
             failures.append((number, found, where[:4], len(data), len(damaged), outcome.get("affine")))
     print(name, dict(seen))
     assert not failures
-    assert seen["unknowable"] <= UNKNOWABLE * MUTATIONS
+    assert seen["unknowable"] <= UNKNOWABLE * mutations
     path.write_bytes(data)
     assert worker.read(**record) == sound
