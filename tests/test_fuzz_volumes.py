@@ -8,8 +8,8 @@ dies or hangs is a failure, and the next one goes on. Of what is read without a 
   makes another value, which nobody can know: as many voxels as bytes were changed may differ.
 - A byte of the header may turn one number into another that makes as much sense (a spacing of 0.8 mm into 0.9 mm,
   an origin, a slope or intercept), where the format says it once: the file is then a sound file of another volume.
-  No reader can know. Those are counted as UNKNOWABLE: few, and none where the header is under a checksum. NIfTI says
-  all but slope and intercept twice.
+  No reader can know. Those are counted as UNKNOWABLE: few, and none where the header is under a checksum. NIfTI
+  says all but slope and intercept twice.
 """
 
 import json

@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import os
 import signal
 import tempfile
 import tracemalloc
@@ -10,6 +9,7 @@ import zlib
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 import SimpleITK as sitk
 from scan_files import make_affine, write_volume
@@ -358,7 +358,7 @@ def test_a_stream_of_other_length_or_with_a_wrong_checksum(name, tmp_path):
     stream = bytearray(path.read_bytes())
     stream[-6 if name != "ct.mha" else -2] ^= 1  # in CRC32 or Adler-32
     path.write_bytes(stream)
-    assert fault(path).startswith("truncated or damaged, cannot be unpacked (Error -3 ")
+    assert "truncated or damaged, cannot be unpacked" in fault(path)
 
 
 def test_colours_and_complex_numbers(tmp_path):
@@ -510,9 +510,9 @@ def test_a_reader_that_dies_or_hangs_is_a_line(script, says, gipl, tmp_path, mon
     (tmp_path / "reader.py").write_text(script)
     monkeypatch.setattr(sitk_file, "READER", tmp_path / "reader.py")
     monkeypatch.setattr(sitk_file, "TIMEOUT", 2.0)
+    before = psutil.Process().children()
     assert says in fault(gipl)
-    with pytest.raises(ChildProcessError):  # no process is left
-        os.waitpid(-1, os.WNOHANG)
+    assert psutil.Process().children() == before
 
 
 def test_the_reading_process_imports_no_more_than_it_needs():

@@ -137,7 +137,7 @@ class MetaImageFile(Source):
             fields[key] = value
             if key == LAST:
                 return fields, position, [name for name, _ in lines] if value.startswith("LIST") else []
-        raise DataError(self.path, f"truncated, or not a readable volume (no {LAST} in its header)")
+        raise DataError(self.path, f"not a readable volume (truncated: no {LAST} in its header)")
 
     @property
     def _is_local(self) -> bool:

@@ -200,7 +200,9 @@ def _first_bytes(file: Path, count: int) -> bytes:
     except EOFError:
         pass  # what there is may be a whole header; the voxels will be missed when they are read
     except (OSError, ValueError, zlib.error) as error:
-        raise DataError(file, f"truncated or damaged, cannot be unpacked ({error})") from error
+        raise DataError(
+            file, f"not a readable volume (truncated or damaged, cannot be unpacked: {error})"
+        ) from error
     return data[:count]
 
 
