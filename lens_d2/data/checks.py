@@ -35,6 +35,9 @@ PIXEL = (
 )  # mm between pixels: a tenth is micro-CT, 2 is the widest field of view, 3 and 6 are resampled ones
 INTERVAL = (0.1, 25.0)  # mm between slices
 OBLONG = 3.0  # ratio of a pixel's sides; scanners make squares
+LARGEST = (
+    5000.0  # mm along any axis; what is larger would be resampled to more pixels and slices than a disk holds
+)
 EXTENT = (1000.0, 1000.0, 2500.0)  # mm along x, y (a gantry is 0.9 m wide) and z (a person's height and more)
 
 # mm by which a mask's voxels may lie off those of their CT: parts of the smallest voxel edge.
@@ -46,6 +49,21 @@ def refuse_other_modalities(path: str | PathLike, modality: str) -> None:
     """DataError where a header says itself that it is not CT."""
     if modality.strip().upper() in OTHER_MODALITIES:
         raise DataError(path, f"its header says that it is {modality.strip().upper()}; only CT is read")
+
+
+def refuse_impossible_sizes(path: str | PathLike, geometry: VolumeGeometry) -> None:
+    """DataError for a volume or voxels so large or small that resampling and picturing them in mm would not end.
+
+    Spacing that is only unlikely is a warning, see :func:`check_spacing`.
+    """
+    extent = np.array(geometry.size) * geometry.spacing
+    if extent.max() > LARGEST or min(geometry.spacing) < SMALLEST:
+        metres = " x ".join(f"{side / 1000:.3g}" for side in extent)
+        raise DataError(
+            path,
+            f"voxels of {_product(geometry.spacing)} mm make a volume of {metres} m; at most {LARGEST / 1000:g} m, and "
+            f"voxels of at least {SMALLEST:g} mm, can be used: put the spacing in its header right",
+        )
 
 
 def check_volume(array: np.ndarray, geometry: VolumeGeometry) -> list[str]:

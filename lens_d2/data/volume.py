@@ -39,8 +39,8 @@ def read_header(source: Mapping | str | PathLike, **options) -> VolumeGeometry:
 
     Args:
         source: a path, or a dataset record (a mapping) whose ``file_name`` is one: a folder of PNG slices or
-            of DICOM files, or a file that SimpleITK reads. A folder of PNG slices needs ``spacing`` (x, y, z
-            mm) and takes ``z_direction``, ``first_slice``, ``num_slices`` and ``missing_slices``; see
+            of DICOM files, or a volume file (NIfTI, MetaImage, NRRD, or what else SimpleITK reads). A folder of
+            PNG slices needs ``spacing`` (x, y, z mm) and takes ``z_direction``, ``first_slice``, ``num_slices`` and ``missing_slices``; see
             :class:`lens_d2.data.sources.PngFolder`. A DICOM folder of several series needs ``series_uid``.
             ``affine``, 4x4, replaces what the file says of its voxels' place (voxel index in the axis order
             of the file -> LPS mm): the way to correct a wrong header.
@@ -107,7 +107,10 @@ def _read(file: Source) -> tuple[np.ndarray, VolumeGeometry]:
     in_order = axes.tolist() == [0, 1, 2]
     needed = file.bytes_per_voxel if in_order else max(file.bytes_per_voxel, 4)  # the copy with the axes in order
     check_memory(file.path, math.prod(geometry.size), needed)
-    array = file.array().transpose([2 - axes[2], 2 - axes[1], 2 - axes[0]])
+    try:
+        array = file.array().transpose([2 - axes[2], 2 - axes[1], 2 - axes[0]])
+    except MemoryError:
+        raise DataError(file.path, f"the memory does not hold its {math.prod(geometry.size):,} voxels") from None
     if array.shape[::-1] != geometry.size:
         raise DataError(file.path, f"{array.shape[::-1]} voxels where the header says {geometry.size}")
     return np.ascontiguousarray(array), geometry

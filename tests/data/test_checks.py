@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scan_files import make_affine, write_pngs, write_volume
 
+from lens_d2.data.cache import VolumeCache
 from lens_d2.data.checks import OTHER_MODALITIES, check_mask, check_spacing, check_values, refuse_other_modalities
 from lens_d2.data.geometry import VolumeGeometry
 from lens_d2.data.volume import read_mask, read_volume
@@ -124,6 +125,27 @@ def test_every_format_is_checked(tmp_path):
 def test_spacing(spacing, size, words):
     texts = check_spacing(VolumeGeometry(size, make_affine(spacing)))
     assert (not texts) if words is None else texts[0].startswith(f"{words} cannot be a CT's")
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e-6, 1e-3, 1e3, 1e30])
+def test_another_unit_is_told_and_not_worked_on(factor, tmp_path):
+    """Resampled to a person's pixels, a volume of kilometres would fill the disk: reading warns, caching refuses."""
+    affine = make_affine(np.array([0.7, 0.7, 2.5]) * factor)
+    path = write_any_spacing(tmp_path / "ct.nrrd", affine)
+    assert "cannot be a CT's" in read_volume(path).warnings[-1]
+    with pytest.raises(DataError, match="put the spacing in its header right"):
+        VolumeCache(tmp_path).open(path)
+    VolumeCache(tmp_path).open({"file_name": path, "affine": make_affine((0.7, 0.7, 2.5)).tolist()})
+
+
+def write_any_spacing(path, affine):
+    """A header of any spacing: SimpleITK would refuse to write some."""
+    columns = " ".join(f"({','.join(f'{x:.9g}' for x in column)})" for column in affine[:3, :3].T)
+    fields = {"type": "short", "dimension": "3", "space": "LPS", "sizes": "48 48 20", "space directions": columns}
+    fields |= {"endian": "little", "encoding": "raw", "space origin": "(0,0,0)"}
+    header = "\n".join(["NRRD0004", *map(": ".join, fields.items())])
+    path.write_bytes(header.encode() + b"\n\n" + stored(HU).tobytes())
+    return path
 
 
 def test_other_modalities_are_refused():

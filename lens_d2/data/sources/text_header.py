@@ -10,7 +10,7 @@ from lens_d2.errors import DataError
 
 HEADER_LIMIT = 1 << 20  # bytes; a header with the names of ten thousand files is smaller
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_PLAIN = re.compile(r"[-+.\w]+")  # numbers as files write them
+_PLAIN = re.compile(r"[-+.0-9a-zA-Z]{1,64}")  # numbers as files write them, nan and inf too
 _PATTERN = re.compile(r"[^%]*%0?\d*d[^%]*")  # a file name with one number in it
 
 
@@ -36,7 +36,7 @@ def numbers(path: Path, key: str, text: str, count: int, kind: Callable[[str], f
     """The ``count`` numbers of a field; DataError where it holds anything else."""
     words = text.split()
     try:
-        if len(words) != count or any("_" in word or not _PLAIN.fullmatch(word) for word in words):
+        if len(words) != count or any(not _PLAIN.fullmatch(word) for word in words):
             raise ValueError
         return [kind(word) for word in words]
     except ValueError:
