@@ -10,7 +10,9 @@ the config's, and those whose source has changed or is gone. Other datasets' fil
 
 Everything that is sound is finished. What is not is listed with its reason, on the screen and under
 ``cache/left_out/`` in the datasets' folder, and is left out from then on whenever the dataset is used; run this
-again when it has been repaired. Ends with 0 if nothing was left out, 1 if something was, 2 for a wrong call.
+again when it has been repaired. What is sound but odd (values that cannot be HU, a mask that does not meet its CT)
+is used, and listed as warned of, on the screen and under ``cache/warned_of/``. Ends with 0 if nothing was left
+out, 1 if something was, 2 for a wrong call.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from lens_d2.config import load_config
 from lens_d2.data.cache import VolumeCache, build_cache
 from lens_d2.data.cache_sweep import superseded
 from lens_d2.data.datasets import register_all
-from lens_d2.data.datasets.catalog import DATASETS, PHANTOM, Faults, read, write_left_out
+from lens_d2.data.datasets.catalog import DATASETS, PHANTOM, Faults, read, write_left_out, write_warned_of
 from lens_d2.data.parallel import run_all
 from lens_d2.errors import DataError, WriteError
 
@@ -89,29 +91,43 @@ def read_records(
     return records, faults, unreadable
 
 
-def build_volume(cache: VolumeCache, record: dict) -> None:
-    """Cache a sub-volume. DataError where it cannot be read, or is of another size than its record says."""
-    size = cache.open(record).geometry.size
+def build_volume(cache: VolumeCache, record: dict) -> tuple[str, ...]:
+    """Cache a sub-volume and return its warnings.
+
+    Raises:
+        DataError: it cannot be read, or is of another size than its record says.
+    """
+    cached = cache.open(record)
+    size = cached.geometry.size
     if size != (record["width"], record["height"], record["num_slices"]):
         told = f"{record['width']} x {record['height']} x {record['num_slices']}"
         found = " x ".join(map(str, size))
         raise DataError(record["file_name"], f"{found} voxels, but the annotations are for {told}")
+    return cached.warnings
 
 
-def build_volumes(cache: VolumeCache, records: dict[str, list[dict]], processes: int) -> dict[str, DataError]:
-    """Cache the volumes of all records. Returns the errors by :func:`_key`; WriteError where the disk is full."""
+def build_volumes(
+    cache: VolumeCache, records: dict[str, list[dict]], processes: int
+) -> dict[str, tuple[str, ...] | DataError]:
+    """Cache the volumes of all records.
+
+    Returns:
+        the warnings, or the error, of each by :func:`_key`.
+
+    Raises:
+        WriteError: the disk is full.
+    """
     jobs = {
         _key(record): partial(build_volume, cache, {**record, "lesions": []})
         for rows in records.values()
         for record in rows
     }
-    faults = {}
+    results = {}
     for key, result in run_all(jobs, "preprocess volumes", processes):
         if isinstance(result, WriteError):
             raise result
-        if isinstance(result, DataError):
-            faults[key] = result
-    return faults
+        results[key] = result
+    return results
 
 
 def _key(record: dict) -> str:
@@ -121,20 +137,28 @@ def _key(record: dict) -> str:
 def prepare(names: list[str], cache: VolumeCache, processes: int = 1) -> int:
     """Read, check and cache the datasets ``names``, report, and return how many things were left out."""
     records, faults, unreadable = read_records(names, processes)
-    damaged = build_volumes(cache, records, processes)
+    results = build_volumes(cache, records, processes)
     for name, rows in records.items():
         for record in rows:
-            if _key(record) in damaged:
-                faults[name].add(record["volume"], damaged[_key(record)])
+            result = results[_key(record)]
+            if isinstance(result, DataError):
+                faults[name].add(record["volume"], result)
+            else:
+                faults[name].warn(record["volume"], result)
         write_left_out(name, faults[name])
+        write_warned_of(name, faults[name])
     for name in names:
         if name in unreadable:
             print(f"{name}: not usable\n  {unreadable[name]}")
             continue
         ready = len({record["volume"] for record in records[name]} - faults[name].keys())
-        print(f"{name}: {ready} sub-volumes ready, {len(faults[name])} left out")
+        warned = faults[name].warnings
+        odd = f", {len(warned)} warned of" if warned else ""
+        print(f"{name}: {ready} sub-volumes ready, {len(faults[name])} left out{odd}")
         for entry, error in faults[name].items():
             print(f"  {entry}: {error}")
+        for entry, texts in warned.items():
+            print(*(f"  {entry}: warning: {text}" for text in texts), sep="\n")
     return len(unreadable) + sum(map(len, faults.values()))
 
 

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from detectron2.config import CfgNode
 
+from lens_d2.data.checks import refuse_impossible_sizes
 from lens_d2.data.geometry import VolumeGeometry
 from lens_d2.data.preprocess import PreprocessParams, cache_geometry, cache_slices
 from lens_d2.data.sources import SOURCE_KEYS, open_source
@@ -250,6 +251,7 @@ def _write(path: Path, record: dict, params: PreprocessParams) -> None:
         DataError: the source cannot be read, or the file not be written.
     """
     volume = read_volume(record)
+    refuse_impossible_sizes(record["file_name"], volume.geometry)
     geometry = cache_geometry(volume, params)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp.b2nd")
     one = (1, *geometry.cache_shape[1:])

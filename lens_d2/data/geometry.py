@@ -53,7 +53,8 @@ class VolumeGeometry:
         """Plain numbers, whatever array-likes were given: the geometry compares, pickles and goes to JSON."""
         affine = np.asarray(self.affine, dtype=np.float64).reshape(4, 4) + 0.0  # no negative zeros
         columns = affine[:3, :3]
-        if not np.isfinite(affine).all() or abs(np.linalg.det(columns)) < 1e-9:
+        lengths = np.linalg.norm(columns, axis=0)
+        if not (np.isfinite(affine).all() and (lengths > 0).all() and _volume(columns / lengths) > 1e-9):
             raise ValueError(f"the affine has no inverse: {affine.tolist()}")
         object.__setattr__(self, "size", tuple(int(n) for n in self.size))
         object.__setattr__(self, "affine", tuple(tuple(row) for row in affine.tolist()))
@@ -186,6 +187,11 @@ class VolumeGeometry:
         half = np.array([0.5, 0.5, 0.0])  # an x or y index is half a pixel below its edge coordinate
         to_volume[:3, 3] = self._cache_start + half * self._cache_step - half
         return np.asarray(self.affine) @ to_volume
+
+
+def _volume(columns: np.ndarray) -> float:
+    """Of the parallelepiped that three vectors span."""
+    return abs(float(np.linalg.det(columns)))
 
 
 def _corners(boxes: np.ndarray, dimensions: int) -> np.ndarray:

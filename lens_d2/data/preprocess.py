@@ -68,8 +68,8 @@ def cache_slices(volume: CTVolume, geometry: VolumeGeometry, hu_range: tuple[int
 def _body_box(volume: CTVolume, params: PreprocessParams) -> np.ndarray | None:
     """(4,) x1, y1, x2, y2 of the body and its margin, in edges of the volume frame; None where all is air."""
     spacing = np.array(volume.geometry.spacing[:2])
-    width, height = 2 * (params.border_opening / spacing / 2).astype(int) + 1
-    kernel = np.ones((height, width), np.uint8)
+    width, height = 2 * np.minimum(params.border_opening / spacing / 2, max(volume.geometry.size)).astype(int) + 1
+    kernel = np.ones(np.minimum((height, width), volume.array.shape[1:]), np.uint8)
     body = np.zeros(volume.array.shape[1:], np.uint8)
     for picture in volume.array:
         body |= cv2.morphologyEx((picture > params.border_hu).view(np.uint8), cv2.MORPH_OPEN, kernel)

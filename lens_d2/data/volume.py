@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 
 import numpy as np
 
+from lens_d2.data.checks import check_mask, check_volume, refuse_other_modalities
 from lens_d2.data.geometry import VolumeGeometry, body_axes
+from lens_d2.data.memory import check_memory
 from lens_d2.data.sources import Source, open_source
 from lens_d2.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,9 @@ def read_header(source: Mapping | str | PathLike, **options) -> VolumeGeometry:
 
     Args:
         source: a path, or a dataset record (a mapping) whose ``file_name`` is one: a folder of PNG slices or
-            of DICOM files, or a file that SimpleITK reads. A folder of PNG slices needs ``spacing`` (x, y, z
-            mm) and takes ``z_direction``, ``first_slice``, ``num_slices`` and ``missing_slices``; see
+            of DICOM files, or a volume file (NIfTI, MetaImage, NRRD, or what else SimpleITK reads). A folder of
+            PNG slices needs ``spacing`` (x, y, z mm) and takes ``z_direction``, ``first_slice``, ``num_slices``
+            and ``missing_slices``; see
             :class:`lens_d2.data.sources.PngFolder`. A DICOM folder of several series needs ``series_uid``.
             ``affine``, 4x4, replaces what the file says of its voxels' place (voxel index in the axis order
             of the file -> LPS mm): the way to correct a wrong header.
@@ -47,26 +54,33 @@ def read_header(source: Mapping | str | PathLike, **options) -> VolumeGeometry:
 
 
 def read_volume(source: Mapping | str | PathLike, **options) -> CTVolume:
-    """The voxels of a sub-volume or mask and their geometry; arguments and errors as in :func:`read_header`.
+    """The voxels of a sub-volume and their geometry; arguments and errors as in :func:`read_header`.
 
     The axes are brought into x, y, z order; flips stay as in the file. Values are rounded and saturated to
-    int16 and not clipped further (see :mod:`lens_d2.data.preprocess`).
+    int16 and not clipped further (see :mod:`lens_d2.data.preprocess`). What speaks against CT in HU and mm becomes
+    a warning (see :mod:`lens_d2.data.checks`).
+
+    Raises:
+        DataError: also where the header names another modality, or the memory cannot hold the volume.
     """
     file = _source(source, options)
-    axes, geometry = _orient(file)
-    array = file.array().transpose([2 - axes[2], 2 - axes[1], 2 - axes[0]])
-    if array.shape[::-1] != geometry.size:
-        raise DataError(file.path, f"{array.shape[::-1]} voxels where the header says {geometry.size}")
-    return CTVolume(np.ascontiguousarray(array), geometry, tuple(file.warnings))
+    refuse_other_modalities(file.path, file.modality)
+    array, geometry = _read(file)
+    for text in check_volume(array, geometry):
+        file.warn(text)
+    return CTVolume(array, geometry, tuple(file.warnings))
 
 
-def read_mask(source: Mapping | str | PathLike, like: VolumeGeometry, **options) -> np.ndarray:
+def read_mask(
+    source: Mapping | str | PathLike, like: VolumeGeometry, warn: Callable[[str], None] | None = None, **options
+) -> np.ndarray:
     """The labels of a mask in the volume frame of the CT that it belongs to.
 
     Args:
         source, options: as in :func:`read_header`.
-        like: geometry of the CT. Axes along which the mask's file counts the other way are turned round;
-            offsets between the two origins are not looked at.
+        like: geometry of the CT. The mask has its voxels; axes along which the mask's file counts the other way
+            are turned round.
+        warn: takes what in the mask's header does not meet the CT, a line each; without it, the log does.
 
     Returns:
         (z, y, x) int16 labels.
@@ -74,12 +88,33 @@ def read_mask(source: Mapping | str | PathLike, like: VolumeGeometry, **options)
     Raises:
         DataError: also where the mask has another shape than the CT.
     """
-    mask = read_volume(source, **options)
-    if mask.geometry.size != like.size:
-        sizes = [" x ".join(map(str, geometry.size)) for geometry in (mask.geometry, like)]
-        raise DataError(_source(source, options).path, f"a mask of {sizes[0]} voxels for a volume of {sizes[1]}")
-    turned = [2 - axis for axis in range(3) if mask.geometry.flips[axis] != like.flips[axis]]
-    return np.ascontiguousarray(np.flip(mask.array, turned))
+    file = _source(source, options)
+    array, geometry = _read(file)
+    if geometry.size != like.size:
+        sizes = [" x ".join(map(str, each.size)) for each in (geometry, like)]
+        raise DataError(file.path, f"a mask of {sizes[0]} voxels for a volume of {sizes[1]}")
+    for text in [*(f"the mask: {text}" for text in file.warnings), *check_mask(geometry, like)]:
+        if warn is None:
+            logger.warning("%s: %s", file.path, text)
+        else:
+            warn(text)
+    turned = [2 - axis for axis in range(3) if geometry.flips[axis] != like.flips[axis]]
+    return np.ascontiguousarray(np.flip(array, turned))
+
+
+def _read(file: Source) -> tuple[np.ndarray, VolumeGeometry]:
+    """(z, y, x) int16 voxels, one copy in memory unless their axes are out of order, and their place."""
+    axes, geometry = _orient(file)
+    in_order = axes.tolist() == [0, 1, 2]
+    needed = file.bytes_per_voxel if in_order else max(file.bytes_per_voxel, 4)  # the copy with the axes in order
+    check_memory(file.path, math.prod(geometry.size), needed)
+    try:
+        array = file.array().transpose([2 - axes[2], 2 - axes[1], 2 - axes[0]])
+    except MemoryError:
+        raise DataError(file.path, f"the memory does not hold its {math.prod(geometry.size):,} voxels") from None
+    if array.shape[::-1] != geometry.size:
+        raise DataError(file.path, f"{array.shape[::-1]} voxels where the header says {geometry.size}")
+    return np.ascontiguousarray(array), geometry
 
 
 def _source(source: Mapping | str | PathLike, options: dict) -> Source:

@@ -132,6 +132,19 @@ def test_a_truncated_file_is_left_out(tmp_path, part):
     assert faults["volume-0"].path == str(path)
 
 
+def test_a_mask_that_does_not_meet_its_volume_is_told(tmp_path):
+    """It is laid on the volume voxel by voxel all the same."""
+    pair(tmp_path, 0, [np.s_[1:3, 2:5, 2:5]])
+    sound = everything(tmp_path)
+    mask = tmp_path / "LiTS" / "segmentation-0.nii"
+    array = np.ones((8, 20, 30), np.uint8)
+    array[1:3, 2:5, 2:5] = 2
+    write_image(mask, array, origin=(0, 0, 33))
+    faults = Faults()
+    assert everything(tmp_path, faults) == sound
+    assert "33 mm off its CT" in faults.warnings["volume-0"][0] and not faults
+
+
 def test_no_volumes(tmp_path):
     with pytest.raises(DataError, match="LiTS: no volume-N.nii"):
         everything(tmp_path)

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from dataset_files import mark, write_image, write_marks, write_slices, write_table
+from dataset_files import mark, write_dicom, write_image, write_marks, write_slices, write_table
 from detectron2.data import DatasetCatalog
 
 from lens_d2.data.datasets import register_all
@@ -67,6 +67,37 @@ def test_everything_that_is_wrong_is_listed_and_the_rest_is_done(tmp_path, prepa
     listed = json.loads((tmp_path / "cache" / "left_out" / "deeplesion_train.json").read_text())
     assert list(listed) == ["DL_info.csv, line 5", *(f"00000{n}_01_01_010-016" for n in (1, 2, 5))]
     assert [r["volume"] for r in DatasetCatalog.get("deeplesion_train")] == ["000003_01_01_010-016"]
+
+
+def test_what_is_odd_is_used_and_listed(tmp_path, prepare, capsys, caplog):
+    """CT without its intercept; a mask whose header contradicts that of its series."""
+    rng = np.random.default_rng(0)
+    array = np.where(rng.random((10, 20, 30)) < 0.5, 24, 1064) + rng.normal(0, 10, (10, 20, 30))
+    write_image(tmp_path / "LUNA16" / "subset0" / "1.1.mhd", array.astype(np.int16))
+    write_image(tmp_path / "LUNA16" / "subset0" / "1.2.mhd", (array - 1024).astype(np.int16))
+    write_table(tmp_path / "LUNA16" / "annotations.csv", [dict(zip(COLUMNS, ("1.1", 10, 10, 5, 6), strict=True))])
+    for patient, origin in (("MED_1", (0, 0, 0)), ("MED_2", (0, 0, 80))):
+        folder = tmp_path / "NIH-LN"
+        write_dicom(folder / "DICOM" / patient / "study" / "series", (array - 1024).astype(np.int16))
+        mask = (array > 1064).astype(np.uint8)
+        write_image(folder / "masks" / patient / "mask.nii.gz", mask, (1, 1, 2), origin=origin)
+    names = ("luna_train", "luna_val", "nih_ln_train", "nih_ln_val")
+    for _ in range(2):  # from the index and the cache the second time
+        assert prepare(*names) == 0
+        output = capsys.readouterr().out
+        assert output.count("1 warned of") == 2 and output.count(": warning: ") == 2
+        assert "1.1: warning: " in output and "as if 1024 had been added" in output
+        assert "MED_2: warning: by its header the mask lies up to 80 mm off its CT" in output
+    lists = [json.loads(path.read_text()) for path in sorted((tmp_path / "cache" / "warned_of").iterdir())]
+    assert {entry for warned in lists for entry in warned} == {"1.1", "MED_2"}
+    with caplog.at_level("WARNING"):
+        assert sum(len(DatasetCatalog.get(name)) for name in names) == 4
+    assert sum("prepare_datasets.py warned of 1 sub-volumes" in text for text in caplog.messages) == 2
+    write_image(tmp_path / "LUNA16" / "subset0" / "1.1.mhd", (array - 1024).astype(np.int16))
+    write_image(tmp_path / "NIH-LN" / "masks" / "MED_2" / "mask.nii.gz", mask, (1, 1, 2))
+    assert prepare(*names) == 0
+    assert "warned of" not in capsys.readouterr().out
+    assert not list((tmp_path / "cache" / "warned_of").iterdir())
 
 
 def test_what_is_repaired_comes_back(tmp_path, prepare):

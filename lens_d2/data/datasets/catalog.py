@@ -23,13 +23,28 @@ from lens_d2.errors import DataError
 logger = logging.getLogger(__name__)
 
 PHANTOM = "phantom"
+LEFT_OUT, WARNED_OF = "left_out", "warned_of"  # the lists that a preparation makes, each in a folder of its own
 
 
 class Faults(dict[str, DataError]):
-    """What could not be read: ``{sub-volume or row: the first error}``, collected while the rest is read."""
+    """What could not be read: ``{sub-volume or row: the first error}``, collected while the rest is read.
+
+    Attributes:
+        warnings: ``{sub-volume: lines}`` on what is read and used, but is odd.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.warnings: dict[str, list[str]] = {}
 
     def add(self, entry: str, error: DataError) -> None:
         self.setdefault(entry, error)
+
+    def warn(self, entry: str, texts: Iterable[str]) -> None:
+        """Adds what is odd of a sub-volume, each line once."""
+        known = self.warnings.get(entry, [])
+        if new := [text for text in dict.fromkeys(texts) if text not in known]:
+            self.warnings[entry] = known + new
 
 
 @dataclass(frozen=True)
@@ -159,13 +174,15 @@ def load(name: str) -> list[dict]:
         entry, reason = next(iter(left_out.items()))
         logger.warning(
             f"{name}: {len(left_out)} left out by prepare_datasets.py, {len(sound)} sub-volumes are used "
-            f"({entry}: {reason}; all in {_left_out_file(name)})"
+            f"({entry}: {reason}; all in {_list_file(name, LEFT_OUT)})"
+        )
+    if warned := read_warned_of(name):
+        entry, reason = next(iter(warned.items()))
+        logger.warning(
+            f"{name}: prepare_datasets.py warned of {len(warned)} sub-volumes "
+            f"({entry}: {reason}; all in {_list_file(name, WARNED_OF)})"
         )
     return sound
-
-
-def _left_out_file(name: str) -> Path:
-    return cache_folder(root_of(name)) / "left_out" / f"{name}.json"
 
 
 def cache_folder(root: Path) -> Path:
@@ -175,7 +192,31 @@ def cache_folder(root: Path) -> Path:
 
 def read_left_out(name: str) -> dict[str, str]:
     """``{sub-volume or row: reason}``: what the last preparation of dataset ``name`` has left out."""
-    file = _left_out_file(name)
+    return _read_list(_list_file(name, LEFT_OUT))
+
+
+def read_warned_of(name: str) -> dict[str, str]:
+    """``{sub-volume: reason}``: what the last preparation of dataset ``name`` found odd, and left in."""
+    return _read_list(_list_file(name, WARNED_OF))
+
+
+def write_left_out(name: str, faults: Faults) -> Path:
+    """Keep the list of what is to be left out of dataset ``name`` in the place of the former one."""
+    return _write_list(_list_file(name, LEFT_OUT), {entry: str(error) for entry, error in faults.items()})
+
+
+def write_warned_of(name: str, faults: Faults) -> Path:
+    """Keep the list of what is odd in dataset ``name`` in the place of the former one."""
+    return _write_list(
+        _list_file(name, WARNED_OF), {key: "; ".join(texts) for key, texts in faults.warnings.items()}
+    )
+
+
+def _list_file(name: str, kind: str) -> Path:
+    return cache_folder(root_of(name)) / kind / f"{name}.json"
+
+
+def _read_list(file: Path) -> dict[str, str]:
     try:
         return dict(json.loads(file.read_text()))
     except FileNotFoundError:
@@ -184,11 +225,8 @@ def read_left_out(name: str) -> dict[str, str]:
         raise DataError(file, f"not readable, delete it ({error})") from None
 
 
-def write_left_out(name: str, faults: Faults) -> Path:
-    """Keep the list of what is to be left out of dataset ``name`` in the place of the former one."""
-    file = _left_out_file(name)
-    if faults:
-        reasons = {entry: str(error) for entry, error in faults.items()}
+def _write_list(file: Path, reasons: dict[str, str]) -> Path:
+    if reasons:
         return write_whole(file, json.dumps(reasons, indent=1).encode())
     file.unlink(missing_ok=True)
     return file

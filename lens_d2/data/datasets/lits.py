@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lens_d2.data.checks import check_mask
 from lens_d2.data.datasets.catalog import Dataset, Faults, cache_folder, register
 from lens_d2.data.datasets.index import Job, computed
 from lens_d2.data.datasets.masks import MIN_VOXELS, components, lesions_in
@@ -32,7 +33,7 @@ from lens_d2.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-VERSION = f"1, at least {MIN_VOXELS} voxels"  # counts up when what is in the index changes
+VERSION = f"2, at least {MIN_VOXELS} voxels"  # counts up when what is in the index changes
 TUMOUR = 2
 
 IDENTITY_VOLUMES = range(28, 48)
@@ -132,7 +133,7 @@ def corrected_affine(
 
 
 def read_pair(number: int, volume: Path, mask: Path, corrections: dict[int, Correction]) -> dict:
-    """What the record of a volume needs: the keywords of :func:`lens_d2.data.records.make_record`.
+    """What the record of a volume needs: the keywords of :func:`lens_d2.data.records.make_record`, and warnings.
 
     Raises:
         DataError: a file cannot be read, the mask has another shape than the volume, or other labels.
@@ -144,7 +145,9 @@ def read_pair(number: int, volume: Path, mask: Path, corrections: dict[int, Corr
         raise DataError(volume, str(error)) from None
     affine = affine if corrected is None else corrected
     geometry = read_header(volume, affine=affine)
-    labels = read_mask(mask, geometry, affine=affine)
+    warnings: list[str] = []
+    labels = read_mask(mask, geometry, warnings.append, affine=affine)
+    warnings += _meeting(mask, volume)
     if labels.min() < 0 or labels.max() > TUMOUR:
         raise DataError(mask, f"labels from {labels.min()} to {labels.max()} where 0, 1 and 2 belong")
     tumours = components(labels == TUMOUR)
@@ -154,7 +157,16 @@ def read_pair(number: int, volume: Path, mask: Path, corrections: dict[int, Corr
         "z_direction": -1 if geometry.flips[2] else 1,
         "affine": None if corrected is None else corrected.tolist(),
         "lesions": lesions_in(tumours, f"volume-{number}", geometry.spacing, "liver tumour"),
+        "warnings": warnings,
     }
+
+
+def _meeting(mask: Path, volume: Path) -> list[str]:
+    """What in the mask's header does not meet that of its volume, whether or not the two are right."""
+    try:
+        return check_mask(read_header(mask), read_header(volume))
+    except DataError as error:
+        return [f"the header of {Path(error.path).name} does not say where its voxels are ({error.fault})"]
 
 
 def find_pairs(folder: Path, faults: Faults) -> dict[int, tuple[Path, Path]]:
@@ -198,6 +210,8 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
     touched = [name for name, result in results.items() if result["affine"] is not None]
     if touched:
         logger.info(f"lits_{split}: the spacing of these volumes was wrong and is corrected: {', '.join(touched)}")
+    for name, result in results.items():
+        faults.warn(name, result.pop("warnings"))
     return [
         make_record(jobs[name].files[0], volume=name, patient=name, dataset="lits", **result)
         for name, result in results.items()

@@ -3,11 +3,12 @@
 The scans are DICOM series, the masks NIfTI files in which every lymph node has a number of its own; where a mask
 knows only one number, every connected component is a node. The masks have the voxels of their series, but
 neither its origin nor always the direction of its axes: they are turned and flipped by their headers' axes until
-these lead where those of the series do.
+these lead where those of the series do. What does not meet is told as a warning.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -22,35 +23,42 @@ from lens_d2.data.splits import split_of
 from lens_d2.data.volume import read_header, read_mask
 from lens_d2.errors import DataError
 
-VERSION = f"1, at least {MIN_VOXELS} voxels"  # counts up when what is in the index changes
+VERSION = f"2, at least {MIN_VOXELS} voxels"  # counts up when what is in the index changes
 KINDS = {"MED": "mediastinal lymph node", "ABD": "abdominal lymph node"}
 
 
-def read_nodes(mask: Path, geometry: VolumeGeometry) -> np.ndarray:
+def read_nodes(mask: Path, geometry: VolumeGeometry, warn: Callable[[str], None] | None = None) -> np.ndarray:
     """The lymph nodes of a mask, numbered from 1, as a (z, y, x) array in the volume frame of its series.
+
+    Args:
+        mask: the file.
+        geometry: of the series.
+        warn: as in :func:`lens_d2.data.volume.read_mask`.
 
     Raises:
         DataError: the mask cannot be read, has another shape than the series, or negative labels.
     """
-    labels = read_mask(mask, geometry)
+    labels = read_mask(mask, geometry, warn)
     if labels.min() < 0:
         raise DataError(mask, f"the label {labels.min()}; labels count from 0")
     return labels if labels.max() > 1 else components(labels > 0)
 
 
 def read_pair(patient: str, series: Path, mask: Path) -> dict:
-    """What the record of a patient needs: the keywords of :func:`lens_d2.data.records.make_record`.
+    """What the record of a patient needs: the keywords of :func:`lens_d2.data.records.make_record`, and warnings.
 
     Raises:
         DataError: the series or the mask cannot be read, or they do not fit.
     """
     geometry = read_header(series)
-    kind = KINDS.get(patient[:3], "lymph node")
+    kind, warnings = KINDS.get(patient[:3], "lymph node"), list[str]()
+    nodes = read_nodes(mask, geometry, warnings.append)
     return {
         "size": list(geometry.size),
         "spacing": list(geometry.spacing),
         "z_direction": -1 if geometry.flips[2] else 1,
-        "lesions": lesions_in(read_nodes(mask, geometry), patient, geometry.spacing, kind),
+        "lesions": lesions_in(nodes, patient, geometry.spacing, kind),
+        "warnings": warnings,
     }
 
 
@@ -94,6 +102,8 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
             continue
         jobs[patient] = Job(files, partial(read_pair, patient, *files))
     results = computed(cache_folder(root) / "index" / "nih_ln.json", VERSION, jobs, faults, processes)
+    for name, result in results.items():
+        faults.warn(name, result.pop("warnings"))
     return [
         make_record(jobs[name].files[0], volume=name, patient=name, dataset="nih_ln", **result)
         for name, result in results.items()

@@ -1,71 +1,211 @@
-"""NIfTI files, guarded where SimpleITK silently fills in what a file lacks."""
+"""NIfTI, version 1 and 2, of either byte order: one file, compressed or not, or a pair of header and voxels."""
 
 from __future__ import annotations
 
-import gzip
+import re
 import zlib
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 
-from lens_d2.data.sources.sitk_file import SitkFile
-from lens_d2.data.sources.source import SOURCE_REGISTRY
+from lens_d2.data.sources.source import SOURCE_REGISTRY, Source
+from lens_d2.data.sources.streams import inflated, is_gzip, read_voxels, skipped, stored
 from lens_d2.errors import DataError
 
-NAMES = ("dim", "datatype", "bits", "pixdim", "offset")
-# By the number with which a file starts, the length of its header: version 1 and 2 of the format.
+# By the number with which a file starts, the length of its header, and whether the voxels are in the same file.
 HEADERS = {
-    348: np.dtype({"names": NAMES, "formats": ["8i2", "i2", "i2", "8f4", "f4"], "offsets": [40, 70, 72, 76, 108]}),
-    540: np.dtype(
-        {"names": NAMES, "formats": ["8i8", "i2", "i2", "8f8", "i8"], "offsets": [16, 12, 14, 104, 168]}
-    ),
+    (348, True): nib.Nifti1Header,
+    (348, False): nib.nifti1.Nifti1PairHeader,
+    (540, True): nib.Nifti2Header,
+    (540, False): nib.nifti2.Nifti2PairHeader,
 }
-FLOATS = {16: "f4", 64: "f8"}  # by NIfTI's number of the data type
+NAME = re.compile(r"(?P<stem>.+)\.(?P<kind>nii|hdr|img)(?:\.gz)?", re.IGNORECASE)
+UNITS = {0: "", 1: "m", 2: "mm", 3: "um"}  # by xyzt_units
+LENGTH_UNITS = 7  # the bits of xyzt_units that tell the unit of lengths
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# Between qform and sform, at the corner of the volume where they differ most: mm, and parts of the smallest voxel
+# edge if that is more. The quaternion of a half turn is known to some tenths of a millimetre there.
+FORM_TOLERANCE = 0.5
+SPACING_TOLERANCE = 0.01  # parts of the spacing; the same number stored twice differs by rounding only
 
 
 @SOURCE_REGISTRY.register()
-class NiftiFile(SitkFile):
-    """``.nii`` and ``.nii.gz``. SimpleITK takes a spacing of 0 or NaN for 1, and cut-off or NaN voxels for 0."""
+class NiftiFile(Source):
+    """``.nii``, ``.nii.gz``, and ``.hdr`` with ``.img``.
+
+    Where the voxels are: by the sform if its code is positive, else by the qform if its code is, else unknown
+    (then the axes are taken for left, back and head). Headers say some things twice; a warning says where the two
+    differ.
+    """
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
-        return path.is_file() and path.name.endswith((".nii", ".nii.gz"))
+        return path.is_file() and NAME.fullmatch(path.name) is not None
+
+    def files(self) -> list[Path]:
+        return list(dict.fromkeys([self._file_of("hdr"), self._file_of("img")]))
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
-        size, affine = super().header()
-        stored = _header(self.path, _unpacked(self.path, max(HEADERS)))["pixdim"][1:4]
-        usable = np.isfinite(stored) & (stored != 0)
-        affine[:3, :3] *= np.where(usable, 1, stored)
-        return size, affine
+        return self._size, self._affine()
 
     def array(self) -> np.ndarray:
-        data = _unpacked(self.path)
-        header = _header(self.path, data)
-        offset, count = int(header["offset"]), int(np.prod(header["dim"][1 : header["dim"][0] + 1]))
-        wanted = offset + count * int(header["bits"]) // 8
-        if len(data) < wanted:
-            raise DataError(self.path, f"truncated: {len(data)} bytes of {wanted}")
-        if int(header["datatype"]) in FLOATS:
-            dtype = np.dtype(FLOATS[int(header["datatype"])]).newbyteorder(header.dtype["dim"].base.byteorder)
-            not_numbers = np.isnan(np.frombuffer(data, dtype, count, offset)).sum()
-            if not_numbers:
-                raise DataError(self.path, f"{not_numbers} voxels are not a number (NaN)")
-        return super().array()
+        header = self._header
+        dtype = header.get_data_dtype()
+        file = self._file_of("img")
+        try:
+            slope, intercept = header.get_slope_inter()
+        except HeaderDataError as error:
+            raise DataError(self.path, f"its slope and intercept make no sense ({error})") from error
+        chunks = _chunks(file, self._offset)
+        return read_voxels(
+            self.path, chunks, dtype, self._size, *((1, 0) if slope is None else (slope, intercept))
+        )
+
+    @property
+    def _is_single(self) -> bool:
+        return self._file_of("hdr") == self._file_of("img")
+
+    def _file_of(self, kind: str) -> Path:
+        """The file with the header ("hdr") or the voxels ("img")."""
+        match = NAME.fullmatch(self.path.name)
+        assert match is not None
+        if match["kind"].lower() in ("nii", kind):
+            return self.path
+        for file in sorted(self.path.parent.glob(f"{_literal(match['stem'])}.*")):
+            other = NAME.fullmatch(file.name)
+            if other and other["stem"] == match["stem"] and other["kind"].lower() == kind:
+                return file
+        raise DataError(
+            self.path, f"its {'header' if kind == 'hdr' else 'voxels'} {match['stem']}.{kind} is missing"
+        )
+
+    @cached_property
+    def _header(self) -> nib.Nifti1Header:
+        """The header, whose parts make sense each."""
+        block = _first_bytes(self._file_of("hdr"), max(length for length, _ in HEADERS))
+        for order in "<>":
+            length = int(np.frombuffer(block[:4], order + "i4")[0]) if len(block) >= 4 else 0
+            if (length, self._is_single) in HEADERS and len(block) >= length:
+                break
+        else:
+            raise DataError(self.path, "not a readable volume (truncated or damaged NIfTI header)")
+        kind = HEADERS[length, self._is_single]
+        header = kind(block[:length], endianness=order, check=False)
+        magic = kind.single_magic if self._is_single else kind.pair_magic
+        if bytes(header["magic"]).rstrip(b"\0") != magic.rstrip(b"\0"):
+            fault = "a header of Analyze 7.5, which does not say which side is left: convert it to NIfTI"
+            raise DataError(self.path, f"no NIfTI header ({fault})" if not self._is_single else "no NIfTI header")
+        self._check(header)
+        return header
+
+    def _check(self, header) -> None:
+        """DataError for voxels that are no numbers, and where the header contradicts itself."""
+        try:
+            dtype = header.get_data_dtype()
+        except (HeaderDataError, KeyError) as error:
+            raise DataError(self.path, f"voxels of an unknown type ({error})") from error
+        if dtype.kind not in "iuf" or dtype.itemsize > 8:
+            name = nib.nifti1.data_type_codes.label[int(header["datatype"])]
+            raise DataError(self.path, f"voxels of type {name} where CT has one number per voxel")
+        if int(header["bitpix"]) != dtype.itemsize * 8:
+            raise DataError(self.path, f"damaged header: {int(header['bitpix'])} bits for voxels of {dtype.name}")
+
+    @cached_property
+    def _size(self) -> tuple[int, int, int]:
+        dimensions, *sizes = (int(number) for number in self._header["dim"])
+        if not 1 <= dimensions <= 7:
+            raise DataError(self.path, f"damaged header: {dimensions} dimensions")
+        sizes = sizes[:dimensions]
+        if min(sizes) < 1:
+            raise DataError(self.path, f"damaged header: a size of {' x '.join(map(str, sizes))} voxels")
+        if dimensions < 3 or max(sizes[3:], default=1) > 1:
+            raise DataError(self.path, f"{dimensions} dimensions ({' x '.join(map(str, sizes))}); a volume has 3")
+        return sizes[0], sizes[1], sizes[2]
+
+    @cached_property
+    def _offset(self) -> int:
+        """Bytes before the voxels in their file."""
+        stored_offset = float(self._header["vox_offset"])
+        least = int(self._header.single_vox_offset) if self._is_single else 0
+        if not np.isfinite(stored_offset) or stored_offset % 1 or (stored_offset and stored_offset < least):
+            raise DataError(self.path, f"damaged header: the voxels begin at byte {stored_offset:g}")
+        return max(int(stored_offset), least)
+
+    def _affine(self) -> np.ndarray:
+        """(4, 4) voxel index -> LPS mm. Zero or NaN where the header's spacing is."""
+        header, forms = self._header, {}
+        for name, read in (("sform", header.get_sform), ("qform", header.get_qform)):
+            try:
+                form = read(coded=True)[0] if int(header[f"{name}_code"]) > 0 else None
+            except (HeaderDataError, ValueError) as error:
+                self.warn(f"its {name} makes no sense and is not used ({error})")
+                continue
+            if form is not None:
+                forms[name] = RAS_TO_LPS @ form
+        spacing = np.array(header["pixdim"][1:4], dtype=np.float64)
+        if not forms:
+            self.warn(
+                "its header leaves position and orientation unknown (qform and sform code 0): left and right may "
+                "be swapped, and places in mm count from the first voxel"
+            )
+            affine = np.diag([*spacing, 1.0])
+        else:
+            affine = forms["sform" if "sform" in forms else "qform"]
+            self._compare(forms, spacing)
+            self.check_axes(affine[:3, :3])
+        usable = np.isfinite(spacing) & (spacing != 0)
+        affine[:3, :3] *= np.where(usable, 1, spacing)
+        unit = int(header["xyzt_units"]) & LENGTH_UNITS
+        return self.to_mm(affine, UNITS.get(unit, f"unit {unit}"))
+
+    def _compare(self, forms: dict[str, np.ndarray], spacing: np.ndarray) -> None:
+        """Warns where the header says the same thing twice, and differently."""
+        used = "sform" if "sform" in forms else "qform"
+        lengths = np.linalg.norm(forms[used][:3, :3], axis=0)
+        if len(forms) == 2:
+            size = np.array(self._size)
+            corners = np.array(np.meshgrid(*([0, n - 1] for n in size))).reshape(3, -1)
+            change = forms["sform"] - forms["qform"]
+            apart = np.linalg.norm(change[:3, :3] @ corners + change[:3, 3:], axis=0).max()
+            if not apart <= max(FORM_TOLERANCE, FORM_TOLERANCE * lengths.min()):
+                self.warn(f"its qform and sform place the voxels up to {apart:.3g} mm apart: the sform is used")
+        if not np.allclose(lengths, spacing, rtol=SPACING_TOLERANCE, atol=0):
+            told = [" x ".join(f"{step:.3g}" for step in steps) for steps in (spacing, lengths)]
+            self.warn(f"its header gives the spacing twice, as {told[0]} and as {told[1]} mm: the latter is used")
 
 
-def _header(path: Path, data: bytes) -> np.ndarray:
-    """The fields NAMES of a header, of either version and byte order."""
-    for order in "<>":
-        length = int(np.frombuffer(data[:4], order + "i4")[0]) if len(data) >= 4 else 0
-        if length in HEADERS and len(data) >= length:
-            return np.frombuffer(data, HEADERS[length].newbyteorder(order), 1)[0]
-    raise DataError(path, "truncated or damaged NIfTI header")
+def _chunks(file: Path, offset: int) -> Iterator[bytes]:
+    """The bytes of a file, compressed or not, from the voxels on."""
+    if is_gzip(file):
+        with open(file, "rb") as stream:
+            yield from skipped(inflated(stream), offset)
+        return
+    with open(file, "rb") as stream:
+        stream.seek(offset)
+        yield from stored(stream)
 
 
-def _unpacked(path: Path, count: int = -1) -> bytes:
-    """The first ``count`` bytes of a file that may be compressed; all without it."""
+def _first_bytes(file: Path, count: int) -> bytes:
+    """Up to ``count`` bytes at the start of a file that may be compressed."""
+    data = b""
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            return file.read(count)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(path, f"truncated or damaged ({error})") from error
+        for chunk in _chunks(file, 0):
+            data += chunk
+            if len(data) >= count:
+                break
+    except EOFError:
+        pass  # what there is may be a whole header; the voxels will be missed when they are read
+    except (OSError, ValueError, zlib.error) as error:
+        raise DataError(
+            file, f"not a readable volume (truncated or damaged, cannot be unpacked: {error})"
+        ) from error
+    return data[:count]
+
+
+def _literal(text: str) -> str:
+    """A pattern of names that means just this text."""
+    return re.sub(r"([*?[])", r"[\1]", text)

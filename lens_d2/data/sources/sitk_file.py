@@ -1,79 +1,97 @@
-"""Volumes in one file: MetaImage, NRRD and the other formats that SimpleITK reads."""
+"""Volumes in one file of any other format that SimpleITK reads, by a process of its own."""
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
-import SimpleITK as sitk
 
-from lens_d2.data.sources.source import SOURCE_REGISTRY, Source, affine_of, sitk_errors, to_int16
+from lens_d2.data.sources.source import SOURCE_REGISTRY, Source, affine_of, itk_reason
+from lens_d2.data.sources.streams import read_voxels, stored
 from lens_d2.errors import DataError
 
-# What names the file with the voxels in a header, and what stands before its value.
-DETACHED = {".mhd": ("elementdatafile", "="), ".nhdr": ("data file", ":")}
+READER = Path(__file__).with_name("sitk_child.py")
+FAILED = 3  # its exit status when it says what is wrong with the file
+TIMEOUT = 300.0  # seconds for one file; the largest scans take a few
+HEADER_LIMIT = 1 << 16  # bytes of the line that tells the geometry
 
 
 @SOURCE_REGISTRY.register()
 class SitkFile(Source):
-    """A file for SimpleITK, with a detached data file or without."""
+    """A file that no other reader accepts. Its voxels cannot be checked for damage, which is warned of."""
+
+    bytes_per_voxel = 2 + 8  # the other process holds the file's own type, of at most 8 bytes
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
         return path.is_file()
 
     def files(self) -> list[Path]:
-        data = _detached_data(self.path)
-        if data is None:
-            return [self.path]
-        if not data.is_file():
-            raise DataError(self.path, f"its data file {data.name} is missing")
-        return [self.path, data]
+        return [self.path]
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
-        reader = self._reader()
-        if reader.GetDimension() != 3:
-            raise DataError(self.path, f"{reader.GetDimension()} dimensions where a volume has 3")
-        if reader.GetNumberOfComponents() != 1:
-            raise DataError(self.path, f"{reader.GetNumberOfComponents()} values per voxel where CT has 1")
-        return reader.GetSize(), affine_of(reader.GetSpacing(), reader.GetDirection(), reader.GetOrigin())
+        header, _ = self._read(voxels=False)
+        if len(header["size"]) != 3:
+            raise DataError(self.path, f"{len(header['size'])} dimensions where a volume has 3")
+        if header["components"] != 1:
+            raise DataError(self.path, f"{header['components']} values per voxel where CT has 1")
+        i, j, k = header["size"]
+        return (i, j, k), affine_of(*(np.array(header[key]) for key in ("spacing", "direction", "origin")))
 
     def array(self) -> np.ndarray:
-        self.files()  # are they all there?
-        reader = self._reader()
-        with sitk_errors(self.path, "truncated or damaged, the voxels cannot be read"):
-            return to_int16(self.path, sitk.GetArrayFromImage(reader.Execute()))
+        self.warn(
+            "a format whose voxels cannot be checked for damage (those of NIfTI, MetaImage, NRRD, DICOM can)"
+        )
+        return self._read(voxels=True)[1]
 
-    def _reader(self) -> sitk.ImageFileReader:
-        _refuse_data_elsewhere(self.path)
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(self.path))
-        with sitk_errors(self.path, "not a readable volume"):
-            reader.ReadImageInformation()
-        return reader
+    def _read(self, voxels: bool) -> tuple[dict, np.ndarray | None]:
+        """What the reading process tells: the header, and the (k, j, i) int16 voxels if they are asked for.
 
-
-def _refuse_data_elsewhere(path: Path) -> None:
-    """DataError where a header names a file of voxels that is not in its own folder or below it."""
-    if path.suffix.lower() not in DETACHED:
-        return
-    key, sign = DETACHED[path.suffix.lower()]
-    for line in path.read_text("latin-1").splitlines():
-        name, separated, value = line.partition(sign)
-        if separated and name.strip().lower() != key:
-            continue
-        file = Path((value if separated else name).strip())  # lines without a sign list several files
-        if file.is_absolute() or ".." in file.parts:
-            raise DataError(path, "its data file lies outside of its folder")
-
-
-def _detached_data(path: Path) -> Path | None:
-    """The file with the voxels of a MetaImage (.mhd) or NRRD (.nhdr) header, where it is one other file."""
-    if path.suffix.lower() not in DETACHED:
-        return None
-    key, sign = DETACHED[path.suffix.lower()]
-    for line in path.read_text("latin-1").splitlines():
-        name, _, value = line.partition(sign)
-        if name.strip().lower() == key and value.strip().upper() not in ("LOCAL", "LIST"):
-            return path.parent / value.strip()
-    return None
+        Raises:
+            DataError: that process dies, says that the file is at fault, or takes longer than TIMEOUT.
+        """
+        command = [sys.executable, "-P", str(READER), str(self.path.absolute()), *([] if voxels else ["--header"])]
+        header, array, fault = {}, None, None
+        with (
+            tempfile.TemporaryFile() as complaints,
+            subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints
+            ) as child,
+        ):
+            assert child.stdout is not None
+            alarm = threading.Timer(TIMEOUT, child.kill)
+            alarm.daemon = True
+            alarm.start()
+            try:
+                header = json.loads(child.stdout.readline(HEADER_LIMIT) or "{}")
+                if voxels and header:
+                    array = read_voxels(
+                        self.path, stored(cast(BinaryIO, child.stdout)), header["dtype"], header["size"]
+                    )
+            except DataError as error:
+                fault = error
+            child.stdout.close()
+            status = child.wait()
+            in_time = alarm.is_alive()
+            alarm.cancel()
+            complaints.seek(0)
+            told = complaints.read().decode(errors="replace")
+        if not in_time:
+            raise DataError(self.path, f"its reader has not come to an end within {TIMEOUT:g} s")
+        if status < 0:
+            name = signal.strsignal(-status) or f"signal {-status}"
+            raise DataError(self.path, f"damaged: its reader ended with a {name.lower()}")
+        if status == FAILED:
+            raise DataError(self.path, f"not a readable volume ({itk_reason(told)})")
+        if fault is not None:
+            raise fault
+        if status or not header:
+            raise DataError(self.path, f"its reader failed ({(told.strip() or str(status)).splitlines()[-1]})")
+        return header, array

@@ -31,6 +31,19 @@ SOURCE_KEYS = (
     "fill_gaps",
 )
 
+# Cosine between two axes from which on they do not count as orthogonal: 0.06 degrees, far beyond rounding.
+SHEAR = 1e-3
+MILLIMETRES = {
+    "": 1.0,
+    "mm": 1.0,
+    "cm": 10.0,
+    "m": 1e3,
+    "um": 1e-3,
+    "micron": 1e-3,
+    "microns": 1e-3,
+    "\u00b5m": 1e-3,
+}
+
 
 class Source:
     """One sub-volume on disk, in the axis order (i, j, k) of its file, fastest first.
@@ -43,9 +56,12 @@ class Source:
         VERSION: of the way of reading; counts up when a class reads other voxels or another geometry from the same
             file, so that what was cached before is not used any more.
         warnings: what was found odd in the file while its header and voxels were read, a line each.
+        bytes_per_voxel: memory that reading takes: the int16 copy, and what else is held at the same time.
+        modality: as DICOM writes it ("CT", "MR"), where the header says so; else empty.
     """
 
     VERSION = 1
+    bytes_per_voxel = 2
 
     def __init__(self, path: Path, record: Mapping):
         self.path = path
@@ -56,6 +72,34 @@ class Source:
         """Adds a warning, unless it has been given already."""
         if text not in self.warnings:
             self.warnings.append(text)
+
+    @property
+    def modality(self) -> str:
+        return ""
+
+    def check_axes(self, columns: np.ndarray) -> None:
+        """Warns of axes that do not stand at right angles, which many programs straighten without a word.
+
+        Args:
+            columns: (3, 3), the directions of the axes i, j, k, of any length.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            cosines = columns / np.linalg.norm(columns, axis=0)
+        slant = np.abs(cosines.T @ cosines - np.eye(3)).max()
+        if slant > SHEAR:
+            self.warn(
+                f"its axes stand {np.degrees(np.arcsin(min(slant, 1.0))):.1f} degrees off the right angle: read "
+                "so, as slices of a tilted gantry; other programs may straighten them"
+            )
+
+    def to_mm(self, affine: np.ndarray, unit: str) -> np.ndarray:
+        """The affine in mm, and a warning if that is not the unit of the file."""
+        scale = MILLIMETRES.get(unit.strip().lower())
+        if scale is None:
+            self.warn(f"its header gives lengths in {unit.strip()!r}, which is no known unit: taken for mm")
+        elif scale != 1:
+            self.warn(f"its header gives lengths in {unit.strip()}: converted to mm")
+        return np.diag([*[scale or 1.0] * 3, 1.0]) @ affine
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
@@ -133,8 +177,12 @@ def sitk_errors(path: Path, fault: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        detail = str(error).split("ERROR:")[-1].split("Reason:")[0]  # the "reason" is a stale errno
-        detail = re.sub(r"[(]0x[0-9a-f]+[)]", "", detail.strip().splitlines()[-1])
-        raise DataError(path, f"{fault} ({detail})") from error
+        raise DataError(path, f"{fault} ({itk_reason(str(error))})") from error
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(warnings)
+
+
+def itk_reason(text: str) -> str:
+    """The one line of an exception of SimpleITK that says what is wrong."""
+    lines = text.split("ERROR:")[-1].split("Reason:")[0].strip().splitlines()  # the "reason" is a stale errno
+    return re.sub(r"[(]0x[0-9a-f]+[)]", "", lines[-1] if lines else "no reason given")

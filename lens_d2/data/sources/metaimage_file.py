@@ -1,0 +1,186 @@
+"""MetaImage: a header of ``key = value`` lines, before the voxels (``.mha``) or apart from them (``.mhd``)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from lens_d2.data.sources.source import SOURCE_REGISTRY, Source, affine_of
+from lens_d2.data.sources.streams import inflated, numbers_in_text, read_voxels, stored
+from lens_d2.data.sources.text_header import header_lines, numbers, voxel_files
+from lens_d2.errors import DataError
+
+TYPES = {
+    "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
+    "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}  # fmt: skip
+# The several names of one field. The first of a row names it in errors.
+SPACING = ("ElementSpacing", "ElementSize")
+ORIGIN = ("Offset", "Position", "Origin")
+DIRECTION = ("TransformMatrix", "Rotation", "Orientation")
+BIG_ENDIAN = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
+INTENSITY = {"ElementToIntensityFunctionSlope": 1.0, "ElementToIntensityFunctionOffset": 0.0}
+MODALITY = ("Modality", "0008|0060")  # SimpleITK writes DICOM elements by their tags
+LAST = "ElementDataFile"
+_KEY = re.compile(r"[\w|][\w| .:-]*")
+
+
+@SOURCE_REGISTRY.register()
+class MetaImageFile(Source):
+    """``.mha`` and ``.mhd``. Their geometry is told once, so that what is absent there is never made up."""
+
+    @classmethod
+    def accepts(cls, path: Path) -> bool:
+        return path.is_file() and path.suffix.lower() in (".mha", ".mhd")
+
+    def files(self) -> list[Path]:
+        return [self.path] if self._is_local else [self.path, *self._voxel_files]
+
+    def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
+        dimensions = self._numbers("NDims", 1, int)[0]
+        if dimensions != 3:
+            raise DataError(self.path, f"{dimensions} dimensions where a volume has 3")
+        channels = self._numbers("ElementNumberOfChannels", 1, int, "1")[0]
+        if channels != 1:
+            raise DataError(self.path, f"{channels} values per voxel where CT has 1")
+        i, j, k = self._size
+        return (i, j, k), self._affine()
+
+    def array(self) -> np.ndarray:
+        dtype = np.dtype(self._dtype)
+        if self._is_text:
+            dtype = np.dtype(np.float64)
+        return read_voxels(self.path, self._chunks(), dtype, self._size)
+
+    @property
+    def modality(self) -> str:
+        return next((self._fields[key] for key in MODALITY if key in self._fields), "").removeprefix("MET_MOD_")
+
+    def _affine(self) -> np.ndarray:
+        spacing = np.array(self._numbers(SPACING, 3))
+        if not any(key in self._fields for key in (*ORIGIN, *DIRECTION)):
+            self.warn("its header gives neither position nor orientation: left and right may be swapped")
+        elif not any(key in self._fields for key in ORIGIN):
+            self.warn(f"its header gives no position ({ORIGIN[0]}): the first voxel is taken for the origin")
+        elif not any(key in self._fields for key in DIRECTION):
+            self.warn(f"its header gives no orientation ({DIRECTION[0]}): left and right may be swapped")
+        origin = np.array(self._numbers(ORIGIN, 3, default="0 0 0"))
+        direction = np.array(self._numbers(DIRECTION, 9, default="1 0 0 0 1 0 0 0 1")).reshape(3, 3).T
+        for key, nothing in INTENSITY.items():
+            if self._numbers(key, 1, default=str(nothing))[0] != nothing:
+                self.warn(f"its header gives an {key} other than {nothing:g}, which is not applied")
+        affine = affine_of(spacing, direction, origin)
+        self.check_axes(direction)
+        return self.to_mm(affine, self._fields.get("DistanceUnits", "mm"))
+
+    def _chunks(self) -> Iterator[bytes]:
+        """The stored bytes of all the files of voxels."""
+        files = [self.path] if self._is_local else self._voxel_files
+        for file in files:
+            start = self._begin if self._is_local else 0
+            present = file.stat().st_size - start
+            if self._is_compressed:
+                promised = self._numbers("CompressedDataSize", 1, int, str(present))[0]
+                if len(files) == 1 and present != promised:
+                    fault = "truncated" if present < promised else "too long"
+                    raise DataError(
+                        self.path, f"{fault}: {present:,} compressed bytes where it promises {promised:,}"
+                    )
+            start += self._skip(present, len(files))
+            with open(file, "rb") as stream:
+                stream.seek(start)
+                yield from self._decode(stream)
+
+    def _skip(self, present: int, num_files: int) -> int:
+        """Bytes before the voxels of a file that has ``present`` bytes."""
+        skip = self._numbers("HeaderSize", 1, int, "0")[0]
+        if skip >= 0:
+            return skip
+        wanted = math.prod(self._size) * np.dtype(self._dtype).itemsize // num_files
+        if skip != -1 or self._is_compressed or self._is_text or wanted > present:
+            raise DataError(self.path, f"truncated, or a HeaderSize of {skip} that does not fit it")
+        return present - wanted
+
+    def _decode(self, stream) -> Iterator[bytes]:
+        if self._is_text:
+            return numbers_in_text(stream)
+        return inflated(stream) if self._is_compressed else stored(stream)
+
+    @cached_property
+    def _fields(self) -> dict[str, str]:
+        return self._parsed[0]
+
+    @cached_property
+    def _begin(self) -> int:
+        """Where the voxels begin, if they follow the header."""
+        return self._parsed[1]
+
+    @cached_property
+    def _parsed(self) -> tuple[dict[str, str], int, list[str]]:
+        """The fields by their names, the position behind the last, and the lines that follow in a list."""
+        fields: dict[str, str] = {}
+        lines = header_lines(self.path)
+        for line, position in lines:
+            key, equals, value = (part.strip() for part in line.partition("="))
+            if not line.strip():
+                continue
+            if not equals or not _KEY.fullmatch(key):
+                raise DataError(self.path, "not a readable volume (a line of its header is not 'key = value')")
+            if key in fields:
+                raise DataError(self.path, f"{key} stands twice in its header")
+            fields[key] = value
+            if key == LAST:
+                return fields, position, [name for name, _ in lines] if value.startswith("LIST") else []
+        raise DataError(self.path, f"not a readable volume (truncated: no {LAST} in its header)")
+
+    @property
+    def _is_local(self) -> bool:
+        return self._fields[LAST].upper() == "LOCAL"
+
+    @property
+    def _voxel_files(self) -> list[Path]:
+        return voxel_files(self.path, self._fields[LAST], self._parsed[2])
+
+    @property
+    def _size(self) -> list[int]:
+        size = self._numbers("DimSize", 3, int)
+        if min(size) < 1:
+            raise DataError(self.path, f"a size of {' x '.join(map(str, size))} voxels")
+        return size
+
+    @property
+    def _dtype(self) -> str:
+        name = self._text("ElementType")
+        if name not in TYPES:
+            raise DataError(self.path, f"voxels of type {name} where CT has numbers ({', '.join(TYPES)})")
+        return (">" if self._flag(*BIG_ENDIAN) else "<") + TYPES[name]
+
+    @property
+    def _is_compressed(self) -> bool:
+        return self._flag("CompressedData")
+
+    @property
+    def _is_text(self) -> bool:
+        return not self._flag("BinaryData", default=True)
+
+    def _text(self, *keys: str, default: str | None = None) -> str:
+        value = next((self._fields[key] for key in keys if key in self._fields), default)
+        if value is None:
+            raise DataError(self.path, f"no {keys[0]} in its header")
+        return value
+
+    def _flag(self, *keys: str, default: bool = False) -> bool:
+        value = self._text(*keys, default=str(default))
+        if value.lower() not in ("true", "false"):
+            raise DataError(self.path, f"{keys[0]} in its header is {value!r}, not True or False")
+        return value.lower() == "true"
+
+    def _numbers(self, keys: str | tuple[str, ...], count: int, kind=float, default: str | None = None) -> list:
+        keys = (keys,) if isinstance(keys, str) else keys
+        return numbers(self.path, keys[0], self._text(*keys, default=default), count, kind)

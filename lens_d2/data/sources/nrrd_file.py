@@ -1,0 +1,254 @@
+"""NRRD: a header of ``field: value`` lines, before the voxels (``.nrrd``) or apart from them (``.nhdr``)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from lens_d2.data.sources.source import SOURCE_REGISTRY, Source
+from lens_d2.data.sources.streams import (
+    inflated,
+    numbers_in_text,
+    read_voxels,
+    skipped,
+    stored,
+    unpacked_bzip2,
+)
+from lens_d2.data.sources.text_header import header_lines, numbers, voxel_files
+from lens_d2.errors import DataError
+
+MAGIC = re.compile(r"NRRD000[1-5]")
+# All fields of the format; one that is not among them is a damaged name.
+FIELDS = {
+    "type", "dimension", "sizes", "encoding", "endian", "space", "space dimension", "space directions",
+    "space units", "space origin", "spacings", "axismins", "axismaxs", "centers", "centerings", "kinds", "labels",
+    "units", "thicknesses", "sampleunits", "blocksize", "byteskip", "lineskip", "datafile", "content", "number",
+    "min", "max", "oldmin", "oldmax", "measurement frame",
+}  # fmt: skip
+# Names that the format spells in one word or in two.
+ONE_WORD = {
+    "axis mins",
+    "axis maxs",
+    "sample units",
+    "block size",
+    "byte skip",
+    "line skip",
+    "data file",
+    "old min",
+}
+ONE_WORD |= {"old max"}
+TYPES = {
+    "i1": ("signed char", "int8", "int8_t"),
+    "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
+    "i2": ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
+    "u2": ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
+    "i4": ("int", "signed int", "int32", "int32_t"),
+    "u4": ("uint", "unsigned int", "uint32", "uint32_t"),
+    "i8": (
+        "longlong",
+        "long long",
+        "long long int",
+        "signed long long",
+        "signed long long int",
+        "int64",
+        "int64_t",
+    ),
+    "u8": ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
+    "f4": ("float",),
+    "f8": ("double",),
+}
+DTYPES = {name: dtype for dtype, names in TYPES.items() for name in names}
+TEXT = ("txt", "text", "ascii")
+DECODERS: dict[str, Callable] = {
+    "raw": stored,
+    "gz": inflated,
+    "gzip": inflated,
+    "bz2": unpacked_bzip2,
+    "bzip2": unpacked_bzip2,
+    **dict.fromkeys(TEXT, numbers_in_text),
+}
+# To LPS from where the axes of a space lead.
+SIGNS = {"left": 1, "right": -1, "posterior": 1, "anterior": -1, "superior": 1, "inferior": -1}
+SPACES = {"lps": "left-posterior-superior", "ras": "right-anterior-superior", "las": "left-anterior-superior"}
+KINDS = ("domain", "space", "none", "???")  # of an axis that leads through space
+MODALITY = ("modality", "0008|0060", "0008_0060", "dicom_0008_0060_modality")  # as SimpleITK and Slicer write it
+
+
+@SOURCE_REGISTRY.register()
+class NrrdFile(Source):
+    """``.nrrd`` and ``.nhdr``, raw, gzip, bzip2 or text."""
+
+    @classmethod
+    def accepts(cls, path: Path) -> bool:
+        return path.is_file() and path.suffix.lower() in (".nrrd", ".nhdr")
+
+    def files(self) -> list[Path]:
+        return [self.path, *self._voxel_files]
+
+    def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
+        dimensions = numbers(self.path, "dimension", self._text("dimension"), 1, int)[0]
+        if dimensions != 3:
+            raise DataError(self.path, f"{dimensions} dimensions where a volume has 3")
+        for kind in self._fields.get("kinds", "").lower().split():
+            if kind not in KINDS:
+                raise DataError(
+                    self.path, f"an axis of kind {kind!r} where CT has one value per voxel and three axes"
+                )
+        i, j, k = self._size
+        return (i, j, k), self._affine()
+
+    def array(self) -> np.ndarray:
+        dtype = np.dtype(np.float64) if self._encoding in TEXT else np.dtype(self._dtype)
+        return read_voxels(self.path, self._chunks(), dtype, self._size)
+
+    @property
+    def modality(self) -> str:
+        pairs = self._parsed[1]
+        return next((pairs[key] for key in MODALITY if key in pairs), "")
+
+    def _affine(self) -> np.ndarray:
+        affine, units = np.eye(4), self._fields.get("space units", self._fields.get("units", ""))
+        signs = self._signs
+        if "space directions" in self._fields:
+            affine[:3, :3] = self._vectors("space directions", 3).T * signs[:, None]
+        elif "spacings" in self._fields:
+            affine[:3, :3] = np.diag(numbers(self.path, "spacings", self._fields["spacings"], 3))
+        else:
+            raise DataError(self.path, "no space directions and no spacings in its header")
+        if "space origin" in self._fields:
+            affine[:3, 3] = self._vectors("space origin", 1)[0] * signs
+        elif "axismins" in self._fields:
+            affine[:3, 3] = numbers(self.path, "axis mins", self._fields["axismins"], 3)
+        else:
+            self.warn("its header gives no position (space origin): the first voxel is taken for the origin")
+        self.check_axes(affine[:3, :3])
+        for unit in dict.fromkeys(re.findall(r'"([^"]*)"', units)):
+            affine = self.to_mm(affine, unit)
+        return affine
+
+    @cached_property
+    def _signs(self) -> np.ndarray:
+        """(3,) 1 or -1 along the axes of the header's space -> LPS."""
+        space = self._fields.get("space", "").lower()
+        words = SPACES.get(space.removesuffix("-time").removesuffix("t"), space).split("-")[:3]
+        if len(words) == 3 and all(word in SIGNS for word in words) and "space directions" in self._fields:
+            return np.array([SIGNS[word] for word in words])
+        self.warn(f"its header gives no orientation (space: {space or 'none'}): left and right may be swapped")
+        return np.ones(3)
+
+    def _vectors(self, field: str, count: int) -> np.ndarray:
+        """(count, 3) numbers of a field such as ``(1,0,0) (0,1,0) (0,0,1)``."""
+        text = self._fields[field]
+        inside = re.findall(r"\(([^()]*)\)", text)
+        if len(inside) != count or re.sub(r"\([^()]*\)", "", text).strip():
+            raise DataError(self.path, f"{field} in its header is {text!r}, not {count} vectors (x,y,z)")
+        return np.array([numbers(self.path, field, vector.replace(",", " "), 3) for vector in inside])
+
+    def _chunks(self) -> Iterator[bytes]:
+        """The stored bytes of all the files of voxels."""
+        byte_skip, line_skip = (
+            numbers(self.path, key, self._fields.get(key, "0"), 1, int)[0] for key in ("byteskip", "lineskip")
+        )
+        files = self._voxel_files or [self.path]
+        for file in files:
+            with open(file, "rb") as stream:
+                stream.seek(0 if self._voxel_files else self._begin)
+                for _ in range(line_skip):
+                    if not stream.readline():
+                        raise EOFError(f"its header skips {line_skip} lines")
+                if byte_skip == -1 and self._encoding == "raw":
+                    wanted = math.prod(self._size) * np.dtype(self._dtype).itemsize // len(files)
+                    stream.seek(max(file.stat().st_size - wanted, stream.tell()))
+                elif byte_skip < 0 or line_skip < 0:
+                    raise DataError(self.path, f"a byte skip of {byte_skip} and a line skip of {line_skip}")
+                chunks = DECODERS[self._encoding](stream)
+                yield from skipped(chunks, byte_skip) if byte_skip > 0 else chunks
+
+    @property
+    def _fields(self) -> dict[str, str]:
+        return self._parsed[0]
+
+    @property
+    def _begin(self) -> int:
+        """Where the voxels begin, if they follow the header."""
+        return self._parsed[2]
+
+    @cached_property
+    def _parsed(self) -> tuple[dict[str, str], dict[str, str], int, list[str]]:
+        """Fields, key/value pairs, the position behind the header, and the files of a list of files.
+
+        The names of fields and keys are in lower case.
+        """
+        fields: dict[str, str] = {}
+        pairs: dict[str, str] = {}
+        lines = header_lines(self.path)
+        magic, position = next(lines, ("", 0))
+        if not MAGIC.fullmatch(magic):
+            raise DataError(self.path, "not a readable volume (it does not start as an NRRD file)")
+        for line, position in lines:  # noqa: B007
+            if line.startswith("#"):
+                continue
+            if not line:
+                break
+            if ":=" in line:
+                key, _, value = line.partition(":=")
+                pairs[key.strip().lower()] = value.strip()
+                continue
+            key, colon, value = (part.strip() for part in line.partition(":"))
+            key = key.lower().replace(" ", "") if key.lower() in ONE_WORD else key.lower()
+            if not colon or key not in FIELDS:
+                raise DataError(
+                    self.path, f"not a readable volume (no field {line[:40]!r} exists in NRRD headers)"
+                )
+            if key in fields:
+                raise DataError(self.path, f"{key} stands twice in its header")
+            fields[key] = value
+            if key == "datafile" and value.startswith("LIST"):
+                return fields, pairs, position, [name for name, _ in lines]
+        else:
+            if "datafile" not in fields:
+                raise DataError(self.path, "truncated: its header does not end")
+        return fields, pairs, position, []
+
+    @cached_property
+    def _voxel_files(self) -> list[Path]:
+        """The files with the voxels; empty if they follow the header."""
+        if "datafile" not in self._fields:
+            return []
+        return voxel_files(self.path, self._fields["datafile"], self._parsed[3])
+
+    @property
+    def _size(self) -> list[int]:
+        size = numbers(self.path, "sizes", self._text("sizes"), 3, int)
+        if min(size) < 1:
+            raise DataError(self.path, f"a size of {' x '.join(map(str, size))} voxels")
+        return size
+
+    @property
+    def _encoding(self) -> str:
+        encoding = self._text("encoding").lower()
+        if encoding not in DECODERS:
+            raise DataError(self.path, f"its encoding is {encoding!r}, not one of {', '.join(DECODERS)}")
+        return encoding
+
+    @property
+    def _dtype(self) -> str:
+        name = self._text("type").lower()
+        if name not in DTYPES:
+            raise DataError(self.path, f"voxels of type {name!r} where CT has numbers")
+        if np.dtype(DTYPES[name]).itemsize == 1:
+            return DTYPES[name]
+        endian = self._text("endian").lower()
+        if endian not in ("little", "big"):
+            raise DataError(self.path, f"its endian is {endian!r}, not little or big")
+        return ("<" if endian == "little" else ">") + DTYPES[name]
+
+    def _text(self, field: str) -> str:
+        if field not in self._fields:
+            raise DataError(self.path, f"no {field} in its header")
+        return self._fields[field]

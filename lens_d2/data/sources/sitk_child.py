@@ -1,0 +1,47 @@
+"""A process that reads one file by SimpleITK, so that a native reader's death is its own.
+
+    python sitk_child.py PATH [--header]
+
+It writes a line of JSON (size, spacing, direction, origin, components, dtype) to standard output, and the voxels
+behind it unless the header alone is asked for; with an error, a line to standard error and status 3. It imports
+SimpleITK and NumPy alone: the package takes seconds to import.
+"""
+
+import json
+import sys
+
+import SimpleITK as sitk
+
+FAILED = 3
+
+
+def main(path: str, header_only: bool) -> None:
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(path)
+    reader.ReadImageInformation()
+    components, dimensions = reader.GetNumberOfComponents(), reader.GetDimension()
+    header = {
+        "size": reader.GetSize(),
+        "spacing": reader.GetSpacing(),
+        "direction": reader.GetDirection(),
+        "origin": reader.GetOrigin(),
+        "components": components,
+    }
+    array = None
+    if not header_only and (components, dimensions) == (1, 3):
+        array = sitk.GetArrayViewFromImage(image := reader.Execute())
+        header |= {"dtype": array.dtype.str, "size": image.GetSize()}
+    out = sys.stdout.buffer
+    out.write(json.dumps(header).encode() + b"\n")
+    for picture in () if array is None else array:
+        out.write(picture.tobytes())
+    out.flush()
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1], "--header" in sys.argv[2:])
+    except RuntimeError as error:
+        print(str(error).strip(), file=sys.stderr)
+        sys.exit(FAILED)

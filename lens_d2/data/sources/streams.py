@@ -1,0 +1,157 @@
+"""Voxels as a stream of bytes: unpacked with bounded memory, length and checksum checked, kept once, as int16."""
+
+from __future__ import annotations
+
+import bz2
+import math
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from lens_d2.errors import DataError
+
+CHUNK = 1 << 20  # bytes that are read or unpacked at a time
+LONGEST_NUMBER = 64  # characters of a number in a text file; more is not a number
+GZIP_OR_ZLIB = 47  # zlib's code for "either, as the stream's first bytes say"
+
+
+def stored(file: BinaryIO) -> Iterator[bytes]:
+    """The bytes of a file from where it stands, as they are."""
+    return iter(partial(file.read, CHUNK), b"")
+
+
+def inflated(file: BinaryIO) -> Iterator[bytes]:
+    """The unpacked bytes of a gzip or zlib stream, whose checksums are checked."""
+    return _unpacked(file, partial(zlib.decompressobj, GZIP_OR_ZLIB))
+
+
+def unpacked_bzip2(file: BinaryIO) -> Iterator[bytes]:
+    """The unpacked bytes of a bzip2 stream, whose checksums are checked."""
+    return _unpacked(file, bz2.BZ2Decompressor)
+
+
+def numbers_in_text(file: BinaryIO) -> Iterator[bytes]:
+    """The numbers of a text, separated by blanks or commas, as the bytes of float64."""
+    rest = b""
+    for block in stored(file):
+        words = (rest + block).replace(b",", b" ")
+        numbers = words.split()
+        rest = numbers.pop() if numbers and not words[-1:].isspace() else b""
+        if len(rest) > LONGEST_NUMBER:
+            raise ValueError("something else than numbers")
+        yield np.array(numbers, dtype=np.float64).tobytes()
+    yield np.array(rest.split(), dtype=np.float64).tobytes()
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file starts as gzip does, whatever it is called."""
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def skipped(chunks: Iterable[bytes], count: int) -> Iterator[bytes]:
+    """The chunks without their first ``count`` bytes; EOFError where there are fewer."""
+    for chunk in chunks:
+        if count < len(chunk):
+            yield chunk[count:]
+        count -= min(count, len(chunk))
+    if count:
+        raise EOFError(f"{count} bytes are missing before the voxels")
+
+
+def read_voxels(
+    path: Path,
+    chunks: Iterable[bytes],
+    dtype: np.dtype | type | str,
+    size: Sequence[int],
+    slope: float = 1.0,
+    intercept: float = 0.0,
+) -> np.ndarray:
+    """Voxels of any real type as int16: ``slope * stored + intercept`` in float64, rounded and saturated.
+
+    Args:
+        path: named by errors.
+        chunks: the stored bytes, in pieces of any length; nothing may be left over.
+        dtype: of the stored numbers, with their byte order.
+        size: voxels (i, j, k), fastest first.
+
+    Returns:
+        (k, j, i) int16.
+
+    Raises:
+        DataError: the stream is damaged, holds fewer or more voxels than ``size``, or some are not a number.
+    """
+    dtype, count = np.dtype(dtype), math.prod(size)
+    convert = _same if dtype == np.int16 and (slope, intercept) == (1, 0) else partial(_scaled, slope, intercept)
+    voxels, done, rest, not_numbers = np.empty(count, np.int16), 0, b"", 0
+    try:
+        for chunk in chunks:
+            chunk = rest + chunk if rest else chunk
+            whole = len(chunk) // dtype.itemsize
+            if done + whole > count:
+                raise DataError(path, f"holds more than the {count:,} voxels that its header promises")
+            values = convert(np.frombuffer(chunk, dtype, whole))
+            if values.dtype.kind == "f":
+                not_numbers += int(np.isnan(values).sum())
+                values = np.nan_to_num(values, copy=False)
+            voxels[done : done + whole] = values
+            done, rest = done + whole, chunk[whole * dtype.itemsize :]
+    except DataError:
+        raise
+    except EOFError as error:
+        raise DataError(path, f"truncated: {error or 'its voxels end early'}") from error
+    except (OSError, ValueError, zlib.error) as error:
+        raise DataError(path, f"truncated or damaged, cannot be unpacked ({error})") from error
+    if done < count:
+        raise DataError(path, f"truncated: {done:,} of the {count:,} voxels that its header promises")
+    if rest:
+        raise DataError(path, f"holds {len(rest)} bytes more than the {count:,} voxels that its header promises")
+    if not_numbers:
+        raise DataError(path, f"{not_numbers} voxels are not a number (NaN)")
+    return voxels.reshape(tuple(size)[::-1])
+
+
+def _same(values: np.ndarray) -> np.ndarray:
+    return values
+
+
+def _scaled(slope: float, intercept: float, values: np.ndarray) -> np.ndarray:
+    """Float64 whole numbers within int16, or NaN."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        wide = values.astype(np.float64) * slope + intercept
+    limits = np.iinfo(np.int16)
+    return np.rint(wide.clip(limits.min, limits.max))
+
+
+def _unpacked(file: BinaryIO, make: Callable) -> Iterator[bytes]:
+    """The unpacked members of a file, which may be several, one after the other.
+
+    Raises:
+        EOFError: the first one is cut off.
+        zlib.error, OSError: what the decompressors raise on damage.
+        ValueError: what follows a whole member is none.
+    """
+    rest = yield from _member(file, make(), file.read(CHUNK))
+    while rest:
+        try:
+            rest = yield from _member(file, make(), rest)
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"more bytes follow the compressed ones: {error}") from error
+
+
+def _member(file: BinaryIO, decompressor, block: bytes) -> Generator[bytes, None, bytes]:
+    """The unpacked bytes of what begins with ``block``. Returns what has been read of the next member, if any."""
+    while not decompressor.eof:
+        data = decompressor.decompress(block, CHUNK)
+        if data:
+            yield data
+        block = getattr(decompressor, "unconsumed_tail", b"")
+        if not block and len(data) < CHUNK and not decompressor.eof:
+            block = file.read(CHUNK)
+            if not block:
+                raise EOFError("its compressed voxels end early")
+    return decompressor.unused_data or file.read(CHUNK)
