@@ -28,7 +28,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,7 +44,7 @@ from lens_d2.data.files import write_errors, write_whole
 from lens_d2.data.scans import Scan, SeveralSeries, find_scans, without_names
 from lens_d2.engine import LENSCheckpointer, checks
 from lens_d2.errors import DataError, WriteError
-from lens_d2.export import make_report, write_report
+from lens_d2.export import StructuredReport, Written, make_report, warnings_cell, write_report
 from lens_d2.progress import progress
 from lens_d2.rescoring import build_inference
 
@@ -136,8 +136,8 @@ class Predictor:
         if cfg.MODEL.FPR.WEIGHTS:
             self.provenance["False-positive reduction"] = describe_weights(cfg.MODEL.FPR.WEIGHTS)
 
-    def run(self, scan: Scan, title: str, folder: Path) -> int:
-        """Detect in one scan, write its files to ``folder``, and return how many detections these show.
+    def run(self, scan: Scan, title: str, folder: Path) -> tuple[int, Written]:
+        """Detect in one scan, write its files to ``folder``, and return how many detections they show, and them.
 
         Raises:
             DataError: the scan cannot be read.
@@ -157,8 +157,7 @@ class Predictor:
                 provenance=self.provenance,
                 keep_ids=self.args.keep_ids,
             )
-            write_report(report, folder)
-        return len(report.detections)
+            return len(report.detections), write_report(report, folder)
 
     @contextmanager
     def opened_cache(self) -> Iterator[None]:
@@ -184,26 +183,29 @@ def describe_weights(path: str) -> str:
 def run_one(predictor: Predictor, scan: Scan, output: Path) -> int:
     """Run the only scan there is, and return the exit code."""
     try:
-        count = predictor.run(scan, "Scan", output)
+        count, written = predictor.run(scan, "Scan", output)
     except WriteError:
         raise
     except DataError as error:
         print(f"{predictor.args.input}: {fault_in(scan, error, predictor.args.keep_ids)}", file=sys.stderr)
         return 2
     print(f"{count} detections; look at {output / 'report.html'}")
+    say_where_reports_go([written], predictor.args.keep_ids)
+    for warning in written.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     return 0
 
 
 def run_all(predictor: Predictor, scans: list[Scan], output: Path) -> int:
     """Run scans into folders of their own, go on past those that fail, and return the exit code."""
-    rows, failures, keep_ids = [], [], predictor.args.keep_ids
+    rows, done, failures, keep_ids = [], {}, [], predictor.args.keep_ids
     for number, scan in enumerate(progress(scans, "scans", "scan"), 1):
         if not scan.is_scan:
-            rows.append([scan.name, "passed over", "", fault_in(scan, scan.fault, keep_ids)])
+            rows.append([scan.name, "passed over", "", fault_in(scan, scan.fault, keep_ids), ""])
             continue
         try:
-            count = predictor.run(scan, f"Scan {number}", output / scan.name)
-            rows.append([scan.name, "done", count, ""])
+            count, done[scan.name] = predictor.run(scan, f"Scan {number}", output / scan.name)
+            rows.append([scan.name, "done", count, "", warnings_cell(done[scan.name].warnings)])
         except WriteError:  # of the next scan nothing could be written either
             raise
         except Exception as error:  # whatever is wrong with one scan, the others are run
@@ -211,13 +213,26 @@ def run_all(predictor: Predictor, scans: list[Scan], output: Path) -> int:
                 trace = "".join(traceback.format_exception(error))
                 logger.error("unexpected error\n%s", trace if keep_ids else without_names(trace, scan))
             failures.append(f"{scan.name}: {fault_in(scan, error, keep_ids)}")
-            rows.append([scan.name, "failed", "", fault_in(scan, error, keep_ids)])
-    write_table(output / "scans.csv", ["folder", "status", "detections", "fault"], rows)
+            rows.append([scan.name, "failed", "", fault_in(scan, error, keep_ids), ""])
+    write_table(output / "scans.csv", ["folder", "status", "detections", "fault", "warnings"], rows)
     wanted = sum(scan.is_scan for scan in scans)
     print(f"{wanted - len(failures)} of {wanted} scans done; look at {output}/*/report.html")
+    say_where_reports_go(done.values(), keep_ids)
+    for name, written in done.items():
+        for warning in written.warnings:
+            print(f"warning: {name}: {warning}", file=sys.stderr)
     for line in failures:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def say_where_reports_go(results: Iterable[Written], keep_ids: bool) -> None:
+    """Tell those who have structured reports without identifiers that these stand apart."""
+    if not keep_ids and any(file.name == StructuredReport.file_name for each in results for file in each.files):
+        print(
+            f"{StructuredReport.file_name} names no patient and is a study of its own; "
+            "with --keep-ids it joins the study of the series"
+        )
 
 
 def fault_in(scan: Scan, error: Exception, keep_ids: bool) -> str:

@@ -58,8 +58,8 @@ def refuse_impossible_sizes(path: str | PathLike, geometry: VolumeGeometry) -> N
         metres = " x ".join(f"{side / 1000:.3g}" for side in extent)
         raise DataError(
             path,
-            f"voxels of {_product(geometry.spacing)} mm make a volume of {metres} m; at most {LARGEST / 1000:g} m, "
-            f"and voxels of at least {SMALLEST:g} mm, can be used: put the spacing in its header right",
+            f"voxels of {_product(geometry.spacing)} mm make a volume of {metres} m; at most {LARGEST / 1000:g} m "
+            f"and voxels of at least {SMALLEST:g} mm can be used: put the spacing in its header right",
         )
 
 

@@ -3,14 +3,14 @@
 One file = one format, registered at its class; :func:`write_report` writes all that apply.
 """
 
-from .csv_table import CsvTable
+from .csv_table import CsvTable, warnings_cell
 from .html_report import HtmlReport
 from .json_file import JsonFile
 from .label_map import LabelMap
 from .scan_report import NOT_A_MEDICAL_DEVICE, Detection, ScanReport, make_report
 from .slicer_markups import SlicerMarkups
 from .structured_report import StructuredReport
-from .writer import EXPORT_REGISTRY, Writer, write_report
+from .writer import EXPORT_REGISTRY, Writer, Written, write_report
 
 __all__ = [
     "EXPORT_REGISTRY",
@@ -24,6 +24,8 @@ __all__ = [
     "SlicerMarkups",
     "StructuredReport",
     "Writer",
+    "Written",
     "make_report",
+    "warnings_cell",
     "write_report",
 ]

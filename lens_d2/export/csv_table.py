@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 
 from .scan_report import Detection, ScanReport
 from .writer import EXPORT_REGISTRY, Writer
@@ -18,6 +19,8 @@ VOXEL_COLUMNS = (
 )
 WORLD_COLUMNS = tuple(f"lps_{axis}_{end}_mm" for end in ("min", "max") for axis in "xyz")
 SIZE_COLUMNS = ("diameter_x_mm", "diameter_y_mm", "diameter_z_mm")
+SLICE_COLUMNS = ("key_slice", "num_slices", "slices", "key_slice_instance_number", "key_slice_sop_instance_uid")
+NO_DETECTION = 0  # as in the label map
 
 
 @EXPORT_REGISTRY.register()
@@ -25,33 +28,50 @@ class CsvTable(Writer):
     """The axis order and the convention of every coordinate stand in the column names.
 
     Voxel boxes are in the volume frame, slices counted from 0 and the last one included; world boxes are in LPS
-    mm. ``slices`` lists all slices, separated by spaces; ``fpr_score`` is empty where nothing gave one.
+    mm. ``slices`` lists all slices, separated by spaces; ``fpr_score`` is empty where nothing gave one, and
+    ``key_slice_instance_number`` and ``key_slice_sop_instance_uid`` where the key slice is no DICOM image.
+
+    ``warnings`` are those of the scan, the same in every row. A scan with warnings and without detections has one
+    row with the detection 0 and nothing else but them: the table of a misread scan never looks like a clean one's.
     """
 
     file_name = "detections.csv"
     purpose = "table for spreadsheets and scripts"
+    required = True
 
     def render(self, report: ScanReport) -> bytes:
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         experts = [f"score_{name}" for name in report.experts]
-        writer.writerow(
-            ["detection", "score", "fpr_score", *experts, *VOXEL_COLUMNS, *WORLD_COLUMNS]
-            + [*SIZE_COLUMNS, "key_slice", "num_slices", "slices"]
-        )
-        writer.writerows(self._row(detection, report.experts) for detection in report.detections)
+        columns = ["detection", "score", "fpr_score", *experts, *VOXEL_COLUMNS, *WORLD_COLUMNS]
+        columns += [*SIZE_COLUMNS, *SLICE_COLUMNS, "warnings"]
+        rows = [self._row(detection, report) for detection in report.detections]
+        if report.warnings and not rows:
+            rows = [[NO_DETECTION, *[""] * (len(columns) - 2), warnings_cell(report.warnings)]]
+        writer.writerows([columns, *rows])
         return text.getvalue().encode()
 
     @staticmethod
-    def _row(detection: Detection, experts: tuple[str, ...]) -> list:
-        scores = [detection.score, detection.fpr_score, *(detection.expert_scores.get(name) for name in experts)]
-        box = detection.box
+    def _row(detection: Detection, report: ScanReport) -> list:
+        experts = (detection.expert_scores.get(name) for name in report.experts)
+        box, header = detection.box, report.header(detection.key_slice)
         return [
             detection.number,
-            *("" if score is None else f"{score:.6f}" for score in scores),
+            *(
+                "" if score is None else f"{score:.6f}"
+                for score in (detection.score, detection.fpr_score, *experts)
+            ),
             *(f"{box[i]:g}" if i in (2, 5) else f"{box[i]:.3f}" for i in range(6)),
             *(f"{value:.3f}" for value in (*detection.world_box, *detection.size_mm)),
             detection.key_slice,
             len(detection.slices),
             " ".join(map(str, detection.slices)),
+            header.number if header else None,
+            header.sop_instance_uid if header else None,
+            warnings_cell(report.warnings),
         ]
+
+
+def warnings_cell(warnings: Sequence[str]) -> str:
+    """Warnings as one cell of a table."""
+    return " | ".join(warnings)

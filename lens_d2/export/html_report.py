@@ -21,6 +21,7 @@ class HtmlReport(Writer):
 
     file_name = "report.html"
     purpose = "page to look at"
+    required = True
 
     def render(self, report: ScanReport) -> bytes:
         maker = PictureMaker(report.volume, report.detections)

@@ -17,6 +17,9 @@ CONVENTIONS = {
     "largest coordinate at the outer faces of the voxels.",
     "slice_boxes": "The 2D box on each slice, as voxel_box.",
     "diameters_mm": "Sides of the voxel box along its x, y and z axes.",
+    "key_slice": "The slice with the highest score. Its InstanceNumber and SOPInstanceUID are null where it is no "
+    "DICOM image.",
+    "warnings": "What to know of the scan before its detections, or their absence, are trusted.",
     "score": "0 to 1; not a probability of disease.",
 }
 
@@ -25,6 +28,7 @@ CONVENTIONS = {
 class JsonFile(Writer):
     file_name = "detections.json"
     purpose = "everything known, for programs"
+    required = True
 
     def render(self, report: ScanReport) -> bytes:
         content = {
@@ -35,10 +39,11 @@ class JsonFile(Writer):
             "conventions": CONVENTIONS,
             "provenance": dict(report.provenance),
             "scan": self._scan(report),
+            "warnings": list(report.warnings),
             "score_threshold": report.score_threshold,
             "left_out": report.left_out,
             "experts": list(report.experts),
-            "detections": [self._detection(each) for each in report.detections],
+            "detections": [self._detection(each, report) for each in report.detections],
         }
         return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
 
@@ -56,8 +61,8 @@ class JsonFile(Writer):
         }
 
     @staticmethod
-    def _detection(detection: Detection) -> dict:
-        world = detection.world_box
+    def _detection(detection: Detection, report: ScanReport) -> dict:
+        world, header = detection.world_box, report.header(detection.key_slice)
         return {
             "detection": detection.number,
             "score": detection.score,
@@ -71,6 +76,8 @@ class JsonFile(Writer):
             "diameters_mm": dict(zip("xyz", detection.size_mm, strict=True)),
             "slices": detection.slices,
             "key_slice": detection.key_slice,
+            "key_slice_instance_number": header.number if header else None,
+            "key_slice_sop_instance_uid": header.sop_instance_uid if header else None,
             "slice_boxes": [
                 {"slice": int(z), "x1": x1, "y1": y1, "x2": x2, "y2": y2, "score": score}
                 for z, x1, y1, x2, y2, score in detection.slice_boxes.tolist()

@@ -18,7 +18,8 @@ class LabelMap(Writer):
     """The boxes, filled with the detections' numbers, in the axis order and place of the source file.
 
     A voxel belongs to a box if its centre lies inside; where boxes overlap, the better score wins. NIfTI readers
-    know no oblique angles between axes: for a scan of a tilted gantry the grid is straightened.
+    know no oblique angles between axes: for a scan of a tilted gantry the grid is straightened. Of warnings the
+    header's description (``descrip``) has room for their number only.
     """
 
     file_name = "detections.nii.gz"
@@ -31,6 +32,8 @@ class LabelMap(Writer):
         image.SetSpacing(spacing.tolist())
         image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
         image.SetOrigin(affine[:3, 3].tolist())
+        if report.warnings:
+            image.SetMetaData("ITK_FileNotes", f"{len(report.warnings)} warnings, see report.html")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / self.file_name
             with sitk_errors(path, "the label map cannot be written"):

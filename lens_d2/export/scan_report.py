@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,9 +15,8 @@ from ..data.geometry import VolumeGeometry, body_axes
 from ..data.sources import DicomFolder, Source, open_source
 from ..errors import DataError
 from ..structures import VolumeDetections
-from .dicom_headers import DicomHeaders, read_headers
-
-logger = logging.getLogger(__name__)
+from .dicom_headers import DicomHeaders, SliceHeader, read_headers
+from .readable import readable
 
 NOT_A_MEDICAL_DEVICE = (
     "Research use only. Not a medical device: no output of this software may guide the care of a patient."
@@ -122,7 +120,7 @@ class ScanReport:
             for being more than were asked for.
         provenance: what made the detections, as label -> text.
         slice_labels: what the source calls its slices ("image 12"), in the order of the volume frame.
-        headers: of the DICOM series, or None for other formats.
+        headers: of the DICOM series; None for other formats, and where not every slice has a file of its own.
         patient: what the scan says of the patient, as label -> text; empty unless asked for.
         keep_ids: whether outputs may name the patient.
         warnings: what a reader of the outputs should know of the scan, a line each; every output shows them.
@@ -151,6 +149,10 @@ class ScanReport:
     def slice_label(self, z: int) -> str:
         """What a slice of the volume frame is called."""
         return self.slice_labels[z] if self.slice_labels else f"slice {z}"
+
+    def header(self, z: int) -> SliceHeader | None:
+        """The header of the DICOM image that is a slice of the volume frame; None where no image is."""
+        return self.headers.slices[z] if self.headers and self.grid.axes[2] == 2 else None
 
     @property
     def has_fpr_scores(self) -> bool:
@@ -231,38 +233,46 @@ def make_report(
     affine = np.asarray(affine if record.get("affine") is None else record["affine"], dtype=np.float64)
     grid = FileGrid(size, affine)
     detections, left_out = select_detections(found, volume.geometry, experts, score_threshold, max_detections)
-    headers = _headers(source)
+    headers, fault = _headers(source, size[2])
+    warnings = [*volume.warnings, *(headers.warnings(keep_ids) if headers and not fault else [])]
+    if fault:
+        warnings.append(f"no structured report is written: {fault}")
     patient = {}
     if keep_ids:
-        patient = {"File": Path(record["file_name"]).name, **(headers.patient() if headers else {})}
+        patient = {"File": readable(Path(record["file_name"]).name), **(headers.patient() if headers else {})}
     return ScanReport(
-        name=name,
+        name=readable(name),
         volume=volume,
         grid=grid,
         detections=detections,
         experts=tuple(experts),
         score_threshold=score_threshold,
         left_out=left_out,
-        provenance=dict(provenance or {}),
+        provenance={label: readable(text) for label, text in (provenance or {}).items()},
         slice_labels=_slice_labels(source, headers) if grid.axes[2] == 2 else (),
         headers=headers,
         patient=patient,
         keep_ids=keep_ids,
-        warnings=volume.warnings,
+        warnings=tuple(map(readable, warnings)),
     )
 
 
-def _headers(source: Source) -> DicomHeaders | None:
-    """The headers of a DICOM series; None, with a warning, where they are not fit to be referred to."""
-    if not isinstance(source, DicomFolder) or not source.slice_files():
-        return None
+def _headers(source: Source, count: int) -> tuple[DicomHeaders | None, str | None]:
+    """The headers of a DICOM series of ``count`` slices, and why no structured report can refer to them."""
+    if not isinstance(source, DicomFolder):
+        return None, None
+    files = source.slice_files()
+    if len(files) != count:
+        return None, "not every slice has a file of its own (frames of one file, or interpolated slices)"
     try:
-        return read_headers(source.slice_files())
+        headers = read_headers(files)
     except DataError as error:
-        logger.warning("no structured report can be written: %s", error.fault)
-        return None
+        return None, error.fault
+    return headers, headers.fault
 
 
 def _slice_labels(source: Source, headers: DicomHeaders | None) -> list[str]:
-    """What viewers or file names call the slices along k."""
-    return headers.labels() if headers else [f"file {file.stem}" for file in source.slice_files()]
+    """What viewers or file names call the slices along k; DICOM files are not called by their names."""
+    if isinstance(source, DicomFolder):
+        return headers.labels() if headers else []
+    return [f"file {file.stem}" for file in source.slice_files()]

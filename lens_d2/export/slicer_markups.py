@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,21 +20,27 @@ SCHEMA = (
 
 @EXPORT_REGISTRY.register()
 class SlicerMarkups(Writer):
-    """Markups schema 1.0.3, in LPS mm. The boxes follow the axes of the scan, also where it is oblique."""
+    """Markups schema 1.0.3, in LPS mm. The boxes follow the axes of the scan, also where it is oblique.
+
+    Warnings of the scan stand in the description of every ROI, where 3D Slicer shows them, and beside the ROIs.
+    """
 
     file_name = "detections.mrk.json"
     purpose = "3D Slicer: one ROI per detection"
 
     def render(self, report: ScanReport) -> bytes:
-        rois = [make_roi(detection, report.geometry) for detection in report.detections]
-        return (json.dumps({"@schema": SCHEMA, "markups": rois}, indent=1) + "\n").encode()
+        rois = [make_roi(detection, report.geometry, report.warnings) for detection in report.detections]
+        content = {"@schema": SCHEMA, "markups": rois, "warnings": list(report.warnings)}
+        return (json.dumps(content, indent=1) + "\n").encode()
 
 
-def make_roi(detection: Detection, geometry: VolumeGeometry) -> dict:
-    """One detection as a markup of the type ROI."""
+def make_roi(detection: Detection, geometry: VolumeGeometry, warnings: Sequence[str] = ()) -> dict:
+    """One detection of a scan with these warnings as a markup of the type ROI."""
     center, orientation, size = oriented_box(detection, geometry)
     color = [round(channel, 4) for channel in score_color(detection.score)]
     name = f"Detection {detection.number} ({detection.score:.2f})"
+    notes = [f"{key} {score:.2f}" for key, score in detection.expert_scores.items()]
+    notes += [f"Warning: {warning}" for warning in warnings]
     flat = orientation.ravel().tolist()
     return {
         "type": "ROI",
@@ -53,7 +60,7 @@ def make_roi(detection: Detection, geometry: VolumeGeometry) -> dict:
             {
                 "id": "1",
                 "label": name,
-                "description": "  ".join(f"{key} {score:.2f}" for key, score in detection.expert_scores.items()),
+                "description": "  ".join(notes),
                 "associatedNodeID": "",
                 "position": center.tolist(),
                 "orientation": flat,

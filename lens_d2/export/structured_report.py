@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import uuid
+import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from highdicom import sr
 from pydicom.sr.codedict import codes
-from pydicom.uid import generate_uid
+from pydicom.uid import UID, generate_uid
 
 from .. import __version__
+from .dicom_headers import DicomHeaders
 from .scan_report import Detection, ScanReport
 from .writer import EXPORT_REGISTRY, Writer
 
@@ -19,7 +23,9 @@ SCORE = sr.CodedConcept("score", SCHEME, "Detection score (0 to 1)")
 FPR_SCORE = sr.CodedConcept("fpr_score", SCHEME, "False-positive reduction score (0 to 1)")
 COUNT = sr.CodedConcept("count", SCHEME, "Number of detections")
 BOX_SIDES = tuple(sr.CodedConcept(f"box_{axis}", SCHEME, f"Extent of the box along {axis}") for axis in "xyz")
+QUALITATIVE = sr.CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500, row 12
 SERIES_NUMBER = 9900
+DESCRIPTION = "LENS-D2 detections, research use only"
 MAX_SHORT_STRING = 16  # a DICOM code value
 
 
@@ -28,19 +34,32 @@ class StructuredReport(Writer):
     """A Comprehensive SR with one volumetric ROI per detection.
 
     Its regions are the box's outline on every slice that it covers, in pixels of that image, with 0, 0 at the
-    outer corner of the first pixel. The document is preliminary and unverified.
+    outer corner of the first pixel. The document is preliminary and unverified. Warnings of the scan are comments
+    among its qualitative evaluations.
+
+    It joins the study of the series only with the patient's identity: an empty patient ID under the same study
+    makes a second patient in an archive. Else it has a study of its own, shared by all reports on that study, and
+    refers to the images as evidence from another one.
     """
 
     file_name = "detections.dcm"
     purpose = "DICOM structured report (TID 1500)"
 
     def applies(self, report: ScanReport) -> bool:
-        return report.headers is not None
+        return report.headers is not None and report.headers.fault is None
 
     def render(self, report: ScanReport) -> bytes:
         if report.headers is None:
             raise ValueError("only a report on a DICOM series can be a structured report")
-        references = report.headers.references(report.keep_ids)
+        stream = io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's quote what stands in the elements
+            self._document(report, report.headers).save_as(stream, enforce_file_format=True)
+        return stream.getvalue()
+
+    @staticmethod
+    def _document(report: ScanReport, headers: DicomHeaders) -> sr.ComprehensiveSR:
+        references = headers.references(report.keep_ids)
         algorithm = sr.AlgorithmIdentification(name=MANUFACTURER, version=__version__)
         content = sr.MeasurementReport(
             observation_context=_observer(),
@@ -49,6 +68,8 @@ class StructuredReport(Writer):
             or [_nothing_found(algorithm)],
             title=codes.DCM.ImagingMeasurementReport,
         )
+        if report.warnings:
+            content[0].ContentSequence.append(_comments(report.warnings))
         document = sr.ComprehensiveSR(
             evidence=references,
             content=content,
@@ -59,17 +80,25 @@ class StructuredReport(Writer):
             manufacturer=MANUFACTURER,
             is_complete=True,
             is_final=False,
-            series_description="LENS-D2 detections, research use only",
+            series_description=DESCRIPTION,
         )
-        stream = io.BytesIO()
-        document.save_as(stream, enforce_file_format=True)
-        return stream.getvalue()
+        if not headers.joins_study(report.keep_ids):
+            document.StudyInstanceUID = derive_uid(headers.study_uid)
+            document.StudyDescription = DESCRIPTION
+            document.PertinentOtherEvidenceSequence = document.CurrentRequestedProcedureEvidenceSequence
+            del document.CurrentRequestedProcedureEvidenceSequence
+        return document
+
+
+def derive_uid(text: str) -> UID:
+    """The UID that this software derives from a text: always the same, and no one else's."""
+    return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'{MANUFACTURER} {text}').int}")
 
 
 def _observer() -> sr.ObservationContext:
     """The software as the one that observed."""
     device = sr.DeviceObserverIdentifyingAttributes(
-        uid=generate_uid(prefix=None, entropy_srcs=[MANUFACTURER, __version__]),
+        uid=derive_uid(__version__),
         name=MANUFACTURER,
         manufacturer_name=MANUFACTURER,
     )
@@ -86,12 +115,26 @@ def _nothing_found(algorithm: sr.AlgorithmIdentification) -> sr.MeasurementsAndQ
     )
 
 
+def _comments(texts: Sequence[str]) -> sr.ContainerContentItem:
+    """Texts on the scan as a whole."""
+    container = sr.ContainerContentItem(QUALITATIVE, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+    container.ContentSequence = sr.ContentSequence(
+        sr.TextContentItem(codes.DCM.Comment, text, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+        for text in texts
+    )
+    return container
+
+
 def _roi(detection: Detection, report: ScanReport, references: list, algorithm: sr.AlgorithmIdentification):
     (box,) = report.grid.boxes_from_volume(detection.box)
     i1, j1, i2, j2 = (box[n] for n in (0, 1, 3, 4))
     outline = np.array([[i1, j1], [i2, j1], [i2, j2], [i1, j2], [i1, j1]], np.float32)
     regions = [
-        sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, outline, sr.SourceImageForRegion.from_source_image(image))
+        sr.ImageRegion(
+            sr.GraphicTypeValues.POLYLINE,
+            outline,
+            sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID),
+        )
         for image in references[report.grid.covered(box)[2]]
     ]
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(

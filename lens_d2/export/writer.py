@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 from detectron2.utils.registry import Registry
 
 from ..data.files import write_whole
 from .scan_report import ScanReport
+
+logger = logging.getLogger(__name__)
 
 EXPORT_REGISTRY = Registry("EXPORT")
 EXPORT_REGISTRY.__doc__ = "Subclasses of Writer. Each writes one file about a scan."
@@ -19,10 +26,12 @@ class Writer:
 
     Attributes:
         file_name: of what it writes. purpose: what that is for, in a few words.
+        required: whether a scan counts as failed without it.
     """
 
     file_name: str
     purpose: str
+    required: bool = False
 
     def applies(self, report: ScanReport) -> bool:
         """Whether the scan can have this file."""
@@ -33,20 +42,58 @@ class Writer:
         raise NotImplementedError
 
 
-def write_report(report: ScanReport, folder: str | PathLike) -> list[Path]:
+class Written(NamedTuple):
+    """What became of a report.
+
+    Attributes:
+        files: that were written. warnings: of the report, and a line for every format that could not be written.
+    """
+
+    files: Sequence[Path]
+    warnings: Sequence[str]
+
+
+def write_report(report: ScanReport, folder: str | PathLike) -> Written:
     """Write a scan's detections in every format that applies.
 
-    Each file appears under its name only when it is complete.
+    Each file appears under its name only when it is complete. Optional formats come first: where one cannot be
+    written, whatever the reason, the required ones say so. In the end the folder holds no file of an earlier run.
 
     Args:
         report: of the scan. folder: is made where it does not exist.
 
-    Returns:
-        The files written.
+    Raises:
+        Exception: whatever keeps a required format from being written.
     """
-    written = []
-    for _, kind in EXPORT_REGISTRY:
-        writer = kind()
-        if writer.applies(report):
-            written.append(write_whole(Path(folder) / writer.file_name, writer.render(report)))
-    return written
+    files, absent = [], []
+    for writer in sorted((kind() for _, kind in EXPORT_REGISTRY), key=lambda each: each.required):
+        path = Path(folder) / writer.file_name
+        absent.append(path)
+        try:
+            if writer.applies(report):
+                files.append(write_whole(path, writer.render(report)))
+                absent.remove(path)
+        except Exception as error:
+            if writer.required:
+                raise
+            report = replace(report, warnings=(*report.warnings, _fault(writer, error, report.keep_ids)))
+    return Written(files, [*report.warnings, *_remove(absent)])
+
+
+def _fault(writer: Writer, error: Exception, keep_ids: bool) -> str:
+    """A line on an optional format that failed; the log says where, and what was wrong if identifiers are kept."""
+    kind = type(error).__name__
+    trace = traceback.format_exception(error) if keep_ids else [*traceback.format_tb(error.__traceback__), kind]
+    logger.error("%s cannot be written\n%s", writer.file_name, "".join(trace).rstrip())
+    return f"{writer.file_name} ({writer.purpose}) could not be written: {kind}"
+
+
+def _remove(paths: Sequence[Path]) -> list[str]:
+    """Removes what an earlier run has left, and returns a line on each file that stays."""
+    staying = []
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            staying.append(f"{path.name} is of an earlier run and cannot be removed")
+    return staying

@@ -5,7 +5,7 @@ import pytest
 from scan_files import make_affine, write_pngs
 
 from lens_d2.data.cache import VolumeCache
-from lens_d2.export import make_report
+from lens_d2.export import StructuredReport, make_report
 from lens_d2.export.scan_report import FileGrid, select_detections
 from lens_d2.structures import VolumeDetections
 
@@ -59,10 +59,12 @@ def test_patient_is_named_only_on_demand(make_scan):
     assert scan.report(keep_ids=True).patient == {"File": "series", "Patient": "Doe^John", "Patient ID": "4711"}
 
 
-def test_a_series_that_cannot_be_referred_to_has_no_headers(make_scan, caplog):
+def test_a_series_that_cannot_be_referred_to_has_no_structured_report(make_scan):
     report = make_scan(dicom=True, StudyInstanceUID=None).report()
-    assert report.headers is None
-    assert "no structured report" in caplog.text
+    fault = "24 of 24 slices have no valid Study Instance UID"
+    assert report.warnings == (f"no structured report is written: {fault}",)
+    assert not StructuredReport().applies(report)
+    assert report.slice_label(0) == "image 1"
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (1, 0, 2)])

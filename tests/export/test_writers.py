@@ -44,25 +44,24 @@ def series(make_scan):
 
 def test_every_format_is_written_under_its_name(report, tmp_path):
     written = write_report(report, tmp_path / "new" / "folder")
-    assert sorted(path.name for path in written) == FILES
+    assert sorted(path.name for path in written.files) == FILES
     assert sorted(path.name for path in (tmp_path / "new/folder").iterdir()) == FILES
     assert all(issubclass(kind, Writer) and kind.purpose for _, kind in EXPORT_REGISTRY)
 
 
 def test_dicom_input_adds_a_structured_report(empty, tmp_path):
-    assert sorted(path.name for path in write_report(empty, tmp_path)) == sorted([*FILES, "detections.dcm"])
+    assert sorted(path.name for path in write_report(empty, tmp_path).files) == sorted([*FILES, "detections.dcm"])
 
 
 def test_a_writer_that_fails_leaves_the_former_file(report, tmp_path, monkeypatch):
     write_report(report, tmp_path)
-    before = (tmp_path / "detections.json").read_bytes()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.setattr(
         "lens_d2.data.files.os.replace", lambda *paths: (_ for _ in ()).throw(OSError("disk full"))
     )
     with pytest.raises(OSError, match="disk full"):
         write_report(report, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == FILES
-    assert (tmp_path / "detections.json").read_bytes() == before
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_no_detections(empty, tmp_path):
@@ -93,6 +92,7 @@ def test_csv_names_axes_and_conventions_in_its_header(report):
         + ["x2_pixel_edge", "y2_pixel_edge", "z2_last_slice"]
         + ["lps_x_min_mm", "lps_y_min_mm", "lps_z_min_mm", "lps_x_max_mm", "lps_y_max_mm", "lps_z_max_mm"]
         + ["diameter_x_mm", "diameter_y_mm", "diameter_z_mm", "key_slice", "num_slices", "slices"]
+        + ["key_slice_instance_number", "key_slice_sop_instance_uid", "warnings"]
     )
     third = rows[2]
     voxels = [float(third[key]) for key in list(third)[5:11]]
@@ -187,11 +187,12 @@ def test_structured_report_follows_tid_1500_and_refers_to_the_series(series):
     assert document.SOPClassUID.name == "Comprehensive SR Storage"
     assert document.ContentTemplateSequence[0].TemplateIdentifier == "1500"
     assert (document.PreliminaryFlag, document.VerificationFlag) == ("PRELIMINARY", "UNVERIFIED")
-    first = report.headers.slices[0]
-    assert document.StudyInstanceUID == first.StudyInstanceUID
-    evidence = document.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
-    assert evidence.SeriesInstanceUID == first.SeriesInstanceUID != document.SeriesInstanceUID
-    covered = {report.headers.slices[z].SOPInstanceUID for each in report.detections for z in each.slices}
+    (study,) = document.PertinentOtherEvidenceSequence
+    first = report.headers.slices[0].uids
+    assert study.StudyInstanceUID == first["StudyInstanceUID"]
+    (evidence,) = study.ReferencedSeriesSequence
+    assert evidence.SeriesInstanceUID == first["SeriesInstanceUID"] != document.SeriesInstanceUID
+    covered = {report.headers.slices[z].sop_instance_uid for each in report.detections for z in each.slices}
     assert {item.ReferencedSOPInstanceUID for item in evidence.ReferencedSOPSequence} >= covered
 
 
