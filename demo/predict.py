@@ -40,7 +40,7 @@ from detectron2.utils.logger import setup_logger
 from lens_d2 import cli
 from lens_d2.config import load_config
 from lens_d2.data.cache import build_cache
-from lens_d2.data.files import write_errors, write_whole
+from lens_d2.data.files import write_whole
 from lens_d2.data.scans import Scan, SeveralSeries, find_scans, without_names
 from lens_d2.engine import LENSCheckpointer, checks
 from lens_d2.errors import DataError, WriteError
@@ -270,8 +270,6 @@ def predict(args: argparse.Namespace) -> int:
     except SeveralSeries as error:
         print(f"{error} (--series UID):", *error.lines, sep="\n  ", file=sys.stderr)
         return cli.BAD_INPUT
-    with write_errors(output):
-        output.mkdir(parents=True, exist_ok=True)
     predictor = Predictor(cfg, args)
     wanted = [scan for scan in scans if scan.is_scan]
     alone = len(wanted) == 1 and wanted[0].record["file_name"] == os.path.abspath(source)

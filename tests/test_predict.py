@@ -131,7 +131,7 @@ def test_several_series(run, array, tmp_path, capsys):
     assert "  1.2.3  5 images  CT  Thorax" in lines and "  1.2.4  3 images  CT" in lines
     assert run(folder, "--series", "1.2.3") == 0
     document = pydicom.dcmread(tmp_path / "out/detections.dcm")
-    (study,) = document.CurrentRequestedProcedureEvidenceSequence
+    (study,) = document.PertinentOtherEvidenceSequence
     assert [series.SeriesInstanceUID for series in study.ReferencedSeriesSequence] == ["1.2.3"]
     assert run(folder, "--series", "9.9") == 2
 
@@ -309,11 +309,16 @@ def test_weights_are_used_and_named(run, predict, config, array, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "opts", [["MODEL.NO_SUCH_KEY", "1"], ["INPUT.PIXEL_SPACING", "wide"], ["INPUT.PIXEL_SPACING"]]
+    ("opts", "fault"),
+    [
+        (["MODEL.NO_SUCH_KEY", "1"], "MODEL.NO_SUCH_KEY: no config key"),
+        (["INPUT.PIXEL_SPACING", "wide"], "INPUT.PIXEL_SPACING: the configuration cannot be used"),
+        (["INPUT.PIXEL_SPACING"], "INPUT.PIXEL_SPACING: a config key without a value"),
+    ],
 )
-def test_bad_configuration(run, tmp_path, opts, capsys):
+def test_bad_configuration(run, tmp_path, opts, fault, capsys):
     assert run(tmp_path, opts=opts) == 2
-    assert "the configuration cannot be used" in capsys.readouterr().err.splitlines()[-1]
+    assert capsys.readouterr().err.splitlines()[-1].startswith(fault)
 
 
 def test_one_expert_alone(run, array, tmp_path):

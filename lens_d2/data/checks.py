@@ -32,7 +32,7 @@ FEW = 32  # different values that a label map may have; CT has hundreds
 # mm between pixels: a tenth is micro-CT, 2 is the widest field of view, 3 and 6 are resampled ones
 PIXEL = (0.1, 8.0)
 INTERVAL = (0.1, 25.0)  # mm between slices
-OBLONG = 3.0  # ratio of a pixel's sides; scanners make squares
+OBLONG = 2.0  # ratio of two sides of a voxel; scanners make squares in one plane
 SMALLEST = 0.01  # mm between voxels
 LARGEST = 5000.0  # mm along any axis; what is larger would be resampled to more than a disk holds
 EXTENT = (1000.0, 1000.0, 2500.0)  # mm along x, y (a gantry is 0.9 m wide) and z (a person's height and more)
@@ -185,9 +185,10 @@ def check_spacing(geometry: VolumeGeometry) -> list[str]:
     """What speaks against a CT's grid in mm, a line or none."""
     (x, y, z), size = geometry.spacing, geometry.size
     extent = np.array(size) * geometry.spacing
+    low, middle, high = sorted(geometry.spacing)  # pixels are square in one plane, which may be a sagittal one
     if not (PIXEL[0] <= min(x, y) and max(x, y) <= PIXEL[1] and INTERVAL[0] <= z <= INTERVAL[1]):
         fault = f"voxels of {_product(geometry.spacing)} mm"
-    elif max(x, y) > OBLONG * min(x, y):
+    elif middle > OBLONG * low and high > OBLONG * middle:
         fault = f"pixels of {x:.3g} x {y:.3g} mm"
     elif (extent > EXTENT).any():
         fault = f"a volume of {extent[0]:.0f} x {extent[1]:.0f} x {extent[2]:.0f} mm"

@@ -153,16 +153,15 @@ def slice_range(name: str) -> tuple[int, int] | None:
 
 
 def match_volumes(path, names, volumes: list[str], of_truth: str) -> dict[str, int]:
-    """{name: index into ``volumes``} of a prediction file's volumes; warns of those that have no predictions.
+    """{name: index into ``volumes``} of a prediction file's volumes; empty for a detector that found nothing.
 
     Raises:
         DataError: no volume in common, or one that the truth does not have.
     """
     index = {name: number for number, name in enumerate(volumes)}
     unknown = [name for name in names if name not in index]
-    if len(unknown) == len(names):
-        example = f" (for example {unknown[0]})" if unknown else ""
-        raise DataError(path, f"has no volume in common with {of_truth}{example}")
+    if names and len(unknown) == len(names):
+        raise DataError(path, f"has no volume in common with {of_truth} (for example {unknown[0]})")
     if unknown:
         raise DataError(path, f"volume {unknown[0]}: {of_truth} does not have it")
     return {name: index[name] for name in names}

@@ -25,6 +25,8 @@ from .readers import (
     read_tracklets,
 )
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -85,6 +87,11 @@ def open_job(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
         return Job(protocol, truth, lambda path: read_tracklets(path, truth, name, args.split), first_pixel=1)
     if not args.seriesuids:
         parser.error("the protocol luna16 needs --seriesuids")
+    if not args.excluded:
+        logger.warning(
+            "no --excluded: findings that the challenge ignores count as false positives, "
+            "and sensitivities are lower than the official ones"
+        )
     nodules = read_nodules(args.ground_truth, args.seriesuids, args.excluded)
     return Job(protocol, nodules, lambda path: read_candidates(path, nodules, Path(args.seriesuids).name))
 

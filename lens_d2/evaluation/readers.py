@@ -68,8 +68,10 @@ def read_box_detections(path, truth: BoxTruth, of_truth="the ground truth", spli
         number: number_rows(path, f"volume {name}, detection", entries[name], (7,))
         for name, number in sorted(index.items(), key=lambda item: item[1])
     }
-    volume = np.repeat(np.fromiter(rows, dtype=np.int64), [len(r) for r in rows.values()])
-    boxes = np.concatenate(list(rows.values()))
+    volume = np.repeat(
+        np.fromiter(rows, dtype=np.int64), np.array([len(r) for r in rows.values()], dtype=np.int64)
+    )
+    boxes = np.concatenate([np.zeros((0, 7)), *rows.values()])
     check_entries(
         path, "detection", truth.volumes, volume, row_in_volume(volume), _box_faults(boxes[:, :6], boxes[:, 6])
     )

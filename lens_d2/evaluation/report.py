@@ -10,7 +10,6 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ..data.files import write_whole
-from ..errors import DataError
 
 _FLAT_LIST = re.compile(r"\[[^][{}\"]*\]")  # a list of numbers reads better on one line
 
@@ -20,15 +19,12 @@ def write_json(path, content, indent: int | None = 1) -> Path:
 
     Raises:
         ValueError: a number is NaN or infinite.
-        DataError: the folder cannot be written to.
+        WriteError: the folder cannot be written to.
     """
     text = json.dumps(content, indent=indent, allow_nan=False)
     if indent:
         text = _FLAT_LIST.sub(lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"), text)
-    try:
-        return write_whole(path, f"{text}\n".encode())
-    except OSError as error:
-        raise DataError(path, f"cannot be written: {error.strerror}") from None
+    return write_whole(path, f"{text}\n".encode())
 
 
 def froc_table(rows: Mapping[str, Mapping]) -> str:

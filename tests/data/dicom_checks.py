@@ -26,12 +26,12 @@ def fault(source, **options) -> str:
 
 
 def check(source, hu, affine=AFFINE, warning=None, **options):
-    """Reads a source, which must give these voxels at their places and one warning, or none, with these words."""
+    """Reads a source, which must give these voxels at their places and a first warning, or none, with these words."""
     volume = read_volume(source, **options)
     np.testing.assert_array_equal(volume.array, hu)
     np.testing.assert_allclose(volume.geometry.affine, affine, atol=1e-6)
     assert volume.geometry == read_header(source, **options)
-    assert len(volume.warnings) == (warning is not None), volume.warnings
+    assert bool(volume.warnings) == (warning is not None), volume.warnings
     assert warning is None or warning in volume.warnings[0]
 
 

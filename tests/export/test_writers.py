@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 from highdicom import sr
 
+from lens_d2.errors import WriteError
 from lens_d2.export import (
     EXPORT_REGISTRY,
     CsvTable,
@@ -59,7 +60,7 @@ def test_a_writer_that_fails_leaves_the_former_file(report, tmp_path, monkeypatc
     monkeypatch.setattr(
         "lens_d2.data.files.os.replace", lambda *paths: (_ for _ in ()).throw(OSError("disk full"))
     )
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(WriteError, match="cannot be written: disk full"):
         write_report(report, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

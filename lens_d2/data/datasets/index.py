@@ -11,7 +11,7 @@ from pathlib import Path
 from lens_d2.data.datasets.catalog import Faults
 from lens_d2.data.files import write_whole
 from lens_d2.data.parallel import run_all
-from lens_d2.errors import DataError
+from lens_d2.errors import DataError, WriteError
 
 logger = logging.getLogger(__name__)
 
@@ -101,5 +101,5 @@ def _write(path: Path, version: str, entries: dict[str, dict]) -> None:
     content = {"version": version, "entries": {**_read(path, version), **entries}}
     try:
         write_whole(path, json.dumps(content).encode())
-    except OSError as error:
-        logger.warning(f"{path}: cannot be written ({error.strerror}); it will be computed again next time")
+    except WriteError as error:
+        logger.warning(f"{error}; it will be computed again next time")
