@@ -46,6 +46,11 @@ CODEC = {
 }
 
 
+def unresolved(record: Mapping) -> dict:
+    """A record without what :meth:`VolumeCache.resolve` has added: what it says of the data alone."""
+    return {key: value for key, value in record.items() if key != RESOLVED}
+
+
 class DamagedCache(DataError):
     """A cache file that is not what was written."""
 

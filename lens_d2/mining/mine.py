@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 from detectron2.utils import comm
 
+from ..data.cache import unresolved
 from ..data.files import write_whole
 from ..modeling.targets import STATUS_OF_RECORD, BoxStatus
 from .counts import TrainingCounts, add_counts, count_training_data, format_counts
@@ -93,7 +94,7 @@ class PatientStore(TableStore):
         return table.replace_schema_metadata(None).cast(SCHEMA)
 
     def _header(self, records: list[dict]) -> dict[str, str]:
-        return {**super()._header(records), "annotations": digest(records)}
+        return {**super()._header(records), "annotations": digest([unresolved(record) for record in records])}
 
 
 def mine(
@@ -125,7 +126,7 @@ def mine(
     folder = Path(folder)
     patients = group_by_patient(records)
     made_of = [shards.fingerprint, settings, list(strategies), iou, number]
-    everything = digest([made_of, *records])
+    everything = digest([made_of, *map(unresolved, records)])
     if _is_done(folder, everything):
         return folder / LEDGER
     learnt = _learn(records, strategies, folder / LEARNT, everything)

@@ -26,7 +26,7 @@ def fault(source, **options) -> str:
 
 
 def check(source, hu, affine=AFFINE, warning=None, **options):
-    """Reads a source, which must give these voxels at their places and a first warning, or none, with these words."""
+    """Reads a source: these voxels at their places, and a first warning with these words, or no warning."""
     volume = read_volume(source, **options)
     np.testing.assert_array_equal(volume.array, hu)
     np.testing.assert_allclose(volume.geometry.affine, affine, atol=1e-6)

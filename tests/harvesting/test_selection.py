@@ -1,5 +1,7 @@
 """Which proposals are lesions and which hard negatives, and what is kept of several rounds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -113,9 +115,10 @@ lesion = st.builds(
 @few
 @given(st.lists(lesion, max_size=12), st.lists(lesion, max_size=6))
 def test_merging_keeps_one_for_each_lesion(first, second):
-    kept = merge(first + second)
+    everything = [replace(one, number=number) for number, one in enumerate(first + second)]  # ids are unique
+    kept = merge(everything)
     assert merge(kept) == kept
-    for one in first + second:  # each is kept, or is the same lesion as one kept that is no less confident
+    for one in everything:  # each is kept, or is the same lesion as one kept that is no less confident
         same = [x for x in kept if x.volume == one.volume and x.score >= one.score and overlaps(x, one)]
         assert same
 

@@ -8,7 +8,7 @@ import torch
 from blocks import blocks_cfg
 from proposals import proposals, random_detections, record, tracklets
 
-from lens_d2.errors import DataError
+from lens_d2.errors import DataError, WriteError
 from lens_d2.mining.propose import fingerprint
 from lens_d2.mining.shards import ShardStore
 
@@ -99,7 +99,7 @@ def test_names_that_no_file_can_have_stay_apart(tmp_path):
 
 def test_nothing_half_written_is_left_when_writing_fails(tmp_path, monkeypatch):
     monkeypatch.setattr("os.replace", lambda *args: (_ for _ in ()).throw(OSError("killed")))
-    with pytest.raises(OSError, match="killed"):
+    with pytest.raises(WriteError, match="cannot be written: killed"):
         store(tmp_path).write(record())
     assert list(tmp_path.iterdir()) == []
 
