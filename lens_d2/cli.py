@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
-from lens_d2.errors import DataError
+from lens_d2.errors import DataError, WriteError
 
 BAD_INPUT = 2
 
@@ -41,4 +42,16 @@ def run(body: Callable[[], int | None]) -> int:
         if fault is None:
             raise
         print(fault, file=sys.stderr)
+        if not isinstance(error, DataError) or isinstance(error, WriteError):
+            _close_logs()
         return BAD_INPUT
+
+
+def _close_logs() -> None:
+    """Closes log files now, as Python would tell of each that a full disk does not take when it ends."""
+    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    for handler in (handler for logger in loggers for handler in getattr(logger, "handlers", ())):
+        stream = getattr(handler, "stream", None)
+        if stream not in (None, sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.close()

@@ -45,7 +45,7 @@ def find_config(path: str | os.PathLike) -> Path:
     if Path(path).is_file():
         return Path(path)
     own = CONFIGS / Path(*Path(path).parts[Path(path).parts[:1] == ("configs",) :])
-    if own.is_relative_to(CONFIGS) and own.is_file():
+    if own.resolve().is_relative_to(CONFIGS) and own.is_file():
         return own
     known = [file.relative_to(CONFIGS).as_posix() for file in sorted(CONFIGS.rglob("*.yaml"))]
     raise DataError(path, f"no such config file{did_you_mean(Path(path).as_posix(), known)}")

@@ -42,6 +42,12 @@ class SampleLoader(DataLoader):
         """The dataset that the loader was made for."""
         return self.dataset.dataset
 
+    def close(self) -> None:
+        """Ends the workers. Left to the end of the process, they may outlive what they need, and abort it."""
+        if self._iterator is not None:
+            self._iterator._shutdown_workers()
+            self._iterator = None
+
     def __iter__(self) -> Iterator:
         for batch in super().__iter__():
             if isinstance(batch, DataError):

@@ -116,7 +116,10 @@ class NetworkTrainer(SimpleTrainer):
         self.batches.start_iter = start
         path = os.path.join(self.checkpointer.save_dir, self.final)
         if start < self.max_iter:
-            self.train(start, self.max_iter)
+            try:
+                self.train(start, self.max_iter)
+            finally:
+                self.data_loader.close()
         else:  # it may have been killed after its last checkpoint
             self.checkpointer.save("model_final", iteration=self.iter)
         comm.synchronize()

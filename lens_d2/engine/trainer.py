@@ -72,6 +72,12 @@ class LENSTrainer(DefaultTrainer):
             *hooks[evaluation:],
         ]
 
+    def train(self):
+        try:
+            return super().train()
+        finally:
+            self.data_loader.close()
+
     def run_step(self) -> None:
         with finite_losses(self.cfg.OUTPUT_DIR):
             super().run_step()
