@@ -154,3 +154,10 @@ def test_pages_with_tests_of_their_own(path, test):
 def test_the_readme_has_one_small_picture():
     (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text())
     assert (ROOT / picture).stat().st_size < 200_000
+
+
+def test_inputs_names_tests_that_exist():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/inputs.md").read_text()))
+    files = (ROOT / "tests").rglob("test_*.py")
+    there = {name for path in files for name in re.findall(r"def (test_\w+)", path.read_text())}
+    assert len(named) > 50 and named - there == set()
