@@ -144,13 +144,26 @@ def test_bad_truth_of_p3d(p3d):
 def test_volumes(lens3d, p3d):
     refused(lens3d(found=FOUND | {"000003_01_01_001-020": []}), "found.json", "000003_01_01_001-020")
     refused(lens3d(found={"000003_01_01_001-020": []}), "found.json", "no volume in common")
-    refused(lens3d(found={}), "found.json", "no volume in common")
     refused(p3d(found=TRACKS | {"x": []}), "found.json", "volume x")
     refused(lens3d({}), "truth.json", "no volume")
     twice = f'{{"{VOLUME}": [], "{VOLUME}": []}}'
     refused(lens3d(twice), "truth.json", VOLUME, "twice")
     refused(lens3d(found=twice), "found.json", VOLUME, "twice")
     refused(p3d(MARKS | {f"{VOLUME}.annot": {}}), "truth.json", VOLUME, "twice")
+
+
+def test_a_detector_that_found_nothing_has_a_sensitivity_of_0(lens3d, p3d, luna16):
+    for status, metrics, error in (lens3d(found={}), p3d(found={}), luna16(found_csv=HEADER + "probability\n")):
+        assert status == 0 and metrics["average_sensitivity"] == 0.0
+        assert "have no predictions and count as empty" in error
+
+
+def test_luna16_without_excluded_findings_is_told(lens3d, luna16, evaluate, tmp_path):
+    golden = "tests/golden/luna16"
+    words = ["--protocol", "luna16", "--ground-truth", f"{golden}/annotations.csv", "--bootstrap", "0"]
+    words += ["--seriesuids", f"{golden}/seriesuids.csv", "--predictions", f"{golden}/predictions.csv"]
+    assert "findings that the challenge ignores count as false positives" in evaluate(*words)[-1]
+    assert "challenge ignores" not in evaluate(*words, "--excluded", f"{golden}/annotations_excluded.csv")[-1]
 
 
 def test_a_trailing_annot_is_dropped(p3d):
@@ -228,7 +241,6 @@ def test_bad_tables(luna16):
     refused(luna16(found_csv=HEADER + "probability\n" + row + "00784,1,0\n"), "found.csv", "line 3")
     refused(luna16(found_csv=HEADER + "probability\n" + "00783,1,0,0,0.5,7\n"), "found.csv")
     refused(luna16(found_csv=HEADER + "probability\n" + row + "00785,1,0,0,0.5\n"), "found.csv", "00785")
-    refused(luna16(found_csv=HEADER + "probability\n"), "found.csv", "no volume in common")
     refused(luna16(found_csv=""), "found.csv", "empty")
     refused(luna16(series_csv="00783\n00784\n00783\n"), "series.csv", "00783", "twice")
     refused(luna16(series_csv="\n"), "series.csv", "empty")
