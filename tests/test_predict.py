@@ -13,6 +13,7 @@ import SimpleITK as sitk
 import torch
 from pydicom import uid
 from scan_files import make_affine, make_slice, write_enhanced, write_pngs, write_series, write_volume
+from scipy.special import expit, logit
 
 from lens_d2.modeling.classifiers import build_classifier
 
@@ -340,6 +341,24 @@ def test_false_positive_reduction(run, predict, config, array, tmp_path):
         assert 0 <= each["fpr_score"] <= 1 and 0 <= detector <= 1
     assert "fpr.pth (sha256 " in (tmp_path / "out/report.html").read_text()
     assert run(path, opts=["MODEL.FPR.WEIGHTS", str(tmp_path / "absent.pth")]) == 2
+
+
+def test_scores_are_combined_as_the_evaluation_does(run, predict, config, array, tmp_path):
+    path = write_volume(tmp_path / "ct.nii.gz", array, AFFINE)
+    small = ["MODEL.FPR.WIDTH", "4", "MODEL.FPR.FC_DIM", "8", "MODEL.FPR.PATCH_SIZE", "(8, 24, 24)"]
+    arguments = ["--config-file", config, "--input", "x", "--output", "y", "--allow-random-weights", "--opts"]
+    cfg = predict.setup_cfg(predict.get_parser().parse_args([*arguments, *SMALL, *small]))
+    torch.save({"model": build_classifier(cfg).state_dict()}, tmp_path / "fpr.pth")
+    weights = ["MODEL.FPR.WEIGHTS", str(tmp_path / "fpr.pth")]
+    every = ["--max-detections", "10000", "--score-threshold", "0"]
+    detectors = {}
+    for combine, invert in (
+        ("mean", lambda score, fpr: 2 * score - fpr),
+        ("mean_log_odds", lambda score, fpr: expit(2 * logit(score) - logit(fpr))),
+    ):
+        assert run(path, *every, opts=[*small, *weights, "MODEL.FPR.COMBINE", combine]) == 0
+        detectors[combine] = sorted(invert(x["score"], x["fpr_score"]) for x in detections(tmp_path / "out"))
+    np.testing.assert_allclose(*detectors.values(), atol=1e-5)
 
 
 # Privacy
