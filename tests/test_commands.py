@@ -328,3 +328,30 @@ def test_preparing_on_a_full_disk_leaves_nothing_out(cohort, tmp_path):
     line = last_line(run_limited(limited(words, 3_000).split('"'), cohort, tmp_path))
     assert "cannot be written" in line
     assert not list((cohort / "phantom/cache").glob("left_out/*"))
+
+
+# The README's commands for real data, one after another, in a folder of their own
+
+
+def test_the_readmes_commands_for_real_data(cohort, tmp_path):
+    """As they stand, with overrides at their ends that make them short; the cohort has the real formats."""
+    for name in ("train_net.py", "configs", "demo", "tools", "datasets"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    text = (ROOT / "README.md").read_text()
+    lines = [line.split("  #")[0].strip() for line in text.splitlines()]
+    prepare, *trainings = [
+        line
+        for line in lines
+        if line.startswith("python") and "configs/lens_multi.yaml" in line and "num-gpus" not in line
+    ]
+    assert "prepare_datasets.py" in prepare and any("--resume" in line for line in trainings)
+    assert any("--eval-only" in line for line in trainings) and len(trainings) == 4
+    environment = {**os.environ, "DETECTRON2_DATASETS": str(cohort / "phantom"), "OMP_NUM_THREADS": "1"}
+    short = [*SHORT.split(), "MODEL.DENSENET.WEIGHTS", "", "SOLVER.EPOCHS", "0", "DATALOADER.NUM_WORKERS", "0"]
+    short += ["DATASETS.TEST", "('luna_val',)", "INPUT.MAX_SIZE", "256"]
+    for line in (prepare, *trainings):
+        words = [sys.executable, *line.split()[1:], *(short if line != prepare else ["--processes", "1"])]
+        run = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert run.returncode == 0, f"{line}\n{run.stderr[-2000:]}"
+    assert (tmp_path / "output/lens_multi/inference/luna_val/metrics.json").is_file()
+    assert (tmp_path / "output/faster/model_final.pth").is_file()
