@@ -35,9 +35,8 @@ PIXEL = (
 )  # mm between pixels: a tenth is micro-CT, 2 is the widest field of view, 3 and 6 are resampled ones
 INTERVAL = (0.1, 25.0)  # mm between slices
 OBLONG = 3.0  # ratio of a pixel's sides; scanners make squares
-LARGEST = (
-    5000.0  # mm along any axis; what is larger would be resampled to more pixels and slices than a disk holds
-)
+LARGEST = 5000.0  # mm along any axis; resampled, what is larger has more pixels than can be worked on
+SMALLEST = 0.01  # mm of a voxel's edge; a picture of a lesion's neighbourhood would have 10,000 pixels a side
 EXTENT = (1000.0, 1000.0, 2500.0)  # mm along x, y (a gantry is 0.9 m wide) and z (a person's height and more)
 
 # mm by which a mask's voxels may lie off those of their CT: parts of the smallest voxel edge.
@@ -61,7 +60,7 @@ def refuse_impossible_sizes(path: str | PathLike, geometry: VolumeGeometry) -> N
         metres = " x ".join(f"{side / 1000:.3g}" for side in extent)
         raise DataError(
             path,
-            f"voxels of {_product(geometry.spacing)} mm make a volume of {metres} m; at most {LARGEST / 1000:g} m, and "
+            f"voxels of {_product(geometry.spacing)} mm, a volume of {metres} m: at most {LARGEST / 1000:g} m and "
             f"voxels of at least {SMALLEST:g} mm, can be used: put the spacing in its header right",
         )
 

@@ -129,7 +129,7 @@ def test_spacing(spacing, size, words):
 
 @pytest.mark.parametrize("factor", [1e-30, 1e-6, 1e-3, 1e3, 1e30])
 def test_another_unit_is_told_and_not_worked_on(factor, tmp_path):
-    """Resampled to a person's pixels, a volume of kilometres would fill the disk: reading warns, caching refuses."""
+    """Resampled, a volume of kilometres would fill the disk: reading it warns, caching it refuses."""
     affine = make_affine(np.array([0.7, 0.7, 2.5]) * factor)
     path = write_any_spacing(tmp_path / "ct.nrrd", affine)
     assert "cannot be a CT's" in read_volume(path).warnings[-1]
