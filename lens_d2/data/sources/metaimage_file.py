@@ -35,6 +35,8 @@ _KEY = re.compile(r"[\w|][\w| .:-]*")
 class MetaImageFile(Source):
     """``.mha`` and ``.mhd``. Their geometry is told once, so that what is absent there is never made up."""
 
+    VERSION = 2
+
     @classmethod
     def accepts(cls, path: Path) -> bool:
         return path.is_file() and path.suffix.lower() in (".mha", ".mhd")
