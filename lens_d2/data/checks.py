@@ -34,7 +34,7 @@ PIXEL = (
     8.0,
 )  # mm between pixels: a tenth is micro-CT, 2 is the widest field of view, 3 and 6 are resampled ones
 INTERVAL = (0.1, 25.0)  # mm between slices
-OBLONG = 3.0  # ratio of a pixel's sides; scanners make squares
+OBLONG = 10.0  # ratio of a pixel's sides; scanners make squares, of which reformatted slices 5 mm apart leave 1:7
 LARGEST = 5000.0  # mm along any axis; resampled, what is larger has more pixels than can be worked on
 SMALLEST = 0.01  # mm of a voxel's edge; a picture of a lesion's neighbourhood would have 10,000 pixels a side
 EXTENT = (1000.0, 1000.0, 2500.0)  # mm along x, y (a gantry is 0.9 m wide) and z (a person's height and more)

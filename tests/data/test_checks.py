@@ -118,7 +118,8 @@ def test_every_format_is_checked(tmp_path):
         ((7e-4, 7e-4, 2.5e-3), (9, 9, 9), "voxels of 0.0007 x 0.0007 x 0.0025 mm"),
         ((0.7, 0.7, 40), (9, 9, 9), "voxels of 0.7 x 0.7 x 40 mm"),
         ((10, 10, 5), (9, 9, 9), "voxels of 10 x 10 x 5 mm"),
-        ((0.7, 5, 2), (9, 9, 9), "pixels of 0.7 x 5 mm"),
+        ((0.5, 6, 2), (9, 9, 9), "pixels of 0.5 x 6 mm"),
+        ((5, 0.7, 0.7), (40, 512, 512), None),  # sagittal slices
         ((3, 3, 3), (512, 512, 100), "a volume of 1536 x 1536 x 300 mm"),
     ],
 )

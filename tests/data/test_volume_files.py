@@ -276,6 +276,13 @@ def test_a_shear_is_read_and_told(write, tmp_path):
     np.testing.assert_allclose(read_volume(path).geometry.affine, affine, rtol=1e-5)
 
 
+def test_axes_of_metaimage_that_are_no_unit_vectors(tmp_path):
+    """They multiply the spacing, in SimpleITK as well."""
+    path = metaimage(tmp_path / "ct.mha", ct().tobytes(), TransformMatrix="1 0 0 0 1 0 0 0 2")
+    assert "axes of the lengths 1, 1, 2 (TransformMatrix)" in warned(path)
+    np.testing.assert_allclose(read_volume(path).geometry.affine, sitk_affine(path))
+
+
 def test_other_units(tmp_path):
     metres = make_affine(np.array(SPACING) / 1e3, origin=np.array(ORIGIN) / 1e3)
     path = nifti(tmp_path / "ct.nii", affine=metres, xyzt_units=1)
