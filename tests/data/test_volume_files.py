@@ -509,6 +509,7 @@ def test_other_formats_are_read_with_a_warning(gipl, tmp_path):
         ("import time; time.sleep(60)", "its reader has not come to an end within 2 s"),
         ("raise MemoryError('no room')", "its reader failed (MemoryError: no room)"),
         ("", "its reader failed"),
+        ("print('{')", "its reader tells no header"),
         ("""print('{"size": [11, 9, 6], "components": 1, "spacing": [1, 1, 1], "origin": [0, 0, 0], '
                  '"direction": [1, 0, 0, 0, 1, 0, 0, 0, 1], "dtype": "<i2"}')""", "truncated: 0 of"),
     ],
