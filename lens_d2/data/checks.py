@@ -29,12 +29,14 @@ NARROW = 50  # HU from the lowest to the highest value: less than noise and fat 
 WHITE = 255  # the brightest value of a picture of 8 bits
 FEW = 32  # different values that a label map may have; CT has hundreds
 
-# mm between pixels: a tenth is micro-CT, 2 is the widest field of view, 3 and 6 are resampled ones
-PIXEL = (0.1, 8.0)
+PIXEL = (
+    0.1,
+    8.0,
+)  # mm between pixels: a tenth is micro-CT, 2 is the widest field of view, 3 and 6 are resampled ones
 INTERVAL = (0.1, 25.0)  # mm between slices
-OBLONG = 2.0  # ratio of two sides of a voxel; scanners make squares in one plane
-SMALLEST = 0.01  # mm between voxels
-LARGEST = 5000.0  # mm along any axis; what is larger would be resampled to more than a disk holds
+OBLONG = 10.0  # ratio of a pixel's sides; scanners make squares, of which reformatted slices 5 mm apart leave 1:7
+LARGEST = 5000.0  # mm along any axis; resampled, what is larger has more pixels than can be worked on
+SMALLEST = 0.01  # mm of a voxel's edge; a picture of a lesion's neighbourhood would have 10,000 pixels a side
 EXTENT = (1000.0, 1000.0, 2500.0)  # mm along x, y (a gantry is 0.9 m wide) and z (a person's height and more)
 
 # mm by which a mask's voxels may lie off those of their CT: parts of the smallest voxel edge.
@@ -58,8 +60,8 @@ def refuse_impossible_sizes(path: str | PathLike, geometry: VolumeGeometry) -> N
         metres = " x ".join(f"{side / 1000:.3g}" for side in extent)
         raise DataError(
             path,
-            f"voxels of {_product(geometry.spacing)} mm make a volume of {metres} m; at most {LARGEST / 1000:g} m "
-            f"and voxels of at least {SMALLEST:g} mm can be used: put the spacing in its header right",
+            f"voxels of {_product(geometry.spacing)} mm, a volume of {metres} m: at most {LARGEST / 1000:g} m and "
+            f"voxels of at least {SMALLEST:g} mm, can be used: put the spacing in its header right",
         )
 
 
@@ -185,10 +187,9 @@ def check_spacing(geometry: VolumeGeometry) -> list[str]:
     """What speaks against a CT's grid in mm, a line or none."""
     (x, y, z), size = geometry.spacing, geometry.size
     extent = np.array(size) * geometry.spacing
-    low, middle, high = sorted(geometry.spacing)  # pixels are square in one plane, which may be a sagittal one
     if not (PIXEL[0] <= min(x, y) and max(x, y) <= PIXEL[1] and INTERVAL[0] <= z <= INTERVAL[1]):
         fault = f"voxels of {_product(geometry.spacing)} mm"
-    elif middle > OBLONG * low and high > OBLONG * middle:
+    elif max(x, y) > OBLONG * min(x, y):
         fault = f"pixels of {x:.3g} x {y:.3g} mm"
     elif (extent > EXTENT).any():
         fault = f"a volume of {extent[0]:.0f} x {extent[1]:.0f} x {extent[2]:.0f} mm"

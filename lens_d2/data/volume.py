@@ -40,8 +40,8 @@ def read_header(source: Mapping | str | PathLike, **options) -> VolumeGeometry:
     Args:
         source: a path, or a dataset record (a mapping) whose ``file_name`` is one: a folder of PNG slices or
             of DICOM files, or a volume file (NIfTI, MetaImage, NRRD, or what else SimpleITK reads). A folder of
-            PNG slices needs ``spacing`` (x, y, z mm) and takes ``z_direction``, ``first_slice``, ``num_slices``
-            and ``missing_slices``; see
+            PNG slices needs ``spacing`` (x, y, z mm) and takes ``z_direction``, ``first_slice``,
+            ``num_slices`` and ``missing_slices``; see
             :class:`lens_d2.data.sources.PngFolder`. A DICOM folder of several series needs ``series_uid``.
             ``affine``, 4x4, replaces what the file says of its voxels' place (voxel index in the axis order
             of the file -> LPS mm): the way to correct a wrong header.

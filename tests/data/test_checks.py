@@ -118,7 +118,8 @@ def test_every_format_is_checked(tmp_path):
         ((7e-4, 7e-4, 2.5e-3), (9, 9, 9), "voxels of 0.0007 x 0.0007 x 0.0025 mm"),
         ((0.7, 0.7, 40), (9, 9, 9), "voxels of 0.7 x 0.7 x 40 mm"),
         ((10, 10, 5), (9, 9, 9), "voxels of 10 x 10 x 5 mm"),
-        ((0.7, 5, 2), (9, 9, 9), "pixels of 0.7 x 5 mm"),
+        ((0.5, 6, 2), (9, 9, 9), "pixels of 0.5 x 6 mm"),
+        ((5, 0.7, 0.7), (40, 512, 512), None),  # sagittal slices
         ((3, 3, 3), (512, 512, 100), "a volume of 1536 x 1536 x 300 mm"),
     ],
 )
@@ -129,7 +130,7 @@ def test_spacing(spacing, size, words):
 
 @pytest.mark.parametrize("factor", [1e-30, 1e-6, 1e-3, 1e3, 1e30])
 def test_another_unit_is_told_and_not_worked_on(factor, tmp_path):
-    """Resampled to a person's pixels, kilometres would fill the disk: a warning, refused by the cache."""
+    """Resampled, a volume of kilometres would fill the disk: reading it warns, caching it refuses."""
     affine = make_affine(np.array([0.7, 0.7, 2.5]) * factor)
     path = write_any_spacing(tmp_path / "ct.nrrd", affine)
     assert "cannot be a CT's" in read_volume(path).warnings[-1]

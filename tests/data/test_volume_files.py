@@ -276,6 +276,13 @@ def test_a_shear_is_read_and_told(write, tmp_path):
     np.testing.assert_allclose(read_volume(path).geometry.affine, affine, rtol=1e-5)
 
 
+def test_axes_of_metaimage_that_are_no_unit_vectors(tmp_path):
+    """They multiply the spacing, in SimpleITK as well."""
+    path = metaimage(tmp_path / "ct.mha", ct().tobytes(), TransformMatrix="1 0 0 0 1 0 0 0 2")
+    assert "axes of the lengths 1, 1, 2 (TransformMatrix)" in warned(path)
+    np.testing.assert_allclose(read_volume(path).geometry.affine, sitk_affine(path))
+
+
 def test_other_units(tmp_path):
     metres = make_affine(np.array(SPACING) / 1e3, origin=np.array(ORIGIN) / 1e3)
     path = nifti(tmp_path / "ct.nii", affine=metres, xyzt_units=1)
@@ -502,6 +509,7 @@ def test_other_formats_are_read_with_a_warning(gipl, tmp_path):
         ("import time; time.sleep(60)", "its reader has not come to an end within 2 s"),
         ("raise MemoryError('no room')", "its reader failed (MemoryError: no room)"),
         ("", "its reader failed"),
+        ("print('{')", "its reader tells no header"),
         ("""print('{"size": [11, 9, 6], "components": 1, "spacing": [1, 1, 1], "origin": [0, 0, 0], '
                  '"direction": [1, 0, 0, 0, 1, 0, 0, 0, 1], "dtype": "<i2"}')""", "truncated: 0 of"),
     ],

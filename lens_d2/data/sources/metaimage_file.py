@@ -28,12 +28,15 @@ BIG_ENDIAN = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 INTENSITY = {"ElementToIntensityFunctionSlope": 1.0, "ElementToIntensityFunctionOffset": 0.0}
 MODALITY = ("Modality", "0008|0060")  # SimpleITK writes DICOM elements by their tags
 LAST = "ElementDataFile"
+UNIT_TOLERANCE = 0.01  # by which an axis may differ from a vector of length 1; headers have some six digits
 _KEY = re.compile(r"[\w|][\w| .:-]*")
 
 
 @SOURCE_REGISTRY.register()
 class MetaImageFile(Source):
     """``.mha`` and ``.mhd``. Their geometry is told once, so that what is absent there is never made up."""
+
+    VERSION = 2
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
@@ -77,6 +80,10 @@ class MetaImageFile(Source):
                 self.warn(f"its header gives an {key} other than {nothing:g}, which is not applied")
         affine = affine_of(spacing, direction, origin)
         self.check_axes(direction)
+        lengths = np.linalg.norm(direction, axis=0)
+        if not np.allclose(lengths, 1, rtol=UNIT_TOLERANCE):
+            told = ", ".join(f"{length:.3g}" for length in lengths)
+            self.warn(f"its header gives axes of the lengths {told} ({DIRECTION[0]}), which multiply the spacing")
         return self.to_mm(affine, self._fields.get("DistanceUnits", "mm"))
 
     def _chunks(self) -> Iterator[bytes]:

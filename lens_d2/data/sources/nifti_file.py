@@ -42,6 +42,8 @@ class NiftiFile(Source):
     differ.
     """
 
+    VERSION = 2
+
     @classmethod
     def accepts(cls, path: Path) -> bool:
         return path.is_file() and NAME.fullmatch(path.name) is not None

@@ -83,6 +83,8 @@ MODALITY = ("modality", "0008|0060", "0008_0060", "dicom_0008_0060_modality")  #
 class NrrdFile(Source):
     """``.nrrd`` and ``.nhdr``, raw, gzip, bzip2 or text."""
 
+    VERSION = 2
+
     @classmethod
     def accepts(cls, path: Path) -> bool:
         return path.is_file() and path.suffix.lower() in (".nrrd", ".nhdr")

@@ -8,6 +8,7 @@ SimpleITK and NumPy alone: the package takes seconds to import.
 """
 
 import json
+import os
 import sys
 
 import SimpleITK as sitk
@@ -16,6 +17,8 @@ FAILED = 3
 
 
 def main(path: str, header_only: bool) -> None:
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what native readers print is no voxel
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
     reader.SetFileName(path)
@@ -32,7 +35,6 @@ def main(path: str, header_only: bool) -> None:
     if not header_only and (components, dimensions) == (1, 3):
         array = sitk.GetArrayViewFromImage(image := reader.Execute())
         header |= {"dtype": array.dtype.str, "size": image.GetSize()}
-    out = sys.stdout.buffer
     out.write(json.dumps(header).encode() + b"\n")
     for picture in () if array is None else array:
         out.write(picture.tobytes())

@@ -58,7 +58,8 @@ class SitkFile(Source):
             DataError: that process dies, says that the file is at fault, or takes longer than TIMEOUT.
         """
         command = [sys.executable, "-P", str(READER), str(self.path.absolute()), *([] if voxels else ["--header"])]
-        header, array, fault = {}, None, None
+        header, array = {}, None
+        fault: DataError | None = None
         with (
             tempfile.TemporaryFile() as complaints,
             subprocess.Popen(
@@ -77,6 +78,8 @@ class SitkFile(Source):
                     )
             except DataError as error:
                 fault = error
+            except ValueError:  # it died while it told the header, or is none of ours
+                header, fault = {}, DataError(self.path, "damaged: its reader tells no header")
             child.stdout.close()
             status = child.wait()
             in_time = alarm.is_alive()
