@@ -18,6 +18,7 @@ from lens_d2.engine import LENSTrainer, checks
 from lens_d2.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = "--config-file configs/phantom/lens_multi.yaml"
 SHORT = (
     "MODEL.DENSENET.GROWTH_RATE 4 MODEL.DENSENET.BLOCK_CONFIG (2,2,2) MODEL.DENSENET.INIT_FEATURES 8 "
     "MODEL.DENSENET.OUT_CHANNELS 16 MODEL.AFP.CONV_DIM 8 MODEL.ROI_BOX_HEAD.FC_DIM 16 SOLVER.IMS_PER_BATCH 2 "
@@ -29,10 +30,15 @@ MINED = f"{SHORT} {ONE_TEST} STAGES ('train',) MINING.STRATEGIES ('CrossSlice',)
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory) -> Path:
-    """A folder of datasets with the smallest synthetic cohort."""
+    """A folder of datasets with the smallest synthetic cohort, prepared for the shipped config."""
     folder = tmp_path_factory.mktemp("datasets")
-    command = ["datasets/prepare_phantom.py", "--size", "tiny", "--output", str(folder / "phantom")]
-    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+    environment = {**os.environ, "DETECTRON2_DATASETS": str(folder)}
+    for command in (
+        ["datasets/prepare_phantom.py", "--size", "tiny", "--output", str(folder / "phantom")],
+        ["datasets/prepare_datasets.py", "--processes", "1", *SHIPPED.split()],
+    ):
+        words = [sys.executable, *command]
+        subprocess.run(words, cwd=ROOT, check=True, capture_output=True, env=environment)
     return folder
 
 
@@ -88,7 +94,6 @@ def test_what_loaders_are_handed_pickles(tmp_path):
 
 # Faults of a call are one line and status 2.
 
-SHIPPED = "--config-file configs/phantom/lens_multi.yaml"
 FAULTS = {
     "": "--config-file: not given",
     "--config-file lens_mulit.yaml": "lens_mulit.yaml: no such config file; did you mean lens_multi.yaml",
