@@ -145,11 +145,12 @@ class Predictor:
         if scan.fault is not None:
             raise scan.fault
         with self.opened_cache():
-            (found,) = self.inference([scan.record])
+            (record,) = self.cache.resolve([scan.record])
+            (found,) = self.inference([record])
             report = make_report(
                 scan.name if self.args.keep_ids else title,
-                scan.record,
-                self.cache.open(scan.record),
+                record,
+                self.cache.open(record),
                 found["detections"][self.cfg.MODEL.LENS.OUTPUT],
                 experts=self.experts,
                 score_threshold=self.args.score_threshold,

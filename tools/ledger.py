@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
+from lens_d2 import cli
 from lens_d2.data.datasets import register_all
 from lens_d2.data.loader import load_records
-from lens_d2.errors import DataError
 from lens_d2.mining import (
     check_ledger,
     count_training_data,
@@ -26,8 +27,6 @@ from lens_d2.mining import (
     write_ledger,
 )
 from lens_d2.mining.ledger import to_table
-
-BAD_INPUT = 2
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
@@ -72,12 +71,7 @@ def _read_with_dataset(args: argparse.Namespace):
 
 def main(args: list[str] | None = None) -> int:
     args = parse_args(args)
-    try:
-        COMMANDS[args.command](args)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return BAD_INPUT
-    return 0
+    return cli.run(partial(COMMANDS[args.command], args))
 
 
 if __name__ == "__main__":

@@ -26,13 +26,14 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
+from lens_d2 import cli
 from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import root_of
 from lens_d2.data.files import write_whole
@@ -44,7 +45,6 @@ from lens_d2.mining.merge import RECORD_STATUS
 from lens_d2.modeling.targets import STATUS_OF_RECORD, BoxStatus
 from lens_d2.tracking import pairwise_iou
 
-BAD_INPUT = 2
 # What a line's name has after the strategy's, for each status that is measured.
 KINDS = {BoxStatus.LESION: "", BoxStatus.UNCERTAIN: " (uncertain)", BoxStatus.HARD_NEGATIVE: " (hard negatives)"}
 TOTAL = "all annotations"
@@ -227,22 +227,18 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(args)
 
 
-def main(args: list[str] | None = None) -> int:
-    args = parse_args(args)
-    try:
-        if args.root:
-            register_all(args.root)
-        ledger = read_ledger(args.ledger)
-        records = {name: load_records((name,)) for name in args.dataset}
-        check_ledger(ledger, [record for own in records.values() for record in own], args.ledger)
-        truth_of, tables = cache(HiddenTruth), {}
-        for name, own in records.items():
-            rows = ledger[ledger["volume"].isin({record["volume"] for record in own})]
-            truth = truth_of(root_of(name) / "hidden_truth.json")
-            tables[name] = table(measure(rows, own, truth, args.iou, args.iobb))
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return BAD_INPUT
+def report(args: argparse.Namespace) -> None:
+    """Prints a table for each dataset, and writes them where that is asked for."""
+    if args.root:
+        register_all(args.root)
+    ledger = read_ledger(args.ledger)
+    records = {name: load_records((name,)) for name in args.dataset}
+    check_ledger(ledger, [record for own in records.values() for record in own], args.ledger)
+    truth_of, tables = cache(HiddenTruth), {}
+    for name, own in records.items():
+        rows = ledger[ledger["volume"].isin({record["volume"] for record in own})]
+        truth = truth_of(root_of(name) / "hidden_truth.json")
+        tables[name] = table(measure(rows, own, truth, args.iou, args.iobb))
     text = "\n\n".join(
         f"# What was mined in {name}, against the hidden truth\n\n{t}" for name, t in tables.items()
     )
@@ -250,7 +246,10 @@ def main(args: list[str] | None = None) -> int:
     if args.output:
         rule = f"A 2D box is right at an IoU of {args.iou:g}, a 3D lesion at an IoBB of {args.iobb:g}."
         write_whole(args.output, f"{text}\n\n{rule} Written by `tools/measure_mining.py`.\n".encode())
-    return 0
+
+
+def main(args: list[str] | None = None) -> int:
+    return cli.run(partial(report, parse_args(args)))
 
 
 if __name__ == "__main__":

@@ -14,19 +14,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
+from lens_d2 import cli
 from lens_d2.config import load_config
 from lens_d2.data.cache import build_cache
 from lens_d2.data.datasets import register_all
 from lens_d2.data.loader import load_records
-from lens_d2.errors import DataError
 from lens_d2.export.review_page import write_review_page
 from lens_d2.mining import check_ledger, read_ledger, write_ledger
 from lens_d2.mining.ledger import to_table
 from lens_d2.mining.review import apply_verdicts, proposals_of, read_verdicts
-
-BAD_INPUT = 2
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
@@ -79,12 +78,7 @@ def take_back(args: argparse.Namespace) -> None:
 
 def main(args: list[str] | None = None) -> int:
     args = parse_args(args)
-    try:
-        take_back(args) if args.apply else write_page(args)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return BAD_INPUT
-    return 0
+    return cli.run(partial(take_back if args.apply else write_page, args))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from detectron2.data import DatasetCatalog
 
+from lens_d2 import cli
 from lens_d2.config import load_config
 from lens_d2.data.datasets import register_all
 from lens_d2.data.files import whole_file
@@ -28,7 +29,6 @@ from lens_d2.mining import check_ledger, ledger_records, read_ledger
 from lens_d2.progress import progress
 from lens_d2.sample_pictures import SamplePicture, central_slice, sheet
 
-BAD_INPUT = 2
 ON_A_SHEET = 12
 # The kinds of boxes; the first three by the numbers of BoxStatus.
 KINDS = ("annotation", "uncertain", "hard_negative", "mined")
@@ -118,13 +118,8 @@ def write_sheets(pictures: list[SamplePicture], folder: Path) -> list[Path]:
 
 
 def main(args: list[str] | None = None) -> int:
-    try:
-        paths = visualize(parse_args(args))
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return BAD_INPUT
-    print(*paths, sep="\n")
-    return 0
+    parsed = parse_args(args)
+    return cli.run(lambda: print(*visualize(parsed), sep="\n"))
 
 
 if __name__ == "__main__":

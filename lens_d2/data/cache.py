@@ -105,12 +105,10 @@ class VolumeCache:
         Raises:
             DataError: a source is absent.
         """
-        records = list(records)
+        records, way = list(records), self._way
         with ThreadPoolExecutor(STAT_THREADS) as pool:
             paths = pool.map(self.path, records)
-            return [
-                {**record, RESOLVED: (self._way, str(path))} for record, path in zip(records, paths, strict=True)
-            ]
+            return [{**record, RESOLVED: (way, str(path))} for record, path in zip(records, paths, strict=True)]
 
     def build(self, record: Mapping | str | os.PathLike) -> Path:
         """Preprocess a sub-volume, unless that is done, and return its cache file.

@@ -9,7 +9,7 @@ from os import PathLike
 
 import numpy as np
 
-from lens_d2.data.geometry import VolumeGeometry
+from lens_d2.data.geometry import VolumeGeometry, displacement
 from lens_d2.errors import DataError
 
 # Modalities of DICOM (and PET, as people write it) whose voxels are no HU.
@@ -29,10 +29,8 @@ NARROW = 50  # HU from the lowest to the highest value: less than noise and fat 
 WHITE = 255  # the brightest value of a picture of 8 bits
 FEW = 32  # different values that a label map may have; CT has hundreds
 
-PIXEL = (
-    0.1,
-    8.0,
-)  # mm between pixels: a tenth is micro-CT, 2 is the widest field of view, 3 and 6 are resampled ones
+# mm between pixels: a tenth is micro-CT, 2 is the widest field of view, 3 and 6 are resampled ones
+PIXEL = (0.1, 8.0)
 INTERVAL = (0.1, 25.0)  # mm between slices
 OBLONG = 10.0  # ratio of a pixel's sides; scanners make squares, of which reformatted slices 5 mm apart leave 1:7
 LARGEST = 5000.0  # mm along any axis; resampled, what is larger has more pixels than can be worked on
@@ -211,16 +209,15 @@ def check_mask(mask: VolumeGeometry, like: VolumeGeometry) -> list[str]:
     turned = np.eye(4)
     for axis in other_way:
         turned[axis, axis], turned[axis, 3] = -1, size[axis] - 1
-    change = affine @ turned - np.array(like.affine)
-    corners = np.array(np.meshgrid(*([0, n - 1] for n in size))).reshape(3, -1)
-    apart = np.linalg.norm(change[:3, :3] @ corners + change[:3, 3:], axis=0).max()
+    affine = affine @ turned
+    apart = displacement(affine, np.array(like.affine), like.size)
     tolerance = MASK_TOLERANCE * min(like.spacing)
     if apart <= tolerance:
         return []
     details = []
     if not np.allclose(mask.spacing, like.spacing, rtol=MASK_SPACING_TOLERANCE):
         details.append("its spacing is {} mm, the CT's {} mm".format(*map(_product, (mask.spacing, like.spacing))))
-    if np.linalg.norm(change[:3, 3]) > tolerance:
+    if np.linalg.norm(affine[:3, 3] - np.array(like.affine)[:3, 3]) > tolerance:
         details.append("its origin is another")
     if other_way:
         axes = " and ".join("xyz"[axis] for axis in other_way)

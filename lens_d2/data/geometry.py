@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -187,6 +188,18 @@ class VolumeGeometry:
         half = np.array([0.5, 0.5, 0.0])  # an x or y index is half a pixel below its edge coordinate
         to_volume[:3, 3] = self._cache_start + half * self._cache_step - half
         return np.asarray(self.affine) @ to_volume
+
+
+def displacement(affine: np.ndarray, other: np.ndarray, size: Sequence[int]) -> float:
+    """The most mm between the places that two affines give a voxel; NaN if one is not finite.
+
+    Args:
+        affine, other: (4, 4) voxel centre index -> mm.
+        size: voxels of the grid along its three axes.
+    """
+    corners = np.array(np.meshgrid(*([0, n - 1] for n in size))).reshape(3, -1)
+    change = affine - other
+    return float(np.linalg.norm(change[:3, :3] @ corners + change[:3, 3:], axis=0).max())
 
 
 def _volume(columns: np.ndarray) -> float:

@@ -43,7 +43,7 @@ class SampleLoader(DataLoader):
         return self.dataset.dataset
 
     def close(self) -> None:
-        """Ends the workers. Left to the end of the process, they may outlive what they need, and abort it."""
+        """Ends the workers, which would else live as long as the process."""
         if self._iterator is not None:
             self._iterator._shutdown_workers()
             self._iterator = None

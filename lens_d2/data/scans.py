@@ -147,11 +147,6 @@ def without_names(text: str, scan: Scan) -> str:
     return text
 
 
-def describe_series(folder: str | PathLike) -> list[str]:
-    """A line for every series in a folder, or part of one: its UID, how many images, modality and description."""
-    return [str(part) for part in read_index(visible_files(Path(folder))).parts]
-
-
 # Searching
 
 

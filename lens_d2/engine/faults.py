@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from detectron2.engine import TrainerBase
+
 from ..errors import DataError
+from ..quiet import without_known_faults
 
 
 @contextmanager
@@ -22,3 +26,22 @@ def finite_losses(output_dir: str) -> Iterator[None]:
             raise
         hint = "lower SOLVER.BASE_LR, or clip gradients; --resume goes on from the last checkpoint, which is sound"
         raise DataError(output_dir, f"{error}: {hint}") from error
+
+
+class CarefulTraining(TrainerBase):
+    """What the trainers have in common: faults told in a line, and workers that end with the training.
+
+    Stands before Detectron2's trainer among the bases; needs its ``data_loader``, a
+    :class:`~lens_d2.data.loader.SampleLoader`, and a ``checkpointer``.
+    """
+
+    def train(self, *args):
+        logging.getLogger("detectron2.engine.train_loop").addFilter(without_known_faults)
+        try:
+            return super().train(*args)
+        finally:
+            self.data_loader.close()
+
+    def run_step(self) -> None:
+        with finite_losses(self.checkpointer.save_dir):
+            super().run_step()

@@ -16,9 +16,8 @@ from torch.utils.data import Dataset, default_collate
 
 from ..data.epochs import EpochBatchSampler
 from ..data.loader import SampleLoader
-from ..quiet import without_known_faults
 from .checkpoint import LENSCheckpointer
-from .faults import finite_losses
+from .faults import CarefulTraining
 from .solver import build_optimizer
 
 
@@ -44,7 +43,7 @@ def stage_config(cfg: CfgNode, node: CfgNode, name: str) -> CfgNode:
     return stage
 
 
-class NetworkTrainer(SimpleTrainer):
+class NetworkTrainer(CarefulTraining, SimpleTrainer):
     """Detectron2's simple trainer with its hooks, for a network and a stream of batches.
 
     Killed at any moment and resumed, it goes on from its last checkpoint with the batches that come next. The
@@ -70,7 +69,6 @@ class NetworkTrainer(SimpleTrainer):
         super().__init__(
             create_ddp_model(objective, broadcast_buffers=False, device_ids=device_ids), loader, optimizer
         )
-        logging.getLogger("detectron2.engine.train_loop").addFilter(without_known_faults)
         self.checkpointer = LENSCheckpointer(network, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.batches, self.max_iter, self.final = batches, cfg.SOLVER.MAX_ITER, "model_final.pth"
         main = comm.is_main_process()
@@ -94,10 +92,6 @@ class NetworkTrainer(SimpleTrainer):
         cfg.freeze()
         return cfg
 
-    def run_step(self) -> None:
-        with finite_losses(self.checkpointer.save_dir):
-            super().run_step()
-
     def run(self, resume: bool = False, begin: Callable[[], object] = lambda: None) -> str:
         """Train to the end, from the last checkpoint where ``resume`` is set and there is one.
 
@@ -116,10 +110,7 @@ class NetworkTrainer(SimpleTrainer):
         self.batches.start_iter = start
         path = os.path.join(self.checkpointer.save_dir, self.final)
         if start < self.max_iter:
-            try:
-                self.train(start, self.max_iter)
-            finally:
-                self.data_loader.close()
+            self.train(start, self.max_iter)
         else:  # it may have been killed after its last checkpoint
             self.checkpointer.save("model_final", iteration=self.iter)
         comm.synchronize()

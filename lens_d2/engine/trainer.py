@@ -16,22 +16,21 @@ from torch import nn
 from ..data.loader import build_test_loader, build_train_loader
 from ..mining.hooks import build_mining_hooks
 from ..modeling.pretrained import load_backbone_weights
-from ..quiet import at_level, without_known_faults
+from ..quiet import at_level
 from ..rescoring import build_inference
 from .checkpoint import LENSCheckpointer
-from .faults import finite_losses
+from .faults import CarefulTraining
 from .overlays import build_overlay_hooks
 from .solver import build_optimizer
 
 
-class LENSTrainer(DefaultTrainer):
+class LENSTrainer(CarefulTraining, DefaultTrainer):
     """Trains LENS: each step's batch comes from one dataset, the same one on all ranks."""
 
     def __init__(self, cfg: CfgNode):
         # DefaultTrainer's own __init__ wraps the model in a way that fails on the CPU and with heads that a
         # step leaves without gradients, so the objects are constructed here, in the same order.
         TrainerBase.__init__(self)
-        logging.getLogger("detectron2.engine.train_loop").addFilter(without_known_faults)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
@@ -71,16 +70,6 @@ class LENSTrainer(DefaultTrainer):
             *build_mining_hooks(self.cfg),
             *hooks[evaluation:],
         ]
-
-    def train(self):
-        try:
-            return super().train()
-        finally:
-            self.data_loader.close()
-
-    def run_step(self) -> None:
-        with finite_losses(self.cfg.OUTPUT_DIR):
-            super().run_step()
 
     @staticmethod
     def auto_scale_workers(cfg: CfgNode, num_workers: int) -> CfgNode:

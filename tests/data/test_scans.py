@@ -14,10 +14,10 @@ from lens_d2.data.scans import (
     PNG,
     VOLUME,
     SeveralSeries,
-    describe_series,
     find_scans,
     without_names,
 )
+from lens_d2.data.sources.dicom_series import read_index, visible_files
 from lens_d2.data.volume import read_volume
 from lens_d2.errors import DataError
 
@@ -62,7 +62,7 @@ def test_several_series_are_listed_and_one_is_picked(tmp_path):
     with pytest.raises(SeveralSeries, match="holds 2 DICOM series") as caught:
         find_scans(folder)
     assert sorted(caught.value.lines) == ["1.2.3  3 images  CT  Thorax 3.0", "1.2.4  2 images  CT  Scout"]
-    assert describe_series(folder) == caught.value.lines
+    assert [str(part) for part in read_index(visible_files(folder)).parts] == caught.value.lines
     (scan,) = find_scans(folder, series_uid="1.2.4")
     assert read_volume(scan.record).array.shape == (2, 8, 9)
     assert "no DICOM series 1.2.5" in fault(folder, series_uid="1.2.5")

@@ -12,7 +12,7 @@ import numpy as np
 
 from lens_d2.data.sources.source import SOURCE_REGISTRY, Source, affine_of
 from lens_d2.data.sources.streams import inflated, numbers_in_text, read_voxels, stored
-from lens_d2.data.sources.text_header import header_lines, numbers, voxel_files
+from lens_d2.data.sources.text_header import header_lines, numbers, sizes, voxel_files
 from lens_d2.errors import DataError
 
 TYPES = {
@@ -156,10 +156,7 @@ class MetaImageFile(Source):
 
     @property
     def _size(self) -> list[int]:
-        size = self._numbers("DimSize", 3, int)
-        if min(size) < 1:
-            raise DataError(self.path, f"a size of {' x '.join(map(str, size))} voxels")
-        return size
+        return sizes(self.path, "DimSize", self._text("DimSize"))
 
     @property
     def _dtype(self) -> str:

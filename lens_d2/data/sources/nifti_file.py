@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
+from lens_d2.data.geometry import displacement
 from lens_d2.data.sources.source import SOURCE_REGISTRY, Source
 from lens_d2.data.sources.streams import inflated, is_gzip, read_voxels, skipped, stored
 from lens_d2.errors import DataError
@@ -169,10 +170,7 @@ class NiftiFile(Source):
         used = "sform" if "sform" in forms else "qform"
         lengths = np.linalg.norm(forms[used][:3, :3], axis=0)
         if len(forms) == 2:
-            size = np.array(self._size)
-            corners = np.array(np.meshgrid(*([0, n - 1] for n in size))).reshape(3, -1)
-            change = forms["sform"] - forms["qform"]
-            apart = np.linalg.norm(change[:3, :3] @ corners + change[:3, 3:], axis=0).max()
+            apart = displacement(forms["sform"], forms["qform"], self._size)
             if not apart <= max(FORM_TOLERANCE, FORM_TOLERANCE * lengths.min()):
                 self.warn(f"its qform and sform place the voxels up to {apart:.3g} mm apart: the sform is used")
         if not np.allclose(lengths, spacing, rtol=SPACING_TOLERANCE, atol=0):

@@ -19,7 +19,7 @@ from lens_d2.data.sources.streams import (
     stored,
     unpacked_bzip2,
 )
-from lens_d2.data.sources.text_header import header_lines, numbers, voxel_files
+from lens_d2.data.sources.text_header import header_lines, numbers, sizes, voxel_files
 from lens_d2.errors import DataError
 
 MAGIC = re.compile(r"NRRD000[1-5]")
@@ -32,16 +32,9 @@ FIELDS = {
 }  # fmt: skip
 # Names that the format spells in one word or in two.
 ONE_WORD = {
-    "axis mins",
-    "axis maxs",
-    "sample units",
-    "block size",
-    "byte skip",
-    "line skip",
-    "data file",
-    "old min",
-}
-ONE_WORD |= {"old max"}
+    "axis mins", "axis maxs", "sample units", "block size", "byte skip", "line skip", "data file",
+    "old min", "old max",
+}  # fmt: skip
 TYPES = {
     "i1": ("signed char", "int8", "int8_t"),
     "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
@@ -226,10 +219,7 @@ class NrrdFile(Source):
 
     @property
     def _size(self) -> list[int]:
-        size = numbers(self.path, "sizes", self._text("sizes"), 3, int)
-        if min(size) < 1:
-            raise DataError(self.path, f"a size of {' x '.join(map(str, size))} voxels")
-        return size
+        return sizes(self.path, "sizes", self._text("sizes"))
 
     @property
     def _encoding(self) -> str:

@@ -159,16 +159,6 @@ def affine_of(spacing: np.ndarray, direction: np.ndarray, origin: np.ndarray) ->
     return affine
 
 
-def to_int16(path: Path, array: np.ndarray) -> np.ndarray:
-    """Voxels of any real type, rounded and saturated to int16; DataError where some are not a number."""
-    if array.dtype == np.int16:
-        return array
-    if np.isnan(array).any():
-        raise DataError(path, f"{int(np.isnan(array).sum())} voxels are not a number (NaN)")
-    limits = np.iinfo(np.int16)
-    return np.rint(array.clip(limits.min, limits.max)).astype(np.int16)
-
-
 @contextmanager
 def sitk_errors(path: Path, fault: str) -> Iterator[None]:
     """Turns SimpleITK's many-line exceptions into a one-line DataError and keeps its warnings quiet."""

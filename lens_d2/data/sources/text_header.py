@@ -46,6 +46,14 @@ def numbers(path: Path, key: str, text: str, count: int, kind: Callable[[str], f
         ) from None
 
 
+def sizes(path: Path, key: str, text: str) -> list[int]:
+    """The three sizes of a grid in a field; DataError where it holds anything else."""
+    size = numbers(path, key, text, 3, int)
+    if min(size) < 1:
+        raise DataError(path, f"a size of {' x '.join(map(str, size))} voxels")
+    return size
+
+
 def voxel_files(path: Path, value: str, listed: Sequence[str]) -> list[Path]:
     """The files of voxels that a header names.
 
