@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from lens_d2.data.phantom.cohort import write_cohort
-from lens_d2.data.phantom.plan import DIFFICULTIES, SIZES, CohortPlan
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
+from lens_d2.phantom.cohort import write_cohort
+from lens_d2.phantom.plan import DIFFICULTIES, SIZES, CohortPlan
 
 
 def parser() -> argparse.ArgumentParser:

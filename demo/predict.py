@@ -37,16 +37,16 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
-from lens_d2 import cli
 from lens_d2.config import load_config
 from lens_d2.data.cache import build_cache
-from lens_d2.data.files import write_whole
 from lens_d2.data.scans import Scan, SeveralSeries, find_scans, without_names
 from lens_d2.engine import LENSCheckpointer, checks
-from lens_d2.errors import DataError, WriteError
 from lens_d2.export import StructuredReport, Written, make_report, warnings_cell, write_report
-from lens_d2.progress import progress
-from lens_d2.rescoring import build_inference
+from lens_d2.inference.rescoring import build_inference
+from lens_d2.io import cli
+from lens_d2.io.errors import DataError, WriteError
+from lens_d2.io.files import write_whole
+from lens_d2.io.progress import progress
 
 logger = logging.getLogger("lens_d2.predict")
 

@@ -1,9 +1,8 @@
 """Every config key that the project adds to Detectron2's, and the way in which every command reads its config."""
 
-import difflib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -11,7 +10,7 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
 from .data.datasets import import_readers
-from .errors import DataError
+from .io.errors import DataError, did_you_mean
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -49,15 +48,6 @@ def find_config(path: str | os.PathLike) -> Path:
         return own
     known = [file.relative_to(CONFIGS).as_posix() for file in sorted(CONFIGS.rglob("*.yaml"))]
     raise DataError(path, f"no such config file{did_you_mean(Path(path).as_posix(), known)}")
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """What an error about an unknown name ends with: the near ones, or all if there are few."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; there are {', '.join(map(str, known))}" if 0 < len(known) <= 20 else ""
 
 
 def all_keys(node: CN, prefix: str = "") -> list[str]:
@@ -420,7 +410,7 @@ def _add_mining_keys(cfg: CN) -> None:
 
     # Mining of missing annotations (V), when the training of a model is finished.
     cfg.MINING = CN()
-    # The strategies, by their names in lens_d2.mining.strategies, in the order in which they run. Empty: none.
+    # The strategies, by their names in lens_d2.mining.lens.strategies, in order. Empty: none.
     cfg.MINING.STRATEGIES = ()
     # Datasets that are mined. Empty: those of DATASETS.TRAIN that are partially labelled.
     cfg.MINING.DATASETS = ()

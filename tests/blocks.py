@@ -10,7 +10,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from lens_d2 import add_lens_config
-from lens_d2.data.records import make_lesion, make_record
+from lens_d2.structures.records import make_lesion, make_record
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERTS = ("deeplesion", "luna", "lits", "nih_ln")
@@ -36,7 +36,7 @@ def write_blocks(folder: Path, expert: str, volumes: int = 4) -> list[dict]:
         sitk.WriteImage(image, str(path))
         records.append(
             make_record(
-                path, volume=name, dataset=expert, patient=name, size=(80, 64, 8), spacing=(2.0, 2.0, 3.0),
+                path, volume=name, expert=expert, patient=name, size=(80, 64, 8), spacing=(2.0, 2.0, 3.0),
                 lesions=lesions,
             )
         )  # fmt: skip

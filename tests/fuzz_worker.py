@@ -10,7 +10,7 @@ import signal
 import sys
 
 from lens_d2.data.volume import read_volume
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
 
 HANG = 20  # seconds; then the process is ended by a signal
 

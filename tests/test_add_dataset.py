@@ -15,7 +15,7 @@ from detectron2.utils.logger import setup_logger
 from scan_files import make_affine, write_volume
 
 from lens_d2.data.datasets.catalog import DATASETS, import_readers
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
 
 AFFINE = make_affine((2, 2, 3))
 # What makes it small. The other datasets of the configuration are not here: the page's own takes their place.

@@ -12,10 +12,10 @@ import torch
 from blocks import EXPERTS, blocks_cfg, register_blocks
 
 from lens_d2.config import load_config
-from lens_d2.data.files import only_run_in
 from lens_d2.data.loader import build_train_loader
 from lens_d2.engine import LENSTrainer, checks
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
+from lens_d2.io.files import only_run_in
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = "--config-file configs/phantom/lens_multi.yaml"
@@ -267,7 +267,7 @@ def test_a_second_run_is_kept_out_while_the_first_lives(tmp_path):
 
 
 def test_a_killed_run_leaves_no_lock(tmp_path):
-    code = "import sys, time; from lens_d2.data.files import only_run_in\n"
+    code = "import sys, time; from lens_d2.io.files import only_run_in\n"
     code += "with only_run_in(sys.argv[1]): print('in', flush=True); time.sleep(60)"
     first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
     assert first.stdout.readline() == b"in\n"

@@ -12,7 +12,7 @@ from detectron2.utils.events import EventStorage
 
 from lens_d2.engine import LENSTrainer
 from lens_d2.engine.launch import run
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
 
 
 def owner(name):

@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from scan_files import make_affine, write_pngs, write_series, write_volume
 
 from lens_d2.data.datasets import deeplesion, lits, luna
-from lens_d2.data.datasets.released_boxes import (
+from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_ledger
+from lens_d2.data.lesion_labels import read_hand_labels, read_labels
+from lens_d2.data.volume import read_volume
+from lens_d2.evaluation.files import read_volumes
+from lens_d2.export.dicom_headers import read_headers
+from lens_d2.io.errors import DataError
+from lens_d2.io.formats import (
     read_boxes3d,
     read_lens_set,
     read_revised,
@@ -22,16 +28,10 @@ from lens_d2.data.datasets.released_boxes import (
     write_lens_set,
     write_revised,
 )
-from lens_d2.data.lesion_labels import read_hand_labels, read_labels
-from lens_d2.data.pickles import read_pickle
-from lens_d2.data.volume import read_volume
-from lens_d2.errors import DataError
-from lens_d2.evaluation.files import read_volumes
-from lens_d2.export.dicom_headers import read_headers
-from lens_d2.mining.ledger import LedgerRow, read_ledger, to_table, write_ledger
+from lens_d2.io.pickles import read_pickle
+from lens_d2.io.weights import load_weights
 from lens_d2.mining.shards import ShardStore
-from lens_d2.structures import VolumeDetections
-from lens_d2.weights import load_weights
+from lens_d2.structures.detections import VolumeDetections
 
 ARRAY = np.random.default_rng(0).integers(-1000, 1000, (3, 6, 7)).astype(np.int16)
 AFFINE = make_affine((0.8, 0.8, 3))

@@ -11,9 +11,10 @@ from detectron2.modeling import build_model
 
 from lens_d2 import add_lens_config
 from lens_d2.data.mapper import SliceMapper
-from lens_d2.inference import VolumeInference, num_levels
-from lens_d2.modeling import FUSED, joint_afp
-from lens_d2.modeling.folded_backbone import FoldedDenseNet25D
+from lens_d2.inference import joint_afp
+from lens_d2.inference.folded_backbone import FoldedDenseNet25D
+from lens_d2.inference.volume import VolumeInference, num_levels
+from lens_d2.modeling import FUSED
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def scan(tmp_path_factory):
     image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, -1))
     path = str(tmp_path_factory.mktemp("scan") / "scan.nii.gz")
     sitk.WriteImage(image, path)
-    return {"file_name": path, "volume": "scan", "dataset": "lits", "num_slices": 11, "lesions": []}
+    return {"file_name": path, "volume": "scan", "expert": "lits", "num_slices": 11, "lesions": []}
 
 
 def slice_by_slice(cfg, model, record):

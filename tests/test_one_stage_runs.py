@@ -11,9 +11,9 @@ from detectron2.utils.events import EventStorage
 
 from lens_d2.data.mapper import SliceMapper
 from lens_d2.engine import LENSTrainer
-from lens_d2.inference import VolumeInference, num_levels
-from lens_d2.mining.propose import open_shards, propose
-from lens_d2.modeling.targets import BoxStatus
+from lens_d2.inference.volume import VolumeInference, num_levels
+from lens_d2.mining.proposals import open_shards, propose
+from lens_d2.structures.status import BoxStatus
 
 ONE_DATASET = ("DATASETS.TRAIN", ("blocks_deeplesion",), "MODEL.LENS.EXPERTS", ("deeplesion",))
 SMALL = ("MODEL.CENTERNET.CONV_DIM", 8, "MODEL.RPN.CONV_DIMS", [8], "SOLVER.MAX_ITER", 2, "TEST.OVERLAYS", 0)

@@ -6,10 +6,10 @@ import logging
 import pytest
 from detectron2.utils import comm
 
-from lens_d2 import progress as module
-from lens_d2.data.parallel import run_all
+from lens_d2.io import progress as module
+from lens_d2.io.parallel import run_all
+from lens_d2.io.progress import Progress, progress
 from lens_d2.mining.sharing import share_out
-from lens_d2.progress import Progress, progress
 
 
 class Terminal(io.StringIO):

@@ -11,10 +11,10 @@ from scan_files import make_affine, write_volume
 
 from lens_d2.data.datasets import deeplesion, lits, luna
 from lens_d2.data.datasets.catalog import Faults
-from lens_d2.data.datasets.released_boxes import read_boxes3d, read_lens_set, read_revised
-from lens_d2.data.files import whole_file, write_whole
 from lens_d2.data.volume import read_volume
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
+from lens_d2.io.files import whole_file, write_whole
+from lens_d2.io.formats import read_boxes3d, read_lens_set, read_revised
 from lens_d2.mining.shards import ShardStore
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,9 +29,9 @@ WRITING |= {"ParquetWriter", "save", "save_as", "to_json", "to_excel", "tofile",
 # A folder of these appears under its name when it is complete (write_cohort); whole_file itself; in-memory streams
 # and folders that are gone afterwards; a renaming of its own, for the demo starts without importing the package.
 WRITTEN_OTHERWISE = {
-    "lens_d2/data/files.py",
-    "lens_d2/data/phantom/cohort.py",
-    "lens_d2/data/phantom/writers.py",
+    "lens_d2/io/files.py",
+    "lens_d2/phantom/cohort.py",
+    "lens_d2/phantom/writers.py",
     "lens_d2/data/sources/gdcm_decoder.py",
     "lens_d2/export/label_map.py",
     "lens_d2/export/structured_report.py",
@@ -66,7 +66,7 @@ def test_reads_and_writes_safely(path):
         if owner == "torch" and function == "load":
             assert keywords.get("weights_only") == "True", f"{where}: torch.load without weights_only"
         if owner in PICKLES and function in READING:
-            raise AssertionError(f"{where}: {owner}.{function} runs what a file holds; use lens_d2.data.pickles")
+            raise AssertionError(f"{where}: {owner}.{function} runs what a file holds; use lens_d2.io.pickles")
         assert keywords.get("allow_pickle", "False") == "False", f"{where}: allow_pickle"
         if owner == "yaml" and function.startswith("load"):
             assert "Safe" in ast.unparse(call), f"{where}: yaml.{function} makes objects; use yaml.safe_load"

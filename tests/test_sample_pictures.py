@@ -8,12 +8,11 @@ from blocks import EXPERTS, blocks_cfg, register_blocks
 from detectron2.data import DatasetCatalog
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lens_d2.data.ledger.table import LedgerRow, to_table, write_ledger
 from lens_d2.data.mapper import SliceMapper
 from lens_d2.engine import LENSTrainer
 from lens_d2.engine.overlays import OverlayHook
-from lens_d2.mining import LedgerRow, write_ledger
-from lens_d2.mining.ledger import to_table
-from lens_d2.sample_pictures import STYLES, central_slice
+from lens_d2.visualization.samples import STYLES, central_slice
 
 
 @pytest.fixture(scope="module")

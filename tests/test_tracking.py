@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_d2.inference import link_detections
-from lens_d2.tracking import link_slices, match_best_first, pairwise_iou, stack_tracklets
+from lens_d2.inference.linking import link_slices, match_best_first, stack_tracklets
+from lens_d2.inference.volume import link_detections
+from lens_d2.structures.boxes import pairwise_iou
 
 BOX = np.array([10.0, 10, 30, 30])
 

@@ -11,7 +11,7 @@ from blocks import EXPERTS, register_blocks
 
 from lens_d2.engine import LENSCheckpointer, LENSTrainer
 from lens_d2.engine.launch import argument_parser
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
 
 SMALL = {
     "_BASE_": "configs/phantom/lens_multi.yaml",

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lens_d2.data.records import make_lesion, make_record
-from lens_d2.inference import link_detections
-from lens_d2.mining.mine import mine
-from lens_d2.mining.propose import propose
+from lens_d2.inference.volume import link_detections
+from lens_d2.mining.lens.mine import mine
+from lens_d2.mining.lens.strategies import CrossDataset, CrossSlice, IntraPatient
+from lens_d2.mining.proposals import propose
 from lens_d2.mining.shards import ShardStore
-from lens_d2.mining.strategies import CrossDataset, CrossSlice, IntraPatient
+from lens_d2.structures.records import make_lesion, make_record
 
 PATIENT_SERIES = 4  # sub-volumes of a patient, each of a study of its own
 SLICES, SIZE, CELL = 40, 512, 32
@@ -53,7 +53,7 @@ def make_records(volumes: int) -> list[dict]:
         marks = [make_lesion(f"{name}/{i}", [[first[i] + 4, *boxes[i]]], key_slice=first[i] + 4) for i in chosen]
         records.append(
             make_record(
-                f"/{series}", volume=name, dataset="deeplesion", patient=f"{patient:06d}", study=series[:9],
+                f"/{series}", volume=name, expert="deeplesion", patient=f"{patient:06d}", study=series[:9],
                 series=series, size=(SIZE, SIZE, SLICES), spacing=(0.8, 0.8, 2.0), lesions=marks,
             )
         )  # fmt: skip

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from lens_d2.errors import DataError
 from lens_d2.evaluation.jobs import run
 from lens_d2.evaluation.plots import plot_concordance, plot_violin
 from lens_d2.evaluation.readers import read_lesion_boxes, read_marks, read_tracklets
 from lens_d2.evaluation.report import write_json
 from lens_d2.evaluation.sets import BoxTruth
 from lens_d2.evaluation.study import FPS, METRICS, REFERENCE, StudyTruth, best_iou, concordance, quartiles, stack
+from lens_d2.io.errors import DataError
 
 
 def parse_args(argv=None):

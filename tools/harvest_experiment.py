@@ -27,9 +27,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from lens_d2.data.files import write_whole
+from lens_d2.data.ledger.table import read_ledger, to_table, write_ledger
 from lens_d2.evaluation.summaries import summaries
-from lens_d2.mining.ledger import read_ledger, to_table, write_ledger
+from lens_d2.io.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 SUPPRESS = ("MODEL.CENTERNET.SUPPRESS_HARD_NEGATIVES", "False", "True")

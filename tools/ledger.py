@@ -15,18 +15,11 @@ import argparse
 import sys
 from functools import partial
 
-from lens_d2 import cli
 from lens_d2.data.datasets import register_all
+from lens_d2.data.ledger.counts import count_training_data, format_counts, strategies_of
+from lens_d2.data.ledger.table import check_ledger, read_ledger, to_table, write_ledger
 from lens_d2.data.loader import load_records
-from lens_d2.mining import (
-    check_ledger,
-    count_training_data,
-    format_counts,
-    read_ledger,
-    strategies_of,
-    write_ledger,
-)
-from lens_d2.mining.ledger import to_table
+from lens_d2.io import cli
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:

@@ -22,13 +22,13 @@ from detectron2.data import DatasetCatalog
 from scipy import ndimage
 
 import lens_d2.data  # noqa: F401  (registers the datasets)
-from lens_d2.data.files import write_whole
-from lens_d2.data.parallel import run_all
 from lens_d2.data.volume import read_volume
-from lens_d2.errors import DataError
 from lens_d2.evaluation.frames import box_truth, frame_of
 from lens_d2.evaluation.protocols import PROTOCOLS
 from lens_d2.evaluation.sets import BoxDetections
+from lens_d2.io.errors import DataError
+from lens_d2.io.files import write_whole
+from lens_d2.io.parallel import run_all
 
 # window of HU, and +1 for blobs brighter than what is around them, -1 for darker ones
 CHANNELS = {

@@ -33,17 +33,17 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from lens_d2 import cli
 from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import root_of
-from lens_d2.data.files import write_whole
+from lens_d2.data.ledger.counts import strategies_of
+from lens_d2.data.ledger.merge import RECORD_STATUS
+from lens_d2.data.ledger.table import check_ledger, read_ledger
 from lens_d2.data.loader import load_records
-from lens_d2.errors import DataError
-from lens_d2.mining import check_ledger, read_ledger, strategies_of
-from lens_d2.mining.findings import paired_iou
-from lens_d2.mining.merge import RECORD_STATUS
-from lens_d2.modeling.targets import STATUS_OF_RECORD, BoxStatus
-from lens_d2.tracking import pairwise_iou
+from lens_d2.io import cli
+from lens_d2.io.errors import DataError
+from lens_d2.io.files import write_whole
+from lens_d2.structures.boxes import paired_iou, pairwise_iou
+from lens_d2.structures.status import STATUS_OF_RECORD, BoxStatus
 
 # What a line's name has after the strategy's, for each status that is measured.
 KINDS = {BoxStatus.LESION: "", BoxStatus.UNCERTAIN: " (uncertain)", BoxStatus.HARD_NEGATIVE: " (hard negatives)"}

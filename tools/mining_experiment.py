@@ -22,8 +22,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from lens_d2.data.files import write_whole
 from lens_d2.evaluation.summaries import summaries
+from lens_d2.io.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 # What stands in each row: the stage whose evaluation it is, and what the model has had by then.

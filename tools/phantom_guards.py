@@ -32,8 +32,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate
 
 from lens_d2.data.datasets.catalog import register_derived, root_of
-from lens_d2.data.files import write_whole
-from lens_d2.data.records import make_lesion
+from lens_d2.io.files import write_whole
+from lens_d2.structures.records import make_lesion
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/phantom/lens_multi.yaml"

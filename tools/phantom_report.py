@@ -16,14 +16,14 @@ import cv2
 import numpy as np
 from tabulate import tabulate
 
-from lens_d2.data.files import whole_file, write_whole
-from lens_d2.data.phantom.anatomy import LABEL
-from lens_d2.data.phantom.case import axial_grid, random_case, random_pose, scan_case
-from lens_d2.data.phantom.plan import SIZES, CohortPlan
-from lens_d2.data.phantom.scanner import SCANNERS, Settings, draw_settings
-from lens_d2.data.phantom.tissue import PHASES
 from lens_d2.data.volume import read_volume
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
+from lens_d2.io.files import whole_file, write_whole
+from lens_d2.phantom.anatomy import LABEL
+from lens_d2.phantom.case import axial_grid, random_case, random_pose, scan_case
+from lens_d2.phantom.plan import SIZES, CohortPlan
+from lens_d2.phantom.scanner import SCANNERS, Settings, draw_settings
+from lens_d2.phantom.tissue import PHASES
 
 WINDOWS = {"soft": (-160, 240), "lung": (-1350, 150), "bone": (-450, 1050)}
 # organ: phase -> published HU, with the number of the source in docs/phantom.md

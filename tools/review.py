@@ -17,15 +17,14 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from lens_d2 import cli
 from lens_d2.config import load_config
 from lens_d2.data.cache import build_cache
 from lens_d2.data.datasets import register_all
+from lens_d2.data.ledger.table import check_ledger, read_ledger, to_table, write_ledger
+from lens_d2.data.ledger.verdicts import apply_verdicts, proposals_of, read_verdicts
 from lens_d2.data.loader import load_records
 from lens_d2.export.review_page import write_review_page
-from lens_d2.mining import check_ledger, read_ledger, write_ledger
-from lens_d2.mining.ledger import to_table
-from lens_d2.mining.review import apply_verdicts, proposals_of, read_verdicts
+from lens_d2.io import cli
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:

@@ -19,11 +19,11 @@ from detectron2.utils.logger import setup_logger
 
 from lens_d2.config import load_config
 from lens_d2.data.datasets.catalog import root_of
-from lens_d2.data.files import write_whole
 from lens_d2.data.loader import load_records
 from lens_d2.data.same_lesions import collect_marks, read_places
 from lens_d2.engine import launch
 from lens_d2.engine.embedding import train_embedding
+from lens_d2.io.files import write_whole
 from lens_d2.modeling.embedding import LesionEmbedder
 from lens_d2.modeling.embedding.calibration import calibrate
 

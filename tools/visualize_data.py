@@ -18,16 +18,17 @@ from pathlib import Path
 import numpy as np
 from detectron2.data import DatasetCatalog
 
-from lens_d2 import cli
 from lens_d2.config import load_config
 from lens_d2.data.datasets import register_all
-from lens_d2.data.files import whole_file
+from lens_d2.data.ledger.merge import ledger_records
+from lens_d2.data.ledger.table import check_ledger, read_ledger
 from lens_d2.data.loader import load_records
 from lens_d2.data.mapper import SliceMapper
-from lens_d2.errors import DataError
-from lens_d2.mining import check_ledger, ledger_records, read_ledger
-from lens_d2.progress import progress
-from lens_d2.sample_pictures import SamplePicture, central_slice, sheet
+from lens_d2.io import cli
+from lens_d2.io.errors import DataError
+from lens_d2.io.files import whole_file
+from lens_d2.io.progress import progress
+from lens_d2.visualization.samples import SamplePicture, central_slice, sheet
 
 ON_A_SHEET = 12
 # The kinds of boxes; the first three by the numbers of BoxStatus.

@@ -21,12 +21,12 @@ import cv2
 import numpy as np
 from detectron2.config import CfgNode
 
-from lens_d2.data.checks import refuse_impossible_sizes
-from lens_d2.data.geometry import VolumeGeometry
-from lens_d2.data.preprocess import PreprocessParams, cache_geometry, cache_slices
-from lens_d2.data.sources import SOURCE_KEYS, open_source
-from lens_d2.data.volume import read_volume
-from lens_d2.errors import DataError, WriteError
+from ..io.errors import DataError, WriteError
+from ..structures.geometry import VolumeGeometry
+from .checks import refuse_impossible_sizes
+from .preprocess import PreprocessParams, cache_geometry, cache_slices
+from .sources import SOURCE_KEYS, open_source
+from .volume import read_volume
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from lens_d2.data.cache import FORMAT, DamagedCache, VolumeCache, read_cache_header
-from lens_d2.errors import DataError
+from ..io.errors import DataError
+from .cache import FORMAT, DamagedCache, VolumeCache, read_cache_header
 
 UNFINISHED = 86400.0  # seconds without a change, after which no process is at a temporary file any more
 

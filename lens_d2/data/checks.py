@@ -9,8 +9,8 @@ from os import PathLike
 
 import numpy as np
 
-from lens_d2.data.geometry import VolumeGeometry, displacement
-from lens_d2.errors import DataError
+from ..io.errors import DataError
+from ..structures.geometry import VolumeGeometry, displacement
 
 # Modalities of DICOM (and PET, as people write it) whose voxels are no HU.
 OTHER_MODALITIES = ("MR", "PT", "PET", "NM", "US", "CR", "DX", "MG", "XA", "RF", "OP", "OCT", "SM", "SEG")

@@ -15,10 +15,10 @@ import torch
 from detectron2.data import DatasetFromList
 from torch.utils.data import Dataset
 
-from ..errors import DataError
-from ..modeling.targets import STATUS_OF_RECORD, BoxStatus
-from ..structures import VolumeDetections
-from ..tracking import pairwise_iou
+from ..io.errors import DataError
+from ..structures.boxes import pairwise_iou
+from ..structures.detections import VolumeDetections
+from ..structures.status import STATUS_OF_RECORD, BoxStatus
 from .cache import VolumeCache
 from .epochs import SampleIndex
 from .patches import PatchGrid

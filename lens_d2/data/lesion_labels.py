@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lens_d2.errors import DataError
+from ..io.errors import DataError
 
 SPLITS = ("train", "val", "test")
 _COLUMNS = ("class", "term", "term_exclusive", "term_parents")

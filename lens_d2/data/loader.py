@@ -11,9 +11,10 @@ from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import InferenceSampler
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import DataError
-from ..mining import apply_ledger, check_ledger, read_ledger
+from ..io.errors import DataError
 from .cache import VolumeCache, build_cache
+from .ledger.merge import apply_ledger
+from .ledger.table import check_ledger, read_ledger
 from .mapper import SliceMapper
 from .sampler import SingleDatasetBatchSampler, SliceIndex, SlicePool
 
@@ -99,7 +100,7 @@ def build_batch_sampler(cfg: CfgNode, records: list[dict]) -> SingleDatasetBatch
     """The stream of batches over the records of all training datasets, each batch from one of them."""
     of_dataset: dict[str, list[int]] = {}
     for index, record in enumerate(records):
-        of_dataset.setdefault(record["dataset"], []).append(index)
+        of_dataset.setdefault(record["expert"], []).append(index)
     partly_labelled = {
         metadata.expert for metadata in map(MetadataCatalog.get, cfg.DATASETS.TRAIN) if not metadata.fully_labelled
     }

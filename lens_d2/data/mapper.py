@@ -11,7 +11,7 @@ from detectron2.config import configurable
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..modeling.targets import STATUS_OF_RECORD, BoxStatus
+from ..structures.status import STATUS_OF_RECORD, BoxStatus
 from .cache import CachedVolume, VolumeCache, build_cache
 
 # A lesion of which less than this part is left in the picture, or that is thinner than this many pixels, is
@@ -88,7 +88,7 @@ def crop_around(statuses: Sequence[str]) -> np.ndarray:
     """(n,) bool: the boxes that a crop shows one of: lesions; where there is none, hard negatives; nothing else.
 
     Args:
-        statuses: of n of a record's lesions (see :mod:`lens_d2.data.records`).
+        statuses: of n of a record's lesions (see :mod:`lens_d2.structures.records`).
     """
     status = np.array([STATUS_OF_RECORD[status] for status in statuses], dtype=int)
     is_lesion = status == BoxStatus.LESION
@@ -163,7 +163,7 @@ class SliceMapper:
     def __call__(self, record: dict, slice_number: int, seed: int = 0) -> dict:
         """
         Args:
-            record: of a sub-volume (see :mod:`lens_d2.data.records`).
+            record: of a sub-volume (see :mod:`lens_d2.structures.records`).
             slice_number: from 0 in the sub-volume.
             seed: of the augmentation.
 
@@ -178,7 +178,7 @@ class SliceMapper:
         image, boxes = self.augment(image, boxes, np.random.default_rng(seed), crop_around(statuses))
         gt_status = torch.tensor([self.gt_status[status] for status in statuses], dtype=torch.int64)
         targets = self._targets(boxes, gt_status, tuple(image.shape[-2:]))
-        expert, lesions_only = self.combine(record["dataset"], self.experts)
+        expert, lesions_only = self.combine(record["expert"], self.experts)
         return {
             "image": image,
             "instances": Instances.cat([targets, _everything_else(targets)]) if lesions_only else targets,

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from lens_d2.data.geometry import VolumeGeometry
-from lens_d2.data.volume import CTVolume
+from ..structures.geometry import VolumeGeometry
+from .volume import CTVolume
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lens_d2.errors import DataError
-
-from .datasets.tables import read_rows
+from ..io.errors import DataError
+from ..io.tables import read_rows
 from .lesion_labels import mark_row
 
 # Places differ by about so much between marks of one lesion, along x, y and z.

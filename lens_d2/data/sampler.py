@@ -10,7 +10,7 @@ import numpy as np
 from detectron2.utils import comm
 from torch.utils.data import Sampler
 
-from ..modeling.targets import STATUS_OF_RECORD, BoxStatus
+from ..structures.status import STATUS_OF_RECORD, BoxStatus
 
 
 class SliceIndex(NamedTuple):

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
-from ..errors import DataError
-from .dicom_header import looks_like_dicom
+from ..io.dicom_header import looks_like_dicom
+from ..io.errors import DataError
 from .sources.dicom_file import DicomFile, Kind
 from .sources.dicom_folder import no_ct
 from .sources.dicom_series import DicomIndex, Part, find_parts, read_dicom_files, read_index, visible_files

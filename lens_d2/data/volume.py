@@ -10,11 +10,11 @@ from os import PathLike
 
 import numpy as np
 
-from lens_d2.data.checks import check_mask, check_volume, refuse_other_modalities
-from lens_d2.data.geometry import VolumeGeometry, body_axes
-from lens_d2.data.memory import check_memory
-from lens_d2.data.sources import Source, open_source
-from lens_d2.errors import DataError
+from ..io.errors import DataError
+from ..io.memory import check_memory
+from ..structures.geometry import VolumeGeometry, body_axes
+from .checks import check_mask, check_volume, refuse_other_modalities
+from .sources import Source, open_source
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Training, on Detectron2's trainer: optimiser, schedule, checkpoints; the stages of a whole run."""
 
-from .checkpoint import LENSCheckpointer
+from ..io.checkpoint import LENSCheckpointer
 from .harvest import HarvestRound
 from .solver import build_optimizer, resolve_schedule
 from .stages import STAGES, Run, run_stages

@@ -22,14 +22,13 @@ from detectron2.modeling import (
 )
 from fvcore.common.registry import Registry
 
-from ..config import did_you_mean
 from ..data.mapper import COMBINE as DATASET_COMBINE
-from ..errors import DataError
-from ..mining.strategies import STRATEGIES
+from ..inference.rescoring import COMBINE as SCORE_COMBINE
+from ..io.errors import DataError, did_you_mean
+from ..mining.lens.strategies import STRATEGIES
 from ..modeling.classifiers import CLASSIFIER_LOSS_REGISTRY, CLASSIFIER_REGISTRY
 from ..modeling.meta_arch import FUSED
 from ..modeling.missing_labels import MISSING_LABELS
-from ..rescoring import COMBINE as SCORE_COMBINE
 from .solver import CLIPPERS, OPTIMIZERS
 from .stages import STAGES
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ..data.cache import build_cache
 from ..data.detection_samples import DetectionSamples, PatchDataset
 from ..data.epochs import EpochBatchSampler
+from ..io.checkpoint import LENSCheckpointer
 from ..modeling.classifiers import build_classifier, build_loss
-from ..structures import VolumeDetections
-from .checkpoint import LENSCheckpointer
+from ..structures.detections import VolumeDetections
 from .network_trainer import NetworkTrainer, stage_config
 
 

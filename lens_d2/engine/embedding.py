@@ -17,7 +17,7 @@ from ..data.epochs import EpochBatchSampler
 from ..data.labelled_lesions import LabelledLesions, LesionPatchDataset
 from ..data.lesion_labels import LabelFile, LabelRelations, read_labels, read_ontology
 from ..data.loader import load_records
-from ..errors import DataError
+from ..io.errors import DataError
 from ..modeling.embedding import LesaNet
 from ..modeling.embedding.losses import rhem_loss, triplet_loss, weighted_cross_entropy
 from .network_trainer import NetworkTrainer, stage_config

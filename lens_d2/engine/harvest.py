@@ -28,25 +28,25 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from ..data.cache import build_cache
-from ..data.datasets.released_boxes import write_tracklets
-from ..data.files import write_whole
+from ..data.ledger.table import read_ledger, write_ledger
+from ..data.ledger.table import to_table as ledger_table
 from ..data.loader import load_records
-from ..errors import DataError
 from ..evaluation.plots import plot_harvest
-from ..harvesting.measures import HarvestMeasure, format_rows
-from ..harvesting.pool import Harvested, from_table, to_table, with_verdicts
-from ..harvesting.rounds import LABEL_SETS, Harvest, Rules, harvest_round, known_proposals
-from ..harvesting.tracker import BoxTracker
+from ..inference.rescoring import load_classifier, score_proposals
+from ..io.errors import DataError
+from ..io.files import write_whole
+from ..io.formats import write_tracklets
 from ..mining.datasets import mined_datasets
-from ..mining.ledger import read_ledger, write_ledger
-from ..mining.ledger import to_table as ledger_table
-from ..mining.mine import LEDGER, LEDGER_CSV
-from ..mining.propose import open_shards, propose
+from ..mining.harvester.measures import HarvestMeasure, format_rows
+from ..mining.harvester.pool import Harvested, from_table, to_table, with_verdicts
+from ..mining.harvester.rounds import LABEL_SETS, Harvest, Rules, harvest_round, known_proposals
+from ..mining.harvester.tracker import BoxTracker
+from ..mining.lens.mine import LEDGER, LEDGER_CSV
+from ..mining.proposals import open_shards, propose
 from ..mining.shards import ShardStore
 from ..modeling.classifiers import build_loss
 from ..modeling.classifiers.build import CLASSIFIER_REGISTRY
-from ..rescoring import load_classifier, score_proposals
-from ..structures import VolumeDetections
+from ..structures.detections import VolumeDetections
 from .classifier import train_lpc
 from .stages import COMPLETE, STAGES, Run, load_model, train_model
 

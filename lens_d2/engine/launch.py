@@ -15,8 +15,8 @@ from detectron2.engine import default_argument_parser, launch
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
-from .. import cli
-from ..errors import DataError
+from ..io import cli
+from ..io.errors import DataError
 
 
 def argument_parser(description: str | None = None) -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, default_collate
 
 from ..data.epochs import EpochBatchSampler
 from ..data.loader import SampleLoader
-from .checkpoint import LENSCheckpointer
+from ..io.checkpoint import LENSCheckpointer
 from .faults import CarefulTraining
 from .solver import build_optimizer
 

@@ -10,7 +10,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from ..data.mapper import SliceMapper
-from ..sample_pictures import STYLES, SamplePicture, boxes_by_status, central_slice, pixels, sheet
+from ..visualization.samples import STYLES, SamplePicture, boxes_by_status, central_slice, pixels, sheet
 
 BEST, MIN_SCORE = 5, 0.05  # the detections that are drawn: at most so many, with at least this score
 
@@ -51,8 +51,8 @@ class OverlayHook(HookBase):
         chosen: dict[str, dict] = {}
         for record in records:
             boxes = sorted(box for lesion in record["lesions"] for box in lesion["boxes"])
-            if boxes and record["dataset"] not in chosen:
-                chosen[record["dataset"]] = self.mapper(record, int(boxes[len(boxes) // 2][0]))
+            if boxes and record["expert"] not in chosen:
+                chosen[record["expert"]] = self.mapper(record, int(boxes[len(boxes) // 2][0]))
         return chosen
 
     @torch.no_grad()

@@ -33,15 +33,15 @@ from tabulate import tabulate
 from torch import nn
 
 from ..data.cache import build_cache
-from ..data.files import write_whole
 from ..data.loader import load_training_records
-from ..errors import DataError
 from ..evaluation.summaries import summaries
+from ..io.checkpoint import LAST_CHECKPOINT, LENSCheckpointer
+from ..io.errors import DataError
+from ..io.files import write_whole
 from ..mining.datasets import mined_datasets
 from ..mining.hooks import MINING, PROPOSALS
-from ..mining.mine import LEDGER
-from ..mining.propose import LazyProposals, open_shards, propose
-from .checkpoint import LAST_CHECKPOINT, LENSCheckpointer
+from ..mining.lens.mine import LEDGER
+from ..mining.proposals import LazyProposals, open_shards, propose
 from .classifier import train_fpr
 from .embedding import train_embedding
 from .solver import resolve_schedule

@@ -14,11 +14,11 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..data.loader import build_test_loader, build_train_loader
+from ..inference.rescoring import build_inference
+from ..io.checkpoint import LENSCheckpointer
+from ..io.quiet import at_level
 from ..mining.hooks import build_mining_hooks
 from ..modeling.pretrained import load_backbone_weights
-from ..quiet import at_level
-from ..rescoring import build_inference
-from .checkpoint import LENSCheckpointer
 from .faults import CarefulTraining
 from .overlays import build_overlay_hooks
 from .solver import build_optimizer
@@ -98,7 +98,7 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        from ..evaluation import build_evaluator
+        from .evaluation import build_evaluator
 
         return build_evaluator(cfg, dataset_name)
 

@@ -3,7 +3,7 @@
 - ``froc.py``: curves from plain arrays; ``overlap.py``: boxes; ``protocols/``: one file a protocol;
 - ``files.py``, ``readers.py``, ``report.py``: what is read and written; ``jobs.py``: the tools' options;
 - ``bootstrap.py``, ``strata.py``, ``study.py``, ``coco.py``, ``plots.py``: more than the published scripts give;
-- ``evaluators.py``, ``slice_ap.py``, ``build.py``: the same as Detectron2 evaluators, in training and testing.
+- ``evaluators.py``, ``slice_ap.py``: the same as Detectron2 evaluators, in training and testing.
 """
 
 from importlib import import_module
@@ -13,7 +13,6 @@ _HOMES = {
     "FROC3DEvaluator": "evaluators",
     "P3DFROCEvaluator": "evaluators",
     "SliceAPEvaluator": "slice_ap",
-    "build_evaluator": "build",
 }
 
 __all__ = sorted(_HOMES)

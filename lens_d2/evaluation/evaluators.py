@@ -19,8 +19,8 @@ from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ..progress import progress
-from ..structures import VolumeDetections
+from ..io.progress import progress
+from ..structures.detections import VolumeDetections
 from .bootstrap import intervals
 from .frames import FileFrame, box_truth, frame_of, mark_truth, slice_boxes
 from .plots import plot_froc, plot_precision_recall

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..data.pickles import load_pickle
-from ..errors import DataError
+from ..io.errors import DataError
+from ..io.pickles import load_pickle
 
 logger = logging.getLogger(__name__)
 

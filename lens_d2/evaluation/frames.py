@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from detectron2.data import MetadataCatalog
 
-from ..structures import VolumeDetections
+from ..structures.detections import VolumeDetections
 from .sets import BoxTruth
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import cli
-from ..errors import DataError
+from ..io import cli
+from ..io.errors import DataError
 from .overlap import OVERLAPS
 from .protocols import PROTOCOLS, Evaluation, Protocol
 from .readers import (

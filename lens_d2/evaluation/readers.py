@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..errors import DataError
+from ..io.errors import DataError
 from .files import (
     check_entries,
     match_volumes,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from ..data.files import write_whole
+from ..io.files import write_whole
 
 _FLAT_LIST = re.compile(r"\[[^][{}\"]*\]")  # a list of numbers reads better on one line
 

@@ -15,8 +15,8 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 
-from ..progress import progress
-from ..quiet import at_level
+from ..io.progress import progress
+from ..io.quiet import at_level
 from .coco import Slices, coco_truth
 from .evaluators import FUSED
 from .frames import lesions_of, slice_boxes

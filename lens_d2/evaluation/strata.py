@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import DataError
+from ..io.errors import DataError
 from .files import read_bytes, read_table
 from .froc import FrocEvents
 from .sets import row_in_volume

@@ -18,7 +18,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID, UID_dictionary
 from pydicom.valuerep import DA, TM, PersonName, validate_value
 
-from ..data.dicom_header import read_dicom_header
+from ..io.dicom_header import read_dicom_header
 from .readable import is_unfit, readable
 
 UTF_8 = "ISO_IR 192"  # the character set of all that is written, whichever the series has

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .. import __version__
-from ..visualization import WINDOWS
+from ..visualization.detections import WINDOWS
 from .colors import score_hex
 from .pictures import PictureMaker
 from .scan_report import NOT_A_MEDICAL_DEVICE, Detection, ScanReport

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from ..data.cache import CachedVolume
-from ..visualization import WINDOWS, choose_window
+from ..visualization.detections import WINDOWS, choose_window
 from .planes import AIR, JPEG, Encoding, Picture, Plane, crop, draw
 from .scan_report import Detection
 

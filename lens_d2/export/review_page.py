@@ -1,7 +1,7 @@
 """A page on which a reader judges the proposals of a ledger, one at a time; one file that needs no network.
 
 Each proposal is a row of JSON that the browser parses when the proposal is looked at, so that thousands of them
-stay usable. What becomes of the verdicts is in :mod:`lens_d2.mining.review`.
+stay usable. What becomes of the verdicts is in :mod:`lens_d2.data.ledger.verdicts`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from markupsafe import Markup
 
 from .. import __version__
 from ..data.cache import CachedVolume, VolumeCache
-from ..data.files import whole_file
-from ..mining.review import VERDICTS, Proposal
-from ..progress import Progress
-from ..visualization import WINDOWS
+from ..data.ledger.verdicts import VERDICTS, Proposal
+from ..io.files import whole_file
+from ..io.progress import Progress
+from ..visualization.detections import WINDOWS
 from .html_report import page_environment
 from .pictures import PictureMaker, Style
 from .planes import Encoding, Picture

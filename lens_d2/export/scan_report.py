@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from ..data.cache import CachedVolume
-from ..data.geometry import VolumeGeometry, body_axes
 from ..data.sources import DicomFolder, Source, open_source
-from ..errors import DataError
-from ..structures import VolumeDetections
+from ..io.errors import DataError
+from ..structures.detections import VolumeDetections
+from ..structures.geometry import VolumeGeometry, body_axes
 from .dicom_headers import DicomHeaders, SliceHeader, read_headers
 from .readable import readable
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..data.geometry import VolumeGeometry
+from ..structures.geometry import VolumeGeometry
 from .colors import score_color
 from .scan_report import Detection, ScanReport
 from .writer import EXPORT_REGISTRY, Writer

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from detectron2.utils.registry import Registry
 
-from ..data.files import write_whole
+from ..io.files import write_whole
 from .scan_report import ScanReport
 
 logger = logging.getLogger(__name__)

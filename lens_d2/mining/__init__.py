@@ -3,9 +3,9 @@
 proposals (shards) -> strategies, patient by patient -> ledger -> back into the dataset records
 """
 
-from .counts import count_training_data, format_counts, strategies_of
-from .ledger import LedgerRow, check_ledger, read_ledger, write_ledger
-from .merge import apply_ledger, ledger_records, register_ledger
+from ..data.ledger.counts import count_training_data, format_counts, strategies_of
+from ..data.ledger.merge import apply_ledger, ledger_records, register_ledger
+from ..data.ledger.table import LedgerRow, check_ledger, read_ledger, write_ledger
 from .shards import ShardStore
 
 __all__ = [

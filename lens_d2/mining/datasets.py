@@ -7,7 +7,7 @@ from detectron2.data import MetadataCatalog
 
 from ..data.cache import build_cache
 from ..data.loader import load_records
-from ..errors import DataError
+from ..io.errors import DataError
 
 
 def mined_datasets(cfg: CfgNode) -> tuple[str, ...]:

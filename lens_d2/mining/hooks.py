@@ -9,9 +9,9 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 
 from .datasets import mined_datasets, mined_records
-from .mine import mine
-from .propose import open_shards, propose
-from .strategies import build_strategies
+from .lens.mine import mine
+from .lens.strategies import build_strategies
+from .proposals import open_shards, propose
 
 PROPOSALS, MINING = "proposals", "mining"  # folders below OUTPUT_DIR
 

@@ -11,7 +11,7 @@ import json
 import numpy as np
 import pyarrow as pa
 
-from ..structures import VolumeDetections
+from ..structures.detections import VolumeDetections
 from .stored_tables import TableStore
 
 BOX = ("x1", "y1", "x2", "y2")

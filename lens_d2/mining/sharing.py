@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from detectron2.utils import comm
 
-from ..progress import Progress
+from ..io.progress import Progress
 
 T = TypeVar("T")
 

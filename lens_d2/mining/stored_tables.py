@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..data.files import write_whole
-from ..errors import DataError
+from ..io.errors import DataError
+from ..io.files import write_whole
 
 logger = logging.getLogger(__name__)
 

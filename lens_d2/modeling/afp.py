@@ -22,9 +22,9 @@ from detectron2.structures import Boxes, ImageList, Instances
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 
+from ..structures.status import BoxStatus
 from .branches import output_branch, prior_bias
 from .ranks import global_normalizer
-from .targets import BoxStatus
 
 
 def pixel_centers(height: int, width: int, stride: int, device: torch.device) -> Tensor:

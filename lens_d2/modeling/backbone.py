@@ -18,8 +18,6 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torchvision.models.densenet import DenseNet
 
-from .folded_backbone import FoldedDenseNet25D
-
 SLICES_PER_IMAGE = 3
 NORMS = {
     "BN": lambda module: module,
@@ -57,7 +55,7 @@ class DenseNet25D(Backbone):
     nearest upsampling, no smoothing) the stride-4 maps are fused again, and only that map is used.
 
     What an image contributes to a sample depends on its own three slices alone up to the fusions, so that
-    inference over a volume, with :meth:`folded`, computes it once.
+    inference over a volume, with :class:`~lens_d2.inference.folded_backbone.FoldedDenseNet25D`, computes it once.
     """
 
     @configurable
@@ -151,10 +149,6 @@ class DenseNet25D(Backbone):
         """
         top = self.laterals[2](self.block3(trunk))
         return fine + F.interpolate(top, scale_factor=4.0, mode="nearest")
-
-    def folded(self) -> FoldedDenseNet25D:
-        """The backbone for inference over a volume, with the weights and statistics of this moment."""
-        return FoldedDenseNet25D(self)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """The stride-4 map of a batch of samples.

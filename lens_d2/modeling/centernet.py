@@ -20,10 +20,10 @@ from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
+from ..structures.status import BoxStatus
 from .branches import output_branch, prior_bias
 from .heat_maps import center_cells, gaussian_heat_map, penalty_reduced_focal_loss, with_hard_negatives
 from .ranks import global_normalizer
-from .targets import BoxStatus
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()

@@ -16,7 +16,8 @@ from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
-from .targets import BoxStatus, on_uncertain
+from ..structures.status import BoxStatus
+from .missing_labels import on_uncertain
 
 
 class _Shapes(nn.Module):

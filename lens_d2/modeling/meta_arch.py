@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_roi_heads
@@ -11,10 +13,11 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from .joint_afp import Propose
 from .one_stage import detections_of
 
 FUSED = "fused"
+# All experts' proposals, experts x images, from images and feature maps.
+Propose = Callable[[ImageList, dict[str, Tensor]], list[list[Instances]]]
 
 
 def fuse_experts(detections: dict[str, Instances], nms_thresh: float, topk: int) -> Instances:

@@ -16,9 +16,9 @@ from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from .missing_labels import MISSING_LABELS
+from ..structures.status import BoxStatus
+from .missing_labels import MISSING_LABELS, on_uncertain
 from .ranks import global_normalizer, seeded
-from .targets import BoxStatus, on_uncertain
 
 
 @ROI_HEADS_REGISTRY.register()

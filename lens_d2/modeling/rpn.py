@@ -10,7 +10,8 @@ from detectron2.modeling.proposal_generator.rpn import RPN
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from torch import Tensor
 
-from .targets import BoxStatus, on_uncertain
+from ..structures.status import BoxStatus
+from .missing_labels import on_uncertain
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()

@@ -6,7 +6,7 @@ import pytest
 from scan_files import make_affine
 
 from lens_d2.data.volume import read_header, read_volume
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
 
 AFFINE = make_affine((0.7, 0.8, 2.5), origin=(-100, 50, -300))
 SHAPE = (7, 9, 11)  # k, j, i

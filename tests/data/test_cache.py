@@ -21,7 +21,7 @@ from lens_d2.data import cache as cache_module
 from lens_d2.data.cache import PreprocessParams, VolumeCache, build_cache
 from lens_d2.data.preprocess import cache_slices
 from lens_d2.data.volume import read_volume
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
 
 SLICES = 7
 

@@ -6,9 +6,9 @@ from scan_files import make_affine, write_pngs, write_volume
 
 from lens_d2.data.cache import VolumeCache
 from lens_d2.data.checks import OTHER_MODALITIES, check_mask, check_spacing, check_values, refuse_other_modalities
-from lens_d2.data.geometry import VolumeGeometry
 from lens_d2.data.volume import read_mask, read_volume
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
+from lens_d2.structures.geometry import VolumeGeometry
 
 RNG = np.random.default_rng(0)
 

@@ -8,11 +8,11 @@ from dataset_files import MARK, mark, write_marks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_d2.data.datasets import released_boxes as released
 from lens_d2.data.datasets.catalog import Faults
 from lens_d2.data.datasets.deeplesion import read_annotated, read_marks, read_split, sub_volumes
-from lens_d2.data.records import check_record
-from lens_d2.errors import DataError
+from lens_d2.io import formats as released
+from lens_d2.io.errors import DataError
+from lens_d2.structures.records import check_record
 
 NAME = "000001_02_03_010-016"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lens_d2.data.geometry import VolumeGeometry, body_axes
+from lens_d2.structures.geometry import VolumeGeometry, body_axes
 
 TOLERANCE = 1e-6
 

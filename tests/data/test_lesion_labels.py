@@ -15,9 +15,9 @@ from lens_d2.data.lesion_labels import (
     read_labels,
     read_ontology,
 )
-from lens_d2.data.records import make_lesion
 from lens_d2.data.same_lesions import collect_marks, pair_marks, read_places
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
+from lens_d2.structures.records import make_lesion
 
 TERMS = ("chest", "lung", "left lung", "right lung", "liver", "nodule", "hilar node")
 ONTOLOGY = """\

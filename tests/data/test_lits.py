@@ -10,7 +10,7 @@ from dataset_files import write_image, write_table
 from lens_d2.data.datasets.catalog import Faults
 from lens_d2.data.datasets.lits import IRCAD, corrected_affine, read_corrections, read_split
 from lens_d2.data.volume import read_header
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
 
 RAS = (-1, -1, 1)  # NIfTI's own axes, in LPS
 

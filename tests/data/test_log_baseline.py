@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from detectron2.data import MetadataCatalog
 
-from lens_d2.data.records import make_lesion, make_record
+from lens_d2.structures.records import make_lesion, make_record
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_tuning_picks_the_channel_that_finds_the_lesions(tool, monkeypatch, tmp_
             make_record(
                 tmp_path,
                 volume=name,
-                dataset="deeplesion",
+                expert="deeplesion",
                 patient="1",
                 size=hu.shape[::-1],
                 spacing=[2.0, 2.0, 3.0],

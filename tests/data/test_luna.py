@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from lens_d2.data.datasets.catalog import Faults
 from lens_d2.data.datasets.luna import COLUMNS, find_scans, read_nodules, read_split, sphere_boxes
-from lens_d2.data.geometry import VolumeGeometry
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
+from lens_d2.structures.geometry import VolumeGeometry
 
 SPACING, ORIGIN = (0.5, 0.7, 2.0), (-20.0, 5.0, -100.0)
 SIZE = (60, 50, 20)  # x, y, z

@@ -19,7 +19,7 @@ from lens_d2.data.mapper import (
     window,
 )
 from lens_d2.modeling.afp import AFP, pixel_centers
-from lens_d2.modeling.targets import BoxStatus
+from lens_d2.structures.status import BoxStatus
 
 BOX = [60.0, 40.0, 80.0, 64.0]  # of the bright block, in the file's pixel edges
 
@@ -42,7 +42,7 @@ def record(tmp_path_factory):
         {"status": "uncertain", "boxes": [[5, 100, 20, 120, 30]]},
     ]
     return {
-        "file_name": str(path), "volume": "block", "dataset": "lits", "num_slices": 12, "lesions": lesions,
+        "file_name": str(path), "volume": "block", "expert": "lits", "num_slices": 12, "lesions": lesions,
     }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from dataset_files import write_dicom, write_image
 
 from lens_d2.data.datasets.catalog import Faults
 from lens_d2.data.datasets.nih_ln import find_series, read_split
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
 
 SHAPE = (6, 16, 20)  # z, y, x
 

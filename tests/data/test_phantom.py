@@ -15,21 +15,21 @@ from hypothesis import strategies as st
 
 from lens_d2.data.datasets import deeplesion, lits, luna, nih_ln, register_all
 from lens_d2.data.datasets.catalog import Faults, default_root
-from lens_d2.data.datasets.released_boxes import read_boxes3d, read_lens_set, read_revised
 from lens_d2.data.lesion_labels import read_hand_labels, read_labels, read_ontology
-from lens_d2.data.phantom import cohort as cohort_module
-from lens_d2.data.phantom import labels as phantom_labels
-from lens_d2.data.phantom.anatomy import LABEL
-from lens_d2.data.phantom.case import axial_grid, find_lesions, random_case, random_pose, scan_case
-from lens_d2.data.phantom.cohort import write_cohort
-from lens_d2.data.phantom.plan import SIZES, CohortPlan
-from lens_d2.data.phantom.recist import measure
-from lens_d2.data.phantom.scanner import SCANNERS, Settings, draw_settings
-from lens_d2.data.phantom.shapes import Blob
-from lens_d2.data.phantom.single_type import write_luna
-from lens_d2.data.phantom.space import Canvas, Pose, ScanGrid, Waves
 from lens_d2.data.volume import read_volume
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
+from lens_d2.io.formats import read_boxes3d, read_lens_set, read_revised
+from lens_d2.phantom import cohort as cohort_module
+from lens_d2.phantom import labels as phantom_labels
+from lens_d2.phantom.anatomy import LABEL
+from lens_d2.phantom.case import axial_grid, find_lesions, random_case, random_pose, scan_case
+from lens_d2.phantom.cohort import write_cohort
+from lens_d2.phantom.plan import SIZES, CohortPlan
+from lens_d2.phantom.recist import measure
+from lens_d2.phantom.scanner import SCANNERS, Settings, draw_settings
+from lens_d2.phantom.shapes import Blob
+from lens_d2.phantom.single_type import write_luna
+from lens_d2.phantom.space import Canvas, Pose, ScanGrid, Waves
 
 PLAN = CohortPlan(train=3, val=1, test=2, luna=2, lits=2, nih_ln=2, matrix=64, seed=3)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_d2.data.pickles import load_pickle, read_pickle
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
+from lens_d2.io.pickles import load_pickle, read_pickle
 
 PLAIN = {
     "boxes": np.arange(12.0).reshape(2, 6),

@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog
 from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import default_root
 from lens_d2.data.datasets.luna import COLUMNS
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_d2.data.geometry import VolumeGeometry
 from lens_d2.data.preprocess import PreprocessParams, cache_geometry, cache_slices
 from lens_d2.data.volume import CTVolume, read_volume
+from lens_d2.structures.geometry import VolumeGeometry
 
 PARAMS = PreprocessParams()
 WHOLE = PreprocessParams(border_hu=None)

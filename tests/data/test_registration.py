@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import Faults, default_root, read_left_out, write_left_out
-from lens_d2.data.records import check_record, make_lesion, make_record
 from lens_d2.data.splits import split_of
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
+from lens_d2.structures.records import check_record, make_lesion, make_record
 
 NAMES = {
     # name: (expert, fully labelled, 3D truth)
@@ -122,7 +122,7 @@ def test_the_split_does_not_change_between_versions():
 def record(**changes):
     values = {
         "volume": "v",
-        "dataset": "luna",
+        "expert": "luna",
         "patient": "p",
         "size": (30, 20, 10),
         "spacing": (1, 1, 2),

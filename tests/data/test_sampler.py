@@ -58,7 +58,7 @@ def test_hard_negatives_are_drawn_from_every_record_alike():
 @pytest.mark.parametrize("names", list(permutations(("phantom_deeplesion_vm", "phantom_deeplesion_vh"))))
 def test_free_slices_are_negatives_where_all_parts_are_fully_labelled(repo_root, records, names):
     cfg = load_config(repo_root / "configs/phantom/harvester.yaml", ["DATASETS.TRAIN", names])
-    records = [{**each, "dataset": "deeplesion"} for each in records]
+    records = [{**each, "expert": "deeplesion"} for each in records]
     assert build_batch_sampler(cfg, records).pools[0].negatives == []
     cfg.DATASETS.TRAIN = ("phantom_deeplesion_vm",)
     assert len(build_batch_sampler(cfg, records).pools[0].negatives) == len(records)

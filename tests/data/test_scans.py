@@ -8,18 +8,10 @@ import pytest
 from pydicom import uid
 from scan_files import make_affine, make_slice, write_enhanced, write_pngs, write_series, write_volume
 
-from lens_d2.data.scans import (
-    DICOM,
-    PICTURES,
-    PNG,
-    VOLUME,
-    SeveralSeries,
-    find_scans,
-    without_names,
-)
+from lens_d2.data.scans import DICOM, PICTURES, PNG, VOLUME, SeveralSeries, find_scans, without_names
 from lens_d2.data.sources.dicom_series import read_index, visible_files
 from lens_d2.data.volume import read_volume
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
 
 ARRAY = np.random.default_rng(0).integers(-1000, 1000, (3, 8, 9)).astype(np.int16)
 AFFINE = make_affine((1, 1, 3))

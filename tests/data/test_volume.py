@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from lens_d2.data.volume import read_header, read_mask, read_volume
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
 
 SPACING = (0.7, 0.8, 2.5)
 ORIGIN = (-100.0, 50.0, -300.0)

@@ -14,10 +14,10 @@ import pytest
 import SimpleITK as sitk
 from scan_files import make_affine, write_volume
 
-from lens_d2.data import memory
 from lens_d2.data.sources import sitk_file
 from lens_d2.data.volume import read_header, read_volume
-from lens_d2.errors import DataError
+from lens_d2.io import memory
+from lens_d2.io.errors import DataError
 
 SPACING, ORIGIN = (0.7, 0.8, 2.5), (-100.0, 50.0, -300.0)
 AFFINE = make_affine(SPACING, origin=ORIGIN)

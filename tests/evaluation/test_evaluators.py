@@ -9,13 +9,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
 
-from lens_d2.data.pickles import read_pickle
-from lens_d2.evaluation import build_evaluator
+from lens_d2.engine.evaluation import build_evaluator
 from lens_d2.evaluation.evaluators import FROC3DEvaluator, P3DFROCEvaluator
 from lens_d2.evaluation.files import slice_range
 from lens_d2.evaluation.frames import FileFrame, slice_boxes
 from lens_d2.evaluation.slice_ap import SliceAPEvaluator
-from lens_d2.structures import VolumeDetections
+from lens_d2.io.pickles import read_pickle
+from lens_d2.structures.detections import VolumeDetections
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from scan_files import make_affine, write_series, write_volume
 
 from lens_d2.data.cache import PreprocessParams, VolumeCache
 from lens_d2.export import make_report
-from lens_d2.structures import VolumeDetections
+from lens_d2.structures.detections import VolumeDetections
 
 SIZE = np.array([40, 36, 24])  # along the body's x, y, z
 SPACING = np.array([1.5, 2.0, 3.0])

@@ -7,7 +7,7 @@ import pytest
 
 from lens_d2.export import HtmlReport
 from lens_d2.export.html_report import describe_position
-from lens_d2.structures import VolumeDetections
+from lens_d2.structures.detections import VolumeDetections
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 

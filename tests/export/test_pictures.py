@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lens_d2.export.pictures import PictureMaker
-from lens_d2.structures import VolumeDetections
-from lens_d2.visualization import _slices_worth_showing, choose_window
+from lens_d2.structures.detections import VolumeDetections
+from lens_d2.visualization.detections import _slices_worth_showing, choose_window
 
 
 def pixels(picture) -> np.ndarray:

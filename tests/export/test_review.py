@@ -12,11 +12,10 @@ from blocks import register_blocks
 from detectron2.data import DatasetCatalog
 
 from lens_d2.data.cache import PreprocessParams, VolumeCache
-from lens_d2.errors import DataError
+from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_ledger
+from lens_d2.data.ledger.verdicts import apply_verdicts, proposals_of, read_verdicts
 from lens_d2.export.review_page import RowMaker
-from lens_d2.mining import LedgerRow, read_ledger, write_ledger
-from lens_d2.mining.ledger import to_table
-from lens_d2.mining.review import apply_verdicts, proposals_of, read_verdicts
+from lens_d2.io.errors import DataError
 
 DATASET = "blocks_deeplesion"
 

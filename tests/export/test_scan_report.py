@@ -7,7 +7,7 @@ from scan_files import make_affine, write_pngs
 from lens_d2.data.cache import VolumeCache
 from lens_d2.export import StructuredReport, make_report
 from lens_d2.export.scan_report import FileGrid, select_detections
-from lens_d2.structures import VolumeDetections
+from lens_d2.structures.detections import VolumeDetections
 
 
 def test_best_first_numbered_from_one_with_their_own_slices(report, scan):

@@ -11,7 +11,6 @@ import pytest
 import SimpleITK as sitk
 from highdicom import sr
 
-from lens_d2.errors import WriteError
 from lens_d2.export import (
     EXPORT_REGISTRY,
     CsvTable,
@@ -23,7 +22,8 @@ from lens_d2.export import (
     write_report,
 )
 from lens_d2.export.colors import score_color, score_hex
-from lens_d2.structures import VolumeDetections
+from lens_d2.io.errors import WriteError
+from lens_d2.structures.detections import VolumeDetections
 
 FILES = ["detections.csv", "detections.json", "detections.mrk.json", "detections.nii.gz", "report.html"]
 
@@ -57,9 +57,7 @@ def test_dicom_input_adds_a_structured_report(empty, tmp_path):
 def test_a_writer_that_fails_leaves_the_former_file(report, tmp_path, monkeypatch):
     write_report(report, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    monkeypatch.setattr(
-        "lens_d2.data.files.os.replace", lambda *paths: (_ for _ in ()).throw(OSError("disk full"))
-    )
+    monkeypatch.setattr("lens_d2.io.files.os.replace", lambda *paths: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(WriteError, match="cannot be written: disk full"):
         write_report(report, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -9,7 +9,7 @@ import numpy as np
 from blocks import blocks_cfg, write_blocks
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from lens_d2.harvesting.tracker import BoxTracker
+from lens_d2.mining.harvester.tracker import BoxTracker
 from lens_d2.mining.shards import ShardStore
 
 VERIFIED, PARTIAL, TEST = "blocks_vm", "blocks_vh", "blocks_vh_test"

@@ -8,11 +8,11 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
 
 from lens_d2 import add_lens_config
-from lens_d2.data.datasets import released_boxes as released
 from lens_d2.data.datasets.catalog import Faults
 from lens_d2.data.datasets.deeplesion import read_rest
+from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_ledger
 from lens_d2.engine import STAGES
-from lens_d2.mining.ledger import LedgerRow, read_ledger, to_table, write_ledger
+from lens_d2.io import formats as released
 
 
 @pytest.fixture

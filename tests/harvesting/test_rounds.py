@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from harvest_cohort import PARTIAL, TEST, VERIFIED, register
 
-from lens_d2.data.datasets.released_boxes import read_tracklets, write_tracklets
-from lens_d2.data.records import make_lesion
+from lens_d2.data.ledger.table import LedgerRow, to_table
 from lens_d2.data.sampler import SlicePool
-from lens_d2.errors import DataError
-from lens_d2.harvesting.measures import HarvestMeasure, format_rows, given_marks
-from lens_d2.harvesting.pool import from_table, take, with_verdicts
-from lens_d2.harvesting.pool import to_table as pool_table
-from lens_d2.harvesting.rounds import LABEL_SETS, Rules, harvest_round, known_proposals
-from lens_d2.mining.ledger import LedgerRow, to_table
-from lens_d2.structures import VolumeDetections
+from lens_d2.io.errors import DataError
+from lens_d2.io.formats import read_tracklets, write_tracklets
+from lens_d2.mining.harvester.measures import HarvestMeasure, format_rows, given_marks
+from lens_d2.mining.harvester.pool import from_table, take, with_verdicts
+from lens_d2.mining.harvester.pool import to_table as pool_table
+from lens_d2.mining.harvester.rounds import LABEL_SETS, Rules, harvest_round, known_proposals
+from lens_d2.structures.detections import VolumeDetections
+from lens_d2.structures.records import make_lesion
 
 LESIONS = [(10.0, 2), (30.0, 4), (50.0, 3)]  # x and key slice of three lesions, each 10 x 10 pixels
 RULES = Rules(precision=0.5)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_d2.data.records import make_lesion
-from lens_d2.harvesting.pool import Harvested, from_table, merge, take, to_table
-from lens_d2.harvesting.selection import NONE, hardest, marks_hit, on_lesions, smallest_threshold
-from lens_d2.structures import VolumeDetections
+from lens_d2.mining.harvester.pool import Harvested, from_table, merge, take, to_table
+from lens_d2.mining.harvester.selection import NONE, hardest, marks_hit, on_lesions, smallest_threshold
+from lens_d2.structures.detections import VolumeDetections
+from lens_d2.structures.records import make_lesion
 
 few = settings(max_examples=40, deadline=None)
 

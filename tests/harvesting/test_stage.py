@@ -12,20 +12,20 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 from harvest_cohort import PARTIAL, VERIFIED, harvest_cfg, register, stand_in_shards
 
-from lens_d2.data.datasets.released_boxes import read_tracklets
+from lens_d2.data.ledger.merge import register_ledger
+from lens_d2.data.ledger.table import LedgerRow, check_ledger, read_ledger, to_table, write_ledger
 from lens_d2.data.loader import load_training_records
 from lens_d2.engine import LENSTrainer, run_stages
 from lens_d2.engine import harvest as harvest_module
 from lens_d2.engine.harvest import read_lesions
 from lens_d2.engine.network_trainer import NetworkTrainer
-from lens_d2.errors import DataError
-from lens_d2.harvesting.rounds import Rules, known_proposals
-from lens_d2.mining import LedgerRow, check_ledger, read_ledger, register_ledger
-from lens_d2.mining.findings import KnownBoxes
-from lens_d2.mining.ledger import to_table, write_ledger
+from lens_d2.io.errors import DataError
+from lens_d2.io.formats import read_tracklets
+from lens_d2.mining.harvester.rounds import Rules, known_proposals
 from lens_d2.mining.stored_tables import TableStore
-from lens_d2.modeling.targets import BoxStatus
-from lens_d2.structures import VolumeDetections
+from lens_d2.structures.detections import VolumeDetections
+from lens_d2.structures.known_boxes import KnownBoxes
+from lens_d2.structures.status import BoxStatus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

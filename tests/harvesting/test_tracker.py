@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_d2.harvesting.assignment import assign, overlapping
-from lens_d2.harvesting.kalman import BoxStates, Noise, measure, to_boxes
-from lens_d2.harvesting.tracker import BoxTracker, fuse, track
-from lens_d2.tracking import pairwise_iou
+from lens_d2.mining.harvester.assignment import assign, overlapping
+from lens_d2.mining.harvester.kalman import BoxStates, Noise, measure, to_boxes
+from lens_d2.mining.harvester.tracker import BoxTracker, fuse, track
+from lens_d2.structures.boxes import pairwise_iou
 
 few = settings(max_examples=30, deadline=None)
 

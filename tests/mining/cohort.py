@@ -5,7 +5,7 @@ from pathlib import Path
 from blocks import EXPERTS, blocks_cfg, write_blocks
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from lens_d2.mining.strategies import STRATEGIES, IntraPatient
+from lens_d2.mining.lens.strategies import STRATEGIES, IntraPatient
 
 
 def register_partly(folder):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from lens_d2.data.records import make_lesion, make_record
-from lens_d2.structures import VolumeDetections
+from lens_d2.structures.detections import VolumeDetections
+from lens_d2.structures.records import make_lesion, make_record
 
 GROUPS = ("fused", "deeplesion", "luna", "lits")
 
@@ -14,7 +14,7 @@ def record(series="000001_01_01", lesions=(), slices=20, size=100, number="001-0
     return make_record(
         f"/nowhere/{series}",
         volume=name,
-        dataset="deeplesion",
+        expert="deeplesion",
         patient=series[:6],
         study=series[:9],
         series=series,

@@ -5,7 +5,7 @@ from detectron2.config import get_cfg
 
 from lens_d2 import add_lens_config
 from lens_d2.engine import STAGES
-from lens_d2.mining.strategies import STRATEGIES
+from lens_d2.mining.lens.strategies import STRATEGIES
 
 
 @pytest.mark.parametrize("name", ["configs/lens_full.yaml", "configs/phantom/lens_full.yaml"])

@@ -10,22 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proposals import record
 
-from lens_d2.data.records import check_record
-from lens_d2.errors import DataError
-from lens_d2.mining import (
+from lens_d2.data.ledger.counts import add_counts, count_training_data, format_counts, strategies_of
+from lens_d2.data.ledger.merge import apply_ledger, ledger_records, register_ledger
+from lens_d2.data.ledger.table import (
+    SCHEMA,
+    STATUSES,
     LedgerRow,
-    apply_ledger,
     check_ledger,
-    count_training_data,
-    format_counts,
-    ledger_records,
     read_ledger,
-    register_ledger,
-    strategies_of,
+    to_table,
     write_ledger,
 )
-from lens_d2.mining.counts import add_counts
-from lens_d2.mining.ledger import SCHEMA, STATUSES, to_table
+from lens_d2.io.errors import DataError
+from lens_d2.structures.records import check_record
 
 BOX = (10.0, 10.0, 30.0, 30.5)
 GIVEN, OTHER = "000001_01_01_001-020", "000002_01_01_001-020"

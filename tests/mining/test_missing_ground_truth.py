@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 from proposals import proposals, record, tracklets
 
-from lens_d2.mining import check_ledger
-from lens_d2.mining.findings import PatientVolume
-from lens_d2.mining.mine import mine_patient
-from lens_d2.mining.strategies import STRATEGIES, CrossSlice, MissingGroundTruth
+from lens_d2.data.ledger.table import check_ledger
+from lens_d2.mining.lens.findings import PatientVolume
+from lens_d2.mining.lens.mine import mine_patient
+from lens_d2.mining.lens.strategies import STRATEGIES, CrossSlice, MissingGroundTruth
 
 MARK = np.array([10.0, 10, 30, 30])
 MISSED = np.array([60.0, 60, 80, 80])

@@ -8,8 +8,8 @@ import torch
 from blocks import blocks_cfg
 from proposals import proposals, random_detections, record, tracklets
 
-from lens_d2.errors import DataError, WriteError
-from lens_d2.mining.propose import fingerprint
+from lens_d2.io.errors import DataError, WriteError
+from lens_d2.mining.proposals import fingerprint
 from lens_d2.mining.shards import ShardStore
 
 

@@ -10,19 +10,13 @@ import numpy as np
 import pytest
 from proposals import proposals, record, tracklets
 
-from lens_d2.mining import strategies
-from lens_d2.mining.findings import (
-    Finding,
-    KnownBoxes,
-    PatientVolume,
-    best_slice_boxes,
-    paired_iou,
-    tracklet_overlaps,
-)
-from lens_d2.mining.mine import mine_patient
-from lens_d2.mining.strategies import STRATEGIES, CrossDataset, CrossSlice, IntraPatient
-from lens_d2.modeling.targets import BoxStatus
-from lens_d2.tracking import pairwise_iou
+from lens_d2.mining.lens import strategies
+from lens_d2.mining.lens.findings import Finding, PatientVolume
+from lens_d2.mining.lens.mine import mine_patient
+from lens_d2.mining.lens.strategies import STRATEGIES, CrossDataset, CrossSlice, IntraPatient
+from lens_d2.structures.boxes import best_slice_boxes, paired_iou, pairwise_iou
+from lens_d2.structures.known_boxes import KnownBoxes, tracklet_overlaps
+from lens_d2.structures.status import BoxStatus
 
 BOX = np.array([10.0, 10, 30, 30])
 FAR = np.array([60.0, 60, 80, 80])

@@ -7,8 +7,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from proposals import record
 
-from lens_d2.mining import LedgerRow, read_ledger, write_ledger
-from lens_d2.mining.ledger import to_table
+from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_ledger
 
 A, B = "000001_01_01_001-020", "000001_02_01_001-020"
 LESION = np.array([10.0, 10, 30, 30])

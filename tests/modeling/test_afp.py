@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lens_d2.modeling.afp import AFP, distances_to_boxes, pixel_centers, pixels_in_region
-from lens_d2.modeling.targets import BoxStatus
+from lens_d2.structures.status import BoxStatus
 
 
 def afp(**kwargs):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torchvision.models.densenet import DenseNet
 
-from lens_d2.errors import DataError
+from lens_d2.inference.folded_backbone import FoldedDenseNet25D
+from lens_d2.io.errors import DataError
 from lens_d2.modeling.backbone import DenseNet25D
 from lens_d2.modeling.pretrained import load_backbone_weights
 
@@ -60,7 +61,7 @@ def test_folded_the_backbone_gives_the_same_map(num_slices, norm):
         torch.nn.init.normal_(conv.bias)
     sample = torch.rand(2, num_slices, 32, 48)
     with torch.no_grad():
-        whole, folded = backbone(sample), backbone.folded()
+        whole, folded = backbone(sample), FoldedDenseNet25D(backbone)
         parts = folded.decode([folded.encode(image) for image in sample.split(3, dim=1)])
     assert list(parts) == list(whole)
     torch.testing.assert_close(parts["p2"], whole["p2"], atol=1e-4, rtol=1e-4)

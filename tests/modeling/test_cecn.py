@@ -9,7 +9,7 @@ from detectron2.utils.events import EventStorage
 
 from lens_d2 import add_lens_config
 from lens_d2.engine import STAGES
-from lens_d2.mining.strategies import STRATEGIES
+from lens_d2.mining.lens.strategies import STRATEGIES
 from lens_d2.modeling import CECN, FUSED, CenterNet
 from lens_d2.modeling.one_stage import detections_of
 

@@ -16,7 +16,7 @@ from lens_d2.modeling.heat_maps import (
     penalty_reduced_focal_loss,
     with_hard_negatives,
 )
-from lens_d2.modeling.targets import BoxStatus
+from lens_d2.structures.status import BoxStatus
 
 
 def centernet(**kwargs):

@@ -19,7 +19,7 @@ from lens_d2.data.labelled_lesions import LabelledLesions, LesionPatchDataset
 from lens_d2.data.lesion_labels import LabelRelations, LesionLabels
 from lens_d2.data.same_lesions import Mark, MarkPairs
 from lens_d2.engine.embedding import EmbeddingObjective, train_embedding
-from lens_d2.errors import DataError
+from lens_d2.io.errors import DataError
 from lens_d2.modeling.embedding import LesaNet, LesionEmbedder, build_embed, load_lesanet
 from lens_d2.modeling.embedding.calibration import PAPERS_DISTANCE, calibrate, choose_distance, summarize
 from lens_d2.modeling.embedding.losses import (

@@ -24,13 +24,20 @@ from lens_d2.data.detection_samples import (
 from lens_d2.data.epochs import EpochBatchSampler, SampleIndex
 from lens_d2.data.patches import PatchGrid
 from lens_d2.engine.classifier import train_fpr
-from lens_d2.errors import DataError
-from lens_d2.inference import VolumeInference
+from lens_d2.inference.rescoring import (
+    RescoredInference,
+    build_inference,
+    classify,
+    load_classifier,
+    mean_log_odds,
+    rescore,
+)
+from lens_d2.inference.volume import VolumeInference
+from lens_d2.io.errors import DataError
 from lens_d2.modeling import build_classifier
 from lens_d2.modeling.classifiers import ResNet3D, load_resnet18_weights
 from lens_d2.modeling.classifiers.roi_align3d import roi_align3d
-from lens_d2.rescoring import RescoredInference, build_inference, classify, load_classifier, mean_log_odds, rescore
-from lens_d2.structures import VolumeDetections
+from lens_d2.structures.detections import VolumeDetections
 
 
 @pytest.fixture

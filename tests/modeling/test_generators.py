@@ -10,7 +10,7 @@ from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
 
 from lens_d2.modeling import AFP, FCOS, FUSED, LENSRPN, CenterNet
-from lens_d2.modeling.targets import BoxStatus
+from lens_d2.structures.status import BoxStatus
 
 GENERATORS = {"AFP": AFP, "CenterNet": CenterNet, "FCOS": FCOS, "LENSRPN": LENSRPN}
 ONE = ("deeplesion",)

@@ -11,7 +11,7 @@ from detectron2.utils.events import EventStorage
 from lens_d2.engine import build_optimizer
 from lens_d2.modeling import FUSED, LENS, LENSROIHeads
 from lens_d2.modeling.meta_arch import fuse_experts
-from lens_d2.modeling.targets import BoxStatus
+from lens_d2.structures.status import BoxStatus
 
 EXPERTS = ("deeplesion", "luna", "lits", "nih_ln")
 

@@ -12,11 +12,11 @@ from lens_d2.data.cache import build_cache
 from lens_d2.data.detection_samples import DetectionSamples
 from lens_d2.data.patches import PatchGrid
 from lens_d2.engine.classifier import ClassifierObjective, train_lpc
-from lens_d2.errors import DataError
+from lens_d2.inference.rescoring import load_classifier, score_proposals
+from lens_d2.io.errors import DataError
 from lens_d2.modeling.classifiers import ResNet3D, build_classifier, build_loss
 from lens_d2.modeling.classifiers.global_local import BOX, PATCH
 from lens_d2.modeling.classifiers.views import CORONAL, SAGITTAL, TRANSVERSE, VOLUME
-from lens_d2.rescoring import load_classifier, score_proposals
 
 NAMES = ("GLC_MV", "GLC", "GLC_3D", "ResNet_MV", "ResNet_3D", "MLC3D", "FPR3D")
 

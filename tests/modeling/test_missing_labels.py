@@ -7,7 +7,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from lens_d2.modeling.missing_labels import MISSING_LABELS
-from lens_d2.modeling.targets import BoxStatus
+from lens_d2.structures.status import BoxStatus
 
 LESION = (24.0, 24.0, 44.0, 40.0)
 TOUCHING = [24.0, 32, 44, 48]  # IoU 1/3 with the lesion

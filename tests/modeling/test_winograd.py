@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lens_d2.modeling.winograd import WinogradConv2d
+from lens_d2.inference.winograd import WinogradConv2d
 
 
 @pytest.mark.parametrize("height, width", [(4, 4), (8, 12), (1, 1), (7, 10), (3, 17)])

@@ -29,7 +29,7 @@ def write_pngs(folder: Path) -> dict:
         hu = np.where(body, 40 + organs + rng.normal(0, 12, body.shape), -1000 + rng.normal(0, 8, body.shape))
         cv2.imwrite(str(folder / f"{number:03d}.png"), (hu + 32768).astype(np.uint16))
     return {
-        "file_name": str(folder), "volume": f"000001_01_01_001-{SLICES:03d}", "dataset": "deeplesion",
+        "file_name": str(folder), "volume": f"000001_01_01_001-{SLICES:03d}", "expert": "deeplesion",
         "num_slices": SLICES, "first_slice": 1, "spacing": [SPACING, SPACING, INTERVAL], "z_direction": 1,
         "lesions": [],
     }  # fmt: skip

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from lens_d2.inference import VolumeInference
+from lens_d2.inference.volume import VolumeInference
 
 from .networks import LEVELS, SIZE, inference_on_scan, multiply_adds, sample
 from .registry import compare, in_turns, measurement, peak_mb
@@ -131,7 +131,7 @@ def different(ours, plain) -> int:
 
 def proposals_multiply_adds(inference: VolumeInference) -> dict[str, float]:
     """Of the proposal generators' convolutions, one after another and as one, in billions a slice."""
-    from lens_d2.modeling.joint_afp import JointAFP
+    from lens_d2.inference.joint_afp import JointAFP
 
     generators = list(inference.model.proposal_generators.values())
     feature = torch.zeros(1, inference.model.backbone.output_shape()["p2"].channels, SIZE // 4, SIZE // 4)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from detectron2.structures import ImageList
 
-from lens_d2.modeling.joint_afp import joint_proposals
+from lens_d2.inference.folded_backbone import FoldedDenseNet25D
+from lens_d2.inference.joint_afp import joint_proposals
 
 from .networks import SIZE, config, network
 from .registry import compare, in_turns, measurement
@@ -54,7 +55,7 @@ def slice_of(model, proposals: dict[str, float], name: str):
     """A function that does the work of a slice in the middle of a volume."""
     import time
 
-    backbone, image = model.backbone.folded(), torch.randn(1, 3, SIZE, SIZE)
+    backbone, image = FoldedDenseNet25D(model.backbone), torch.randn(1, 3, SIZE, SIZE)
     propose = joint_proposals(model.proposal_generators.values())
 
     def timed(images: ImageList, features):

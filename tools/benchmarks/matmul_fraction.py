@@ -6,6 +6,8 @@ import time
 
 import torch
 
+from lens_d2.inference.folded_backbone import FoldedDenseNet25D
+
 from .networks import SIZE, config, multiply_adds, network
 from .registry import compare, in_turns, machine, measurement
 
@@ -16,7 +18,7 @@ SIDE = 2048
 @torch.no_grad()
 def compiled_trunk() -> dict:
     """torch.compile of the trunk against the same without, and what compiling takes; needs a C++ compiler."""
-    encode = network(config()).backbone.folded().encode
+    encode = FoldedDenseNet25D(network(config()).backbone).encode
     image = torch.randn(1, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     compiled = torch.compile(encode, dynamic=False)
     start = time.perf_counter()
@@ -31,7 +33,7 @@ def compiled_trunk() -> dict:
 def matmul_fraction() -> dict:
     """Multiply-adds a second of the trunk, over those of a large matrix product; the plain trunk beside it."""
     backbone = network(config()).backbone
-    folded = backbone.folded()
+    folded = FoldedDenseNet25D(backbone)
     image = torch.randn(1, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
 

@@ -17,7 +17,7 @@ from fvcore.nn.jit_handles import addmm_flop_jit, bmm_flop_jit, matmul_flop_jit
 from torch import nn
 
 from lens_d2.config import load_config
-from lens_d2.inference import VolumeInference
+from lens_d2.inference.volume import VolumeInference
 from lens_d2.modeling.afp import AFP
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -58,7 +58,7 @@ def write_scan(folder: Path, levels: int = LEVELS, size: int = SIZE, seed: int =
     return {
         "file_name": str(path),
         "volume": path.stem,
-        "dataset": "deeplesion",
+        "expert": "deeplesion",
         "num_slices": levels,
         "lesions": [],
     }

@@ -26,10 +26,10 @@ def run(number: int) -> dict:
 
     from benchmarks.networks import config, network, write_scan
     from benchmarks.registry import peak_mb
-    from lens_d2.data.records import make_lesion, make_record
-    from lens_d2.mining.mine import mine
-    from lens_d2.mining.propose import open_shards, propose
-    from lens_d2.mining.strategies import CrossSlice
+    from lens_d2.mining.lens.mine import mine
+    from lens_d2.mining.lens.strategies import CrossSlice
+    from lens_d2.mining.proposals import open_shards, propose
+    from lens_d2.structures.records import make_lesion, make_record
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -40,7 +40,7 @@ def run(number: int) -> dict:
             mark = make_lesion(f"scan_{seed}/0", [[10, *np.array([20.0, 20, 44, 44]) + seed % 20]], key_slice=10)
             records.append(
                 make_record(
-                    name, volume=f"scan_{seed}", dataset="deeplesion", patient=f"{seed:06d}",
+                    name, volume=f"scan_{seed}", expert="deeplesion", patient=f"{seed:06d}",
                     size=(96, 96, 20), spacing=(0.8, 0.8, 2.0), lesions=[mark],
                 )
             )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lens_d2.harvesting.tracker import BoxTracker
+from lens_d2.mining.harvester.tracker import BoxTracker
 
 from .registry import in_turns, machine, measurement
 

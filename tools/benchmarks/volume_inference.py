@@ -6,6 +6,8 @@ import time
 
 import torch
 
+from lens_d2.inference.folded_backbone import FoldedDenseNet25D
+
 from .networks import LEVELS, SIZE, inference_on_scan, multiply_adds, sample
 from .registry import compare, in_turns, measurement, peak_mb
 
@@ -37,7 +39,7 @@ def volume_inference() -> dict:
         times = in_turns(
             {"plain": lambda: [backbone(image) for image in samples.values()], "ours": whole_volume}, 3, warm=False
         )
-        folded = backbone.folded()
+        folded = FoldedDenseNet25D(backbone)
         image = torch.zeros(1, 3, SIZE, SIZE)
         parts = folded.encode(image)
         images = folded.num_images

@@ -10,8 +10,8 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from lens_d2.data.mapper import SliceMapper
-from lens_d2.inference import VolumeInference, num_levels
-from lens_d2.modeling.targets import BoxStatus
+from lens_d2.inference.volume import VolumeInference, num_levels
+from lens_d2.structures.status import BoxStatus
 
 from .lens import Lens
 

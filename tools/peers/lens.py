@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lens_d2.data.loader import build_train_loader
 from lens_d2.engine import build_optimizer
-from lens_d2.inference import VolumeInference
+from lens_d2.inference.volume import VolumeInference
 
 
 class Lens:

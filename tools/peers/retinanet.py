@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from lens_d2.data.cache import CachedVolume
 from lens_d2.data.loader import load_training_records
 from lens_d2.data.mapper import window
-from lens_d2.inference import VolumeInference, num_levels
-from lens_d2.structures import VolumeDetections
+from lens_d2.inference.volume import VolumeInference, num_levels
+from lens_d2.structures.detections import VolumeDetections
 
 from .lens import Lens
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from lens_d2.data.files import write_whole
-from lens_d2.errors import DataError
+from ...io.errors import DataError
+from ...io.files import write_whole
 
 logger = logging.getLogger(__name__)
 

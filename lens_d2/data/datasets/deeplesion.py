@@ -29,11 +29,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lens_d2.data.datasets.catalog import Dataset, Faults, register
-from lens_d2.data.datasets.released_boxes import VolumeName, read_boxes3d, read_lens_set, read_revised
-from lens_d2.data.datasets.tables import read_rows
-from lens_d2.data.records import boxes_through, fault_of, make_lesion, make_record
-from lens_d2.errors import DataError
+from ...io.errors import DataError
+from ...io.formats import VolumeName, read_boxes3d, read_lens_set, read_revised
+from ...io.tables import read_rows
+from ...structures.records import boxes_through, fault_of, make_lesion, make_record
+from .catalog import Dataset, Faults, register
 
 logger = logging.getLogger(__name__)
 
@@ -228,7 +228,7 @@ def _record(root: Path, volume: SubVolume, lesions: list[dict]) -> dict:
     record = make_record(
         folder,
         volume=str(volume.name),
-        dataset="deeplesion",
+        expert="deeplesion",
         patient=patient,
         study=f"{patient}_{study}",
         series=series,

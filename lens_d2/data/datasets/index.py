@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lens_d2.data.datasets.catalog import Faults
-from lens_d2.data.files import write_whole
-from lens_d2.data.parallel import run_all
-from lens_d2.errors import DataError, WriteError
+from ...io.errors import DataError, WriteError
+from ...io.files import write_whole
+from ...io.parallel import run_all
+from .catalog import Faults
 
 logger = logging.getLogger(__name__)
 

@@ -20,16 +20,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lens_d2.data.checks import check_mask
-from lens_d2.data.datasets.catalog import Dataset, Faults, cache_folder, register
-from lens_d2.data.datasets.index import Job, computed
-from lens_d2.data.datasets.masks import MIN_VOXELS, components, lesions_in
-from lens_d2.data.datasets.tables import read_rows
-from lens_d2.data.records import make_record
-from lens_d2.data.sources import open_source
-from lens_d2.data.splits import split_of
-from lens_d2.data.volume import read_header, read_mask
-from lens_d2.errors import DataError
+from ...io.errors import DataError
+from ...io.tables import read_rows
+from ...structures.records import make_record
+from ..checks import check_mask
+from ..sources import open_source
+from ..splits import split_of
+from ..volume import read_header, read_mask
+from .catalog import Dataset, Faults, cache_folder, register
+from .index import Job, computed
+from .masks import MIN_VOXELS, components, lesions_in
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def corrected_affine(
 
 
 def read_pair(number: int, volume: Path, mask: Path, corrections: dict[int, Correction]) -> dict:
-    """What the record of a volume needs: the keywords of :func:`lens_d2.data.records.make_record`, and warnings.
+    """Keywords of :func:`lens_d2.structures.records.make_record` for one volume, and warnings.
 
     Raises:
         DataError: a file cannot be read, the mask has another shape than the volume, or other labels.
@@ -213,7 +213,7 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
     for name, result in results.items():
         faults.warn(name, result.pop("warnings"))
     return [
-        make_record(jobs[name].files[0], volume=name, patient=name, dataset="lits", **result)
+        make_record(jobs[name].files[0], volume=name, patient=name, expert="lits", **result)
         for name, result in results.items()
     ]
 

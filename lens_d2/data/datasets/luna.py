@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lens_d2.data.datasets.catalog import Dataset, Faults, register
-from lens_d2.data.datasets.tables import read_rows
-from lens_d2.data.geometry import VolumeGeometry
-from lens_d2.data.records import make_lesion, make_record
-from lens_d2.data.splits import split_of
-from lens_d2.data.volume import read_header
-from lens_d2.errors import DataError
+from ...io.errors import DataError
+from ...io.tables import read_rows
+from ...structures.geometry import VolumeGeometry
+from ...structures.records import make_lesion, make_record
+from ..splits import split_of
+from ..volume import read_header
+from .catalog import Dataset, Faults, register
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def _record(header: Path, nodules: list[Nodule], csv: Path) -> dict:
     return make_record(
         header,
         volume=name,
-        dataset="luna",
+        expert="luna",
         patient=name,
         size=geometry.size,
         spacing=geometry.spacing,

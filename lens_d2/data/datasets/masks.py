@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from lens_d2.data.records import make_lesion
+from ...structures.records import make_lesion
 
 # Components of fewer voxels are slips of the pen: smaller than anything that counts as a lesion.
 MIN_VOXELS = 3
@@ -33,8 +33,8 @@ def lesions_in(labels: np.ndarray, volume: str, spacing: Sequence[float], kind: 
         kind: of all the lesions.
 
     Returns:
-        lesions in the order of their numbers (see :func:`lens_d2.data.records.make_lesion`), without those of
-        fewer than :data:`MIN_VOXELS` voxels.
+        lesions in the order of their numbers (see :func:`lens_d2.structures.records.make_lesion`), without those
+        of fewer than :data:`MIN_VOXELS` voxels.
     """
     lesions = []
     for number, where in enumerate(ndimage.find_objects(labels), start=1):

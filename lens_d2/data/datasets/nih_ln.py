@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lens_d2.data.datasets.catalog import Dataset, Faults, cache_folder, register
-from lens_d2.data.datasets.index import Job, computed
-from lens_d2.data.datasets.masks import MIN_VOXELS, components, lesions_in
-from lens_d2.data.geometry import VolumeGeometry
-from lens_d2.data.records import make_record
-from lens_d2.data.splits import split_of
-from lens_d2.data.volume import read_header, read_mask
-from lens_d2.errors import DataError
+from ...io.errors import DataError
+from ...structures.geometry import VolumeGeometry
+from ...structures.records import make_record
+from ..splits import split_of
+from ..volume import read_header, read_mask
+from .catalog import Dataset, Faults, cache_folder, register
+from .index import Job, computed
+from .masks import MIN_VOXELS, components, lesions_in
 
 VERSION = f"2, at least {MIN_VOXELS} voxels"  # counts up when what is in the index changes
 KINDS = {"MED": "mediastinal lymph node", "ABD": "abdominal lymph node"}
@@ -45,7 +45,7 @@ def read_nodes(mask: Path, geometry: VolumeGeometry, warn: Callable[[str], None]
 
 
 def read_pair(patient: str, series: Path, mask: Path) -> dict:
-    """What the record of a patient needs: the keywords of :func:`lens_d2.data.records.make_record`, and warnings.
+    """Keywords of :func:`lens_d2.structures.records.make_record` for one patient, and warnings.
 
     Raises:
         DataError: the series or the mask cannot be read, or they do not fit.
@@ -105,7 +105,7 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
     for name, result in results.items():
         faults.warn(name, result.pop("warnings"))
     return [
-        make_record(jobs[name].files[0], volume=name, patient=name, dataset="nih_ln", **result)
+        make_record(jobs[name].files[0], volume=name, patient=name, expert="nih_ln", **result)
         for name, result in results.items()
     ]
 

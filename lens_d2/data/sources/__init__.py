@@ -4,15 +4,15 @@ Of the readers that accept a path, the one registered last reads it: SitkFile, w
 before all others, and DicomFolder, which takes any folder, before PngFolder.
 """
 
-from lens_d2.data.sources.sitk_file import SitkFile
+from .sitk_file import SitkFile
 
 # isort: split
-from lens_d2.data.sources.dicom_folder import DicomFolder
-from lens_d2.data.sources.metaimage_file import MetaImageFile
-from lens_d2.data.sources.nifti_file import NiftiFile
-from lens_d2.data.sources.nrrd_file import NrrdFile
-from lens_d2.data.sources.png_folder import PngFolder
-from lens_d2.data.sources.source import SOURCE_KEYS, SOURCE_REGISTRY, Source, open_source
+from .dicom_folder import DicomFolder
+from .metaimage_file import MetaImageFile
+from .nifti_file import NiftiFile
+from .nrrd_file import NrrdFile
+from .png_folder import PngFolder
+from .source import SOURCE_KEYS, SOURCE_REGISTRY, Source, open_source
 
 __all__ = [
     "SOURCE_KEYS",

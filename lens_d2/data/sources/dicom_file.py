@@ -19,8 +19,8 @@ from pydicom.filereader import read_partial
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.tag import Tag
 
-from lens_d2.data.dicom_header import dicom_errors, looks_like_dicom
-from lens_d2.errors import DataError
+from ...io.dicom_header import dicom_errors, looks_like_dicom
+from ...io.errors import DataError
 
 SUFFIXES = (".dcm", ".ima")  # a file of such a name that is no DICOM file is a damaged one
 CT_CLASSES = (uid.CTImageStorage, uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)

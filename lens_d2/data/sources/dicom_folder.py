@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lens_d2.data.dicom_header import looks_like_dicom
-from lens_d2.data.sources.dicom_file import DicomFile, Frame
-from lens_d2.data.sources.dicom_pixels import read_frames
-from lens_d2.data.sources.dicom_series import Part, count_of, counted, read_index, visible_files
-from lens_d2.data.sources.dicom_stack import Stack, arrange
-from lens_d2.data.sources.source import SOURCE_REGISTRY, Source
-from lens_d2.errors import DataError
+from ...io.dicom_header import looks_like_dicom
+from ...io.errors import DataError
+from .dicom_file import DicomFile, Frame
+from .dicom_pixels import read_frames
+from .dicom_series import Part, count_of, counted, read_index, visible_files
+from .dicom_stack import Stack, arrange
+from .source import SOURCE_REGISTRY, Source
 
 MAX_LISTED = 5  # series that a message lists
 

@@ -10,10 +10,10 @@ import numpy as np
 import pydicom
 from pydicom.pixels import get_decoder
 
-from lens_d2.data.dicom_header import dicom_errors
-from lens_d2.data.sources import gdcm_decoder
-from lens_d2.data.sources.dicom_file import Frame, Pixels
-from lens_d2.errors import DataError
+from ...io.dicom_header import dicom_errors
+from ...io.errors import DataError
+from . import gdcm_decoder
+from .dicom_file import Frame, Pixels
 
 LIMITS = np.iinfo(np.int16)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lens_d2.data.sources.dicom_file import INDEPENDENT_MARKS, MARKS, DicomFile, Frame, Kind, read_dicom_file
-from lens_d2.data.sources.dicom_pixels import read_frame
-from lens_d2.errors import DataError
+from ...io.errors import DataError
+from .dicom_file import INDEPENDENT_MARKS, MARKS, DicomFile, Frame, Kind, read_dicom_file
+from .dicom_pixels import read_frame
 
 SAME_PLACE = 0.01  # mm; slices that are nearer lie at one place
 PRIVATE = ("UID", "Time", "folder")  # ends of marks whose values are not told, for they may identify a patient

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lens_d2.data.sources.dicom_file import MARKS, Frame
-from lens_d2.data.sources.dicom_series import SAME_PLACE, count_of, heights
-from lens_d2.errors import DataError
+from ...io.errors import DataError
+from .dicom_file import MARKS, Frame
+from .dicom_series import SAME_PLACE, count_of, heights
 
 MAX_GAP = 2  # missing slices next to each other that may be interpolated
 # Fractions of the interval by which slices may be off their places, without a word and with a warning; what the

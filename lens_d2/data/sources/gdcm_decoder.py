@@ -22,7 +22,7 @@ from pydicom.pixels.decoders import (
 )
 from pydicom.pixels.decoders.base import DecodeRunner
 
-from lens_d2.data.sources.source import sitk_errors
+from .source import sitk_errors
 
 NAME = "simpleitk"
 DECODERS = (

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lens_d2.data.sources.source import SOURCE_REGISTRY, Source, affine_of
-from lens_d2.data.sources.streams import inflated, numbers_in_text, read_voxels, stored
-from lens_d2.data.sources.text_header import header_lines, numbers, sizes, voxel_files
-from lens_d2.errors import DataError
+from ...io.errors import DataError
+from .source import SOURCE_REGISTRY, Source, affine_of
+from .streams import inflated, numbers_in_text, read_voxels, stored
+from .text_header import header_lines, numbers, sizes, voxel_files
 
 TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",

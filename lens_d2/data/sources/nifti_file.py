@@ -12,10 +12,10 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from lens_d2.data.geometry import displacement
-from lens_d2.data.sources.source import SOURCE_REGISTRY, Source
-from lens_d2.data.sources.streams import inflated, is_gzip, read_voxels, skipped, stored
-from lens_d2.errors import DataError
+from ...io.errors import DataError
+from ...structures.geometry import displacement
+from .source import SOURCE_REGISTRY, Source
+from .streams import inflated, is_gzip, read_voxels, skipped, stored
 
 # By the number with which a file starts, the length of its header, and whether the voxels are in the same file.
 HEADERS = {

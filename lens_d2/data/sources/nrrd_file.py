@@ -10,17 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lens_d2.data.sources.source import SOURCE_REGISTRY, Source
-from lens_d2.data.sources.streams import (
-    inflated,
-    numbers_in_text,
-    read_voxels,
-    skipped,
-    stored,
-    unpacked_bzip2,
-)
-from lens_d2.data.sources.text_header import header_lines, numbers, sizes, voxel_files
-from lens_d2.errors import DataError
+from ...io.errors import DataError
+from .source import SOURCE_REGISTRY, Source
+from .streams import inflated, numbers_in_text, read_voxels, skipped, stored, unpacked_bzip2
+from .text_header import header_lines, numbers, sizes, voxel_files
 
 MAGIC = re.compile(r"NRRD000[1-5]")
 # All fields of the format; one that is not among them is a damaged name.

@@ -10,10 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lens_d2.data.sources.dicom_file import Kind
-from lens_d2.data.sources.dicom_series import read_dicom_files
-from lens_d2.data.sources.source import SOURCE_REGISTRY, Source
-from lens_d2.errors import DataError
+from ...io.errors import DataError
+from .dicom_file import Kind
+from .dicom_series import read_dicom_files
+from .source import SOURCE_REGISTRY, Source
 
 HU_OFFSET = 32768  # the pictures hold HU + 32768
 HEADER_LENGTH = 33  # bytes: signature and IHDR chunk

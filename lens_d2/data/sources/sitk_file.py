@@ -13,9 +13,9 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from lens_d2.data.sources.source import SOURCE_REGISTRY, Source, affine_of, itk_reason
-from lens_d2.data.sources.streams import read_voxels, stored
-from lens_d2.errors import DataError
+from ...io.errors import DataError
+from .source import SOURCE_REGISTRY, Source, affine_of, itk_reason
+from .streams import read_voxels, stored
 
 READER = Path(__file__).with_name("sitk_child.py")
 FAILED = 3  # its exit status when it says what is wrong with the file

@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from detectron2.utils.registry import Registry
 
-from lens_d2.errors import DataError
+from ...io.errors import DataError
 
 SOURCE_REGISTRY = Registry("VOLUME_SOURCE")
 SOURCE_REGISTRY.__doc__ = "Subclasses of Source; of those that accept a path, the last registered reads it."

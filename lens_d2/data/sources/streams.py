@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from lens_d2.errors import DataError
+from ...io.errors import DataError
 
 CHUNK = 1 << 20  # bytes that are read or unpacked at a time
 LONGEST_NUMBER = 64  # characters of a number in a text file; more is not a number

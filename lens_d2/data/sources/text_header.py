@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from lens_d2.errors import DataError
+from ...io.errors import DataError
 
 HEADER_LIMIT = 1 << 20  # bytes; a header with the names of ten thousand files is smaller
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")

@@ -6,8 +6,7 @@ import torch
 from detectron2.config import configurable
 from torch import Tensor, nn
 
-from lens_d2.data.patches import PatchGrid
-
+from ...data.patches import PatchGrid
 from ..intensity import IntensityWindow
 from .build import CLASSIFIER_REGISTRY
 from .resnet2d import load_resnet18_weights

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from lens_d2.data.same_lesions import Mark, MarkPairs, pair_marks
+from ...data.same_lesions import Mark, MarkPairs, pair_marks
 
 # The paper's (VI-B); it stands where the annotations have too few pairs to say better.
 PAPERS_DISTANCE = 0.15

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 
-from lens_d2.data.cache import VolumeCache, build_cache
-from lens_d2.data.labelled_lesions import patch_boxes2d, slice_boxes3d
-from lens_d2.errors import DataError
-from lens_d2.weights import load_weights
-
+from ...data.cache import VolumeCache, build_cache
+from ...data.labelled_lesions import patch_boxes2d, slice_boxes3d
+from ...io.errors import DataError
+from ...io.weights import load_weights
 from .lesanet import LesaNet
 
 # A record, a slice and a box x1, y1, x2, y2 on it, both in the file's frame.
@@ -30,7 +29,7 @@ def load_lesanet(cfg: CfgNode, path: str) -> LesaNet:
     Raises:
         DataError: the checkpoint is absent, damaged or of another architecture.
     """
-    from lens_d2.engine.checkpoint import LENSCheckpointer  # the engine trains this network
+    from ...io.checkpoint import LENSCheckpointer
 
     state = load_weights(path)
     scores = state.get("model", state).get("label_scores.bias")

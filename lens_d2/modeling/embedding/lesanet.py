@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from torchvision.models.vgg import VGG16_BN_Weights, cfgs, make_layers
 from torchvision.ops import roi_align
 
-from lens_d2.data.patches import PatchGrid
-
+from ...data.patches import PatchGrid
 from ..intensity import IntensityWindow
 from ..pretrained import load_initial_weights
 

@@ -1,0 +1,94 @@
+"""From a ledger back into dataset records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import pandas as pd
+from detectron2.data import DatasetCatalog
+
+from ...structures.records import STATUSES, make_lesion
+from ...structures.status import STATUS_OF_RECORD, BoxStatus
+from ..datasets.catalog import register_derived
+from .table import check_ledger, read_ledger
+
+# What becomes of a row in a record (lens_d2.structures.records.STATUSES); rejected rows become nothing.
+RECORD_STATUS = {
+    "annotation": "mined",
+    "accepted": "accepted",
+    "uncertain": "uncertain",
+    "unsure": "unsure",
+    "hard_negative": "hard_negative",
+}
+
+
+def apply_ledger(records: Sequence[dict], ledger: pd.DataFrame, uncertain_as_lesion: bool = False) -> list[dict]:
+    """Merge mined boxes into dataset records.
+
+    Rows that continue a given lesion add boxes to it, so that it is still one 3D lesion; the others become
+    lesions of their own.
+
+    Args:
+        records: of the dataset; they are not changed.
+        ledger: as :func:`read_ledger` gives it. Rows of sub-volumes that are not among the records are left out.
+        uncertain_as_lesion: whether uncertain regions count as lesions ("Ignored as GT", Table IV).
+
+    Returns:
+        records of the same sub-volumes, in the same order.
+    """
+    rows_of = _rows_by_volume(ledger, uncertain_as_lesion)
+    merged = []
+    for record in records:
+        rows = rows_of.get(record["volume"])
+        merged.append(record if rows is None else {**record, "lesions": _merge(record["lesions"], rows)})
+    return merged
+
+
+def ledger_records(records: Sequence[dict], ledger: pd.DataFrame) -> list[dict]:
+    """Records of the sub-volumes that the ledger names, with its boxes alone."""
+    rows_of = _rows_by_volume(ledger, False)
+    return [{**r, "lesions": _merge([], rows_of[r["volume"]])} for r in records if r["volume"] in rows_of]
+
+
+def register_ledger(name: str, path: str | os.PathLike, dataset: str, given: bool = False) -> None:
+    """Register a ledger as a Detectron2 dataset of its own.
+
+    Args:
+        name: of the new dataset.
+        path: of the ledger, read when the dataset is.
+        dataset: registered name of the one that was mined.
+        given: whether its given annotations are in the new dataset as well.
+    """
+
+    def load() -> list[dict]:
+        records = DatasetCatalog.get(dataset)
+        ledger = read_ledger(path)
+        check_ledger(ledger, records, path)
+        return apply_ledger(records, ledger) if given else ledger_records(records, ledger)
+
+    register_derived(name, dataset, load)
+
+
+def _rows_by_volume(ledger: pd.DataFrame, uncertain_as_lesion: bool) -> dict[str, pd.DataFrame]:
+    used = ledger[ledger["status"].isin(RECORD_STATUS)]
+    status = used["status"].map(RECORD_STATUS)
+    if uncertain_as_lesion:
+        status = status.replace("uncertain", "mined")
+    return dict(tuple(used.assign(status=status).groupby("volume", sort=False)))
+
+
+def _merge(lesions: list[dict], rows: pd.DataFrame) -> list[dict]:
+    """Given lesions of one record, and its mined boxes among or after them, in whatever order the rows are."""
+    merged = {lesion["id"]: lesion for lesion in lesions}
+    groups = rows.groupby(["lesion", "status"], sort=False)
+    for (name, status), group in sorted(groups, key=lambda item: STATUSES.index(item[0][1])):  # lesions first
+        boxes = group[["slice", "x1", "y1", "x2", "y2"]].values.tolist()
+        if name in merged and STATUS_OF_RECORD[status] == BoxStatus.LESION:
+            lesion = merged[name]
+            boxes = sorted([*lesion["boxes"], *make_lesion(name, boxes)["boxes"]])
+            merged[name] = {**lesion, "boxes": boxes}
+        else:  # a lesion of which some slices have another status is two in the record
+            own = name if name not in merged else f"{name}/{status}"
+            merged[own] = make_lesion(own, sorted(boxes), status=status)
+    return list(merged.values())

@@ -1,0 +1,260 @@
+"""The ledger: a table with a row for each mined 2D box, as Parquet and as CSV.
+
+It is written by mining, may be reviewed and edited by hand, and is read back with every row checked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, get_type_hints
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from ...io.errors import DataError
+from ...io.files import whole_file
+
+# What a row stands for: a missing annotation that is used as one; a region that training ignores; known not to
+# be a lesion; and a reader's verdicts: a lesion, none (the row is without effect), cannot say (ignored).
+STATUSES = ("annotation", "uncertain", "hard_negative", "accepted", "rejected", "unsure")
+ROWS_PER_GROUP = 65536
+
+
+class LedgerRow(NamedTuple):
+    """One mined 2D box.
+
+    Attributes:
+        id: unique name of the row.
+        volume: name of the sub-volume.
+        slice: from 0 in the sub-volume. x1, y1, x2, y2: XYXY pixel edges, in the volume frame.
+        lesion: id of the 3D lesion; that of a given annotation where the row continues it.
+        strategy: that mined it.
+        round: of mining, from 1.
+        score: of the detector, NaN where there is none.
+        distance: between embeddings, NaN where there is none.
+        annotation: id of the annotation that it was found by, or "".
+        status: one of :data:`STATUSES`.
+    """
+
+    id: str
+    volume: str
+    slice: int
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    lesion: str
+    strategy: str
+    round: int
+    score: float
+    distance: float
+    annotation: str
+    status: str
+
+
+_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+SCHEMA = pa.schema([(name, _TYPES[kind]) for name, kind in get_type_hints(LedgerRow).items()])
+TEXTS = [field.name for field in SCHEMA if field.type == pa.string()]
+NUMBERS = [field.name for field in SCHEMA if field.type != pa.string()]
+WHOLE = [field.name for field in SCHEMA if field.type == pa.int64()]
+MAY_BE_MISSING = ("score", "distance")
+LARGEST_WHOLE = 10**9
+BOX = ["x1", "y1", "x2", "y2"]
+
+
+def to_table(rows: Iterable[LedgerRow] | pd.DataFrame) -> pa.Table:
+    """The rows as an Arrow table, in which NaN is null."""
+    if isinstance(rows, pd.DataFrame):
+        return pa.Table.from_pandas(rows[SCHEMA.names], SCHEMA, preserve_index=False)
+    columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
+    arrays = [
+        pa.array(column, field.type, from_pandas=True) for column, field in zip(columns, SCHEMA, strict=True)
+    ]
+    return pa.table(arrays, schema=SCHEMA)
+
+
+def read_ledger(path: str | os.PathLike) -> pd.DataFrame:
+    """Read a ledger, by its name Parquet or CSV, and check what can be checked without the dataset.
+
+    Returns:
+        the columns of :class:`LedgerRow`; ``score`` and ``distance`` may be NaN.
+
+    Raises:
+        DataError: the file is absent, is no table or lacks a column; or a row has a number that is none, a box
+            without area, an unknown status, no name, or contradicts another row; names the row.
+    """
+    path = Path(path)
+    if path.suffix not in _READERS:
+        raise DataError(path, f"a ledger is a file with the ending {' or '.join(_READERS)}")
+    try:
+        table = _READERS[path.suffix](path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise DataError(path, f"not readable as a ledger ({reason[:160]})") from None
+    absent = [name for name in SCHEMA.names if name not in table]
+    if absent:
+        raise DataError(path, f"no column {', '.join(absent)}")
+    return _checked(table[SCHEMA.names], path)
+
+
+_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".parquet": lambda path: pq.read_table(path, page_checksum_verification=True).to_pandas(),
+    ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False),
+}
+
+
+def write_ledger(path: str | os.PathLike, parts: Iterable[pa.Table]) -> int:
+    """Write a ledger to a temporary name and rename it. Holds no more than a few parts in memory.
+
+    Args:
+        path: by its name Parquet or CSV.
+        parts: tables with the columns of :data:`SCHEMA`, in order, as :func:`to_table` gives them.
+
+    Returns:
+        the number of rows.
+    """
+    rows = 0
+    with whole_file(path) as temporary, _WRITERS[temporary.suffix](str(temporary), SCHEMA) as writer:
+        for table in _grouped(parts):
+            writer.write_table(table)
+            rows += len(table)
+    return rows
+
+
+_WRITERS = {
+    ".parquet": lambda path, schema: pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True),
+    ".csv": pyarrow.csv.CSVWriter,
+}
+
+
+def _grouped(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of a size that a file's row groups should have."""
+    waiting, rows = [], 0
+    for part in parts:
+        waiting.append(part)
+        rows += len(part)
+        if rows >= ROWS_PER_GROUP:
+            yield pa.concat_tables(waiting).combine_chunks()
+            waiting, rows = [], 0
+    if rows or not waiting:
+        yield pa.concat_tables([SCHEMA.empty_table(), *waiting]).combine_chunks()
+
+
+def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The table with its types; raises DataError at the first row at fault."""
+    checked = {}
+    for name in TEXTS:
+        checked[name] = table[name].fillna("").astype(str)
+    for name in NUMBERS:
+        text = table[name].replace(["", "nan"], np.nan) if name in MAY_BE_MISSING else table[name]
+        number = pd.to_numeric(text, errors="coerce").astype(float)
+        given = text.notna() if name in MAY_BE_MISSING else True
+        _refuse(path, table, ~np.isfinite(number) & given, partial(_no_number, name))
+        if name in WHOLE:
+            broken = (number % 1 != 0) | (number.abs() > LARGEST_WHOLE)
+            _refuse(path, table, broken, partial(_not_whole, name))
+            number = number.astype(np.int64)
+        checked[name] = number
+    checked = pd.DataFrame(checked)[SCHEMA.names]
+    for name in ("id", "volume", "lesion"):
+        _refuse(path, checked, checked[name] == "", partial(_absent, name))
+    unknown = ~checked["status"].isin(STATUSES)
+    _refuse(path, checked, unknown, lambda row: f"the status {row['status']!r} is none of {', '.join(STATUSES)}")
+    flat = (checked["x1"] >= checked["x2"]) | (checked["y1"] >= checked["y2"])
+    _refuse(path, checked, flat, lambda row: f"the box {_text(row)} has no area")
+    out = ((checked["score"] < 0) | (checked["score"] > 1)).fillna(False)
+    _refuse(path, checked, out, lambda row: f"the score is {row['score']:g}; it must be in [0, 1]")
+    _refuse_contradictions(path, checked)
+    return checked
+
+
+def _refuse_contradictions(path: Path, table: pd.DataFrame) -> None:
+    """Raise DataError where a row contradicts an earlier one."""
+    _refuse(path, table, table.duplicated("id"), lambda row: f"the id {row['id']!r} stands in an earlier row too")
+    _refuse(
+        path,
+        table,
+        table.duplicated(["lesion", "slice"]),
+        lambda row: f"the lesion {row['lesion']!r} has a box on slice {row['slice']} in an earlier row too",
+    )
+    first = table.groupby("lesion", sort=False)["volume"].transform("first")
+    _refuse(
+        path,
+        table,
+        table["volume"] != first,
+        lambda row: f"the lesion {row['lesion']!r} is in another sub-volume in an earlier row",
+    )
+
+
+def check_ledger(ledger: pd.DataFrame, records: Sequence[dict], path: str | os.PathLike) -> None:
+    """Check a ledger against the dataset that it is to be merged into.
+
+    Args:
+        ledger: as :func:`read_ledger` gives it.
+        records: of all sub-volumes that it may name.
+        path: that errors name.
+
+    Raises:
+        DataError: a row names an unknown sub-volume, a slice outside of it, a box outside of the image, a given
+            lesion of another sub-volume or one that has a box on the slice, or an annotation that there is none;
+            names the row.
+    """
+    sizes = {r["volume"]: (r["num_slices"], r.get("width", np.inf), r.get("height", np.inf)) for r in records}
+    unknown = ~ledger["volume"].isin(sizes)
+    _refuse(path, ledger, unknown, lambda row: f"the sub-volume {row['volume']!r} is not in the dataset")
+    size = np.array([sizes[v] for v in ledger["volume"]], dtype=float).reshape(-1, 3)
+    outside = (ledger["slice"] < 0) | (ledger["slice"] >= size[:, 0])
+    _refuse(
+        path,
+        ledger,
+        outside,
+        lambda row: f"slice {row['slice']} of {row['volume']!r}, which has {sizes[row['volume']][0]} slices",
+    )
+    outside = (ledger["x1"] < 0) | (ledger["y1"] < 0) | (ledger["x2"] > size[:, 1]) | (ledger["y2"] > size[:, 2])
+    _refuse(path, ledger, outside, lambda row: f"the box {_text(row)} lies outside the image")
+    given = {lesion["id"]: r["volume"] for r in records for lesion in r["lesions"]}
+    home = ledger["lesion"].map(given)
+    _refuse(
+        path,
+        ledger,
+        home.notna() & (home != ledger["volume"]),
+        lambda row: f"the lesion {row['lesion']!r} is one of {given[row['lesion']]!r}",
+    )
+    marked = {(lesion["id"], int(box[0])) for r in records for lesion in r["lesions"] for box in lesion["boxes"]}
+    again = [pair in marked for pair in zip(ledger["lesion"], ledger["slice"], strict=True)]
+    _refuse(
+        path, ledger, again, lambda row: f"the lesion {row['lesion']!r} has a given box on slice {row['slice']}"
+    )
+    unfounded = (ledger["annotation"] != "") & ~ledger["annotation"].isin(given)
+    _refuse(path, ledger, unfounded, lambda row: f"the dataset has no annotation {row['annotation']!r}")
+
+
+def _refuse(path, table: pd.DataFrame, wrong, fault: Callable[[pd.Series], str]) -> None:
+    """Raise DataError for the first row where ``wrong`` holds. Rows are counted from 1, without the header."""
+    at = np.flatnonzero(np.asarray(wrong))
+    if len(at):
+        line = f" (line {at[0] + 2})" if Path(path).suffix == ".csv" else ""
+        more = f"; {len(at) - 1} more such rows" if len(at) > 1 else ""
+        raise DataError(path, f"row {at[0] + 1}{line}: {fault(table.iloc[at[0]])}{more}")
+
+
+def _no_number(name: str, row: pd.Series) -> str:
+    return f"{name} is {row[name]!r}, no number"
+
+
+def _not_whole(name: str, row: pd.Series) -> str:
+    return f"{name} is {row[name]}, not a whole number"
+
+
+def _absent(name: str, row: pd.Series) -> str:
+    return f"no {name}"
+
+
+def _text(row: pd.Series) -> str:
+    return ", ".join(f"{row[name]:g}" for name in BOX)

@@ -1,0 +1,60 @@
+"""All experts' proposals at inference, with what their networks have in common computed together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from detectron2.structures import ImageList, Instances
+from torch import Tensor, nn
+
+from ..modeling.afp import AFP
+from ..modeling.meta_arch import Propose
+from .winograd import WinogradConv2d
+
+# From this many channels on, on both sides, Winograd's transforms cost a CPU less than they save. GPU libraries
+# choose such things by themselves.
+WINOGRAD_CHANNELS = 128
+
+
+def joint_proposals(generators: Iterable[nn.Module]) -> Propose:
+    """A function from images and feature maps to every generator's proposals (experts x images), as they are now.
+
+    Later changes of the generators' weights may or may not have an effect.
+    """
+    generators = list(generators)
+    if all(isinstance(g, AFP) for g in generators) and len({g.in_feature for g in generators}) == 1:
+        return JointAFP(generators)
+    return lambda images, features: [generator(images, features)[0] for generator in generators]
+
+
+class JointAFP:
+    """Several AFPs on one feature map: the first layers of all their branches are one convolution.
+
+    That convolution is most of the work, and one wide convolution is faster than many narrow ones.
+    """
+
+    def __init__(self, generators: list[AFP]):
+        self.generators = generators
+        branches = [branch for g in generators for branch in (g.centerness, g.distances)]
+        weight = torch.cat([branch[0].weight for branch in branches])
+        bias = torch.cat([branch[0].bias for branch in branches])
+        self.widths = [branch[0].out_channels for branch in branches]
+        on_cpu = weight.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        winograd = on_cpu and min(weight.shape[:2]) >= WINOGRAD_CHANNELS
+        self.first = WinogradConv2d(weight, bias) if winograd else lambda x: F.conv2d(x, weight, bias, padding=1)
+        self.last = [branch[-1] for branch in branches]
+
+    def __call__(self, images: ImageList, features: dict[str, Tensor]) -> list[list[Instances]]:
+        maps = [self.branches(image) for image in features[self.generators[0].in_feature].split(1)]
+        outputs = [torch.cat(of_branch) for of_branch in zip(*maps, strict=True)]
+        return [
+            generator.propose(outputs[2 * i], outputs[2 * i + 1], images.image_sizes)
+            for i, generator in enumerate(self.generators)
+        ]
+
+    def branches(self, feature: Tensor) -> list[Tensor]:
+        """Output maps (n, 1 or 4, H, W) of all branches: each expert's centerness and distances in turn."""
+        hidden = self.first(feature).relu_().split(self.widths, dim=1)
+        return [last(part).float() for last, part in zip(self.last, hidden, strict=True)]

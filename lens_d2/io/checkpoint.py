@@ -1,0 +1,79 @@
+"""Checkpoints that are complete or absent, and whose reading runs no code."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
+
+from .errors import DataError
+from .files import write_whole
+from .weights import load_weights
+
+LAST_CHECKPOINT = "last_checkpoint"  # fvcore's file with the name of the newest one
+
+
+class LENSCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer, careful with files.
+
+    It saves under a temporary name and renames, reads through :mod:`lens_d2.io.weights`, and refuses weights of
+    another architecture. Training may start from a part of the model's weights.
+    """
+
+    def __init__(self, model: nn.Module, save_dir: str = "", *, whole: bool = False, **kwargs: Any):
+        """
+        Args:
+            model, save_dir, kwargs: as Detectron2's takes them.
+            whole: for a finished network: a checkpoint that lacks a part of the model is refused, too.
+        """
+        super().__init__(model, save_dir, **kwargs)
+        self.whole = whole
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict(), **kwargs}
+        data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info("Saving checkpoint to %s", path)
+        content = io.BytesIO()  # a disk that is full is then Python's own error, with its reason
+        torch.save(data, content)
+        write_whole(path, content.getbuffer())
+        self.tag_last_checkpoint(os.path.basename(path))
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        write_whole(os.path.join(self.save_dir, LAST_CHECKPOINT), last_filename_basename.encode())
+
+    def load(self, path: str, *args, **kwargs) -> dict[str, Any]:
+        self._loading = path
+        if path and not os.path.isfile(path) and "://" not in path:
+            raise DataError(path, "no such checkpoint")
+        return super().load(path, *args, **kwargs)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        loaded = load_weights(filename)
+        return loaded if "model" in loaded else {"model": loaded}
+
+    def _load_model(self, checkpoint: dict[str, Any]):
+        names = set(checkpoint["model"])
+        incompatible = super()._load_model(checkpoint)
+        if incompatible.incorrect_shapes:
+            key, found, wanted = incompatible.incorrect_shapes[0]
+            raise DataError(
+                self._loading,
+                f"weights of another architecture: {key} is {found} there and {wanted} in this config"
+                f" ({len(incompatible.incorrect_shapes)} such keys)",
+            )
+        if names and len(incompatible.unexpected_keys) >= len(names):
+            raise DataError(self._loading, "weights of another architecture: no key is one of this model")
+        missing = [key for key in incompatible.missing_keys if not key.endswith("num_batches_tracked")]
+        if self.whole and missing:
+            raise DataError(
+                self._loading,
+                f"weights of another architecture: no {missing[0]} there ({len(missing)} such keys)",
+            )
+        return incompatible

@@ -1,0 +1,57 @@
+"""What all commands have in common: how they end where their input or their disk is at fault."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+from .errors import DataError, WriteError
+
+BAD_INPUT = 2
+
+
+def fault_of(error: BaseException) -> str | None:
+    """The line that a person is told where an error is not the program's; None where it is.
+
+    Args:
+        error: a :class:`DataError`, or an error of the operating system, which names its file or comes from a
+            full disk.
+    """
+    if isinstance(error, DataError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, ConnectionError | TimeoutError):
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return None
+
+
+def run(body: Callable[[], int | None]) -> int:
+    """Calls the body of a command.
+
+    Bad input and a full disk become a line on stderr and the status 2; any other error is a traceback.
+
+    Returns:
+        the exit status: the body's own, or 0 if it gives none.
+    """
+    logging.raiseExceptions = False  # a log on a full disk would print a traceback for every line
+    try:
+        return body() or 0
+    except (DataError, OSError) as error:
+        fault = fault_of(error)
+        if fault is None:
+            raise
+        print(fault, file=sys.stderr)
+        if not isinstance(error, DataError) or isinstance(error, WriteError):
+            _close_logs()
+        return BAD_INPUT
+
+
+def _close_logs() -> None:
+    """Closes log files now, as Python would tell of each that a full disk does not take when it ends."""
+    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    for handler in (handler for logger in loggers for handler in getattr(logger, "handlers", ())):
+        stream = getattr(handler, "stream", None)
+        if stream not in (None, sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.close()

@@ -1,0 +1,96 @@
+"""Writing whole files or nothing, one run in a folder at a time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .errors import DataError, WriteError
+
+LOCK = ".lock"
+
+
+@contextmanager
+def write_errors(path: str | os.PathLike, below: str | os.PathLike | None = None) -> Iterator[None]:
+    """Turns what the operating system says of a failed write into one line.
+
+    Args:
+        path: the file or folder that the block writes, which the error names.
+        below: a folder; errors that name a file elsewhere pass unchanged. ``path`` unless given.
+
+    Raises:
+        WriteError: the disk is full or read-only, a quota is reached, permission is denied.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = error.filename
+        if named is not None and not Path(os.fsdecode(named)).is_relative_to(path if below is None else below):
+            raise
+        raise WriteError(path, f"cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to, renamed at the end: no reader sees half a file.
+
+    It has the ending of ``path``. Where the block fails, nothing is left, and a former file stays.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    path = Path(path)
+    with write_errors(path, below=path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_whole(path: str | os.PathLike, data: bytes | memoryview) -> Path:
+    """Write ``data`` by way of :func:`whole_file`."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+    return Path(path)
+
+
+@contextmanager
+def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
+    """Keeps a second run out of a folder while the block is running.
+
+    The lock is the operating system's, on the file ``.lock`` there: a run that is killed leaves none behind.
+
+    Raises:
+        DataError: another run has the folder.
+        WriteError: the folder cannot be written.
+    """
+    with write_errors(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(Path(folder) / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            fault = "another run is writing here: wait for its end, or give another OUTPUT_DIR"
+            raise DataError(folder, fault) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

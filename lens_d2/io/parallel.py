@@ -1,0 +1,53 @@
+"""Doing the same thing to many files, showing progress, on one or more processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import TypeVar
+
+from .errors import DataError
+from .progress import Progress
+
+T = TypeVar("T")
+
+
+def run_all(
+    jobs: Mapping[str, Callable[[], T]], title: str, processes: int = 1, start: str = "spawn"
+) -> Iterator[tuple[str, T | DataError]]:
+    """Call every job and give ``(its key, what it returned or the DataError it raised)`` as they finish.
+
+    Args:
+        jobs: calls without arguments; picklable where there is more than one process.
+        title: under which progress is shown.
+        processes: how many to use; 1 works in this one.
+        start: "spawn", or "fork" where nothing has used SimpleITK's or torch's threads yet, which do not survive
+            a fork: forked processes start at once, spawned ones import everything anew.
+    """
+    with Progress(len(jobs), title) as shown:
+        for key, result in _run(jobs, processes, start):
+            shown.update()
+            yield key, result
+
+
+def _run(jobs: Mapping[str, Callable[[], T]], processes: int, start: str) -> Iterator[tuple[str, T | DataError]]:
+    if processes <= 1 or len(jobs) <= 1:
+        for key, job in jobs.items():
+            yield key, _result(job)
+        return
+    context = multiprocessing.get_context(start)
+    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
+        futures = {pool.submit(_result, job): key for key, job in jobs.items()}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _result(job: Callable[[], T]) -> T | DataError:
+    try:
+        return job()
+    except DataError as error:
+        return error

@@ -1,0 +1,170 @@
+"""How complete the labels are after a round, measured on V_H-test (Lesion-Harvester, Table I and Fig. 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from detectron2.data import DatasetCatalog
+from tabulate import tabulate
+
+from ...evaluation.evaluators import P3DFROCEvaluator
+from ...structures.detections import VolumeDetections
+from ...structures.known_boxes import KnownBoxes
+from ...structures.status import BoxStatus
+from .pool import Harvested, merge, take
+from .selection import on_lesions
+
+GIVEN = "R_H"
+ABOVE_ALL = 2.0  # the score of a given mark, which is taken as right
+PRECISIONS = ("R@80P", "R@85P", "R@90P", "R@95P", "mean")
+
+
+class HarvestMeasure:
+    """Measures label sets of a completely annotated part of V_H; harvesting sees its original marks alone.
+
+    A label set is the original marks and proposals with scores; a falling threshold lets the proposals in.
+    Proposals that are one of the marked lesions add nothing and are left out.
+
+    Attributes:
+        records: of V_H-test, with all of their lesions.
+    """
+
+    def __init__(self, dataset: str, partial: Sequence[dict], iou: float = 0.5):
+        """
+        Args:
+            dataset: registered name of V_H-test. partial: the records of V_H, with the original marks.
+            iou: with which boxes on a slice are the same lesion.
+        """
+        self.iou = iou
+        self.evaluator = P3DFROCEvaluator(dataset, draws=0, distributed=False)
+        self.records = DatasetCatalog.get(dataset)
+        self.truth = self.evaluator.truth(self.records)
+        self.marks = {record["volume"]: given_marks(record, partial) for record in self.records}
+
+    def given(self) -> dict:
+        """The row of the original marks: the part of the lesions that they are."""
+        marks = self._tracklets({name: _marks_alone(boxes) for name, boxes in self.marks.items()})
+        return {"round": 0, "labels": GIVEN, "R@100P": self.evaluator.protocol.recall_of(self.truth, marks)}
+
+    def of_round(
+        self, number: int, found: Mapping[str, VolumeDetections], before: Sequence[Harvested]
+    ) -> tuple[list[dict], dict[str, list]]:
+        """The rows and curves of one round.
+
+        Args:
+            number: of the round. found: by sub-volume, its scored 3D proposals.
+            before: what earlier rounds have harvested.
+
+        Returns:
+            the rows "P_H,k" (the generator's own score s_g) and "P_H,1..k^+" (s, with what was harvested before),
+            with the recall at each precision; and {"s_g" | "s_c" | "s" | "harvested": [recall, precision]}.
+        """
+        new = {name: _chosen(v, ~on_lesions(v, [self.marks[name]], self.iou)) for name, v in found.items()}
+        united = {name: self._unite(name, number, v, before) for name, v in new.items()}
+        scored = {
+            "s_g": new,
+            "s_c": {name: replace(v, scores=v.fpr_scores) for name, v in new.items()},
+            "s": {name: replace(v, scores=v.scores * v.fpr_scores) for name, v in new.items()},
+            "harvested": united,
+        }
+        matches = {name: self._match(labels) for name, labels in scored.items()}
+        plus = f"P_H,1..{number}^+" if number > 1 else "P_H,1^+"
+        names = {"s_g": f"P_H,{number}", "harvested": plus}
+        rows = [
+            {"round": number, "labels": label, **matches[name].metrics["recall_at_precision"]}
+            for name, label in names.items()
+        ]
+        curves = {name: [match.recall.tolist(), match.precision.tolist()] for name, match in matches.items()}
+        return rows, curves
+
+    def _unite(
+        self, name: str, number: int, found: VolumeDetections, before: Sequence[Harvested]
+    ) -> VolumeDetections:
+        """Proposals of this round and what there was before, of one lesion the most confident one.
+
+        What a reader has accepted is sure, and nothing stands where the reader has rejected something.
+        """
+        before = [x for x in before if x.volume == name]
+        rejected = [x.slice_boxes for x in before if x.status == "rejected"]
+        rows = np.flatnonzero(~on_lesions(found, rejected, self.iou))
+        earlier = [x for x in before if x.is_lesion and not x.annotation]
+        earlier = [replace(x, generator=1.0, classifier=1.0) if x.status == "accepted" else x for x in earlier]
+        lesions = merge([*take(found, rows, name, number), *earlier], self.iou)
+        return detections_of(lesions)
+
+    def _match(self, labels: Mapping[str, VolumeDetections]):
+        joined = {name: _on_top(found, self.marks[name]) for name, found in labels.items()}
+        return self.evaluator.protocol.match(self.truth, self._tracklets(joined))
+
+    def _tracklets(self, labels: Mapping[str, VolumeDetections]):
+        entries = {
+            record["volume"]: self.evaluator.to_file(labels[record["volume"]], record["first_slice"])
+            for record in self.records
+            if record["volume"] in labels
+        }
+        return self.evaluator.detections(self.truth, entries)
+
+
+def given_marks(record: dict, partial: Sequence[dict]) -> np.ndarray:
+    """(k, 5) z, x1, y1, x2, y2: the original marks that lie in a sub-volume, on its own slices."""
+    boxes = []
+    for other in partial:
+        if other["series"] != record["series"]:
+            continue
+        shift = other["first_slice"] - record["first_slice"]
+        marks = KnownBoxes.of_record(other).of_status(BoxStatus.LESION)
+        boxes += [[z + shift, *box] for z, box in zip(marks.slices.tolist(), marks.boxes.tolist(), strict=True)]
+    inside = [box for box in boxes if 0 <= box[0] < record["num_slices"]]
+    return np.array(inside, dtype=np.float64).reshape(-1, 5)
+
+
+def detections_of(lesions: Sequence[Harvested]) -> VolumeDetections:
+    """The lesions of one volume as detections with the score s."""
+    if not lesions:
+        return VolumeDetections()
+    rows = np.concatenate([x.slice_boxes for x in lesions])
+    owner = np.repeat(np.arange(len(lesions)), [len(x.slice_boxes) for x in lesions])
+    boxes = [[*x.best_slice[1:3], x.slice_boxes[0, 0], *x.best_slice[3:5], x.slice_boxes[-1, 0]] for x in lesions]
+    return VolumeDetections(np.array(boxes), np.array([x.score for x in lesions]), rows, owner)
+
+
+def _chosen(found: VolumeDetections, rows: np.ndarray) -> VolumeDetections:
+    """Some of the detections; rows: (n,) bool."""
+    number = np.cumsum(rows) - 1
+    kept = rows[found.slice_detection] if len(found) else np.zeros(0, bool)
+    classifier = np.zeros(0) if found.fpr_scores is None else found.fpr_scores[rows]
+    owner = number[found.slice_detection[kept]] if len(found) else found.slice_detection
+    return VolumeDetections(
+        found.boxes[rows], found.scores[rows], found.slice_boxes[kept], owner, fpr_scores=classifier
+    )
+
+
+def _marks_alone(marks: np.ndarray) -> VolumeDetections:
+    return _on_top(VolumeDetections(), marks)
+
+
+def _on_top(found: VolumeDetections, marks: np.ndarray) -> VolumeDetections:
+    """Detections after (k, 5) given marks, each of which is a detection on one slice."""
+    count = len(marks)
+    score = np.full(count, ABOVE_ALL)
+    return VolumeDetections(
+        np.concatenate([marks[:, [1, 2, 0, 3, 4, 0]], found.boxes]),
+        np.concatenate([score, found.scores]),
+        np.concatenate([np.column_stack([marks, score]), found.slice_boxes]),
+        np.concatenate([np.arange(count), found.slice_detection + count]),
+    )
+
+
+def format_rows(rows: Sequence[dict]) -> str:
+    """Table I: a row for each label set, in per cent."""
+    lines = [[row["round"] or "", row["labels"], *_cells(row)] for row in rows]
+    header = ["Round", "Training label set", "R@80P", "R@85P", "R@90P", "R@95P", "Avg."]
+    return tabulate(lines, header, tablefmt="pipe", disable_numparse=True)
+
+
+def _cells(row: dict) -> list[str]:
+    if "R@100P" in row:
+        return ["", "", f"{100 * row['R@100P']:.1f}@100P", "", ""]
+    return [f"{100 * row[key]:.1f}" for key in PRECISIONS]

@@ -1,0 +1,200 @@
+"""What has been harvested so far: proposals as 3D lesions, of one lesion the most confident one (Eq. 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from ...data.ledger.table import BOX, LedgerRow
+from ...data.ledger.verdicts import VERDICTS
+from ...structures.detections import VolumeDetections
+from ...structures.known_boxes import KnownBoxes
+from ...structures.status import BoxStatus
+
+STRATEGY = "LesionHarvester"
+
+
+@dataclass(frozen=True, eq=False)
+class Harvested:
+    """A 3D proposal that training uses.
+
+    Attributes:
+        volume: name of the sub-volume. round: that found it, from 1. number: of the proposal in its volume.
+        slice_boxes: (k, 6) z, x1, y1, x2, y2, s_g of the slice; 0 where nothing was detected.
+        generator, classifier: s_g, its highest slice score; s_c.
+        annotation: id of the given mark that it hits, or "".
+        status: of the ledger: "annotation", "hard_negative", or a reader's verdict.
+        name: id of the lesion in the ledger, where it is not made of the above.
+    """
+
+    volume: str
+    round: int
+    number: int
+    slice_boxes: np.ndarray
+    generator: float
+    classifier: float
+    annotation: str = ""
+    status: str = "annotation"
+    name: str = ""
+
+    @property
+    def is_lesion(self) -> bool:
+        """Whether training takes it for one."""
+        return self.status in ("annotation", "accepted")
+
+    @property
+    def score(self) -> float:
+        """s = s_g * s_c (Eq. 7)."""
+        return self.generator * self.classifier
+
+    @property
+    def lesion(self) -> str:
+        """Id of the lesion in the ledger."""
+        kind = "negative" if self.status == "hard_negative" else "lesion"
+        return self.annotation or self.name or f"{self.volume}/{kind}-{self.round}-{self.number}"
+
+    @property
+    def best_slice(self) -> np.ndarray:
+        """(6,) z, x1, y1, x2, y2, s_g of the slice with the highest score, which joins training."""
+        return self.slice_boxes[self.slice_boxes[:, 5].argmax()]
+
+    def rows(self, slices: Container[int]) -> list[LedgerRow]:
+        """Its rows in the ledger: its boxes on these slices where it was detected."""
+        detected = self.slice_boxes[self.slice_boxes[:, 5] > 0]
+        return [self._row(int(z), box, score) for z, *box, score in detected.tolist() if int(z) in slices]
+
+    def _row(self, z: int, box: Sequence[float], slice_score: float) -> LedgerRow:
+        return LedgerRow(
+            id=f"{self.lesion}@{z}",
+            volume=self.volume,
+            slice=z,
+            **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)),
+            lesion=self.lesion,
+            strategy=STRATEGY,
+            round=self.round,
+            score=slice_score * self.classifier,
+            distance=float("nan"),
+            annotation=self.annotation,
+            status=self.status,
+        )
+
+
+def classifier_scores(found: VolumeDetections) -> np.ndarray:
+    """(n,) s_c of proposals; 0 where no classifier has looked at them."""
+    return np.zeros(len(found)) if found.fpr_scores is None else found.fpr_scores
+
+
+def take(
+    found: VolumeDetections, rows: Iterable[int], volume: str, number: int, annotations: Sequence[str] = (), **kw
+) -> list[Harvested]:
+    """Some of a volume's scored proposals.
+
+    Args:
+        found: with ``fpr_scores`` s_c. rows: of those that are wanted. number: of the round.
+        annotations: ids of the marks that they hit, in the order of ``rows``; none where it is empty.
+    """
+    classifier = classifier_scores(found)
+    return [
+        Harvested(
+            volume,
+            number,
+            int(row),
+            found.boxes_of(row),
+            float(found.scores[row]),
+            float(classifier[row]),
+            annotations[i] if annotations else "",
+            **kw,
+        )
+        for i, row in enumerate(rows)
+    ]
+
+
+def with_verdicts(lesions: Iterable[Harvested], ledger: pd.DataFrame) -> list[Harvested]:
+    """The pool as a reader has left it: what was judged has the verdict as its status, hard negatives included.
+
+    A lesion is rejected where all of its rows are; else it loses the slices that are. Its boxes are the ledger's.
+
+    Args:
+        lesions: of a round. ledger: of a round.
+    """
+    pool = {x.lesion: x for x in lesions}
+    judged = ledger.loc[ledger["status"].isin(VERDICTS), "lesion"]
+    for name, rows in ledger[ledger["lesion"].isin(judged)].groupby("lesion"):
+        kept = rows[rows["status"] != "rejected"]
+        lesion = pool.get(name) or _of_rows(name, rows)
+        if len(kept):
+            lesion = _corrected(lesion, kept, set(rows["slice"]) - set(kept["slice"]))
+        verdicts = set(kept["status"]) or {"rejected"}
+        pool[name] = replace(lesion, status=verdicts.pop() if len(verdicts) == 1 else "annotation")
+    return list(pool.values())
+
+
+def _of_rows(name: str, rows: pd.DataFrame) -> Harvested:
+    """What the ledger alone knows: a hard negative, or boxes drawn by hand, which are sure."""
+    first, slice_boxes = rows.iloc[0], rows[["slice", *BOX, "score"]].fillna({"score": 1.0}).to_numpy(dtype=float)
+    score, annotation = float(slice_boxes[:, 5].max()), first["annotation"]
+    return Harvested(first["volume"], int(first["round"]), -1, slice_boxes, score, 1.0, annotation, name=name)
+
+
+def _corrected(lesion: Harvested, rows: pd.DataFrame, refused: Container[int]) -> Harvested:
+    """A lesion with the ledger's boxes where it has some, and without the refused slices."""
+    boxes = {int(box[0]): box for box in lesion.slice_boxes if int(box[0]) not in refused}
+    for z, *box in rows[["slice", *BOX]].to_numpy(dtype=float).tolist():
+        score = boxes[int(z)][5] if int(z) in boxes else 0.0
+        boxes[int(z)] = np.array([z, *box, score or lesion.generator])
+    return replace(lesion, slice_boxes=np.array([boxes[z] for z in sorted(boxes)]))
+
+
+def merge(lesions: Iterable[Harvested], iou: float = 0.5) -> list[Harvested]:
+    """One proposal for each lesion: a reader's before one that hits a mark, else that with the highest score s.
+
+    Two are the same lesion where they have the same id, as where they hit the same mark, or lie in one volume and
+    have an IoU of at least ``iou`` on a slice. A reader's are those with a verdict, whatever it is.
+    """
+    kept: list[Harvested] = []
+    known: dict[str, KnownBoxes] = {}
+    names = set()
+    for lesion in sorted(lesions, key=_precedence):
+        boxes = known.setdefault(lesion.volume, KnownBoxes())
+        if lesion.lesion in names or (boxes.largest_overlap(lesion.slice_boxes) >= iou).any():
+            continue
+        names.add(lesion.lesion)
+        boxes.add(lesion.lesion, lesion.slice_boxes, BoxStatus.LESION)
+        kept.append(lesion)
+    return sorted(kept, key=lambda x: (x.volume, x.round, x.number))
+
+
+def _precedence(x: Harvested) -> tuple:
+    return x.status != "accepted", x.status not in VERDICTS, not x.annotation, -x.score, x.round, x.number
+
+
+_COLUMNS = {
+    "volume": pa.string(),
+    "round": pa.int32(),
+    "number": pa.int32(),
+    "generator": pa.float64(),
+    "classifier": pa.float64(),
+    "annotation": pa.string(),
+    "status": pa.string(),
+    "name": pa.string(),
+    "slice_boxes": pa.list_(pa.list_(pa.float64())),
+}
+
+
+def to_table(lesions: Sequence[Harvested]) -> pa.Table:
+    """A row for each."""
+    rows = [{name: getattr(x, name) for name in _COLUMNS} for x in lesions]
+    rows = [{**row, "slice_boxes": row["slice_boxes"].tolist()} for row in rows]
+    return pa.Table.from_pylist(rows, pa.schema(list(_COLUMNS.items())))
+
+
+def from_table(table: pa.Table) -> list[Harvested]:
+    """What :func:`to_table` was given; KeyError, TypeError or ValueError where it is no such table."""
+    return [
+        Harvested(**{**row, "slice_boxes": np.array(row["slice_boxes"], dtype=np.float64).reshape(-1, 6)})
+        for row in table.to_pylist()
+    ]

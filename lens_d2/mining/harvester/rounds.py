@@ -1,0 +1,251 @@
+"""One round: from scored 3D proposals to lesions and hard negatives (Lesion-Harvester, Section III)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from detectron2.config import CfgNode
+
+from ...data.ledger.table import LedgerRow
+from ...data.ledger.verdicts import VERDICTS
+from ...structures.detections import VolumeDetections
+from ...structures.known_boxes import KnownBoxes
+from ...structures.status import BoxStatus
+from .pool import Harvested, classifier_scores, merge, take
+from .selection import NONE, hardest, marks_hit, on_lesions, smallest_threshold
+
+# Gives the scored 3D proposals of a record's sub-volume: ``scores`` are s_g, ``fpr_scores`` s_c.
+Scored = Callable[[dict], VolumeDetections]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What decides between lesions and hard negatives; see the keys of HARVEST."""
+
+    hit_iou: float = 0.5
+    same_iou: float = 0.5
+    precision: float = 0.95
+    negative_score: float = 0.5
+    negative_lesion_score: float = 1.0
+    negatives_per_volume: int = 5
+    verified_negatives_per_volume: int = -1
+    negative_iou: float = 0.1
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> Rules:
+        keys = cfg.HARVEST
+        return cls(
+            keys.HIT_IOU,
+            keys.SAME_IOU,
+            keys.PRECISION,
+            keys.NEGATIVE_SCORE_THRESH,
+            keys.NEGATIVE_LESION_SCORE_THRESH,
+            keys.NEGATIVES_PER_VOLUME,
+            keys.VERIFIED_NEGATIVES_PER_VOLUME,
+            keys.NEGATIVE_IOU,
+        )
+
+    @property
+    def settled_iou(self) -> float:
+        """With which a proposal is never a negative of what is settled, whatever pieces of lesions are."""
+        return min(self.negative_iou, self.same_iou)
+
+
+# What a round may give training (Table II), by name.
+LABEL_SETS: dict[str, Callable[[Harvest], list[Harvested]]] = {
+    "recovered": lambda harvest: [x for x in harvest.pool if x.status == "annotation" and x.annotation],
+    "harvested": lambda harvest: [x for x in harvest.pool if x.status == "annotation" and not x.annotation],
+    "verified_negatives": lambda harvest: harvest.verified_negatives,
+    "negatives": lambda harvest: harvest.negatives,
+}
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """What there is after a round.
+
+    Attributes:
+        threshold: of s above which proposals were harvested; infinity where none was.
+        precision: of the proposals of V_M above it, NaN without any.
+        pool: P_H^R, P_M^R and the union of P_H,i^+ of all rounds so far; and what a reader has judged, as such.
+        verified_negatives, negatives: P_M^- and P_H^- of this round.
+        new: lesions of this round's P_H^+ that no round before had.
+    """
+
+    threshold: float
+    precision: float
+    pool: list[Harvested]
+    verified_negatives: list[Harvested]
+    negatives: list[Harvested]
+    new: int
+
+    @property
+    def lesions(self) -> list[Harvested]:
+        """Those of the pool that no reader doubts."""
+        return [x for x in self.pool if x.is_lesion]
+
+    def labels(self, sets: Collection[str]) -> list[Harvested]:
+        """What training gets of the round: these of :data:`LABEL_SETS`, and what a reader has judged."""
+        chosen = [x for name, of in LABEL_SETS.items() if name in sets for x in of(self)]
+        return [x for x in self.pool if x.status in VERDICTS] + chosen
+
+    def rows(
+        self, records: Sequence[dict], sets: Collection[str] = tuple(LABEL_SETS), negative_slices: bool = True
+    ) -> list[LedgerRow]:
+        """The ledger. A slice joins training where it is the best one of a lesion or a hard negative.
+
+        On the slices of training, the marked ones and those that join, stand the boxes of all lesions and hard
+        negatives that are known there, so that none counts as ordinary background. A box that is given anyway is
+        left out.
+
+        Args:
+            records: of V_M and V_H.
+            sets: see :meth:`labels`.
+            negative_slices: whether the slices of hard negatives join; else these stand where lesions do, alone.
+        """
+        given = {(x["id"], int(box[0])) for record in records for x in record["lesions"] for box in x["boxes"]}
+        slices = {r["volume"]: {int(b[0]) for x in r["lesions"] for b in x["boxes"]} for r in records}
+        taken = {lesion for lesion, _ in given}  # in V_M there may be what an earlier harvest has named
+        labels = [
+            replace(x, name=f"{x.lesion}'") if x.number >= 0 and not x.annotation and x.lesion in taken else x
+            for x in self.labels(sets)
+        ]
+        for x in labels:
+            if x.is_lesion or (x.status == "hard_negative" and negative_slices):
+                slices.setdefault(x.volume, set()).add(int(x.best_slice[0]))
+        rows = [row for x in labels for row in x.rows(slices.get(x.volume, ()))]
+        return [row for row in rows if (row.lesion, row.slice) not in given]
+
+
+def known_proposals(
+    records: Iterable[dict], proposals: Scored, rules: Rules, before: Sequence[Harvested] = ()
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(n, 6) boxes of each sub-volume's 3D proposals that are lesions, and of those that are on no known lesion.
+
+    Of V_M, these are P_M^R and P_M^-; of V_H, the first are P_H^R and nothing is known of the others.
+
+    Args:
+        records, proposals, rules, before: as for :func:`harvest_round`.
+    """
+    lesions, others, earlier = {}, {}, _by_volume(before)
+    for record in records:
+        known = _Known.of(proposals(record), record, earlier[record["volume"]], rules, 0)
+        lesions[record["volume"]] = known.found.boxes[known.is_lesion]
+        others[record["volume"]] = known.found.boxes[known.is_negative]
+    return lesions, others
+
+
+def harvest_round(
+    verified: Iterable[dict],
+    partial: Iterable[dict],
+    scored: Scored,
+    before: Iterable[Harvested],
+    number: int,
+    rules: Rules,
+) -> Harvest:
+    """Harvest V_H with what the proposals on V_M teach.
+
+    Args:
+        verified: the records of V_M. partial: those of V_H.
+        scored: gives the proposals of each.
+        before: the pool of the rounds before, with a reader's verdicts, see :func:`.pool.with_verdicts`.
+        number: of the round, from 1.
+    """
+    earlier = _by_volume(before)
+    pool_of_verified, verified_negatives, scores, is_lesion = [], [], [np.zeros(0)], [np.zeros(0, bool)]
+    for record in verified:
+        known = _Known.of(scored(record), record, earlier[record["volume"]], rules, number)
+        found = known.found
+        scores.append(lesion_scores(found)[known.counts])
+        is_lesion.append(known.is_lesion[known.counts])
+        pool_of_verified += merge([*earlier[record["volume"]], *known.marked], rules.same_iou)
+        rows, limit = np.flatnonzero(known.is_negative), rules.verified_negatives_per_volume
+        if limit >= 0:
+            rows = hardest(found.scores, known.is_negative, rules.negative_score, limit)
+        verified_negatives += take(found, rows, record["volume"], number, status="hard_negative")
+    scores, is_lesion = np.concatenate(scores), np.concatenate(is_lesion)
+    threshold = smallest_threshold(scores, is_lesion, rules.precision)
+    pool, negatives, new = [], [], 0
+    for record in partial:
+        kept, hard, count = _harvest_volume(
+            scored(record), record, earlier[record["volume"]], threshold, number, rules
+        )
+        pool += kept
+        negatives += hard
+        new += count
+    above = is_lesion[scores >= threshold]
+    precision = float(above.mean()) if len(above) else float("nan")
+    return Harvest(threshold, precision, [*pool, *pool_of_verified], verified_negatives, negatives, new)
+
+
+def _harvest_volume(
+    found: VolumeDetections, record: dict, earlier: list[Harvested], threshold: float, number: int, rules: Rules
+) -> tuple[list[Harvested], list[Harvested], int]:
+    """The pool of one sub-volume of V_H, its hard negatives, and how many of the lesions are new."""
+    name = record["volume"]
+    known = _Known.of(found, record, earlier, rules, number)
+    scores = lesion_scores(found)
+    chosen = np.flatnonzero(~known.is_lesion & (scores >= threshold))
+    pool = merge([*earlier, *known.marked, *take(found, chosen, name, number)], rules.same_iou)
+    settled = on_lesions(found, _not_rejected(pool), rules.settled_iou)
+    eligible = known.is_negative & ~settled & (scores < threshold) & (scores <= rules.negative_lesion_score)
+    rows = hardest(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)
+    hard = take(found, rows, name, number, status="hard_negative")
+    old = [x.slice_boxes for x in earlier]
+    harvested = [x.number for x in pool if x.round == number and x.number in chosen and not x.annotation]
+    return pool, hard, int((~on_lesions(found, old, rules.same_iou))[harvested].sum())
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of one sub-volume's proposals.
+
+    Attributes:
+        found: the proposals. marked: P^R, those that hit a mark.
+        is_lesion: (n,) bool: these, and what a reader has accepted.
+        counts: (n,) bool: all but those of which the reader was unsure.
+        is_negative: (n,) bool: those on no known lesion, nor on one that may be one.
+    """
+
+    found: VolumeDetections
+    marked: list[Harvested]
+    is_lesion: np.ndarray
+    counts: np.ndarray
+    is_negative: np.ndarray
+
+    @classmethod
+    def of(
+        cls, found: VolumeDetections, record: dict, earlier: list[Harvested], rules: Rules, number: int
+    ) -> _Known:
+        hits, ids = marks_hit(found, record, rules.hit_iou)
+        rows = np.flatnonzero(hits != NONE)
+        marked = take(found, rows, record["volume"], number, [ids[hits[row]] for row in rows])
+        accepted, unsure = (
+            [x.slice_boxes for x in earlier if x.status == status] for status in ("accepted", "unsure")
+        )
+        is_lesion = (hits != NONE) | on_lesions(found, accepted, rules.hit_iou)
+        doubtful = on_lesions(found, unsure, rules.settled_iou)
+        given = KnownBoxes.of_record(record).of_status(BoxStatus.LESION, BoxStatus.UNCERTAIN)
+        marks = np.column_stack([given.slices, given.boxes])
+        beside = on_lesions(found, [marks, *_not_rejected([*earlier, *marked])], rules.negative_iou)
+        return cls(found, marked, is_lesion, is_lesion | ~doubtful, ~(is_lesion | beside | doubtful))
+
+
+def _not_rejected(lesions: Iterable[Harvested]) -> list[np.ndarray]:
+    """The slice boxes of all that no reader has rejected."""
+    return [x.slice_boxes for x in lesions if x.status != "rejected"]
+
+
+def _by_volume(lesions: Iterable[Harvested]) -> defaultdict[str, list[Harvested]]:
+    volumes: defaultdict[str, list[Harvested]] = defaultdict(list)
+    for lesion in lesions:
+        volumes[lesion.volume].append(lesion)
+    return volumes
+
+
+def lesion_scores(found: VolumeDetections) -> np.ndarray:
+    """(n,) s = s_g * s_c (Eq. 7)."""
+    return found.scores * classifier_scores(found)

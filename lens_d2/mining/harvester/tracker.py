@@ -1,0 +1,185 @@
+"""From boxes on slices to 3D proposals (Lesion-Harvester, Section III-B2).
+
+Boxes above t_G on neighbouring slices are stacked by a Kalman filter; each stack is then extended by a slice up
+and down, and fused with another that it meets there. All boxes are XYXY pixel edges of the volume frame, slices
+are counted from 0 in the sub-volume.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from detectron2.config import CfgNode
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from ...inference.linking import stack_tracklets
+from ...structures.detections import VolumeDetections
+from .assignment import assign, overlapping
+from .kalman import BoxStates, Noise, to_boxes
+
+NOISE = Noise()
+
+
+@dataclass(frozen=True)
+class BoxTracker:
+    """Stacks the boxes of one sub-volume to 3D proposals.
+
+    Attributes:
+        score_thresh: t_G; boxes with a lower score are left out.
+        iou: least IoU of a box with what the filter predicts of it.
+        extend: slices by which a stack is extended up and down.
+        fuse_iou: least IoU, on the slices where extended stacks meet, of two that are fused.
+        noise: of the filter.
+    """
+
+    score_thresh: float = 0.1
+    iou: float = 0.8
+    extend: int = 1
+    fuse_iou: float = 0.8
+    noise: Noise = NOISE
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> BoxTracker:
+        tracker = cfg.HARVEST.TRACKER
+        return cls(
+            tracker.SCORE_THRESH, tracker.IOU, tracker.EXTEND, tracker.FUSE_IOU, Noise(*map(float, tracker.NOISE))
+        )
+
+    def __post_init__(self):
+        if not (0 < self.iou <= 1 and 0 < self.fuse_iou <= 1):
+            raise ValueError(f"HARVEST.TRACKER: an IoU of {self.iou} or {self.fuse_iou} is not in (0, 1]")
+
+    def __call__(self, slice_boxes: np.ndarray, num_slices: int) -> VolumeDetections:
+        """
+        Args:
+            slice_boxes: (n, 6) z, x1, y1, x2, y2, score of single slices. num_slices: of the sub-volume.
+
+        Returns:
+            3D proposals. x and y are the means of the boxes, weighted by their scores; the score is the highest
+            of them (s_g). Boxes on slices that were added, where nothing was detected, have the score 0.
+        """
+        boxes = np.asarray(slice_boxes, dtype=np.float64).reshape(-1, 6)
+        sound = (boxes[:, 5] >= self.score_thresh) & (boxes[:, 1:3] < boxes[:, 3:5]).all(axis=1)
+        boxes = boxes[sound]
+        tracklet = track(boxes[:, 0], boxes[:, 1:5], self.iou, self.noise)
+        order = np.lexsort((boxes[:, 0], tracklet))
+        boxes, tracklet, fills = fuse(boxes[order], tracklet[order], self.fuse_iou, self.extend)
+        return _stack(boxes, tracklet, fills, self.extend, num_slices)
+
+
+def track(slices: np.ndarray, boxes: np.ndarray, gate: float, noise: Noise = NOISE) -> np.ndarray:
+    """Group the boxes of one volume into tracklets.
+
+    A tracklet goes on with the box, on the next slice, whose IoU with the filter's prediction is at least
+    ``gate``; the assignment is the one of the largest sum of IoU. It ends where there is none.
+
+    Args:
+        slices: (n,) whole numbers. boxes: (n, 4), with an area.
+
+    Returns:
+        (n,) number of each box's tracklet, from 0 in order of the first slice.
+    """
+    tracklet = np.full(len(slices), -1, dtype=np.int64)
+    order = np.argsort(slices, kind="stable")
+    levels, starts = np.unique(np.asarray(slices)[order], return_index=True)
+    groups = np.split(order, starts[1:]) if len(levels) else []
+    count, last_level, last = 0, None, np.zeros(0, np.int64)
+    states = BoxStates.start(np.zeros((0, 4)), noise)
+    for level, group in zip(levels, groups, strict=True):
+        here = boxes[group]
+        now = BoxStates.start(here, noise)
+        if last_level is not None and level == last_level + 1:
+            expected = states.predict(noise)
+            rows, columns, iou = overlapping(to_boxes(expected.value), here, gate)
+            chosen = assign(rows, columns, iou)
+            rows, columns = rows[chosen], columns[chosen]
+            seen = expected.update(rows, here[columns], noise)
+            for name in ("value", "velocity", "covariance"):
+                getattr(now, name)[columns] = getattr(seen, name)
+            tracklet[group[columns]] = tracklet[last[rows]]
+        new = group[tracklet[group] < 0]
+        tracklet[new] = count + np.arange(len(new))
+        count += len(new)
+        last_level, last, states = level, group, now
+    return tracklet
+
+
+def fuse(
+    boxes: np.ndarray, tracklet: np.ndarray, gate: float, extend: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Join tracklets that meet when each is extended by ``extend`` slices.
+
+    An extension repeats the outermost box. Two tracklets meet where the extended ones share a slice and the
+    tracklets themselves do not; they are joined where their outermost boxes have an IoU of at least ``gate``. The
+    nearest ends are joined first, and each end once.
+
+    Args:
+        boxes: (n, 6) z, x1, y1, x2, y2, score. tracklet: (n,), from 0; rows of one stand together, z ascending.
+
+    Returns:
+        the boxes and those put in between, z, x1, y1, x2, y2 interpolated and the score 0; the number of each
+        one's tracklet; and whether it was put in. In the same order as the arguments.
+    """
+    first = np.flatnonzero(np.diff(tracklet, prepend=-1))
+    last = np.append(first[1:], len(tracklet)) - 1 if len(tracklet) else first
+    below, above = _joints(boxes[first], boxes[last], gate, extend)
+    count = len(first)
+    joined = coo_array((np.ones(len(below)), (below, above)), shape=(count, count))
+    label = connected_components(joined, directed=False)[1] if count else np.zeros(0, np.int64)
+    gap = (boxes[first[above], 0] - boxes[last[below], 0] - 1).astype(np.int64)
+    owner = np.repeat(np.arange(len(gap)), gap)
+    step = np.arange(len(owner)) - np.repeat(np.cumsum(gap) - gap, gap) + 1
+    low, high = boxes[last[below[owner]], :5], boxes[first[above[owner]], :5]
+    between = low + (high - low) * (step / (gap[owner] + 1))[:, None]
+    everything = np.concatenate([boxes, np.column_stack([between, np.zeros(len(between))])])
+    numbers = np.concatenate([label[tracklet], label[below[owner]]]).astype(np.int64)
+    put_in = np.arange(len(everything)) >= len(boxes)
+    order = np.lexsort((everything[:, 0], numbers))
+    return everything[order], numbers[order], put_in[order]
+
+
+def _joints(first: np.ndarray, last: np.ndarray, gate: float, extend: int) -> tuple[np.ndarray, np.ndarray]:
+    """(j,) tracklet whose upper end is joined, and (j,) the one whose lower end it is joined to."""
+    free_end, free_start = np.ones(len(last), bool), np.ones(len(first), bool)
+    below, above = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for distance in range(1, 2 * extend + 1):
+        ends, starts = np.flatnonzero(free_end), np.flatnonzero(free_start)
+        rows, columns, iou = overlapping(
+            last[ends, 1:5], first[starts, 1:5], gate, last[ends, 0] + distance, first[starts, 0]
+        )
+        chosen = assign(rows, columns, iou)
+        below.append(ends[rows[chosen]])
+        above.append(starts[columns[chosen]])
+        free_end[below[-1]], free_start[above[-1]] = False, False
+    return np.concatenate(below), np.concatenate(above)
+
+
+def _stack(
+    boxes: np.ndarray, tracklet: np.ndarray, put_in: np.ndarray, extend: int, num_slices: int
+) -> VolumeDetections:
+    """3D proposals of tracklets, extended where the volume goes on. Rows of a tracklet stand together."""
+    if not len(boxes):
+        return VolumeDetections()
+    detected = ~put_in
+    boxes3d, scores = stack_tracklets(
+        boxes[detected, 0], boxes[detected, 1:5], boxes[detected, 5], tracklet[detected]
+    )
+    first = np.flatnonzero(np.diff(tracklet, prepend=-1))
+    last = np.append(first[1:], len(tracklet)) - 1
+    added, owners = [boxes], [tracklet]
+    for distance in range(1, extend + 1):
+        for ends, step in ((first, -distance), (last, distance)):
+            copies = boxes[ends].copy()
+            copies[:, 0] += step
+            copies[:, 5] = 0.0
+            inside = (copies[:, 0] >= 0) & (copies[:, 0] < num_slices)
+            added.append(copies[inside])
+            owners.append(tracklet[ends][inside])
+    rows, owner = np.concatenate(added), np.concatenate(owners)
+    order = np.lexsort((rows[:, 0], owner))
+    rows, owner = rows[order], owner[order]
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    boxes3d[:, 2], boxes3d[:, 5] = rows[starts, 0], rows[np.append(starts[1:], len(owner)) - 1, 0]
+    return VolumeDetections(boxes3d, scores, rows, owner)

@@ -1,0 +1,53 @@
+"""Cross-dataset lesion mining (LENS, Section V-C)."""
+
+from __future__ import annotations
+
+from detectron2.config import configurable
+from detectron2.data import MetadataCatalog
+
+from ....structures.status import BoxStatus
+from ..findings import UNCERTAIN, Finding, Patient, PatientVolume
+from .strategy import STRATEGIES, Strategy
+
+
+@STRATEGIES.register()
+class CrossDataset(Strategy):
+    """Lets the experts of single-type datasets point at suspicious regions.
+
+    A 2D box of such an expert with a score above sigma that overlaps no annotation, given or mined, is an
+    uncertain region, which training ignores.
+    """
+
+    @configurable
+    def __init__(self, *, experts: tuple[str, ...], score_thresh: float = 0.5):
+        """
+        Args:
+            experts: of the single-type datasets.
+            score_thresh: sigma.
+        """
+        self.experts, self.score_thresh = tuple(experts), score_thresh
+
+    @classmethod
+    def from_config(cls, cfg):
+        metadata = [MetadataCatalog.get(name) for name in cfg.DATASETS.TRAIN]
+        trained = {m.expert for m in metadata if m.fully_labelled}
+        experts = cfg.MINING.CROSS_DATASET.EXPERTS or [name for name in cfg.MODEL.LENS.EXPERTS if name in trained]
+        return {"experts": experts, "score_thresh": cfg.MINING.CROSS_DATASET.SCORE_THRESH}
+
+    def __call__(self, patient: Patient) -> list[Finding]:
+        findings = [finding for volume in patient for finding in self._of_volume(volume)]
+        return sorted(findings, key=lambda finding: -finding.slice_boxes[:, 5].max())
+
+    def _of_volume(self, volume: PatientVolume) -> list[Finding]:
+        name, known = volume.record["volume"], volume.known.of_status(BoxStatus.LESION)
+        findings = []
+        for expert in self.experts:
+            found = volume.detections[expert]
+            sure = found.slice_boxes[:, 5] > self.score_thresh
+            boxes, owners = found.slice_boxes[sure], found.slice_detection[sure]
+            free = known.largest_overlap(boxes) == 0
+            boxes, owners = boxes[free], owners[free]
+            for tracklet in sorted(set(owners.tolist())):
+                lesion = f"{name}/{expert}-{tracklet}"
+                findings.append(Finding(name, lesion, boxes[owners == tracklet], UNCERTAIN))
+        return findings

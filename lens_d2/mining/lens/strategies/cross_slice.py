@@ -1,0 +1,48 @@
+"""Cross-slice box propagation (LENS, Section V-A)."""
+
+from __future__ import annotations
+
+from detectron2.config import configurable
+
+from ....inference.linking import match_best_first
+from ....structures.known_boxes import tracklet_overlaps
+from ....structures.status import BoxStatus
+from ..findings import Finding, Patient, PatientVolume
+from .strategy import STRATEGIES, Strategy
+
+
+@STRATEGIES.register()
+class CrossSlice(Strategy):
+    """Follows an annotation from its key slice to the neighbouring ones.
+
+    The tracklet whose box on the annotation's slice overlaps it most, with IoU > theta, is the same lesion: its
+    boxes on other slices are missing annotations.
+    """
+
+    @configurable
+    def __init__(self, *, group: str = "fused", iou: float = 0.5):
+        """
+        Args:
+            group: of the proposals that are followed: "fused" or an expert.
+            iou: theta.
+        """
+        self.group, self.iou = group, iou
+
+    @classmethod
+    def from_config(cls, cfg):
+        return {"group": cfg.MINING.PROPOSALS, "iou": cfg.MINING.IOU}
+
+    def __call__(self, patient: Patient) -> list[Finding]:
+        return [finding for volume in patient for finding in self._of_volume(volume)]
+
+    def _of_volume(self, volume: PatientVolume) -> list[Finding]:
+        known = volume.known.of_status(BoxStatus.LESION)
+        found = volume.detections[self.group]
+        given = {lesion["id"] for lesion in volume.record["lesions"]}
+        findings = []
+        for tracklet, box in zip(*match_best_first(tracklet_overlaps(found, known), self.iou), strict=True):
+            lesion = known.lesions[box]
+            annotation = lesion if lesion in given else None  # a mined one is none
+            boxes = found.boxes_of(tracklet)
+            findings.append(Finding(volume.record["volume"], lesion, boxes, annotation=annotation))
+        return findings

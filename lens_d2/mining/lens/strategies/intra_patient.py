@@ -1,0 +1,158 @@
+"""Intra-patient lesion matching (LENS, Section V-B)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+from scipy.spatial.distance import cdist
+
+from ....data.datasets.catalog import root_of
+from ....data.same_lesions import collect_marks, read_places
+from ....modeling.embedding import build_embed
+from ....modeling.embedding.calibration import calibrate
+from ....structures.boxes import best_slice_boxes
+from ....structures.status import BoxStatus
+from ...datasets import mined_datasets
+from ..findings import Finding, Patient, PatientVolume
+from .strategy import STRATEGIES, Strategy
+
+# (record, slice, (4,) box in the volume frame) of n 2D boxes -> (n, d) float32, L2-normalised.
+Embed = Callable[[list[tuple[dict, int, np.ndarray]]], np.ndarray]
+
+
+@STRATEGIES.register()
+class IntraPatient(Strategy):
+    """Recognises an annotated lesion in the patient's other studies and series by its embedding.
+
+    Every annotation is compared with every tracklet of the patient's other series; where their embeddings are
+    nearer than delta, they match. A lesion is in a sub-volume once: an annotation matches the nearest tracklet
+    there alone, and of tracklets that overlap, and match, the nearest is taken. What matches and overlaps no known
+    lesion is a missing annotation. A tracklet's embedding is that of its box with the highest score.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        embed: Embed,
+        group: str = "fused",
+        distance: float = 0.15,
+        score_thresh: float = 0.0,
+        nearest_only: bool = True,
+        calibrate: Callable[[Embed, Sequence[dict]], dict] | None = None,
+    ):
+        """
+        Args:
+            embed: gives embeddings of boxes.
+            group: of the proposals that are compared: "fused" or an expert.
+            distance: delta.
+            score_thresh: tracklets with a lower score are not compared.
+            nearest_only: an annotation matches only the nearest tracklet of a sub-volume, not all near ones.
+            calibrate: gives {"distance": delta, ...} from ``embed`` and annotated records; None: it is as given.
+        """
+        self.embed, self.group = embed, group
+        self.distance, self.score_thresh = distance, score_thresh
+        self.nearest_only = nearest_only
+        self.calibrate = calibrate
+
+    @classmethod
+    def from_config(cls, cfg):
+        keys = cfg.MINING.INTRA_PATIENT
+        calibrations = {"fixed": None, "auto": partial(calibrate_on_marks, cfg)}
+        if keys.THRESHOLD not in calibrations:
+            raise ValueError(f"MINING.INTRA_PATIENT.THRESHOLD is neither fixed nor auto: {keys.THRESHOLD!r}")
+        return {
+            "embed": build_embed(cfg),
+            "group": cfg.MINING.PROPOSALS,
+            "distance": keys.DISTANCE,
+            "score_thresh": keys.SCORE_THRESH,
+            "nearest_only": keys.NEAREST_ONLY,
+            "calibrate": calibrations[keys.THRESHOLD],
+        }
+
+    def __call__(self, patient: Patient) -> list[Finding]:
+        if len({volume.record["series"] for volume in patient}) < 2:
+            return []
+        annotations = [(volume, lesion) for volume in patient for lesion in _annotations(volume.record)]
+        tracklets = [(volume, *tracklet) for volume in patient for tracklet in self._sure(volume)]
+        if not annotations or not tracklets:
+            return []
+        distances = self._distances(annotations, tracklets)
+        own_series = np.array([volume.record["series"] for volume, _ in annotations])
+        series = np.array([volume.record["series"] for volume, *_ in tracklets])
+        distances[own_series[:, None] == series] = np.inf
+        if self.nearest_only:
+            distances = _only_nearest(distances, [volume.record["volume"] for volume, *_ in tracklets])
+        nearest, best = distances.argmin(axis=0), distances.min(axis=0)
+        lesions = {volume.record["volume"]: volume.known.of_status(BoxStatus.LESION) for volume in patient}
+        findings = []
+        for i in np.argsort(best, kind="stable")[: int((best < self.distance).sum())]:
+            volume, number, _ = tracklets[i]
+            name, boxes = volume.record["volume"], volume.detections[self.group].boxes_of(number)
+            if lesions[name].largest_overlap(boxes).any():
+                continue
+            finding = Finding(
+                name,
+                f"{name}/{self.group}-{number}",
+                boxes,
+                annotation=annotations[nearest[i]][1]["id"],
+                distance=float(best[i]),
+            )
+            lesions[name].add(finding.lesion, boxes, BoxStatus.LESION)
+            findings.append(finding)
+        return findings
+
+    def learn(self, records: Sequence[dict]) -> dict:
+        return {} if self.calibrate is None else self.calibrate(self.embed, records)
+
+    def use(self, learnt: dict) -> None:
+        self.distance = learnt.get("distance", self.distance)
+
+    def _sure(self, volume: PatientVolume) -> list[tuple[int, np.ndarray]]:
+        """Number and best slice box of each tracklet whose score suffices."""
+        found = volume.detections[self.group]
+        sure = found.scores >= self.score_thresh
+        return list(zip(np.flatnonzero(sure), best_slice_boxes(found)[sure], strict=True))
+
+    def _distances(self, annotations: list, tracklets: list) -> np.ndarray:
+        """(annotations, tracklets) L2 distances of the embeddings."""
+        marks = [(volume.record, *_key_box(lesion)) for volume, lesion in annotations]
+        boxes = [(volume.record, int(box[0]), box[1:5]) for volume, _, box in tracklets]
+        embedded = self.embed(marks + boxes)
+        return cdist(embedded[: len(marks)], embedded[len(marks) :])
+
+
+def calibrate_on_marks(cfg: CfgNode, embed: Embed, records: Sequence[dict]) -> dict:
+    """Delta from the pairs of marks of which the mined datasets tell whether they are of one lesion."""
+    marks = []
+    for name in mined_datasets(cfg):
+        own = [record for record in records if record["expert"] == MetadataCatalog.get(name).expert]
+        marks += collect_marks(own, read_places(root_of(name) / "DeepLesion" / "DL_info.csv"))
+    return calibrate(embed, marks, cfg.MODEL.EMBEDDING.CALIBRATION_PRECISION).to_dict()
+
+
+def _annotations(record: dict) -> list[dict]:
+    """The lesions of a record that are given and have a box."""
+    return [lesion for lesion in record["lesions"] if lesion["status"] == "annotation" and lesion["boxes"]]
+
+
+def _key_box(lesion: dict) -> tuple[int, np.ndarray]:
+    """Slice and box of an annotation: that of its key slice, or the middle one."""
+    on_key = [box for box in lesion["boxes"] if box[0] == lesion["key_slice"]]
+    z, *box = on_key[0] if on_key else lesion["boxes"][len(lesion["boxes"]) // 2]
+    return int(z), np.array(box, dtype=float)
+
+
+def _only_nearest(distances: np.ndarray, volumes: list[str]) -> np.ndarray:
+    """Distances (annotations, tracklets), infinite but for an annotation's nearest tracklet of each sub-volume."""
+    nearest = np.full_like(distances, np.inf)
+    of_column = np.array(volumes)
+    for volume in sorted(set(volumes)):
+        columns = np.flatnonzero(of_column == volume)
+        rows, chosen = np.arange(len(distances)), columns[distances[:, columns].argmin(axis=1)]
+        nearest[rows, chosen] = distances[rows, chosen]
+    return nearest

@@ -1,0 +1,63 @@
+"""Missing ground-truth mining, the first half of MGTM-SLLP (Wang et al., PRCV 2019; Lesion-Harvester, II-A).
+
+The second half, slice-level label propagation, is :class:`CrossSlice` after it: it follows both the given and the
+mined boxes of the marked slices to their neighbours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from detectron2.config import configurable
+
+from ....structures.known_boxes import tracklet_overlaps
+from ....structures.status import BoxStatus
+from ..findings import Finding, Patient, PatientVolume
+from .strategy import STRATEGIES, Strategy
+
+
+@STRATEGIES.register()
+class MissingGroundTruth(Strategy):
+    """Mines lesions on the slices that have marks, and only there.
+
+    A tracklet with a sure box on such a slice is a missing annotation if it goes on in the neighbouring slices and
+    is no known lesion. What goes on is less often an artefact or a vessel cut across.
+    """
+
+    @configurable
+    def __init__(self, *, group: str = "fused", iou: float = 0.5, score_thresh: float = 0.5, min_slices: int = 3):
+        """
+        Args:
+            group: of the proposals that are looked at: "fused" or an expert.
+            iou: theta: a tracklet with a larger key-slice IoU with an annotation is known.
+            score_thresh: of the box on the marked slice.
+            min_slices: on which the tracklet has a box.
+        """
+        self.group, self.iou = group, iou
+        self.score_thresh, self.min_slices = score_thresh, min_slices
+
+    @classmethod
+    def from_config(cls, cfg):
+        keys = cfg.MINING.MISSING_GROUND_TRUTH
+        return {
+            "group": cfg.MINING.PROPOSALS,
+            "iou": cfg.MINING.IOU,
+            "score_thresh": keys.SCORE_THRESH,
+            "min_slices": keys.MIN_SLICES,
+        }
+
+    def __call__(self, patient: Patient) -> list[Finding]:
+        findings = [finding for volume in patient for finding in self._of_volume(volume)]
+        return sorted(findings, key=lambda finding: -finding.slice_boxes[:, 5].max())
+
+    def _of_volume(self, volume: PatientVolume) -> list[Finding]:
+        name, found = volume.record["volume"], volume.detections[self.group]
+        known = volume.known.of_status(BoxStatus.LESION)
+        unknown = tracklet_overlaps(found, known).max(axis=1, initial=0.0) <= self.iou
+        goes_on = np.bincount(found.slice_detection, minlength=len(found)) >= self.min_slices
+        wanted = np.isin(found.slice_boxes[:, 0], known.slices) & (found.slice_boxes[:, 5] > self.score_thresh)
+        findings = []
+        for tracklet in np.flatnonzero(unknown & goes_on):
+            boxes = found.slice_boxes[wanted & (found.slice_detection == tracklet)]
+            if len(boxes):
+                findings.append(Finding(name, f"{name}/{self.group}-{tracklet}", boxes))
+        return findings

@@ -1,0 +1,103 @@
+"""Proposals of a trained model on the training sub-volumes (LENS, Section III, step 2)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from torch import nn
+
+from ..inference.volume import VolumeInference
+from ..structures.detections import VolumeDetections
+from .shards import ShardStore
+from .sharing import gather_list, own_share, share_out
+
+logger = logging.getLogger(__name__)
+
+# Settings that the proposals do not depend on: where data and weights are on disk, which device computes, other
+# networks.
+WITHOUT = (
+    "INPUT.CACHE_DIR", "MODEL.WEIGHTS", "MODEL.DENSENET.WEIGHTS", "MODEL.DEVICE",
+    "MODEL.FPR", "MODEL.LPC", "MODEL.EMBEDDING",
+)  # fmt: skip
+LINKING = ("LINK_IOU", "LINK_SCORE_THRESH", "DETECTIONS_PER_IMAGE")
+
+
+def open_shards(cfg: CfgNode, model: nn.Module, folder: Path) -> ShardStore:
+    """The shards below ``folder`` that a model makes, on a rank of its own or with others.
+
+    The model is put to evaluation, and takes the first rank's weights and buffers, so that all ranks propose the
+    same.
+    """
+    model = (model.module if hasattr(model, "module") else model).eval()
+    share_state(model)
+    inference = VolumeInference(cfg, model)
+    return ShardStore(folder, fingerprint(cfg, model), lambda record: inference([record])[0]["detections"])
+
+
+def propose(records: Sequence[dict], shards: ShardStore) -> None:
+    """Make all shards that are absent or not sound, every rank its share."""
+    faults = {record["volume"]: shards.fault(record) for record in own_share(records)}
+    for volume, fault in faults.items():
+        if fault and fault != "absent":
+            logger.warning("proposals of %s are made again: %s", volume, fault)
+    wanted = set(gather_list([volume for volume, fault in faults.items() if fault]))
+    missing = [record for record in records if record["volume"] in wanted]
+    logger.info("proposals: %d of %d sub-volumes are done", len(records) - len(missing), len(records))
+    share_out(missing, shards.write, "proposals")
+    comm.synchronize()
+
+
+class LazyProposals(Mapping):
+    """{sub-volume: its detections of one group}, read from the shards one by one when they are asked for."""
+
+    def __init__(self, records: Sequence[dict], shards: ShardStore, group: str = "fused"):
+        self._records = {record["volume"]: record for record in records}
+        self._shards, self._group = shards, group
+
+    def __getitem__(self, volume: str) -> VolumeDetections:
+        return self._shards.read(self._records[volume])[self._group]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+
+def share_state(model: nn.Module) -> None:
+    """Give all ranks the first rank's weights and buffers; running statistics differ from rank to rank."""
+    if comm.get_world_size() > 1:
+        for tensor in model.state_dict().values():
+            torch.distributed.broadcast(tensor, 0)
+
+
+def fingerprint(cfg: CfgNode, model: nn.Module) -> str:
+    """A hash of a model's weights and of the settings that its proposals depend on."""
+    settings = {f"TEST.{key}": cfg.TEST[key] for key in LINKING}
+    for name in ("INPUT", "MODEL"):
+        settings |= {path: str(value) for path, value in _flat(cfg[name], name)}
+    hashed = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        hashed.update(name.encode())
+        hashed.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return hashed.hexdigest()[:16]
+
+
+def _flat(node: CfgNode, name: str) -> Iterator[tuple[str, object]]:
+    """Dotted names and values of a node's settings, but for those :data:`WITHOUT`."""
+    for key, value in node.items():
+        path = f"{name}.{key}"
+        if path in WITHOUT:
+            continue
+        if isinstance(value, CfgNode):
+            yield from _flat(value, path)
+        else:
+            yield path, value

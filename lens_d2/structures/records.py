@@ -1,0 +1,179 @@
+"""The dataset record: one plain dict per sub-volume, the one form in which all datasets meet.
+
+A record can be written as JSON or pickled, and says everything about a sub-volume but its voxels:
+
+- ``file_name``: absolute path of the source (a folder of PNG or DICOM slices, or a volume file).
+- ``volume``: unique name of the sub-volume; ``image_id`` is the same. ``expert``: name of the expert that learns from it.
+- ``patient``, ``study``, ``series``: names, unique in the dataset.
+- ``width``, ``height``, ``num_slices``: voxels. ``first_slice``: the source's number of slice 0.
+- ``spacing``: [x, y, z] mm, all positive. ``z_direction``: +1 where the slices run to the head, -1 to the feet.
+- ``lesions``: list of dicts, see :func:`make_lesion`.
+- where needed ``affine`` (4x4, replaces a wrong header, see :func:`lens_d2.data.volume.read_header`).
+
+Everything is in the volume frame: x and y in pixel edges (pixel i spans [i, i + 1]), slices counted from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from os import PathLike, path
+
+import numpy as np
+
+from ..io.errors import DataError
+
+# Given; mined and accepted: to be found as well. Uncertain and unsure: neither a lesion nor not one.
+STATUSES = ("annotation", "mined", "accepted", "uncertain", "unsure", "hard_negative")
+
+# Slices that a 3D box may stick out of its sub-volume: some of the released ones count half a slice further.
+Z_TOLERANCE = 0.5
+
+
+def make_lesion(
+    lesion_id: str,
+    boxes: Iterable[Sequence[float]] = (),
+    *,
+    box3d: Sequence[float] | None = None,
+    key_slice: int | None = None,
+    recist: Sequence[float] | None = None,
+    diameter_mm: float | None = None,
+    kind: str | None = None,
+    status: str = "annotation",
+) -> dict:
+    """One lesion of a record.
+
+    Args:
+        lesion_id: unique among all lesions of the dataset; starts with the sub-volume's name.
+        boxes: (n, 5) z, x1, y1, x2, y2: every slice on which the lesion's box is known.
+        box3d: x1, y1, z1, x2, y2, z2 where the 3D extent is known; z1 and z2 are the first and last slice, both
+            included, and may be fractional.
+        key_slice: slice of the RECIST mark. recist: its ends, x1, y1, .. x4, y4, the long axis first.
+        diameter_mm: the longest one, in the slice or in 3D.
+        kind: of lesion, where the dataset says so ("liver", "lymph node"); the record's ``type``.
+        status: one of :data:`STATUSES`.
+    """
+    return {
+        "id": lesion_id,
+        "boxes": [[int(z), *map(float, box)] for z, *box in boxes],
+        "box3d": None if box3d is None else [float(x) for x in box3d],
+        "key_slice": None if key_slice is None else int(key_slice),
+        "recist": None if recist is None else [float(x) for x in recist],
+        "diameter_mm": None if diameter_mm is None else float(diameter_mm),
+        "type": kind,
+        "status": status,
+    }
+
+
+def make_record(
+    file_name: str | PathLike,
+    *,
+    volume: str,
+    expert: str,
+    patient: str,
+    size: Sequence[int],
+    spacing: Sequence[float],
+    lesions: Sequence[dict] = (),
+    study: str | None = None,
+    series: str | None = None,
+    first_slice: int = 0,
+    z_direction: int = 1,
+    affine: Sequence[Sequence[float]] | None = None,
+) -> dict:
+    """A checked record. ``size`` is x, y, z in voxels; study and series are the sub-volume where not given.
+
+    Raises:
+        DataError: see :func:`check_record`.
+    """
+    record = {
+        "file_name": path.abspath(file_name),
+        "volume": volume,
+        "image_id": volume,
+        "expert": expert,
+        "patient": patient,
+        "study": study or volume,
+        "series": series or volume,
+        "width": int(size[0]),
+        "height": int(size[1]),
+        "num_slices": int(size[2]),
+        "first_slice": int(first_slice),
+        "spacing": [float(x) for x in spacing],
+        "z_direction": int(z_direction),
+        "lesions": list(lesions),
+    }
+    if affine is not None:
+        record["affine"] = [[float(x) for x in row] for row in affine]
+    check_record(record)
+    return record
+
+
+def check_record(record: dict, source: str | PathLike | None = None) -> None:
+    """Raise DataError where a record contradicts itself.
+
+    Args:
+        record: to be checked.
+        source: the file that the error names; else the record's own.
+
+    Raises:
+        DataError: sizes or spacing that are not positive and finite, or a lesion that :func:`fault_of` finds
+            fault with; names the sub-volume.
+    """
+    source = record["file_name"] if source is None else source
+    if not all(record[side] > 0 for side in ("width", "height", "num_slices")):
+        raise DataError(source, f"{record['volume']}: it has no voxels")
+    if not _is_finite(record["spacing"]) or min(record["spacing"]) <= 0:
+        numbers = " x ".join(f"{step:g}" for step in record["spacing"])
+        raise DataError(source, f"{record['volume']}: the spacing is {numbers} mm; it must be positive")
+    for lesion in record["lesions"]:
+        fault = fault_of(lesion, (record["width"], record["height"], record["num_slices"]))
+        if fault:
+            raise DataError(source, f"{record['volume']}: {fault}")
+
+
+def fault_of(lesion: dict, size: Sequence[int]) -> str | None:
+    """What is wrong with a lesion in a sub-volume of ``size`` x, y, z voxels; None where nothing is.
+
+    Boxes lie inside the image and have an area; slices lie inside the sub-volume, a 3D box up to half a slice
+    (:data:`Z_TOLERANCE`) further; nothing is NaN.
+    """
+    width, height, num_slices = size
+    if lesion["status"] not in STATUSES:
+        return f"a lesion with the status {lesion['status']!r}"
+    if not lesion["boxes"] and lesion["box3d"] is None:
+        return "a lesion without a box"
+    planes = [(f"slice {z}", box) for z, *box in lesion["boxes"]]
+    if lesion["box3d"] is not None:
+        planes.append(("3D", [lesion["box3d"][i] for i in (0, 1, 3, 4)]))
+    for where, box in planes:
+        text = ", ".join(f"{x:g}" for x in box)
+        if len(box) != 4 or not _is_finite(box):
+            return f"the box {text} ({where}) is not four numbers"
+        if box[0] >= box[2] or box[1] >= box[3]:
+            return f"the box {text} ({where}) has no area"
+        if min(box) < 0 or box[2] > width or box[3] > height:
+            return f"the box {text} ({where}) lies outside the image of {width} x {height} pixels"
+    slices = [z for z, *_ in lesion["boxes"]] + ([lesion["key_slice"]] if lesion["key_slice"] is not None else [])
+    if any(not 0 <= z < num_slices for z in slices):
+        return f"a box on slice {[z for z in slices if not 0 <= z < num_slices][0]} of {num_slices}"
+    if lesion["box3d"] is not None:
+        first, last = lesion["box3d"][2], lesion["box3d"][5]
+        if not (-Z_TOLERANCE <= first <= last <= num_slices - 1 + Z_TOLERANCE):
+            return f"a 3D box on the slices {first:g} to {last:g} of {num_slices}"
+    return None
+
+
+def boxes_through(box3d: Sequence[float], num_slices: int) -> list[list[float]]:
+    """The (n, 5) slice boxes z, x1, y1, x2, y2 of a 3D box: its outline on every slice that it covers.
+
+    A slice z is covered where its centre lies between ``z1`` and ``z2``; a box between two slices covers the
+    nearer one.
+    """
+    x1, y1, z1, x2, y2, z2 = box3d
+    first, last = int(np.ceil(z1)), int(np.floor(z2))
+    if first > last:
+        first = last = int(np.floor((z1 + z2) / 2 + 0.5))
+    covered = range(max(first, 0), min(last, num_slices - 1) + 1)
+    return [[z, x1, y1, x2, y2] for z in covered]
+
+
+def _is_finite(numbers: Sequence[float]) -> bool:
+    return bool(np.isfinite(np.asarray(numbers, dtype=np.float64)).all())

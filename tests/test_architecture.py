@@ -1,0 +1,52 @@
+"""The floors of docs/architecture.md: no import runs up."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# From the ground up; what stands on one line may not import from what stands below it on this page.
+FLOORS = [
+    "io",
+    "structures",
+    "data",
+    "modeling",
+    "inference",
+    "evaluation",
+    "visualization",
+    "export",
+    "mining",
+    "config",
+    "engine",
+]
+# Beside the floors: the synthetic cohort, which nothing imports.
+BESIDE = {"phantom": {"io", "structures"}}
+
+
+def modules():
+    return sorted((ROOT / "lens_d2").rglob("*.py"))
+
+
+def imports_of(path: Path) -> set[str]:
+    """First names below lens_d2 of everything that a module imports."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            name = ".".join(part for part in (base, node.module) if part)
+            found |= {f"{name}.{alias.name}" for alias in node.names} if name == "lens_d2" else {name}
+    return {name.split(".")[1] for name in found if name.startswith("lens_d2.")}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT / "lens_d2")))
+def test_imports_run_down(path):
+    room = path.relative_to(ROOT / "lens_d2").parts[0].removesuffix(".py")
+    imported = imports_of(path) - {room, "__version__"}
+    if room == "__init__":
+        return
+    allowed = BESIDE[room] if room in BESIDE else set(FLOORS[: FLOORS.index(room)])
+    assert imported <= allowed
