@@ -12,7 +12,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser
 from detectron2.utils.logger import setup_logger
-from scan_files import make_affine, write_volume
+from helpers.scan_files import make_affine, write_volume
 
 from lens_d2.data.datasets.catalog import DATASETS, import_readers
 from lens_d2.io.errors import DataError

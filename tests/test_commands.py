@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from blocks import EXPERTS, blocks_cfg, register_blocks
+from helpers.blocks import EXPERTS, blocks_cfg, register_blocks
 
 from lens_d2.config import load_config
 from lens_d2.data.loader import build_train_loader

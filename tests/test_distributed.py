@@ -5,10 +5,10 @@ import os
 
 import pytest
 import torch
-from blocks import EXPERTS, blocks_cfg, register_blocks
 from detectron2.engine import launch
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
+from helpers.blocks import EXPERTS, blocks_cfg, register_blocks
 
 from lens_d2.engine import LENSTrainer
 from lens_d2.engine.launch import run

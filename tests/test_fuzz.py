@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.scan_files import make_affine, write_pngs, write_series, write_volume
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scan_files import make_affine, write_pngs, write_series, write_volume
 
 from lens_d2.data.datasets import deeplesion, lits, luna
 from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_ledger

@@ -22,7 +22,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from scan_files import make_affine, write_pngs, write_series, write_volume
+from helpers.scan_files import make_affine, write_pngs, write_series, write_volume
 
 MUTATIONS = 200  # of each format
 RNG = np.random.default_rng(0)
@@ -94,7 +94,7 @@ class Worker:
         return {"died": status}
 
     def _start(self):
-        command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("fuzz_worker.py"))]
+        command = [sys.executable, "-W", "ignore", str(Path(__file__).parent / "helpers" / "fuzz_worker.py")]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
         assert self.process.stdout.readline() == "ready\n"

@@ -5,9 +5,9 @@ import json
 
 import pytest
 import torch
-from blocks import blocks_cfg, register_blocks
 from detectron2.data import DatasetCatalog
 from detectron2.utils.events import EventStorage
+from helpers.blocks import blocks_cfg, register_blocks
 
 from lens_d2.data.mapper import SliceMapper
 from lens_d2.engine import LENSTrainer

@@ -11,8 +11,8 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
+from helpers.scan_files import make_affine, make_slice, write_enhanced, write_pngs, write_series, write_volume
 from pydicom import uid
-from scan_files import make_affine, make_slice, write_enhanced, write_pngs, write_series, write_volume
 from scipy.special import expit, logit
 
 from lens_d2.modeling.classifiers import build_classifier

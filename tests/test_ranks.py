@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from blocks import ROOT, blocks_cfg, register_blocks
 from detectron2.engine import launch
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
+from helpers.blocks import ROOT, blocks_cfg, register_blocks
 
 from lens_d2.engine import LENSTrainer
 
@@ -71,7 +71,7 @@ RANK = """
 import os, signal, sys, torch
 sys.path[:0] = [{root!r}, {tests!r}]
 from pathlib import Path
-from blocks import register_blocks
+from helpers.blocks import register_blocks
 import train_net
 from detectron2.engine import default_argument_parser
 from lens_d2.engine import LENSTrainer, launch

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scan_files import make_affine, write_volume
+from helpers.scan_files import make_affine, write_volume
 
 from lens_d2.data.datasets import deeplesion, lits, luna
 from lens_d2.data.datasets.catalog import Faults

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from blocks import EXPERTS, blocks_cfg, register_blocks
 from detectron2.data import DatasetCatalog
+from helpers.blocks import EXPERTS, blocks_cfg, register_blocks
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lens_d2.data.ledger.table import LedgerRow, to_table, write_ledger

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from blocks import EXPERTS, register_blocks
+from helpers.blocks import EXPERTS, register_blocks
 
 from lens_d2.engine import LENSCheckpointer, LENSTrainer
 from lens_d2.engine.launch import argument_parser

@@ -3,7 +3,8 @@
 A record can be written as JSON or pickled, and says everything about a sub-volume but its voxels:
 
 - ``file_name``: absolute path of the source (a folder of PNG or DICOM slices, or a volume file).
-- ``volume``: unique name of the sub-volume; ``image_id`` is the same. ``expert``: name of the expert that learns from it.
+- ``volume``: unique name of the sub-volume; ``image_id`` is the same.
+- ``expert``: name of the expert that learns from it.
 - ``patient``, ``study``, ``series``: names, unique in the dataset.
 - ``width``, ``height``, ``num_slices``: voxels. ``first_slice``: the source's number of slice 0.
 - ``spacing``: [x, y, z] mm, all positive. ``z_direction``: +1 where the slices run to the head, -1 to the feet.

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scan_files import make_affine, write_pngs, write_volume
+from helpers.scan_files import make_affine, write_pngs, write_volume
 
 from lens_d2.data.cache import VolumeCache
 from lens_d2.data.checks import OTHER_MODALITIES, check_mask, check_spacing, check_values, refuse_other_modalities

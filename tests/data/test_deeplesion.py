@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from dataset_files import MARK, mark, write_marks
+from helpers.dataset_files import MARK, mark, write_marks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -4,9 +4,9 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from dicom_checks import AFFINE, check, fault, files_of, make_hu
+from helpers.dicom_checks import AFFINE, check, fault, files_of, make_hu
+from helpers.scan_files import write_enhanced, write_series
 from pydicom import uid
-from scan_files import write_enhanced, write_series
 
 from lens_d2.data.sources import open_source
 

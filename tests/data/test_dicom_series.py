@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pydicom
 import pytest
-from dicom_checks import AFFINE, SHAPE, check, fault, files_of, leave_out, make_hu
+from helpers.dicom_checks import AFFINE, SHAPE, check, fault, files_of, leave_out, make_hu
+from helpers.scan_files import make_affine, make_slice, write_pngs, write_series, write_volume
 from pydicom import uid
 from pydicom.filewriter import write_file_meta_info
-from scan_files import make_affine, make_slice, write_pngs, write_series, write_volume
 
 from lens_d2.data.cache import VolumeCache
 from lens_d2.data.sources import DicomFolder, PngFolder, open_source

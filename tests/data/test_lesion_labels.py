@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from dataset_files import mark, write_table
+from helpers.dataset_files import mark, write_table
 
 from lens_d2.data.labelled_lesions import LabelledLesions, slice_boxes3d
 from lens_d2.data.lesion_labels import (

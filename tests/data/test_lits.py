@@ -5,7 +5,7 @@ import logging
 
 import numpy as np
 import pytest
-from dataset_files import write_image, write_table
+from helpers.dataset_files import write_image, write_table
 
 from lens_d2.data.datasets.catalog import Faults
 from lens_d2.data.datasets.lits import IRCAD, corrected_affine, read_corrections, read_split

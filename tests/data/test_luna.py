@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from dataset_files import write_image, write_table
+from helpers.dataset_files import write_image, write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

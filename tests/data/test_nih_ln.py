@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from dataset_files import write_dicom, write_image
+from helpers.dataset_files import write_dicom, write_image
 
 from lens_d2.data.datasets.catalog import Faults
 from lens_d2.data.datasets.nih_ln import find_series, read_split

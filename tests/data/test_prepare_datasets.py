@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from dataset_files import mark, write_dicom, write_image, write_marks, write_slices, write_table
 from detectron2.data import DatasetCatalog
+from helpers.dataset_files import mark, write_dicom, write_image, write_marks, write_slices, write_table
 
 from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import default_root

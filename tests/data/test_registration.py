@@ -5,8 +5,8 @@ import logging
 
 import numpy as np
 import pytest
-from dataset_files import mark, write_image, write_marks, write_table
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from helpers.dataset_files import mark, write_image, write_marks, write_table
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.scan_files import make_affine, make_slice, write_enhanced, write_pngs, write_series, write_volume
 from pydicom import uid
-from scan_files import make_affine, make_slice, write_enhanced, write_pngs, write_series, write_volume
 
 from lens_d2.data.scans import DICOM, PICTURES, PNG, VOLUME, SeveralSeries, find_scans, without_names
 from lens_d2.data.sources.dicom_series import read_index, visible_files

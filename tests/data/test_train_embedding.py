@@ -7,8 +7,8 @@ import sys
 
 import pytest
 import torch
-from dataset_files import mark, write_marks, write_slices
 from detectron2.engine import default_argument_parser
+from helpers.dataset_files import mark, write_marks, write_slices
 
 from lens_d2.data.datasets.catalog import default_root, register_all
 

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import SimpleITK as sitk
-from scan_files import make_affine, write_volume
+from helpers.scan_files import make_affine, write_volume
 
 from lens_d2.data.sources import sitk_file
 from lens_d2.data.volume import read_header, read_volume

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from scan_files import make_affine, write_series, write_volume
+from helpers.scan_files import make_affine, write_series, write_volume
 
 from lens_d2.data.cache import PreprocessParams, VolumeCache
 from lens_d2.export import make_report

@@ -8,8 +8,8 @@ import time
 import cv2
 import numpy as np
 import pytest
-from blocks import register_blocks
 from detectron2.data import DatasetCatalog
+from helpers.blocks import register_blocks
 
 from lens_d2.data.cache import PreprocessParams, VolumeCache
 from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_ledger

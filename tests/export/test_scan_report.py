@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scan_files import make_affine, write_pngs
+from helpers.scan_files import make_affine, write_pngs
 
 from lens_d2.data.cache import VolumeCache
 from lens_d2.export import StructuredReport, make_report

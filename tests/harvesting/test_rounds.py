@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from harvest_cohort import PARTIAL, TEST, VERIFIED, register
+from helpers.harvest_cohort import PARTIAL, TEST, VERIFIED, register
 
 from lens_d2.data.ledger.table import LedgerRow, to_table
 from lens_d2.data.sampler import SlicePool

@@ -10,7 +10,7 @@ import pytest
 import torch
 from detectron2.engine import launch
 from detectron2.utils import comm
-from harvest_cohort import PARTIAL, VERIFIED, harvest_cfg, register, stand_in_shards
+from helpers.harvest_cohort import PARTIAL, VERIFIED, harvest_cfg, register, stand_in_shards
 
 from lens_d2.data.ledger.merge import register_ledger
 from lens_d2.data.ledger.table import LedgerRow, check_ledger, read_ledger, to_table, write_ledger

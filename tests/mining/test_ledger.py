@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from helpers.mining_proposals import record
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from proposals import record
 
 from lens_d2.data.ledger.counts import add_counts, count_training_data, format_counts, strategies_of
 from lens_d2.data.ledger.merge import apply_ledger, ledger_records, register_ledger

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from proposals import proposals, record, tracklets
+from helpers.mining_proposals import proposals, record, tracklets
 
 from lens_d2.data.ledger.table import check_ledger
 from lens_d2.mining.lens.findings import PatientVolume

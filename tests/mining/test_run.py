@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 import torch
-from cohort import mining_cfg, register_partly
 from detectron2.engine import launch
 from detectron2.utils import comm
+from helpers.mining_cohort import mining_cfg, register_partly
 
 from lens_d2.data.ledger.table import read_ledger
 from lens_d2.engine import LENSTrainer, run_stages

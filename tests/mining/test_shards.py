@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from blocks import blocks_cfg
-from proposals import proposals, random_detections, record, tracklets
+from helpers.blocks import blocks_cfg
+from helpers.mining_proposals import proposals, random_detections, record, tracklets
 
 from lens_d2.io.errors import DataError, WriteError
 from lens_d2.mining.proposals import fingerprint

@@ -8,7 +8,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from proposals import proposals, record, tracklets
+from helpers.mining_proposals import proposals, record, tracklets
 
 from lens_d2.mining.lens import strategies
 from lens_d2.mining.lens.findings import Finding, PatientVolume

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from proposals import record
+from helpers.mining_proposals import record
 
 from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_ledger
 

@@ -8,8 +8,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 import torchvision
-from blocks import write_blocks
 from detectron2.config import get_cfg
+from helpers.blocks import write_blocks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from blocks import write_blocks
 from detectron2.config import get_cfg
+from helpers.blocks import write_blocks
 from hypothesis import given
 from hypothesis import strategies as st
 

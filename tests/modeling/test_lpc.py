@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from blocks import write_blocks
 from detectron2.config import get_cfg
+from helpers.blocks import write_blocks
 
 from lens_d2 import add_lens_config
 from lens_d2.data.cache import build_cache

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from blocks import blocks_cfg, register_blocks
 from detectron2.config import get_cfg
 from detectron2.utils import comm
+from helpers.blocks import blocks_cfg, register_blocks
 from torch import nn
 
 from lens_d2 import add_lens_config

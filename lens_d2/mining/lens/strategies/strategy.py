@@ -17,8 +17,8 @@ class Strategy:
     """Finds missing annotations of one patient after another.
 
     A subclass is built with the config alone (``from_config`` of Detectron2's ``@configurable``), and has
-    :meth:`__call__`. :func:`lens_d2.mining.lens.mine.mine_patient` filters what it gives back: a box that lies on a
-    one is left out, so a strategy need not look after that.
+    :meth:`__call__`. :func:`lens_d2.mining.lens.mine.mine_patient` drops the boxes that lie on known ones, so a
+    strategy need not check for that.
     """
 
     def __call__(self, patient: Patient) -> list[Finding]:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from blocks import EXPERTS, blocks_cfg, write_blocks
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from helpers.blocks import EXPERTS, blocks_cfg, write_blocks
 from lens_d2.mining.lens.strategies import STRATEGIES, IntraPatient
 
 

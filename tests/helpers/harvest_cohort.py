@@ -6,9 +6,9 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-from blocks import blocks_cfg, write_blocks
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from helpers.blocks import blocks_cfg, write_blocks
 from lens_d2.mining.harvester.tracker import BoxTracker
 from lens_d2.mining.shards import ShardStore
 

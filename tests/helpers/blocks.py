@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from lens_d2 import add_lens_config
 from lens_d2.structures.records import make_lesion, make_record
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EXPERTS = ("deeplesion", "luna", "lits", "nih_ln")
 
 

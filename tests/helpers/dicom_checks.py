@@ -3,8 +3,8 @@
 import numpy as np
 import pydicom
 import pytest
-from scan_files import make_affine
 
+from helpers.scan_files import make_affine
 from lens_d2.data.volume import read_header, read_volume
 from lens_d2.io.errors import DataError
 
