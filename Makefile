@@ -45,7 +45,7 @@ $(STAMP): $(INSTALL_FILES)
 	$(PIP) -qq uninstall --yes detectron2 sal-detectron2
 	$(install-$(DETECTRON2))
 	$(INSTALL) --no-deps --no-build-isolation -e .
-	@$(BIN)/python -c "import detectron2, lens_d2; print('lens_d2', lens_d2.__version__, 'with detectron2', detectron2.__version__)"
+	@$(BIN)/python -c "import detectron2, lens_d2, lens_d2.config; print('lens_d2', lens_d2.__version__, 'with detectron2', detectron2.__version__)"
 	@touch $@
 
 # The wheel is tagged for Python 3.10 and its source runs on 3.11, so pip is told to install for another machine.

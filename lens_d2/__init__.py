@@ -1,17 +1,26 @@
-"""Universal lesion detection in CT as a Detectron2 extension (LENS and Lesion-Harvester)."""
+"""Universal lesion detection in CT as a Detectron2 extension (LENS and Lesion-Harvester).
+
+Importing the package loads neither Detectron2 nor torch. :func:`add_lens_config` does, and registers the networks
+and the datasets with it.
+"""
+
+from importlib import import_module
 
 __version__ = "0.1.0"
 
-try:
-    import detectron2  # noqa: F401
-except ModuleNotFoundError as error:
-    if error.name != "detectron2":
-        raise
-    hint = "lens_d2 needs Detectron2: run `make setup` (see README.md)"
-    raise ModuleNotFoundError(hint, name="detectron2") from None
+# The public names, imported when they are asked for.
+_HOMES = {"add_lens_config": "config"}
 
-from . import modeling  # noqa: E402, F401
-from .config import add_lens_config  # noqa: E402
-from .data import datasets  # noqa: E402, F401
+__all__ = sorted(_HOMES)
 
-__all__ = ["add_lens_config"]
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    except ModuleNotFoundError as error:
+        if error.name != "detectron2":
+            raise
+        hint = "lens_d2 needs Detectron2: run `make setup` (see README.md)"
+        raise ModuleNotFoundError(hint, name="detectron2") from None

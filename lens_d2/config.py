@@ -9,7 +9,8 @@ import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
-from .data.datasets import import_readers
+from . import modeling  # noqa: F401  (registers the networks)
+from .data.datasets import import_readers  # (and this the datasets)
 from .io.errors import DataError, did_you_mean
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

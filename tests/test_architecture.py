@@ -1,6 +1,8 @@
 """The floors of docs/architecture.md: no import runs up."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,17 @@ def test_imports_run_down(path):
         return
     allowed = BESIDE[room] if room in BESIDE else set(FLOORS[: FLOORS.index(room)])
     assert imported <= allowed
+
+
+@pytest.mark.parametrize(
+    ("module", "blocked"),
+    [
+        ("lens_d2", ["torch", "detectron2", "SimpleITK"]),
+        ("lens_d2.evaluation.froc", ["torch", "detectron2", "SimpleITK"]),
+        ("lens_d2.evaluation.protocols", ["torch", "detectron2", "SimpleITK"]),
+        ("lens_d2.io.formats", ["torch", "detectron2", "SimpleITK"]),
+    ],
+)
+def test_light_modules_do_without_heavy_ones(module, blocked):
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); import {module}"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -55,7 +55,7 @@ def test_import_without_detectron2_says_what_to_run(repo_root):
         "            raise ModuleNotFoundError('No module named ' + repr(name), name=name)\n"
         "sys.meta_path.insert(0, Blocker())\n"
         "try:\n"
-        "    import lens_d2\n"
+        "    from lens_d2 import add_lens_config\n"
         "except ModuleNotFoundError as error:\n"
         "    assert error.__cause__ is None and error.__suppress_context__\n"
         "    print(error)\n"
