@@ -12,8 +12,7 @@ from detectron2.config import get_cfg
 from . import modeling  # noqa: F401  (registers the networks)
 from .data.datasets import import_readers  # (and this the datasets)
 from .io.errors import DataError, did_you_mean
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+from .io.zoo import CONFIGS
 
 
 def load_config(path: str | os.PathLike = "", opts: Sequence = ()) -> CN:
@@ -45,7 +44,7 @@ def find_config(path: str | os.PathLike) -> Path:
     if Path(path).is_file():
         return Path(path)
     own = CONFIGS / Path(*Path(path).parts[Path(path).parts[:1] == ("configs",) :])
-    if own.resolve().is_relative_to(CONFIGS) and own.is_file():
+    if own.resolve().is_relative_to(CONFIGS.resolve()) and own.is_file():
         return own
     known = [file.relative_to(CONFIGS).as_posix() for file in sorted(CONFIGS.rglob("*.yaml"))]
     raise DataError(path, f"no such config file{did_you_mean(Path(path).as_posix(), known)}")

@@ -20,6 +20,7 @@ FLOORS = [
     "export",
     "mining",
     "config",
+    "model_zoo",
     "engine",
 ]
 # Beside the floors: the synthetic cohort, which nothing imports.

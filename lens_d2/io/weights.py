@@ -9,17 +9,19 @@ import torch
 
 from .errors import DataError
 from .pickles import read_pickle
+from .zoo import local_path
 
 
 def load_weights(path: str) -> dict[str, Any]:
     """Read a file of weights: tensors, arrays and plain values only.
 
     Args:
-        path: a ``.pth`` file of ``torch.save``, or a ``.pkl`` of NumPy arrays.
+        path: a ``.pth`` file of ``torch.save``, a ``.pkl`` of NumPy arrays, or an address in the model zoo.
 
     Raises:
         DataError: the file is absent, cut short, or holds anything that is not data.
     """
+    path = local_path(path)
     if not os.path.isfile(path):
         raise DataError(path, "no such file")
     if str(path).endswith(".pkl"):
