@@ -21,28 +21,22 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import io
 import logging
 import os
 import sys
-import tempfile
 import traceback
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
-import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
 from lens_d2.config import load_config
-from lens_d2.data.cache import build_cache
 from lens_d2.data.scans import Scan, SeveralSeries, find_scans, without_names
-from lens_d2.engine import LENSCheckpointer, checks
-from lens_d2.export import StructuredReport, Written, make_report, warnings_cell, write_report
-from lens_d2.inference.rescoring import build_inference
+from lens_d2.detector import LesionDetector
+from lens_d2.engine import checks
+from lens_d2.export import StructuredReport, Written, warnings_cell
 from lens_d2.io import cli
 from lens_d2.io.errors import DataError, WriteError
 from lens_d2.io.files import write_whole
@@ -79,9 +73,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--score-threshold",
         type=float,
-        default=0.1,
         metavar="S",
-        help="leave out detections below it (default 0.1)",
+        help="leave out detections below it (default: the weights' last operating point, or 0.1)",
     )
     parser.add_argument(
         "--max-detections", type=int, default=100, metavar="N", help="keep at most the best N (default 100)"
@@ -120,21 +113,9 @@ class Predictor:
     """Runs scans one after the other and writes what was found."""
 
     def __init__(self, cfg: CfgNode, args: argparse.Namespace):
-        self.cfg, self.args = cfg, args
-        torch.manual_seed(max(cfg.SEED, 0))  # random weights, where they are allowed, are the same every time
-        model = build_model(cfg).eval()
-        if cfg.MODEL.WEIGHTS:
-            LENSCheckpointer(model, whole=True).load(cfg.MODEL.WEIGHTS)
-        self.cache = build_cache(cfg)
-        self.inference = build_inference(cfg, model, self.cache, shows_progress=True)
-        self.experts = model.experts
-        self.provenance = {
-            "Model": Path(args.config_file).name,
-            "Weights": describe_weights(cfg.MODEL.WEIGHTS),
-            "Output": cfg.MODEL.LENS.OUTPUT,
-        }
-        if cfg.MODEL.FPR.WEIGHTS:
-            self.provenance["False-positive reduction"] = describe_weights(cfg.MODEL.FPR.WEIGHTS)
+        self.args = args
+        self.detector = LesionDetector(cfg, shows_progress=True, allow_random_weights=args.allow_random_weights)
+        self.detector.provenance = {"Model": Path(args.config_file).name, **self.detector.provenance}
 
     def run(self, scan: Scan, title: str, folder: Path) -> tuple[int, Written]:
         """Detect in one scan, write its files to ``folder``, and return how many detections they show, and them.
@@ -144,41 +125,14 @@ class Predictor:
         """
         if scan.fault is not None:
             raise scan.fault
-        with self.opened_cache():
-            (record,) = self.cache.resolve([scan.record])
-            (found,) = self.inference([record])
-            report = make_report(
-                scan.name if self.args.keep_ids else title,
-                record,
-                self.cache.open(record),
-                found["detections"][self.cfg.MODEL.LENS.OUTPUT],
-                experts=self.experts,
-                score_threshold=self.args.score_threshold,
-                max_detections=self.args.max_detections,
-                provenance=self.provenance,
-                keep_ids=self.args.keep_ids,
-            )
-            return len(report.detections), write_report(report, folder)
-
-    @contextmanager
-    def opened_cache(self) -> Iterator[None]:
-        """Lets the cache be INPUT.CACHE_DIR where that is set; else a folder that goes when the scan is done."""
-        if self.cfg.INPUT.CACHE_DIR:
-            yield
-            return
-        with tempfile.TemporaryDirectory(prefix="lens_d2_") as folder:
-            self.cache.root = Path(folder)
-            yield
-
-
-def describe_weights(path: str) -> str:
-    """Name and checksum of a file of weights."""
-    if not path:
-        return "random: for trying the tool, the detections mean nothing"
-    if not os.path.isfile(path):
-        return path
-    with open(path, "rb") as file:
-        return f"{Path(path).name} (sha256 {hashlib.file_digest(file, 'sha256').hexdigest()[:12]})"
+        findings = self.detector(
+            scan.record,
+            score_threshold=self.args.score_threshold,
+            max_detections=self.args.max_detections,
+            name=scan.name if self.args.keep_ids else title,
+            keep_ids=self.args.keep_ids,
+        )
+        return len(findings), findings.save(folder)
 
 
 def run_one(predictor: Predictor, scan: Scan, output: Path) -> int:

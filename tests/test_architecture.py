@@ -21,6 +21,7 @@ FLOORS = [
     "mining",
     "config",
     "model_zoo",
+    "detector",
     "engine",
 ]
 # Beside the floors: the synthetic cohort, which nothing imports.

@@ -11,10 +11,12 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
+from detectron2.modeling import build_model
 from helpers.scan_files import make_affine, make_slice, write_enhanced, write_pngs, write_series, write_volume
 from pydicom import uid
 from scipy.special import expit, logit
 
+from lens_d2 import detector
 from lens_d2.modeling.classifiers import build_classifier
 
 SMALL = (
@@ -172,14 +174,14 @@ def test_an_unexpected_error_stops_only_its_scan(run, predict, array, tmp_path, 
     (tmp_path / "in").mkdir()
     for name in "ab":
         write_volume(tmp_path / f"in/{name}.nii.gz", array, AFFINE)
-    original = predict.make_report
+    original = detector.make_report
 
     def fails_at_first(title, *args, **options):
         if title == "Scan 1":
             raise RuntimeError("out of\nmemory in a.nii.gz")
         return original(title, *args, **options)
 
-    monkeypatch.setattr(predict, "make_report", fails_at_first)
+    monkeypatch.setattr(detector, "make_report", fails_at_first)
     assert run(tmp_path / "in") == 1
     errors = capsys.readouterr().err
     assert "failed: scan_001: RuntimeError: out of memory in scan_001" in errors.splitlines()
@@ -300,7 +302,7 @@ def test_weights_are_used_and_named(run, predict, config, array, tmp_path):
     ]
     cfg = predict.setup_cfg(predict.get_parser().parse_args(arguments))
     torch.manual_seed(7)
-    torch.save({"model": predict.build_model(cfg).state_dict()}, tmp_path / "model.pth")
+    torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "model.pth")
     assert run(path, output=tmp_path / "random") == 0
     weights = ["MODEL.WEIGHTS", str(tmp_path / "model.pth")]
     assert run(path, output=tmp_path / "loaded", weights="--keep-ids", opts=weights) == 0

@@ -26,7 +26,7 @@ from ..structures.geometry import VolumeGeometry
 from .checks import refuse_impossible_sizes
 from .preprocess import PreprocessParams, cache_geometry, cache_slices
 from .sources import SOURCE_KEYS, open_source
-from .volume import read_volume
+from .volume import CTVolume, read_volume
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class CachedVolume:
         below = np.floor(places).astype(int)
         weights = places - below
         needed = np.union1d(below, below[weights > 0] + 1).tolist()
-        slices = self._mending(lambda: _open(self.path).decode(needed))
+        slices = self.decode(needed)
         out = np.empty((len(places), *self.shape[1:]), np.float32)
         for i, (z, weight) in enumerate(zip(below.tolist(), weights.tolist(), strict=True)):
             if weight > 0:
@@ -187,6 +187,10 @@ class CachedVolume:
                 out[i] = slices[z]
         return out
 
+    def decode(self, slices: Iterable[int]) -> Mapping[int, np.ndarray]:
+        """(H, W) int16 HU of each native slice asked for."""
+        return self._mending(lambda: _open(self.path).decode(slices))
+
     def _mending(self, action: Callable):
         try:
             return action()
@@ -194,6 +198,23 @@ class CachedVolume:
             logger.warning("%s; building it again", damage)
             self._rebuild()
             return action()
+
+
+class VolumeInMemory(CachedVolume):
+    """A preprocessed sub-volume that leaves nothing on disk; read as one of the cache is.
+
+    Args:
+        volume: in its volume frame.
+        params: of the preprocessing.
+    """
+
+    def __init__(self, volume: CTVolume, params: PreprocessParams):
+        self.geometry = cache_geometry(volume, params)
+        self.warnings = volume.warnings
+        self._slices = dict(enumerate(cache_slices(volume, self.geometry, params.hu_range)))
+
+    def decode(self, slices: Iterable[int]) -> Mapping[int, np.ndarray]:
+        return self._slices
 
 
 @dataclass(frozen=True)

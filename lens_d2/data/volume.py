@@ -34,7 +34,7 @@ class CTVolume:
     warnings: tuple[str, ...] = ()
 
 
-def read_header(source: Mapping | str | PathLike, **options) -> VolumeGeometry:
+def read_header(source: Mapping | str | PathLike | Source, **options) -> VolumeGeometry:
     """The geometry of a sub-volume, without reading its voxels.
 
     Args:
@@ -44,7 +44,7 @@ def read_header(source: Mapping | str | PathLike, **options) -> VolumeGeometry:
             ``num_slices`` and ``missing_slices``; see
             :class:`lens_d2.data.sources.PngFolder`. A DICOM folder of several series needs ``series_uid``.
             ``affine``, 4x4, replaces what the file says of its voxels' place (voxel index in the axis order
-            of the file -> LPS mm): the way to correct a wrong header.
+            of the file -> LPS mm): the way to correct a wrong header. A :class:`Source` is taken as it is.
         options: any of these keys, for a path or over those of the record.
 
     Raises:
@@ -53,7 +53,7 @@ def read_header(source: Mapping | str | PathLike, **options) -> VolumeGeometry:
     return _orient(_source(source, options))[1]
 
 
-def read_volume(source: Mapping | str | PathLike, **options) -> CTVolume:
+def read_volume(source: Mapping | str | PathLike | Source, **options) -> CTVolume:
     """The voxels of a sub-volume and their geometry; arguments and errors as in :func:`read_header`.
 
     The axes are brought into x, y, z order; flips stay as in the file. Values are rounded and saturated to
@@ -117,7 +117,9 @@ def _read(file: Source) -> tuple[np.ndarray, VolumeGeometry]:
     return np.ascontiguousarray(array), geometry
 
 
-def _source(source: Mapping | str | PathLike, options: dict) -> Source:
+def _source(source: Mapping | str | PathLike | Source, options: dict) -> Source:
+    if isinstance(source, Source):
+        return source
     record = source if isinstance(source, Mapping) else {"file_name": source}
     return open_source({**record, **options})
 

@@ -20,6 +20,7 @@ VOXEL_COLUMNS = (
 WORLD_COLUMNS = tuple(f"lps_{axis}_{end}_mm" for end in ("min", "max") for axis in "xyz")
 SIZE_COLUMNS = ("diameter_x_mm", "diameter_y_mm", "diameter_z_mm")
 SLICE_COLUMNS = ("key_slice", "num_slices", "slices", "key_slice_instance_number", "key_slice_sop_instance_uid")
+POINT_COLUMNS = ("probability", "operating_point_fp_per_volume")
 NO_DETECTION = 0  # as in the label map
 
 
@@ -28,8 +29,11 @@ class CsvTable(Writer):
     """The axis order and the convention of every coordinate stand in the column names.
 
     Voxel boxes are in the volume frame, slices counted from 0 and the last one included; world boxes are in LPS
-    mm. ``slices`` lists all slices, separated by spaces; ``fpr_score`` is empty where nothing gave one, and
-    ``key_slice_instance_number`` and ``key_slice_sop_instance_uid`` where the key slice is no DICOM image.
+    mm. ``probability`` is the share of detections with such a score that were lesions on the validation patients,
+    and ``operating_point_fp_per_volume`` the fewest false positives per sub-volume at which the detection counts
+    there; both are empty for weights without operating points. ``slices`` lists all slices, separated by spaces;
+    ``fpr_score`` is empty where nothing gave one, and ``key_slice_instance_number`` and
+    ``key_slice_sop_instance_uid`` where the key slice is no DICOM image.
 
     ``warnings`` are those of the scan, the same in every row. A scan with warnings and without detections has one
     row with the detection 0 and nothing else but them: the table of a misread scan never looks like a clean one's.
@@ -43,7 +47,7 @@ class CsvTable(Writer):
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         experts = [f"score_{name}" for name in report.experts]
-        columns = ["detection", "score", "fpr_score", *experts, *VOXEL_COLUMNS, *WORLD_COLUMNS]
+        columns = ["detection", "score", *POINT_COLUMNS, "fpr_score", *experts, *VOXEL_COLUMNS, *WORLD_COLUMNS]
         columns += [*SIZE_COLUMNS, *SLICE_COLUMNS, "warnings"]
         rows = [self._row(detection, report) for detection in report.detections]
         if report.warnings and not rows:
@@ -57,10 +61,10 @@ class CsvTable(Writer):
         box, header = detection.box, report.header(detection.key_slice)
         return [
             detection.number,
-            *(
-                "" if score is None else f"{score:.6f}"
-                for score in (detection.score, detection.fpr_score, *experts)
-            ),
+            f"{detection.score:.6f}",
+            "" if detection.probability is None else f"{detection.probability:.4f}",
+            "" if detection.false_positive_rate is None else f"{detection.false_positive_rate:g}",
+            *("" if score is None else f"{score:.6f}" for score in (detection.fpr_score, *experts)),
             *(f"{box[i]:g}" if i in (2, 5) else f"{box[i]:.3f}" for i in range(6)),
             *(f"{value:.3f}" for value in (*detection.world_box, *detection.size_mm)),
             detection.key_slice,

@@ -21,6 +21,10 @@ CONVENTIONS = {
     "DICOM image.",
     "warnings": "What to know of the scan before its detections, or their absence, are trusted.",
     "score": "0 to 1; not a probability of disease.",
+    "probability": "Share of detections with this score that were lesions on the validation patients of the "
+    "weights; null for weights without calibration.",
+    "operating_point_fp_per_volume": "Of the weights' operating points, the fewest false positives per sub-volume "
+    "at which the detection counts; null below all of them.",
 }
 
 
@@ -42,6 +46,7 @@ class JsonFile(Writer):
             "warnings": list(report.warnings),
             "score_threshold": report.score_threshold,
             "left_out": report.left_out,
+            "operating_points": report.operating_points and report.operating_points.to_dict(),
             "experts": list(report.experts),
             "detections": [self._detection(each, report) for each in report.detections],
         }
@@ -66,6 +71,8 @@ class JsonFile(Writer):
         return {
             "detection": detection.number,
             "score": detection.score,
+            "probability": detection.probability,
+            "operating_point_fp_per_volume": detection.false_positive_rate,
             "fpr_score": detection.fpr_score,
             "expert_scores": dict(detection.expert_scores),
             "voxel_box": dict(zip(CORNERS, detection.box, strict=True)),

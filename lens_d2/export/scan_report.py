@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from ..data.cache import CachedVolume
 from ..data.sources import DicomFolder, Source, open_source
+from ..evaluation.operating_points import OperatingPoints
 from ..io.errors import DataError
 from ..structures.detections import VolumeDetections
 from ..structures.geometry import VolumeGeometry, body_axes
@@ -37,6 +37,10 @@ class Detection:
         slice_boxes: (k, 6) z, x1, y1, x2, y2, score of its slices, in order.
         expert_scores: by the expert's name; empty where they are not known.
         fpr_score: what false-positive reduction says, or None where none ran.
+        probability: share of detections with this score that were lesions on the validation patients; None for
+            weights without calibration.
+        false_positive_rate: of the operating points that the detection belongs to, the fewest false positives
+            per sub-volume; None below all of them, or without any.
     """
 
     number: int
@@ -47,6 +51,8 @@ class Detection:
     slice_boxes: np.ndarray
     expert_scores: Mapping[str, float] = field(default_factory=dict)
     fpr_score: float | None = None
+    probability: float | None = None
+    false_positive_rate: float | None = None
 
     @property
     def slices(self) -> list[int]:
@@ -124,6 +130,7 @@ class ScanReport:
         patient: what the scan says of the patient, as label -> text; empty unless asked for.
         keep_ids: whether outputs may name the patient.
         warnings: what a reader of the outputs should know of the scan, a line each; every output shows them.
+        operating_points: of the scores, on the validation patients; None for weights without.
         created: when the detections were made.
     """
 
@@ -140,6 +147,7 @@ class ScanReport:
     patient: Mapping[str, str] = field(default_factory=dict)
     keep_ids: bool = False
     warnings: Sequence[str] = ()
+    operating_points: OperatingPoints | None = None
     created: datetime = field(default_factory=lambda: datetime.now().astimezone())
 
     @property
@@ -165,6 +173,7 @@ def select_detections(
     experts: Sequence[str] = (),
     score_threshold: float = 0.0,
     max_detections: int | None = None,
+    operating_points: OperatingPoints | None = None,
 ) -> tuple[list[Detection], int]:
     """The detections worth showing, the best first.
 
@@ -174,10 +183,12 @@ def select_detections(
         experts: names of the columns of ``found.expert_scores``.
         score_threshold: detections below it are left out.
         max_detections: how many of the others are kept; None keeps all.
+        operating_points: of the scores.
 
     Returns:
         The detections, numbered from 1, and how many above the threshold did not fit.
     """
+    points = operating_points
     order = np.argsort(-np.asarray(found.scores), kind="stable")
     order = order[np.asarray(found.scores)[order] >= score_threshold]
     chosen = order[:max_detections]
@@ -198,6 +209,8 @@ def select_detections(
                 slice_boxes=own[np.argsort(own[:, 0], kind="stable")],
                 expert_scores=dict(zip(experts, scores, strict=bool(scores))),
                 fpr_score=None if found.fpr_scores is None else float(found.fpr_scores[row]),
+                probability=None if points is None else float(points.probability(found.scores[row])),
+                false_positive_rate=None if points is None else points.rate(float(found.scores[row])),
             )
         )
     return detections, len(order) - len(chosen)
@@ -205,13 +218,14 @@ def select_detections(
 
 def make_report(
     name: str,
-    record: Mapping,
+    record: Mapping | Source,
     volume: CachedVolume,
     found: VolumeDetections,
     *,
     experts: Sequence[str] = (),
     score_threshold: float = 0.0,
     max_detections: int | None = None,
+    operating_points: OperatingPoints | None = None,
     provenance: Mapping[str, str] | None = None,
     keep_ids: bool = False,
 ) -> ScanReport:
@@ -219,27 +233,30 @@ def make_report(
 
     Args:
         name: what the scan is called in the outputs.
-        record: with ``file_name`` and what reading it needs, see :func:`lens_d2.data.volume.read_header`.
+        record: a source, or what opens one, see :func:`lens_d2.data.volume.read_header`.
         volume: the scan in the cache. found: what was detected in it, in the volume frame.
-        experts, score_threshold, max_detections: see :func:`select_detections`.
+        experts, score_threshold, max_detections, operating_points: see :func:`select_detections`.
         provenance: what made the detections, as label -> text.
         keep_ids: whether the patient may be named.
 
     Raises:
         DataError: the source cannot be read.
     """
-    source = open_source(record)
+    source = record if isinstance(record, Source) else open_source(record)
     size, affine = source.header()
-    affine = np.asarray(affine if record.get("affine") is None else record["affine"], dtype=np.float64)
+    corrected = source.record.get("affine")
+    affine = np.asarray(affine if corrected is None else corrected, dtype=np.float64)
     grid = FileGrid(size, affine)
-    detections, left_out = select_detections(found, volume.geometry, experts, score_threshold, max_detections)
+    detections, left_out = select_detections(
+        found, volume.geometry, experts, score_threshold, max_detections, operating_points
+    )
     headers, fault = _headers(source, size[2])
     warnings = [*volume.warnings, *(headers.warnings(keep_ids) if headers and not fault else [])]
     if fault:
         warnings.append(f"no structured report is written: {fault}")
     patient = {}
     if keep_ids:
-        patient = {"File": readable(Path(record["file_name"]).name), **(headers.patient() if headers else {})}
+        patient = {"File": readable(source.path.name), **(headers.patient() if headers else {})}
     return ScanReport(
         name=readable(name),
         volume=volume,
@@ -248,6 +265,7 @@ def make_report(
         experts=tuple(experts),
         score_threshold=score_threshold,
         left_out=left_out,
+        operating_points=operating_points,
         provenance={label: readable(text) for label, text in (provenance or {}).items()},
         slice_labels=_slice_labels(source, headers) if grid.axes[2] == 2 else (),
         headers=headers,

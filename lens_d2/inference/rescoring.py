@@ -122,7 +122,7 @@ class RescoredInference(nn.Module):
     ):
         """
         Args:
-            inference: list of records -> list of {"volume", "detections": {name: VolumeDetections}}.
+            inference: whole-volume inference; ``detect`` gives {name: VolumeDetections} of a volume.
             classifier: of the CLASSIFIER registry, trained.
             outputs: the detections that are scored again; those of other names stay as they are.
             batch_size: detections that are classified together.
@@ -156,14 +156,17 @@ class RescoredInference(nn.Module):
         }
 
     def forward(self, records: list[dict]) -> list[dict]:
-        results = []
-        for record, output in zip(records, self.inference(records), strict=True):
-            volume, detections = self.cache.open(record), dict(output["detections"])
-            for name in self.outputs:
-                scores = classify(self.classifier, volume, detections[name].boxes, self.batch_size)
-                detections[name] = rescore(detections[name], scores, self.combine)
-            results.append({**output, "detections": detections})
-        return results
+        return [
+            {"volume": record["volume"], "detections": self.detect(self.cache.open(record))} for record in records
+        ]
+
+    def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
+        """Rescored 3D detections of one volume, in the frame of its file."""
+        detections = dict(self.inference.detect(volume))
+        for name in self.outputs:
+            scores = classify(self.classifier, volume, detections[name].boxes, self.batch_size)
+            detections[name] = rescore(detections[name], scores, self.combine)
+        return detections
 
 
 def build_inference(

@@ -7,6 +7,7 @@ before all others, and DicomFolder, which takes any folder, before PngFolder.
 from .sitk_file import SitkFile
 
 # isort: split
+from .array import ArraySource
 from .dicom_folder import DicomFolder
 from .metaimage_file import MetaImageFile
 from .nifti_file import NiftiFile
@@ -17,6 +18,7 @@ from .source import SOURCE_KEYS, SOURCE_REGISTRY, Source, open_source
 __all__ = [
     "SOURCE_KEYS",
     "SOURCE_REGISTRY",
+    "ArraySource",
     "DicomFolder",
     "MetaImageFile",
     "NiftiFile",

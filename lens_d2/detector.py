@@ -1,0 +1,250 @@
+"""Lesion detection as a function: a scan in, findings out, nothing of the patient left on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+
+from . import model_zoo
+from .config import load_config
+from .data.cache import CachedVolume, VolumeInMemory, build_cache
+from .data.checks import refuse_impossible_sizes
+from .data.sources import ArraySource, Source, open_source
+from .data.volume import read_volume
+from .evaluation.operating_points import OperatingPoints
+from .export import CsvTable, Detection, HtmlReport, ScanReport, Written, make_report, write_report
+from .inference.rescoring import build_inference
+from .io.checkpoint import LENSCheckpointer
+from .io.errors import DataError
+from .io.weights import load_weights
+from .io.zoo import local_path
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+SCORE_THRESHOLD = 0.1  # for weights without operating points
+FRAME_HEIGHT = 800  # pixels of a report in a notebook
+
+
+@dataclass(frozen=True)
+class Findings(Sequence[Detection]):
+    """Detections in one scan, the best first.
+
+    Attributes:
+        report: all that is known of the scan and its detections.
+    """
+
+    report: ScanReport
+
+    def __getitem__(self, index):
+        return self.report.detections[index]
+
+    def __len__(self) -> int:
+        return len(self.report.detections)
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Warnings about the scan, a line each."""
+        return self.report.warnings
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Table with a row for each detection and the columns of ``detections.csv``."""
+        table = pd.read_csv(io.BytesIO(CsvTable().render(self.report)))
+        return table[table["detection"] > 0]
+
+    def save(self, folder: str | os.PathLike) -> Written:
+        """Write every format that applies to the scan into a folder.
+
+        Raises:
+            WriteError: a file cannot be written.
+        """
+        return write_report(self.report, folder)
+
+    def show(self) -> None:
+        """Display the report in a notebook."""
+        from IPython.display import HTML, display
+
+        display(HTML(self._repr_html_()))
+
+    def _repr_html_(self) -> str:
+        page = html.escape(HtmlReport().render(self.report).decode())
+        return f'<iframe srcdoc="{page}" style="width: 100%; height: {FRAME_HEIGHT}px; border: 0"></iframe>'
+
+
+class LesionDetector:
+    """A trained detector.
+
+        detector = LesionDetector.from_zoo("phantom/lens_multi")
+        findings = detector("scan.nii.gz")
+        findings.to_dataframe()
+
+    Scans are preprocessed in memory, or kept in ``INPUT.CACHE_DIR`` if the config names one.
+    """
+
+    def __init__(
+        self,
+        config: CfgNode | str | os.PathLike,
+        weights: str | os.PathLike = "",
+        *,
+        device: str | None = None,
+        shows_progress: bool = False,
+        allow_random_weights: bool = False,
+    ):
+        """
+        Args:
+            config: a config, its file, or the name of one that comes with the package.
+            weights: a checkpoint or an address; ``MODEL.WEIGHTS`` of the config if empty.
+            device: of the model; that of the config if None.
+            shows_progress: whether a bar tells how far a scan is.
+            allow_random_weights: whether a detector without weights may be made, to try things out.
+
+        Raises:
+            DataError: the config or the weights cannot be used.
+        """
+        cfg = config.clone() if isinstance(config, CfgNode) else load_config(config)
+        cfg.defrost()
+        if weights:
+            cfg.MODEL.WEIGHTS = str(weights)
+        if device is not None:
+            cfg.MODEL.DEVICE = device
+        cfg.freeze()
+        if not cfg.MODEL.WEIGHTS and not allow_random_weights:
+            raise DataError("MODEL.WEIGHTS", "no weights: name a checkpoint, or lens_d2://phantom/lens_multi")
+        self.cfg = cfg
+        torch.manual_seed(max(cfg.SEED, 0))  # random weights, where they are allowed, are the same every time
+        model = build_model(cfg).eval()
+        if cfg.MODEL.WEIGHTS:
+            LENSCheckpointer(model, whole=True).load(cfg.MODEL.WEIGHTS)
+        self.cache = build_cache(cfg)
+        self.inference = build_inference(cfg, model, self.cache, shows_progress)
+        self.experts: tuple[str, ...] = model.experts
+        self.operating_points = read_operating_points(cfg)
+        self.provenance = {
+            "Weights": describe_weights(cfg.MODEL.WEIGHTS),
+            "Output": cfg.MODEL.LENS.OUTPUT,
+        }
+        if cfg.MODEL.FPR.WEIGHTS:
+            self.provenance["False-positive reduction"] = describe_weights(cfg.MODEL.FPR.WEIGHTS)
+
+    @classmethod
+    def from_zoo(cls, name: str, device: str | None = None, **options: Any) -> LesionDetector:
+        """Detector with weights that come with the package.
+
+        Args:
+            name: such as ``phantom/lens_multi``; see :func:`lens_d2.model_zoo.names`.
+            device, options: as the constructor takes them.
+
+        Raises:
+            DataError: no config, or no weights, of that name come with the package.
+        """
+        detector = cls(model_zoo.get_config(name, trained=True), device=device, **options)
+        detector.provenance = {"Model": name, **detector.provenance}
+        return detector
+
+    def __call__(
+        self,
+        scan: str | os.PathLike | Mapping | Source | np.ndarray | sitk.Image,
+        *,
+        spacing: Sequence[float] | None = None,
+        origin: Sequence[float] = (0.0, 0.0, 0.0),
+        direction: Sequence[float] | np.ndarray = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+        score_threshold: float | None = None,
+        max_detections: int | None = 100,
+        name: str = "Scan",
+        keep_ids: bool = False,
+    ) -> Findings:
+        """Find lesions in one scan.
+
+        Args:
+            scan: a file or folder of CT, a dataset record, a ``SimpleITK.Image``, or (z, y, x) HU.
+            spacing: (3,) mm along x, y, z, of an array or of PNG slices. origin: (3,) LPS mm of an array's first
+                voxel. direction: its direction cosines, as in SimpleITK.
+            score_threshold: detections below it are left out. None: the operating point with the most false
+                positives that the weights know of, or 0.1.
+            max_detections: as many of the others are kept; None: all.
+            name: of the scan in the outputs.
+            keep_ids: whether outputs may name the patient and the file.
+
+        Raises:
+            DataError: the scan cannot be read.
+        """
+        source = self._source(scan, spacing, origin, direction)
+        volume = self._volume(source)
+        found = self.inference.detect(volume)[self.cfg.MODEL.LENS.OUTPUT]
+        if score_threshold is None:
+            points = self.operating_points
+            score_threshold = min(points.thresholds.values()) if points else SCORE_THRESHOLD
+        report = make_report(
+            name,
+            source,
+            volume,
+            found,
+            experts=self.experts,
+            score_threshold=score_threshold,
+            max_detections=max_detections,
+            operating_points=self.operating_points,
+            provenance=self.provenance,
+            keep_ids=keep_ids,
+        )
+        return Findings(report)
+
+    @staticmethod
+    def _source(scan, spacing, origin, direction) -> Source:
+        if isinstance(scan, Source):
+            return scan
+        if isinstance(scan, Mapping):
+            return open_source(scan)
+        if isinstance(scan, str | os.PathLike):
+            return open_source({"file_name": str(scan)} | ({} if spacing is None else {"spacing": list(spacing)}))
+        if isinstance(scan, np.ndarray):
+            if spacing is None:
+                raise DataError("array", "an array needs spacing=(x, y, z) in mm")
+            return ArraySource(scan, spacing, origin, direction)
+        return ArraySource.from_image(scan)
+
+    def _volume(self, source: Source) -> CachedVolume:
+        """The scan in the cache frame."""
+        if self.cfg.INPUT.CACHE_DIR and not isinstance(source, ArraySource):
+            return self.cache.open(source.record)
+        volume = read_volume(source)
+        refuse_impossible_sizes(source.path, volume.geometry)
+        return VolumeInMemory(volume, self.cache.params)
+
+
+def read_operating_points(cfg: CfgNode) -> OperatingPoints | None:
+    """Operating points that come with a config's weights: the classifier's if it has one, else the detector's.
+
+    Raises:
+        DataError: the weights cannot be read, or their operating points are damaged.
+    """
+    path = cfg.MODEL.FPR.WEIGHTS or cfg.MODEL.WEIGHTS
+    content = load_weights(path).get("operating_points") if path else None
+    if content is None:
+        return None
+    try:
+        return OperatingPoints.from_dict(content[cfg.MODEL.LENS.OUTPUT])
+    except KeyError:
+        return None
+    except (TypeError, ValueError) as error:
+        raise DataError(path, str(error)) from None
+
+
+def describe_weights(path: str) -> str:
+    """Name and checksum of a file of weights."""
+    if not path:
+        return "random: for trying the tool, the detections mean nothing"
+    with open(local_path(path), "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return f"{path if '://' in path else Path(path).name} (sha256 {digest})"
