@@ -86,7 +86,8 @@ def test_colors_follow_the_score():
 def test_csv_names_axes_and_conventions_in_its_header(report):
     rows = list(csv.DictReader(io.StringIO(CsvTable().render(report).decode())))
     assert list(rows[0]) == (
-        ["detection", "score", "fpr_score", "score_deeplesion", "score_luna"]
+        ["detection", "score", "probability", "operating_point_fp_per_volume", "fpr_score"]
+        + ["score_deeplesion", "score_luna"]
         + ["x1_pixel_edge", "y1_pixel_edge", "z1_first_slice"]
         + ["x2_pixel_edge", "y2_pixel_edge", "z2_last_slice"]
         + ["lps_x_min_mm", "lps_y_min_mm", "lps_z_min_mm", "lps_x_max_mm", "lps_y_max_mm", "lps_z_max_mm"]
