@@ -95,7 +95,7 @@ def test_csv_names_axes_and_conventions_in_its_header(report):
         + ["key_slice_instance_number", "key_slice_sop_instance_uid", "warnings"]
     )
     third = rows[2]
-    voxels = [float(third[key]) for key in list(third)[5:11]]
+    voxels = [float(third[key]) for key in list(third)[7:13]]
     assert voxels == [5, 6, 2, 10, 10, 4]
     assert [float(third[f"diameter_{axis}_mm"]) for axis in "xyz"] == [7.5, 8, 9]
     assert (third["score"], third["score_luna"], third["fpr_score"]) == ("0.310000", "0.690000", "")

@@ -1,0 +1,60 @@
+"""Trained weights made small enough to come with the package."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..evaluation.operating_points import OperatingPoints
+from ..io.errors import DataError
+from ..io.files import write_whole
+from ..io.weights import load_weights
+
+LIMIT = 2_000_000  # bytes of a file
+
+
+def pack_weights(
+    checkpoint: str | os.PathLike,
+    target: str | os.PathLike,
+    *,
+    operating_points: Mapping[str, OperatingPoints] | None = None,
+    prefix: str = "",
+) -> Path:
+    """Write the weights of a checkpoint alone, in half precision.
+
+    Args:
+        checkpoint: of a training.
+        target: file to write.
+        operating_points: of the detector's outputs ("fused", or experts), on the validation patients.
+        prefix: start of the names of the weights that are kept, such as ``backbone.``.
+
+    Raises:
+        DataError: the checkpoint cannot be read, has no such weights, or holds values that half precision does
+            not, or the result is larger than 2 MB.
+    """
+    state = load_weights(str(checkpoint))
+    state = {name: value for name, value in state.get("model", state).items() if name.startswith(prefix)}
+    if not state:
+        raise DataError(checkpoint, f"no weights whose names start with {prefix!r}")
+    content: dict = {"model": {name: _halved(checkpoint, name, value) for name, value in state.items()}}
+    if operating_points:
+        content["operating_points"] = {name: points.to_dict() for name, points in operating_points.items()}
+    file = io.BytesIO()
+    torch.save(content, file)
+    if file.tell() > LIMIT:
+        raise DataError(target, f"{file.tell():,} bytes of weights; at most {LIMIT:,} come with the package")
+    return write_whole(target, file.getbuffer())
+
+
+def _halved(path: str | os.PathLike, name: str, value: Tensor) -> Tensor:
+    if not value.is_floating_point():
+        return value
+    half = value.to(torch.float16)
+    if not torch.isfinite(half).all():
+        raise DataError(path, f"{name} holds values that half precision does not")
+    return half.contiguous().clone()
