@@ -1,6 +1,11 @@
 # make setup   the environment .venv: pinned dependencies, Detectron2, this package
+#              PYTHON=python3.12    another interpreter, of Python 3.11 to 3.13
+#              TORCH=default        (default) PyTorch as the package index has it: on Linux with CUDA 13.0
+#              TORCH=cpu            without CUDA: 4 GB less
+#              TORCH=cu126, cu130   with this CUDA; cu126 for drivers before 580 and for GPUs up to Volta
 #              DETECTRON2=wheel     (default) the hash-pinned wheel of requirements-detectron2.txt
 #              DETECTRON2=official  the official repository at a pinned commit, built from source (needs git)
+#              DEV=no               without the tools that test and lint
 # make demo    synthetic data, LENS trained on four datasets, evaluation: everything under output/demo
 # make test    the tests (PYTEST_ARGS="-k name" picks some); make coverage: the same, with coverage measured
 # make lint    ruff, mypy on the public modules (alone: make typecheck) and hadolint; make format rewrites what
@@ -9,20 +14,27 @@
 #
 # Every command makes the environment where it is missing or older than a requirements file.
 
-PYTHON ?= python3.11
+PYTHON ?= python3
 VENV ?= .venv
 DEMO_OUTPUT ?= output/demo
 PYTEST_ARGS ?=
+DEV ?= yes
 
 DETECTRON2_REPOSITORY ?= https://github.com/facebookresearch/detectron2
 DETECTRON2_COMMIT := a59f05630a8f205756064244bf5beb8661f96180
+TORCH_INDEX ?= https://download.pytorch.org/whl/$(TORCH)
 
-# A stamp named after the kind of Detectron2 tells what is installed; that kind stays until another is asked for.
-DETECTRON2 ?= $(firstword $(patsubst $(VENV)/installed-%,%,$(wildcard $(VENV)/installed-*)) wheel)
+# A stamp tells which kinds of Detectron2 and PyTorch are installed; they stay until others are asked for.
+INSTALLED := $(subst -, ,$(patsubst $(VENV)/installed-%,%,$(firstword $(wildcard $(VENV)/installed-*))))
+DETECTRON2 ?= $(or $(word 1,$(INSTALLED)),wheel)
+TORCH ?= $(or $(word 2,$(INSTALLED)),default)
 ifeq ($(filter wheel official,$(DETECTRON2)),)
 $(error DETECTRON2 is "wheel" or "official", not "$(DETECTRON2)")
 endif
-STAMP := $(VENV)/installed-$(DETECTRON2)
+ifeq ($(filter default cpu cu126 cu130,$(TORCH)),)
+$(error TORCH is "default", "cpu", "cu126" or "cu130", not "$(TORCH)")
+endif
+STAMP := $(VENV)/installed-$(DETECTRON2)-$(TORCH)
 INSTALL_FILES := requirements.txt requirements-dev.txt requirements-detectron2.txt constraints.txt setup.py
 
 BIN := $(VENV)/bin
@@ -36,16 +48,17 @@ INSTALL := $(PIP) install --no-warn-conflicts
 setup: $(STAMP)
 
 $(STAMP): $(INSTALL_FILES)
-	@test -x $(BIN)/pip || $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2> /dev/null || { \
-	    echo "make: '$(PYTHON)' is not Python 3.11: install it (Debian: python3.11 python3.11-venv) or name it with PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@test -x $(BIN)/pip || $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null || { \
+	    echo "make: '$(PYTHON)' is not Python 3.11, 3.12 or 3.13: install one (Debian and Ubuntu: python3 python3-venv) or name it with PYTHON=/path/to/python3" >&2; exit 2; }
 	@rm -f $(VENV)/installed-*
-	@echo "Installing into $(VENV): about 6 GB, most of it the CUDA libraries of torch"
+	@echo "Installing into $(VENV): $(if $(filter cpu,$(TORCH)),about 2 GB,about 6 GB, most of it the CUDA libraries of torch)"
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) -c constraints.txt -r requirements.txt -r requirements-dev.txt
+	$(if $(filter default,$(TORCH)),,$(INSTALL) -c constraints.txt --index-url $(TORCH_INDEX) torch torchvision)
+	$(INSTALL) -c constraints.txt -r requirements.txt $(if $(filter no,$(DEV)),,-r requirements-dev.txt)
 	$(PIP) -qq uninstall --yes detectron2 sal-detectron2
 	$(install-$(DETECTRON2))
 	$(INSTALL) --no-deps --no-build-isolation -e .
-	@$(BIN)/python -c "import detectron2, lens_d2, lens_d2.config; print('lens_d2', lens_d2.__version__, 'with detectron2', detectron2.__version__)"
+	@$(BIN)/python -W ignore -c "import detectron2, lens_d2.config; print('lens_d2', lens_d2.__version__, 'with detectron2', detectron2.__version__)"
 	@touch $@
 
 # The wheel is tagged for Python 3.10 and its source runs on 3.11, so pip is told to install for another machine.

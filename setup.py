@@ -30,7 +30,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    python_requires=">=3.11",
+    python_requires=">=3.11,<3.14",
     packages=find_packages(include=["lens_d2", "lens_d2.*"]),
     include_package_data=True,  # the non-Python files that MANIFEST.in names
     install_requires=read_requirements("requirements.txt"),

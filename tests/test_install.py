@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the project is installed with make")
@@ -145,7 +146,7 @@ def test_make_setup_builds_the_official_repository_at_the_pinned_commit(repo_roo
 @needs_make
 @pytest.mark.parametrize("kind", ["wheel", "official"])
 def test_make_does_nothing_where_the_environment_is_newer_than_its_files(repo_root, tmp_path, kind):
-    stamp = tmp_path / f"installed-{kind}"
+    stamp = tmp_path / f"installed-{kind}-default"
     stamp.touch()
     assert run_make(repo_root, "-q", "setup", f"VENV={tmp_path}").returncode == 0
     assert "pip" not in run_make(repo_root, "-n", "test", f"VENV={tmp_path}").stdout
@@ -155,20 +156,53 @@ def test_make_does_nothing_where_the_environment_is_newer_than_its_files(repo_ro
 
 
 @needs_make
-def test_make_installs_again_for_another_kind_of_detectron2(repo_root, tmp_path):
-    (tmp_path / "installed-wheel").touch()
-    assert run_make(repo_root, "-q", "setup", f"VENV={tmp_path}", "DETECTRON2=official").returncode == 1
+def test_make_installs_again_for_another_kind_of_detectron2_or_torch(repo_root, tmp_path):
+    (tmp_path / "installed-wheel-cpu").touch()
+    assert run_make(repo_root, "-q", "setup", f"VENV={tmp_path}").returncode == 0
+    for other in ("DETECTRON2=official", "TORCH=cu126", "TORCH=default"):
+        assert run_make(repo_root, "-q", "setup", f"VENV={tmp_path}", other).returncode == 1
 
 
 @needs_make
 def test_make_names_a_wrong_choice_or_a_missing_python_in_one_line(repo_root, tmp_path):
     run = run_make(repo_root, "setup", "DETECTRON2=fork")
     assert run.returncode == 2 and '"wheel" or "official", not "fork"' in run.stderr
-    missing = tmp_path / "no-python3.11"
+    run = run_make(repo_root, "setup", "TORCH=cu99")
+    assert run.returncode == 2 and '"default", "cpu", "cu126" or "cu130", not "cu99"' in run.stderr
+    missing = tmp_path / "no-python3"
     run = run_make(repo_root, "setup", f"PYTHON={missing}", f"VENV={tmp_path / 'venv'}")
     assert run.returncode == 2
-    assert f"'{missing}' is not Python 3.11" in run.stderr.splitlines()[0]
+    assert f"'{missing}' is not Python 3.11, 3.12 or 3.13" in run.stderr.splitlines()[0]
     assert not (tmp_path / "venv").exists()
+
+
+@needs_make
+@pytest.mark.parametrize(
+    ("version", "admitted"), [((3, 10), False), ((3, 11), True), ((3, 13), True), ((3, 14), False)]
+)
+def test_make_takes_the_pythons_that_the_package_admits(repo_root, tmp_path, version, admitted):
+    """With a stand-in that says which Python it is and makes no environment."""
+    code = f"import sys; sys.version_info = {(*version, 0)}; sys.argv = sys.argv[1:]; "
+    code += "exec(sys.argv[1]) if sys.argv[0] == '-c' else sys.exit(7)"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
+    python.chmod(0o755)
+    run = run_make(repo_root, "setup", f"PYTHON={python}", f"VENV={tmp_path / 'venv'}")
+    assert run.returncode == 2  # the stand-in ends when it is to make the environment
+    assert ("is not Python 3.11, 3.12 or 3.13" not in run.stderr) == admitted
+    declared = re.search(r'python_requires="([^"]+)"', (repo_root / "setup.py").read_text())[1]
+    assert SpecifierSet(declared).contains(f"{version[0]}.{version[1]}.1") == admitted
+
+
+@needs_make
+@pytest.mark.parametrize("kind", ["cpu", "cu126", "cu130"])
+def test_make_setup_takes_another_pytorch_first(repo_root, tmp_path, kind):
+    lines = run_make(repo_root, "-n", "setup", f"VENV={tmp_path / 'venv'}", f"TORCH={kind}").stdout.splitlines()
+    (torch,) = (i for i, line in enumerate(lines) if line.endswith(f"/whl/{kind} torch torchvision"))
+    (rest,) = (i for i, line in enumerate(lines) if "-r requirements.txt" in line)
+    assert torch < rest and "-c constraints.txt" in lines[torch]
+    lines = run_make(repo_root, "-n", "setup", f"VENV={tmp_path / 'venv'}", "DEV=no").stdout
+    assert "--index-url" not in lines and "requirements-dev.txt" not in lines
 
 
 def test_ci_runs_exactly_make_test(repo_root):
