@@ -60,7 +60,7 @@ def test_imports_run_down(path):
     ("module", "blocked"),
     [
         ("lens_d2", ["torch", "detectron2", "SimpleITK"]),
-        ("lens_d2.evaluation.froc", ["torch", "detectron2", "SimpleITK"]),
+        ("lens_d2.evaluation.curves", ["torch", "detectron2", "SimpleITK"]),
         ("lens_d2.evaluation.protocols", ["torch", "detectron2", "SimpleITK"]),
         ("lens_d2.io.formats", ["torch", "detectron2", "SimpleITK"]),
     ],

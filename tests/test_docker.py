@@ -1,4 +1,4 @@
-"""The Dockerfile without a Docker engine: what it copies and runs exists. tools/build_image.sh builds and runs it."""
+"""The Dockerfile without a Docker engine: what it copies and runs exists (tools/build_image.sh tries it)."""
 
 import fnmatch
 import re

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from benchmarks import MEASUREMENTS, measurement
 
 from lens_d2.evaluation.bootstrap import intervals
-from lens_d2.evaluation.froc import average_precision, read_extrapolating, read_highest
+from lens_d2.evaluation.curves import average_precision, read_extrapolating, read_highest
 from lens_d2.evaluation.protocols import PROTOCOLS
 from lens_d2.evaluation.sets import BoxDetections, BoxTruth, Candidates, NoduleTruth, Tracklets
 

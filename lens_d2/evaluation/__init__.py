@@ -1,6 +1,6 @@
 """Evaluation under the published protocols, of this project's models and of anyone's detections.
 
-- ``froc.py``: curves from plain arrays; ``overlap.py``: boxes; ``protocols/``: one file a protocol;
+- ``curves.py``: curves from plain arrays; ``overlap.py``: boxes; ``protocols/``: one file a protocol;
 - ``files.py``, ``readers.py``, ``report.py``: what is read and written; ``jobs.py``: the tools' options;
 - ``bootstrap.py``, ``strata.py``, ``study.py``, ``coco.py``, ``plots.py``: more than the published scripts give;
 - ``evaluators.py``, ``slice_ap.py``: the same as Detectron2 evaluators, in training and testing.
@@ -13,6 +13,7 @@ _HOMES = {
     "FROC3DEvaluator": "evaluators",
     "P3DFROCEvaluator": "evaluators",
     "SliceAPEvaluator": "slice_ap",
+    "froc": "arrays",
 }
 
 __all__ = sorted(_HOMES)

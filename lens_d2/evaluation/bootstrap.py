@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .froc import FrocEvents
+from .curves import FrocEvents
 
 CHUNK = 1 << 20  # weights that are looked up at a time: a few megabytes
 

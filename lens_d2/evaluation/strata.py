@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..io.errors import DataError
+from .curves import FrocEvents
 from .files import read_bytes, read_table
-from .froc import FrocEvents
 from .sets import row_in_volume
 
 VOLUME = ("volume", "seriesuid")

@@ -14,7 +14,7 @@ from lens_d2.evaluation.bootstrap import (
     paired_comparison,
     resampled_sensitivities,
 )
-from lens_d2.evaluation.froc import FrocEvents
+from lens_d2.evaluation.curves import FrocEvents
 from lens_d2.evaluation.protocols import PROTOCOLS
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..froc import FrocEvents
+from ..curves import FrocEvents
 from ..overlap import OVERLAPS, BoxColumns, chunked_pairs, overlapping_pairs, volume_ranges
 from ..sets import BoxDetections, BoxTruth
 from .protocol import PROTOCOLS, Match, Protocol, by_score, first_hits, ranks_of_hits

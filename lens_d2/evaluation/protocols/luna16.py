@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..froc import FrocEvents, froc_curve_by_rates
+from ..curves import FrocEvents, froc_curve_by_rates
 from ..overlap import expand_ranges, volume_ranges
 from ..sets import Candidates, NoduleTruth
 from .protocol import PROTOCOLS, Evaluation, Match, Protocol, first_hits

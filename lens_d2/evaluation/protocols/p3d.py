@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..froc import FrocEvents, average_precision, precision_recall, read_extrapolating, recall_at_precision
+from ..curves import FrocEvents, average_precision, precision_recall, read_extrapolating, recall_at_precision
 from ..overlap import BoxColumns, expand_ranges, overlapping_pairs, volume_ranges
 from ..sets import BoxTruth, Tracklets
 from .protocol import LENS_FPS, PROTOCOLS, Match, Protocol, by_score, first_hits, ranks_of_hits

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from fvcore.common.registry import Registry
 
-from ..froc import FrocEvents, froc_curve, read_highest
+from ..curves import FrocEvents, froc_curve, read_highest
 
 PROTOCOLS = Registry("PROTOCOL")
 PROTOCOLS.__doc__ = """

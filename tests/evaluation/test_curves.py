@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.interpolate import interp1d
 
-from lens_d2.evaluation.froc import (
+from lens_d2.evaluation.curves import (
     FrocEvents,
     average_precision,
     froc_curve,

@@ -1,0 +1,117 @@
+"""FROC of plain arrays, whoever has made them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .bootstrap import intervals
+from .protocols import PROTOCOLS, Evaluation
+from .sets import BoxDetections, BoxTruth, Candidates, NoduleTruth, Tracklets
+
+TO_LAST_PIXEL = np.array([0.0, 0.0, -1.0, -1.0])  # pixel edges -> first and last pixel, x1, y1, x2, y2
+
+
+def froc(
+    truth: Mapping[str, ArrayLike],
+    detections: Mapping[str, Any],
+    protocol: str = "lens3d",
+    *,
+    draws: int = 0,
+    seed: int = 0,
+    **options: Any,
+) -> Evaluation:
+    """FROC under a published protocol.
+
+    ========  ================================  ===========================================================
+    protocol  truth of a volume                 detections in a volume
+    ========  ================================  ===========================================================
+    lens3d    (n, 6) x1, y1, z1, x2, y2, z2     (m, 7) the same and the score
+    p3d       (n, 5) z, x1, y1, x2, y2          m arrays (k, 6) z, x1, y1, x2, y2, score, one for each slice
+    luna16    (n, 4) x, y, z, diameter          (m, 4) x, y, z, score
+    ========  ================================  ===========================================================
+
+    x and y of boxes are pixel edges (pixel i spans i to i + 1), z are slices, the last one included; of LUNA16 all
+    are millimetres in any common frame.
+
+    Args:
+        truth: by volume; a volume without lesions has an empty array.
+        detections: by volume; volumes may be absent.
+        protocol: name in :data:`~lens_d2.evaluation.protocols.PROTOCOLS`.
+        draws: bootstrap samples for 95% intervals of the sensitivities; 0: none.
+        seed: of the bootstrap.
+        options: of the protocol: ``fps``, ``threshold``, ``metric``.
+
+    Returns:
+        ``metrics`` ("sensitivity" at "fps", "average_sensitivity", ...) and ``curve``.
+
+    Raises:
+        ValueError: no such protocol, an array of another shape, numbers that are not finite, or detections in a
+            volume that the truth does not have.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"no protocol {protocol!r}; there are {', '.join(name for name, _ in PROTOCOLS)}")
+    strangers = sorted(set(detections) - set(truth))
+    if strangers:
+        raise ValueError(f"detections in {strangers[0]!r}, which the truth does not have")
+    volumes = list(truth)
+    rule = PROTOCOLS.get(protocol)(**options)
+    evaluation = rule.evaluate(*_FORMS[protocol](volumes, truth, detections))
+    if draws:
+        evaluation.metrics.update(intervals(evaluation.match.events, rule, draws, seed))
+    return evaluation
+
+
+def _boxes3d(volumes: Sequence[str], truth: Mapping, detections: Mapping) -> tuple[BoxTruth, BoxDetections]:
+    owner, lesions = _stacked(volumes, truth, 6)
+    volume, found = _stacked(volumes, detections, 7)
+    lesions[:, [0, 1, 3, 4]] += TO_LAST_PIXEL
+    found[:, [0, 1, 3, 4]] += TO_LAST_PIXEL
+    return BoxTruth(volumes, owner, lesions), BoxDetections(volume, found[:, :6], found[:, 6])
+
+
+def _tracklets(volumes: Sequence[str], truth: Mapping, detections: Mapping) -> tuple[BoxTruth, Tracklets]:
+    owner, marks = _stacked(volumes, truth, 5)
+    marks[:, 1:5] += TO_LAST_PIXEL
+    tracklets = {(name, i): t for name in volumes for i, t in enumerate(detections.get(name, ()))}
+    detection, boxes = _stacked(list(tracklets), tracklets, 6)
+    boxes[:, 1:5] += TO_LAST_PIXEL
+    scores = np.full(len(tracklets), -np.inf)
+    np.maximum.at(scores, detection, boxes[:, 5])
+    number = {name: v for v, name in enumerate(volumes)}
+    volume = np.array([number[name] for name, _ in tracklets], dtype=np.int64)
+    return (
+        BoxTruth(volumes, owner, marks[:, [1, 2, 0, 3, 4, 0]]),
+        Tracklets(volume, scores, detection, boxes[:, 0], boxes[:, 1:5], boxes[:, 5]),
+    )
+
+
+def _nodules(volumes: Sequence[str], truth: Mapping, detections: Mapping) -> tuple[NoduleTruth, Candidates]:
+    owner, nodules = _stacked(volumes, truth, 4)
+    volume, found = _stacked(volumes, detections, 4)
+    none = np.zeros(0, dtype=np.int64), np.zeros((0, 3)), np.zeros(0)
+    return (
+        NoduleTruth(volumes, owner, nodules[:, :3], nodules[:, 3], *none),
+        Candidates(volume, found[:, :3], found[:, 3]),
+    )
+
+
+_FORMS = {"lens3d": _boxes3d, "p3d": _tracklets, "luna16": _nodules}
+
+
+def _stacked(names: Sequence, arrays: Mapping, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) number of the name and (n, columns) rows of all arrays, in the order of the names."""
+    tables = []
+    for name in names:
+        table = np.array(arrays.get(name, ()), dtype=np.float64)
+        table = table.reshape(-1, columns) if not table.size else table
+        if table.ndim != 2 or table.shape[1] != columns:
+            raise ValueError(f"{name!r}: an array of shape (n, {columns}) belongs here, not {table.shape}")
+        if not np.isfinite(table).all():
+            raise ValueError(f"{name!r}: numbers that are not finite")
+        tables.append(table)
+    owner = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    return owner, np.concatenate([np.zeros((0, columns)), *tables])

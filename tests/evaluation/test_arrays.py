@@ -1,0 +1,83 @@
+"""FROC of plain arrays is that of the same numbers in the protocols' files."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lens_d2.evaluation import froc
+from lens_d2.evaluation.protocols import PROTOCOLS
+from lens_d2.evaluation.readers import read_box_detections, read_lesion_boxes, read_marks, read_tracklets
+
+
+@pytest.fixture
+def golden(repo_root):
+    return repo_root / "tests/golden"
+
+
+def test_lens3d_is_that_of_the_files(golden):
+    paths = [golden / "lens3d" / name for name in ("ground_truth.json", "predictions.json")]
+    truth, predictions = (json.loads(path.read_text()) for path in paths)
+    to_edges = np.array([0, 0, 0, 1, 1, 0.0])
+    found = froc(
+        {name: np.reshape(boxes, (-1, 6)) + to_edges for name, boxes in truth.items()},
+        {name: np.reshape(rows, (-1, 7)) + [*to_edges, 0] for name, rows in predictions.items()},
+        draws=20,
+    )
+    expected = read_lesion_boxes(paths[0])
+    reference = PROTOCOLS.get("lens3d")().evaluate(expected, read_box_detections(paths[1], expected))
+    assert found.metrics["sensitivity"] == reference.metrics["sensitivity"] != [0.0] * 7
+    assert found.metrics["num_lesions"] == len(expected) and "sensitivity_ci" in found.metrics
+
+
+def test_p3d_is_that_of_the_files(golden):
+    paths = [golden / "p3d" / name for name in ("ground_truth.json", "predictions.json")]
+    expected = read_marks(paths[0])
+    tracklets = read_tracklets(paths[1], expected)
+    reference = PROTOCOLS.get("p3d")().evaluate(expected, tracklets)
+    truth = {
+        name: expected.boxes[expected.volume == v][:, [2, 0, 1, 3, 4]] + [0, 0, 0, 1, 1]
+        for v, name in enumerate(expected.volumes)
+    }
+    detections: dict[str, list] = {}
+    for i, v in enumerate(tracklets.volume):
+        rows = tracklets.slice_detection == i
+        boxes = np.column_stack([tracklets.slice_z, tracklets.slice_boxes + [0, 0, 1, 1], tracklets.slice_scores])
+        detections.setdefault(expected.volumes[v], []).append(boxes[rows])
+    found = froc(truth, detections, "p3d")
+    assert found.metrics["ap"] == reference.metrics["ap"] > 0
+    assert found.metrics["sensitivity"] == reference.metrics["sensitivity"]
+
+
+def test_luna16_counts_a_hit_within_the_radius():
+    truth = {"a": [[0, 0, 0, 10]], "b": []}
+    found = froc(truth, {"a": [[3, 0, 0, 0.9], [20, 0, 0, 0.5]], "b": [[1, 1, 1, 0.4]]}, "luna16", fps=(0.5, 1))
+    assert found.metrics["sensitivity"] == [1.0, 1.0]
+    assert froc(truth, {"a": [[6, 0, 0, 0.9]]}, "luna16", fps=(1,)).metrics["sensitivity"] == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("truth", "detections", "protocol", "message"),
+    [
+        ({"a": []}, {}, "coco", "no protocol 'coco'; there are lens3d, luna16, p3d"),
+        ({"a": []}, {"b": []}, "lens3d", "detections in 'b', which the truth does not have"),
+        ({"a": [[1, 2, 3]]}, {}, "lens3d", r"'a': an array of shape \(n, 6\) belongs here, not \(1, 3\)"),
+        ({"a": []}, {"a": [[0, 0, 0, 1, 1, 1, np.nan]]}, "lens3d", "'a': numbers that are not finite"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(truth, detections, protocol, message):
+    with pytest.raises(ValueError, match=message):
+        froc(truth, detections, protocol)
+
+
+def test_it_runs_without_torch_detectron2_and_simpleitk(repo_root):
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['torch', 'detectron2', 'SimpleITK']))\n"
+        "from lens_d2.evaluation import froc\n"
+        "box = [10, 10, 1, 20, 20, 3]\n"
+        "print(froc({'a': [box]}, {'a': [[*box, 0.9]]}).metrics['average_sensitivity'])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True)
+    assert (run.stdout, run.returncode) == ("1.0\n", 0), run.stderr
