@@ -55,6 +55,7 @@ def test_everything_copied_exists_and_is_in_the_build_context(repo_root, instruc
 def test_build_context_holds_the_source_and_nothing_else(repo_root):
     ignore_file = repo_root / ".dockerignore"
     needed = ["train_net.py", "lens_d2/io/errors.py", "configs/lens_multi.yaml", "datasets/README.md"]
+    needed += ["tools/evaluate.py", "experiments/__main__.py", "benchmarks/__main__.py"]
     unwanted = [".git/config", ".venv/bin/pip", "output/model_final.pth", "datasets/DeepLesion/DL_info.csv"]
     assert [path for path in needed if not is_in_context(path, ignore_file)] == []
     assert [path for path in unwanted if is_in_context(path, ignore_file)] == []
