@@ -36,6 +36,6 @@ setup(
     install_requires=read_requirements("requirements.txt"),
     extras_require={
         "dev": read_requirements("requirements-dev.txt"),
-        "benchmark": ["monai>=1.4"],  # tools/compare_peers.py alone needs it
+        "benchmark": ["monai>=1.4"],  # `python -m experiments peers` alone needs it
     },
 )

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train and evaluate a universal lesion detector.
+"""Trains and evaluates a universal lesion detector.
 
 python train_net.py --config-file configs/lens_multi.yaml --num-gpus 8
 python train_net.py --config-file configs/lens_multi.yaml --eval-only MODEL.WEIGHTS model_final.pth
@@ -67,6 +67,7 @@ def train(cfg: CfgNode, resume: bool):
 
 
 def main(args):
+    """Trains or evaluates; the body of a rank."""
     cfg = read_config(args)
     alone = only_run_in(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext()
     with alone, write_errors(cfg.OUTPUT_DIR):

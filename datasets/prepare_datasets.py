@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Check datasets and preprocess their volumes into the cache, once, before training.
+"""Checks datasets and preprocesses their volumes into the cache, once, before training.
 
     python datasets/prepare_datasets.py deeplesion_train luna_train luna_val
     python datasets/prepare_datasets.py --config-file configs/lens_multi.yaml --processes 8
@@ -8,11 +8,11 @@
 With --sweep, cache files that nothing reads any more are removed afterwards: those made with other INPUT keys than
 the config's, and those whose source has changed or is gone. Other datasets' files of the same keys stay.
 
-Everything that is sound is finished. What is not is listed with its reason, on the screen and under
-``cache/left_out/`` in the datasets' folder, and is left out from then on whenever the dataset is used; run this
-again when it has been repaired. What is sound but odd (values that cannot be HU, a mask that does not meet its CT)
-is used, and listed as warned of, on the screen and under ``cache/warned_of/``. Ends with 0 if nothing was left
-out, 1 if something was, 2 for a wrong call.
+Every sound sub-volume is prepared. The others are listed with their faults, on the screen and under
+``cache/left_out/`` in the datasets' folder, and are left out whenever the dataset is used; run this again when
+they have been repaired. What is sound but odd (values that cannot be HU, a mask that does not meet its CT) is
+used, and listed on the screen and under ``cache/warned_of/``. The exit status is 0 if nothing was left out, 1 if
+something was, 2 for a wrong call.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from lens_d2.io.parallel import run_all
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
+    """The options."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -172,17 +173,22 @@ def sweep(cache: VolumeCache) -> None:
     print(f"swept: {total / 1e6:.1f} MB freed")
 
 
-def main(args: list[str] | None = None) -> int:
-    parsed = parse_args(args)
+def run(args: argparse.Namespace) -> int:
+    """Prepares what the options name, and returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    names, cfg = setup(parsed)
+    names, cfg = setup(args)
     cache = build_cache(cfg)
     print(f"cache: {Path(cache.root).absolute()}")
-    left_out = prepare(names, cache, parsed.processes)
-    if parsed.sweep:
+    left_out = prepare(names, cache, args.processes)
+    if args.sweep:
         sweep(cache)
     return 1 if left_out else 0
 
 
+def main(args: list[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
+    return cli.run(partial(run, parse_args(args)))
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(main())

@@ -1,5 +1,5 @@
-#!/usr/bin/env python3
-"""Write the synthetic cohort: four datasets in their real file formats, with the full truth beside them."""
+#!/usr/bin/env python
+"""Writes the synthetic cohort: four datasets in their real file formats, with the full truth beside them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import argparse
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+from lens_d2.io import cli
 from lens_d2.io.errors import DataError
 from lens_d2.phantom.cohort import write_cohort
 from lens_d2.phantom.plan import DIFFICULTIES, SIZES, CohortPlan
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's options."""
+def parse_args(args: list[str] | None = None) -> argparse.Namespace:
+    """The options."""
     root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--output", type=Path, default=root / "phantom", help="folder to write")
@@ -32,43 +34,46 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--missing-rate", type=float, default=0.5, help="share of lesions without a mark")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8), help="processes")
+    p.add_argument("--processes", "--workers", type=int, default=min(os.cpu_count() or 1, 8), metavar="N")
     p.add_argument("--overwrite", action="store_true", help="replace a cohort that is there")
-    return p
+    return p.parse_args(args)
 
 
-def plan_of(args) -> CohortPlan:
-    """The plan that the options ask for; ValueError where they make no sense."""
-    return SIZES[args.size].with_changes(
-        **{name: getattr(args, name) for name in ("train", "val", "test", "luna", "lits", "nih_ln", "matrix")},
-        hardness=DIFFICULTIES[args.difficulty],
-        missing_rate=args.missing_rate,
-        seed=args.seed,
-    )
+def plan_of(args: argparse.Namespace) -> CohortPlan:
+    """The plan that the options ask for.
 
-
-def main(argv=None) -> int:
-    args = parser().parse_args(argv)
-    began = time.perf_counter()
+    Raises:
+        DataError: they make no sense.
+    """
+    names = ("train", "val", "test", "luna", "lits", "nih_ln", "matrix")
     try:
-        plan = plan_of(args)
+        return SIZES[args.size].with_changes(
+            **{name: getattr(args, name) for name in names},
+            hardness=DIFFICULTIES[args.difficulty],
+            missing_rate=args.missing_rate,
+            seed=args.seed,
+        )
     except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    try:
-        # Nothing has run in this process yet, so that forked workers are safe, and they need no imports.
-        start = "fork" if sys.platform == "linux" else "spawn"
-        manifest = write_cohort(plan, args.output, args.workers, args.overwrite, start)
-    except (DataError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+        raise DataError("cohort", str(error)) from None
+
+
+def write(args: argparse.Namespace) -> None:
+    """Writes the cohort and prints its counts."""
+    began = time.perf_counter()
+    # Nothing has run in this process yet, so that forked workers are safe, and they need no imports.
+    start = "fork" if sys.platform == "linux" else "spawn"
+    manifest = write_cohort(plan_of(args), args.output, args.processes, args.overwrite, start)
     for name, row in manifest["counts"].items():
         print(
             f"{name:18s} {row['patients']:4d} patients {row['volumes']:4d} sub-volumes {row['slices']:6d} slices "
             f"{row['lesions']:5d} lesions {row['annotated']:5d} annotated"
         )
     print(f"{args.output}: written in {time.perf_counter() - began:.0f} s")
-    return 0
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
+    return cli.run(partial(write, parse_args(args)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Find lesions in CT scans and write what people and programs open.
+"""Finds lesions in CT scans and writes what people and programs open.
 
     python demo/predict.py --config-file configs/lens_multi.yaml --input scan.nii.gz --output out \\
         --opts MODEL.WEIGHTS model_final.pth
@@ -46,6 +46,7 @@ logger = logging.getLogger("lens_d2.predict")
 
 
 def get_parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--config-file", required=True, metavar="FILE", help="config that the model was trained with"
@@ -202,6 +203,7 @@ def fault_in(scan: Scan, error: Exception, keep_ids: bool) -> str:
 
 
 def write_table(path: Path, header: list[str], rows: list[list]) -> None:
+    """Writes a table of comma-separated values."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     write_whole(path, text.getvalue().encode())
@@ -232,6 +234,7 @@ def predict(args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
     args = get_parser().parse_args(argv)
     setup_logger(name="lens_d2")
     return cli.run(lambda: predict(args))

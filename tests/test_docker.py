@@ -42,6 +42,7 @@ def test_build_context_holds_the_source_and_nothing_else(repo_root):
     ignore_file = repo_root / ".dockerignore"
     needed = ["train_net.py", "lens_d2/io/errors.py", "configs/lens_multi.yaml", "datasets/README.md", "Makefile"]
     needed += ["setup.py", "requirements.txt", "requirements-detectron2.txt", "constraints.txt", "demo/predict.py"]
+    needed += ["tools/evaluate.py", "experiments/__main__.py", "benchmarks/__main__.py"]
     unwanted = [".git/config", ".venv/bin/pip", "output/model_final.pth", "datasets/DeepLesion/DL_info.csv"]
     assert [path for path in needed if not (repo_root / path).exists()] == []
     assert [path for path in needed if not is_in_context(path, ignore_file)] == []

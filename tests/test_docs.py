@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from detectron2.config import get_cfg
 
+from benchmarks import MEASUREMENTS
+from experiments import EXPERIMENTS
 from lens_d2 import add_lens_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +63,7 @@ def test_citation_names_both_papers():
 
 # Commands. What is in a block of bash, or stands in code as `python ...`, works as it stands.
 
-RUN_AS_THEY_STAND = {"docs/add_dataset.md": "tests/test_add_dataset.py", "docs/evaluation.md": "tests/evaluation"}
+RUN_AS_THEY_STAND = {"docs/add_dataset.md": "tests/test_add_dataset.py"}
 # Commands of the shell, not of the project, and commands that need what is not here.
 NOT_RUN = {
     "export": "sets a variable of the shell",
@@ -92,10 +94,10 @@ def test_commands_can_be_given(path, command, monkeypatch):
     words = shlex.split(command)
     while re.fullmatch(r"[A-Z_0-9]+=\S*", words[0]):  # variables for this command
         words.pop(0)
-    if words[0] in NOT_RUN:
-        return
+    if words[0] in NOT_RUN or words[1:3] == ["-m", "experiments"] and len(words) < 5:
+        return  # an experiment that is only named: see test_experiments_and_measurements_exist
     if "--help" in words:
-        assert (ROOT / words[1]).is_file()
+        assert (ROOT / words[1]).is_file()  # test_every_command_tells_its_options has what -m names
         return
     if words[0] == "make":
         makefile = (ROOT / "Makefile").read_text()
@@ -114,36 +116,52 @@ def test_commands_can_be_given(path, command, monkeypatch):
 
 
 def options_of(words: list[str], monkeypatch) -> argparse.Namespace:
-    """What the script's own parser makes of its options; the script is stopped there."""
+    """What the command's own parser makes of its options; the command is stopped there."""
     original = argparse.ArgumentParser.parse_args
 
     def parse_args(self, args=None, namespace=None):
         raise Parsed(original(self, args, namespace))
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
-    monkeypatch.setattr(sys, "argv", words)
     monkeypatch.chdir(ROOT)
-    monkeypatch.syspath_prepend(str(ROOT / Path(words[0]).parent))
     with pytest.raises(Parsed) as caught:
-        runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+        start(words, monkeypatch)
     return caught.value.args[0]
 
 
-SCRIPTS = [p for folder in ("tools", "datasets", "demo") for p in (ROOT / folder).glob("*.py")]
+def start(words: list[str], monkeypatch) -> None:
+    """Does in this process what `python words` does: a script, or -m and a package."""
+    is_package = words[0] == "-m"
+    monkeypatch.setattr(sys, "argv", words[is_package:])
+    if is_package:
+        monkeypatch.delitem(sys.modules, f"{words[1]}.__main__", raising=False)
+        runpy.run_module(words[1], run_name="__main__")
+    else:
+        monkeypatch.syspath_prepend(str(ROOT / Path(words[0]).parent))
+        runpy.run_path(str(ROOT / words[0]), run_name="__main__")
 
 
-@pytest.mark.parametrize(
-    "script", [p for p in SCRIPTS if "ArgumentParser(" in p.read_text()], ids=lambda p: p.name
-)
-def test_every_script_tells_its_options(script, monkeypatch):
+SCRIPTS = [p for folder in ("tools", "datasets", "demo") for p in sorted((ROOT / folder).glob("*.py"))]
+STARTED = ["train_net.py", *(str(p.relative_to(ROOT)) for p in SCRIPTS)]
+STARTED += ["-m benchmarks", *(f"-m experiments {name}" for name in EXPERIMENTS)]
+
+
+@pytest.mark.parametrize("command", STARTED)
+def test_every_command_tells_its_options(command, monkeypatch):
     """A stray % in an option's help would end in a traceback."""
     written = []
     monkeypatch.setattr(argparse.ArgumentParser, "print_help", lambda self: written.append(self.format_help()))
-    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
-    monkeypatch.syspath_prepend(str(script.parent))
     with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(script), run_name="__main__")
+        start([*command.split(), "--help"], monkeypatch)
     assert ended.value.code == 0 and "--help" in written[0]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_experiments_and_measurements_exist(name):
+    code = code_of((ROOT / name).read_text()).replace("\\\n", " ")
+    assert set(re.findall(r"-m experiments (\w+)", code)) <= {*EXPERIMENTS, "NAME"}
+    taken = [names.split() for names in re.findall(r"-m benchmarks --only ([\w -]+)", code)]
+    assert {name for names in taken for name in names} <= set(MEASUREMENTS)
 
 
 @pytest.mark.parametrize(("path", "test"), RUN_AS_THEY_STAND.items())
@@ -151,9 +169,12 @@ def test_pages_with_tests_of_their_own(path, test):
     assert (ROOT / test).exists() and commands_in(path)
 
 
-def test_the_readme_has_one_small_picture():
-    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text())
-    assert (ROOT / picture).stat().st_size < 200_000
+def test_the_readme_is_short_and_has_three_small_pictures():
+    text = (ROOT / "README.md").read_text()
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert len(pictures) == 3 and all((ROOT / picture).stat().st_size < 200_000 for picture in pictures)
+    prose = re.sub(r"```.*?```|\]\([^)]*\)", "", text, flags=re.DOTALL)
+    assert 400 <= len(re.findall(r"[A-Za-z0-9][\w'-]*", prose)) <= 600
 
 
 def test_inputs_names_tests_that_exist():

@@ -113,13 +113,20 @@ def test_detectron2_wheel_is_pinned_by_hash(repo_root):
     assert DETECTRON2_COMMIT in text
 
 
-def test_nobody_imports_the_wheel_by_its_own_name_or_tools_as_a_package(repo_root):
-    statement = re.compile(r"^\s*(?:import|from)\s+(?:sal_detectron2|tools)\b", re.MULTILINE)
-    sources = list(repo_root.glob("*.py"))
-    for folder in ("lens_d2", "tools", "datasets", "demo", "tests"):
-        sources += (repo_root / folder).rglob("*.py")
-    assert len(sources) > 10
-    assert [str(p) for p in sources if statement.search(p.read_text())] == []
+def test_nobody_imports_the_wheel_by_its_own_name_or_what_is_not_installed(repo_root):
+    """Experiments and benchmarks are for those who have the repository; scripts import the package alone."""
+    alone = "tools|experiments|benchmarks"
+    wrong = {"lens_d2|tools|datasets|demo": alone, "experiments|benchmarks|tests": "tools"}
+    for folders, names in wrong.items():
+        statement = re.compile(rf"^\s*(?:import|from)\s+(?:sal_detectron2|{names})\b", re.MULTILINE)
+        sources = [path for folder in folders.split("|") for path in (repo_root / folder).rglob("*.py")]
+        assert len(sources) > 10
+        assert [str(path) for path in sources if statement.search(path.read_text())] == []
+
+
+def test_no_search_path_is_edited(repo_root):
+    sources = [p for f in ("tools", "experiments", "benchmarks", "lens_d2") for p in (repo_root / f).rglob("*.py")]
+    assert [str(path) for path in sources if "sys.path" in path.read_text()] == []
 
 
 @needs_make

@@ -18,16 +18,17 @@ from lens_d2.io.formats import read_boxes3d, read_lens_set, read_revised
 from lens_d2.mining.shards import ShardStore
 
 ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("lens_d2", "tools", "demo", "datasets", "experiments", "benchmarks")
 SOURCES = [
     *ROOT.glob("*.py"),
-    *(path for folder in ("lens_d2", "tools", "demo", "datasets") for path in (ROOT / folder).rglob("*.py")),
+    *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")),
 ]
 READING = {"load", "loads", "Unpickler", "read_pickle"}
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "pd", "pandas"}
 WRITING = {"write_text", "write_bytes", "savefig", "imwrite", "WriteImage", "to_csv", "to_parquet"}
 WRITING |= {"ParquetWriter", "save", "save_as", "to_json", "to_excel", "tofile", "savez", "savez_compressed"}
 # A folder of these appears under its name when it is complete (write_cohort); whole_file itself; in-memory streams
-# and folders that are gone afterwards; a renaming of its own, for the demo starts without importing the package.
+# and folders that are gone afterwards.
 WRITTEN_OTHERWISE = {
     "lens_d2/io/files.py",
     "lens_d2/phantom/cohort.py",
@@ -35,9 +36,8 @@ WRITTEN_OTHERWISE = {
     "lens_d2/data/sources/gdcm_decoder.py",
     "lens_d2/export/label_map.py",
     "lens_d2/export/structured_report.py",
-    "tools/benchmarks/data_path.py",
-    "tools/benchmarks/networks.py",
-    "tools/demo.py",
+    "benchmarks/data_path.py",
+    "benchmarks/networks.py",
 }
 
 

@@ -1,4 +1,4 @@
-"""Samples as pictures: tools/visualize_data.py, and the overlays that training writes."""
+"""Samples as pictures: the central slice, and the overlays that training writes."""
 
 import cv2
 import numpy as np
@@ -6,13 +6,13 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from helpers.blocks import EXPERTS, blocks_cfg, register_blocks
+from helpers.sample_colors import has_color
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lens_d2.data.ledger.table import LedgerRow, to_table, write_ledger
 from lens_d2.data.mapper import SliceMapper
 from lens_d2.engine import LENSTrainer
 from lens_d2.engine.overlays import OverlayHook
-from lens_d2.visualization.samples import STYLES, central_slice
+from lens_d2.visualization.samples import central_slice
 
 
 @pytest.fixture(scope="module")
@@ -20,75 +20,6 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("blocks")
     register_blocks(folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def tool(load_script):
-    return load_script("tools/visualize_data.py")
-
-
-def has_color(image: np.ndarray, name: str) -> bool:
-    """Whether a box of a kind is in a picture (rows, columns, BGR), apart from the legend at its foot."""
-    red, green, blue = (int(STYLES[name].color[i : i + 2], 16) for i in (1, 3, 5))
-    body = image[: -image.shape[0] // 8].astype(int)
-    return bool((np.abs(body - [blue, green, red]).max(axis=2) < 24).sum() > 20)
-
-
-def test_every_kind_of_box_has_its_colour(tool, folder, tmp_path):
-    record = DatasetCatalog.get("blocks_deeplesion")[0]
-    kinds = {"mined": "annotation", "uncertain": "uncertain", "hard_negative": "hard_negative"}
-    z = int(record["lesions"][0]["boxes"][0][0])
-    rows = [
-        LedgerRow(
-            f"m{n}@{z}", record["volume"], z, 8 + 22 * n, 40, 26 + 22 * n, 55, f"m{n}", "S", 1, 0.5, 0.1, "", s
-        )
-        for n, s in enumerate(kinds.values())
-    ]
-    write_ledger(tmp_path / "ledger.csv", [to_table(rows)])
-    config = tmp_path / "config.yaml"
-    config.write_text(f"INPUT:\n  CACHE_DIR: {folder / 'cache'}\n  PIXEL_SPACING: 2.0\n")
-    words = ["blocks_deeplesion", "--config-file", config, "--ledger", tmp_path / "ledger.csv", "--num", "4"]
-    assert tool.main([*map(str, words), "--augment", "--output-dir", str(tmp_path / "out")]) == 0
-    (path,) = (tmp_path / "out").glob("*.png")
-    image = cv2.imread(str(path))
-    assert all(has_color(image, name) for name in ("annotation", *kinds))
-    first = path.read_bytes()
-    tool.main([*map(str, words), "--augment", "--output-dir", str(tmp_path / "out")])
-    assert path.read_bytes() == first
-    assert tool.main([*map(str, words), "--seed", "1", "--output-dir", str(tmp_path / "other")]) == 0
-    assert (tmp_path / "other" / path.name).read_bytes() != first
-
-
-def test_boxes_are_where_the_mapper_of_training_puts_them(tool, folder):
-    """Crops depend on the boxes; kinds must not change them."""
-    cfg = blocks_cfg(
-        folder,
-        "INPUT.CROP.ENABLED",
-        True,
-        "INPUT.CROP.TYPE",
-        "absolute",
-        "INPUT.CROP.SIZE",
-        [40, 40],
-        "INPUT.PIXEL_SPACING",
-        2.0,
-    )
-    record = DatasetCatalog.get("blocks_luna")[1]
-    second = {**record["lesions"][1], "status": "mined"}
-    record = {**record, "lesions": [record["lesions"][0], second]}
-    for seed in range(4):
-        z = int(second["boxes"][0][0])
-        expected = SliceMapper(cfg, is_train=True)(record, z, seed)
-        shown = tool.picture(tool.KindMapper(cfg, is_train=True), record, z, seed)
-        boxes = np.concatenate(list(shown.boxes.values()))
-        assert sorted(boxes.tolist()) == sorted(expected["instances"].gt_boxes.tensor.tolist())
-        assert shown.hu.shape == (40, 40)
-
-
-def test_faults_are_one_line(tool, tmp_path, capsys):
-    assert tool.main(["nowhere"]) == 2
-    assert capsys.readouterr().err == "nowhere: no registered dataset\n"
-    assert tool.main(["blocks_luna", "--ledger", str(tmp_path / "no.csv")]) == 2
-    assert capsys.readouterr().err.startswith(f"{tmp_path / 'no.csv'}: not readable as a ledger")
 
 
 def test_the_central_slice_in_hu(folder):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The whole road in one command: a synthetic cohort, its cache, LENS trained on it, the evaluation.
+"""Demonstrates the project in one command: a synthetic cohort, its cache, LENS trained on it, the evaluation.
 
     make demo
     python tools/demo.py --output output/demo
@@ -18,9 +18,14 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from tabulate import tabulate
+
+from lens_d2.io import cli
+from lens_d2.io.errors import DataError
+from lens_d2.io.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/phantom/lens_multi.yaml"
@@ -30,6 +35,7 @@ WRITTEN = ("training", "model_final.pth", "metrics.json", "froc.png", "overlays"
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "output/demo", help="folder to write")
     parser.add_argument("--size", default="small", help="of the cohort, see datasets/prepare_phantom.py")
@@ -61,33 +67,35 @@ def environment(output: Path) -> dict[str, str]:
 
 
 def run(title: str, command: list[str], env: dict[str, str]) -> None:
-    """Run one step with its output shown; end the demo where it fails."""
+    """Runs one step with its output shown.
+
+    Raises:
+        DataError: it failed.
+    """
     print(f"\n=== {title}\n    python {' '.join(command)}", flush=True)
     start = time.monotonic()
     code = subprocess.run([sys.executable, *command], cwd=ROOT, env=env).returncode
     if code:
-        sys.exit(f"demo: {command[0]} ended with exit code {code}; its last lines above say why")
+        raise DataError(command[0], f"ended with exit code {code}; its last lines above say why")
     print(f"=== {title}: {time.monotonic() - start:.0f} s", flush=True)
 
 
 def remove_old(output: Path) -> None:
-    """Remove what an earlier run wrote, except its cohort, which is replaced when the new one is complete."""
+    """Removes what an earlier run wrote, except its cohort, which is replaced when the new one is complete."""
     for name in WRITTEN:
         path = output / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def collect(output: Path) -> dict:
-    """Copy weights, curve and pictures beside ``training/`` and sum up the evaluation in ``metrics.json``.
+    """Copies weights, curve and pictures beside ``training/`` and sums up the evaluation in ``metrics.json``.
 
     Returns:
         {dataset: its metrics}.
     """
     inference = output / "training/inference"
     metrics = {path.parent.name: json.loads(path.read_text()) for path in sorted(inference.glob("*/metrics.json"))}
-    partial = output / ".metrics.json.partial"
-    partial.write_text(json.dumps(metrics, indent=1) + "\n")
-    partial.replace(output / "metrics.json")
+    write_whole(output / "metrics.json", f"{json.dumps(metrics, indent=1)}\n".encode())
     shutil.copy2(output / "training/model_final.pth", output)
     shutil.copy2(inference / TEST_SET / "froc.png", output)
     shutil.copytree(inference / TEST_SET / "overlays", output / "overlays")
@@ -115,18 +123,22 @@ def summary(metrics: dict, output: Path) -> str:
     return f"{table}\n\n{tabulate(places.items(), tablefmt='plain')}"
 
 
-def main(args: list[str] | None = None) -> None:
-    parsed = parse_args(args)
-    output = parsed.output.resolve()
+def demonstrate(args: argparse.Namespace) -> None:
+    """Runs all steps and prints what they gave."""
+    output = args.output.resolve()
     start = time.monotonic()
-    output.mkdir(parents=True, exist_ok=True)
     remove_old(output)
     env = environment(output)
-    for title, command in steps(output, parsed.size, parsed.seed, parsed.opts).items():
+    for title, command in steps(output, args.size, args.seed, args.opts).items():
         run(title, command, env)
     metrics = collect(output)
     print(f"\n{summary(metrics, output)}\n\ndemo finished in {(time.monotonic() - start) / 60:.1f} minutes")
 
 
+def main(args: list[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
+    return cli.run(partial(demonstrate, parse_args(args)))
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,10 +1,16 @@
 #!/usr/bin/env python
-"""Scores detections under a published protocol: python tools/evaluate.py --help, and docs/evaluation.md."""
+"""Scores detections under a published protocol, with confidence intervals and curves.
+
+    python tools/evaluate.py --protocol lens3d --ground-truth FILE --predictions FILE --output DIR
+
+docs/evaluation.md has the protocols, the layouts of files and all that is written.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from lens_d2.evaluation.bootstrap import intervals
@@ -14,24 +20,25 @@ from lens_d2.evaluation.plots import plot_froc, plot_precision_recall
 from lens_d2.evaluation.readers import read_marks_as_detections
 from lens_d2.evaluation.report import froc_table, summary_table, write_json
 from lens_d2.evaluation.strata import read_groups, stratify
+from lens_d2.io.errors import DataError
 
 
-def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__)
+def parse_args(args: list[str] | None = None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--predictions", required=True, metavar="FILE", help="JSON, pickle or CSV")
-    parser.add_argument("--output-dir", required=True, metavar="DIR", type=Path)
     parser.add_argument("--attributes", metavar="CSV", help="lesions' diameter_mm, type, organ, thickness_mm")
     parser.add_argument("--annotations", metavar="FILE", help="p3d: marks whose recall at precision 100%% is told")
     parser.add_argument("--coco", action="store_true", help="also write truth and predictions as COCO JSON")
-    args = parser.parse_args(argv)
+    return parser.parse_args(args)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Writes metrics and plots, and prints the tables."""
     if args.coco and args.protocol == "luna16":
-        parser.error("--coco needs boxes; the protocol luna16 has points")
-    return parser, args
-
-
-def evaluate(parser, args) -> None:
-    job = open_job(parser, args)
+        raise DataError("--coco", "needs boxes, and the protocol luna16 has points")
+    job = open_job(args)
     groups = read_groups(args.attributes, job.truth) if args.attributes else {}
     given = read_marks_as_detections(args.annotations, job.truth) if args.annotations else None
     detections, evaluation = job.evaluate(args.predictions)
@@ -48,19 +55,19 @@ def evaluate(parser, args) -> None:
     curve["ci"] = metrics.get("sensitivity_ci")
     unit = "scan" if args.protocol == "luna16" else "sub-volume"
     title = f"FROC, protocol {args.protocol}"
-    plot_froc(args.output_dir / "froc.png", {Path(args.predictions).stem: curve}, unit, title)
+    plot_froc(args.output / "froc.png", {Path(args.predictions).stem: curve}, unit, title)
     if evaluation.match.recall is not None:
         recall_given = metrics.get("annotation_recall")
         match = evaluation.match
         plot_precision_recall(
-            args.output_dir / "precision_recall.png", match.precision, match.recall, metrics["ap"], recall_given
+            args.output / "precision_recall.png", match.precision, match.recall, metrics["ap"], recall_given
         )
     if args.coco:
         from_zero = args.protocol == "p3d" or args.box_order == "xyxyzz"
         coco, results = coco_json(job.truth, detections, from_zero, job.first_pixel)
-        write_json(args.output_dir / "coco_truth.json", coco, indent=None)
-        write_json(args.output_dir / "coco_predictions.json", results, indent=None)
-    write_json(args.output_dir / "metrics.json", metrics)
+        write_json(args.output / "coco_truth.json", coco, indent=None)
+        write_json(args.output / "coco_predictions.json", results, indent=None)
+    write_json(args.output / "metrics.json", metrics)
     print(summary_table(metrics), end="\n\n")
     rows = {args.protocol: metrics}
     for key, strata in metrics.get("strata", {}).items():
@@ -68,9 +75,9 @@ def evaluate(parser, args) -> None:
     print(froc_table(rows))
 
 
-def main(argv=None) -> int:
-    parser, args = parse_args(argv)
-    return run(lambda: evaluate(parser, args))
+def main(args: list[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
+    return run(partial(evaluate, parse_args(args)))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Look after a ledger of mined annotations: check it against its datasets, count what it adds, convert it.
+"""Checks a ledger of mined annotations against its datasets, counts what it adds, or converts it.
 
     python tools/ledger.py check output/lens_full/train/mining/ledger.csv --dataset deeplesion_train
     python tools/ledger.py counts output/lens_full/train/mining/ledger.parquet --dataset deeplesion_train
     python tools/ledger.py convert ledger.parquet ledger.csv
 
 ``counts`` prints the columns of LENS's Table III. An edited ledger is trained on with DATASETS.LEDGER. One that
-contradicts itself or its datasets ends with one line that names the row, and the status 2.
+contradicts itself or its datasets is refused in one line that names the row, with the status 2.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from lens_d2.io import cli
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("check", "counts"):
@@ -37,16 +38,19 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
+    """Checks a ledger and prints how many rows it has."""
     ledger, _ = _read_with_dataset(args)
     print(f"{args.ledger}: {len(ledger)} rows, sound")
 
 
 def counts(args: argparse.Namespace) -> None:
+    """Prints what each strategy adds."""
     ledger, records = _read_with_dataset(args)
     print(format_counts(count_training_data(records, ledger, strategies_of(ledger))))
 
 
 def convert(args: argparse.Namespace) -> None:
+    """Writes a ledger in the format that the output's suffix names."""
     rows = write_ledger(args.output, [to_table(read_ledger(args.ledger))])
     print(f"{args.output}: {rows} rows")
 
@@ -63,8 +67,9 @@ def _read_with_dataset(args: argparse.Namespace):
 
 
 def main(args: list[str] | None = None) -> int:
-    args = parse_args(args)
-    return cli.run(partial(COMMANDS[args.command], args))
+    """Runs the command and returns its exit status."""
+    parsed = parse_args(args)
+    return cli.run(partial(COMMANDS[parsed.command], parsed))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Let a reader judge what mining has proposed, and take the verdicts back into the ledger.
+"""Lets a radiologist judge what mining has proposed, and takes the verdicts back into the ledger.
 
     python tools/review.py output/lens_full/train/mining/ledger.parquet --dataset deeplesion_train
     python tools/review.py output/lens_full/train/mining/ledger.parquet --apply ledger_verdicts.json
 
 The first writes a page that opens in any browser, without a network: proposals one at a time, the likeliest first,
-with keys for the verdicts, which the page gives as a file. The second makes these verdicts the status of the rows:
+with keys for the verdicts, which the page saves as a file. The second makes these verdicts the status of the rows:
 an accepted proposal is trained on as a lesion, a rejected one has no effect, an unsure one is left out of the
-losses. What is wrong with the files ends with one line and the status 2.
+losses.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from lens_d2.io import cli
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ledger", type=Path, help=".parquet or .csv")
     parser.add_argument("--output", type=Path, help="the page (default: review.html beside the ledger), or with "
@@ -50,6 +51,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
 
 
 def write_page(args: argparse.Namespace) -> None:
+    """Writes the page."""
     if args.root:
         register_all(args.root)
     cfg = load_config(args.config_file)
@@ -69,6 +71,7 @@ def write_page(args: argparse.Namespace) -> None:
 
 
 def take_back(args: argparse.Namespace) -> None:
+    """Writes the ledger with the verdicts."""
     ledger, counts = apply_verdicts(read_ledger(args.ledger), read_verdicts(args.apply), args.apply)
     path = args.output or args.ledger
     write_ledger(path, [to_table(ledger)])
@@ -76,8 +79,9 @@ def take_back(args: argparse.Namespace) -> None:
 
 
 def main(args: list[str] | None = None) -> int:
-    args = parse_args(args)
-    return cli.run(partial(take_back if args.apply else write_page, args))
+    """Runs the command and returns its exit status."""
+    parsed = parse_args(args)
+    return cli.run(partial(take_back if parsed.apply else write_page, parsed))
 
 
 if __name__ == "__main__":

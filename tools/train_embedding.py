@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train the lesion embedding, and calibrate the distance below which two boxes are one lesion.
+"""Trains the lesion embedding, and calibrates the distance below which two boxes are one lesion.
 
     python tools/train_embedding.py --config-file configs/phantom/lens_full.yaml
     python tools/train_embedding.py --config-file ... --eval-only MODEL.EMBEDDING.WEIGHTS model_final.pth
@@ -11,9 +11,8 @@ import json
 import logging
 import os
 
-import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, default_setup
+from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -21,7 +20,7 @@ from lens_d2.config import load_config
 from lens_d2.data.datasets.catalog import root_of
 from lens_d2.data.loader import load_records
 from lens_d2.data.same_lesions import collect_marks, read_places
-from lens_d2.engine import launch
+from lens_d2.engine import checks, launch
 from lens_d2.engine.embedding import train_embedding
 from lens_d2.io.files import write_whole
 from lens_d2.modeling.embedding import LesionEmbedder
@@ -29,16 +28,17 @@ from lens_d2.modeling.embedding.calibration import calibrate
 
 
 def setup(args) -> CfgNode:
+    """Reads the config; sets up logs, random numbers and the device."""
     cfg = load_config(args.config_file, args.opts)
-    if not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="lens_d2")
+    checks.fall_back_to_cpu(cfg)
     cfg.freeze()
     default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="lens_d2")
     return cfg
 
 
 def main(args) -> None:
+    """Trains unless the weights are given, and calibrates."""
     cfg = setup(args)
     if not args.eval_only:
         weights = train_embedding(cfg, resume=args.resume)
@@ -57,4 +57,4 @@ def main(args) -> None:
 
 
 if __name__ == "__main__":
-    launch.run(main, default_argument_parser(__doc__).parse_args())
+    launch.run(main, launch.argument_parser(__doc__).parse_args())

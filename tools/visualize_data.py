@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Look at the samples that training gets, with the boxes that are known on them.
+"""Draws the samples that training gets, with the boxes that are known on them.
 
     python tools/visualize_data.py phantom_deeplesion_train --config-file configs/phantom/lens_multi.yaml
     python tools/visualize_data.py deeplesion_train --ledger output/lens_full/train/mining/ledger.parquet --augment
 
 Writes sheets of PNG, ``samples_01.png`` and so on: the central slice of each sample as the mapper makes it, with
 annotations, mined annotations, uncertain regions and hard negatives in colours of their own. With a ledger, every
-second sample is a slice of it. Ends with one line and the status 2 where something cannot be read.
+second sample is a slice of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from detectron2.data import DatasetCatalog
 
 from lens_d2.config import load_config
 from lens_d2.data.datasets import register_all
@@ -45,6 +44,7 @@ class KindMapper(SliceMapper):
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="+", metavar="dataset", help="registered name")
     parser.add_argument("--config-file", help="its INPUT keys count; else the project's defaults")
@@ -53,7 +53,9 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--augment", action="store_true", help="with the augmentation of training")
     parser.add_argument("--num", type=int, default=ON_A_SHEET, help="samples (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of samples and of the augmentation")
-    parser.add_argument("--output-dir", type=Path, help="default: output/visualize/<first dataset>")
+    parser.add_argument(
+        "--output", "--output-dir", type=Path, metavar="DIR", help="default: output/visualize/<first dataset>"
+    )
     return parser.parse_args(args)
 
 
@@ -83,13 +85,10 @@ def picture(mapper: KindMapper, record: dict, z: int, seed: int) -> SamplePictur
 
 
 def visualize(args: argparse.Namespace) -> list[Path]:
-    """Write the sheets and return their paths."""
+    """Writes the sheets and returns their paths."""
     if args.root:
         register_all(args.root)
     cfg = load_config(args.config_file)
-    for name in args.datasets:
-        if name not in DatasetCatalog:
-            raise DataError(name, "no registered dataset")
     given, mined = load_records(args.datasets), []
     if args.ledger:
         ledger = read_ledger(args.ledger)
@@ -105,11 +104,11 @@ def visualize(args: argparse.Namespace) -> list[Path]:
         record = record_of[volume]
         lesions = [*record["lesions"], *mined_of.get(volume, {"lesions": []})["lesions"]]
         pictures.append(picture(mapper, {**record, "lesions": lesions}, z, args.seed + number))
-    return write_sheets(pictures, args.output_dir or Path("output/visualize") / args.datasets[0])
+    return write_sheets(pictures, args.output or Path("output/visualize") / args.datasets[0])
 
 
 def write_sheets(pictures: list[SamplePicture], folder: Path) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes pictures, :data:`ON_A_SHEET` to a file, and returns the paths."""
     paths = []
     for start in range(0, len(pictures), ON_A_SHEET):
         paths.append(folder / f"samples_{len(paths) + 1:02d}.png")
@@ -119,6 +118,7 @@ def write_sheets(pictures: list[SamplePicture], folder: Path) -> list[Path]:
 
 
 def main(args: list[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
     parsed = parse_args(args)
     return cli.run(lambda: print(*visualize(parsed), sep="\n"))
 

@@ -11,7 +11,7 @@ from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import InferenceSampler
 from torch.utils.data import DataLoader, Dataset
 
-from ..io.errors import DataError
+from ..io.errors import DataError, did_you_mean
 from .cache import VolumeCache, build_cache
 from .ledger.merge import apply_ledger
 from .ledger.table import check_ledger, read_ledger
@@ -125,8 +125,12 @@ def load_records(names: Iterable[str], cache: VolumeCache | None = None) -> list
         cache: that the records' volumes will be opened from again and again, see :meth:`VolumeCache.resolve`.
 
     Raises:
-        DataError: something in a dataset is unsound, or a source of ``cache`` is absent.
+        DataError: a name is not registered, something in a dataset is unsound, or a source of ``cache`` is absent.
     """
+    names, known = list(names), DatasetCatalog.list()
+    for name in names:
+        if name not in known:
+            raise DataError(name, f"no registered dataset{did_you_mean(name, known)}")
     records = [record for name in names for record in DatasetCatalog.get(name)]
     return records if cache is None else cache.resolve(records)
 

@@ -1,7 +1,4 @@
-"""From the options of a command line to a protocol, its truth and its detections; shared by the tools.
-
-Bad input ends a tool with one line on the standard error and the status 2.
-"""
+"""From the options of a command line to a protocol, its truth and its detections; shared by the tools."""
 
 from __future__ import annotations
 
@@ -51,9 +48,12 @@ OPTIONS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that choose a protocol and its truth."""
+    """Adds the options that choose a protocol and its truth, and the folder of results."""
     parser.add_argument("--protocol", required=True, choices=list(OPTIONS))
     parser.add_argument("--ground-truth", required=True, metavar="FILE", help="pickle, JSON or CSV")
+    parser.add_argument(
+        "--output", "--output-dir", required=True, type=Path, metavar="DIR", help="folder for the results"
+    )
     parser.add_argument("--split", choices=("train", "val", "test"), help="where the file has these levels")
     parser.add_argument("--metric", choices=list(OVERLAPS), help="lens3d's overlap (default IOBB)")
     parser.add_argument("--threshold", type=_share, help="least overlap of a hit (lens3d 0.3, p3d 0.5)")
@@ -69,12 +69,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
 
 
-def open_job(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
-    """Reads the truth and builds the protocol; options of other protocols are refused."""
+def open_job(args: argparse.Namespace) -> Job:
+    """Reads the truth and builds the protocol.
+
+    Args:
+        args: options of :func:`add_arguments`.
+
+    Raises:
+        DataError: an option belongs to another protocol or is missing, or the truth is unsound.
+    """
     given = {key for keys in OPTIONS.values() for key in keys if getattr(args, key, None) is not None}
     foreign = sorted(given - set(OPTIONS[args.protocol]))
     if foreign:
-        parser.error(f"--{foreign[0].replace('_', '-')} is not an option of the protocol {args.protocol}")
+        raise DataError(f"--{foreign[0].replace('_', '-')}", f"no option of the protocol {args.protocol}")
     fps = tuple(sorted(args.fps)) if args.fps else None
     keys = {key: getattr(args, key) for key in ("metric", "threshold") if getattr(args, key) is not None}
     protocol = PROTOCOLS.get(args.protocol)(fps=fps, **keys)
@@ -86,7 +93,7 @@ def open_job(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
         truth = read_marks(args.ground_truth, args.split)
         return Job(protocol, truth, lambda path: read_tracklets(path, truth, name, args.split), first_pixel=1)
     if not args.seriesuids:
-        parser.error("the protocol luna16 needs --seriesuids")
+        raise DataError("--seriesuids", "not given: the protocol luna16 needs the list of series")
     if not args.excluded:
         logger.warning(
             "no --excluded: findings that the challenge ignores count as false positives, "
@@ -96,24 +103,17 @@ def open_job(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
     return Job(protocol, nodules, lambda path: read_candidates(path, nodules, Path(args.seriesuids).name))
 
 
-def run(main: Callable[[], None]) -> int:
-    """Runs a tool's body; bad input becomes one line and the status 2, warnings go to the standard error."""
+def run(body: Callable[[], None]) -> int:
+    """Runs a tool's body as :func:`lens_d2.io.cli.run` does; warnings go to the standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("warning: %(message)s"))
     handler.setLevel(logging.WARNING)
     logger = logging.getLogger("lens_d2")
     logger.addHandler(handler)
     try:
-        main()
-    except (DataError, OSError) as error:
-        fault = cli.fault_of(error)
-        if fault is None:
-            raise
-        print(f"error: {fault}", file=sys.stderr)
-        return cli.BAD_INPUT
+        return cli.run(body)
     finally:
         logger.removeHandler(handler)
-    return 0
 
 
 def _share(text: str) -> float:

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_d2.data.datasets import deeplesion, lits, luna, nih_ln, register_all
-from lens_d2.data.datasets.catalog import Faults, default_root
+from lens_d2.data.datasets import deeplesion, lits, luna, nih_ln
+from lens_d2.data.datasets.catalog import Faults
 from lens_d2.data.lesion_labels import read_hand_labels, read_labels, read_ontology
 from lens_d2.data.volume import read_volume
 from lens_d2.io.errors import DataError
@@ -335,26 +334,3 @@ def test_clearance_of_no_points_is_no_clearance():
     assert anatomy.clearance(np.zeros((0, 3))).shape == (0,)
     aorta = next(p.shape for p in anatomy.parts if p.organ == "aorta")
     assert anatomy.clearance(aorta[40, :3])[0] < 0
-
-
-# ---------------------------------------------------------------- the guards
-
-
-def test_the_guards_train_on_the_first_patients_with_their_marks_or_with_the_hidden_truth(
-    root, truth, load_script
-):
-    guards = load_script("tools/phantom_guards.py")
-    register_all(root.parent)
-    try:
-        every = DatasetCatalog.get(guards.UNIVERSAL)
-        guards.register(patients=2)
-        marked, full = (DatasetCatalog.get(name) for name in (guards.PARTIAL, guards.FULL))
-        fully_labelled = [MetadataCatalog.get(name).fully_labelled for name in (guards.PARTIAL, guards.FULL)]
-    finally:
-        register_all(default_root())
-    first_two = sorted({record["patient"] for record in every})[:2]
-    assert marked == [record for record in every if record["patient"] in first_two]
-    assert [record["volume"] for record in full] == [record["volume"] for record in marked]
-    assert [len(record["lesions"]) for record in full] == [len(truth[r["volume"]]["lesions"]) for r in full]
-    assert sum(len(record["lesions"]) for record in full) > sum(len(record["lesions"]) for record in marked)
-    assert fully_labelled == [False, True]

@@ -45,7 +45,7 @@ def evaluate(load_tool, tmp_path, capsys):
         if "--bootstrap" not in words:
             words += ["--bootstrap", "0"]
         try:
-            status = load_tool("evaluate").main([*words, "--output-dir", str(folder)])
+            status = load_tool("evaluate").main([*words, "--output", str(folder)])
         except SystemExit as end:
             status = end.code
         file = folder / "metrics.json"

@@ -63,7 +63,7 @@ def luna16(evaluate, write):
 
 def refused(result, *words):
     status, metrics, error = result
-    errors = [line for line in error.splitlines() if line.startswith("error: ")]
+    errors = [line for line in error.splitlines() if not line.startswith("warning: ")]
     assert status == 2 and metrics is None
     assert len(errors) == 1 and "Traceback" not in error, error
     for word in words:
@@ -270,7 +270,7 @@ def test_an_output_folder_that_cannot_be_made(load_tool, write, capsys):
         "--predictions",
         write("p.json", FOUND),
     ]
-    words += ["--output-dir", blocked / "results"]
+    words += ["--output", blocked / "results"]
     assert load_tool("evaluate").main([str(word) for word in words]) == 2
     assert "blocked" in capsys.readouterr().err
 

@@ -1,7 +1,5 @@
 """Weighted events against volumes that really are there several times; intervals and the paired comparison."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -156,26 +154,3 @@ def test_paired_comparison():
     assert 0 < low < better["difference"] < high and better["p_value"] < 0.02
     worse = paired_comparison(good, poor, protocol, 200, 0)
     assert worse["difference"] == -better["difference"] and worse["p_value"] == better["p_value"]
-
-
-def test_compare_predictions_tool(load_tool, golden, tmp_path, capsys):
-    truth, good = golden / "lens3d/ground_truth.json", golden / "lens3d/predictions.json"
-    content = json.loads(good.read_text())
-    poor = tmp_path / "poor.json"
-    poor.write_text(json.dumps({name: rows[len(rows) // 2 :] for name, rows in content.items()}))
-    words = [
-        "--protocol",
-        "lens3d",
-        "--ground-truth",
-        truth,
-        "--predictions",
-        poor,
-        good,
-        "--output-dir",
-        tmp_path,
-    ]
-    assert load_tool("compare_predictions").main([str(word) for word in words]) == 0
-    comparison = json.loads((tmp_path / "comparison.json").read_text())
-    averages = [metrics["average_sensitivity"] for metrics in comparison["metrics"].values()]
-    assert comparison["difference"] == pytest.approx(averages[1] - averages[0]) and comparison["difference"] > 0
-    assert (tmp_path / "froc.png").stat().st_size > 10_000 and "B - A: +" in capsys.readouterr().out

@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from benchmarks.protocols import BASELINES
+from lens_d2.evaluation import readers
+
 ANNOTATIONS = {"lens3d": "DeepLesion_manual_1K_test_release.pkl", "p3d": "Revised-Train100.pkl"}
 
 
@@ -44,9 +47,8 @@ def test_real_truth(evaluate, shared_dir, protocol):
 
 
 @pytest.mark.parametrize("protocol", ["lens3d", "p3d", "luna16"])
-def test_the_baseline_loops_give_the_same(load_tool, golden, protocol):
+def test_the_baseline_loops_give_the_same(golden, protocol):
     """The loops that the speed is measured against are the protocols."""
-    benchmark, readers = load_tool("benchmark"), __import__("lens_d2.evaluation.readers", fromlist=["x"])
     folder = golden / protocol
     if protocol == "luna16":
         files = ("annotations.csv", "seriesuids.csv", "annotations_excluded.csv")
@@ -63,6 +65,6 @@ def test_the_baseline_loops_give_the_same(load_tool, golden, protocol):
         if case.get("metric", "IOBB") != "IOBB":
             continue
         keys = {"threshold": case["threshold"]} if "threshold" in case else {}
-        result = benchmark.BASELINES[protocol](truth, detections, **keys)
+        result = BASELINES[protocol](truth, detections, **keys)
         for key, value in result.items():
             assert case[key] == pytest.approx(value, abs=1e-6), key

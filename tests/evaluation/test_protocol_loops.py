@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.protocols import loop_lens3d, loop_luna16, loop_p3d
 from lens_d2.evaluation.overlap import box_size, chunked_pairs, expand_ranges, overlap
 from lens_d2.evaluation.protocols import PROTOCOLS
 from lens_d2.evaluation.sets import BoxDetections, BoxTruth, Candidates, NoduleTruth, Tracklets
@@ -38,7 +39,7 @@ def truth_of(rng, num_volumes, flat=False):
 
 @given(SEEDS)
 @FEW
-def test_lens3d(load_tool, seed):
+def test_lens3d(seed):
     rng = np.random.default_rng(seed)
     truth = truth_of(rng, volumes(rng))
     number = int(rng.integers(1, 60))
@@ -46,13 +47,13 @@ def test_lens3d(load_tool, seed):
     detections = BoxDetections(volume, boxes(rng, number), scores(rng, number))
     threshold = float(rng.choice([0.25, 0.3, 0.5, 1.0]))
     ours = PROTOCOLS.get("lens3d")(threshold=threshold).evaluate(truth, detections).metrics
-    loop = load_tool("benchmark").loop_lens3d(truth, detections, threshold)
+    loop = loop_lens3d(truth, detections, threshold)
     assert ours["sensitivity"] == pytest.approx(loop["sensitivity"], abs=1e-12)
 
 
 @given(SEEDS)
 @FEW
-def test_p3d(load_tool, seed):
+def test_p3d(seed):
     rng = np.random.default_rng(seed)
     truth = truth_of(rng, volumes(rng), flat=True)
     number = int(rng.integers(1, 60))
@@ -65,14 +66,14 @@ def test_p3d(load_tool, seed):
     detections = Tracklets(volume, best, owner, z, flat, slice_scores)
     threshold = float(rng.choice([0.25, 0.3, 0.5, 1.0]))
     ours = PROTOCOLS.get("p3d")(threshold=threshold).evaluate(truth, detections).metrics
-    loop = load_tool("benchmark").loop_p3d(truth, detections, threshold)
+    loop = loop_p3d(truth, detections, threshold)
     assert ours["sensitivity"] == pytest.approx(loop["sensitivity"], abs=1e-12)
     assert ours["ap"] == pytest.approx(loop["ap"], abs=1e-12)
 
 
 @given(SEEDS)
 @FEW
-def test_luna16(load_tool, seed):
+def test_luna16(seed):
     rng = np.random.default_rng(seed)
     scans = volumes(rng)
 
@@ -89,12 +90,12 @@ def test_luna16(load_tool, seed):
     candidates = Candidates(rng.integers(0, scans, number), points, scores(rng, number))
     most = int(rng.choice([1, 3, 100]))
     ours = PROTOCOLS.get("luna16")(max_candidates=most).evaluate(truth, candidates).metrics
-    loop = load_tool("benchmark").loop_luna16(truth, candidates, most)
+    loop = loop_luna16(truth, candidates, most)
     for key, value in loop.items():
         if key not in ("sensitivity", "cpm"):
             assert ours[key] == value, key
     # The rates that the challenge's script multiplies back may miss an exact count by the last bit.
-    nudged = [load_tool("benchmark").loop_luna16(truth, candidates, most, fps=[f * (1 + e)])["sensitivity"][0]
+    nudged = [loop_luna16(truth, candidates, most, fps=[f * (1 + e)])["sensitivity"][0]
               for f in ours["fps"] for e in (-1e-9, 0, 1e-9)]  # fmt: skip
     for got, options in zip(ours["sensitivity"], np.reshape(nudged, (-1, 3)), strict=True):
         assert min(options) - 1e-6 <= got <= max(options) + 1e-6

@@ -1,0 +1,20 @@
+"""Measurements of speed and memory, by name; ``python -m benchmarks`` takes them.
+
+To add one, write a function under ``@measurement("name")`` in a module that is imported here. It returns "ratio",
+"baseline_seconds", "ours_seconds" and "details"; times are averages of several turns.
+"""
+
+from . import data_path, heads, inference, mining, protocols, train_step, trunk
+from .registry import MEASUREMENTS, measurement
+
+__all__ = [
+    "MEASUREMENTS",
+    "data_path",
+    "heads",
+    "inference",
+    "measurement",
+    "mining",
+    "protocols",
+    "train_step",
+    "trunk",
+]

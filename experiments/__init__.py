@@ -1,0 +1,15 @@
+"""The experiments whose results the documentation reports; ``python -m experiments`` lists them.
+
+Each is a module: its docstring is its help, ``add_arguments(parser)`` adds its options, ``run(args)`` is its body.
+"""
+
+EXPERIMENTS = {
+    "blobs": "tunes and tests a blob detector, which shows what can be found without learning",
+    "cohort": "draws contact sheets of a synthetic cohort and compares its CT numbers with published ones",
+    "guards": "compares LENS with the blob detector, and partial labels with the hidden truth",
+    "harvest": "measures the gain from harvesting and from hard negative suppression, over seeds",
+    "metrics": "finds the cheaper metrics that agree with 3D IoU (Lesion-Harvester, Section IV-B)",
+    "mined": "checks mined annotations against the hidden truth of the synthetic cohort",
+    "mining": "measures the gain from mining with retraining, and from false-positive reduction, over seeds",
+    "peers": "trains LENS and other projects' detectors for the same time",
+}

@@ -1,0 +1,44 @@
+"""Peers: every detector gets the same time, and a run that was stopped goes on."""
+
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from experiments import peers
+
+
+class Line:
+    """A peer with one weight."""
+
+    def __init__(self):
+        self.model = torch.nn.Linear(1, 1)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+
+    def batches(self):
+        while True:
+            yield torch.ones(200, 1)
+
+    def losses(self, batch):
+        return {"loss": (self.model(batch) - 3).square().mean()}
+
+
+def test_training_ends_with_the_budget_and_goes_on_with_a_larger_one(tmp_path):
+    first = Line()
+    steps = peers.train(first, 0.05, tmp_path)
+    assert steps > 0 and first.optimizer.param_groups[0]["lr"] < 0.1
+    again = Line()
+    assert peers.train(again, 0.05, tmp_path) == steps  # nothing is left to do
+    assert torch.equal(again.model.weight, first.model.weight)
+    assert peers.train(Line(), 0.1, tmp_path) > steps
+
+
+def test_the_first_volumes_are_a_dataset_of_their_own():
+    DatasetCatalog.register("peers_all", lambda: [{"volume": str(i)} for i in range(5)])
+    MetadataCatalog.get("peers_all").set(fully_labelled=True)
+    assert peers.first_of("peers_all", 0) == "peers_all"
+    name = peers.first_of("peers_all", 2)
+    assert [record["volume"] for record in DatasetCatalog.get(name)] == ["0", "1"]
+    assert MetadataCatalog.get(name).fully_labelled and peers.first_of("peers_all", 2) == name
+
+
+def test_the_peers():
+    assert list(peers.PEERS) == ["LENS", "Faster R-CNN", "RetinaNet 3D"]

@@ -1,0 +1,29 @@
+"""tools/compare_predictions.py on the golden case and half of its detections."""
+
+import json
+
+import pytest
+
+
+def test_the_better_of_two(load_script, repo_root, tmp_path, capsys):
+    golden = repo_root / "tests/golden/lens3d"
+    truth, good = golden / "ground_truth.json", golden / "predictions.json"
+    content = json.loads(good.read_text())
+    poor = tmp_path / "poor.json"
+    poor.write_text(json.dumps({name: rows[len(rows) // 2 :] for name, rows in content.items()}))
+    words = [
+        "--protocol",
+        "lens3d",
+        "--ground-truth",
+        truth,
+        "--predictions",
+        poor,
+        good,
+        "--output",
+        tmp_path,
+    ]
+    assert load_script("tools/compare_predictions.py").main([str(word) for word in words]) == 0
+    comparison = json.loads((tmp_path / "comparison.json").read_text())
+    averages = [metrics["average_sensitivity"] for metrics in comparison["metrics"].values()]
+    assert comparison["difference"] == pytest.approx(averages[1] - averages[0]) and comparison["difference"] > 0
+    assert (tmp_path / "froc.png").stat().st_size > 10_000 and "B - A: +" in capsys.readouterr().out

@@ -1,0 +1,44 @@
+"""tools/ledger.py, as users run it."""
+
+import pytest
+from helpers.mined_ledger import hidden_dataset, write_mined_ledger
+
+from lens_d2.data.ledger.table import read_ledger
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    with hidden_dataset(tmp_path) as name:
+        yield name
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return write_mined_ledger(tmp_path / "ledger.csv")
+
+
+@pytest.fixture(scope="module")
+def main(load_script):
+    return load_script("tools/ledger.py").main
+
+
+def test_ledger_check_counts_convert(main, dataset, ledger, tmp_path, capsys):
+    assert main(["check", str(ledger), "--dataset", dataset]) == 0
+    assert "10 rows, sound" in capsys.readouterr().out
+    assert main(["counts", str(ledger), "--dataset", dataset]) == 0
+    assert (
+        "| + IntraPatient      |         4 |         8 |                0 |                   7 |"
+        in capsys.readouterr().out
+    )
+    assert main(["convert", str(ledger), str(tmp_path / "other.parquet")]) == 0
+    assert read_ledger(tmp_path / "other.parquet").equals(read_ledger(ledger))
+
+
+def test_bad_input_is_one_line_and_status_2(main, dataset, ledger, capsys):
+    table = read_ledger(ledger)
+    table.loc[3, "volume"] = "elsewhere"
+    table.loc[3, "lesion"] = "one"
+    table.to_csv(ledger, index=False)
+    assert main(["check", str(ledger), "--dataset", dataset]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"{ledger}: row 4 (line 5): the sub-volume 'elsewhere'") and error.count("\n") == 1
