@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -52,6 +53,6 @@ def _close_logs() -> None:
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     for handler in (handler for logger in loggers for handler in getattr(logger, "handlers", ())):
         stream = getattr(handler, "stream", None)
-        if stream not in (None, sys.stdout, sys.stderr):
+        if os.path.isfile(str(getattr(stream, "name", ""))):
             with suppress(OSError):
                 stream.close()
