@@ -42,7 +42,7 @@ from lens_d2.data.cache import build_cache
 from lens_d2.data.scans import Scan, SeveralSeries, find_scans, without_names
 from lens_d2.engine import LENSCheckpointer, checks
 from lens_d2.export import StructuredReport, Written, make_report, warnings_cell, write_report
-from lens_d2.inference.rescoring import build_inference
+from lens_d2.inference.detector import build_inference
 from lens_d2.io import cli
 from lens_d2.io.errors import DataError, WriteError
 from lens_d2.io.files import write_whole

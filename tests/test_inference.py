@@ -13,7 +13,7 @@ from lens_d2 import add_lens_config
 from lens_d2.data.mapper import SliceMapper
 from lens_d2.inference import joint_afp
 from lens_d2.inference.folded_backbone import FoldedDenseNet25D
-from lens_d2.inference.volume import VolumeInference, num_levels
+from lens_d2.inference.volume import VolumeInference, num_interpolated_slices
 from lens_d2.modeling import FUSED
 
 
@@ -66,7 +66,7 @@ def slice_by_slice(cfg, model, record):
     volume = mapper.cache.open(record)
     ratio = cfg.INPUT.SLICE_INTERVAL / volume.geometry.slice_interval
     levels = []
-    for level in range(num_levels(volume, cfg.INPUT.SLICE_INTERVAL)):
+    for level in range(num_interpolated_slices(volume, cfg.INPUT.SLICE_INTERVAL)):
         image = torch.from_numpy(mapper.read(volume, level * ratio))
         with torch.no_grad():
             levels += model([{"image": image}])

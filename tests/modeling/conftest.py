@@ -5,9 +5,17 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
 
 from lens_d2 import add_lens_config
 from lens_d2.structures.status import BoxStatus
+
+
+@pytest.fixture(scope="module", autouse=True)
+def storage():
+    """Counts of positives and negatives are logged wherever losses are computed."""
+    with EventStorage() as storage:
+        yield storage
 
 
 @pytest.fixture

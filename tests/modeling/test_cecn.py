@@ -11,7 +11,7 @@ from lens_d2 import add_lens_config
 from lens_d2.engine import STAGES
 from lens_d2.mining.lens.strategies import STRATEGIES
 from lens_d2.modeling import CECN, FUSED, CenterNet
-from lens_d2.modeling.one_stage import detections_of
+from lens_d2.modeling.meta_arch import one_stage_detections
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_step_teaches_everything(cecn_cfg, make_batch):
     model = build_model(cecn_cfg)
     with EventStorage():
         losses = model(make_batch("deeplesion"))
-    assert set(losses) == {"loss_center", "loss_size", "loss_offset"}
+    assert set(losses) == {"loss_centernet_center", "loss_centernet_size", "loss_centernet_offset"}
     sum(losses.values()).backward()
     assert not [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
 
@@ -56,7 +56,7 @@ def test_one_stage_is_a_config_key_of_lens(small_cfg, make_batch):
     model = build_model(small_cfg)
     with EventStorage():
         losses = model(make_batch("luna"))
-    assert set(losses) == {"loss_center", "loss_size"}
+    assert set(losses) == {"loss_afp_center", "loss_afp_size"}
     sum(losses.values()).backward()
     taught = {n.split(".")[1] for n, p in model.named_parameters() if n.startswith("prop") and p.grad is not None}
     assert taught == {"luna"}
@@ -71,7 +71,7 @@ def test_detections_say_what_each_expert_thinks_of_the_place():
         logits = torch.logit(torch.tensor(scores))
         return Instances((100, 100), proposal_boxes=Boxes(torch.tensor(boxes)), objectness_logits=logits)
 
-    found = detections_of(
+    found = one_stage_detections(
         {
             "a": proposals([[10.0, 10, 30, 30], [11, 11, 31, 31], [60, 60, 80, 80]], [0.6, 0.5, 0.3]),
             "b": proposals([[10.0, 10, 30, 31], [0, 0, 5, 5]], [0.8, 0.005]),

@@ -1,6 +1,7 @@
 """False-positive reduction: inflation, pooling, which detections it learns from, learning, rescoring."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,19 +25,13 @@ from lens_d2.data.detection_samples import (
 from lens_d2.data.epochs import EpochBatchSampler, SampleIndex
 from lens_d2.data.patches import PatchGrid
 from lens_d2.engine.classifier import train_fpr
-from lens_d2.inference.rescoring import (
-    RescoredInference,
-    build_inference,
-    classify,
-    load_classifier,
-    mean_log_odds,
-    rescore,
-)
+from lens_d2.inference.detector import RescoredInference, build_inference
+from lens_d2.inference.rescoring import classify, load_classifier, mean_log_odds, rescore
 from lens_d2.inference.volume import VolumeInference
 from lens_d2.io.errors import DataError
 from lens_d2.modeling import build_classifier
 from lens_d2.modeling.classifiers import ResNet3D, load_resnet18_weights
-from lens_d2.modeling.classifiers.roi_align3d import roi_align3d
+from lens_d2.modeling.views import roi_align3d
 from lens_d2.structures.detections import VolumeDetections
 
 
@@ -167,7 +162,7 @@ def detections_of(slice_boxes, owner):
 
 
 def lesion(status, *boxes):
-    return {"status": status, "boxes": [list(box) for box in boxes]}
+    return {"id": "v/0", "status": status, "boxes": [list(box) for box in boxes]}
 
 
 def test_key_slice_iou_is_that_of_the_same_slice_only():
@@ -247,6 +242,12 @@ def test_false_positives_below_the_score_threshold_are_not_trained_on():
     assert samples.boxes[:, 0].tolist() == [0, 80, 120] and samples.weight.tolist() == [1, 1, 1]
 
 
+def answering(found):
+    """Whole-volume inference that gives these detections, volume after volume."""
+    rest = iter(found)
+    return SimpleNamespace(detect=lambda volume: next(rest))
+
+
 @pytest.mark.parametrize("power, share", [(0.0, 1 / 4), (1.0, 1 / 2), (2.0, 3 / 4)])
 def test_false_positives_are_drawn_by_the_power_of_their_score(power, share):
     """One of score 0.6 among three of 0.2: its share of the first draws."""
@@ -263,8 +264,8 @@ def test_how_samples_are_drawn_says_nothing_of_what_is_rescored(cfg, blocks):
     """Rescoring takes every detection, in the order in which they are."""
     records, detections = blocks
     cfg.MODEL.FPR.FP_SCORE_THRESH, cfg.MODEL.FPR.FP_SCORE_POWER = 0.9, 2.0
-    outputs = [{"volume": r["volume"], "detections": {"fused": detections[r["volume"]]}} for r in records]
-    wrapped = RescoredInference(cfg, lambda some: outputs, build_classifier(cfg).eval())
+    inference = answering({"fused": detections[r["volume"]]} for r in records)
+    wrapped = RescoredInference(cfg, inference, build_classifier(cfg).eval())
     for record, output in zip(records, wrapped(records), strict=True):
         np.testing.assert_array_equal(output["detections"]["fused"].boxes, detections[record["volume"]].boxes)
 
@@ -402,18 +403,13 @@ def test_log_odds_tell_scores_near_one_apart(cfg, blocks):
     assert rescore(found, fpr, mean_log_odds).scores.argmax() == 0
     assert rescore(found, fpr).scores.argmax() > 0
     cfg.MODEL.FPR.COMBINE = "median"
-    with pytest.raises(ValueError, match="MODEL.FPR.COMBINE is none of mean, mean_log_odds: 'median'"):
-        RescoredInference(cfg, lambda some: [], build_classifier(cfg))
+    with pytest.raises(ValueError, match="MODEL.FPR.COMBINE is 'median': give one of mean, mean_log_odds"):
+        RescoredInference(cfg, answering([]), build_classifier(cfg))
 
 
 def test_inference_with_rescoring_answers_as_without(cfg, blocks):
     records, detections = blocks
-
-    def inference(some):
-        names = [record["volume"] for record in some]
-        both = [{"fused": detections[name], "luna": VolumeDetections()} for name in names]
-        return [{"volume": name, "detections": found} for name, found in zip(names, both, strict=True)]
-
+    inference = answering({"fused": detections[r["volume"]], "luna": VolumeDetections()} for r in records)
     wrapped = RescoredInference(cfg, inference, build_classifier(cfg).eval())
     for record, output in zip(records, wrapped(records), strict=True):
         plain = detections[record["volume"]]

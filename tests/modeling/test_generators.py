@@ -40,7 +40,7 @@ def test_a_step_teaches_the_batchs_own_expert_alone(model_of, make_batch, name, 
     with EventStorage():
         losses = model(make_batch(experts[-1]))
     assert all(torch.isfinite(value) for value in losses.values())
-    assert ("loss_class" in losses) != one_stage
+    assert ("loss_cls" in losses) != one_stage
     sum(losses.values()).backward()
     taught = [n for n, p in model.named_parameters() if p.grad is not None]
     own = f"proposal_generators.{experts[-1]}."

@@ -57,12 +57,12 @@ def test_a_step_leaves_the_other_experts_bit_identical(small_cfg, small_lens, ma
 def test_the_four_losses_of_equation_1(small_lens, make_batch):
     with EventStorage() as storage:
         losses = small_lens(make_batch("luna"))
-    assert set(losses) == {"loss_center", "loss_size", "loss_class", "loss_box"}
+    assert set(losses) == {"loss_afp_center", "loss_afp_size", "loss_cls", "loss_box_reg"}
     assert all(torch.isfinite(value) and value > 0 for value in losses.values())
     assert storage.latest()["luna/total_loss"][0] == pytest.approx(float(sum(losses.values())), rel=1e-5)
 
 
-@pytest.mark.parametrize("key, loss", [("SIZE", "loss_size"), ("BOX", "loss_box")])
+@pytest.mark.parametrize("key, loss", [("SIZE", "loss_afp_size"), ("BOX", "loss_box_reg")])
 def test_weights_of_equation_1_are_config_keys(small_cfg, make_batch, key, loss):
     values = []
     for factor in (1.0, 3.0):

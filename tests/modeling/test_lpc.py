@@ -16,7 +16,7 @@ from lens_d2.inference.rescoring import load_classifier, score_proposals
 from lens_d2.io.errors import DataError
 from lens_d2.modeling.classifiers import ResNet3D, build_classifier, build_loss
 from lens_d2.modeling.classifiers.global_local import BOX, PATCH
-from lens_d2.modeling.classifiers.views import CORONAL, SAGITTAL, TRANSVERSE, VOLUME
+from lens_d2.modeling.views import CORONAL, SAGITTAL, TRANSVERSE, VOLUME
 
 NAMES = ("GLC_MV", "GLC", "GLC_3D", "ResNet_MV", "ResNet_3D", "MLC3D", "FPR3D")
 
