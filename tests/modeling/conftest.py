@@ -57,6 +57,30 @@ def make_targets():
 
 
 @pytest.fixture
+def heads_of(small_cfg):
+    def build(treatment="", num_classes=1):
+        small_cfg.MODEL.ROI_HEADS.MISSING_LABELS = treatment
+        small_cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_classes
+        torch.manual_seed(0)
+        return build_model(small_cfg).roi_heads
+
+    return build
+
+
+@pytest.fixture
+def sample_proposals():
+    """The proposals with these boxes that a detection head samples."""
+
+    def sample(heads, target, boxes):
+        boxes = torch.tensor(boxes)
+        proposals = Instances((64, 80), proposal_boxes=Boxes(boxes), objectness_logits=torch.zeros(len(boxes)))
+        (sampled,) = heads.label_and_sample_proposals([proposals], [target])
+        return sampled
+
+    return sample
+
+
+@pytest.fixture
 def make_batch(make_targets):
     def make(expert, count=2, size=(64, 80), seed=0):
         generator = torch.Generator().manual_seed(seed)
