@@ -90,7 +90,7 @@ def bf16() -> dict:
 
         def first_maps(low: bool) -> torch.Tensor:
             with torch.autocast(inference.model.device.type, torch.bfloat16, enabled=low):
-                features, _ = next(iter(inference.level_features(volume, 1.0)))
+                features, _ = next(iter(inference.slice_features(volume, 1.0)))
             return features["p2"].float()
 
         plain, rounded = first_maps(False), first_maps(True)

@@ -34,13 +34,13 @@ from detectron2.utils.logger import setup_logger
 
 from lens_d2.config import load_config
 from lens_d2.data.scans import Scan, SeveralSeries, find_scans, without_names
-from lens_d2.detector import LesionDetector
 from lens_d2.engine import checks
 from lens_d2.export import StructuredReport, Written, warnings_cell
 from lens_d2.io import cli
 from lens_d2.io.errors import DataError, WriteError
 from lens_d2.io.files import write_whole
 from lens_d2.io.progress import progress
+from lens_d2.lesion_detector import LesionDetector
 
 logger = logging.getLogger("lens_d2.predict")
 

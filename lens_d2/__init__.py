@@ -9,7 +9,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 # The public names, imported when they are asked for.
-_HOMES = {"LesionDetector": "detector", "add_lens_config": "config"}
+_HOMES = {"LesionDetector": "lesion_detector", "add_lens_config": "config"}
 
 __all__ = sorted(_HOMES)
 

@@ -151,7 +151,7 @@ def _add_dataset_keys(cfg: CN) -> None:
 
 def _add_model_keys(cfg: CN) -> None:
     # The experts, in order; each has an AFP and a layer of the detection head. A dataset's expert is named in
-    # its metadata.
+    # its metadata. Empty: one expert, for Detectron2's own detectors (docs/detectors.md).
     cfg.MODEL.LENS = CN()
     cfg.MODEL.LENS.EXPERTS = ("deeplesion", "luna", "lits", "nih_ln")
     # The detections that count as the model's own: "fused", or the name of one expert (Table I, row b).
@@ -242,11 +242,11 @@ def _add_centernet_keys(cfg: CN) -> None:
     cfg.MODEL.CENTERNET.BETA = 4.0
     # Hard negative suppression loss (Eq. 8): hard negatives weigh up to 2 ** BETA times other background.
     cfg.MODEL.CENTERNET.SUPPRESS_HARD_NEGATIVES = True
-    # Value of the heat map at the start of training.
+    # Value of the heatmap at the start of training.
     cfg.MODEL.CENTERNET.PRIOR_PROB = 0.1
     # Weight of the offsets' loss. That of width and height is MODEL.LENS.SIZE_LOSS_WEIGHT.
     cfg.MODEL.CENTERNET.OFFSET_LOSS_WEIGHT = 1.0
-    # Peaks of the heat map that become proposals.
+    # Peaks of the heatmap that become proposals.
     cfg.MODEL.CENTERNET.TOPK_TRAIN = 300
     cfg.MODEL.CENTERNET.TOPK_TEST = 100
 

@@ -21,7 +21,7 @@ FLOORS = [
     "mining",
     "config",
     "model_zoo",
-    "detector",
+    "lesion_detector",
     "engine",
 ]
 # Beside the floors: the synthetic cohort, which nothing imports.

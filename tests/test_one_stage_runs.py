@@ -11,7 +11,7 @@ from helpers.blocks import blocks_cfg, register_blocks
 
 from lens_d2.data.mapper import SliceMapper
 from lens_d2.engine import LENSTrainer
-from lens_d2.inference.volume import VolumeInference, num_levels
+from lens_d2.inference.volume import VolumeInference, num_interpolated_slices
 from lens_d2.mining.proposals import open_shards, propose
 from lens_d2.structures.status import BoxStatus
 
@@ -42,12 +42,12 @@ def test_trains_evaluates_and_proposes(tmp_path, name):
 
     inference, found = VolumeInference(cfg, trainer.model.eval()), []
     volume = inference.cache.open(records[0])
-    for features, sizes in inference.level_features(volume, 1.0):
+    for features, sizes in inference.slice_features(volume, 1.0):
         with torch.no_grad():
             found += trainer.model.detect(features, sizes)
     mapper = SliceMapper(cfg, is_train=False)
     ratio = cfg.INPUT.SLICE_INTERVAL / volume.geometry.slice_interval
-    assert len(found) == num_levels(volume, cfg.INPUT.SLICE_INTERVAL)
+    assert len(found) == num_interpolated_slices(volume, cfg.INPUT.SLICE_INTERVAL)
     for level, ours in enumerate(found[:4]):
         with torch.no_grad():
             (plain,) = trainer.model([{"image": torch.from_numpy(mapper.read(volume, level * ratio))}])
@@ -69,5 +69,5 @@ def test_hard_negatives_of_a_record_reach_the_loss(tmp_path):
         assert BoxStatus.HARD_NEGATIVE in sample["instances"].gt_status
         torch.manual_seed(0)
         with EventStorage():
-            losses.append(LENSTrainer.build_model(cfg)([sample])["loss_center"].item())
+            losses.append(LENSTrainer.build_model(cfg)([sample])["loss_centernet_center"].item())
     assert losses[0] > losses[1] > 0

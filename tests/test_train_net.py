@@ -55,7 +55,7 @@ def test_trains_evaluates_and_resumes(run, tmp_path, monkeypatch):
     run("OUTPUT_DIR", out)
     assert (out / "model_final.pth").is_file() and (out / "model_0000001.pth").is_file()
     events = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
-    assert any("loss_center" in e for e in events)
+    assert any("loss_afp_center" in e for e in events)
     for name in ("blocks_deeplesion", "blocks_luna"):
         result = json.loads((out / "inference" / name / "metrics.json").read_text())
         assert result

@@ -25,7 +25,7 @@ from lens_d2.config import load_config
 from lens_d2.data.datasets.catalog import register_derived
 from lens_d2.engine.evaluation import build_evaluator
 from lens_d2.io.files import whole_file, write_whole
-from lens_d2.modeling.ranks import seeded
+from lens_d2.modeling.supervision import seeded
 
 from ..runs import add_output_argument, write_table
 from .retinanet import RetinaNet

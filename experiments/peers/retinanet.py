@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lens_d2.data.cache import CachedVolume
 from lens_d2.data.loader import load_training_records
 from lens_d2.data.mapper import window
-from lens_d2.inference.volume import VolumeInference, num_levels
+from lens_d2.inference.volume import VolumeInference, num_interpolated_slices
 from lens_d2.structures.detections import VolumeDetections
 
 from .slicewise import Lens
@@ -103,7 +103,7 @@ class VolumeReader(VolumeInference):
 
     def patch(self, volume: CachedVolume, around: np.ndarray | None, rng) -> tuple[Tensor, np.ndarray]:
         """A patch that holds the middle of a box, or any, and its lower corner."""
-        size = np.array([volume.shape[2], volume.shape[1], num_levels(volume, self.slice_interval)])
+        size = np.array([volume.shape[2], volume.shape[1], num_interpolated_slices(volume, self.slice_interval)])
         room = np.maximum(size - PATCH, 0)
         if around is None:
             corner = rng.integers(0, room + 1)
@@ -125,7 +125,7 @@ class WholeVolume(VolumeReader):
 
     @torch.no_grad()
     def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
-        image = self.image(volume, np.arange(num_levels(volume, self.slice_interval)))
+        image = self.image(volume, np.arange(num_interpolated_slices(volume, self.slice_interval)))
         (found,) = self.detector([image], use_inferer=True)
         boxes, scores = found["boxes"].double().numpy(), found["labels_scores"].double().numpy()
         flat = volume.geometry.boxes_to_volume(boxes[:, [0, 1, 3, 4]])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lens_d2.data.loader import build_train_loader
 from lens_d2.data.mapper import SliceMapper
 from lens_d2.engine import build_optimizer
-from lens_d2.inference.volume import VolumeInference, num_levels
+from lens_d2.inference.volume import VolumeInference, num_interpolated_slices
 from lens_d2.structures.status import BoxStatus
 
 CONFIG = "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml"
@@ -94,7 +94,7 @@ class SliceBySlice(VolumeInference):
     def detect(self, volume) -> dict:
         ratio = self.slice_interval / volume.geometry.slice_interval
         found = []
-        for level in range(num_levels(volume, self.slice_interval)):
+        for level in range(num_interpolated_slices(volume, self.slice_interval)):
             image = torch.from_numpy(self.mapper.read(volume, level * ratio))
             (result,) = self.model([{"image": image, "height": image.shape[1], "width": image.shape[2]}])
             instances = result["instances"].to("cpu")

@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..data.loader import build_test_loader, build_train_loader
-from ..inference.rescoring import build_inference
+from ..inference.detector import build_inference
 from ..io.checkpoint import LENSCheckpointer
 from ..io.quiet import at_level
 from ..mining.hooks import build_mining_hooks

@@ -1,0 +1,1 @@
+"""Detection in whole volumes."""

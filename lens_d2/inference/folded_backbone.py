@@ -1,8 +1,8 @@
 """The 2.5D DenseNet for inference over a volume: the same function, arranged for the least work.
 
-What an image of three slices contributes to a sample depends on these slices alone up to the fusions, so it is
-computed once per image (:meth:`FoldedDenseNet25D.encode`) and not once for each of the samples that the image
-is part of (:meth:`FoldedDenseNet25D.decode`). Besides:
+Up to the fusions, the features of an image of three slices depend on these slices alone. They are computed once
+per image (:meth:`FoldedDenseNet25D.encode`) and not once for each of the samples that the image is part of
+(:meth:`FoldedDenseNet25D.decode`). Besides:
 
 - a batch norm that follows a convolution is folded into its weights; one that comes before its ReLU is one
   multiplication and addition;
@@ -30,7 +30,7 @@ Parts = tuple[Tensor, ...]
 
 
 class FoldedDenseNet25D:
-    """A :class:`DenseNet25D` with the weights that it has when this is constructed."""
+    """A :class:`DenseNet25D`, with its weights of the moment at which this is constructed."""
 
     def __init__(self, backbone: nn.Module):
         self.num_images, (self.name,) = backbone.num_images, backbone.output_shape()
@@ -45,7 +45,7 @@ class FoldedDenseNet25D:
         self.levels, self.bias = fuse_laterals(backbone)
 
     def encode(self, images: Tensor) -> Parts:
-        """What single images contribute.
+        """Features of single images, whichever sample they are part of.
 
         Args:
             images: (n, 3, H, W).
@@ -81,6 +81,7 @@ class FoldedBlock:
         ]
 
     def __call__(self, x: Tensor) -> Tensor:
+        """(n, C, h, w) to (n, C + layers * growth rate, h, w)."""
         count, width = x.shape[:2]
         growth = self.layers[0][-1].shape[0]
         shape = (count, width + growth * len(self.layers), *x.shape[2:])
@@ -102,12 +103,13 @@ class FoldedTransition:
         self.weight = transition.conv.weight
 
     def __call__(self, x: Tensor) -> Tensor:
+        """(n, C, h, w) to (n, C / 2, h / 2, w / 2)."""
         x = torch.addcmul(self.shift.to(x.dtype), x, self.scale.to(x.dtype)).relu_()
         return F.conv2d(F.avg_pool2d(x, kernel_size=2), self.weight)
 
 
 def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """(C, 1, 1) each: what a batch norm in evaluation multiplies by and adds."""
+    """(C, 1, 1) each: factor and summand of a batch norm in evaluation."""
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     shift = norm.bias - norm.running_mean * scale
     return scale[:, None, None], shift[:, None, None]
@@ -120,10 +122,10 @@ def fold(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def fuse_laterals(backbone: nn.Module) -> tuple[list[list[Tensor]], Tensor]:
-    """The laterals multiplied into the pyramid's fusion.
+    """Multiply the laterals into the pyramid's fusion.
 
     Returns:
-        for each level K weights (C, its channels), and the bias (C, 1, 1).
+        For each level K weights (C, its channels), and the bias (C, 1, 1).
     """
     laterals = [lateral.weight.flatten(1).double() for lateral in backbone.laterals]
     bias = sum(lateral.bias.double() for lateral in backbone.laterals)
@@ -139,7 +141,7 @@ def fuse_laterals(backbone: nn.Module) -> tuple[list[list[Tensor]], Tensor]:
 
 
 def weighted_sum(images: list[Tensor], weights: list[Tensor]) -> Tensor:
-    """The sum of 1x1 convolutions of K tensors (n, *, h, w), each by its own (C, *) weights."""
+    """Sum of 1x1 convolutions of K tensors (n, *, h, w), each by its own (C, *) weights."""
     pixels = [image.permute(0, 2, 3, 1) for image in images]
     total = F.linear(pixels[0], weights[0])
     for own, weight in zip(pixels[1:], weights[1:], strict=True):

@@ -1,4 +1,4 @@
-"""All experts' proposals at inference, with what their networks have in common computed together."""
+"""All experts' proposals at inference, by one convolution for the first layers of all their branches."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from ..modeling.afp import AFP
+from ..modeling.heatmaps import OutputBranch
 from ..modeling.meta_arch import Propose
 from .winograd import WinogradConv2d
 
@@ -19,14 +20,20 @@ WINOGRAD_CHANNELS = 128
 
 
 def joint_proposals(generators: Iterable[nn.Module]) -> Propose:
-    """A function from images and feature maps to every generator's proposals (experts x images), as they are now.
+    """Build a function from images and feature maps to every generator's proposals, experts x images.
 
-    Later changes of the generators' weights may or may not have an effect.
+    It has the generators' weights of this moment: later changes may or may not have an effect.
     """
     generators = list(generators)
-    if all(isinstance(g, AFP) for g in generators) and len({g.in_feature for g in generators}) == 1:
+    if all(map(_has_output_branches, generators)) and len({g.in_feature for g in generators}) == 1:
         return JointAFP(generators)
     return lambda images, features: [generator(images, features)[0] for generator in generators]
+
+
+def _has_output_branches(generator: nn.Module) -> bool:
+    return isinstance(generator, AFP) and all(
+        isinstance(branch, OutputBranch) for branch in (generator.centerness, generator.distances)
+    )
 
 
 class JointAFP:
@@ -47,6 +54,7 @@ class JointAFP:
         self.last = [branch[-1] for branch in branches]
 
     def __call__(self, images: ImageList, features: dict[str, Tensor]) -> list[list[Instances]]:
+        """Every generator's proposals, experts x images."""
         maps = [self.branches(image) for image in features[self.generators[0].in_feature].split(1)]
         outputs = [torch.cat(of_branch) for of_branch in zip(*maps, strict=True)]
         return [

@@ -1,4 +1,4 @@
-"""From 2D boxes on slices to tracklets and 3D boxes.
+"""Linking of 2D boxes on slices to tracklets and 3D boxes.
 
 Boxes are XYXY pixel edges; slices are consecutive integers.
 """
@@ -15,6 +15,7 @@ def match_best_first(overlap: np.ndarray, threshold: float) -> tuple[np.ndarray,
 
     Args:
         overlap: (n, m).
+        threshold: pairs at or below it are not matched.
 
     Returns:
         Indices of the matched rows and of their columns.
@@ -37,7 +38,9 @@ def link_slices(slices: np.ndarray, boxes: np.ndarray, threshold: float) -> np.n
     one such neighbour above and one below, the pair of largest IoU going first.
 
     Args:
-        slices: (n,) integer slice of each box. boxes: (n, 4).
+        slices: (n,) integer slice of each box.
+        boxes: (n, 4).
+        threshold: of the IoU.
 
     Returns:
         (n,) number of each box's tracklet, from 0 in order of the first slice.
@@ -45,17 +48,17 @@ def link_slices(slices: np.ndarray, boxes: np.ndarray, threshold: float) -> np.n
     slices = np.asarray(slices)
     tracklet = np.full(len(slices), -1, dtype=np.int64)
     order = np.argsort(slices, kind="stable")
-    levels, starts = np.unique(slices[order], return_index=True)
+    numbers, starts = np.unique(slices[order], return_index=True)
     groups = np.split(order, starts[1:])
-    count, previous_level, previous = 0, -2, None
-    for level, group in zip(levels, groups, strict=True) if len(slices) else ():
-        if previous is not None and level == previous_level + 1:
+    count, last_number, previous = 0, -2, None
+    for number, group in zip(numbers, groups, strict=True) if len(slices) else ():
+        if previous is not None and number == last_number + 1:
             below, above = match_best_first(pairwise_iou(boxes[previous], boxes[group]), threshold)
             tracklet[group[above]] = tracklet[previous[below]]
         new = group[tracklet[group] < 0]
         tracklet[new] = count + np.arange(len(new))
         count += len(new)
-        previous_level, previous = level, group
+        last_number, previous = number, group
     return tracklet
 
 
@@ -68,7 +71,10 @@ def stack_tracklets(
     slice, and the score is the highest of the slices'.
 
     Args:
-        slices, boxes, scores: (n,), (n, 4), (n,). tracklet: (n,), as :func:`link_slices` gives it.
+        slices: (n,).
+        boxes: (n, 4).
+        scores: (n,).
+        tracklet: (n,), as :func:`link_slices` gives it.
 
     Returns:
         (t, 6) x1, y1, z1, x2, y2, z2 (first and last slice, inclusive) and (t,) scores.

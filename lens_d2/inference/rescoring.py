@@ -1,4 +1,4 @@
-"""False-positive reduction after whole-volume inference: detections scored once more (LENS, Section IV-D)."""
+"""Scoring of detections and proposals by a classifier (LENS, Section IV-D; Lesion-Harvester, Section III-C)."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode
 from scipy.special import expit, logit
 from torch import nn
 
-from ..data.cache import CachedVolume, VolumeCache, build_cache
+from ..data.cache import CachedVolume, build_cache
+from ..io.checkpoint import LENSCheckpointer
 from ..modeling.classifiers import build_classifier
 from ..structures.detections import VolumeDetections
-from .volume import VolumeInference
 
 Combine = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def mean(scores: np.ndarray, fpr_scores: np.ndarray) -> np.ndarray:
-    """(n,) of (n,) and (n,): what the paper takes (Eq. 2)."""
+    """(n,) mean of both scores, as in the paper (Eq. 2)."""
     return (scores + fpr_scores) / 2
 
 
 def mean_log_odds(scores: np.ndarray, fpr_scores: np.ndarray) -> np.ndarray:
-    """(n,) the probability whose log odds are the mean of both scores' log odds.
+    """(n,) probability whose log odds are the mean of both scores' log odds.
 
     A detector whose best scores are all near 1 tells them apart by their odds; in the mean of the scores, the
     classifier alone would order them.
@@ -36,17 +36,20 @@ def mean_log_odds(scores: np.ndarray, fpr_scores: np.ndarray) -> np.ndarray:
 
 # MODEL.FPR.COMBINE: the final score, from the detector's and the classifier's.
 COMBINE: dict[str, Combine] = {"mean": mean, "mean_log_odds": mean_log_odds}
-CERTAIN = 1e-6  # no score is taken to be surer
+CERTAIN = 1e-6  # scores are clipped to this distance from 0 and 1
 
 
 def load_classifier(cfg: CfgNode, role: str = "FPR", weights: str | None = None) -> nn.Module:
-    """The trained classifier ``MODEL.<role>``, from its WEIGHTS where no other file is given.
+    """Loads the trained classifier ``MODEL.<role>``.
+
+    Args:
+        cfg: of the classifier.
+        role: "FPR" or "LPC".
+        weights: file of its checkpoint; None: ``MODEL.<role>.WEIGHTS``.
 
     Raises:
         DataError: the checkpoint is absent, damaged or of another architecture.
     """
-    from ..io.checkpoint import LENSCheckpointer
-
     classifier = build_classifier(cfg, role)
     LENSCheckpointer(classifier, whole=True).load(weights or cfg.MODEL[role].WEIGHTS)
     return classifier.eval()
@@ -54,10 +57,13 @@ def load_classifier(cfg: CfgNode, role: str = "FPR", weights: str | None = None)
 
 @torch.no_grad()
 def classify(classifier: nn.Module, volume: CachedVolume, boxes: np.ndarray, batch_size: int = 32) -> np.ndarray:
-    """What a classifier says of the detections of one volume.
+    """Scores a volume's detections with a classifier.
 
     Args:
+        classifier: of the CLASSIFIER registry, trained.
+        volume: in the cache frame.
         boxes: (n, 6) x1, y1, z1, x2, y2, z2 in the file's frame.
+        batch_size: detections that are classified together.
 
     Returns:
         (n,) probabilities
@@ -77,16 +83,16 @@ def classify(classifier: nn.Module, volume: CachedVolume, boxes: np.ndarray, bat
 def score_proposals(
     cfg: CfgNode, classifier: nn.Module, records: Iterable[dict], proposals: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """What a classifier says of 3D proposals, volume after volume.
+    """Scores 3D proposals with a classifier, volume after volume.
 
     Args:
         cfg: names the cache of the volumes, and ``MODEL.LPC.BATCH_SIZE_TEST``.
         classifier: of :func:`load_classifier`.
-        records: of the volumes. proposals: (n, 6) boxes in the file's frame, by sub-volume; looked up one after
-            another.
+        records: of the volumes.
+        proposals: (n, 6) boxes in the file's frame by sub-volume, looked up one after another.
 
     Yields:
-        name and (n,) probabilities of each sub-volume, in the order of the records; (0,) where it has none.
+        Name and (n,) probabilities of each sub-volume, in the order of the records; (0,) without proposals.
     """
     cache, batch_size = build_cache(cfg), cfg.MODEL.LPC.BATCH_SIZE_TEST
     for record in records:
@@ -96,93 +102,18 @@ def score_proposals(
 
 
 def rescore(detections: VolumeDetections, fpr_scores: np.ndarray, combine: Combine = mean) -> VolumeDetections:
-    """Detections whose final scores combine the detector's and the classifier's.
+    """Combines the detector's scores of detections with a classifier's.
 
-    The boxes of single slices combine their own score and their detection's.
+    Args:
+        detections: n of one volume.
+        fpr_scores: (n,) the classifier's.
+        combine: of :data:`COMBINE`.
+
+    Returns:
+        The detections with their final scores; the boxes of single slices have their own score combined with their
+        detection's.
     """
     slice_boxes = detections.slice_boxes.copy()
     slice_boxes[:, 5] = combine(slice_boxes[:, 5], fpr_scores[detections.slice_detection])
     scores = combine(detections.scores, fpr_scores)
     return replace(detections, scores=scores, slice_boxes=slice_boxes, fpr_scores=fpr_scores)
-
-
-class RescoredInference(nn.Module):
-    """Whole-volume inference followed by a classifier; called and answering as the inference that it wraps."""
-
-    @configurable
-    def __init__(
-        self,
-        inference: nn.Module,
-        classifier: nn.Module,
-        *,
-        cache: VolumeCache,
-        outputs: tuple[str, ...] = ("fused",),
-        batch_size: int = 32,
-        combine: str = "mean",
-    ):
-        """
-        Args:
-            inference: whole-volume inference; ``detect`` gives {name: VolumeDetections} of a volume.
-            classifier: of the CLASSIFIER registry, trained.
-            outputs: the detections that are scored again; those of other names stay as they are.
-            batch_size: detections that are classified together.
-            combine: name in :data:`COMBINE`.
-
-        Raises:
-            ValueError: it is none of them.
-        """
-        super().__init__()
-        if combine not in COMBINE:
-            raise ValueError(f"MODEL.FPR.COMBINE is none of {', '.join(COMBINE)}: {combine!r}")
-        self.combine = COMBINE[combine]
-        self.inference, self.classifier = inference, classifier
-        self.cache, self.outputs, self.batch_size = cache, tuple(outputs), batch_size
-
-    @classmethod
-    def from_config(
-        cls,
-        cfg: CfgNode,
-        inference: nn.Module,
-        classifier: nn.Module | None = None,
-        cache: VolumeCache | None = None,
-    ):
-        return {
-            "inference": inference,
-            "classifier": load_classifier(cfg) if classifier is None else classifier,
-            "cache": build_cache(cfg) if cache is None else cache,
-            "outputs": (cfg.MODEL.LENS.OUTPUT,),
-            "batch_size": cfg.MODEL.FPR.BATCH_SIZE_TEST,
-            "combine": cfg.MODEL.FPR.COMBINE,
-        }
-
-    def forward(self, records: list[dict]) -> list[dict]:
-        return [
-            {"volume": record["volume"], "detections": self.detect(self.cache.open(record))} for record in records
-        ]
-
-    def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
-        """Rescored 3D detections of one volume, in the frame of its file."""
-        detections = dict(self.inference.detect(volume))
-        for name in self.outputs:
-            scores = classify(self.classifier, volume, detections[name].boxes, self.batch_size)
-            detections[name] = rescore(detections[name], scores, self.combine)
-        return detections
-
-
-def build_inference(
-    cfg: CfgNode, model: nn.Module, cache: VolumeCache | None = None, shows_progress: bool = False
-) -> nn.Module:
-    """Whole-volume inference of a LENS, rescored where ``MODEL.FPR.WEIGHTS`` names a trained classifier.
-
-    Args:
-        cfg: of the model and the classifier.
-        model: a LENS.
-        cache: of the volumes; else the one that ``cfg`` describes.
-        shows_progress: whether a bar tells how far a volume is.
-
-    Raises:
-        DataError: the classifier's checkpoint cannot be loaded.
-    """
-    cache = build_cache(cfg) if cache is None else cache
-    inference = VolumeInference(cfg, model, cache=cache, shows_progress=shows_progress)
-    return RescoredInference(cfg, inference, cache=cache) if cfg.MODEL.FPR.WEIGHTS else inference

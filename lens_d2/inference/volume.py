@@ -1,12 +1,11 @@
 """Detection in whole volumes: every slice through the network, boxes linked along z, back to the file's frame.
 
-Neighbouring slices share most of the work. Up to the fusions, what an image of three slices contributes depends
-on these slices alone, so each image runs through the trunk once per volume, and only what depends on the fused
-features runs once per slice (:mod:`lens_d2.inference.folded_backbone`); the experts' proposal generators run as
-one (:mod:`lens_d2.inference.joint_afp`). The detections are those of slice-by-slice inference.
+Neighbouring slices share most of the work: each image of three slices runs through the trunk once per volume, and
+only what follows the fusions runs once per slice (:mod:`lens_d2.inference.folded_backbone`); the experts' proposal
+generators run as one (:mod:`lens_d2.inference.joint_afp`). The detections are those of slice-by-slice inference.
 
-Levels: the slices of the volume interpolated to ``INPUT.SLICE_INTERVAL``, numbered from 0 at the first native
-slice of the cache frame.
+Slices in this file are interpolated to ``INPUT.SLICE_INTERVAL`` and numbered from 0 at the first native slice of
+the cache frame; those of the volume are called native.
 """
 
 from __future__ import annotations
@@ -36,17 +35,13 @@ def _cat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat(tensors) if len(tensors) > 1 else tensors[0]
 
 
-def num_levels(volume: CachedVolume, interval: float) -> int:
-    """Slices of a volume at ``interval`` mm: as many as lie between the first and the last native slice."""
+def num_interpolated_slices(volume: CachedVolume, interval: float) -> int:
+    """Number of slices of a volume at ``interval`` mm, from the first to the last native slice."""
     return int((volume.shape[0] - 1) * volume.geometry.slice_interval / interval + 1e-6) + 1
 
 
 class VolumeInference(nn.Module):
-    """Runs a LENS model over sub-volumes.
-
-    Called with a list of records, it gives for each {"volume": name, "detections": {"fused" or expert:
-    :class:`VolumeDetections`}}: what the project's evaluators take.
-    """
+    """Runs a LENS over sub-volumes."""
 
     @configurable
     def __init__(
@@ -66,9 +61,13 @@ class VolumeInference(nn.Module):
         """
         Args:
             model: a LENS.
-            cache, slice_interval, hu_window, max_size: as in training.
-            slices_per_batch: levels that go through the heads together.
-            link_iou: theta. link_score_thresh: 2D boxes below it are not linked.
+            cache: of the volumes.
+            slice_interval: mm, ``INPUT.SLICE_INTERVAL``.
+            hu_window: ``INPUT.HU_WINDOW``.
+            max_size: ``INPUT.MAX_SIZE``.
+            slices_per_batch: slices that go through the heads together.
+            link_iou: theta.
+            link_score_thresh: 2D boxes below it are not linked.
             bf16: whether convolutions and matrix products are in bfloat16.
             shows_progress: whether a bar tells how far a volume is.
         """
@@ -84,6 +83,7 @@ class VolumeInference(nn.Module):
     def from_config(
         cls, cfg: CfgNode, model: nn.Module, cache: VolumeCache | None = None, shows_progress: bool = False
     ):
+        """Reads ``INPUT`` and ``TEST``."""
         return {
             "model": model,
             "cache": build_cache(cfg) if cache is None else cache,
@@ -98,57 +98,69 @@ class VolumeInference(nn.Module):
         }
 
     def forward(self, records: list[dict]) -> list[dict]:
+        """Detect in the volumes of records.
+
+        Returns:
+            For each {"volume": name, "detections": {"fused" or expert: :class:`VolumeDetections`}}, as the
+            evaluators take it.
+        """
         return [
             {"volume": record["volume"], "detections": self.detect(self.cache.open(record))} for record in records
         ]
 
     @torch.no_grad()
     def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
-        """The 3D detections of one volume, in the frame of its file, fused and of each expert."""
+        """3D detections of one volume, in the frame of its file, fused and of each expert."""
         scale = fit_scale(volume.shape, self.max_size)
-        levels: dict[str, list[Instances]] = {}
+        slices: dict[str, list[Instances]] = {}
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
             propose = joint_proposals(self.model.proposal_generators.values())
-            for features, image_sizes in self._shown(self.level_features(volume, scale), volume):
+            for features, image_sizes in self._shown(self.slice_features(volume, scale), volume):
                 for detected in self.model.detect(features, image_sizes, propose):
                     for name, instances in detected["experts"].items():
-                        levels.setdefault(name, []).append(instances.to("cpu"))
-        return {name: self._link(instances, volume) for name, instances in levels.items()}
+                        slices.setdefault(name, []).append(instances.to("cpu"))
+        return {name: self._link(instances, volume) for name, instances in slices.items()}
 
     def _shown(self, batches: Iterator[tuple], volume: CachedVolume) -> Iterator[tuple]:
-        """The batches of levels, with a bar where one is asked for."""
-        levels = num_levels(volume, self.slice_interval) if self.shows_progress else 0
-        with Progress(levels, "slices", "slice", nested=True) as shown:
+        """The batches of slices, with a bar if one is asked for."""
+        count = num_interpolated_slices(volume, self.slice_interval) if self.shows_progress else 0
+        with Progress(count, "slices", "slice", nested=True) as shown:
             for batch in batches:
                 yield batch
                 shown.update(len(batch[1]))
 
     @torch.no_grad()
-    def level_features(
+    def slice_features(
         self, volume: CachedVolume, scale: float
     ) -> Iterator[tuple[dict[str, Tensor], list[tuple[int, int]]]]:
-        """Feature maps of successive levels, ``slices_per_batch`` at a time, and the images' sizes."""
+        """Feature maps of successive slices, ``slices_per_batch`` at a time, and the images' sizes.
+
+        Args:
+            volume: in the cache frame.
+            scale: factor by which slices are resized.
+        """
         backbone = FoldedDenseNet25D(self.model.backbone)
-        count, reach = num_levels(volume, self.slice_interval), backbone.num_images // 2 * SLICES_PER_IMAGE
+        count = num_interpolated_slices(volume, self.slice_interval)
+        reach = backbone.num_images // 2 * SLICES_PER_IMAGE
         offsets = range(-reach, reach + 1, SLICES_PER_IMAGE)
         encoded: dict[int, Parts] = {}
         for start in range(0, count, self.slices_per_batch):
             centers = range(start, min(start + self.slices_per_batch, count))
             # Beyond the ends of a volume its first or last slice repeats, and so do the images from there on.
             wanted = range(max(centers[0] - reach, -1), min(centers[-1] + reach, count + 1) + 1)
-            encoded = {level: parts for level, parts in encoded.items() if level in wanted}
-            missing = [level for level in wanted if level not in encoded]
+            encoded = {center: parts for center, parts in encoded.items() if center in wanted}
+            missing = [center for center in wanted if center not in encoded]
             for some in self._split(missing, self.slices_per_batch):
                 images, size = self._images(volume, some, scale)
-                for levels, own in zip(self._split(some), images.split(self._together), strict=True):
+                for together, own in zip(self._split(some), images.split(self._together), strict=True):
                     parts = (part.split(1) for part in backbone.encode(own))
-                    encoded.update(zip(levels, zip(*parts, strict=True), strict=True))
+                    encoded.update(zip(together, zip(*parts, strict=True), strict=True))
             ends = wanted[0], wanted[-1]
             samples = [[encoded[int(np.clip(c + offset, *ends))] for offset in offsets] for c in centers]
             yield self._decode(backbone, samples), [size] * len(centers)
 
     def _decode(self, backbone, samples: list[list[Parts]]) -> dict[str, Tensor]:
-        """Feature maps of levels from the parts of their images, from the lowest to the highest."""
+        """Feature maps of slices from the parts of their images, from the lowest to the highest."""
         maps = []
         for some in self._split(samples):
             images = [zip(*of_role, strict=True) for of_role in zip(*some, strict=True)]
@@ -157,81 +169,83 @@ class VolumeInference(nn.Module):
 
     @property
     def _together(self) -> int:
-        """Images that go through a network together: what a CPU's caches hold is one."""
+        """Number of images that go through a network together; a CPU's caches hold one."""
         return 1 if self.model.device.type == "cpu" else self.slices_per_batch
 
     def _split(self, items: Sequence, length: int | None = None) -> list[Sequence]:
         length = length or self._together
         return [items[i : i + length] for i in range(0, len(items), length)]
 
-    def _images(self, volume: CachedVolume, levels: Sequence[int], scale: float):
-        """(n, 3, H, W) normalised images around levels, which lie in one run, and their size unpadded."""
-        first = levels[0] - SLICES_PER_IMAGE // 2
-        run = np.arange(first, levels[-1] + SLICES_PER_IMAGE // 2 + 1)
+    def _images(self, volume: CachedVolume, centers: Sequence[int], scale: float):
+        """(n, 3, H, W) normalised images around slices, which lie in one run, and their size unpadded."""
+        first = centers[0] - SLICES_PER_IMAGE // 2
+        run = np.arange(first, centers[-1] + SLICES_PER_IMAGE // 2 + 1)
         positions = run * (self.slice_interval / volume.geometry.slice_interval)
         slices = resize(torch.from_numpy(window(volume.read(positions), self.hu_window)), scale)
-        stacks = [slices[level - first - 1 : level - first + 2] for level in levels]
+        stacks = [slices[center - first - 1 : center - first + 2] for center in centers]
         batch = self.model.preprocess_image(stacks)
         return batch.tensor, tuple(batch.image_sizes[0])
 
-    def _link(self, levels: list[Instances], volume: CachedVolume) -> VolumeDetections:
-        """3D detections of one expert from its 2D boxes of all levels."""
-        level = np.repeat(np.arange(len(levels)), [len(i) for i in levels])
-        merged = Instances.cat(levels)
+    def _link(self, slices: list[Instances], volume: CachedVolume) -> VolumeDetections:
+        """3D detections of one expert from its 2D boxes on all slices."""
+        number = np.repeat(np.arange(len(slices)), [len(i) for i in slices])
+        merged = Instances.cat(slices)
         boxes = merged.pred_boxes.tensor.double().numpy()
         scores = merged.scores.double().numpy()
         expert_scores = merged.expert_scores.double().numpy()
         keep = scores >= self.link_score_thresh
-        level, boxes, scores, expert_scores = level[keep], boxes[keep], scores[keep], expert_scores[keep]
+        number, boxes, scores, expert_scores = number[keep], boxes[keep], scores[keep], expert_scores[keep]
 
         height, width = merged.image_size
         boxes *= np.tile([volume.shape[2] / width, volume.shape[1] / height], 2)
         boxes = volume.geometry.boxes_to_volume(boxes).clip(0, np.tile(volume.geometry.size[:2], 2))
-        level_mm = np.arange(len(levels)) * self.slice_interval
         native = volume.geometry.slices_to_cache(np.arange(volume.shape[0]))
         return link_detections(
-            level,
+            number,
             boxes,
             scores,
             expert_scores,
             self.link_iou,
-            level_mm,
+            np.arange(len(slices)) * self.slice_interval,
             native * volume.geometry.slice_interval,
         )
 
 
 def link_detections(
-    level: np.ndarray,
+    slices: np.ndarray,
     boxes: np.ndarray,
     scores: np.ndarray,
     expert_scores: np.ndarray,
     link_iou: float,
-    level_mm: np.ndarray,
     slice_mm: np.ndarray,
+    native_mm: np.ndarray,
 ) -> VolumeDetections:
-    """Stack 2D boxes on levels to 3D detections on the slices of the file (Section IV-C).
+    """Stack 2D boxes on interpolated slices to 3D detections on the file's native slices (LENS, Section IV-C).
 
-    A detection covers the slices whose centres lie within half an interval of its levels, and at least the
-    nearest slice; on each of them it has the box of its nearest level.
+    A detection covers the native slices whose centres lie within half an interval of its interpolated ones, and at
+    least the nearest; on each of them it has the box of its nearest interpolated slice.
 
     Args:
-        level, boxes, scores, expert_scores: (n,), (n, 4), (n,), (n, E) of the 2D boxes, x and y in the file's
-            pixels.
+        slices: (n,) number of the 2D boxes' interpolated slices.
+        boxes: (n, 4) XYXY in the file's pixels.
+        scores: (n,).
+        expert_scores: (n, E).
         link_iou: theta.
-        level_mm: where each level lies along z, evenly spaced. slice_mm: where each slice of the file lies.
+        slice_mm: position of every interpolated slice along z, evenly spaced.
+        native_mm: position of every slice of the file along z.
     """
-    tracklet = link_slices(level, boxes, link_iou)
-    boxes3d, scores3d = stack_tracklets(level, boxes, scores, tracklet)
-    order = np.lexsort((level, tracklet))
+    tracklet = link_slices(slices, boxes, link_iou)
+    boxes3d, scores3d = stack_tracklets(slices, boxes, scores, tracklet)
+    order = np.lexsort((slices, tracklet))
     runs = np.split(order, np.searchsorted(tracklet[order], np.arange(1, len(boxes3d))))
-    half = (level_mm[1] - level_mm[0]) / 2 if len(level_mm) > 1 else 0.0
+    half = (slice_mm[1] - slice_mm[0]) / 2 if len(slice_mm) > 1 else 0.0
     slice_boxes, owners = [], []
     for number, run in enumerate(runs[: len(boxes3d)]):
-        run_mm = level_mm[level[run]]
-        covered = np.flatnonzero((slice_mm >= run_mm[0] - half) & (slice_mm < run_mm[-1] + half))
+        run_mm = slice_mm[slices[run]]
+        covered = np.flatnonzero((native_mm >= run_mm[0] - half) & (native_mm < run_mm[-1] + half))
         if not len(covered):
-            covered = np.abs(slice_mm - run_mm.mean()).argmin(keepdims=True)
-        nearest = run[np.abs(slice_mm[covered, None] - run_mm).argmin(axis=1)]
+            covered = np.abs(native_mm - run_mm.mean()).argmin(keepdims=True)
+        nearest = run[np.abs(native_mm[covered, None] - run_mm).argmin(axis=1)]
         boxes3d[number, [2, 5]] = covered[0], covered[-1]
         slice_boxes.append(np.column_stack([covered, boxes[nearest], scores[nearest]]))
         owners.append(np.full(len(covered), number))

@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
-from ..inference.volume import VolumeInference
+from ..inference.detector import build_inference
 from ..structures.detections import VolumeDetections
 from .shards import ShardStore
 from .sharing import gather_list, own_share, share_out
@@ -38,7 +38,7 @@ def open_shards(cfg: CfgNode, model: nn.Module, folder: Path) -> ShardStore:
     """
     model = (model.module if hasattr(model, "module") else model).eval()
     share_state(model)
-    inference = VolumeInference(cfg, model)
+    inference = build_inference(cfg, model, rescored=False)
     return ShardStore(folder, fingerprint(cfg, model), lambda record: inference([record])[0]["detections"])
 
 

@@ -2,11 +2,10 @@
 
 from .afp import AFP
 from .backbone import DenseNet25D, build_densenet25d_backbone
-from .cecn import CECN
 from .centernet import CenterNet
 from .classifiers import CLASSIFIER_REGISTRY, FPR3D, build_classifier
 from .fcos import FCOS
-from .meta_arch import FUSED, LENS
+from .meta_arch import CECN, FUSED, LENS
 from .roi_heads import LENSROIHeads
 from .rpn import LENSRPN
 

@@ -1,4 +1,4 @@
-"""The anchor-free proposal network AFP (LENS, Section IV-B).
+"""Anchor-free proposal network AFP (LENS, Section IV-B).
 
 Shape shorthand in this file:
 
@@ -6,12 +6,16 @@ Shape shorthand in this file:
     C: channels of the feature map
     H, W: height and width of the feature map
     P: H * W, its pixels in row-major order
+    M: number of boxes in an image
 
 A pixel stands for the image position of its centre. "Distances" are those from a pixel to the left, top,
 right and bottom border of a box, in units of the feature map's stride.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +27,11 @@ from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 
 from ..structures.status import BoxStatus
-from .branches import output_branch, prior_bias
-from .ranks import global_normalizer
+from .heatmaps import OutputBranch, prior_bias
+from .supervision import global_normalizer, log_counts, of_status
+
+# A loss of predictions and targets.
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def pixel_centers(height: int, width: int, stride: int, device: torch.device) -> Tensor:
@@ -35,13 +42,16 @@ def pixel_centers(height: int, width: int, stride: int, device: torch.device) ->
 
 
 def pixels_in_region(points: Tensor, boxes: Tensor, ratio: float, stride: int) -> Tensor:
-    """Which pixels lie in the central region of which box.
+    """Find the pixels in the central region of each box.
 
     The region has the box's centre and ``ratio`` times its sides. It holds at least the pixel whose cell the
     centre lies in: at stride 4, the region of a small lesion may fall between the pixels' centres.
 
     Args:
-        points: (P, 2) pixel centres. boxes: (M, 4) XYXY_ABS.
+        points: (P, 2) pixel centres.
+        boxes: (M, 4) XYXY_ABS.
+        ratio: in (0, 1].
+        stride: of the feature map.
 
     Returns:
         (P, M) bool
@@ -54,18 +64,66 @@ def pixels_in_region(points: Tensor, boxes: Tensor, ratio: float, stride: int) -
 
 
 def distances_to_boxes(distances: Tensor, points: Tensor, stride: int) -> Tensor:
-    """(..., P, 4) distances of pixels to (..., P, 4) XYXY_ABS boxes in image pixels."""
+    """Convert (..., P, 4) distances of pixels to (..., P, 4) XYXY_ABS boxes in image pixels."""
     distances = distances.clamp(min=0) * stride
     return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+
+
+class CenterRegionLabeler:
+    """Assigns the pixels of a feature map to the boxes whose central regions they lie in.
+
+    The centre region B_ctn of a lesion is positive; outside the ignored regions B_ign of all boxes, pixels are
+    negative. An uncertain box has no B_ctn: all of its B_ign is ignored.
+    """
+
+    def __init__(self, center_ratio: float = 0.2, ignore_ratio: float = 0.5, hard_negative_weight: float = 1.0):
+        """
+        Args:
+            center_ratio: r_c.
+            ignore_ratio: r_i.
+            hard_negative_weight: of a pixel in a hard negative's centre region, which is then background whatever
+                else is there (Lesion-Harvester, Eq. 8, for this network); 1: hard negatives are not looked at.
+        """
+        self.center_ratio, self.ignore_ratio = center_ratio, ignore_ratio
+        self.hard_negative_weight = hard_negative_weight
+
+    @torch.no_grad()
+    def __call__(self, points: Tensor, stride: int, gt: Instances) -> tuple[Tensor, Tensor, Tensor]:
+        """Targets of one image.
+
+        Args:
+            points: (P, 2) pixel centres.
+            stride: of the feature map.
+            gt: with ``gt_boxes`` and, unless all are lesions, ``gt_status`` (:class:`BoxStatus`).
+
+        Returns:
+            labels: (P,) long, 1 positive, 0 negative, -1 ignored.
+            weights: (P,) of the pixels' centerness.
+            distances: (P, 4) to the box whose centre region the pixel lies in, the smallest one of several.
+        """
+        labels, weights = points.new_zeros(len(points), dtype=torch.long), points.new_ones(len(points))
+        distances = points.new_zeros(len(points), 4)
+        lesions, uncertain, negatives = (of_status(gt, status).gt_boxes.tensor for status in BoxStatus)
+        ignored = pixels_in_region(points, torch.cat([lesions, uncertain]), self.ignore_ratio, stride)
+        labels[ignored.any(dim=1)] = -1
+        if len(lesions):
+            center = pixels_in_region(points, lesions, self.center_ratio, stride)
+            labels[center.any(dim=1)] = 1
+            area = Boxes(lesions).area().expand(len(points), -1).masked_fill(~center, torch.inf)
+            box = lesions[area.argmin(dim=1)]
+            distances = torch.cat([points - box[:, :2], box[:, 2:] - points], dim=1) / stride
+        if self.hard_negative_weight != 1:
+            suppressed = pixels_in_region(points, negatives, self.center_ratio, stride).any(dim=1)
+            labels[suppressed], weights[suppressed] = 0, self.hard_negative_weight
+        return labels, weights, distances
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
 class AFP(nn.Module):
     """Anchor-free proposal network: a centerness and a box branch on one feature map (Section IV-B).
 
-    Each branch is two 3x3 convolutions with a ReLU between. The centerness branch learns 1 in the centre
-    region B_ctn of a lesion, 0 elsewhere, and nothing in the ignored region B_ign; an uncertain box has no
-    B_ctn and is ignored entirely. The box branch learns the distances inside B_ctn alone, by L1.
+    The centerness branch learns 1 in positive and 0 in negative pixels, the box branch the distances in positive
+    ones alone.
     """
 
     @configurable
@@ -73,59 +131,52 @@ class AFP(nn.Module):
         self,
         *,
         in_feature: str,
-        in_channels: int,
         stride: int,
-        conv_dim: int,
-        center_ratio: float = 0.2,
-        ignore_ratio: float = 0.5,
-        focal_alpha: float = 0.25,
-        focal_gamma: float = 2.0,
-        prior_prob: float = 0.01,
+        centerness: nn.Module,
+        distances: nn.Module,
+        label_assigner: CenterRegionLabeler,
+        center_loss: Loss,
+        size_loss: Loss,
         size_loss_weight: float = 0.1,
-        hard_negative_weight: float = 1.0,
         pre_nms_topk: tuple[int, int] = (300, 200),
         score_thresh_test: float = 0.0,
     ):
         """
         Args:
-            in_feature, in_channels, stride: name, C and stride of the feature map.
-            conv_dim: hidden channels of both branches.
-            center_ratio, ignore_ratio: r_c and r_i.
-            focal_alpha, focal_gamma: of the focal loss; alpha below 0 for no class weights.
-            prior_prob: the centerness given at the start of training.
+            in_feature: name of the feature map.
+            stride: of the feature map.
+            centerness: (N, C, H, W) to (N, 1, H, W) logits, usually an :class:`OutputBranch`.
+            distances: (N, C, H, W) to (N, 4, H, W), usually an :class:`OutputBranch`.
+            label_assigner: gives the pixels' targets.
+            center_loss: of (n,) logits and (n,) labels 0 or 1, for each pixel.
+            size_loss: of (n, 4) distances and (n, 4) true ones, the sum.
             size_loss_weight: lambda_1 of Eq. 1.
-            hard_negative_weight: of a pixel in a hard negative's centre region, which is then background whatever
-                else is there (Lesion-Harvester, Eq. 8, for this network); 1: hard negatives are not looked at.
             pre_nms_topk: pixels that become proposals in training and at inference.
             score_thresh_test: centerness below which a pixel gives no proposal at inference.
         """
         super().__init__()
         self.in_feature, self.stride = in_feature, stride
-        self.center_ratio, self.ignore_ratio = center_ratio, ignore_ratio
-        self.focal_alpha, self.focal_gamma = focal_alpha, focal_gamma
+        self.centerness, self.distances = centerness, distances
+        self.label_assigner = label_assigner
+        self.center_loss, self.size_loss = center_loss, size_loss
         self.size_loss_weight = size_loss_weight
-        self.hard_negative_weight = hard_negative_weight
         self.pre_nms_topk = {True: pre_nms_topk[0], False: pre_nms_topk[1]}
         self.score_thresh_test = score_thresh_test
-        self.centerness = output_branch(in_channels, conv_dim, 1, kernel_size=3, start=prior_bias(prior_prob))
-        self.distances = output_branch(in_channels, conv_dim, 4, kernel_size=3, start=1.0)
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
         afp = cfg.MODEL.AFP
         shape = input_shape[afp.IN_FEATURE]
+        centerness = OutputBranch(shape.channels, afp.CONV_DIM, 1, kernel_size=3, start=prior_bias(afp.PRIOR_PROB))
         return {
             "in_feature": afp.IN_FEATURE,
-            "in_channels": shape.channels,
             "stride": shape.stride,
-            "conv_dim": afp.CONV_DIM,
-            "center_ratio": afp.CENTER_RATIO,
-            "ignore_ratio": afp.IGNORE_RATIO,
-            "focal_alpha": afp.FOCAL_ALPHA,
-            "focal_gamma": afp.FOCAL_GAMMA,
-            "prior_prob": afp.PRIOR_PROB,
+            "centerness": centerness,
+            "distances": OutputBranch(shape.channels, afp.CONV_DIM, 4, kernel_size=3, start=1.0),
+            "label_assigner": CenterRegionLabeler(afp.CENTER_RATIO, afp.IGNORE_RATIO, afp.HARD_NEGATIVE_WEIGHT),
+            "center_loss": partial(sigmoid_focal_loss, alpha=afp.FOCAL_ALPHA, gamma=afp.FOCAL_GAMMA),
+            "size_loss": partial(F.l1_loss, reduction="sum"),
             "size_loss_weight": cfg.MODEL.LENS.SIZE_LOSS_WEIGHT,
-            "hard_negative_weight": afp.HARD_NEGATIVE_WEIGHT,
             "pre_nms_topk": (afp.PRE_NMS_TOPK_TRAIN, afp.PRE_NMS_TOPK_TEST),
             "score_thresh_test": afp.SCORE_THRESH_TEST,
         }
@@ -136,15 +187,16 @@ class AFP(nn.Module):
         features: dict[str, Tensor],
         gt_instances: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """
+        """Propose boxes, and learn from the true ones if they are given.
+
         Args:
             images: of N images; only their sizes are used.
             features: holds (N, C, H, W) under ``in_feature``.
-            gt_instances: N, with ``gt_boxes`` and ``gt_status`` (:class:`BoxStatus`). With them come losses.
+            gt_instances: N, with ``gt_boxes`` and, unless all are lesions, ``gt_status`` (:class:`BoxStatus`).
 
         Returns:
-            N Instances with ``proposal_boxes`` and ``objectness_logits``, not yet filtered by NMS; and, where
-            ``gt_instances`` are given, "loss_center" and "loss_size".
+            proposals: N Instances with ``proposal_boxes`` and ``objectness_logits``, not yet filtered by NMS.
+            losses: with ``gt_instances``, "loss_afp_center" and "loss_afp_size".
         """
         feature = features[self.in_feature]
         centerness, distances = self.centerness(feature), self.distances(feature)
@@ -169,61 +221,25 @@ class AFP(nn.Module):
     def losses(
         self, points: Tensor, logits: Tensor, distances: Tensor, gt_instances: list[Instances]
     ) -> dict[str, Tensor]:
-        """Focal loss of centerness and L1 loss of distances, both per pixel of the centre regions.
+        """Losses of centerness and distances, both divided by the number of positive pixels.
 
         Args:
-            points: (P, 2). logits: (N, P). distances: (N, P, 4). gt_instances: as for :meth:`forward`.
+            points: (P, 2).
+            logits: (N, P).
+            distances: (N, P, 4).
+            gt_instances: as for :meth:`forward`.
         """
-        targets = [self.label_pixels(points, gt) for gt in gt_instances]
-        labels = torch.stack([label for label, _ in targets])
-        gt_distances = torch.stack([distance for _, distance in targets])
-        weights = torch.ones_like(logits)
-        if self.hard_negative_weight != 1:
-            suppressed = torch.stack([self.hard_negative_pixels(points, gt) for gt in gt_instances])
-            labels = labels.masked_fill(suppressed, 0)
-            weights = weights.masked_fill(suppressed, self.hard_negative_weight)
+        targets = [self.label_assigner(points, self.stride, gt) for gt in gt_instances]
+        labels, weights, gt_distances = (torch.stack(target) for target in zip(*targets, strict=True))
         valid, center = labels >= 0, labels == 1
+        log_counts("afp", center, labels == 0)
         num_center = global_normalizer(int(center.sum()), logits.device)
-        loss_center = sigmoid_focal_loss(
-            logits[valid], labels[valid].float(), self.focal_alpha, self.focal_gamma, reduction="none"
-        )
-        loss_center = (loss_center * weights[valid]).sum()
-        loss_size = F.l1_loss(distances[center], gt_distances[center], reduction="sum")
+        loss_center = (self.center_loss(logits[valid], labels[valid].float()) * weights[valid]).sum()
+        loss_size = self.size_loss(distances[center], gt_distances[center])
         return {
-            "loss_center": loss_center / num_center,
-            "loss_size": loss_size / num_center * self.size_loss_weight,
+            "loss_afp_center": loss_center / num_center,
+            "loss_afp_size": loss_size / num_center * self.size_loss_weight,
         }
-
-    @torch.no_grad()
-    def label_pixels(self, points: Tensor, gt: Instances) -> tuple[Tensor, Tensor]:
-        """Targets of one image.
-
-        Returns:
-            (P,) long: 1 in a centre region, -1 in the rest of an ignored region, 0 elsewhere; and (P, 4) the
-            distances to the box whose centre region the pixel lies in, the smallest box where several do.
-        """
-        labels = points.new_zeros(len(points), dtype=torch.long)
-        gt_distances = points.new_zeros(len(points), 4)
-        known = gt.gt_status != BoxStatus.HARD_NEGATIVE
-        boxes, status = gt.gt_boxes.tensor[known], gt.gt_status[known]
-        if not len(boxes):
-            return labels, gt_distances
-        ignored = pixels_in_region(points, boxes, self.ignore_ratio, self.stride)
-        labels[ignored.any(dim=1)] = -1
-        boxes = boxes[status == BoxStatus.LESION]
-        if not len(boxes):
-            return labels, gt_distances
-        center = pixels_in_region(points, boxes, self.center_ratio, self.stride)
-        area = Boxes(boxes).area().expand(len(points), -1).masked_fill(~center, torch.inf)
-        labels[center.any(dim=1)] = 1
-        box = boxes[area.argmin(dim=1)]
-        gt_distances = torch.cat([points - box[:, :2], box[:, 2:] - points], dim=1) / self.stride
-        return labels, gt_distances
-
-    def hard_negative_pixels(self, points: Tensor, gt: Instances) -> Tensor:
-        """(P,) bool: which pixels lie in a hard negative's centre region."""
-        boxes = gt.gt_boxes.tensor[gt.gt_status == BoxStatus.HARD_NEGATIVE]
-        return pixels_in_region(points, boxes, self.center_ratio, self.stride).any(dim=1)
 
     def predict_proposals(
         self, points: Tensor, logits: Tensor, distances: Tensor, image_sizes: list[tuple[int, int]]

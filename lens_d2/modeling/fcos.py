@@ -17,11 +17,11 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from ..structures.status import BoxStatus
-from .missing_labels import on_uncertain
+from .supervision import log_counts, of_status, on_uncertain
 
 
 class _Shapes(nn.Module):
-    """All that Detectron2's FCOS asks of a backbone."""
+    """Stand-in for the backbone, of which Detectron2's FCOS asks the shapes of its maps alone."""
 
     def __init__(self, shapes: dict[str, ShapeSpec]):
         super().__init__()
@@ -50,7 +50,8 @@ class FCOS(fcos.FCOS):
     ):
         """
         Args:
-            in_feature: name of the feature map. input_shape: of the backbone's maps.
+            in_feature: name of the feature map.
+            input_shape: of the backbone's maps.
             head: as Detectron2's FCOSHead.
             pre_nms_topk: pixels that become proposals in training and at inference.
             kwargs: as Detectron2's FCOS.
@@ -87,15 +88,16 @@ class FCOS(fcos.FCOS):
     def forward(
         self, images: ImageList, features: dict[str, Tensor], gt_instances: list[Instances] | None = None
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """
+        """Propose boxes, and learn from the true ones if they are given.
+
         Args:
             images: of N images; only their sizes are used.
             features: feature maps by name.
-            gt_instances: N, with ``gt_boxes`` and ``gt_status`` (:class:`BoxStatus`). With them come losses.
+            gt_instances: N, with ``gt_boxes`` and, unless all are lesions, ``gt_status`` (:class:`BoxStatus`).
 
         Returns:
-            N Instances with ``proposal_boxes`` and ``objectness_logits``, not yet filtered by NMS; and, where
-            ``gt_instances`` are given, "loss_fcos_cls", "loss_fcos_loc" and "loss_fcos_ctr".
+            proposals: N Instances with ``proposal_boxes`` and ``objectness_logits``, not yet filtered by NMS.
+            losses: with ``gt_instances``, "loss_fcos_cls", "loss_fcos_loc" and "loss_fcos_ctr".
         """
         maps = [features[f] for f in self.head_in_features]
         (points,) = self.anchor_generator(maps)
@@ -113,13 +115,17 @@ class FCOS(fcos.FCOS):
         """Detectron2's losses over all images' pixels that are not uncertain, as if they were one image's.
 
         Args:
-            points: R. logits, centerness: (N, R, 1). deltas: (N, R, 4). gt_instances: as for :meth:`forward`.
+            points: R, the pixels as squares of the stride's size.
+            logits: (N, R, 1).
+            deltas: (N, R, 4).
+            centerness: (N, R, 1).
+            gt_instances: as for :meth:`forward`.
         """
-        lesions = [gt[gt.gt_status == BoxStatus.LESION] for gt in gt_instances]
+        lesions = [of_status(gt, BoxStatus.LESION) for gt in gt_instances]
         labels, boxes = map(torch.stack, self.label_anchors([points], lesions))
-        known = torch.stack(
-            [~on_uncertain(points, gt.gt_boxes[gt.gt_status == BoxStatus.UNCERTAIN]) for gt in gt_instances]
-        ) | (labels == 0)
+        uncertain = [of_status(gt, BoxStatus.UNCERTAIN).gt_boxes for gt in gt_instances]
+        known = torch.stack([~on_uncertain(points, boxes) for boxes in uncertain]) | (labels == 0)
+        log_counts("fcos", labels == 0, known & (labels != 0))
         return self.losses(
             [Boxes(points.tensor.expand(len(labels), -1, -1)[known])],
             [logits[known][None]],

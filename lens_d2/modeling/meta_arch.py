@@ -1,4 +1,4 @@
-"""LENS: a shared backbone, a proposal generator per expert, a shared detection head (Section IV-C)."""
+"""LENS, a shared backbone, a proposal generator per expert, a shared detection head (Section IV-C); and CECN."""
 
 from __future__ import annotations
 
@@ -8,23 +8,64 @@ import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_roi_heads
 from detectron2.modeling.proposal_generator import build_proposal_generator
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import ImageList, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from .one_stage import detections_of
-
 FUSED = "fused"
-# All experts' proposals, experts x images, from images and feature maps.
+# From images and feature maps to the proposals of all experts, experts x images.
 Propose = Callable[[ImageList, dict[str, Tensor]], list[list[Instances]]]
 
 
 def fuse_experts(detections: dict[str, Instances], nms_thresh: float, topk: int) -> Instances:
-    """Pool the experts' boxes of one image and filter the overlapping ones by NMS (Section IV-C)."""
+    """Pool the experts' boxes of one image and filter the overlapping ones by NMS (LENS, Section IV-C)."""
     pooled = Instances.cat(list(detections.values()))
     keep = nms(pooled.pred_boxes.tensor, pooled.scores, nms_thresh)[:topk]
     return pooled[keep]
+
+
+def one_stage_detections(
+    proposals: dict[str, Instances], score_thresh: float, nms_thresh: float, topk: int
+) -> dict[str, Instances]:
+    """Turn the experts' proposals in one image into detections, without a second stage (LENS, Table II).
+
+    Args:
+        proposals: of every expert, with ``proposal_boxes`` and ``objectness_logits``.
+        score_thresh: floor of the scores.
+        nms_thresh: IoU of the NMS.
+        topk: number of boxes of an expert that are kept at most.
+
+    Returns:
+        {expert: Instances} with ``pred_boxes``, ``scores``, ``pred_classes`` (0) and ``expert_scores`` (n,
+        experts), an expert's highest score among its boxes with at least the IoU ``nms_thresh`` with this one.
+    """
+    kept = {name: _filter(own, score_thresh, nms_thresh, topk) for name, own in proposals.items()}
+    for name, own in kept.items():
+        own.expert_scores = torch.stack(
+            [own.scores if other == name else _score_there(own, kept[other], nms_thresh) for other in kept], dim=1
+        )
+    return kept
+
+
+def _filter(proposals: Instances, score_thresh: float, nms_thresh: float, topk: int) -> Instances:
+    boxes, scores = proposals.proposal_boxes, proposals.objectness_logits.sigmoid()
+    sure = (scores > score_thresh).nonzero()[:, 0]
+    keep = sure[nms(boxes.tensor[sure], scores[sure], nms_thresh)[:topk]]
+    return Instances(
+        proposals.image_size,
+        pred_boxes=boxes[keep],
+        scores=scores[keep],
+        pred_classes=torch.zeros_like(keep),
+    )
+
+
+def _score_there(boxes: Instances, others: Instances, iou: float) -> Tensor:
+    """(len(boxes),) the highest score of the other boxes that overlap each box."""
+    if not len(others):
+        return torch.zeros_like(boxes.scores)
+    overlapping = pairwise_iou(boxes.pred_boxes, others.pred_boxes) >= iou
+    return (overlapping * others.scores).amax(dim=1)
 
 
 @META_ARCH_REGISTRY.register()
@@ -57,11 +98,14 @@ class LENS(nn.Module):
             backbone: gives feature maps of (N, slices, H, W).
             proposal_generators: one per expert, in order.
             roi_heads: as :class:`LENSROIHeads`; None: one stage, the proposals are the detections.
-            pixel_mean, pixel_std: of the intensities 0..255.
-            proposal_nms_thresh, post_nms_topk: pooling of the proposals, in training and at inference.
-            score_thresh: floor of the detections' scores where there is one stage; else the heads have their own.
-            fusion_nms_thresh, detections_per_image: fusion of the experts' boxes.
-            output: which detections are the model's "instances": ``FUSED`` or an expert's name.
+            pixel_mean: of the intensities 0..255.
+            pixel_std: of the intensities 0..255.
+            proposal_nms_thresh: IoU of the NMS among all experts' proposals.
+            post_nms_topk: proposals that this leaves of an image, in training and at inference.
+            score_thresh: floor of the detections' scores with one stage; with two, the heads have their own.
+            fusion_nms_thresh: IoU of the NMS among the experts' detections.
+            detections_per_image: fused detections that are kept at most.
+            output: ``FUSED`` or the name of the expert whose detections are the model's "instances".
         """
         super().__init__()
         self.backbone = backbone
@@ -74,7 +118,8 @@ class LENS(nn.Module):
         self.score_thresh, self.fusion_nms_thresh = score_thresh, fusion_nms_thresh
         self.detections_per_image = detections_per_image
         if output not in (FUSED, *proposal_generators):
-            raise ValueError(f"MODEL.LENS.OUTPUT is neither {FUSED!r} nor an expert: {output!r}")
+            known = ", ".join((FUSED, *proposal_generators))
+            raise ValueError(f"MODEL.LENS.OUTPUT is {output!r}: give one of {known}")
         self.output = output
         self.to(memory_format=torch.channels_last)  # a quarter less time on the CPU, the same results
 
@@ -98,14 +143,17 @@ class LENS(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Device of the weights."""
         return self.pixel_mean.device
 
     @property
     def experts(self) -> tuple[str, ...]:
+        """Names of the experts, in order."""
         return tuple(self.proposal_generators)
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
-        """
+        """Detect, or learn from a batch of one dataset.
+
         Args:
             batched_inputs: samples of the mapper: "image" (slices, H, W) with intensities 0..255, and in
                 training "instances", "expert", which all samples of a batch have in common, and "seed", of the
@@ -113,6 +161,9 @@ class LENS(nn.Module):
 
         Returns:
             In training the losses of Eq. 1 by name, weighted; else the list that :meth:`detect` gives.
+
+        Raises:
+            ValueError: a batch mixes datasets.
         """
         images = self.preprocess_image([x["image"] for x in batched_inputs])
         features = self.backbone(images.tensor)
@@ -143,8 +194,10 @@ class LENS(nn.Module):
         """Detections from feature maps, in the images' pixels.
 
         Args:
-            propose: stands for the proposal generators, as :func:`joint_proposals` gives it; None: they
-                themselves, one after another.
+            features: maps by name, as the backbone gives them.
+            image_sizes: height and width of each image, without padding.
+            propose: takes the place of the proposal generators, see
+                :func:`lens_d2.inference.joint_afp.joint_proposals`; None: they run one after another.
 
         Returns:
             For every image, "instances": the model's own detections, and "experts": {name: Instances} of
@@ -158,11 +211,13 @@ class LENS(nn.Module):
             proposals = [dict(zip(self.experts, per_image, strict=True)) for per_image in everyone]
         if self.roi_heads is None:
             results = [
-                detections_of(per_image, self.score_thresh, self.fusion_nms_thresh, self.detections_per_image)
+                one_stage_detections(
+                    per_image, self.score_thresh, self.fusion_nms_thresh, self.detections_per_image
+                )
                 for per_image in proposals
             ]
         else:
-            results, _ = self.roi_heads(images, features, [self._pool(per_image) for per_image in proposals])
+            results = self.roi_heads.inference(features, [self._pool(per_image) for per_image in proposals])
         detections = []
         for experts in results:
             fused = fuse_experts(experts, self.fusion_nms_thresh, self.detections_per_image)
@@ -201,3 +256,21 @@ class LENS(nn.Module):
             raise FloatingPointError("proposals contain Inf or NaN: training has diverged")
         pooled, boxes, logits = pooled[finite], boxes[finite], logits[finite]
         return pooled[nms(boxes, logits, self.proposal_nms_thresh)[: self.post_nms_topk[self.training]]]
+
+
+@META_ARCH_REGISTRY.register()
+class CECN(LENS):
+    """Contextual-enhanced CenterNet: the 2.5D DenseNet with CenterNet's head (Lesion-Harvester, Section III-B).
+
+    ``INPUT.NUM_SLICES`` is 9; with 3 it is plain CenterNet, without 3D context. It trains, infers and mines as
+    LENS does, with one stage. For CenterNet's head with LENS's second stage, set
+    ``MODEL.PROPOSAL_GENERATOR.NAME: CenterNet``.
+    """
+
+    @classmethod
+    def from_config(cls, cfg):
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.PROPOSAL_GENERATOR.NAME = "CenterNet"
+        cfg.MODEL.LENS.ONE_STAGE = True
+        return super().from_config(cfg)

@@ -17,7 +17,6 @@ MGTM-SLLP, the treatment that works for every detector, mines the labels instead
 from __future__ import annotations
 
 import torch
-from detectron2.structures import Boxes, pairwise_ioa, pairwise_iou
 from fvcore.common.registry import Registry
 from torch import Tensor
 
@@ -47,11 +46,3 @@ def OBSS(overlap: Tensor) -> Tensor:
 def MOBHS(overlap: Tensor) -> Tensor:
     """2 for what overlaps a lesion, 1 for the rest."""
     return 1 + (overlap >= OVERLAP).to(overlap)
-
-
-def on_uncertain(boxes: Boxes, uncertain: Boxes, ignore_iou: float = 0.5) -> Tensor:
-    """(len(boxes),) bool: which have an IoU of ``ignore_iou`` with an uncertain region, or lie in it that far."""
-    if not len(uncertain) or not len(boxes):
-        return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    overlapping = pairwise_iou(boxes, uncertain).amax(dim=1) >= ignore_iou
-    return overlapping | (pairwise_ioa(uncertain, boxes).amax(dim=0) >= ignore_iou)

@@ -1,4 +1,4 @@
-"""The detection head of LENS: shared FC layers, and output layers for each dataset (Section IV-C)."""
+"""Detection head of LENS: shared FC layers, and output layers for each dataset (Section IV-C)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, ROIHeads
 from detectron2.modeling.roi_heads.box_head import build_box_head
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
+from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 from torchvision.ops import nms
 
 from ..structures.status import BoxStatus
-from .missing_labels import MISSING_LABELS, on_uncertain
-from .ranks import global_normalizer, seeded
+from .missing_labels import MISSING_LABELS
+from .supervision import global_normalizer, of_status, on_uncertain, seeded
+
+ONLY_EXPERT = "lesion"  # the expert's name where MODEL.LENS.EXPERTS names none
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -30,6 +33,8 @@ class LENSROIHeads(ROIHeads):
     but for uncertain regions, hard negatives and missing labels.
 
     Hard negatives are background, or, where there are two classes, the second one (ULDor).
+
+    In one of Detectron2's own detectors it has one expert.
     """
 
     @configurable
@@ -48,7 +53,9 @@ class LENSROIHeads(ROIHeads):
         """
         Args:
             experts: names, one a dataset.
-            box_in_features, box_pooler, box_head: as in Detectron2's StandardROIHeads.
+            box_in_features: as in Detectron2's StandardROIHeads.
+            box_pooler: as there.
+            box_head: as there.
             box_predictors: each expert's output layers.
             ignore_iou: a proposal that covers an uncertain region with at least this IoU, and is no lesion,
                 is not sampled.
@@ -78,13 +85,11 @@ class LENSROIHeads(ROIHeads):
         resolution = cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
         channels = input_shape[in_features[0]].channels
         head = build_box_head(cfg, ShapeSpec(channels=channels, height=resolution, width=resolution))
-        ret["experts"] = cfg.MODEL.LENS.EXPERTS
+        ret["experts"] = experts = tuple(cfg.MODEL.LENS.EXPERTS) or (ONLY_EXPERT,)
         ret["box_in_features"] = in_features
         ret["box_pooler"] = pooler
         ret["box_head"] = head
-        ret["box_predictors"] = {
-            name: FastRCNNOutputLayers(cfg, head.output_shape) for name in cfg.MODEL.LENS.EXPERTS
-        }
+        ret["box_predictors"] = {name: FastRCNNOutputLayers(cfg, head.output_shape) for name in experts}
         ret["ignore_iou"] = cfg.MODEL.ROI_HEADS.IGNORE_IOU
         treatment = cfg.MODEL.ROI_HEADS.MISSING_LABELS
         ret["background_weight"] = MISSING_LABELS.get(treatment) if treatment else None
@@ -98,22 +103,33 @@ class LENSROIHeads(ROIHeads):
         targets: list[Instances] | None = None,
         expert: str | None = None,
         seeds: list[int] | None = None,
-    ) -> tuple[list, dict[str, Tensor]]:
-        """
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """Detect, or learn from targets; as Detectron2's for a head with one expert.
+
         Args:
             images: of N images; only their sizes are used.
             features: feature maps by name.
             proposals: N, with ``proposal_boxes``.
-            targets: N, with ``gt_boxes``, ``gt_classes`` (0) and ``gt_status``: in training only.
-            expert: whose output layers learn from the targets.
+            targets: N, with ``gt_boxes``, ``gt_classes`` (0) and, unless all are lesions, ``gt_status``
+                (:class:`BoxStatus`): in training only.
+            expert: whose output layers learn, or whose detections are wanted; None: the only one.
             seeds: N, of the sampling of proposals; None: it is not seeded.
 
         Returns:
-            In training, the sampled proposals and "loss_class" and "loss_box"; else, for every image,
-            {expert: Instances} as :meth:`inference` gives them, and {}.
+            With targets, the sampled proposals, "loss_cls" and "loss_box_reg"; else the expert's detections in
+            each image, as :meth:`inference` gives them, and {}.
+
+        Raises:
+            ValueError: no expert is named and there are several.
         """
+        if expert is None and len(self.experts) > 1:
+            raise ValueError(
+                f"the detection head has the experts {', '.join(self.experts)}: name one, or set"
+                " MODEL.LENS.EXPERTS to one"
+            )
+        expert = expert or self.experts[0]
         if targets is None:
-            return self.inference(self._box_features(features, proposals), proposals), {}
+            return [own[expert] for own in self.inference(features, proposals)], {}
         proposals = self.label_and_sample_proposals(proposals, targets, seeds)
         predictor = self.box_predictors[expert]
         predictions = predictor(self._box_features(features, proposals))
@@ -122,7 +138,7 @@ class LENSROIHeads(ROIHeads):
             losses["loss_cls"] = self._weighted_classification_loss(predictions[0], proposals)
         count = sum(len(p) for p in proposals)
         share = count / global_normalizer(count, predictions[0].device)  # the losses are means over the rank's own
-        return proposals, {"loss_class": losses["loss_cls"] * share, "loss_box": losses["loss_box_reg"] * share}
+        return proposals, {name: loss * share for name, loss in losses.items()}
 
     def _box_features(self, features: dict[str, Tensor], proposals: list[Instances]) -> Tensor:
         maps = [features[f] for f in self.box_in_features]
@@ -139,10 +155,8 @@ class LENSROIHeads(ROIHeads):
         """
         kept, known = [], []
         for proposal, target in zip(proposals, targets, strict=True):
-            lesion = target[target.gt_status == BoxStatus.LESION]
-            uncertain = target.gt_boxes[target.gt_status == BoxStatus.UNCERTAIN]
-            proposal = proposal[~self._on_uncertain(proposal.proposal_boxes, uncertain, lesion.gt_boxes)]
-            negative = target[target.gt_status == BoxStatus.HARD_NEGATIVE]
+            lesion, uncertain, negative = (of_status(target, status) for status in BoxStatus)
+            proposal = proposal[~self._on_uncertain(proposal.proposal_boxes, uncertain.gt_boxes, lesion.gt_boxes)]
             negative.gt_classes = torch.ones_like(negative.gt_classes)
             classes = Instances.cat([lesion, negative]) if self.num_classes > 1 else lesion
             if self.background_weight is not None:
@@ -152,18 +166,22 @@ class LENSROIHeads(ROIHeads):
             kept.append(proposal)
             known.append(classes)
         sampled = []
-        for proposal, target, seed in zip(kept, known, seeds or [None] * len(kept), strict=True):
-            with seeded(seed, proposal.proposal_boxes.device):
-                sampled += super().label_and_sample_proposals([proposal], [target])
+        with EventStorage():  # each image's counts, of which the mean is logged below
+            for proposal, target, seed in zip(kept, known, seeds or [None] * len(kept), strict=True):
+                with seeded(seed, proposal.proposal_boxes.device):
+                    sampled += super().label_and_sample_proposals([proposal], [target])
+        background = [(proposal.gt_classes == self.num_classes).sum().item() for proposal in sampled]
+        storage, total = get_event_storage(), sum(map(len, sampled))
+        storage.put_scalar("roi_head/num_fg_samples", (total - sum(background)) / len(sampled))
+        storage.put_scalar("roi_head/num_bg_samples", sum(background) / len(sampled))
         if self.background_weight is not None:
             for proposal, target in zip(sampled, targets, strict=True):
-                lesions = target.gt_boxes[target.gt_status == BoxStatus.LESION]
-                weight = self._weights(proposal.proposal_boxes, lesions)
+                weight = self._weights(proposal.proposal_boxes, of_status(target, BoxStatus.LESION).gt_boxes)
                 proposal.weight = weight.masked_fill(proposal.gt_classes != self.num_classes, 1.0)
         return sampled
 
     def _weights(self, boxes: Boxes, lesions: Boxes) -> Tensor:
-        """(len(boxes),) what each would weigh as background."""
+        """(len(boxes),) weights of the boxes as background."""
         if not len(lesions):
             return self.background_weight(boxes.tensor.new_zeros(len(boxes)))
         return self.background_weight(pairwise_iou(boxes, lesions).amax(dim=1))
@@ -181,18 +199,19 @@ class LENSROIHeads(ROIHeads):
             return uncertain_ones
         return uncertain_ones & (self.proposal_matcher(pairwise_iou(lesions, boxes))[1] != 1)
 
-    def inference(self, box_features: Tensor, proposals: list[Instances]) -> list[dict[str, Instances]]:
+    def inference(self, features: dict[str, Tensor], proposals: list[Instances]) -> list[dict[str, Instances]]:
         """Every expert's opinion of all proposals.
 
         Args:
-            box_features: (R, D), the FC layers' output for the R proposals of all N images.
-            proposals: N.
+            features: feature maps of N images by name.
+            proposals: N, with ``proposal_boxes``.
 
         Returns:
             For every image {expert: Instances}, each after its own score floor and NMS, with ``pred_boxes``,
-            ``scores``, ``pred_classes`` (0) and ``expert_scores`` (n, experts): what each expert, in the
-            order of ``self.experts``, says of the proposal that the box comes from.
+            ``scores``, ``pred_classes`` (0) and ``expert_scores`` (n, experts): the score that each expert, in the
+            order of ``self.experts``, gives the proposal that the box comes from.
         """
+        box_features = self._box_features(features, proposals)
         predictions = {name: predictor(box_features) for name, predictor in self.box_predictors.items()}
         counts = [len(p) for p in proposals]
         expert_scores = torch.stack(

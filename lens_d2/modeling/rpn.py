@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from torch import Tensor
 
 from ..structures.status import BoxStatus
-from .missing_labels import on_uncertain
+from .supervision import of_status, on_uncertain
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
@@ -38,10 +38,11 @@ class LENSRPN(RPN):
     def forward(
         self, images: ImageList, features: dict[str, Tensor], gt_instances: list[Instances] | None = None
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """As Detectron2's, but also in training there are only losses where there are ``gt_instances``."""
+        """As Detectron2's, but without ``gt_instances`` there are no losses, also in training."""
         return super().forward(images, features, gt_instances or [])
 
     def losses(self, anchors, pred_objectness_logits, gt_labels, *args) -> dict[str, Tensor]:
+        """As Detectron2's, nothing without ``gt_labels``."""
         return super().losses(anchors, pred_objectness_logits, gt_labels, *args) if gt_labels else {}
 
     @torch.no_grad()
@@ -52,8 +53,9 @@ class LENSRPN(RPN):
         anchors = Boxes.cat(anchors)
         labels, matched = [], []
         for gt in gt_instances:
-            lesions = gt.gt_boxes[gt.gt_status == BoxStatus.LESION]
-            uncertain = gt.gt_boxes[gt.gt_status == BoxStatus.UNCERTAIN]
+            lesions, uncertain = (
+                of_status(gt, status).gt_boxes for status in (BoxStatus.LESION, BoxStatus.UNCERTAIN)
+            )
             index, label = self.anchor_matcher(pairwise_iou(lesions, anchors))
             label[on_uncertain(anchors, uncertain, self.ignore_iou) & (label != 1)] = -1
             labels.append(self._subsample_labels(label))

@@ -8,6 +8,7 @@ import pytest
 from detectron2.utils import comm
 
 from lens_d2.config import load_config
+from lens_d2.data.epochs import EpochBatchSampler
 from lens_d2.data.loader import build_batch_sampler
 from lens_d2.data.sampler import SingleDatasetBatchSampler, SlicePool
 
@@ -140,3 +141,17 @@ def test_an_epoch_is_as_long_for_any_ranks(pools, monkeypatch, ranks):
     assert sampler.epoch_length == expected
     with pytest.raises(ValueError, match=f"{ranks} ranks cannot share a batch of 4 evenly"):
         next(iter(sampler))
+
+
+def test_batches_are_a_function_of_their_number():
+    def stream(start=0):
+        sampler = EpochBatchSampler(lambda rng: rng.permutation(10), 4, seed=1)
+        sampler.start_iter = start
+        assert sampler.epoch_length == 2
+        batches = iter(sampler)
+        return [next(batches) for _ in range(5)]
+
+    assert stream() == stream() and stream(2) == stream()[2:] + stream(5)[:2]
+    assert all(len({index.sample for index in sum(stream()[i : i + 2], [])}) == 8 for i in (0, 2))
+    few = EpochBatchSampler(lambda rng: np.array([3, 4]), 5, seed=1)
+    assert [index.sample for index in next(iter(few))] == [3, 4, 3, 4, 3]

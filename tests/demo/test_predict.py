@@ -16,7 +16,7 @@ from helpers.scan_files import make_affine, make_slice, write_enhanced, write_pn
 from pydicom import uid
 from scipy.special import expit, logit
 
-from lens_d2 import detector
+from lens_d2 import lesion_detector as detector
 from lens_d2.modeling.classifiers import build_classifier
 
 SMALL = (

@@ -5,9 +5,17 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
 
 from lens_d2 import add_lens_config
 from lens_d2.structures.status import BoxStatus
+
+
+@pytest.fixture(scope="module", autouse=True)
+def storage():
+    """Counts of positives and negatives are logged wherever losses are computed."""
+    with EventStorage() as storage:
+        yield storage
 
 
 @pytest.fixture
@@ -46,6 +54,30 @@ def make_targets():
         )
 
     return make
+
+
+@pytest.fixture
+def heads_of(small_cfg):
+    def build(treatment="", num_classes=1):
+        small_cfg.MODEL.ROI_HEADS.MISSING_LABELS = treatment
+        small_cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_classes
+        torch.manual_seed(0)
+        return build_model(small_cfg).roi_heads
+
+    return build
+
+
+@pytest.fixture
+def sample_proposals():
+    """The proposals with these boxes that a detection head samples."""
+
+    def sample(heads, target, boxes):
+        boxes = torch.tensor(boxes)
+        proposals = Instances((64, 80), proposal_boxes=Boxes(boxes), objectness_logits=torch.zeros(len(boxes)))
+        (sampled,) = heads.label_and_sample_proposals([proposals], [target])
+        return sampled
+
+    return sample
 
 
 @pytest.fixture

@@ -7,11 +7,9 @@ from detectron2.config import configurable
 from torch import Tensor, nn
 
 from ...data.patches import PatchGrid
-from ..intensity import IntensityWindow
+from ..views import IntensityWindow, roi_align3d
 from .build import CLASSIFIER_REGISTRY
-from .resnet2d import load_resnet18_weights
-from .resnet3d import ResNet3D
-from .roi_align3d import roi_align3d
+from .resnet import ResNet3D, load_resnet18_weights
 
 
 @CLASSIFIER_REGISTRY.register()

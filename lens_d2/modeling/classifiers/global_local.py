@@ -10,11 +10,9 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from ...data.patches import PatchGrid
-from ..intensity import IntensityWindow
+from ..views import CORONAL, SAGITTAL, TRANSVERSE, VOLUME, IntensityWindow, PlaneView, VolumeView
 from .build import CLASSIFIER_REGISTRY
-from .resnet2d import ResNet2D, load_resnet18_weights
-from .resnet3d import ResNet3D
-from .views import CORONAL, SAGITTAL, TRANSVERSE, VOLUME, PlaneView, VolumeView
+from .resnet import ResNet2D, ResNet3D, load_resnet18_weights
 
 PATCH, BOX = "patch", "box"
 THREE_PLANES = (TRANSVERSE, SAGITTAL, CORONAL)

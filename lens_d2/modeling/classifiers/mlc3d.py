@@ -11,7 +11,7 @@ from detectron2.config import configurable
 from torch import Tensor, nn
 
 from ...data.patches import PatchGrid
-from ..intensity import IntensityWindow
+from ..views import IntensityWindow
 from .build import CLASSIFIER_REGISTRY
 
 

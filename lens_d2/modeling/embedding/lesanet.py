@@ -21,8 +21,8 @@ from torchvision.models.vgg import VGG16_BN_Weights, cfgs, make_layers
 from torchvision.ops import roi_align
 
 from ...data.patches import PatchGrid
-from ..intensity import IntensityWindow
 from ..pretrained import load_initial_weights
+from ..views import IntensityWindow
 
 # VGG-16's convolutions of one stage after another, as multiples of the first one's channels.
 VGG16_CHANNELS = [v if v == "M" else v // 64 for v in cfgs["D"]]

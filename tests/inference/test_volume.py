@@ -13,7 +13,7 @@ from lens_d2 import add_lens_config
 from lens_d2.data.mapper import SliceMapper
 from lens_d2.inference import joint_afp
 from lens_d2.inference.folded_backbone import FoldedDenseNet25D
-from lens_d2.inference.volume import VolumeInference, num_levels
+from lens_d2.inference.volume import VolumeInference, link_detections, num_interpolated_slices
 from lens_d2.modeling import FUSED
 
 
@@ -66,7 +66,7 @@ def slice_by_slice(cfg, model, record):
     volume = mapper.cache.open(record)
     ratio = cfg.INPUT.SLICE_INTERVAL / volume.geometry.slice_interval
     levels = []
-    for level in range(num_levels(volume, cfg.INPUT.SLICE_INTERVAL)):
+    for level in range(num_interpolated_slices(volume, cfg.INPUT.SLICE_INTERVAL)):
         image = torch.from_numpy(mapper.read(volume, level * ratio))
         with torch.no_grad():
             levels += model([{"image": image}])
@@ -180,3 +180,29 @@ def test_real_ct_boxes_land_inside_the_volume(cfg, model, shared_dir):
     assert len(found)
     assert (found.boxes >= 0).all()
     assert (found.boxes <= [width, height, slices - 1] * 2).all()
+
+
+BOX = np.array([10.0, 10, 30, 30])
+
+
+@pytest.mark.parametrize("interval, expected", [(2.0, (1, 3)), (1.0, (1, 6)), (5.0, (1, 1)), (20.0, (0, 0))])
+def test_levels_become_the_slices_whose_centres_they_cover(interval, expected):
+    level = np.array([1, 2, 3])  # 2, 4 and 6 mm: from 1 to 7 mm
+    slice_mm = np.arange(0, 20.1, interval)
+    found = link_detections(
+        level, np.tile(BOX, (3, 1)), np.array([0.2, 0.9, 0.3]), np.ones((3, 2)), 0.5, np.arange(11) * 2.0, slice_mm
+    )
+    assert len(found) == 1 and found.scores.tolist() == [0.9]
+    first, last = found.boxes[0, [2, 5]]
+    assert (first, last) == expected
+    assert found.slice_boxes[:, 0].tolist() == list(range(int(first), int(last) + 1))
+
+
+def test_slices_that_count_downwards_keep_their_own_numbers():
+    slice_mm = np.arange(10)[::-1] * 2.0
+    boxes, scores = np.stack([BOX, BOX + 1]), np.array([0.9, 0.5])
+    level_mm = np.arange(10) * 2.0
+    found = link_detections(np.array([1, 2]), boxes, scores, np.ones((2, 1)), 0.5, level_mm, slice_mm)
+    assert found.boxes[0, [2, 5]].tolist() == [7, 8]
+    np.testing.assert_allclose(found.slice_boxes[:, :2], [[7, 11], [8, 10]])
+    assert found.slice_boxes[:, 5].tolist() == [0.5, 0.9]

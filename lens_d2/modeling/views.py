@@ -1,4 +1,4 @@
-"""What of a patch a network looks at: one of the three planes through its centre, or all of it."""
+"""Views of a patch, in which networks look at it: intensities, planes, the whole, the inside of a box."""
 
 from __future__ import annotations
 
@@ -6,10 +6,61 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from .roi_align3d import roi_align3d
+
+class IntensityWindow(nn.Module):
+    """Maps a HU range to 0..255, clips, and normalises. It has no state."""
+
+    def __init__(self, hu_range: tuple[float, float], mean: float, std: float):
+        super().__init__()
+        self.hu_range, self.mean, self.std = tuple(hu_range), float(mean), float(std)
+
+    def forward(self, hu: Tensor) -> Tensor:
+        low, high = self.hu_range
+        return (((hu.float() - low) * (255.0 / (high - low))).clamp(0, 255) - self.mean) / self.std
+
+    def extra_repr(self) -> str:
+        return f"hu_range={self.hu_range}, mean={self.mean:g}, std={self.std:g}"
+
+
+def roi_align3d(
+    features: Tensor,
+    boxes: Tensor,
+    patch_shape: tuple[int, int, int],
+    output_size: tuple[int, int, int],
+    samples: int = 2,
+) -> Tensor:
+    """Pool each sample's feature map inside its box.
+
+    The box is divided into bins; a bin is the mean of ``samples`` per axis evenly spaced, trilinearly
+    interpolated values. Beyond the outermost cells' centres, their values continue.
+
+    Args:
+        features: (n, C, d, h, w), of patches whose outer faces they share, at any stride.
+        boxes: (n, 6) x1, y1, z1, x2, y2, z2 in patch coordinates (edges).
+        patch_shape: voxels D, H, W of the patch.
+        output_size: bins along z, y, x.
+
+    Returns:
+        (n, C, *output_size)
+    """
+    axes = []  # sample positions along z, y, x as parts of the patch, -1 and 1 being its faces
+    for axis, (bins, size) in enumerate(zip(output_size, patch_shape, strict=True)):
+        low, high = boxes[:, 2 - axis, None], boxes[:, 5 - axis, None]
+        count = bins * samples
+        middles = (torch.arange(count, device=boxes.device, dtype=boxes.dtype) + 0.5) / count
+        axes.append((low + (high - low) * middles) * (2.0 / size) - 1.0)
+    z, y, x = axes
+    shape = (len(boxes), z.shape[1], y.shape[1], x.shape[1])
+    grid = torch.stack(
+        [x[:, None, None, :].expand(shape), y[:, None, :, None].expand(shape), z[:, :, None, None].expand(shape)],
+        dim=-1,
+    )
+    values = F.grid_sample(features, grid.to(features.dtype), padding_mode="border", align_corners=False)
+    return F.avg_pool3d(values, samples)
 
 
 class Seen(NamedTuple):

@@ -1,20 +1,13 @@
 """Linking of slice boxes to tracklets and 3D boxes."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lens_d2.inference.linking import link_slices, match_best_first, stack_tracklets
 from lens_d2.inference.volume import link_detections
-from lens_d2.structures.boxes import pairwise_iou
 
 BOX = np.array([10.0, 10, 30, 30])
-
-
-def test_iou_of_known_boxes():
-    boxes = np.array([[0.0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 20, 30]])
-    np.testing.assert_allclose(pairwise_iou(boxes, boxes[:2]), [[1, 1 / 3], [1 / 3, 1], [0, 0]])
 
 
 def test_boxes_on_neighbouring_slices_above_the_threshold_are_one_lesion():
@@ -79,26 +72,3 @@ def test_a_tracklet_has_one_box_on_each_of_consecutive_slices(rows):
         own = np.sort(slices[tracklet == number])
         assert (np.diff(own) == 1).all()
     assert set(tracklet) == set(range(len(set(tracklet))))
-
-
-@pytest.mark.parametrize("interval, expected", [(2.0, (1, 3)), (1.0, (1, 6)), (5.0, (1, 1)), (20.0, (0, 0))])
-def test_levels_become_the_slices_whose_centres_they_cover(interval, expected):
-    level = np.array([1, 2, 3])  # 2, 4 and 6 mm: from 1 to 7 mm
-    slice_mm = np.arange(0, 20.1, interval)
-    found = link_detections(
-        level, np.tile(BOX, (3, 1)), np.array([0.2, 0.9, 0.3]), np.ones((3, 2)), 0.5, np.arange(11) * 2.0, slice_mm
-    )
-    assert len(found) == 1 and found.scores.tolist() == [0.9]
-    first, last = found.boxes[0, [2, 5]]
-    assert (first, last) == expected
-    assert found.slice_boxes[:, 0].tolist() == list(range(int(first), int(last) + 1))
-
-
-def test_slices_that_count_downwards_keep_their_own_numbers():
-    slice_mm = np.arange(10)[::-1] * 2.0
-    boxes, scores = np.stack([BOX, BOX + 1]), np.array([0.9, 0.5])
-    level_mm = np.arange(10) * 2.0
-    found = link_detections(np.array([1, 2]), boxes, scores, np.ones((2, 1)), 0.5, level_mm, slice_mm)
-    assert found.boxes[0, [2, 5]].tolist() == [7, 8]
-    np.testing.assert_allclose(found.slice_boxes[:, :2], [[7, 11], [8, 10]])
-    assert found.slice_boxes[:, 5].tolist() == [0.5, 0.9]

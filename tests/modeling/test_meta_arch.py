@@ -1,17 +1,19 @@
-"""LENS as a whole: what a step updates, the losses of Eq. 1, the experts' fusion."""
+"""LENS as a whole: what a step updates, the losses of Eq. 1, the experts' fusion, one stage; CECN."""
 
 import copy
 
 import pytest
 import torch
+from detectron2.config import get_cfg
 from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY, build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-from lens_d2.engine import build_optimizer
-from lens_d2.modeling import FUSED, LENS, LENSROIHeads
-from lens_d2.modeling.meta_arch import fuse_experts
-from lens_d2.structures.status import BoxStatus
+from lens_d2 import add_lens_config
+from lens_d2.engine import STAGES, build_optimizer
+from lens_d2.mining.lens.strategies import STRATEGIES
+from lens_d2.modeling import CECN, FUSED, LENS, CenterNet, LENSROIHeads
+from lens_d2.modeling.meta_arch import fuse_experts, one_stage_detections
 
 EXPERTS = ("deeplesion", "luna", "lits", "nih_ln")
 
@@ -57,12 +59,12 @@ def test_a_step_leaves_the_other_experts_bit_identical(small_cfg, small_lens, ma
 def test_the_four_losses_of_equation_1(small_lens, make_batch):
     with EventStorage() as storage:
         losses = small_lens(make_batch("luna"))
-    assert set(losses) == {"loss_center", "loss_size", "loss_class", "loss_box"}
+    assert set(losses) == {"loss_afp_center", "loss_afp_size", "loss_cls", "loss_box_reg"}
     assert all(torch.isfinite(value) and value > 0 for value in losses.values())
     assert storage.latest()["luna/total_loss"][0] == pytest.approx(float(sum(losses.values())), rel=1e-5)
 
 
-@pytest.mark.parametrize("key, loss", [("SIZE", "loss_size"), ("BOX", "loss_box")])
+@pytest.mark.parametrize("key, loss", [("SIZE", "loss_afp_size"), ("BOX", "loss_box_reg")])
 def test_weights_of_equation_1_are_config_keys(small_cfg, make_batch, key, loss):
     values = []
     for factor in (1.0, 3.0):
@@ -126,29 +128,100 @@ def test_fusion_keeps_the_best_of_overlapping_boxes():
     assert fused.pred_boxes.tensor.tolist() == [[11, 11, 31, 31], [60, 60, 80, 80]]
 
 
-def proposals_of(boxes):
-    return Instances(
-        (64, 80), proposal_boxes=Boxes(torch.tensor(boxes)), objectness_logits=torch.zeros(len(boxes))
-    )
-
-
-def test_uncertain_regions_are_not_sampled(small_lens, make_targets):
-    heads = small_lens.roi_heads
-    targets = make_targets([(24, 24, 44, 40), (50, 10, 70, 30)], [BoxStatus.LESION, BoxStatus.UNCERTAIN])
-    proposals = proposals_of([[25.0, 25, 44, 40], [51, 11, 70, 30], [52, 12, 60, 20], [2, 2, 12, 12]])
-    with EventStorage():
-        (sampled,) = heads.label_and_sample_proposals([proposals], [targets])
-    boxes = sampled.proposal_boxes.tensor.tolist()
-    assert [25, 25, 44, 40] in boxes and [2, 2, 12, 12] in boxes and [24, 24, 44, 40] in boxes
-    assert [51, 11, 70, 30] not in boxes  # on the uncertain region
-    assert [52, 12, 60, 20] not in boxes  # inside it
-    assert [50, 10, 70, 30] not in boxes  # and the region itself is no positive
-    positive = sampled.gt_classes == 0
-    assert positive.sum() == 2 and (sampled.gt_boxes.tensor[positive] == torch.tensor([24.0, 24, 44, 40])).all()
-
-
 def test_intensities_are_normalised_and_padded_with_air(small_lens):
     images = small_lens.preprocess_image([torch.full((9, 20, 30), 50.0)])
     assert images.tensor.shape == (1, 9, 32, 32)
     assert images.image_sizes == [(20, 30)]
     assert (images.tensor[0, :, :20, :30] == 0).all() and (images.tensor[0, :, 20:] == -50).all()
+
+
+@pytest.fixture
+def cecn_cfg(small_cfg):
+    small_cfg.MODEL.META_ARCHITECTURE = "CECN"
+    small_cfg.MODEL.LENS.EXPERTS = ("deeplesion",)
+    small_cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+    return small_cfg
+
+
+def test_registered_and_made_of_centernets_head_alone(cecn_cfg):
+    model = build_model(cecn_cfg)
+    assert META_ARCH_REGISTRY.get("CECN") is CECN and model.roi_heads is None
+    assert isinstance(model.proposal_generators["deeplesion"], CenterNet)
+    assert cecn_cfg.MODEL.PROPOSAL_GENERATOR.NAME == "AFP"  # the caller's config is not touched
+
+
+def test_a_step_teaches_everything(cecn_cfg, make_batch):
+    model = build_model(cecn_cfg)
+    with EventStorage():
+        losses = model(make_batch("deeplesion"))
+    assert set(losses) == {"loss_centernet_center", "loss_centernet_size", "loss_centernet_offset"}
+    sum(losses.values()).backward()
+    assert not [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+
+
+@pytest.mark.parametrize("slices, images", [(9, 3), (3, 1)])
+def test_centernet_is_cecn_of_one_image(cecn_cfg, slices, images):
+    cecn_cfg.INPUT.NUM_SLICES = slices
+    torch.manual_seed(0)
+    model = build_model(cecn_cfg).eval()
+    assert model.backbone.num_images == images and (model.backbone.fuse_trunk is None) == (images == 1)
+    with torch.no_grad():
+        (result,) = model([{"image": torch.rand(slices, 64, 80) * 255}])
+    found = result["experts"]["deeplesion"]
+    assert list(result["experts"]) == [FUSED, "deeplesion"] and len(found)
+    assert torch.equal(found.expert_scores[:, 0], found.scores)
+
+
+def test_one_stage_is_a_config_key_of_lens(small_cfg, make_batch):
+    small_cfg.MODEL.LENS.ONE_STAGE = True
+    model = build_model(small_cfg)
+    with EventStorage():
+        losses = model(make_batch("luna"))
+    assert set(losses) == {"loss_afp_center", "loss_afp_size"}
+    sum(losses.values()).backward()
+    taught = {n.split(".")[1] for n, p in model.named_parameters() if n.startswith("prop") and p.grad is not None}
+    assert taught == {"luna"}
+    with torch.no_grad():
+        (result,) = model.eval()(make_batch("luna", 1))
+    assert list(result["experts"]) == [FUSED, *small_cfg.MODEL.LENS.EXPERTS]
+    assert len(result["instances"]) and result["instances"].expert_scores.shape[1] == 4
+
+
+def test_detections_say_what_each_expert_thinks_of_the_place():
+    def proposals(boxes, scores):
+        logits = torch.logit(torch.tensor(scores))
+        return Instances((100, 100), proposal_boxes=Boxes(torch.tensor(boxes)), objectness_logits=logits)
+
+    found = one_stage_detections(
+        {
+            "a": proposals([[10.0, 10, 30, 30], [11, 11, 31, 31], [60, 60, 80, 80]], [0.6, 0.5, 0.3]),
+            "b": proposals([[10.0, 10, 30, 31], [0, 0, 5, 5]], [0.8, 0.005]),
+        },
+        score_thresh=0.01,
+        nms_thresh=0.5,
+        topk=10,
+    )
+    torch.testing.assert_close(found["a"].expert_scores, torch.tensor([[0.6, 0.8], [0.3, 0.0]]))
+    torch.testing.assert_close(found["b"].expert_scores, torch.tensor([[0.6, 0.8]]))
+
+
+@pytest.mark.parametrize("folder", ["", "phantom/"])
+@pytest.mark.parametrize(
+    "name, architecture, generator, slices",
+    [
+        ("cecn", "CECN", None, 9),
+        ("centernet", "CECN", None, 3),
+        ("faster_rcnn", "LENS", "LENSRPN", 9),
+        ("mgtm_sllp", "CECN", None, 9),
+    ],
+)
+def test_configs_are_those_of_table_4(repo_root, folder, name, architecture, generator, slices):
+    cfg = get_cfg()
+    add_lens_config(cfg)
+    cfg.merge_from_file(str(repo_root / "configs" / f"{folder}{name}.yaml"))
+    assert (cfg.MODEL.META_ARCHITECTURE, cfg.INPUT.NUM_SLICES) == (architecture, slices)
+    assert generator is None or cfg.MODEL.PROPOSAL_GENERATOR.NAME == generator
+    assert (cfg.MODEL.CENTERNET.ALPHA, cfg.MODEL.CENTERNET.BETA) == (2, 4)
+    assert cfg.MODEL.LENS.EXPERTS == ("deeplesion",) and len(cfg.DATASETS.TRAIN) == 1
+    assert [strategy for strategy in cfg.MINING.STRATEGIES if strategy not in STRATEGIES] == []
+    assert [stage for stage in cfg.STAGES if stage not in STAGES] == []

@@ -25,7 +25,7 @@ from .data.sources import ArraySource, Source, open_source
 from .data.volume import read_volume
 from .evaluation.operating_points import OperatingPoints
 from .export import CsvTable, Detection, HtmlReport, ScanReport, Written, make_report, write_report
-from .inference.rescoring import build_inference
+from .inference.detector import build_inference
 from .io.checkpoint import LENSCheckpointer
 from .io.errors import DataError
 from .io.weights import load_weights

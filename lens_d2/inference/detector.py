@@ -1,0 +1,105 @@
+"""The detector that prediction, evaluation, mining and the comparison with others call.
+
+It is called with a list of records, and gives for each {"volume": name, "detections": {"fused" or expert:
+:class:`VolumeDetections`}}; ``detect`` gives the detections of one volume.
+"""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode, configurable
+from torch import nn
+
+from ..data.cache import CachedVolume, VolumeCache, build_cache
+from ..structures.detections import VolumeDetections
+from .rescoring import COMBINE, classify, load_classifier, rescore
+from .volume import VolumeInference
+
+
+class RescoredInference(nn.Module):
+    """Whole-volume inference, and a classifier that scores its detections once more (LENS, Section IV-D)."""
+
+    @configurable
+    def __init__(
+        self,
+        inference: nn.Module,
+        classifier: nn.Module,
+        *,
+        cache: VolumeCache,
+        outputs: tuple[str, ...] = ("fused",),
+        batch_size: int = 32,
+        combine: str = "mean",
+    ):
+        """
+        Args:
+            inference: whole-volume inference; ``detect`` gives {name: VolumeDetections} of a volume.
+            classifier: of the CLASSIFIER registry, trained.
+            cache: of the volumes.
+            outputs: names of the detections that are scored again; the others are not changed.
+            batch_size: detections that are classified together.
+            combine: name in :data:`COMBINE`.
+
+        Raises:
+            ValueError: ``combine`` is none of these names.
+        """
+        super().__init__()
+        if combine not in COMBINE:
+            raise ValueError(f"MODEL.FPR.COMBINE is {combine!r}: give one of {', '.join(COMBINE)}")
+        self.combine = COMBINE[combine]
+        self.inference, self.classifier = inference, classifier
+        self.cache, self.outputs, self.batch_size = cache, tuple(outputs), batch_size
+
+    @classmethod
+    def from_config(
+        cls,
+        cfg: CfgNode,
+        inference: nn.Module,
+        classifier: nn.Module | None = None,
+        cache: VolumeCache | None = None,
+    ):
+        """Reads ``MODEL.FPR``."""
+        return {
+            "inference": inference,
+            "classifier": load_classifier(cfg) if classifier is None else classifier,
+            "cache": build_cache(cfg) if cache is None else cache,
+            "outputs": (cfg.MODEL.LENS.OUTPUT,),
+            "batch_size": cfg.MODEL.FPR.BATCH_SIZE_TEST,
+            "combine": cfg.MODEL.FPR.COMBINE,
+        }
+
+    def forward(self, records: list[dict]) -> list[dict]:
+        """Detect in the volumes of records, as :class:`VolumeInference` does."""
+        return [
+            {"volume": record["volume"], "detections": self.detect(self.cache.open(record))} for record in records
+        ]
+
+    def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
+        """Rescored 3D detections of one volume, in the frame of its file."""
+        detections = dict(self.inference.detect(volume))
+        for name in self.outputs:
+            scores = classify(self.classifier, volume, detections[name].boxes, self.batch_size)
+            detections[name] = rescore(detections[name], scores, self.combine)
+        return detections
+
+
+def build_inference(
+    cfg: CfgNode,
+    model: nn.Module,
+    cache: VolumeCache | None = None,
+    shows_progress: bool = False,
+    rescored: bool = True,
+) -> nn.Module:
+    """Whole-volume inference of a LENS, rescored if ``MODEL.FPR.WEIGHTS`` names a trained classifier.
+
+    Args:
+        cfg: of the model and the classifier.
+        model: a LENS.
+        cache: of the volumes; None: the one that ``cfg`` describes.
+        shows_progress: whether a bar tells how far a volume is.
+        rescored: False: the detector's own scores, with or without a classifier.
+
+    Raises:
+        DataError: the classifier's checkpoint cannot be loaded.
+    """
+    cache = build_cache(cfg) if cache is None else cache
+    inference = VolumeInference(cfg, model, cache=cache, shows_progress=shows_progress)
+    return RescoredInference(cfg, inference, cache=cache) if rescored and cfg.MODEL.FPR.WEIGHTS else inference

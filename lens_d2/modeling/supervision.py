@@ -1,0 +1,89 @@
+"""Pieces of training that the proposal generators and the detection head share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed
+from detectron2.structures import Boxes, Instances, pairwise_ioa, pairwise_iou
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+
+from ..structures.status import BoxStatus
+
+
+def of_status(targets: Instances, status: BoxStatus) -> Instances:
+    """Select the boxes of one status; without a field ``gt_status``, as in Detectron2's data, all are lesions."""
+    if targets.has("gt_status"):
+        return targets[targets.gt_status == status]
+    return targets if status == BoxStatus.LESION else targets[:0]
+
+
+def on_uncertain(boxes: Boxes, uncertain: Boxes, ignore_iou: float = 0.5) -> Tensor:
+    """Find the boxes that overlap an uncertain region.
+
+    Args:
+        boxes: n boxes, XYXY_ABS.
+        uncertain: boxes of the uncertain regions.
+        ignore_iou: IoU with a region, or share of the box inside it, from which on the box overlaps it.
+
+    Returns:
+        (n,) bool
+    """
+    if not len(uncertain) or not len(boxes):
+        return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    overlapping = pairwise_iou(boxes, uncertain).amax(dim=1) >= ignore_iou
+    return overlapping | (pairwise_ioa(uncertain, boxes).amax(dim=0) >= ignore_iou)
+
+
+def log_counts(name: str, positive: Tensor, negative: Tensor) -> None:
+    """Log the mean number of positive and negative pixels of an image, as Detectron2's RPN does for anchors.
+
+    Args:
+        name: prefix of the scalars ``<name>/num_pos_pixels`` and ``<name>/num_neg_pixels``.
+        positive: (N, ...) bool, pixels of N images.
+        negative: as ``positive``.
+    """
+    storage = get_event_storage()
+    for kind, pixels in (("pos", positive), ("neg", negative)):
+        storage.put_scalar(f"{name}/num_{kind}_pixels", pixels.sum().item() / len(pixels))
+
+
+def global_normalizer(count: float, device: torch.device) -> float:
+    """Divisor for a rank's sum of losses, with which the mean over the ranks is the global batch's loss.
+
+    DDP averages gradients over the ranks; normalised on its own, a rank with few lesions would weigh each of them
+    more. Every rank has to call this.
+
+    Args:
+        count: number of this rank's lesions, pixels or proposals, whichever the loss is averaged over.
+        device: of the tensor that the ranks exchange.
+
+    Returns:
+        The global count, at least 1, divided by the number of ranks.
+    """
+    ranks = comm.get_world_size()
+    if ranks == 1:
+        return max(float(count), 1.0)
+    total = torch.tensor(float(count), device=device)
+    torch.distributed.all_reduce(total)
+    return max(float(total), 1.0) / ranks
+
+
+@contextmanager
+def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Draw random numbers from a seed of their own, and leave the generators as they were.
+
+    Args:
+        seed: None: the generators are used as usual.
+        device: whose generator is seeded beside the CPU's.
+    """
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,30 @@
+"""The folded backbone computes what the backbone does."""
+
+import pytest
+import torch
+
+from lens_d2.inference.folded_backbone import FoldedDenseNet25D
+from lens_d2.modeling.backbone import DenseNet25D
+
+SMALL = {"growth_rate": 4, "block_config": (2, 3, 2), "init_features": 8, "out_channels": 12}
+
+
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
+@pytest.mark.parametrize("num_slices", [3, 9, 15])
+def test_folded_the_backbone_gives_the_same_map(num_slices, norm):
+    torch.manual_seed(0)
+    backbone = DenseNet25D(num_slices=num_slices, norm=norm, **SMALL).eval()
+    for module in backbone.modules():
+        if hasattr(module, "running_var"):
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_()
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    for conv in backbone.laterals:
+        torch.nn.init.normal_(conv.bias)
+    sample = torch.rand(2, num_slices, 32, 48)
+    with torch.no_grad():
+        whole, folded = backbone(sample), FoldedDenseNet25D(backbone)
+        parts = folded.decode([folded.encode(image) for image in sample.split(3, dim=1)])
+    assert list(parts) == list(whole)
+    torch.testing.assert_close(parts["p2"], whole["p2"], atol=1e-4, rtol=1e-4)

@@ -1,0 +1,30 @@
+"""FCOS as a proposal generator of LENS."""
+
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.proposal_generator import build_proposal_generator
+from detectron2.structures import Instances
+from detectron2.utils.events import EventStorage
+
+from lens_d2.structures.status import BoxStatus
+
+
+def build(cfg, name):
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = name
+    torch.manual_seed(0)
+    return build_proposal_generator(cfg, {"p2": ShapeSpec(channels=16, stride=4)})
+
+
+def test_fcos_leaves_uncertain_pixels_out_of_the_loss(small_cfg, make_targets):
+    generator = build(small_cfg, "FCOS")
+    (points,) = generator.anchor_generator([torch.zeros(1, 16, 16, 20)])
+    logits = torch.zeros(1, 320, 1, requires_grad=True)
+    gt: Instances = make_targets([(20, 16, 44, 40), (48, 0, 80, 64)], [BoxStatus.LESION, BoxStatus.UNCERTAIN])
+    with EventStorage():
+        losses = generator.losses_of_known(points, logits, torch.ones(1, 320, 4), torch.zeros(1, 320, 1), [gt])
+    losses["loss_fcos_cls"].backward()
+    gradient = logits.grad.view(16, 20)
+    assert (gradient[:, 12:] == 0).all() and (gradient[:, :11] != 0).all()
+    centers = points.get_centers().view(16, 20, 2)
+    near = (centers - torch.tensor([32.0, 28.0])).abs().amax(dim=2) < 1.5 * 4
+    assert torch.equal(gradient < 0, near)

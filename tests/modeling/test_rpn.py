@@ -1,0 +1,31 @@
+"""RPN as a proposal generator of LENS."""
+
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.proposal_generator import build_proposal_generator
+from detectron2.modeling.proposal_generator.rpn import RPN, StandardRPNHead
+from detectron2.structures import Boxes
+
+from lens_d2.structures.status import BoxStatus
+
+
+def build(cfg, name):
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = name
+    torch.manual_seed(0)
+    return build_proposal_generator(cfg, {"p2": ShapeSpec(channels=16, stride=4)})
+
+
+def test_rpn_is_detectron2s_with_mulans_numbers(small_cfg):
+    rpn = build(small_cfg, "LENSRPN")
+    assert isinstance(rpn, RPN) and type(rpn.rpn_head) is StandardRPNHead
+    assert rpn.rpn_head.conv.out_channels == 8  # MODEL.RPN.CONV_DIMS
+    assert rpn.rpn_head.objectness_logits.out_channels == 5 * 3
+
+
+def test_rpn_samples_no_anchor_on_an_uncertain_region(small_cfg, make_targets):
+    rpn = build(small_cfg, "LENSRPN")
+    anchors = Boxes(torch.tensor([[20.0, 16, 44, 40], [50, 10, 70, 30], [52, 12, 58, 18], [2, 2, 12, 12]]))
+    gt = make_targets([(20, 16, 44, 40), (50, 10, 70, 30)], [BoxStatus.LESION, BoxStatus.UNCERTAIN])
+    (label,), (matched,) = rpn.label_and_sample_anchors([anchors], [gt])
+    assert label.tolist() == [1, -1, -1, 0]
+    assert matched[0].tolist() == [20, 16, 44, 40]

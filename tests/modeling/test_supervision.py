@@ -1,0 +1,60 @@
+"""Pieces of training that generators and heads share."""
+
+import pytest
+import torch
+from detectron2.structures import Boxes
+
+from lens_d2.modeling.supervision import global_normalizer, log_counts, of_status, on_uncertain, seeded
+from lens_d2.structures.status import BoxStatus
+
+BOXES = [(0, 0, 10, 10), (20, 20, 30, 30), (40, 40, 50, 50)]
+
+
+def test_boxes_are_selected_by_status(make_targets):
+    targets = make_targets(BOXES, [BoxStatus.UNCERTAIN, BoxStatus.LESION, BoxStatus.HARD_NEGATIVE])
+    found = {status: of_status(targets, status).gt_boxes.tensor.tolist() for status in BoxStatus}
+    assert found == {
+        BoxStatus.UNCERTAIN: [[0, 0, 10, 10]],
+        BoxStatus.LESION: [[20, 20, 30, 30]],
+        BoxStatus.HARD_NEGATIVE: [[40, 40, 50, 50]],
+    }
+
+
+def test_without_a_status_all_boxes_are_lesions(make_targets):
+    targets = make_targets(BOXES)
+    targets.remove("gt_status")
+    assert [len(of_status(targets, status)) for status in BoxStatus] == [3, 0, 0]
+
+
+def test_a_box_is_on_an_uncertain_region_by_overlap_or_inside_it():
+    uncertain = Boxes(torch.tensor([[0.0, 0, 20, 20]]))
+    boxes = Boxes(torch.tensor([[0.0, 0, 20, 16], [2, 2, 6, 6], [10, 10, 30, 30], [18, 0, 22, 4], [18, 0, 24, 4]]))
+    assert on_uncertain(boxes, uncertain).tolist() == [True, True, False, True, False]
+    assert on_uncertain(boxes, uncertain[:0]).tolist() == [False] * 5
+    assert on_uncertain(boxes[:0], uncertain).tolist() == []
+
+
+def test_counts_are_means_over_the_images(storage):
+    positive = torch.tensor([[True, False, False], [True, True, False]])
+    log_counts("net", positive, ~positive)
+    latest = storage.latest()
+    assert (latest["net/num_pos_pixels"][0], latest["net/num_neg_pixels"][0]) == (1.5, 1.5)
+
+
+@pytest.mark.parametrize("count, expected", [(0, 1.0), (7, 7.0)])
+def test_one_rank_divides_by_its_own_count(count, expected):
+    assert global_normalizer(count, torch.device("cpu")) == expected
+
+
+def test_seeded_numbers_leave_no_trace():
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    with seeded(5, torch.device("cpu")):
+        first = torch.rand(2)
+    assert torch.equal(torch.rand(3), expected)
+    with seeded(5, torch.device("cpu")):
+        assert torch.equal(torch.rand(2), first)
+    torch.manual_seed(0)
+    with seeded(None, torch.device("cpu")):
+        assert torch.equal(torch.rand(3), expected)
