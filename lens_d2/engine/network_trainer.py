@@ -14,8 +14,8 @@ from detectron2.utils import comm
 from torch import nn
 from torch.utils.data import Dataset, default_collate
 
-from ..data.epochs import EpochBatchSampler
 from ..data.loader import SampleLoader
+from ..data.sampler import EpochBatchSampler
 from ..io.checkpoint import LENSCheckpointer
 from .faults import CarefulTraining
 from .solver import build_optimizer

@@ -21,8 +21,8 @@ from lens_d2.data.detection_samples import (
     key_slice_iou,
     mirror_boxes,
 )
-from lens_d2.data.epochs import EpochBatchSampler, SampleIndex
 from lens_d2.data.patches import PatchGrid
+from lens_d2.data.sampler import EpochBatchSampler, SampleIndex
 from lens_d2.engine.classifier import train_fpr
 from lens_d2.inference.rescoring import (
     RescoredInference,

@@ -8,8 +8,8 @@ from helpers.blocks import blocks_cfg, register_blocks
 from torch import nn
 
 from lens_d2 import add_lens_config
-from lens_d2.data.epochs import EpochBatchSampler
 from lens_d2.data.loader import build_batch_sampler, load_training_records
+from lens_d2.data.sampler import EpochBatchSampler
 from lens_d2.engine import LENSTrainer, build_optimizer, resolve_schedule
 from lens_d2.engine.network_trainer import stage_config
 
