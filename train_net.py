@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from lens_d2.config import find_config, load_config
-from lens_d2.engine import LENSCheckpointer, LENSTrainer, checks, launch, resolve_schedule, run_stages
+from lens_d2.engine import LENSCheckpointer, LENSTrainer, checks, launch, run_stages
 from lens_d2.io.errors import DataError
 from lens_d2.io.files import only_run_in, write_errors
 
@@ -37,11 +37,9 @@ def read_config(args) -> CfgNode:
 
 
 def setup(cfg: CfgNode, args) -> None:
-    """Sets up logs and random numbers; settles the device and the length of training."""
+    """Sets up logs and random numbers; settles the device."""
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="lens_d2")
     checks.fall_back_to_cpu(cfg)
-    if not args.eval_only and not cfg.STAGES:
-        resolve_schedule(cfg)
     cfg.freeze()
     default_setup(cfg, args)
 

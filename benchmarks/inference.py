@@ -30,7 +30,7 @@ def volume_inference() -> dict:
 
         def whole_volume():
             level = 0
-            for features, _ in inference.level_features(volume, 1.0):
+            for features, _ in inference.slice_features(volume, 1.0):
                 for own in features["p2"]:
                     if level in expected:
                         error = (own - expected[level][0]).abs().max() / expected[level].abs().max()

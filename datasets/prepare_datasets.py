@@ -28,8 +28,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from lens_d2.config import load_config
-from lens_d2.data.cache import VolumeCache, build_cache
-from lens_d2.data.cache_sweep import superseded
+from lens_d2.data.cache import VolumeCache, build_cache, superseded
 from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import DATASETS, PHANTOM, Faults, read, write_left_out, write_warned_of
 from lens_d2.io import cli

@@ -126,9 +126,12 @@ def _add_input_keys(cfg: CN) -> None:
     cfg.INPUT.BORDER_MARGIN = 8.0
     # Images with a longer side than this, in pixels, are scaled down to it (MULAN).
     cfg.INPUT.MAX_SIZE = 512
-    # Training augmentation: the slice is resized by a ratio drawn from this range ...
+    # Augmentations of training in their order, by their names in lens_d2/data/augmentation.py; one with parameters
+    # is a pair, such as ("RandomFlip", {"prob": 0.5}). INPUT.CROP comes after them. The paper's (VI-A) are:
+    cfg.INPUT.AUGMENTATIONS = ("Scale", "Shift")
+    # "Scale" resizes by a ratio drawn from this range ...
     cfg.INPUT.SCALE_RANGE = (0.8, 1.2)
-    # ... and image and boxes are shifted by up to this many pixels along x and y (VI-A).
+    # ... and "Shift" moves image and boxes by up to this many pixels along x and y.
     cfg.INPUT.SHIFT_RANGE = 8
     # Folder of the preprocessed volumes; empty: `cache` beside the dataset folders.
     cfg.INPUT.CACHE_DIR = ""

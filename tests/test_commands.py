@@ -102,6 +102,7 @@ FAULTS = {
     f"{SHIPPED} SOLVER.MAX_ITER many": "SOLVER.MAX_ITER: the configuration cannot be used: Type mismatch",
     f"{SHIPPED} DATASETS.TRAIN ('phantom_luna_trian',)": "DATASETS.TRAIN: no 'phantom_luna_trian'; did you mean",
     f"{SHIPPED} MODEL.PROPOSAL_GENERATOR.NAME AFB": "MODEL.PROPOSAL_GENERATOR.NAME: no 'AFB'; did you mean AFP",
+    f"{SHIPPED} INPUT.AUGMENTATIONS ('Shfit',)": "INPUT.AUGMENTATIONS: no 'Shfit'; did you mean Shift",
     f"{SHIPPED} MODEL.FPR.COMBINE meen": "MODEL.FPR.COMBINE: no 'meen'; did you mean mean",
     f"{SHIPPED} MODEL.DEVICE gpu": "MODEL.DEVICE: no device 'gpu'; cpu, cuda or cuda:N",
     f"{SHIPPED} SOLVER.AMP.ENABLED True": "SOLVER.AMP.ENABLED: True, and the training is on the CPU",

@@ -7,14 +7,16 @@ import json
 import logging
 import os
 import re
+import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import blosc2
 import cv2
@@ -33,6 +35,7 @@ logger = logging.getLogger(__name__)
 FORMAT = 1  # counts up when preprocessing or layout change, so that files of older versions are not read
 
 RESOLVED = "cache_file"  # key of a resolved record: the way of caching, and the path of the file
+UNFINISHED = 86400.0  # seconds without a change, after which no process still writes a temporary file
 STAT_THREADS = 16  # that ask for the times of source files, which takes long on a file server
 
 # Differences between neighbouring bytes of the shuffled low and high halves, then entropy coding. On CT slices of
@@ -301,7 +304,7 @@ def _write(path: Path, record: dict, params: PreprocessParams) -> None:
     except (OSError, RuntimeError) as error:
         raise WriteError(path, f"the cache file cannot be written ({error})") from error
     finally:
-        with suppress(OSError):  # there is none, as a rule
+        with suppress(OSError):  # renamed, unless something failed
             temporary.unlink()
 
 
@@ -311,3 +314,46 @@ def _source_record(record: Mapping | str | os.PathLike) -> dict:
         record = {"file_name": record}
     kept = {key: record[key] for key in SOURCE_KEYS if key in record}
     return {**kept, "file_name": os.path.abspath(record["file_name"])}
+
+
+class Superseded(NamedTuple):
+    """A cache file that nothing reads any more.
+
+    Attributes:
+        path: of the file.
+        size: bytes.
+        reason: why nothing reads it.
+    """
+
+    path: Path
+    size: int
+    reason: str
+
+
+def superseded(cache: VolumeCache) -> Iterator[Superseded]:
+    """Finds the files in a cache's folder that opening no sub-volume with the cache's parameters would read.
+
+    A file names its source and parameters. It is in use if the parameters are those of the cache and its source
+    has not changed, whichever dataset the source belongs to.
+    """
+    for path in sorted(cache.root.glob("*.b2nd")):
+        reason = _reason(path, cache)
+        if reason:
+            yield Superseded(path, path.stat().st_size, reason)
+
+
+def _reason(path: Path, cache: VolumeCache) -> str | None:
+    if path.name.startswith("."):
+        return "unfinished" if time.time() - path.stat().st_mtime > UNFINISHED else None
+    try:
+        header = read_cache_header(path)
+    except DamagedCache:
+        return "damaged"
+    if header["format"] != FORMAT:
+        return "of another version"
+    if header["params"] != json.loads(json.dumps(asdict(cache.params))):
+        return "other parameters"
+    try:
+        return None if cache.path(header["source"]) == path else "its source has changed"
+    except DataError:
+        return "its source is gone"

@@ -20,8 +20,8 @@ from ..structures.boxes import pairwise_iou
 from ..structures.detections import VolumeDetections
 from ..structures.status import STATUS_OF_RECORD, BoxStatus
 from .cache import VolumeCache
-from .epochs import SampleIndex
 from .patches import PatchGrid
+from .sampler import SampleIndex
 
 # Scores below it weigh as this one, so that all can be drawn.
 MIN_SCORE = 1e-3

@@ -11,9 +11,9 @@ from detectron2.data import DatasetFromList
 from torch.utils.data import Dataset
 
 from .cache import VolumeCache
-from .epochs import SampleIndex
 from .lesion_labels import LabelRelations, LesionLabels, Targets, mark_row
 from .patches import PatchGrid
+from .sampler import SampleIndex
 
 
 def slice_boxes3d(slices: Iterable[int], boxes: Iterable) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetCatalog, DatasetFromList, MetadataCatalog
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import InferenceSampler
@@ -16,19 +16,19 @@ from .cache import VolumeCache, build_cache
 from .ledger.merge import apply_ledger
 from .ledger.table import check_ledger, read_ledger
 from .mapper import SliceMapper
-from .sampler import SingleDatasetBatchSampler, SliceIndex, SlicePool
+from .sampler import BatchStream, SingleDatasetBatchSampler, SliceIndex, SlicePool
 
 
 class SampleLoader(DataLoader):
-    """A DataLoader whose workers hand bad input on as the :class:`DataError` that it is.
+    """A DataLoader that raises a worker's :class:`DataError` unchanged.
 
-    PyTorch makes a RuntimeError with a traceback of an error that takes more than one argument.
+    PyTorch would turn it into a RuntimeError with a traceback, as its constructor takes two arguments.
     """
 
     def __init__(self, dataset: Dataset, *, collate_fn: Callable[[list], Any], num_workers: int, **kwargs):
         """
         Args:
-            dataset, collate_fn, num_workers, kwargs: as PyTorch's takes them; workers stay between epochs.
+            dataset, collate_fn, num_workers, kwargs: of PyTorch's DataLoader; workers persist between epochs.
         """
         super().__init__(
             _Guarded(dataset),
@@ -44,7 +44,7 @@ class SampleLoader(DataLoader):
         return self.dataset.dataset
 
     def close(self) -> None:
-        """Ends the workers, which would else live as long as the process."""
+        """Ends the workers, which would otherwise live as long as the process."""
         if self._iterator is not None:
             self._iterator._shutdown_workers()
             self._iterator = None
@@ -57,7 +57,7 @@ class SampleLoader(DataLoader):
 
 
 class _Guarded(Dataset):
-    """The samples of a dataset, or the error in the place of one that cannot be read."""
+    """The samples of a dataset, with the error in place of one that cannot be read."""
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
@@ -73,7 +73,7 @@ class _Guarded(Dataset):
 
 
 class _Collate:
-    """A batch of samples, or the first error among them."""
+    """Collates a batch of samples, or passes on the first error among them."""
 
     def __init__(self, collate_fn: Callable[[list], Any]):
         self.collate_fn = collate_fn
@@ -85,7 +85,12 @@ class _Collate:
 class SliceDataset(Dataset):
     """Samples of slices, indexed by :class:`SliceIndex`."""
 
-    def __init__(self, records: list[dict], mapper: SliceMapper):
+    def __init__(self, records: list[dict], mapper: Callable[[dict, int, int], dict]):
+        """
+        Args:
+            records: of sub-volumes.
+            mapper: makes the sample of a record, slice number and seed.
+        """
         self.records = DatasetFromList(records)
         self.mapper = mapper
 
@@ -96,33 +101,12 @@ class SliceDataset(Dataset):
         return self.mapper(self.records[index.record], index.slice, index.seed)
 
 
-def build_batch_sampler(cfg: CfgNode, records: list[dict]) -> SingleDatasetBatchSampler:
-    """The stream of batches over the records of all training datasets, each batch from one of them."""
-    of_dataset: dict[str, list[int]] = {}
-    for index, record in enumerate(records):
-        of_dataset.setdefault(record["expert"], []).append(index)
-    partly_labelled = {
-        metadata.expert for metadata in map(MetadataCatalog.get, cfg.DATASETS.TRAIN) if not metadata.fully_labelled
-    }
-    pools = [
-        SlicePool.from_records(records, indices, name not in partly_labelled or cfg.DATASETS.UNLABELED_SLICES)
-        for name, indices in of_dataset.items()
-    ]
-    return SingleDatasetBatchSampler(
-        pools,
-        cfg.SOLVER.IMS_PER_BATCH,
-        cfg.DATASETS.NEGATIVE_RATIO,
-        max(cfg.SEED, 0),
-        cfg.DATASETS.HARD_NEGATIVE_RATIO,
-    )
-
-
 def load_records(names: Iterable[str], cache: VolumeCache | None = None) -> list[dict]:
-    """The records of several registered datasets, one after another.
+    """Loads the records of registered datasets, one after another.
 
     Args:
         names: of the datasets.
-        cache: that the records' volumes will be opened from again and again, see :meth:`VolumeCache.resolve`.
+        cache: from which the records' volumes will be opened repeatedly, see :meth:`VolumeCache.resolve`.
 
     Raises:
         DataError: a name is not registered, something in a dataset is unsound, or a source of ``cache`` is absent.
@@ -135,17 +119,13 @@ def load_records(names: Iterable[str], cache: VolumeCache | None = None) -> list
     return records if cache is None else cache.resolve(records)
 
 
-def load_training_records(cfg: CfgNode, cache: VolumeCache | None = None) -> list[dict]:
-    """The records of ``DATASETS.TRAIN``, with the mined boxes of ``DATASETS.LEDGER`` where that is given.
-
-    Args:
-        cfg: of the training.
-        cache: as in :func:`load_records`.
+def load_training_records(cfg: CfgNode) -> list[dict]:
+    """Loads the records of ``DATASETS.TRAIN``, merged with the mined boxes of ``DATASETS.LEDGER`` if there is one.
 
     Raises:
         DataError: as in :func:`load_records`, or the ledger contradicts itself or the datasets.
     """
-    records = load_records(cfg.DATASETS.TRAIN, cache)
+    records = load_records(cfg.DATASETS.TRAIN, build_cache(cfg))
     if not cfg.DATASETS.LEDGER:
         return records
     ledger = read_ledger(cfg.DATASETS.LEDGER)
@@ -153,24 +133,69 @@ def load_training_records(cfg: CfgNode, cache: VolumeCache | None = None) -> lis
     return apply_ledger(records, ledger, cfg.DATASETS.UNCERTAIN_AS_LESION)
 
 
-def build_train_loader(cfg: CfgNode) -> DataLoader:
-    """Endless batches of ``SOLVER.IMS_PER_BATCH`` samples over all ranks; this rank's share of each.
+def build_batch_sampler(cfg: CfgNode, records: list[dict]) -> SingleDatasetBatchSampler:
+    """The stream of batches over the records of all training datasets, each batch for one expert."""
+    of_expert: dict[str, list[int]] = {}
+    for index, record in enumerate(records):
+        of_expert.setdefault(record["expert"], []).append(index)
+    partly_labelled = {
+        metadata.expert for metadata in map(MetadataCatalog.get, cfg.DATASETS.TRAIN) if not metadata.fully_labelled
+    }
+    pools = [
+        SlicePool.from_records(records, indices, expert not in partly_labelled or cfg.DATASETS.UNLABELED_SLICES)
+        for expert, indices in of_expert.items()
+    ]
+    return SingleDatasetBatchSampler(
+        pools,
+        cfg.SOLVER.IMS_PER_BATCH,
+        cfg.DATASETS.NEGATIVE_RATIO,
+        max(cfg.SEED, 0),
+        cfg.DATASETS.HARD_NEGATIVE_RATIO,
+    )
 
-    Its ``batch_sampler.start_iter`` may be set before iteration starts.
+
+def _train_loader_from_config(
+    cfg: CfgNode, *, records: list[dict] | None = None, mapper: SliceMapper | None = None, sampler=None
+) -> dict:
+    records = load_training_records(cfg) if records is None else records
+    return {
+        "records": records,
+        "mapper": SliceMapper(cfg, is_train=True) if mapper is None else mapper,
+        "sampler": build_batch_sampler(cfg, records) if sampler is None else sampler,
+        "num_workers": cfg.DATALOADER.NUM_WORKERS,
+    }
+
+
+@configurable(from_config=_train_loader_from_config)
+def build_train_loader(
+    records: list[dict],
+    *,
+    mapper: Callable[[dict, int, int], dict],
+    sampler: BatchStream,
+    num_workers: int = 0,
+) -> SampleLoader:
+    """Builds the endless training loader; ``build_train_loader(cfg)`` fills in what is not given.
+
+    Args:
+        records: of sub-volumes; those of :func:`load_training_records`.
+        mapper: makes the sample of a record, slice number and seed; a :class:`SliceMapper` with augmentation.
+        sampler: gives this rank's share of each batch as :class:`SliceIndex`; that of :func:`build_batch_sampler`.
+        num_workers: processes that load samples; 0 loads in this one.
+
+    Returns:
+        lists of samples. Its ``batch_sampler.start_iter`` may be set before iteration starts.
     """
-    records = load_training_records(cfg, build_cache(cfg))
-    workers = cfg.DATALOADER.NUM_WORKERS
     return SampleLoader(
-        SliceDataset(records, SliceMapper(cfg, is_train=True)),
-        batch_sampler=build_batch_sampler(cfg, records),
-        num_workers=workers,
+        SliceDataset(records, mapper),
+        batch_sampler=sampler,
+        num_workers=num_workers,
         collate_fn=trivial_batch_collator,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=4 if num_workers else None,
     )
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
-    """The records of a dataset's sub-volumes one by one, shared out among the ranks."""
+    """Builds the loader of a dataset's records, one by one, shared out among the ranks."""
     records = DatasetFromList(load_records((dataset_name,), build_cache(cfg)))
     return DataLoader(
         records, sampler=InferenceSampler(len(records)), batch_size=1, collate_fn=trivial_batch_collator

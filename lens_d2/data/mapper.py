@@ -1,4 +1,4 @@
-"""From a dataset record and a slice number to a 2.5D training sample."""
+"""The mapper: from a dataset record and a slice number to a 2.5D training sample."""
 
 from __future__ import annotations
 
@@ -7,88 +7,63 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
+from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ..structures.status import STATUS_OF_RECORD, BoxStatus
+from .augmentation import SampleInput, build_augmentations, scaled_size
 from .cache import CachedVolume, VolumeCache, build_cache
 
-# A lesion of which less than this part is left in the picture, or that is thinner than this many pixels, is
-# not a target.
+# A lesion is no target if less than this part of it is left in the image, or if it is thinner than so many pixels.
 MIN_VISIBLE, MIN_PIXELS = 0.3, 1.0
 
 
-def _experts(dataset: str, experts: Sequence[str]) -> tuple[str, bool]:
-    return dataset, False
+def _experts(expert: str, experts: Sequence[str]) -> tuple[str, bool]:
+    return expert, False
 
 
-def _pooling(dataset: str, experts: Sequence[str]) -> tuple[str, bool]:
+def _pooling(expert: str, experts: Sequence[str]) -> tuple[str, bool]:
     return experts[0], False
 
 
-def _positive_pooling(dataset: str, experts: Sequence[str]) -> tuple[str, bool]:
-    return experts[0], dataset != experts[0]
+def _positive_pooling(expert: str, experts: Sequence[str]) -> tuple[str, bool]:
+    return experts[0], expert != experts[0]
 
 
-# DATASETS.COMBINE (LENS, Table IV): which expert a dataset trains, and whether by its lesions alone.
+# DATASETS.COMBINE (LENS, Table IV): which expert learns from a record of an expert, and whether from its lesions
+# alone.
 COMBINE = {"experts": _experts, "pooling": _pooling, "positive_pooling": _positive_pooling}
 
 
 def sample_positions(center: float, num_slices: int, interval: float, native_interval: float) -> np.ndarray:
-    """Where the slices of a sample lie, as fractional native slices: ``interval`` mm apart, around ``center``."""
+    """(num_slices,) fractional native slices of a sample, ``interval`` mm apart around ``center``."""
     return center + (np.arange(num_slices) - num_slices // 2) * (interval / native_interval)
 
 
 def window(hu: np.ndarray, hu_range: tuple[float, float]) -> np.ndarray:
-    """Map a HU range linearly to 0..255, and clip (LENS, Section VI-A)."""
+    """Maps a HU range linearly to 0..255 and clips what lies beyond (LENS, Section VI-A)."""
     low, high = hu_range
     return np.clip((hu - low) * np.float32(255.0 / (high - low)), 0, 255).astype(np.float32, copy=False)
 
 
-def fit_scale(shape: tuple[int, ...], max_size: int) -> float:
-    """The factor, at most 1, by which an image (..., H, W) is resized to have no longer side than allowed."""
-    return min(1.0, max_size / max(shape[-2:]))
-
-
 def resize(image: Tensor, scale: float) -> Tensor:
-    """Resize (S, H, W) by a factor, bilinearly."""
+    """Resizes (S, H, W) by a factor, bilinearly."""
     if scale == 1.0:
         return image
-    size = [max(round(side * scale), 1) for side in image.shape[-2:]]
+    size = scaled_size(image.shape, scale)
     return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
-def shift(image: Tensor, dx: int, dy: int, fill: float = 0.0) -> Tensor:
-    """Move the contents of (S, H, W) by whole pixels; what comes in has the value ``fill``."""
-    return F.pad(image, (dx, -dx, dy, -dy), value=fill)
-
-
-def draw_crop(shape: tuple[int, ...], boxes: np.ndarray, size: tuple[int, int], rng: np.random.Generator):
-    """Where a crop begins that holds the centre of one of the boxes, drawn at random; anywhere without boxes.
-
-    Args:
-        shape: (..., H, W) of the image. boxes: (n, 4) XYXY in its pixels. size: (h, w) of the crop.
-
-    Returns:
-        (x, y) of its first pixel, and its (h, w): at most the image's.
-    """
-    limits = np.array(shape[:-3:-1])  # W, H
-    size = np.minimum(size[::-1], limits)
-    low, high = np.zeros(2, dtype=int), limits - size
-    if len(boxes):
-        box = boxes[rng.integers(len(boxes))]
-        center = ((box[:2] + box[2:]) / 2).astype(int)
-        low, high = np.clip(center - size + 1, low, high), np.clip(center, low, high)
-    x, y = rng.integers(low, high + 1)
-    return (int(x), int(y)), (int(size[1]), int(size[0]))
-
-
 def crop_around(statuses: Sequence[str]) -> np.ndarray:
-    """(n,) bool: the boxes that a crop shows one of: lesions; where there is none, hard negatives; nothing else.
+    """Mask of the boxes around which a crop may be placed: lesions, or hard negatives if there are none.
 
     Args:
         statuses: of n of a record's lesions (see :mod:`lens_d2.structures.records`).
+
+    Returns:
+        (n,) bool
     """
     status = np.array([STATUS_OF_RECORD[status] for status in statuses], dtype=int)
     is_lesion = status == BoxStatus.LESION
@@ -96,11 +71,11 @@ def crop_around(statuses: Sequence[str]) -> np.ndarray:
 
 
 class SliceMapper:
-    """Reads the slices around a slice of a record and gives a sample.
+    """Makes training samples of records: reads the slices around one, augments them, and marks the boxes on it.
 
     A sample is a dict: "image" (slices, H, W) float32 with intensities 0..255; "instances" with ``gt_boxes``
     (XYXY_ABS in the image), ``gt_classes`` (0) and ``gt_status`` (:class:`BoxStatus`); "expert"; "volume" and
-    "slice", the slice's number in the volume frame; "seed", of what is drawn at random for it.
+    "slice", the slice's number in the volume frame; "seed" of the augmentation.
     """
 
     gt_status = STATUS_OF_RECORD  # by the status of the record's lesion
@@ -113,55 +88,44 @@ class SliceMapper:
         num_slices: int,
         slice_interval: float,
         hu_window: tuple[float, float],
-        max_size: int,
-        scale_range: tuple[float, float] = (1.0, 1.0),
-        shift_range: int = 0,
-        crop_size: tuple[int, int] | None = None,
+        augmentations: Sequence[T.Augmentation] = (),
         experts: tuple[str, ...] = (),
         combine: str = "experts",
     ):
         """
         Args:
             cache: of the preprocessed volumes.
-            num_slices: slices of a sample. slice_interval: mm between them.
+            num_slices: slices of a sample.
+            slice_interval: mm between them.
             hu_window: HU range that becomes 0..255.
-            max_size: longest side of an image, in pixels.
-            scale_range, shift_range: augmentation: ratio of resizing, and pixels of shift along x and y.
-            crop_size: (h, w) in pixels of the part that is cut out after that, see :func:`crop_around`; None for
-                the whole slice.
-            experts: of the model. combine: one of ``COMBINE``.
+            augmentations: applied in order, see :mod:`lens_d2.data.augmentation`.
+            experts: of the model.
+            combine: one of ``COMBINE``.
         """
         self.cache = cache
-        self.num_slices, self.slice_interval = num_slices, slice_interval
-        self.hu_window, self.max_size = hu_window, max_size
-        self.scale_range, self.shift_range, self.crop_size = scale_range, shift_range, crop_size
+        self.num_slices, self.slice_interval, self.hu_window = num_slices, slice_interval, hu_window
+        self.augmentations = list(augmentations)
         self.experts = tuple(experts)
         if combine not in COMBINE:
-            raise ValueError(f"DATASETS.COMBINE is not one of {', '.join(COMBINE)}: {combine}")
+            raise ValueError(f"DATASETS.COMBINE is {combine!r}; it must be one of {', '.join(COMBINE)}")
         self.combine = COMBINE[combine]
 
     @classmethod
-    def from_config(cls, cfg, is_train: bool = True):
-        ret = {
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
+        """As named in ``INPUT``; without random augmentation unless ``is_train``."""
+        return {
             "cache": build_cache(cfg),
             "num_slices": cfg.INPUT.NUM_SLICES,
             "slice_interval": cfg.INPUT.SLICE_INTERVAL,
             "hu_window": tuple(cfg.INPUT.HU_WINDOW),
-            "max_size": cfg.INPUT.MAX_SIZE,
+            "augmentations": build_augmentations(cfg, is_train),
             "experts": cfg.MODEL.LENS.EXPERTS,
             "combine": cfg.DATASETS.COMBINE,
         }
-        if is_train:
-            ret["scale_range"] = tuple(cfg.INPUT.SCALE_RANGE)
-            ret["shift_range"] = cfg.INPUT.SHIFT_RANGE
-            if cfg.INPUT.CROP.ENABLED:
-                if cfg.INPUT.CROP.TYPE != "absolute":
-                    raise ValueError(f'INPUT.CROP.TYPE is not "absolute": {cfg.INPUT.CROP.TYPE}')
-                ret["crop_size"] = tuple(int(side) for side in cfg.INPUT.CROP.SIZE)
-        return ret
 
     def __call__(self, record: dict, slice_number: int, seed: int = 0) -> dict:
-        """
+        """Makes the sample of one slice.
+
         Args:
             record: of a sub-volume (see :mod:`lens_d2.structures.records`).
             slice_number: from 0 in the sub-volume.
@@ -172,15 +136,15 @@ class SliceMapper:
         """
         volume = self.cache.open(record)
         center = float(volume.geometry.slices_to_cache(np.array([slice_number], dtype=float))[0])
-        image = torch.from_numpy(self.read(volume, center))
+        image = self.read(volume, center)
         boxes, statuses = self._boxes_on(record, slice_number)
         boxes = volume.geometry.boxes_to_cache(boxes)
-        image, boxes = self.augment(image, boxes, np.random.default_rng(seed), crop_around(statuses))
+        image, boxes = self.augment(image, boxes, seed, crop_around(statuses))
         gt_status = torch.tensor([self.gt_status[status] for status in statuses], dtype=torch.int64)
-        targets = self._targets(boxes, gt_status, tuple(image.shape[-2:]))
+        targets = self._targets(boxes, gt_status, image.shape[-2:])
         expert, lesions_only = self.combine(record["expert"], self.experts)
         return {
-            "image": image,
+            "image": torch.from_numpy(image),
             "instances": Instances.cat([targets, _everything_else(targets)]) if lesions_only else targets,
             "expert": expert,
             "volume": record["volume"],
@@ -194,25 +158,22 @@ class SliceMapper:
         return window(volume.read(positions), self.hu_window)
 
     def augment(
-        self,
-        image: Tensor,
-        boxes: np.ndarray,
-        rng: np.random.Generator,
-        around: slice | np.ndarray = slice(None),
-    ) -> tuple[Tensor, np.ndarray]:
-        """Resize, shift and crop at random (S, H, W) and the (n, 4) boxes in it; boxes may end up outside.
+        self, image: np.ndarray, boxes: np.ndarray, seed: int, crop_around: np.ndarray | slice = slice(None)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Augments slices and the boxes on them.
 
-        A crop is drawn around one of the boxes that ``around`` selects.
+        Args:
+            image: (S, H, W) float32.
+            boxes: (n, 4) XYXY_ABS in it.
+            seed: of every draw.
+            crop_around: selects the boxes around which a crop may be placed.
+
+        Returns:
+            image and boxes; boxes may end up outside.
         """
-        height, width = image.shape[-2:]
-        scale = rng.uniform(*self.scale_range) * fit_scale(image.shape, self.max_size)
-        dx, dy = (int(d) for d in rng.integers(-self.shift_range, self.shift_range + 1, size=2))
-        image = shift(resize(image, scale), dx, dy)
-        boxes = boxes * np.tile([image.shape[-1] / width, image.shape[-2] / height], 2) + [dx, dy, dx, dy]
-        if self.crop_size is None:
-            return image, boxes
-        (x, y), (h, w) = draw_crop(image.shape, boxes[around], self.crop_size, rng)
-        return image[:, y : y + h, x : x + w], boxes - [x, y, x, y]
+        sample = SampleInput(image.transpose(1, 2, 0), boxes, crop_around, seed)
+        sample.augment(self.augmentations)
+        return np.ascontiguousarray(sample.image.transpose(2, 0, 1), dtype=np.float32), sample.boxes
 
     @staticmethod
     def _boxes_on(record: dict, slice_number: int) -> tuple[np.ndarray, list[str]]:
@@ -228,7 +189,7 @@ class SliceMapper:
 
     @staticmethod
     def _targets(boxes: np.ndarray, status: Tensor, size: tuple[int, int]) -> Instances:
-        """Boxes clipped to the picture. A lesion that is hardly left in it becomes an uncertain region."""
+        """Boxes clipped to the image. A lesion of which hardly anything is left becomes an uncertain region."""
         full = Boxes(torch.as_tensor(boxes, dtype=torch.float32))
         clipped = full.clone()
         clipped.clip(size)
@@ -239,9 +200,9 @@ class SliceMapper:
 
 
 def _everything_else(targets: Instances) -> Instances:
-    """One uncertain region around the whole picture: no pixel and no proposal of it is a negative.
+    """One uncertain region around the whole image, so that no pixel and no proposal becomes a negative.
 
-    Its sides are twice the picture's and more, so that its ignored region (r_i of its sides) covers the picture.
+    Its sides are more than twice the image's, so that its ignored region (r_i of its sides) covers the image.
     """
     height, width = targets.image_size
     box = torch.tensor([[-2.0 * width, -2.0 * height, 3.0 * width, 3.0 * height]])

@@ -1,8 +1,9 @@
-"""Which slices make up an epoch, a batch, and a rank's share of it (LENS, Section VI-B)."""
+"""Streams of training batches: which samples make up an epoch, a batch, and a rank's share of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,6 +12,72 @@ from detectron2.utils import comm
 from torch.utils.data import Sampler
 
 from ..structures.status import STATUS_OF_RECORD, BoxStatus
+
+
+class BatchStream(Sampler[list]):
+    """An endless stream of batches, epoch after epoch.
+
+    The stream is a function of the seed and of the number of the batch alone: any number of ranks gives the same
+    global batches, and training that resumes at ``start_iter`` continues where it was interrupted.
+
+    Attributes:
+        start_iter: number of the first batch; may be set before iteration starts.
+        epoch_length: batches of an epoch.
+    """
+
+    def __init__(self, batch_size: int, seed: int):
+        """
+        Args:
+            batch_size: samples of a batch over all ranks.
+            seed: of every draw.
+        """
+        self.batch_size, self.seed = batch_size, seed
+        self.start_iter = 0
+        self.rank, self.world_size = comm.get_rank(), comm.get_world_size()
+        self.epoch_length = len(self.draw_epoch(np.random.default_rng([seed, 0])))
+
+    @abstractmethod
+    def draw_epoch(self, rng: np.random.Generator) -> list[list]:
+        """The global batches of an epoch, in order; as many in every epoch."""
+
+    def __iter__(self) -> Iterator[list]:
+        if self.batch_size % self.world_size:
+            raise ValueError(f"{self.world_size} ranks cannot share a batch of {self.batch_size} evenly")
+        epoch, skip = divmod(self.start_iter, self.epoch_length)
+        share = self.batch_size // self.world_size
+        while True:
+            for batch in self.draw_epoch(np.random.default_rng([self.seed, epoch]))[skip:]:
+                yield batch[self.rank * share : (self.rank + 1) * share]
+            epoch, skip = epoch + 1, 0
+
+
+class SampleIndex(NamedTuple):
+    """One training sample: its number in the dataset, and the seed of its augmentation."""
+
+    sample: int
+    seed: int
+
+
+class EpochBatchSampler(BatchStream):
+    """Batches of the samples that a function draws for each epoch."""
+
+    def __init__(self, draw: Callable[[np.random.Generator], np.ndarray], batch_size: int, seed: int):
+        """
+        Args:
+            draw: gives the (n,) samples of an epoch, shuffled; the same number for every epoch.
+            batch_size: samples of a batch over all ranks.
+            seed: of every draw.
+        """
+        self.draw = draw
+        super().__init__(batch_size, seed)
+
+    def draw_epoch(self, rng: np.random.Generator) -> list[list[SampleIndex]]:
+        """Samples that do not fill a batch are left out, but one batch is always filled."""
+        samples = self.draw(rng)
+        count = max(len(samples) // self.batch_size, 1) * self.batch_size
+        seeds = rng.integers(2**31, size=count).tolist()
+        indices = [SampleIndex(int(s), seed) for s, seed in zip(np.resize(samples, count), seeds, strict=True)]
+        return [indices[i : i + self.batch_size] for i in range(0, count, self.batch_size)]
 
 
 class SliceIndex(NamedTuple):
@@ -23,11 +90,12 @@ class SliceIndex(NamedTuple):
 
 @dataclass
 class SlicePool:
-    """The slices of one dataset that can be drawn.
+    """The slices that one expert can learn from (LENS, Section VI-B).
 
     Attributes:
-        lesions: per 3D lesion, the record it is in and the slices on which its box is known.
-        negatives: per record that has any, its index and its slices without a box of a lesion or hard negative.
+        lesions: for each 3D lesion, the number of its record and the slices on which its box is known.
+        negatives: for each record with free slices, its number and its slices without a box of a lesion or hard
+            negative.
         hard_negatives: as ``lesions`` (Lesion-Harvester, Section III-D).
     """
 
@@ -37,10 +105,12 @@ class SlicePool:
 
     @classmethod
     def from_records(cls, records: list[dict], indices: list[int], with_negatives: bool) -> SlicePool:
-        """
+        """The pool of some of the records.
+
         Args:
-            records: all records. indices: those of this dataset.
-            with_negatives: whether slices without a box count as negatives here.
+            records: all records.
+            indices: numbers of the expert's own.
+            with_negatives: whether slices without a box count as negatives.
         """
         drawn = {BoxStatus.LESION: [], BoxStatus.HARD_NEGATIVE: []}
         negatives = []
@@ -62,11 +132,19 @@ class SlicePool:
     def draw(
         self, negative_ratio: float, rng: np.random.Generator, hard_negative_ratio: float = 1.0
     ) -> list[tuple[int, int]]:
-        """(record, slice) of one epoch, shuffled: a slice per 3D lesion, and negatives in proportion.
+        """Draws the samples of an epoch: one slice of each 3D lesion, and negative slices in proportion.
 
-        Hard negatives give a slice each as well; of more than so many per lesion, only as many, of every record
-        alike, as one that is completely marked may have a hundred times those of another.
-        A dataset that has no lesion at all gives as many negatives as it has records.
+        Each hard negative contributes one slice, at most ``hard_negative_ratio`` per lesion, drawn so that all
+        records count equally: a completely marked one may have a hundred times as many as another. Without any
+        lesion, as many negatives are drawn as there are records.
+
+        Args:
+            negative_ratio: negative slices per lesion.
+            rng: source of every draw.
+            hard_negative_ratio: hard negatives per lesion, at most.
+
+        Returns:
+            (record, slice) of each sample, shuffled.
         """
         drawn = [(record, int(rng.choice(slices))) for record, slices in self.lesions]
         if self.negatives:
@@ -85,12 +163,8 @@ class SlicePool:
         return [drawn[i] for i in rng.permutation(len(drawn))]
 
 
-class SingleDatasetBatchSampler(Sampler[list[SliceIndex]]):
-    """An endless stream of batches, each from one dataset, the same one on all ranks.
-
-    The stream is a function of the seed and of the number of the batch alone: any rank count gives the same
-    global batches, and training that resumes at ``start_iter`` goes on where it was interrupted.
-    """
+class SingleDatasetBatchSampler(BatchStream):
+    """Batches of slices, each from one expert's dataset, the same one on all ranks (LENS, Section VI-B)."""
 
     def __init__(
         self,
@@ -107,19 +181,17 @@ class SingleDatasetBatchSampler(Sampler[list[SliceIndex]]):
             negative_ratio: negatives per positive.
             seed: of every draw.
             hard_negative_ratio: hard negatives per positive, at most.
+
+        Raises:
+            ValueError: there is no slice to train on.
         """
-        self.hard_negative_ratio = hard_negative_ratio
-        self.pools, self.batch_size = pools, batch_size
-        self.negative_ratio, self.seed = negative_ratio, seed
-        self.start_iter = 0
-        self.rank, self.world_size = comm.get_rank(), comm.get_world_size()
-        self.epoch_length = len(self._epoch(0))
+        self.pools, self.negative_ratio, self.hard_negative_ratio = pools, negative_ratio, hard_negative_ratio
+        super().__init__(batch_size, seed)
         if not self.epoch_length:
             raise ValueError("the training datasets have no slice to train on")
 
-    def _epoch(self, epoch: int) -> list[list[SliceIndex]]:
-        """The global batches of an epoch, in order. What does not fill a batch waits for another epoch."""
-        rng = np.random.default_rng([self.seed, epoch])
+    def draw_epoch(self, rng: np.random.Generator) -> list[list[SliceIndex]]:
+        """Samples that do not fill a batch are left out until another epoch draws them."""
         batches = []
         for pool in self.pools:
             drawn = pool.draw(self.negative_ratio, rng, self.hard_negative_ratio)
@@ -129,13 +201,3 @@ class SingleDatasetBatchSampler(Sampler[list[SliceIndex]]):
             full = len(samples) // self.batch_size * self.batch_size
             batches += [samples[i : i + self.batch_size] for i in range(0, full, self.batch_size)]
         return [batches[i] for i in rng.permutation(len(batches))]
-
-    def __iter__(self) -> Iterator[list[SliceIndex]]:
-        if self.batch_size % self.world_size:
-            raise ValueError(f"{self.world_size} ranks cannot share a batch of {self.batch_size} evenly")
-        epoch, skip = divmod(self.start_iter, self.epoch_length)
-        share = self.batch_size // self.world_size
-        while True:
-            for batch in self._epoch(epoch)[skip:]:
-                yield batch[self.rank * share : (self.rank + 1) * share]
-            epoch, skip = epoch + 1, 0

@@ -2,7 +2,7 @@
 
 from ..io.checkpoint import LENSCheckpointer
 from .harvest import HarvestRound
-from .solver import build_optimizer, resolve_schedule
+from .solver import build_optimizer, with_epochs
 from .stages import STAGES, Run, run_stages
 from .trainer import LENSTrainer
 
@@ -13,6 +13,6 @@ __all__ = [
     "LENSTrainer",
     "Run",
     "build_optimizer",
-    "resolve_schedule",
     "run_stages",
+    "with_epochs",
 ]

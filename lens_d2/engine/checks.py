@@ -22,6 +22,7 @@ from detectron2.modeling import (
 )
 from fvcore.common.registry import Registry
 
+from ..data.augmentation import AUGMENTATION_REGISTRY
 from ..data.mapper import COMBINE as DATASET_COMBINE
 from ..inference.rescoring import COMBINE as SCORE_COMBINE
 from ..io.errors import DataError, did_you_mean
@@ -53,6 +54,7 @@ NAMES: dict[str, Registry | Mapping | Callable[[CfgNode], Iterable[str]]] = {
     "MODEL.LPC.LOSS": CLASSIFIER_LOSS_REGISTRY,
     **{f"{solver}.OPTIMIZER": OPTIMIZERS for solver in SOLVERS},
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIPPERS,
+    "INPUT.AUGMENTATIONS": AUGMENTATION_REGISTRY,
     "DATASETS.COMBINE": DATASET_COMBINE,
     "DATASETS.TRAIN": lambda cfg: DatasetCatalog.list(),
     "DATASETS.TEST": lambda cfg: DatasetCatalog.list(),
@@ -77,6 +79,7 @@ def check_names(cfg: CfgNode) -> None:
         known = [name for name, _ in source] if isinstance(source, Registry) else list(source)
         value = _value(cfg, key)
         for name in (value,) if isinstance(value, str) else value:
+            name = name if isinstance(name, str) or not name else name[0]  # a pair of a name and parameters
             if name and name not in known:
                 raise DataError(key, f"no {name!r}{did_you_mean(str(name), known)}")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..data.cache import build_cache
 from ..data.detection_samples import DetectionSamples, PatchDataset
-from ..data.epochs import EpochBatchSampler
+from ..data.sampler import EpochBatchSampler
 from ..io.checkpoint import LENSCheckpointer
 from ..modeling.classifiers import build_classifier, build_loss
 from ..structures.detections import VolumeDetections

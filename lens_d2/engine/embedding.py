@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from ..data.cache import build_cache
 from ..data.datasets.catalog import default_root
-from ..data.epochs import EpochBatchSampler
 from ..data.labelled_lesions import LabelledLesions, LesionPatchDataset
 from ..data.lesion_labels import LabelFile, LabelRelations, read_labels, read_ontology
 from ..data.loader import load_records
+from ..data.sampler import EpochBatchSampler
 from ..io.errors import DataError
 from ..modeling.embedding import LesaNet
 from ..modeling.embedding.losses import rhem_loss, triplet_loss, weighted_cross_entropy

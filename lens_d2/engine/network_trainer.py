@@ -14,11 +14,10 @@ from detectron2.utils import comm
 from torch import nn
 from torch.utils.data import Dataset, default_collate
 
-from ..data.epochs import EpochBatchSampler
 from ..data.loader import SampleLoader
 from ..io.checkpoint import LENSCheckpointer
 from .faults import CarefulTraining
-from .solver import build_optimizer
+from .solver import build_optimizer, with_epochs
 
 
 def stage_config(cfg: CfgNode, node: CfgNode, name: str) -> CfgNode:
@@ -59,7 +58,7 @@ class NetworkTrainer(CarefulTraining, SimpleTrainer):
             dataset: gives samples for the indices that ``batches`` holds.
             batches: an :class:`EpochBatchSampler`.
         """
-        cfg = self._with_epochs(cfg, batches)
+        cfg = with_epochs(cfg, batches.epoch_length)
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
         device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
         optimizer = build_optimizer(cfg, network)
@@ -80,17 +79,6 @@ class NetworkTrainer(CarefulTraining, SimpleTrainer):
                 hooks.PeriodicWriter(default_writers(cfg.OUTPUT_DIR, self.max_iter), period=20) if main else None,
             ]
         )
-
-    @staticmethod
-    def _with_epochs(cfg: CfgNode, batches: EpochBatchSampler) -> CfgNode:
-        """SOLVER.EPOCHS and EPOCH_STEPS, where given, as MAX_ITER and STEPS."""
-        cfg = cfg.clone()
-        cfg.defrost()
-        if cfg.SOLVER.EPOCHS:
-            cfg.SOLVER.MAX_ITER = cfg.SOLVER.EPOCHS * batches.epoch_length
-            cfg.SOLVER.STEPS = tuple(epoch * batches.epoch_length for epoch in cfg.SOLVER.EPOCH_STEPS)
-        cfg.freeze()
-        return cfg
 
     def run(self, resume: bool = False, begin: Callable[[], object] = lambda: None) -> str:
         """Train to the end, from the last checkpoint where ``resume`` is set and there is one.

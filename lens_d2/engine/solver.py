@@ -9,8 +9,6 @@ from detectron2.config import CfgNode
 from detectron2.solver.build import get_default_optimizer_params
 from torch import Tensor, nn
 
-from ..data.loader import build_batch_sampler, load_training_records
-
 # What each optimizer takes besides the learning rate and the weight decay, from cfg.SOLVER.
 OPTIMIZERS = {
     "RAdam": (torch.optim.RAdam, lambda solver: {}),
@@ -75,18 +73,23 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
-def resolve_schedule(cfg: CfgNode) -> None:
-    """Turn ``SOLVER.EPOCHS`` and ``EPOCH_STEPS`` into ``MAX_ITER`` and ``STEPS``, in place.
+def with_epochs(cfg: CfgNode, epoch_length: int) -> CfgNode:
+    """The config with ``SOLVER.EPOCHS`` and ``EPOCH_STEPS``, where given, as ``MAX_ITER`` and ``STEPS``.
 
-    The numbers are those of ``SOLVER.REFERENCE_WORLD_SIZE`` ranks, as in every Detectron2 config;
-    Detectron2 scales them to the ranks that there are. Reads the training datasets' annotations.
+    Args:
+        cfg: not changed. As in every Detectron2 config, its numbers are those of ``SOLVER.REFERENCE_WORLD_SIZE``
+            ranks; Detectron2 scales them to the ranks that there are.
+        epoch_length: batches of an epoch.
     """
     if not cfg.SOLVER.EPOCHS:
-        return
-    per_epoch = build_batch_sampler(cfg, load_training_records(cfg)).epoch_length
-    cfg.SOLVER.MAX_ITER = cfg.SOLVER.EPOCHS * per_epoch
-    cfg.SOLVER.STEPS = tuple(epoch * per_epoch for epoch in cfg.SOLVER.EPOCH_STEPS)
-    cfg.SOLVER.EPOCHS = 0  # resolved: a config that was dumped trains as long as this one
+        return cfg
+    cfg, frozen = cfg.clone(), cfg.is_frozen()
+    cfg.defrost()
+    cfg.SOLVER.MAX_ITER = cfg.SOLVER.EPOCHS * epoch_length
+    cfg.SOLVER.STEPS = tuple(epoch * epoch_length for epoch in cfg.SOLVER.EPOCH_STEPS)
+    if frozen:
+        cfg.freeze()
     logging.getLogger(__name__).info(
-        "%d iterations, of %d an epoch; steps after %s", cfg.SOLVER.MAX_ITER, per_epoch, cfg.SOLVER.STEPS
+        "%d iterations, of %d an epoch; steps after %s", cfg.SOLVER.MAX_ITER, epoch_length, cfg.SOLVER.STEPS
     )
+    return cfg

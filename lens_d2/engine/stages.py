@@ -32,7 +32,6 @@ from fvcore.common.registry import Registry
 from tabulate import tabulate
 from torch import nn
 
-from ..data.cache import build_cache
 from ..data.loader import load_training_records
 from ..evaluation.summaries import summaries
 from ..io.checkpoint import LAST_CHECKPOINT, LENSCheckpointer
@@ -44,7 +43,6 @@ from ..mining.lens.mine import LEDGER
 from ..mining.proposals import LazyProposals, open_shards, propose
 from .classifier import train_fpr
 from .embedding import train_embedding
-from .solver import resolve_schedule
 from .trainer import LENSTrainer
 
 logger = logging.getLogger(__name__)
@@ -77,11 +75,10 @@ class Run:
         return Path(self.cfg.OUTPUT_DIR) / stage
 
     def config(self, stage: str, *opts) -> CfgNode:
-        """The config of one stage: its own folder, ``opts`` (key, value, ...) merged, epochs as iterations."""
+        """The config of one stage: its own folder, ``opts`` (key, value, ...) merged."""
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.merge_from_list(["OUTPUT_DIR", str(self.folder(stage)), *opts])
-        resolve_schedule(cfg)
         cfg.freeze()
         if comm.is_main_process():
             write_whole(self.folder(stage) / "config.yaml", cfg.dump().encode())
@@ -210,8 +207,8 @@ def fpr(run: Run) -> dict:
     """Step 5: the classifier, on the true and false positives of the newest LENS in the mined datasets."""
     ledger = run.cfg.DATASETS.LEDGER or run.newest("ledger", *MINERS, default="")
     mined = ["DATASETS.TRAIN", mined_datasets(run.cfg), "DATASETS.LEDGER", ledger]
-    cfg = run.config("fpr", *mined, "SOLVER.EPOCHS", 0)
-    records = load_training_records(cfg, build_cache(cfg))
+    cfg = run.config("fpr", *mined)
+    records = load_training_records(cfg)
     shards = open_shards(cfg, load_model(cfg, run.newest("weights", *DETECTORS)), run.folder("fpr") / PROPOSALS)
     propose(records, shards)
     return {"weights": train_fpr(run.cfg, records, LazyProposals(records, shards), run.resume)}
@@ -222,7 +219,7 @@ def evaluate(run: Run) -> dict:
     """The newest LENS with the classifier, beside what was measured after each training."""
     weights = run.newest("weights", *DETECTORS)
     classifier = run.done.get("fpr", {}).get("weights", run.cfg.MODEL.FPR.WEIGHTS)
-    cfg = run.config("evaluate", "MODEL.FPR.WEIGHTS", classifier, "SOLVER.EPOCHS", 0)
+    cfg = run.config("evaluate", "MODEL.FPR.WEIGHTS", classifier)
     metrics = LENSTrainer.test(cfg, load_model(cfg, weights)) or {}
     if comm.is_main_process():
         verify_results(cfg, metrics)

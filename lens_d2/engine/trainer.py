@@ -13,7 +13,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import nn
 
-from ..data.loader import build_test_loader, build_train_loader
+from ..data.loader import build_batch_sampler, build_test_loader, build_train_loader, load_training_records
 from ..inference.detector import build_inference
 from ..io.checkpoint import LENSCheckpointer
 from ..io.quiet import at_level
@@ -21,7 +21,7 @@ from ..mining.hooks import build_mining_hooks
 from ..modeling.pretrained import load_backbone_weights
 from .faults import CarefulTraining
 from .overlays import build_overlay_hooks
-from .solver import build_optimizer
+from .solver import build_optimizer, with_epochs
 
 
 class LENSTrainer(CarefulTraining, DefaultTrainer):
@@ -31,10 +31,12 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         # DefaultTrainer's own __init__ wraps the model in a way that fails on the CPU and with heads that a
         # step leaves without gradients, so the objects are constructed here, in the same order.
         TrainerBase.__init__(self)
+        records = load_training_records(cfg)
+        cfg = with_epochs(cfg, build_batch_sampler(cfg, records).epoch_length)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
-        data_loader = self.build_train_loader(cfg)
+        data_loader = self.build_train_loader(cfg, records)
         device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
         model = create_ddp_model(
             model, broadcast_buffers=False, device_ids=device_ids, find_unused_parameters=True
@@ -89,8 +91,8 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         return build_optimizer(cfg, model)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode):
-        return build_train_loader(cfg)
+    def build_train_loader(cls, cfg: CfgNode, records: list[dict] | None = None):
+        return build_train_loader(cfg, records=records)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):

@@ -18,8 +18,9 @@ from detectron2.config import CfgNode, configurable
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from ..data.augmentation import fit_scale
 from ..data.cache import CachedVolume, VolumeCache, build_cache
-from ..data.mapper import fit_scale, resize, window
+from ..data.mapper import resize, window
 from ..io.progress import Progress
 from ..modeling.backbone import SLICES_PER_IMAGE
 from ..structures.detections import VolumeDetections

@@ -13,8 +13,8 @@ from lens_d2.data.detection_samples import (
     key_slice_iou,
     mirror_boxes,
 )
-from lens_d2.data.epochs import SampleIndex
 from lens_d2.data.patches import PatchGrid
+from lens_d2.data.sampler import SampleIndex
 from lens_d2.io.errors import DataError
 
 

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lens_d2.data.datasets import register_all
-from lens_d2.data.datasets.catalog import Faults, default_root, read_left_out, write_left_out
-from lens_d2.data.splits import split_of
+from lens_d2.data.datasets.catalog import Faults, default_root, read_left_out, split_of, write_left_out
 from lens_d2.io.errors import DataError
 from lens_d2.structures.records import check_record, make_lesion, make_record
 

@@ -8,9 +8,8 @@ import pytest
 from detectron2.utils import comm
 
 from lens_d2.config import load_config
-from lens_d2.data.epochs import EpochBatchSampler
 from lens_d2.data.loader import build_batch_sampler
-from lens_d2.data.sampler import SingleDatasetBatchSampler, SlicePool
+from lens_d2.data.sampler import EpochBatchSampler, SingleDatasetBatchSampler, SlicePool
 
 
 def record(number, lesions, slices=20):

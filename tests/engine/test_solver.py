@@ -8,9 +8,9 @@ from helpers.blocks import blocks_cfg, register_blocks
 from torch import nn
 
 from lens_d2 import add_lens_config
-from lens_d2.data.epochs import EpochBatchSampler
 from lens_d2.data.loader import build_batch_sampler, load_training_records
-from lens_d2.engine import LENSTrainer, build_optimizer, resolve_schedule
+from lens_d2.data.sampler import EpochBatchSampler
+from lens_d2.engine import LENSTrainer, build_optimizer, with_epochs
 from lens_d2.engine.network_trainer import stage_config
 
 
@@ -80,7 +80,8 @@ def test_epochs_are_as_many_on_any_ranks(tmp_path, monkeypatch, ranks):
     register_blocks(tmp_path)
     cfg = blocks_cfg(tmp_path, "SOLVER.EPOCHS", 8, "SOLVER.EPOCH_STEPS", (4, 6))
     monkeypatch.setattr(comm, "get_world_size", lambda: ranks)
-    resolve_schedule(cfg)
+    records = load_training_records(cfg)
+    cfg = with_epochs(cfg, build_batch_sampler(cfg, records).epoch_length)
     per_epoch = 8 // 4 + 3 * (12 // 4)
     assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (8 * per_epoch, (4 * per_epoch, 6 * per_epoch))
 
@@ -89,7 +90,7 @@ def test_epochs_are_as_many_on_any_ranks(tmp_path, monkeypatch, ranks):
     trained = [iterations * ranks for iterations in (*scaled.STEPS, scaled.MAX_ITER)]
     assert trained == pytest.approx([epochs * per_epoch for epochs in (4, 6, 8)], abs=ranks / 2)
     cfg.SOLVER.IMS_PER_BATCH = scaled.IMS_PER_BATCH
-    assert len(next(iter(build_batch_sampler(cfg, load_training_records(cfg))))) == 4
+    assert len(next(iter(build_batch_sampler(cfg, records)))) == 4
 
 
 @pytest.mark.parametrize(("ranks", "batch"), [(1, 32), (8, 32), (3, 33), (64, 64)])

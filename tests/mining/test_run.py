@@ -288,7 +288,7 @@ def test_the_classifier_learns_with_a_harvested_ledger(data, tmp_path, monkeypat
     from lens_d2.engine import stages
 
     used = []
-    monkeypatch.setattr(stages, "load_training_records", lambda cfg, cache: used.append(cfg.DATASETS.LEDGER) or [])
+    monkeypatch.setattr(stages, "load_training_records", lambda cfg: used.append(cfg.DATASETS.LEDGER) or [])
     for name in ("open_shards", "load_model", "propose", "train_fpr", "LazyProposals"):
         monkeypatch.setattr(stages, name, lambda *args: "")
     run = stages.Run(config(data, tmp_path), done={"harvest": {"ledger": "harvested.parquet", "weights": "a.pth"}})

@@ -6,6 +6,7 @@ A dataset file calls :func:`register` at its bottom. Registering opens nothing: 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -23,6 +24,7 @@ from ...io.files import write_whole
 logger = logging.getLogger(__name__)
 
 PHANTOM = "phantom"
+TRAINING_PART, SPLIT_SEED = 0.8, 2020  # of the split of patients (LENS, Section VI-A)
 LEFT_OUT, WARNED_OF = "left_out", "warned_of"  # the lists that a preparation makes, each in a folder of its own
 
 
@@ -143,6 +145,22 @@ def import_readers(paths: Iterable[str | os.PathLike]) -> None:
         except Exception as error:  # whatever is wrong with it
             del sys.modules[name]
             raise DataError(path, f"cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def split_of(patients: Iterable[str], seed: int = SPLIT_SEED) -> dict[str, str]:
+    """``{patient: "train" | "val"}``, at random, the same on every machine.
+
+    Patients are put in order of a hash of their name, and the first fifth validates. The parts are exact to a
+    patient for any number of them, and where patients are added, only those at the border between the two parts
+    can change sides. A split is therefore final when the dataset is complete.
+
+    Args:
+        patients: names; one patient's scans share one, and so are on one side.
+        seed: another seed, another split.
+    """
+    ranked = sorted(set(patients), key=lambda patient: hashlib.sha256(f"{seed}/{patient}".encode()).digest())
+    validating = round(len(ranked) * (1 - TRAINING_PART))
+    return {patient: "val" if rank < validating else "train" for rank, patient in enumerate(ranked)}
 
 
 def root_of(name: str) -> Path:

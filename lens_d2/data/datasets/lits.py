@@ -25,9 +25,8 @@ from ...io.tables import read_rows
 from ...structures.records import make_record
 from ..checks import check_mask
 from ..sources import open_source
-from ..splits import split_of
 from ..volume import read_header, read_mask
-from .catalog import Dataset, Faults, cache_folder, register
+from .catalog import Dataset, Faults, cache_folder, register, split_of
 from .index import Job, computed
 from .masks import MIN_VOXELS, components, lesions_in
 

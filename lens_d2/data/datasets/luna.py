@@ -18,9 +18,8 @@ from ...io.errors import DataError
 from ...io.tables import read_rows
 from ...structures.geometry import VolumeGeometry
 from ...structures.records import make_lesion, make_record
-from ..splits import split_of
 from ..volume import read_header
-from .catalog import Dataset, Faults, register
+from .catalog import Dataset, Faults, register, split_of
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,8 @@ import numpy as np
 from ...io.errors import DataError
 from ...structures.geometry import VolumeGeometry
 from ...structures.records import make_record
-from ..splits import split_of
 from ..volume import read_header, read_mask
-from .catalog import Dataset, Faults, cache_folder, register
+from .catalog import Dataset, Faults, cache_folder, register, split_of
 from .index import Job, computed
 from .masks import MIN_VOXELS, components, lesions_in
 
