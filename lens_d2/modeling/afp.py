@@ -81,8 +81,8 @@ class CenterRegionLabeler:
         Args:
             center_ratio: r_c.
             ignore_ratio: r_i.
-            hard_negative_weight: of a pixel in a hard negative's centre region, which is then background whatever
-                else is there (Lesion-Harvester, Eq. 8, for this network); 1: hard negatives are not looked at.
+            hard_negative_weight: of a pixel in a hard negative's centre region, which is background even inside
+                another box (Lesion-Harvester, Eq. 8, for this network); 1: hard negatives make no difference.
         """
         self.center_ratio, self.ignore_ratio = center_ratio, ignore_ratio
         self.hard_negative_weight = hard_negative_weight
@@ -165,6 +165,7 @@ class AFP(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+        """Reads ``MODEL.AFP``."""
         afp = cfg.MODEL.AFP
         shape = input_shape[afp.IN_FEATURE]
         centerness = OutputBranch(shape.channels, afp.CONV_DIM, 1, kernel_size=3, start=prior_bias(afp.PRIOR_PROB))

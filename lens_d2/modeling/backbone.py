@@ -29,7 +29,7 @@ NORMS = {
 class ContextFusion(nn.Module):
     """3D feature fusion: one 1x1 convolution from all images' channels to the central image's (MULAN).
 
-    At the start it passes the central image through, so that pretrained features keep their meaning.
+    At the start of training it passes the central image through, so that pretrained features keep their meaning.
     """
 
     def __init__(self, num_images: int, channels: int):
@@ -54,8 +54,8 @@ class DenseNet25D(Backbone):
     fused and take the central image's place before dense block 3; after the top-down pyramid (1x1 laterals,
     nearest upsampling, no smoothing) the stride-4 maps are fused again, and only that map is used.
 
-    What an image contributes to a sample depends on its own three slices alone up to the fusions, so that
-    inference over a volume, with :class:`~lens_d2.inference.folded_backbone.FoldedDenseNet25D`, computes it once.
+    Up to the fusions, an image's features depend on its own three slices alone. Inference over a volume computes
+    them once, with :class:`~lens_d2.inference.folded_backbone.FoldedDenseNet25D`.
     """
 
     @configurable
@@ -74,7 +74,10 @@ class DenseNet25D(Backbone):
         """
         Args:
             num_slices: slices of a sample, an odd multiple of 3.
-            growth_rate, block_config, init_features, bn_size: as in torchvision's DenseNet, three blocks.
+            growth_rate: as in torchvision's DenseNet.
+            block_config: layers of the three dense blocks.
+            init_features: as in torchvision's DenseNet.
+            bn_size: as in torchvision's DenseNet.
             out_channels: C.
             norm: one of ``NORMS``.
             out_feature: name of the output map.
@@ -82,7 +85,7 @@ class DenseNet25D(Backbone):
         super().__init__()
         self.num_images, rest = divmod(num_slices, SLICES_PER_IMAGE)
         if rest or self.num_images % 2 == 0:
-            raise ValueError(f"INPUT.NUM_SLICES must be 3, 9, 15, ...: {num_slices}")
+            raise ValueError(f"INPUT.NUM_SLICES is {num_slices}: give 3, 9, 15, ...")
         trunk = DenseNet(growth_rate, (*block_config, 0), init_features, bn_size, num_classes=1).features
         self.stem = nn.Sequential(*(trunk.get_submodule(f"{n}0") for n in ("conv", "norm", "relu", "pool")))
         self.block1, self.transition1 = trunk.denseblock1, trunk.transition1
@@ -109,6 +112,7 @@ class DenseNet25D(Backbone):
 
     @classmethod
     def from_config(cls, cfg, input_shape=None):
+        """Reads ``MODEL.DENSENET`` and ``INPUT.NUM_SLICES``."""
         return {
             "num_slices": cfg.INPUT.NUM_SLICES,
             "growth_rate": cfg.MODEL.DENSENET.GROWTH_RATE,
@@ -121,16 +125,17 @@ class DenseNet25D(Backbone):
 
     @property
     def size_divisibility(self) -> int:
+        """Number that divides the sides of the images."""
         return 16
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What single images contribute, whichever sample they are part of.
+        """Features of single images, whichever sample they are part of.
 
         Args:
             images: (n, 3, H, W).
 
         Returns:
-            trunk: (n, *, H/16, W/16), the features after transition 2.
+            trunk: (n, *, H/16, W/16), after transition 2.
             fine: (n, C, H/4, W/4), the finer two levels of the pyramid.
         """
         c2 = self.block1(self.stem(images))
@@ -139,10 +144,11 @@ class DenseNet25D(Backbone):
         return self.transition2(c3), fine
 
     def complete(self, trunk: Tensor, fine: Tensor) -> Tensor:
-        """The stride-4 maps of images: the pyramid's top level, dense block 3, added to the finer ones.
+        """Stride-4 maps of images: the pyramid's top level, from dense block 3, added to the finer ones.
 
         Args:
-            trunk, fine: as :meth:`encode` gives them, ``trunk`` fused or not.
+            trunk: as :meth:`encode` gives it, fused or not.
+            fine: as :meth:`encode` gives it.
 
         Returns:
             (n, C, H/4, W/4)
@@ -151,7 +157,7 @@ class DenseNet25D(Backbone):
         return fine + F.interpolate(top, scale_factor=4.0, mode="nearest")
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """The stride-4 map of a batch of samples.
+        """Stride-4 map of a batch of samples.
 
         Args:
             x: (N, 3 K, H, W), slices in order along z.

@@ -35,7 +35,7 @@ class _Shapes(nn.Module):
 class FCOS(fcos.FCOS):
     """One expert's FCOS: Detectron2's head, assignment and losses.
 
-    A pixel in an uncertain region, which is no positive, has no loss. A hard negative is background.
+    A pixel in an uncertain region has no loss, unless it is positive. Hard negatives are background.
     """
 
     @configurable
@@ -69,6 +69,7 @@ class FCOS(fcos.FCOS):
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+        """Reads ``MODEL.FCOS``."""
         keys = cfg.MODEL.FCOS
         head = fcos.FCOSHead(
             input_shape=[input_shape[keys.IN_FEATURE]],
@@ -112,7 +113,7 @@ class FCOS(fcos.FCOS):
     def losses_of_known(
         self, points: Boxes, logits: Tensor, deltas: Tensor, centerness: Tensor, gt_instances: list[Instances]
     ) -> dict[str, Tensor]:
-        """Detectron2's losses over all images' pixels that are not uncertain, as if they were one image's.
+        """Detectron2's losses of all images' pixels that are not uncertain, as if of one image.
 
         Args:
             points: R, the pixels as squares of the stride's size.
@@ -136,7 +137,7 @@ class FCOS(fcos.FCOS):
         )
 
     def _ema_update(self, name: str, value: float, *args) -> float:
-        """The batch's own number of positives: a moving average would begin anew when training resumes."""
+        """Number of the batch's own positives: a moving average would begin anew when training resumes."""
         return value
 
     def predict_proposals(

@@ -72,9 +72,9 @@ def _score_there(boxes: Instances, others: Instances, iou: float) -> Tensor:
 class LENS(nn.Module):
     """Lesion ENSemble.
 
-    A training batch comes from one dataset. All experts' proposals are pooled for the detection head, but
-    only the proposal generator and the output layers of the batch's own expert get losses, and so gradients;
-    the parameters of the others are not touched.
+    A training batch comes from one dataset. All experts' proposals are pooled for the detection head, but only the
+    proposal generator and the output layers of the batch's own expert have losses; the other experts' parameters
+    do not change.
     """
 
     @configurable
@@ -95,7 +95,7 @@ class LENS(nn.Module):
     ):
         """
         Args:
-            backbone: gives feature maps of (N, slices, H, W).
+            backbone: from (N, slices, H, W) to feature maps by name.
             proposal_generators: one per expert, in order.
             roi_heads: as :class:`LENSROIHeads`; None: one stage, the proposals are the detections.
             pixel_mean: of the intensities 0..255.
@@ -125,6 +125,7 @@ class LENS(nn.Module):
 
     @classmethod
     def from_config(cls, cfg):
+        """Reads ``MODEL.LENS``, and builds the backbone, the generators and the head."""
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
         return {
@@ -234,7 +235,7 @@ class LENS(nn.Module):
     ) -> tuple[list[dict[str, Instances]], dict[str, Tensor]]:
         """Every image's proposals by expert, and the losses of the expert that learns.
 
-        In training with one stage nobody needs the other experts' proposals, and they are not made.
+        In training with one stage the other experts' proposals are not needed, and not made.
         """
         images = ImageList(next(iter(features.values())), image_sizes)
         everyone, losses = {}, {}
@@ -248,7 +249,7 @@ class LENS(nn.Module):
 
     @torch.no_grad()
     def _pool(self, proposals: dict[str, Instances]) -> Instances:
-        """Pool one image's proposals of all experts: NMS, the best ones."""
+        """Best of one image's proposals of all experts, after NMS."""
         pooled = Instances.cat(list(proposals.values()))
         boxes, logits = pooled.proposal_boxes.tensor, pooled.objectness_logits
         finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(logits)
@@ -269,6 +270,7 @@ class CECN(LENS):
 
     @classmethod
     def from_config(cls, cfg):
+        """Reads the same as LENS, with CenterNet and one stage."""
         cfg = cfg.clone()
         cfg.defrost()
         cfg.MODEL.PROPOSAL_GENERATOR.NAME = "CenterNet"

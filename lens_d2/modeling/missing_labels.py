@@ -1,8 +1,8 @@
 """Treatments of missing labels in the second stage (Lesion-Harvester, Section IV-F2).
 
-In a partially labelled dataset some of the background proposals are lesions. A treatment says how much each
-background proposal weighs in the classification, from its overlap with the lesions that are known. One with the
-weight 0 is not sampled. ``MODEL.ROI_HEADS.MISSING_LABELS`` names the treatment.
+In a partially labelled dataset some of the background proposals are lesions. A treatment weighs each background
+proposal in the classification by its overlap with the known lesions; with the weight 0 it is not sampled.
+``MODEL.ROI_HEADS.MISSING_LABELS`` names the treatment.
 
     OBHS     overlap-based hard sampling (Faster R-CNN): only what overlaps a known lesion is background
     OBSS     overlap-based soft sampling (Wu et al.): what overlaps less weighs less
@@ -22,7 +22,7 @@ from torch import Tensor
 
 MISSING_LABELS = Registry("MISSING_LABELS")
 
-# The IoU with a known lesion from which on a background proposal "overlaps" it (Section II-A).
+# IoU with a known lesion from which on a background proposal "overlaps" it (Section II-A).
 OVERLAP = 0.1
 
 # The Gompertz function of soft sampling, a + (1 - a) exp(-b exp(-c IoU)): a, b, c of Wu et al.

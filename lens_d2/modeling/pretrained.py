@@ -20,10 +20,7 @@ _STEM = {"conv0": "stem.0", "norm0": "stem.1"}
 
 
 def backbone_key(key: str) -> str | None:
-    """The :class:`DenseNet25D` key for a key of torchvision's ``densenet121`` or of a detector with that backbone.
-
-    None where it has none.
-    """
+    """:class:`DenseNet25D`'s key for one of torchvision's ``densenet121`` or of a detector; None without one."""
     if key.startswith("backbone."):
         return key.removeprefix("backbone.")
     if not key.startswith("features."):
@@ -40,7 +37,9 @@ def backbone_key(key: str) -> str | None:
 def load_backbone_weights(backbone: nn.Module, source: str) -> None:
     """Start a :class:`DenseNet25D` from a DenseNet's trunk, or from the backbone of a detector of this project.
 
-    ``source`` as for :func:`load_initial_weights`.
+    Args:
+        backbone: changed in place.
+        source: as for :func:`load_initial_weights`.
     """
     load_initial_weights(backbone, source, DenseNet121_Weights.IMAGENET1K_V1, key_of=backbone_key)
 
@@ -59,8 +58,8 @@ def load_initial_weights(
         source: a file with a ``state_dict``, ``"imagenet"`` for torchvision's own weights, or empty: random
             initialisation stays, with a warning.
         imagenet: torchvision's weights.
-        key_of: the module's key for a key of the file, or None where it has none.
-        fit: a tensor of the file and the shape of the module's -> the tensor in that shape.
+        key_of: from a key of the file to the module's, or to None if the module has no such key.
+        fit: from a tensor of the file and the shape of the module's to the tensor in that shape.
 
     Raises:
         DataError: the file cannot be read, or its tensors have other sizes.
@@ -90,7 +89,7 @@ def load_initial_weights(
 
 
 def _imagenet_state(weights: WeightsEnum) -> dict[str, Tensor]:
-    """torchvision's ImageNet weights, from its own cache or download."""
+    """Weights that torchvision trained on ImageNet, from its cache or download."""
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
     except OSError as error:

@@ -28,11 +28,11 @@ ONLY_EXPERT = "lesion"  # the expert's name where MODEL.LENS.EXPERTS names none
 class LENSROIHeads(ROIHeads):
     """Dataset-specific rescoring of universal proposals.
 
-    Proposals go through ROIAlign and two FC layers that are shared; then every expert has its own
-    classification layer (lesion or not) and box layer. Matching and sampling of proposals are Detectron2's,
-    but for uncertain regions, hard negatives and missing labels.
+    Proposals go through ROIAlign and two FC layers that are shared; then every expert has its own classification
+    layer (lesion or not) and box layer. Matching and sampling of proposals are Detectron2's, except for uncertain
+    regions, hard negatives and missing labels.
 
-    Hard negatives are background, or, where there are two classes, the second one (ULDor).
+    Hard negatives are background, or, with two classes, the second one (ULDor).
 
     In one of Detectron2's own detectors it has one expert.
     """
@@ -74,6 +74,7 @@ class LENSROIHeads(ROIHeads):
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+        """Reads ``MODEL.ROI_HEADS``, ``MODEL.ROI_BOX_HEAD`` and ``MODEL.LENS.EXPERTS``."""
         ret = super().from_config(cfg)
         in_features = cfg.MODEL.ROI_HEADS.IN_FEATURES
         pooler = ROIPooler(
@@ -148,10 +149,18 @@ class LENSROIHeads(ROIHeads):
     def label_and_sample_proposals(
         self, proposals: list[Instances], targets: list[Instances], seeds: list[int] | None = None
     ) -> list[Instances]:
-        """Sample as Detectron2 does, among the proposals that say something about lesions.
+        """Sample as Detectron2 does, without proposals on uncertain regions and background of weight 0.
 
-        Left out are those on an uncertain region that are no known lesion, and background without weight. Where
-        background is weighted, the sampled ones have their "weight".
+        A proposal on an uncertain region that matches a lesion is kept. If background is weighted, the sampled
+        proposals have the field ``weight``.
+
+        Args:
+            proposals: N, with ``proposal_boxes``.
+            targets: N, as for :meth:`forward`.
+            seeds: N or None.
+
+        Returns:
+            N, with the fields of Detectron2's.
         """
         kept, known = [], []
         for proposal, target in zip(proposals, targets, strict=True):
@@ -200,7 +209,7 @@ class LENSROIHeads(ROIHeads):
         return uncertain_ones & (self.proposal_matcher(pairwise_iou(lesions, boxes))[1] != 1)
 
     def inference(self, features: dict[str, Tensor], proposals: list[Instances]) -> list[dict[str, Instances]]:
-        """Every expert's opinion of all proposals.
+        """Every expert's detections from all proposals.
 
         Args:
             features: feature maps of N images by name.
@@ -230,7 +239,7 @@ class LENSROIHeads(ROIHeads):
         ]
 
     def _filter(self, boxes: Tensor, expert_scores: Tensor, column: int, image_size) -> Instances:
-        """One expert's detections in one image: score floor, NMS, at most so many."""
+        """One expert's detections in one image, after score floor, NMS and limit."""
         predictor = self.box_predictors[self.experts[column]]
         scores = expert_scores[:, column]
         keep = (scores > predictor.test_score_thresh).nonzero()[:, 0]

@@ -18,7 +18,7 @@ from .supervision import of_status, on_uncertain
 class LENSRPN(RPN):
     """One expert's RPN: Detectron2's, with its keys (``MODEL.RPN``, ``MODEL.ANCHOR_GENERATOR``).
 
-    An anchor on an uncertain region is not sampled, unless it matches a lesion. A hard negative is background.
+    An anchor on an uncertain region is not sampled, unless it matches a lesion. Hard negatives are background.
     """
 
     @configurable
@@ -33,6 +33,7 @@ class LENSRPN(RPN):
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+        """Reads ``MODEL.RPN``, as Detectron2's, and ``MODEL.ROI_HEADS.IGNORE_IOU``."""
         return {**super().from_config(cfg, input_shape), "ignore_iou": cfg.MODEL.ROI_HEADS.IGNORE_IOU}
 
     def forward(

@@ -12,17 +12,25 @@ from torchvision.ops import roi_align
 
 
 class IntensityWindow(nn.Module):
-    """Maps a HU range to 0..255, clips, and normalises. It has no state."""
+    """Maps a HU range to 0..255, clips, normalises: patches are kept in HU, the window is part of a network."""
 
     def __init__(self, hu_range: tuple[float, float], mean: float, std: float):
+        """
+        Args:
+            hu_range: HU that become 0 and 255.
+            mean: of the intensities 0..255.
+            std: of the intensities 0..255.
+        """
         super().__init__()
         self.hu_range, self.mean, self.std = tuple(hu_range), float(mean), float(std)
 
     def forward(self, hu: Tensor) -> Tensor:
+        """From HU, of any shape, to normalised intensities."""
         low, high = self.hu_range
         return (((hu.float() - low) * (255.0 / (high - low))).clamp(0, 255) - self.mean) / self.std
 
     def extra_repr(self) -> str:
+        """Settings, as ``print`` shows them."""
         return f"hu_range={self.hu_range}, mean={self.mean:g}, std={self.std:g}"
 
 
@@ -35,7 +43,7 @@ def roi_align3d(
 ) -> Tensor:
     """Pool each sample's feature map inside its box.
 
-    The box is divided into bins; a bin is the mean of ``samples`` per axis evenly spaced, trilinearly
+    The box is divided into bins; a bin is the mean of ``samples`` per axis of evenly spaced, trilinearly
     interpolated values. Beyond the outermost cells' centres, their values continue.
 
     Args:
@@ -43,6 +51,7 @@ def roi_align3d(
         boxes: (n, 6) x1, y1, z1, x2, y2, z2 in patch coordinates (edges).
         patch_shape: voxels D, H, W of the patch.
         output_size: bins along z, y, x.
+        samples: of a bin along each axis.
 
     Returns:
         (n, C, *output_size)
@@ -64,7 +73,12 @@ def roi_align3d(
 
 
 class Seen(NamedTuple):
-    """image: (n, 1, h, w) or (n, 1, D, H, W). boxes: (n, 4) or (n, 6) in the image, edges in voxels."""
+    """View of patches.
+
+    Attributes:
+        image: (n, 1, h, w) or (n, 1, D, H, W).
+        boxes: (n, 4) or (n, 6) in the image, edges in voxels.
+    """
 
     image: Tensor
     boxes: Tensor
@@ -72,7 +86,7 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class PlaneView:
-    """The plane through the patch's centre across one axis. Between two voxels it is their mean.
+    """Plane through the patch's centre across one axis. Between two voxels it is their mean.
 
     Attributes:
         normal: that axis; 0, 1, 2 for z, y, x. Of the others, the first counts the rows, the second the columns.
@@ -82,12 +96,15 @@ class PlaneView:
 
     @property
     def axes(self) -> tuple[int, int]:
+        """Axes of the rows and of the columns."""
         return tuple(axis for axis in range(3) if axis != self.normal)
 
     def __call__(self, patches: Tensor, boxes: Tensor) -> Seen:
-        """
+        """Cut the plane, and the boxes in it.
+
         Args:
-            patches: (n, 1, D, H, W). boxes: (n, 6) x1, y1, z1, x2, y2, z2 in patch coordinates.
+            patches: (n, 1, D, H, W).
+            boxes: (n, 6) x1, y1, z1, x2, y2, z2 in patch coordinates.
         """
         size = patches.shape[2 + self.normal]
         middle = patches.narrow(2 + self.normal, (size - 1) // 2, 2 - size % 2)
@@ -107,9 +124,10 @@ class PlaneView:
 
 @dataclass(frozen=True)
 class VolumeView:
-    """The whole patch, as it is."""
+    """The whole patch."""
 
     def __call__(self, patches: Tensor, boxes: Tensor) -> Seen:
+        """Patches and boxes, unchanged."""
         return Seen(patches, boxes)
 
     def pool(self, features: Tensor, seen: Seen, resolution: tuple[int, int, int]) -> Tensor:

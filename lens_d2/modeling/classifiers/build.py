@@ -13,8 +13,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 CLASSIFIER_REGISTRY = Registry("CLASSIFIER")
 CLASSIFIER_REGISTRY.__doc__ = """
-Classifiers of detections. ``CLASSIFIER_REGISTRY.get(name)(keys)``, with a node of keys as ``MODEL.FPR`` and
-``MODEL.LPC`` are, gives an ``nn.Module`` with
+Classifiers of detections. ``CLASSIFIER_REGISTRY.get(name)(keys)``, with keys as ``MODEL.FPR`` and ``MODEL.LPC``
+have them, gives an ``nn.Module`` with
 
 - ``grid``, the :class:`lens_d2.data.patches.PatchGrid` of the patches that it takes;
 - ``forward(patches, boxes)``: (n, 1, D, H, W) HU, cut by the grid, and (n, 6) boxes x1, y1, z1, x2, y2, z2 in
@@ -32,22 +32,22 @@ of logits and targets in [0, 1], of one shape, whose value is the mean.
 
 @CLASSIFIER_LOSS_REGISTRY.register()
 def focal(keys: CfgNode) -> Callable[[Tensor, Tensor], Tensor]:
-    """The focal loss (LENS, Section IV-D)."""
+    """Focal loss (LENS, Section IV-D)."""
     return partial(sigmoid_focal_loss, alpha=keys.FOCAL_ALPHA, gamma=keys.FOCAL_GAMMA, reduction="mean")
 
 
 @CLASSIFIER_LOSS_REGISTRY.register()
 def cross_entropy(keys: CfgNode) -> Callable[[Tensor, Tensor], Tensor]:
-    """The cross-entropy (Lesion-Harvester, Section III-C)."""
+    """Cross-entropy (Lesion-Harvester, Section III-C)."""
     return binary_cross_entropy_with_logits
 
 
 def build_loss(keys: CfgNode) -> Callable[[Tensor, Tensor], Tensor]:
-    """``keys.LOSS``; ``keys`` are those of a classifier, as MODEL.FPR."""
+    """Build the loss ``keys.LOSS``; ``keys`` are those of a classifier, as ``MODEL.FPR``."""
     return CLASSIFIER_LOSS_REGISTRY.get(keys.LOSS)(keys)
 
 
 def build_classifier(cfg: CfgNode, role: str = "FPR") -> nn.Module:
-    """The classifier ``MODEL.<role>.NAME``, on MODEL.DEVICE; the role is "FPR" (LENS) or "LPC" (Harvester)."""
+    """Build the classifier ``MODEL.<role>.NAME``; the role is "FPR" (LENS) or "LPC" (Lesion-Harvester)."""
     keys = cfg.MODEL[role]
     return CLASSIFIER_REGISTRY.get(keys.NAME)(keys).to(cfg.MODEL.DEVICE)

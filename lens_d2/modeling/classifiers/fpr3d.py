@@ -1,4 +1,4 @@
-"""The 3D false-positive reduction network FPR (LENS, Section IV-D)."""
+"""False-positive reduction network FPR, in 3D (LENS, Section IV-D)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .resnet import ResNet3D, load_resnet18_weights
 
 @CLASSIFIER_REGISTRY.register()
 class FPR3D(nn.Module):
-    """Is this detection a lesion?
+    """Classifier of detections into lesions and false positives.
 
     A 3D ResNet-18 looks at the patch around the detection's centre. The outputs of blocks 1 to 3 are pooled from
     the detection's 3D box, that of block 4 from the whole patch; each goes through an FC layer, and all together
@@ -33,7 +33,8 @@ class FPR3D(nn.Module):
     ):
         """
         Args:
-            grid: of the patches. window: from HU to the trunk's input.
+            grid: of the patches.
+            window: from HU to the trunk's input.
             trunk: gives the four blocks' outputs.
             resolution: bins along z, y, x to which each block is pooled.
             fc_dim: width of each block's FC layer.
@@ -47,6 +48,7 @@ class FPR3D(nn.Module):
 
     @classmethod
     def from_config(cls, cfg):
+        """Reads the keys of a classifier, as ``MODEL.FPR``."""
         return {
             "grid": PatchGrid(tuple(cfg.PATCH_SIZE), tuple(cfg.PATCH_SPACING)),
             "window": IntensityWindow(cfg.HU_WINDOW, cfg.PIXEL_MEAN, cfg.PIXEL_STD),
@@ -60,9 +62,11 @@ class FPR3D(nn.Module):
         load_resnet18_weights(self.trunk, source)
 
     def forward(self, patches: Tensor, boxes: Tensor) -> Tensor:
-        """
+        """Classify detections.
+
         Args:
-            patches: (n, 1, D, H, W) HU. boxes: (n, 6) of the detections, in patch coordinates.
+            patches: (n, 1, D, H, W) HU.
+            boxes: (n, 6) of the detections, in patch coordinates.
 
         Returns:
             (n,) logits

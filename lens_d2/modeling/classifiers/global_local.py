@@ -1,4 +1,4 @@
-"""The global-local classifiers of lesion proposals (Lesion-Harvester, Section III-C, Tables III and V)."""
+"""Global-local classifiers of lesion proposals (Lesion-Harvester, Section III-C, Tables III and V)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ THREE_PLANES = (TRANSVERSE, SAGITTAL, CORONAL)
 class RegionEncoder(nn.Module):
     """Features of one view's regions: the whole patch ("global") and the proposal's box ("local").
 
-    The first blocks of a ResNet-18 see the patch. Their output, as it is or ROI-pooled from the box, goes through
-    the remaining blocks, which each region has for itself, and is averaged. So the features of both have the
-    depth and the pretrained weights of a whole ResNet-18, while those of a box are pooled where the map is fine
-    enough for a lesion. The paper says "ROI pooling" without a layer.
+    The first blocks of a ResNet-18 see the patch. Their output, whole or ROI-pooled from the box, goes through the
+    remaining blocks, of which each region has its own, and is averaged. So the features of both have the depth and
+    the pretrained weights of a whole ResNet-18, and the box is pooled while the map is fine enough for a lesion.
+    The paper says "ROI pooling" without naming a layer.
     """
 
     def __init__(
@@ -37,9 +37,11 @@ class RegionEncoder(nn.Module):
     ):
         """
         Args:
-            view: what the trunk sees of a patch; a ResNet3D for the volume, a ResNet2D for a plane.
+            view: the volume or a plane of a patch.
+            trunk: a ResNet3D for the volume, a ResNet2D for a plane.
             regions: of PATCH and BOX.
-            pool_after: blocks that see the whole patch. resolution: bins along z, y, x of the ROI pooling.
+            pool_after: blocks that see the whole patch.
+            resolution: bins along z, y, x of the ROI pooling.
         """
         super().__init__()
         self.view, self.trunk, self.regions = view, trunk, tuple(regions)
@@ -58,7 +60,7 @@ class RegionEncoder(nn.Module):
             tail.load_state_dict(self._tail().state_dict())
 
     def forward(self, patches: Tensor, boxes: Tensor, window: nn.Module) -> Tensor:
-        """(n, 1, D, H, W) HU and (n, 6) in patch coordinates -> (n, dim)."""
+        """From (n, 1, D, H, W) HU and (n, 6) boxes in patch coordinates to (n, dim)."""
         seen = self.view(patches, boxes)
         features = self.trunk.stem(window(seen.image))
         for block in self.trunk.blocks[: self.pool_after]:
@@ -71,7 +73,7 @@ class RegionEncoder(nn.Module):
 
 
 class GlobalLocalClassifier(nn.Module):
-    """The features of all views and regions side by side, an FC layer, one logit."""
+    """Classifier of proposals: the features of all views and regions side by side, an FC layer, one logit."""
 
     @configurable
     def __init__(
@@ -84,8 +86,9 @@ class GlobalLocalClassifier(nn.Module):
     ):
         """
         Args:
-            grid: of the patches. window: from HU to the trunks' input.
-            encoders: one for each view; views differ in what they show, so each has weights of its own.
+            grid: of the patches.
+            window: from HU to the trunks' input.
+            encoders: one for each view, each with weights of its own.
             fc_dim: width of the FC layer.
         """
         super().__init__()
@@ -96,6 +99,8 @@ class GlobalLocalClassifier(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, views: Sequence[PlaneView | VolumeView], regions: Sequence[str]):
+        """Reads the keys of a classifier, as ``MODEL.LPC``."""
+
         def trunk(view):
             volume = view is VOLUME
             return ResNet3D(cfg.WIDTH, cfg.KERNEL_DEPTHS, cfg.Z_STRIDES) if volume else ResNet2D(cfg.WIDTH)
@@ -115,9 +120,11 @@ class GlobalLocalClassifier(nn.Module):
             encoder.load_initial_weights(source)
 
     def forward(self, patches: Tensor, boxes: Tensor) -> Tensor:
-        """
+        """Classify proposals.
+
         Args:
-            patches: (n, 1, D, H, W) HU. boxes: (n, 6) of the proposals, in patch coordinates.
+            patches: (n, 1, D, H, W) HU.
+            boxes: (n, 6) of the proposals, in patch coordinates.
 
         Returns:
             (n,) logits
@@ -146,11 +153,11 @@ def GLC_3D(keys: CfgNode) -> GlobalLocalClassifier:
 
 @CLASSIFIER_REGISTRY.register()
 def ResNet_MV(keys: CfgNode) -> GlobalLocalClassifier:
-    """Three planes, one region: RESNET_REGION, in the paper the box of a patch of scale 4."""
+    """Features of one region in three planes: RESNET_REGION, in the paper the box of a patch of scale 4."""
     return GlobalLocalClassifier(keys, views=THREE_PLANES, regions=(keys.RESNET_REGION,))
 
 
 @CLASSIFIER_REGISTRY.register()
 def ResNet_3D(keys: CfgNode) -> GlobalLocalClassifier:
-    """The volume, one region: RESNET_REGION "patch" with the four PATCH_SIZEs, or "box" (Table V)."""
+    """Features of one region in the volume: RESNET_REGION, "patch" with four PATCH_SIZEs, or "box" (Table V)."""
     return GlobalLocalClassifier(keys, views=(VOLUME,), regions=(keys.RESNET_REGION,))

@@ -1,4 +1,4 @@
-"""MLC3D, multilevel contextual 3D networks (Dou et al., TBME 2017): a comparison in Lesion-Harvester."""
+"""Multilevel contextual 3D networks MLC3D (Dou et al., TBME 2017), a comparison in Lesion-Harvester."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from ..views import IntensityWindow
 from .build import CLASSIFIER_REGISTRY
 
 
-class Level(NamedTuple):
+class Network(NamedTuple):
     """One of the three networks, z, y, x throughout.
 
-    kernels: of its convolutions. pool: after the first one. bins: of the map that its FC layer sees. share: of its
-    probability in the fused one.
+    Attributes:
+        kernels: of its convolutions.
+        pool: after the first convolution.
+        bins: of the map that its FC layer sees.
+        share: weight of its probability in the fused one.
     """
 
     kernels: Sequence[tuple[int, int, int]]
@@ -28,20 +31,20 @@ class Level(NamedTuple):
     share: float
 
 
-LEVELS = (
-    Level([(3, 5, 5), (3, 5, 5), (1, 5, 5)], (1, 1, 1), (2, 8, 8), 0.3),
-    Level([(3, 5, 5), (3, 5, 5), (3, 5, 5)], (1, 2, 2), (4, 5, 5), 0.4),
-    Level([(3, 5, 5), (3, 5, 5), (3, 5, 5)], (2, 2, 2), (8, 10, 10), 0.3),
+NETWORKS = (
+    Network([(3, 5, 5), (3, 5, 5), (1, 5, 5)], (1, 1, 1), (2, 8, 8), 0.3),
+    Network([(3, 5, 5), (3, 5, 5), (3, 5, 5)], (1, 2, 2), (4, 5, 5), 0.4),
+    Network([(3, 5, 5), (3, 5, 5), (3, 5, 5)], (2, 2, 2), (8, 10, 10), 0.3),
 )
 
 
 @CLASSIFIER_REGISTRY.register()
 class MLC3D(nn.Module):
-    """Three plain 3D networks look at three sizes of surroundings; each is trained, their probabilities are fused.
+    """Classifier by three plain 3D networks for three sizes of surroundings, whose probabilities are fused.
 
     The networks are those of Dou et al. (theirs saw 20x20x6, 30x30x10 and 40x40x26 voxels), but convolutions keep
-    the size of their maps, which are then averaged to the bins that theirs had: Lesion-Harvester's scales are
-    flatter than those unpadded kernels reach. The box does not count.
+    the size of their maps, which are then averaged to the bins that theirs had: Lesion-Harvester's scales are too
+    flat for unpadded kernels. The box is not used.
     """
 
     @configurable
@@ -56,17 +59,22 @@ class MLC3D(nn.Module):
     ):
         """
         Args:
-            grid: of the patches. window: from HU to the networks' input.
-            scales: voxels along z, y, x, cut from the middle of the patch, for each of LEVELS.
-            width: channels of all convolutions. fc_dim: width of the FC layers.
+            grid: of the patches.
+            window: from HU to the networks' input.
+            scales: voxels along z, y, x, cut from the middle of the patch, for each of NETWORKS.
+            width: channels of all convolutions.
+            fc_dim: width of the FC layers.
         """
         super().__init__()
         self.grid, self.window, self.scales = grid, window, [tuple(scale) for scale in scales]
-        self.levels = nn.ModuleList(_network(level, width, fc_dim) for level in LEVELS)
-        self.register_buffer("shares", torch.tensor([level.share for level in LEVELS]), persistent=False)
+        self.levels = nn.ModuleList(
+            _build(network, width, fc_dim) for network in NETWORKS
+        )  # the checkpoints' name
+        self.register_buffer("shares", torch.tensor([network.share for network in NETWORKS]), persistent=False)
 
     @classmethod
     def from_config(cls, cfg):
+        """Reads the keys of a classifier, as ``MODEL.LPC``."""
         shape = tuple(max(sizes) for sizes in zip(*cfg.SCALES, strict=True))
         return {
             "grid": PatchGrid(shape, tuple(cfg.PATCH_SPACING)),
@@ -77,16 +85,18 @@ class MLC3D(nn.Module):
         }
 
     def load_initial_weights(self, source: str) -> None:
-        """Nothing is loaded: no part of it is a ResNet-18."""
+        """Load nothing: no part of it is a ResNet-18."""
         logging.getLogger(__name__).info("MLC3D starts from random weights; it has no use for %r", source)
 
     def forward(self, patches: Tensor, boxes: Tensor) -> Tensor:
-        """
+        """Classify proposals.
+
         Args:
-            patches: (n, 1, D, H, W) HU. boxes: (n, 6), not used.
+            patches: (n, 1, D, H, W) HU.
+            boxes: (n, 6), not used.
 
         Returns:
-            (n, 3) logits of the networks in training, (n,) logits of the fused probability otherwise
+            (n, 3) logits of the networks in training, (n,) logits of the fused probability otherwise.
         """
         image = self.window(patches)
         logits = [network(_middle(image, scale)) for network, scale in zip(self.levels, self.scales, strict=True)]
@@ -94,20 +104,20 @@ class MLC3D(nn.Module):
         return logits if self.training else torch.logit(logits.sigmoid() @ self.shares, eps=1e-6)
 
 
-def _network(level: Level, width: int, fc_dim: int) -> nn.Sequential:
+def _build(network: Network, width: int, fc_dim: int) -> nn.Sequential:
     """(n, 1, d, h, w) -> (n, 1) logits."""
     layers, before = [], 1
-    for number, kernel in enumerate(level.kernels):
+    for number, kernel in enumerate(network.kernels):
         conv = nn.Conv3d(before, width, kernel, padding=tuple(size // 2 for size in kernel))
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
         nn.init.zeros_(conv.bias)
         layers += [conv, nn.ReLU(inplace=True)]
         if number == 0:
-            layers.append(nn.MaxPool3d(level.pool, ceil_mode=True))
+            layers.append(nn.MaxPool3d(network.pool, ceil_mode=True))
         before = width
-    bins = level.bins[0] * level.bins[1] * level.bins[2]
+    bins = network.bins[0] * network.bins[1] * network.bins[2]
     head = [nn.Flatten(), nn.Linear(width * bins, fc_dim), nn.ReLU(inplace=True), nn.Linear(fc_dim, 1)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool3d(level.bins), *head)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool3d(network.bins), *head)
 
 
 def _middle(image: Tensor, scale: tuple[int, int, int]) -> Tensor:

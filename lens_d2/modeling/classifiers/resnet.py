@@ -46,11 +46,11 @@ class ResNet2D(nn.Module):
         return [self.get_submodule(f"layer{i + 1}") for i in range(NUM_LAYERS)]
 
     def stem(self, x: Tensor) -> Tensor:
-        """What comes before the blocks: stride 4."""
+        """Layers before the blocks, from (n, 1, H, W) to stride 4."""
         return self.maxpool(self.relu(self.bn1(self.conv1(x))))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(n, 1, H, W) -> outputs of the four blocks, (n, channels[i], H / s, W / s), s = 4, 8, 16, 32."""
+        """From (n, 1, H, W) to the four blocks' outputs, (n, channels[i], H / s, W / s), s = 4, 8, 16, 32."""
         x = self.stem(x)
         outputs = []
         for block in self.blocks:
@@ -75,7 +75,7 @@ def _layer(in_channels: int, channels: int, stride: int) -> nn.Sequential:
 
 
 def fit_kernel(weight: Tensor, shape: torch.Size) -> Tensor:
-    """A 2D kernel in another shape; a tensor that is no kernel, or has the shape, is returned as it is.
+    """Fit a 2D kernel to another shape; other tensors, and kernels of that shape, are returned unchanged.
 
     A kernel over colours becomes one over grey values by their sum; a deep one is the 2D one repeated along z,
     divided by the depth (I3D).
@@ -90,11 +90,12 @@ def fit_kernel(weight: Tensor, shape: torch.Size) -> Tensor:
 class InPlaneConv3d(nn.Conv3d):
     """A convolution that pads with zeros in the slice, and with the outermost slices along z.
 
-    The volume goes on beyond the patch as it does beyond the first and last slice of a scan; and where all slices
-    are alike, an inflated kernel gives what its 2D original gives.
+    The patch goes on as a volume does beyond its first and last slice, and if all slices are alike, an inflated
+    kernel has the output of its 2D original.
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """From (n, C, D, H, W) to (n, C', D', H', W')."""
         depth, *in_plane = self.padding
         if depth:
             x = F.pad(x, (0, 0, 0, 0, depth, depth), mode="replicate")
@@ -102,10 +103,14 @@ class InPlaneConv3d(nn.Conv3d):
 
 
 def turn_3d(module: nn.Module, depth: int, z_stride: int = 1) -> nn.Module:
-    """A 2D network's counterpart for volumes, built from its own weights.
+    """Turn a 2D network into its counterpart for volumes, with its weights.
 
-    k x k convolutions become depth x k x k, k > 1; pooling stays in the slice. Where a convolution has a stride,
-    it has ``z_stride`` along z.
+    k x k convolutions become depth x k x k, k > 1; pooling stays in the slice.
+
+    Args:
+        module: changed in place, unless it is a single layer.
+        depth: of the kernels.
+        z_stride: along z, of the convolutions that have a stride in the slice.
     """
     if isinstance(module, nn.Conv2d):
         kernel, padding = module.kernel_size, module.padding
@@ -133,7 +138,7 @@ def turn_3d(module: nn.Module, depth: int, z_stride: int = 1) -> nn.Module:
 
 
 class ResNet3D(ResNet2D):
-    """The trunk of torchvision's ResNet-18 for volumes of one channel; its keys are those of the 2D one."""
+    """ResNet-18's trunk for volumes of one channel; its keys are those of the 2D one."""
 
     def __init__(
         self,
@@ -145,7 +150,7 @@ class ResNet3D(ResNet2D):
         Args:
             width: channels of the first block.
             depths: extent along z of the k x k kernels in the four blocks.
-            z_strides: strides along z of blocks 2 to 4, where they have strides in the slice; block 1 has none.
+            z_strides: strides along z of the four blocks, used by blocks 2 to 4, which have strides in the slice.
         """
         super().__init__(width)
         for name in ("conv1", "bn1", "maxpool"):
@@ -154,13 +159,13 @@ class ResNet3D(ResNet2D):
             turn_3d(block, depth, z_stride)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(n, 1, D, H, W) -> outputs of the four blocks, (n, channels[i], d, H / s, W / s), s = 4, 8, 16, 32.
+        """From (n, 1, D, H, W) to the four blocks' outputs, (n, channels[i], d, H / s, W / s), s = 4, 8, 16, 32.
 
-        d is the depth D where no block has a stride along z.
+        d is D, divided by the strides along z.
         """
         return super().forward(x)
 
 
 def load_resnet18_weights(trunk: ResNet2D, source: str) -> None:
-    """Start a trunk, flat or turned 3D, from a ResNet-18; ``source`` as for :func:`load_initial_weights`."""
+    """Start a trunk, in 2D or 3D, from a ResNet-18; ``source`` as for :func:`load_initial_weights`."""
     load_initial_weights(trunk, source, ResNet18_Weights.IMAGENET1K_V1, fit=fit_kernel)

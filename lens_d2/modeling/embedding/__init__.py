@@ -1,4 +1,4 @@
-"""The lesion embedding: which lesions are alike."""
+"""Lesion embedding, in which lesions that are alike lie close together (LENS, Section V-B)."""
 
 from .embedder import LesionEmbedder, build_embed, load_lesanet
 from .lesanet import LesaNet, LesionOutput

@@ -1,4 +1,4 @@
-"""The distance of embeddings below which two boxes are one lesion, from marks of which that is known."""
+"""Calibration of the embedding distance below which two boxes count as one lesion."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import numpy as np
 
 from ...data.same_lesions import Mark, MarkPairs, pair_marks
 
-# The paper's (VI-B); it stands where the annotations have too few pairs to say better.
+# The paper's (VI-B), for annotations with too few pairs to calibrate on.
 PAPERS_DISTANCE = 0.15
 MIN_PAIRS = 10
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was found.
+    """A matching distance, and how well it tells lesions apart.
 
     Attributes:
         distance: delta.
         calibrated: whether it follows from the pairs; else it is the paper's.
-        same_pairs, different_pairs: of marks that are compared.
-        precision: share of same-lesion pairs among those nearer than delta, NaN where there is none.
+        same_pairs: number of pairs of marks of one lesion.
+        different_pairs: number of pairs of marks of two lesions.
+        precision: share of same-lesion pairs among those nearer than delta, NaN without any.
         recall: share of the same-lesion pairs that are nearer than delta.
-        same_quartiles, different_quartiles: of the distances.
+        same_quartiles: of the distances of same-lesion pairs.
+        different_quartiles: of the distances of the others.
     """
 
     distance: float
@@ -37,6 +39,7 @@ class Calibration:
     different_quartiles: list[float]
 
     def to_dict(self) -> dict:
+        """Attributes by name, for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -48,10 +51,11 @@ class Calibration:
 
 
 def calibrate(embed: Callable[[list], np.ndarray], marks: Sequence[Mark], precision: float = 0.9) -> Calibration:
-    """Calibrate on marks.
+    """Calibrates the distance below which two boxes count as one lesion, on pairs of marks of known identity.
 
     Args:
-        embed: of :class:`LesionEmbedder`. marks: of :func:`lens_d2.data.same_lesions.collect_marks`.
+        embed: of :class:`LesionEmbedder`.
+        marks: of :func:`lens_d2.data.same_lesions.collect_marks`.
         precision: see :func:`choose_distance`.
     """
     pairs = pair_marks(marks)
@@ -63,13 +67,15 @@ def calibrate(embed: Callable[[list], np.ndarray], marks: Sequence[Mark], precis
 
 
 def choose_distance(distances: np.ndarray, same: np.ndarray, precision: float) -> float | None:
-    """The largest distance below which at least this share of the pairs are same-lesion pairs.
+    """Finds the largest distance below which at least a share of the pairs are same-lesion pairs.
 
     Args:
-        distances, same: (p,) of pairs. precision: the share.
+        distances: (p,) of pairs.
+        same: (p,) bool.
+        precision: the share.
 
     Returns:
-        half-way to the next pair; None where fewer than ``MIN_PAIRS`` same-lesion pairs lie below any.
+        The distance, half-way to the next pair; None if fewer than ``MIN_PAIRS`` same-lesion pairs lie below any.
     """
     order = np.argsort(distances, kind="stable")
     distances, same = distances[order], same[order]
@@ -81,7 +87,7 @@ def choose_distance(distances: np.ndarray, same: np.ndarray, precision: float) -
 
 
 def summarize(distances: np.ndarray, pairs: MarkPairs, precision: float) -> Calibration:
-    """The calibration that distances of pairs give."""
+    """Calibration from the distances of pairs."""
     chosen = choose_distance(distances, pairs.same, precision)
     distance = PAPERS_DISTANCE if chosen is None else chosen
     near = distances < distance

@@ -1,4 +1,4 @@
-"""Embeddings of 2D boxes in volumes: what intra-patient matching compares (LENS, Section V-B)."""
+"""Embeddings of 2D boxes in volumes, for intra-patient matching (LENS, Section V-B)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from detectron2.config import CfgNode, configurable
 
 from ...data.cache import VolumeCache, build_cache
 from ...data.labelled_lesions import patch_boxes2d, slice_boxes3d
+from ...io.checkpoint import LENSCheckpointer
 from ...io.errors import DataError
 from ...io.weights import load_weights
 from .lesanet import LesaNet
@@ -19,18 +20,20 @@ Item = tuple[dict, int, Sequence[float]]
 
 
 def build_embed(cfg: CfgNode) -> Callable[[Sequence[Item]], np.ndarray]:
-    """:meth:`LesionEmbedder.embed` of the network in ``MODEL.EMBEDDING.WEIGHTS``."""
+    """Build :meth:`LesionEmbedder.embed` of the network in ``MODEL.EMBEDDING.WEIGHTS``."""
     return LesionEmbedder(cfg).embed
 
 
 def load_lesanet(cfg: CfgNode, path: str) -> LesaNet:
-    """A trained network. The number of its labels is the file's.
+    """Load a trained network.
+
+    Args:
+        cfg: of the network; the number of labels is the file's.
+        path: of the checkpoint.
 
     Raises:
         DataError: the checkpoint is absent, damaged or of another architecture.
     """
-    from ...io.checkpoint import LENSCheckpointer
-
     state = load_weights(path)
     scores = state.get("model", state).get("label_scores.bias")
     if scores is None:
@@ -47,13 +50,15 @@ class LesionEmbedder:
     def __init__(self, *, network: LesaNet, cache: VolumeCache, batch_size: int = 64):
         """
         Args:
-            network: trained. cache: of the preprocessed volumes.
+            network: trained.
+            cache: of the preprocessed volumes.
             batch_size: boxes that go through the network together.
         """
         self.network, self.cache, self.batch_size = network.eval(), cache, batch_size
 
     @classmethod
     def from_config(cls, cfg: CfgNode, network: LesaNet | None = None):
+        """Reads ``MODEL.EMBEDDING``; loads the network unless it is given."""
         if network is None and not cfg.MODEL.EMBEDDING.WEIGHTS:
             raise DataError("MODEL.EMBEDDING.WEIGHTS", "is empty: train one with tools/train_embedding.py")
         return {
@@ -63,10 +68,10 @@ class LesionEmbedder:
         }
 
     def embed(self, items: Sequence[Item]) -> np.ndarray:
-        """The embeddings of boxes.
+        """Embed boxes.
 
         Args:
-            items: in any order; every volume is opened once.
+            items: n, in any order; every volume is opened once.
 
         Returns:
             (n, E) float32, rows of length 1, in the order of the items.

@@ -1,4 +1,4 @@
-"""A multi-label network of lesions with an embedding, of LesaNet's kind (LENS, Section V-B).
+"""Multi-label network of lesions with an embedding, of LesaNet's kind (LENS, Section V-B).
 
 Shape shorthand in this file:
 
@@ -30,7 +30,13 @@ STAGES_FROM_BOX = 3
 
 
 class LesionOutput(NamedTuple):
-    """embedding: (n, E), of length 1. logits: (n, C). propagated: (n, C), logits after score propagation."""
+    """Output for n lesions.
+
+    Attributes:
+        embedding: (n, E), of length 1.
+        logits: (n, C).
+        propagated: (n, C), logits after score propagation.
+    """
 
     embedding: Tensor
     logits: Tensor
@@ -38,7 +44,7 @@ class LesionOutput(NamedTuple):
 
 
 class LesaNet(nn.Module):
-    """What kind of lesion is this, and which others are like it?
+    """Labels and embeds lesions.
 
     A VGG-16 with batch normalisation looks at the patch around a lesion. The outputs of stages 1 to 3 are pooled
     from the lesion's box, those of 4 and 5 from the whole patch; an FC layer for each, concatenated, gives the
@@ -61,7 +67,8 @@ class LesaNet(nn.Module):
         """
         Args:
             num_labels: C.
-            grid: of the patches. window: from HU to the network's input.
+            grid: of the patches.
+            window: from HU to the network's input.
             width: channels of the first stage.
             resolution: bins along y and x to which each stage is pooled.
             fc_dim: width of each stage's FC layer.
@@ -80,6 +87,7 @@ class LesaNet(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, num_labels: int):
+        """Reads ``MODEL.EMBEDDING``."""
         keys = cfg.MODEL.EMBEDDING
         return {
             "num_labels": num_labels,
@@ -102,9 +110,11 @@ class LesaNet(nn.Module):
         load_initial_weights(self.stages, source, VGG16_BN_Weights.IMAGENET1K_V1, key_of=keys.get)
 
     def forward(self, patches: Tensor, boxes: Tensor) -> LesionOutput:
-        """
+        """Label and embed lesions.
+
         Args:
-            patches: (n, S, H, W) HU. boxes: (n, 4) of the lesions, XYXY edges in the patch.
+            patches: (n, S, H, W) HU.
+            boxes: (n, 4) of the lesions, XYXY edges in the patch.
         """
         height, width = patches.shape[-2:]
         whole = boxes.new_tensor([0, 0, width, height]).expand_as(boxes)
@@ -121,9 +131,9 @@ class LesaNet(nn.Module):
 
 
 def vgg16_stages(in_channels: int, width: int) -> tuple[nn.ModuleList, list[int]]:
-    """The convolutions of torchvision's VGG-16-BN, from one pooling to the next, and each stage's channels.
+    """Convolutions of torchvision's VGG-16-BN in stages, from one pooling to the next, and each stage's channels.
 
-    Every stage but the first begins with a pooling by 2.
+    Every stage except the first begins with a pooling by 2.
     """
     channels = [v if v == "M" else v * width for v in VGG16_CHANNELS[:-1]]
     layers = make_layers(channels, batch_norm=True)

@@ -17,11 +17,14 @@ from torch import Tensor
 def weighted_cross_entropy(
     logits: Tensor, positive: Tensor, known: Tensor, positive_weight: Tensor, negative_weight: Tensor
 ) -> Tensor:
-    """Binary cross-entropy, mean over all labels of all lesions; what is not known counts as 0.
+    """Binary cross-entropy, mean over all labels of all lesions; unknown labels count as 0.
 
     Args:
-        logits: (n, C). positive, known: (n, C) bool.
-        positive_weight, negative_weight: (C,) of a positive and of a negative label.
+        logits: (n, C).
+        positive: (n, C) bool.
+        known: (n, C) bool.
+        positive_weight: (C,) of a positive label.
+        negative_weight: (C,) of a negative label.
     """
     weight = torch.where(positive, positive_weight, negative_weight) * known
     return F.binary_cross_entropy_with_logits(logits, positive.to(logits.dtype), weight)
@@ -38,12 +41,15 @@ def rhem_loss(
     """Relational hard example mining: mean cross-entropy of labels drawn by their difficulty.
 
     Labels of lesions are drawn with repetition, the probability proportional to |score - target| ** power. Only
-    reliable ones take part: those that hold, and those that a label that holds excludes.
+    reliable labels take part: positive ones, and those that a positive one excludes.
 
     Args:
-        logits: (n, C). positive, reliable: (n, C) bool.
+        logits: (n, C).
+        positive: (n, C) bool.
+        reliable: (n, C) bool.
         generator: of the draws, on the CPU.
-        power: of the difficulty. draws: in a batch.
+        power: of the difficulty.
+        draws: number of draws in a batch.
     """
     target = positive.to(logits.dtype)
     with torch.no_grad():
@@ -55,7 +61,7 @@ def rhem_loss(
 
 
 def label_similarity(positive: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, n) number of labels that two lesions share, and it times the Jaccard index of their labels."""
+    """(n, n) number of labels that two lesions share, and (n, n) that number times the labels' Jaccard index."""
     labels = positive.float()
     shared = labels @ labels.T
     count = labels.sum(dim=1)
@@ -64,10 +70,11 @@ def label_similarity(positive: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw_triplets(positive: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Triplets of lesions: an anchor, one that shares a label with it, and one that is less similar than that.
+    """Draw triplets: a lesion, one that shares a label with it, and one that is less similar to it.
 
     Args:
-        positive: (n, C) bool. count: draws; those whose anchor has no such two lesions are left out.
+        positive: (n, C) bool.
+        count: number of draws; those without two such lesions are left out.
         generator: of the draws, on the CPU.
 
     Returns:
@@ -93,11 +100,14 @@ def _draw_each(eligible: Tensor, rows: Tensor, generator: torch.Generator) -> tu
 def triplet_loss(
     embedding: Tensor, positive: Tensor, generator: torch.Generator, margin: float = 0.1, triplets: int = 5000
 ) -> Tensor:
-    """Mean over triplets of how much nearer than ``margin`` the dissimilar lesion is than the similar one.
+    """Mean over triplets of what the dissimilar lesion lacks to be ``margin`` farther than the similar one.
 
     Args:
-        embedding: (n, E). positive: (n, C) bool.
-        generator, triplets: as for :func:`draw_triplets`.
+        embedding: (n, E).
+        positive: (n, C) bool.
+        generator: as for :func:`draw_triplets`.
+        margin: of the distances.
+        triplets: number of draws.
     """
     drawn = draw_triplets(positive, triplets, generator).to(embedding.device)
     if not len(drawn):
