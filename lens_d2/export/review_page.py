@@ -21,11 +21,11 @@ from ..data.ledger.verdicts import VERDICTS, Proposal
 from ..io.files import whole_file
 from ..io.progress import Progress
 from ..structures.boxes import hull, key_slice_box
-from ..visualization.detections import WINDOWS
+from ..structures.detections import Detection
+from ..visualization.pictures import PictureMaker, Style
+from ..visualization.planes import WINDOWS, Encoding, Picture
 from .html_report import page_environment
-from .pictures import PictureMaker, Style
-from .planes import Encoding, Picture
-from .scan_report import NOT_A_MEDICAL_DEVICE, Detection
+from .scan_report import NOT_A_MEDICAL_DEVICE
 
 PAGE, ROW = "review.html.j2", "review_row.html.j2"
 # About 20 kB for all pictures of a proposal.
@@ -125,16 +125,9 @@ class RowMaker:
 
 
 def _detection(slice_boxes: np.ndarray, volume: CachedVolume) -> Detection:
-    """(n, 6) z, x1, y1, x2, y2, score of a volume as what pictures are made of."""
-    box = hull(slice_boxes)
-    return Detection(
-        number=1,
-        score=float(slice_boxes[:, 5].max()),
-        box=tuple(box.tolist()),
-        world_box=tuple(volume.geometry.boxes3d_to_world(box[None])[0].tolist()),
-        size_mm=tuple(((box[3:] - box[:3] + [0, 0, 1]) * volume.geometry.spacing).tolist()),
-        slice_boxes=slice_boxes,
-    )
+    """(n, 6) z, x1, y1, x2, y2, score of a volume as a detection to be drawn."""
+    score = float(slice_boxes[:, 5].max())
+    return Detection.at(hull(slice_boxes), volume.geometry, number=1, score=score, slice_boxes=slice_boxes)
 
 
 def write_review_page(

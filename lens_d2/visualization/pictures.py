@@ -1,6 +1,6 @@
 """Pictures of detections: slices through each, its neighbourhood, and projections of the whole scan.
 
-Everything here is in the cache frame, shown as :mod:`lens_d2.export.planes` says.
+Everything here is in the cache frame, shown as :mod:`lens_d2.visualization.planes` says.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import numpy as np
 
 from ..data.cache import CachedVolume
 from ..structures.boxes import PLANE
-from ..visualization.detections import WINDOWS, choose_window
-from .planes import AIR, JPEG, Encoding, Picture, Plane, crop, draw
-from .scan_report import Detection
+from ..structures.detections import Detection
+from .planes import AIR, JPEG, WINDOWS, Encoding, Picture, Plane, choose_window, crop, draw
 
 CHUNK = 16  # slices that are in memory together
 PROJECTION_WINDOW = (-250.0, 950.0)
