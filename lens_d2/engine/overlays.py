@@ -10,7 +10,8 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from ..data.mapper import SliceMapper
-from ..visualization.samples import STYLES, SamplePicture, boxes_by_status, central_slice, pixels, sheet
+from ..visualization.samples import STYLES, SamplePicture, boxes_by_status, central_slice, sheet
+from ..visualization.sheets import pixels
 
 BEST, MIN_SCORE = 5, 0.05  # the detections that are drawn: at most so many, with at least this score
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..structures.boxes import PLANE, slices_of
 from .files import slice_range
 from .sets import BoxDetections, BoxTruth, Tracklets
 
@@ -29,14 +30,8 @@ class Slices:
 
 def spread(volume: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None) -> Slices:
     """3D boxes on each of their slices, at least on the one nearest to the middle."""
-    low, high = np.ceil(boxes[:, 2]), np.floor(boxes[:, 5])
-    middle = np.round((boxes[:, 2] + boxes[:, 5]) / 2.0)
-    low, high = np.where(low > high, middle, low), np.where(low > high, middle, high)
-    count = (high - low + 1).astype(np.int64)
-    row = np.repeat(np.arange(len(boxes)), count)
-    z = low[row] + np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-    flat = boxes[row][:, [0, 1, 3, 4]]
-    return Slices(volume[row], z.astype(np.int64), flat, None if scores is None else scores[row])
+    row, z = slices_of(boxes)
+    return Slices(volume[row], z, boxes[row][:, PLANE], None if scores is None else scores[row])
 
 
 def truth_slices(truth: BoxTruth) -> Slices:

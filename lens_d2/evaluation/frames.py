@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from detectron2.data import MetadataCatalog
 
+from ..structures.boxes import PLANE, flat_boxes3d, key_slice_box, slices_of
 from ..structures.detections import VolumeDetections
 from .sets import BoxTruth
 
@@ -72,16 +73,9 @@ def mark_truth(records: list[dict], frame: FileFrame) -> BoxTruth:
     """The records' boxes on key slices, in the files' coordinates; z1 = z2."""
     boxes = []
     for record in records:
-        marks = [_mark(lesion) for lesion in lesions_of(record) if lesion["boxes"]]
-        marks = [[x1, y1, z, x2, y2, z] for z, x1, y1, x2, y2 in marks]
-        boxes.append(frame.to_file(_rows(marks), record["first_slice"]))
+        marks = np.array([key_slice_box(x) for x in lesions_of(record) if x["boxes"]]).reshape(-1, 5)
+        boxes.append(frame.to_file(flat_boxes3d(marks[:, 0], marks[:, 1:]), record["first_slice"]))
     return _truth(records, boxes)
-
-
-def _mark(lesion: dict) -> list[float]:
-    """The box on the key slice; the middle one where no slice is marked as that."""
-    on_key = [box for box in lesion["boxes"] if box[0] == lesion["key_slice"]]
-    return (on_key or [lesion["boxes"][len(lesion["boxes"]) // 2]])[0]
 
 
 def _rows(boxes: list) -> np.ndarray:
@@ -103,12 +97,8 @@ def slice_boxes(detections: VolumeDetections) -> tuple[np.ndarray, np.ndarray]:
         (m, 6) z, x1, y1, x2, y2, score in the volume frame, and (m,) ascending rows of the detections.
     """
     if len(detections) and not len(detections.slice_boxes):
-        low, high = np.ceil(detections.boxes[:, 2]), np.floor(detections.boxes[:, 5])
-        count = np.maximum(high - low + 1, 1).astype(np.int64)
-        owner = np.repeat(np.arange(len(detections)), count)
-        z = low[owner] + np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
-        flat = detections.boxes[owner][:, [0, 1, 3, 4]]
-        return np.column_stack([z, flat, detections.scores[owner]]), owner
+        owner, z = slices_of(detections.boxes)
+        return np.column_stack([z, detections.boxes[owner][:, PLANE], detections.scores[owner]]), owner
     order = np.lexsort((detections.slice_boxes[:, 0], detections.slice_detection))
     boxes, owner = detections.slice_boxes[order].astype(np.float64), detections.slice_detection[order]
     best = np.zeros(len(detections))

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..structures.boxes import expand_ranges
+
 # How much a detection overlaps a lesion, from the intersection and the sizes of the detection and the lesion.
 OVERLAPS = {
     "IOU": lambda inter, detection, lesion: inter / (detection + lesion - inter),
@@ -70,20 +72,6 @@ def overlap(detections: np.ndarray, lesions: np.ndarray, metric: str = "IOU") ->
         high = np.minimum(detections[:, d + axis], lesions[:, d + axis])
         inter = inter * np.maximum(high - low + 1.0, 0.0)
     return OVERLAPS[metric](inter, box_size(detections), box_size(lesions))
-
-
-def expand_ranges(start: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of a row with the members of its range.
-
-    Args:
-        start, count: (n,) row i stands with start[i], start[i] + 1, ... start[i] + count[i] - 1.
-
-    Returns:
-        (sum of count,) row and (sum of count,) member of each pair, ordered by row, then member.
-    """
-    row = np.repeat(np.arange(len(count)), count)
-    before = np.cumsum(count) - count
-    return row, np.arange(len(row)) + np.repeat(start - before, count)
 
 
 def chunked_pairs(

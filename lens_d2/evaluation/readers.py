@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..io.errors import DataError
+from ..structures.boxes import PLANE
 from .files import (
     check_entries,
     match_volumes,
@@ -127,7 +128,7 @@ def read_marks_as_detections(path, truth: BoxTruth) -> Tracklets:
     volume = where[marks.volume]
     boxes, volume = marks.boxes[volume >= 0], volume[volume >= 0]
     ones, owner = np.ones(len(volume)), np.arange(len(volume))
-    return Tracklets(volume, ones, owner, boxes[:, 2], boxes[:, [0, 1, 3, 4]], ones)
+    return Tracklets(volume, ones, owner, boxes[:, 2], boxes[:, PLANE], ones)
 
 
 def read_nodules(path, seriesuids, excluded=None) -> NoduleTruth:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .overlap import expand_ranges as pairs_of
+from ..structures.boxes import expand_ranges
 from .overlap import overlap, volume_ranges
 from .protocols import PROTOCOLS
 from .sets import BoxDetections, BoxTruth, Tracklets
@@ -134,7 +134,7 @@ def best_iou(truth: BoxTruth, detections: BoxDetections) -> np.ndarray:
         (found,) in (0, 1].
     """
     start, count = volume_ranges(truth.volume, len(truth.volumes))
-    detection, lesion = pairs_of(start[detections.volume], count[detections.volume])
+    detection, lesion = expand_ranges(start[detections.volume], count[detections.volume])
     best = np.zeros(len(truth))
     np.maximum.at(best, lesion, overlap(detections.boxes[detection], truth.boxes[lesion], "IOU"))
     return best[best > 0]

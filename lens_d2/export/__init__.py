@@ -3,11 +3,12 @@
 One file = one format, registered at its class; :func:`write_report` writes all that apply.
 """
 
+from ..structures.detections import Detection
 from .csv_table import CsvTable, warnings_cell
 from .html_report import HtmlReport
 from .json_file import JsonFile
 from .label_map import LabelMap
-from .scan_report import NOT_A_MEDICAL_DEVICE, Detection, ScanReport, make_report
+from .scan_report import NOT_A_MEDICAL_DEVICE, ScanReport, make_report
 from .slicer_markups import SlicerMarkups
 from .structured_report import StructuredReport
 from .writer import EXPORT_REGISTRY, Writer, Written, write_report

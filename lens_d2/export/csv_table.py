@@ -6,7 +6,8 @@ import csv
 import io
 from collections.abc import Sequence
 
-from .scan_report import Detection, ScanReport
+from ..structures.detections import Detection
+from .scan_report import ScanReport
 from .writer import EXPORT_REGISTRY, Writer
 
 VOXEL_COLUMNS = (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .. import __version__
-from ..visualization.detections import WINDOWS
-from .colors import score_hex
-from .pictures import PictureMaker
-from .scan_report import NOT_A_MEDICAL_DEVICE, Detection, ScanReport
+from ..structures.detections import Detection
+from ..visualization.pictures import PictureMaker
+from ..visualization.planes import WINDOWS, score_hex
+from .scan_report import NOT_A_MEDICAL_DEVICE, ScanReport
 from .writer import EXPORT_REGISTRY, Writer
 
 TEMPLATE = "report.html.j2"

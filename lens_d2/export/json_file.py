@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from .scan_report import NOT_A_MEDICAL_DEVICE, Detection, ScanReport
+from ..structures.detections import Detection
+from .scan_report import NOT_A_MEDICAL_DEVICE, ScanReport
 from .writer import EXPORT_REGISTRY, Writer
 
 FORMAT_VERSION = 1

@@ -20,11 +20,12 @@ from ..data.cache import CachedVolume, VolumeCache
 from ..data.ledger.verdicts import VERDICTS, Proposal
 from ..io.files import whole_file
 from ..io.progress import Progress
-from ..visualization.detections import WINDOWS
+from ..structures.boxes import hull, key_slice_box
+from ..structures.detections import Detection
+from ..visualization.pictures import PictureMaker, Style
+from ..visualization.planes import WINDOWS, Encoding, Picture
 from .html_report import page_environment
-from .pictures import PictureMaker, Style
-from .planes import Encoding, Picture
-from .scan_report import NOT_A_MEDICAL_DEVICE, Detection
+from .scan_report import NOT_A_MEDICAL_DEVICE
 
 PAGE, ROW = "review.html.j2", "review_row.html.j2"
 # About 20 kB for all pictures of a proposal.
@@ -117,26 +118,16 @@ class RowMaker:
         if name not in self.lesions:
             return None
         record, lesion = self.lesions[name]
-        boxes = np.array(lesion["boxes"], dtype=np.float64)[:, :5]
-        key = boxes[:, 0] == lesion["key_slice"] if lesion["key_slice"] is not None else boxes[:, 0] < 0
-        row = boxes[key][0] if key.any() else boxes[len(boxes) // 2]
+        row = key_slice_box(lesion)
         volume = self.cache.open(record)
         maker = PictureMaker(volume, [_detection(np.array([[*row, 1.0]]), volume)], SMALL)
         return Annotation(name, record, int(row[0]), maker.close_ups(0, [maker.window(0)])[0])
 
 
 def _detection(slice_boxes: np.ndarray, volume: CachedVolume) -> Detection:
-    """(n, 6) z, x1, y1, x2, y2, score of a volume as what pictures are made of."""
-    low, high = slice_boxes.min(axis=0), slice_boxes.max(axis=0)
-    box = np.array([low[1], low[2], low[0], high[3], high[4], high[0]])
-    return Detection(
-        number=1,
-        score=float(high[5]),
-        box=tuple(box.tolist()),
-        world_box=tuple(volume.geometry.boxes3d_to_world(box[None])[0].tolist()),
-        size_mm=tuple(((box[3:] - box[:3] + [0, 0, 1]) * volume.geometry.spacing).tolist()),
-        slice_boxes=slice_boxes,
-    )
+    """(n, 6) z, x1, y1, x2, y2, score of a volume as a detection to be drawn."""
+    score = float(slice_boxes[:, 5].max())
+    return Detection.at(hull(slice_boxes), volume.geometry, number=1, score=score, slice_boxes=slice_boxes)
 
 
 def write_review_page(

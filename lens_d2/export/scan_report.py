@@ -13,7 +13,7 @@ from ..data.cache import CachedVolume
 from ..data.sources import DicomFolder, Source, open_source
 from ..evaluation.operating_points import OperatingPoints
 from ..io.errors import DataError
-from ..structures.detections import VolumeDetections
+from ..structures.detections import Detection, VolumeDetections
 from ..structures.geometry import VolumeGeometry, body_axes
 from .dicom_headers import DicomHeaders, SliceHeader, read_headers
 from .readable import readable
@@ -21,52 +21,6 @@ from .readable import readable
 NOT_A_MEDICAL_DEVICE = (
     "Research use only. Not a medical device: no output of this software may guide the care of a patient."
 )
-
-
-@dataclass(frozen=True)
-class Detection:
-    """One 3D detection.
-
-    Attributes:
-        number: from 1, in order of the scores; the same in every output, and its value in the label map.
-        score: in [0, 1].
-        box: x1, y1, z1, x2, y2, z2 in the volume frame: x and y pixel edges, z1 and z2 the first and the last
-            slice, counted from 0, both included.
-        world_box: smallest x, y, z and largest x, y, z, LPS mm, at the outer faces of the voxels.
-        size_mm: the box's sides along the x, y and z axes of the volume frame.
-        slice_boxes: (k, 6) z, x1, y1, x2, y2, score of its slices, in order.
-        expert_scores: by the expert's name; empty where they are not known.
-        fpr_score: what false-positive reduction says, or None where none ran.
-        probability: share of detections with this score that were lesions on the validation patients; None for
-            weights without calibration.
-        false_positive_rate: of the operating points that the detection belongs to, the fewest false positives
-            per sub-volume; None below all of them, or without any.
-    """
-
-    number: int
-    score: float
-    box: tuple[float, ...]
-    world_box: tuple[float, ...]
-    size_mm: tuple[float, ...]
-    slice_boxes: np.ndarray
-    expert_scores: Mapping[str, float] = field(default_factory=dict)
-    fpr_score: float | None = None
-    probability: float | None = None
-    false_positive_rate: float | None = None
-
-    @property
-    def slices(self) -> list[int]:
-        """The slices that it covers, in order."""
-        return list(range(int(np.ceil(self.box[2])), int(np.floor(self.box[5])) + 1))
-
-    @property
-    def key_slice(self) -> int:
-        """The slice with the highest score; the middle one where slices have none."""
-        if not len(self.slice_boxes):
-            return round((self.box[2] + self.box[5]) / 2)
-        best = self.slice_boxes[:, 5] == self.slice_boxes[:, 5].max()
-        candidates = self.slice_boxes[best, 0]
-        return int(candidates[len(candidates) // 2])
 
 
 @dataclass(frozen=True)
@@ -192,20 +146,16 @@ def select_detections(
     order = np.argsort(-np.asarray(found.scores), kind="stable")
     order = order[np.asarray(found.scores)[order] >= score_threshold]
     chosen = order[:max_detections]
-    world = geometry.boxes3d_to_world(np.asarray(found.boxes)[chosen])
     detections = []
-    for number, (row, world_box) in enumerate(zip(chosen, world, strict=True), 1):
-        box = np.asarray(found.boxes[row], dtype=np.float64)
+    for number, row in enumerate(chosen, 1):
         own = found.boxes_of(row)
-        sides = box[3:] - box[:3] + [0, 0, 1]
         scores = () if found.expert_scores is None else found.expert_scores[row].tolist()
         detections.append(
-            Detection(
+            Detection.at(
+                found.boxes[row],
+                geometry,
                 number=number,
                 score=float(found.scores[row]),
-                box=tuple(box.tolist()),
-                world_box=tuple(world_box.tolist()),
-                size_mm=tuple((sides * geometry.spacing).tolist()),
                 slice_boxes=own[np.argsort(own[:, 0], kind="stable")],
                 expert_scores=dict(zip(experts, scores, strict=bool(scores))),
                 fpr_score=None if found.fpr_scores is None else float(found.fpr_scores[row]),

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..structures.detections import Detection
 from ..structures.geometry import VolumeGeometry
-from .colors import score_color
-from .scan_report import Detection, ScanReport
+from ..visualization.planes import score_color
+from .scan_report import ScanReport
 from .writer import EXPORT_REGISTRY, Writer
 
 SCHEMA = (

@@ -13,8 +13,9 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import UID, generate_uid
 
 from .. import __version__
+from ..structures.detections import Detection
 from .dicom_headers import DicomHeaders
-from .scan_report import Detection, ScanReport
+from .scan_report import ScanReport
 from .writer import EXPORT_REGISTRY, Writer
 
 MANUFACTURER = "LENS-D2"

@@ -1,10 +1,14 @@
-"""What a detector says about one sub-volume, in the form that linking, evaluation, mining and export share."""
+"""Detections in a sub-volume, in the form that linking, evaluation, mining and export share."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+from .geometry import VolumeGeometry
 
 
 def _empty(columns: int) -> np.ndarray:
@@ -38,3 +42,66 @@ class VolumeDetections:
     def boxes_of(self, detection: int) -> np.ndarray:
         """The (k, 6) slice boxes of one detection, in the order in which they are stored."""
         return self.slice_boxes[self.slice_detection == detection]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One 3D detection and its place in the patient.
+
+    Attributes:
+        number: from 1, in order of the scores; the same in every output, and its value in the label map.
+        score: in [0, 1].
+        box: x1, y1, z1, x2, y2, z2 in the volume frame: x and y pixel edges, z1 and z2 the first and the last
+            slice, counted from 0, both included.
+        world_box: smallest x, y, z and largest x, y, z, LPS mm, at the outer faces of the voxels.
+        size_mm: the box's sides along the x, y and z axes of the volume frame.
+        slice_boxes: (k, 6) z, x1, y1, x2, y2, score of its slices, in order.
+        expert_scores: by the expert's name; empty if unknown.
+        fpr_score: score of false-positive reduction, or None without it.
+        probability: share of detections with this score that were lesions on the validation patients; None for
+            weights without calibration.
+        false_positive_rate: of the operating points that the detection belongs to, the fewest false positives
+            per sub-volume; None below all of them, or without any.
+    """
+
+    number: int
+    score: float
+    box: tuple[float, ...]
+    world_box: tuple[float, ...]
+    size_mm: tuple[float, ...]
+    slice_boxes: np.ndarray
+    expert_scores: Mapping[str, float] = field(default_factory=dict)
+    fpr_score: float | None = None
+    probability: float | None = None
+    false_positive_rate: float | None = None
+
+    @classmethod
+    def at(cls, box: np.ndarray, geometry: VolumeGeometry, **values: Any) -> Detection:
+        """A detection in a scan.
+
+        Args:
+            box: (6,) in the volume frame.
+            geometry: of the scan.
+            values: the attributes that do not follow from these.
+        """
+        box = np.asarray(box, dtype=np.float64)
+        sides = (box[3:] - box[:3] + [0, 0, 1]) * geometry.spacing
+        world_box = geometry.boxes3d_to_world(box[None])[0]
+        return cls(
+            box=tuple(box.tolist()), world_box=tuple(world_box.tolist()), size_mm=tuple(sides.tolist()), **values
+        )
+
+    @property
+    def slices(self) -> list[int]:
+        """The slices whose centres it covers, in order; the nearest one if it lies between two."""
+        nearest = int(np.floor((self.box[2] + self.box[5]) / 2 + 0.5))
+        return list(range(int(np.ceil(self.box[2])), int(np.floor(self.box[5])) + 1)) or [nearest]
+
+    @property
+    def key_slice(self) -> int:
+        """The slice with the highest score; the middle one without scores of slices."""
+        if not len(self.slice_boxes):
+            return self.slices[len(self.slices) // 2]
+        best = self.slice_boxes[:, 5] == self.slice_boxes[:, 5].max()
+        candidates = self.slice_boxes[best, 0]
+        return int(candidates[len(candidates) // 2])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .boxes import paired_iou
+from .boxes import expand_ranges, paired_iou
 from .detections import VolumeDetections
 from .status import STATUS_OF_RECORD, BoxStatus
 
@@ -60,10 +60,8 @@ class KnownBoxes:
         """
         order = np.argsort(self.slices, kind="stable")
         first, last = (np.searchsorted(self.slices[order], slice_boxes[:, 0], side) for side in ("left", "right"))
-        count = last - first
-        rows = np.repeat(np.arange(len(slice_boxes)), count)
-        within = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
-        columns = order[np.repeat(first, count) + within]
+        rows, members = expand_ranges(first, last - first)
+        columns = order[members]
         return rows, columns, paired_iou(slice_boxes[rows, 1:5], self.boxes[columns])
 
     def largest_overlap(self, slice_boxes: np.ndarray) -> np.ndarray:

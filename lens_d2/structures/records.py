@@ -162,19 +162,5 @@ def fault_of(lesion: dict, size: Sequence[int]) -> str | None:
     return None
 
 
-def boxes_through(box3d: Sequence[float], num_slices: int) -> list[list[float]]:
-    """The (n, 5) slice boxes z, x1, y1, x2, y2 of a 3D box: its outline on every slice that it covers.
-
-    A slice z is covered where its centre lies between ``z1`` and ``z2``; a box between two slices covers the
-    nearer one.
-    """
-    x1, y1, z1, x2, y2, z2 = box3d
-    first, last = int(np.ceil(z1)), int(np.floor(z2))
-    if first > last:
-        first = last = int(np.floor((z1 + z2) / 2 + 0.5))
-    covered = range(max(first, 0), min(last, num_slices - 1) + 1)
-    return [[z, x1, y1, x2, y2] for z in covered]
-
-
 def _is_finite(numbers: Sequence[float]) -> bool:
     return bool(np.isfinite(np.asarray(numbers, dtype=np.float64)).all())

@@ -1,0 +1,1 @@
+"""Pictures of CT slices with boxes: for pages (planes, pictures) and as sheets (samples, detections)."""

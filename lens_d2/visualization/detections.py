@@ -1,87 +1,48 @@
-"""Pictures of slices with boxes, for people to look at."""
+"""Overlays of detections on slices, beside the lesions that are there."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 
 from ..data.cache import CachedVolume, VolumeCache, build_cache
 from ..evaluation.frames import FileFrame
 from ..evaluation.overlap import overlap
 from ..io.files import whole_file
+from ..structures.boxes import boxes_through, hull
 from ..structures.detections import VolumeDetections
+from .planes import choose_window
+from .sheets import DASHED, SOLID, BoxStyle, add_legend, draw_box, make_sheet, show_slice
 
-# Display windows, (low, high) HU.
-WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": (-160.0, 240.0), "bone": (-450.0, 1050.0)}
-BONE_HU = 250.0  # above contrast-enhanced organs
-LUNG_HU = (-950.0, -600.0)  # aerated lung; gas in the bowel and air around the body lie below
 # As in Fig. 3 and 5 of the LENS paper: green is right, red a false positive, yellow a lesion that was missed.
-SOLID, DASHED, DOTTED = "solid", (0, (3, 2)), (0, (1, 1.5))  # matplotlib's line styles
+FOUND = BoxStyle("#39d353", DASHED, "lesion, found")
+MISSED = BoxStyle("#ffd33d", DASHED, "lesion, missed")
+RIGHT = BoxStyle("#39d353", SOLID, "detection, right")
+FALSE_POSITIVE = BoxStyle("#ff4d4d", SOLID, "detection, false positive")
+MIN_IOBB = 0.3  # of a detection and the lesion that it hits, in LENS's protocol
 BOXES_PER_SLICE = 8  # right ones, then the best: more hide the picture
-HIT, FALSE_POSITIVE, MISSED = "#39d353", "#ff4d4d", "#ffd33d"
-
-
-def choose_window(hu: np.ndarray, box: np.ndarray | None) -> str:
-    """The display window for a lesion: lung where it or its surroundings are mostly aerated lung, bone where a
-    quarter of it is as dense as bone.
-
-    Args:
-        hu: (H, W) slice. box: XYXY_ABS in it, or None for the whole slice.
-    """
-    if box is None:
-        return "soft tissue"
-    x1, y1, x2, y2 = np.round(box).astype(int)
-    margin = max(4, (x2 - x1) // 2)
-    around = hu[max(y1 - margin, 0) : y2 + margin, max(x1 - margin, 0) : x2 + margin]
-    if around.size and np.mean((around > LUNG_HU[0]) & (around < LUNG_HU[1])) > 0.3:
-        return "lung"
-    inside = hu[max(y1, 0) : max(y2, y1 + 1), max(x1, 0) : max(x2, x1 + 1)]
-    if inside.size and np.mean(inside > BONE_HU) > 0.25:
-        return "bone"
-    return "soft tissue"
-
-
-def show_slice(axes: Axes, hu: np.ndarray, window: str, aspect_text: str = "") -> None:
-    """Draw a slice (H, W) as radiologists see it: from the feet, the patient's right on the left."""
-    low, high = WINDOWS[window]
-    axes.imshow(hu, cmap="gray", vmin=low, vmax=high, interpolation="bicubic")
-    axes.set_axis_off()
-    label = f"{aspect_text}  ({window} window)" if aspect_text else f"{window} window"
-    axes.set_title(label, fontsize=8, color="0.85", loc="left")
-
-
-def draw_box(axes: Axes, box: np.ndarray, color: str, text: str = "", line=SOLID) -> None:
-    """Draw a box XYXY_ABS (pixel edges) on a slice shown by :func:`show_slice`; ``line`` is matplotlib's style."""
-    x1, y1, x2, y2 = box
-    axes.add_patch(
-        Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, ec=color, lw=1.2, ls=line, snap=False)
-    )
-    if text:
-        axes.text(x2 + 0.5, y1 - 0.5, text, color=color, fontsize=6.5, va="bottom", ha="left", clip_on=True)
+SLICES, COLUMNS, INCHES = 6, 3, 4.2  # on a sheet; slices side by side; width of one
 
 
 def hits(detections: np.ndarray, lesions: np.ndarray) -> np.ndarray:
-    """(n, m) bool: which of (n, 6) 3D boxes hits which of (m, 6), by LENS's protocol (IoBB of at least 0.3).
+    """Pairs of detections and the lesions that they hit by LENS's protocol.
 
-    Both in the volume frame: x and y in edges, first and last slice.
+    Args:
+        detections, lesions: (n, 6) and (m, 6) 3D boxes in the volume frame.
+
+    Returns:
+        (n, m) bool.
     """
     found, true = FileFrame().to_file(detections, 0), FileFrame().to_file(lesions, 0)
     pairs = overlap(np.repeat(found, len(true), axis=0), np.tile(true, (len(found), 1)), "IOBB")
-    return pairs.reshape(len(found), len(true)) >= 0.3
+    return pairs.reshape(len(found), len(true)) >= MIN_IOBB
 
 
 class OverlayWriter(DatasetEvaluator):
-    """Draws the first sub-volumes of a dataset with lesions and detections; has no numbers to report."""
+    """Draws the first sub-volumes of a dataset that have lesions; reports no numbers."""
 
     def __init__(
         self,
@@ -96,7 +57,7 @@ class OverlayWriter(DatasetEvaluator):
             cache: of the preprocessed volumes.
             output_dir: gets ``<sub-volume>.png``.
             count: sub-volumes to draw.
-            output: whose detections are drawn: "fused" or an expert's name.
+            output: "fused", or the expert whose detections are drawn.
             score_thresh: detections below it are not drawn (Fig. 5).
         """
         self.cache, self.output_dir = cache, Path(output_dir)
@@ -105,12 +66,20 @@ class OverlayWriter(DatasetEvaluator):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, output_dir: str | Path) -> OverlayWriter:
+        """A writer for a config's cache and output."""
         return cls(build_cache(cfg), output_dir, cfg.TEST.OVERLAYS, cfg.MODEL.LENS.OUTPUT)
 
     def reset(self) -> None:
+        """Start anew with the first sub-volume."""
         self.left = self.count
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Draw the sub-volumes of a batch, if they are among the first.
+
+        Args:
+            inputs: their records.
+            outputs: what :class:`lens_d2.inference.volume.VolumeInference` gives for them.
+        """
         for record, output in zip(inputs, outputs, strict=True):
             if self.left and record["lesions"]:
                 self.left -= 1
@@ -120,35 +89,33 @@ class OverlayWriter(DatasetEvaluator):
                 draw_overlay(path, record, found, self.cache.open(record), self.score_thresh)
 
     def evaluate(self) -> dict:
+        """Nothing: pictures have no metrics."""
         return {}
 
 
 def draw_overlay(
     path: Path, record: dict, detections: VolumeDetections, volume: CachedVolume, score_thresh: float = 0.1
 ) -> None:
-    """Draw the slices of a sub-volume that show the most, with lesions and detections, to a PNG file.
+    """Draw the most telling slices of a sub-volume with lesions and detections.
 
     Args:
-        path: of the picture. record: of the sub-volume. detections: in the volume frame.
-        volume: the cached sub-volume. score_thresh: detections below it are not drawn.
+        path: of the PNG file.
+        record: of the sub-volume; at least one lesion, or a detection that is drawn.
+        detections: in the volume frame.
+        volume: the cached sub-volume.
+        score_thresh: detections below it are not drawn.
     """
-    truth = [(lesion, np.array(lesion["boxes"], dtype=float).reshape(-1, 5)) for lesion in record["lesions"]]
+    truth = [_slice_boxes(lesion, record["num_slices"]) for lesion in record["lesions"]]
     shown = np.flatnonzero(detections.scores >= score_thresh)
-    lesions3d = np.array([_box3d(boxes) for _, boxes in truth]).reshape(-1, 6)
+    lesions3d = np.array([hull(boxes) for boxes in truth]).reshape(-1, 6)
     hit = hits(detections.boxes[shown], lesions3d)
-    slices = _slices_worth_showing([boxes for _, boxes in truth], detections, shown, hit)
+    slices = _slices_worth_showing(truth, detections, shown, hit)
 
-    columns = min(len(slices), 3)
-    rows = -(-len(slices) // columns)
     height, width = volume.shape[1:]
-    figure, grid = plt.subplots(
-        rows, columns, squeeze=False, figsize=(4.2 * columns, 4.2 * rows * height / width + 0.7), facecolor="black"
-    )
-    for axes in grid.flat[len(slices) :]:
-        axes.set_axis_off()
+    figure, grid = make_sheet(len(slices), COLUMNS, INCHES, height / width)
     to_cache = volume.geometry.boxes_to_cache
-    for axes, z in zip(grid.flat, slices, strict=False):
-        on_slice = [(i, row[1:]) for i, (_, boxes) in enumerate(truth) for row in boxes if row[0] == z]
+    for axes, z in zip(grid, slices, strict=True):
+        on_slice = [(i, row[1:]) for i, boxes in enumerate(truth) for row in boxes if row[0] == z]
         found = [(n, b) for n, d in enumerate(shown) for b in detections.boxes_of(d) if b[0] == z]
         ranked = sorted(found, key=lambda pair: (not hit[pair[0]].any(), -detections.scores[shown[pair[0]]]))
         found = ranked[:BOXES_PER_SLICE]
@@ -157,20 +124,20 @@ def draw_overlay(
         window = choose_window(hu, None if first is None else to_cache(first)[0])
         show_slice(axes, hu, window, f"slice {z + record['first_slice']}")
         for i, box in on_slice:
-            draw_box(axes, to_cache(box)[0], HIT if hit[:, i].any() else MISSED, line=DASHED)
+            draw_box(axes, to_cache(box)[0], FOUND if hit[:, i].any() else MISSED)
         for n, row in found:
-            color = HIT if hit[n].any() else FALSE_POSITIVE
-            draw_box(axes, to_cache(row[1:5])[0], color, f"{detections.scores[shown[n]]:.2f}")
-    _legend(figure, record["volume"])
+            style = RIGHT if hit[n].any() else FALSE_POSITIVE
+            draw_box(axes, to_cache(row[1:5])[0], style, f"{detections.scores[shown[n]]:.2f}")
+    figure.suptitle(record["volume"], color="white", fontsize=10, x=0.01, ha="left")
+    add_legend(figure, [FOUND, MISSED, RIGHT, FALSE_POSITIVE])
     with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=110, facecolor="black")
-    plt.close(figure)
+        figure.savefig(temporary, facecolor="black")
 
 
-def _box3d(boxes: np.ndarray) -> np.ndarray:
-    """The 3D hull of a lesion's (n, 5) boxes z, x1, y1, x2, y2."""
-    low, high = boxes.min(axis=0), boxes.max(axis=0)
-    return np.array([low[1], low[2], low[0], high[3], high[4], high[0]])
+def _slice_boxes(lesion: dict, num_slices: int) -> np.ndarray:
+    """(k, 5) slice boxes of a record's lesion, those of its 3D box if it has no others."""
+    boxes = lesion["boxes"] or boxes_through(lesion["box3d"], num_slices)
+    return np.array(boxes, dtype=np.float64).reshape(-1, 5)
 
 
 def _slices_worth_showing(
@@ -187,21 +154,8 @@ def _slices_worth_showing(
             best = max(shown[right], key=lambda d: detections.scores[d])
             both = np.intersect1d(own, detections.boxes_of(best)[:, 0])
             own = both if len(both) else own
-        if len(own):
-            middles.append(int(own[len(own) // 2]))
-    for d in shown[np.argsort(-detections.scores[shown])][:6]:
+        middles.append(int(own[len(own) // 2]))
+    for d in shown[np.argsort(-detections.scores[shown])][:SLICES]:
         own = detections.boxes_of(d)
         middles.append(int(own[len(own) // 2, 0]))
-    return sorted(dict.fromkeys(middles).keys() if len(set(middles)) <= 6 else list(dict.fromkeys(middles))[:6])
-
-
-def _legend(figure, name: str) -> None:
-    entries = [
-        Line2D([], [], color=HIT, ls=DASHED, label="lesion, found"),
-        Line2D([], [], color=MISSED, ls=DASHED, label="lesion, missed"),
-        Line2D([], [], color=HIT, label="detection, right"),
-        Line2D([], [], color=FALSE_POSITIVE, label="detection, false positive"),
-    ]
-    figure.suptitle(name, color="white", fontsize=10, x=0.01, ha="left")
-    figure.legend(handles=entries, loc="lower center", ncols=4, fontsize=8, frameon=False, labelcolor="white")
-    figure.tight_layout(rect=(0, 0.05, 1, 0.99))
+    return sorted(list(dict.fromkeys(middles))[:SLICES])

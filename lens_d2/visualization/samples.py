@@ -7,24 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from ..structures.status import BoxStatus
-from .detections import DASHED, DOTTED, SOLID, choose_window, draw_box, show_slice
+from .planes import choose_window
+from .sheets import DASHED, DOTTED, SOLID, BoxStyle, add_legend, draw_box, make_sheet, show_slice
 
-INCHES, DPI, COLUMNS = 3.6, 100, 4  # of one sample on a sheet; samples side by side
-
-
-@dataclass(frozen=True)
-class BoxStyle:
-    """How boxes of one kind are drawn: colour, matplotlib's line style, and what the legend calls them."""
-
-    color: str
-    line: str | tuple
-    label: str
-
+INCHES, COLUMNS = 3.6, 4  # of one sample on a sheet; samples side by side
 
 # Colours after Okabe and Ito, which colour-blind people tell apart; the lines differ as well.
 STYLES = {
@@ -43,12 +32,13 @@ STYLE_OF_STATUS = {
 
 @dataclass(frozen=True)
 class SamplePicture:
-    """What is drawn of a sample.
+    """A sample to be drawn.
 
     Attributes:
         hu: (H, W) its central slice.
         boxes: {name in :data:`STYLES`: (n, 4) XYXY_ABS in the sample's image}.
-        title: above it. scores: (n,) of the boxes of the kind "detection".
+        title: above it.
+        scores: (n,) of the boxes of the kind "detection".
     """
 
     hu: np.ndarray
@@ -65,7 +55,7 @@ def central_slice(sample: dict, hu_window: tuple[float, float]) -> np.ndarray:
 
 
 def boxes_by_status(sample: dict) -> dict[str, np.ndarray]:
-    """The targets of a sample, by the names of :data:`STYLES`."""
+    """(n, 4) targets of a sample by the names of :data:`STYLES`."""
     boxes, status = sample["instances"].gt_boxes.tensor.numpy(), sample["instances"].gt_status.numpy()
     return {name: boxes[status == int(kind)] for kind, name in STYLE_OF_STATUS.items()}
 
@@ -78,32 +68,22 @@ def draw_sample(axes: Axes, picture: SamplePicture) -> None:
     for name, boxes in picture.boxes.items():
         scores = [f"{score:.2f}" for score in picture.scores] if name == "detection" else [""] * len(boxes)
         for box, text in zip(boxes, scores, strict=True):
-            draw_box(axes, box, STYLES[name].color, text, STYLES[name].line)
+            draw_box(axes, box, STYLES[name], text)
     height, width = picture.hu.shape
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))  # whatever sticks out
 
 
 def sheet(pictures: Sequence[SamplePicture], kinds: Sequence[str], columns: int = COLUMNS) -> Figure:
-    """Samples side by side with a legend of the kinds of boxes; all axes have the size of the largest."""
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
+    """Samples side by side.
+
+    Args:
+        pictures: at least one; all get the room of the tallest.
+        kinds: names in :data:`STYLES` for the legend.
+        columns: samples side by side, at most.
+    """
     tallest = max(each.hu.shape[0] / each.hu.shape[1] for each in pictures)
-    size = INCHES * columns, (INCHES * tallest + 0.3) * rows + 0.4
-    figure = Figure(figsize=size, dpi=DPI, facecolor="black", layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, picture in zip(grid, pictures, strict=False):
+    figure, grid = make_sheet(len(pictures), columns, INCHES, tallest)
+    for axes, picture in zip(grid, pictures, strict=True):
         draw_sample(axes, picture)
-    for axes in grid[len(pictures) :]:
-        axes.set_axis_off()
-    styles = [STYLES[kind] for kind in kinds]
-    lines = [Line2D([], [], color=style.color, ls=style.line, label=style.label) for style in styles]
-    legend = {"loc": "outside lower center", "ncols": len(lines), "frameon": False, "labelcolor": "white"}
-    figure.legend(handles=lines, fontsize=8, **legend)
+    add_legend(figure, [STYLES[kind] for kind in kinds])
     return figure
-
-
-def pixels(figure: Figure) -> np.ndarray:
-    """(H, W, 3) uint8 of a figure."""
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()

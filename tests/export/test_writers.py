@@ -21,9 +21,9 @@ from lens_d2.export import (
     Writer,
     write_report,
 )
-from lens_d2.export.colors import score_color, score_hex
 from lens_d2.io.errors import WriteError
 from lens_d2.structures.detections import VolumeDetections
+from lens_d2.visualization.planes import score_color
 
 FILES = ["detections.csv", "detections.json", "detections.mrk.json", "detections.nii.gz", "report.html"]
 
@@ -71,13 +71,6 @@ def test_no_detections(empty, tmp_path):
     assert not sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "labels.nii.gz"))).any()
     document = pydicom.dcmread(io.BytesIO(StructuredReport().render(empty)))
     assert document.Modality == "SR" and b"Number of detections" in StructuredReport().render(empty)
-
-
-def test_colors_follow_the_score():
-    assert score_hex(0) == "#ffe859" and score_hex(1) == "#ff3d3d"
-    greens = [score_color(score)[1] for score in np.linspace(0, 1, 11)]
-    assert greens == sorted(greens, reverse=True)
-    assert all(0 <= channel <= 1 for score in (0, 0.3, 1) for channel in score_color(score))
 
 
 # csv and json

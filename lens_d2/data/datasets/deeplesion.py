@@ -32,7 +32,8 @@ import numpy as np
 from ...io.errors import DataError
 from ...io.formats import VolumeName, read_boxes3d, read_lens_set, read_revised
 from ...io.tables import read_rows
-from ...structures.records import boxes_through, fault_of, make_lesion, make_record
+from ...structures.boxes import boxes_through
+from ...structures.records import fault_of, make_lesion, make_record
 from .catalog import Dataset, Faults, register
 
 logger = logging.getLogger(__name__)

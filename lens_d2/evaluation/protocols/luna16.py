@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...structures.boxes import expand_ranges
 from ..curves import FrocEvents, froc_curve_by_rates
-from ..overlap import expand_ranges, volume_ranges
+from ..overlap import volume_ranges
 from ..sets import Candidates, NoduleTruth
 from .protocol import PROTOCOLS, Evaluation, Match, Protocol, first_hits
 

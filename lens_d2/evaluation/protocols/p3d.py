@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...structures.boxes import PLANE, expand_ranges
 from ..curves import FrocEvents, average_precision, precision_recall, read_extrapolating, recall_at_precision
-from ..overlap import BoxColumns, expand_ranges, overlapping_pairs, volume_ranges
+from ..overlap import BoxColumns, overlapping_pairs, volume_ranges
 from ..sets import BoxTruth, Tracklets
 from .protocol import LENS_FPS, PROTOCOLS, Match, Protocol, by_score, first_hits, ranks_of_hits
 
@@ -47,7 +48,7 @@ class p3d(Protocol):
         by_slice = np.argsort(slice_of_lesion, kind="stable")
         start, count = volume_ranges(slice_of_lesion, num_slices)
         row, member = expand_ranges(start[slice_of_box], count[slice_of_box])
-        marks, boxes = BoxColumns(truth.boxes[:, [0, 1, 3, 4]]), BoxColumns(detections.slice_boxes[box])
+        marks, boxes = BoxColumns(truth.boxes[:, PLANE]), BoxColumns(detections.slice_boxes[box])
         row, lesion = overlapping_pairs(boxes, marks, (row, by_slice[member]), "IOU", self.threshold)
         return owner[box[row]], lesion
 

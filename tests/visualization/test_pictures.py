@@ -6,9 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lens_d2.export.pictures import PictureMaker
-from lens_d2.structures.detections import VolumeDetections
-from lens_d2.visualization.detections import _slices_worth_showing, choose_window
+from lens_d2.visualization.pictures import PictureMaker
 
 
 def pixels(picture) -> np.ndarray:
@@ -89,26 +87,3 @@ def test_scale_bar_is_as_long_as_it_says(report):
     picture = PictureMaker(report.volume, report.detections).pictures(0).axial
     assert picture.scale * report.geometry.cache_shape[2] / 100 == pytest.approx(20, abs=0.1)  # pixels of 1 mm
     assert picture.scale_mm == 20  # 5 cm where the picture is wide enough
-
-
-def test_window_suits_the_tissue():
-    hu = np.full((60, 60), 40.0)
-    assert choose_window(hu, np.array([20, 20, 30, 30])) == "soft tissue"
-    hu[15:35, 15:35], hu[22:28, 22:28] = -850, 20
-    assert choose_window(hu, np.array([21, 21, 29, 29])) == "lung"
-    hu[:] = 40
-    hu[20:26, 20:30] = 700
-    assert choose_window(hu, np.array([20, 20, 30, 30])) == "bone"
-    assert choose_window(hu, None) == "soft tissue"
-
-
-def test_a_found_lesion_is_shown_where_its_detection_is():
-    """Of slices 0 to 4 the detection is on 0 alone; the other lesion is missed."""
-    truth = [
-        np.array([[z, x, 5, x + 10, 15] for z in zs], dtype=float) for x, zs in ((10, range(5)), (50, range(6, 9)))
-    ]
-    found = VolumeDetections(
-        np.array([[10.0, 5, 0, 20, 15, 0]]), np.array([0.9]), np.array([[0, 10, 5, 20, 15, 0.9]]), np.array([0])
-    )
-    for hit, slices in ((True, [0, 7]), (False, [0, 2, 7])):
-        assert _slices_worth_showing(truth, found, np.array([0]), np.array([[hit, False]])) == slices

@@ -1,6 +1,6 @@
 """Pictures of detections: slices through each, its neighbourhood, and projections of the whole scan.
 
-Everything here is in the cache frame, shown as :mod:`lens_d2.export.planes` says.
+Everything here is in the cache frame, shown as :mod:`lens_d2.visualization.planes` says.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from functools import cached_property
 import numpy as np
 
 from ..data.cache import CachedVolume
-from ..visualization.detections import WINDOWS, choose_window
-from .planes import AIR, JPEG, Encoding, Picture, Plane, crop, draw
-from .scan_report import Detection
+from ..structures.boxes import PLANE
+from ..structures.detections import Detection
+from .planes import AIR, JPEG, WINDOWS, Encoding, Picture, Plane, choose_window, crop, draw
 
 CHUNK = 16  # slices that are in memory together
 PROJECTION_WINDOW = (-250.0, 950.0)
@@ -201,5 +201,5 @@ class PictureMaker:
         rows = detection.slice_boxes[detection.slice_boxes[:, 0] == own]
         if own not in detection.slices or (len(detection.slice_boxes) and not len(rows)):
             return None
-        box = rows[0, 1:5] if len(rows) else np.array(detection.box)[[0, 1, 3, 4]]
+        box = rows[0, 1:5] if len(rows) else np.array(detection.box)[PLANE]
         return self.geometry.boxes_to_cache(box)[0]

@@ -1,4 +1,4 @@
-"""A plane of a scan as a picture for a page, with boxes, letters at its edges and a scale.
+"""Planes of a scan as pictures for a page: display windows, boxes and their colours, edge letters, scale bars.
 
 Planes are shown as radiologists expect them: axial ones from the feet, coronal ones from the front, so that the
 patient's right is on the left; sagittal ones with the front on the left; head up.
@@ -13,9 +13,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+# Display windows, (low, high) HU.
+WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": (-160.0, 240.0), "bone": (-450.0, 1050.0)}
+BONE_HU = 250.0  # above contrast-enhanced organs
+LUNG_HU = (-950.0, -600.0)  # aerated lung; gas in the bowel and air around the body lie below
 AIR = -1024.0
 OUTSIDE = -4096.0  # beyond the scan: black in every window
 EDGES = {"axial": "RLAP", "coronal": "RLHF", "sagittal": "APHF"}  # left, right, top, bottom of each plane
+SCORES = (0.0, 0.5, 1.0)
+# Yellow for low scores, orange, red for high ones: light enough to stand out from a dark CT.
+COLORS = ((1.0, 0.91, 0.35), (1.0, 0.6, 0.15), (1.0, 0.24, 0.24))
 
 
 @dataclass(frozen=True)
@@ -86,20 +93,37 @@ class Plane:
     padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
 
 
+def choose_window(hu: np.ndarray, box: np.ndarray | None) -> str:
+    """The display window for a lesion: lung where it or its surroundings are mostly aerated lung, bone where a
+    quarter of it is as dense as bone.
+
+    Args:
+        hu: (H, W) slice. box: XYXY_ABS in it, or None for the whole slice.
+    """
+    if box is None:
+        return "soft tissue"
+    x1, y1, x2, y2 = np.round(box).astype(int)
+    margin = max(4, (x2 - x1) // 2)
+    around = hu[max(y1 - margin, 0) : y2 + margin, max(x1 - margin, 0) : x2 + margin]
+    if around.size and np.mean((around > LUNG_HU[0]) & (around < LUNG_HU[1])) > 0.3:
+        return "lung"
+    inside = hu[max(y1, 0) : max(y2, y1 + 1), max(x1, 0) : max(x2, x1 + 1)]
+    if inside.size and np.mean(inside > BONE_HU) > 0.25:
+        return "bone"
+    return "soft tissue"
+
+
 def crop(hu: np.ndarray, step: tuple[float, float], center: tuple[float, float], field_mm: float) -> Plane:
-    """The square of ``field_mm`` around a point (row, column) of an image."""
-    counts = [max(round(field_mm / each), 1) for each in step]
-    top, left = (round(middle - count / 2) for middle, count in zip(center, counts, strict=True))
-    rows, vertical = _inside(top, counts[0], hu.shape[0])
-    columns, horizontal = _inside(left, counts[1], hu.shape[1])
-    padding = (vertical, horizontal)
-    return Plane(np.pad(hu[rows, columns], padding, mode="edge"), step, (top, left), padding)
-
-
-def _inside(start: int, count: int, length: int) -> tuple[slice, tuple[int, int]]:
-    """The part of a run that lies in an image, and how much of it lies before and after."""
-    low, high = max(start, 0), min(start + count, length)
-    return slice(low, high), (low - start, start + count - high)
+    """The square of ``field_mm`` around a point (row, column) of an image; it reaches into the image anyway."""
+    parts, padding, start = [], [], []
+    for middle, each, length in zip(center, step, hu.shape, strict=True):
+        count = max(round(field_mm / each), 1)
+        first = min(max(round(middle - count / 2), 1 - count), length - 1)
+        low, high = max(first, 0), min(first + count, length)
+        parts.append(slice(low, high))
+        padding.append((low - first, first + count - high))
+        start.append(first)
+    return Plane(np.pad(hu[tuple(parts)], padding, mode="edge"), step, tuple(start), tuple(padding))
 
 
 def draw(
@@ -154,3 +178,14 @@ def _resize(image: Plane, size: tuple[int, int]) -> np.ndarray:
         outside = np.r_[:before, shown.shape[axis] - after : shown.shape[axis]]
         shown[(outside, slice(None)) if axis == 0 else (slice(None), outside)] = OUTSIDE
     return shown
+
+
+def score_color(score: float) -> tuple[float, float, float]:
+    """Red, green and blue, in [0, 1], for a score in [0, 1]."""
+    red, green, blue = (float(np.interp(score, SCORES, channel)) for channel in zip(*COLORS, strict=True))
+    return red, green, blue
+
+
+def score_hex(score: float) -> str:
+    """The same as ``#rrggbb``."""
+    return "#" + "".join(f"{round(255 * channel):02x}" for channel in score_color(score))

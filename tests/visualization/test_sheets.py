@@ -1,0 +1,27 @@
+"""Sheets: room for every picture, boxes in their place."""
+
+import numpy as np
+import pytest
+
+from lens_d2.visualization.sheets import SOLID, BoxStyle, draw_box, make_sheet, pixels, show_slice
+
+
+@pytest.mark.parametrize("count, rows", [(1, 1), (4, 1), (5, 2)])
+def test_every_picture_has_room(count, rows):
+    figure, grid = make_sheet(count, 4, 2.0, 1.5)
+    assert len(grid) == count
+    width, height = figure.get_size_inches()
+    assert (width, height) == (2.0 * min(count, 4), pytest.approx(3.3 * rows + 0.4))
+    assert pixels(figure).shape == (round(100 * height), round(100 * width), 3)
+
+
+def test_a_box_lies_around_its_pixels():
+    """Pixel edges: the box 2, 4, 6, 9 surrounds the pixels 2 to 5 of the rows 4 to 8."""
+    figure, (axes,) = make_sheet(1, 1, 4.0, 1.0)
+    hu = np.full((20, 20), -160.0)
+    hu[4:9, 2:6] = 240
+    show_slice(axes, hu, "soft tissue", "slice 3")
+    draw_box(axes, np.array([2.0, 4, 6, 9]), BoxStyle("#ff0000", SOLID, "box"), "0.5")
+    assert axes.get_title(loc="left") == "slice 3  (soft tissue window)"
+    (patch,) = axes.patches
+    assert (*patch.get_xy(), patch.get_width(), patch.get_height()) == (1.5, 3.5, 4, 5)
