@@ -105,7 +105,7 @@ def test_names_in_tables_do_not_lead_out_of_the_dataset(outside, tmp_path):
     (tmp_path / "spacing.csv").write_text(f"volume,x,y,z,axes\n{outside},1,1,1,LPS\n")
     with pytest.raises(DataError, match="not a volume's number"):
         lits.read_corrections(tmp_path / "spacing.csv")
-    for write, read in ((dump_revised, read_revised), (dump_boxes3d, read_boxes3d), (dump_lens, read_lens_set)):
+    for write, read in ((dump_revised, read_revised), (dump_boxes3d, read_boxes3d), (dump_lens, read_val)):
         write(tmp_path / "boxes.pkl", f"{outside}_010-016")
         with pytest.raises(DataError, match="is not the name of a sub-volume"):
             read(tmp_path / "boxes.pkl")
@@ -117,6 +117,10 @@ def dump_revised(path, name):
 
 def dump_boxes3d(path, name):
     path.write_bytes(pickle.dumps({name: [[1, 2, 3, 4, 2, 2]]}))
+
+
+def read_val(path):
+    return read_lens_set(path, "val")
 
 
 def dump_lens(path, name):

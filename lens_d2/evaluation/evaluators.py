@@ -19,10 +19,12 @@ from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from ..io.formats import FileFrame, marks_entry, parse_tracklets, tracklet_entry
 from ..io.progress import progress
+from ..structures.boxes import PLANE
 from ..structures.detections import VolumeDetections
 from .bootstrap import intervals
-from .frames import FileFrame, box_truth, frame_of, mark_truth, slice_boxes
+from .frames import box_truth, frame_of, mark_truth, slice_boxes
 from .plots import plot_froc, plot_precision_recall
 from .protocols import PROTOCOLS, Evaluation, Protocol
 from .report import froc_table, write_json
@@ -162,8 +164,7 @@ class FROC3DEvaluator(FROCEvaluator):
         return box_truth(records, self.frame)
 
     def truth_to_file(self, truth: BoxTruth) -> dict:
-        # Where slices count from 0 in the sub-volume, the layout is that of Lesion-Harvester's 3D-Box.pkl.
-        boxes = truth.boxes if self.frame.numbered_slices else truth.boxes[:, [0, 1, 3, 4, 2, 5]]
+        boxes = truth.boxes[:, self.frame.order3d]
         return {name: boxes[truth.volume == v].tolist() for v, name in enumerate(truth.volumes)}
 
     def to_file(self, detections: VolumeDetections, first_slice: int) -> list:
@@ -190,29 +191,19 @@ class P3DFROCEvaluator(FROCEvaluator):
         return mark_truth(records, self.frame)
 
     def truth_to_file(self, truth: BoxTruth) -> dict:
-        content: dict[str, dict] = {name: {} for name in truth.volumes}
-        for v, (x1, y1, z, x2, y2, _) in zip(truth.volume, truth.boxes.tolist(), strict=True):
-            content[truth.volumes[v]].setdefault(str(int(z)), []).append([x1, y1, x2, y2, z, z])
-        return content
+        rows = truth.boxes[:, [2, *PLANE]]
+        return {name: marks_entry(rows[truth.volume == v]) for v, name in enumerate(truth.volumes)}
 
     def to_file(self, detections: VolumeDetections, first_slice: int) -> list:
         rows, owner = slice_boxes(detections)
-        xy = self.frame.to_file(rows[:, 1:5], first_slice).tolist()
-        z = rows[:, 0].astype(np.int64).tolist()
-        entry: list = [[] for _ in range(len(detections))]
-        for detection, level, box, score in zip(owner, z, xy, rows[:, 5].tolist(), strict=True):
-            entry[detection].append([level, [*box, score]])
-        return entry
+        rows = self.frame.slice_boxes_to_file(rows, first_slice)
+        ends = np.searchsorted(owner, np.arange(len(detections)), side="right")
+        return [tracklet_entry(part) for part in np.split(rows, ends)[: len(detections)]]
 
     def detections(self, truth: BoxTruth, entries: dict[str, list]) -> Tracklets:
-        tracklets = [(v, t) for v, name in enumerate(truth.volumes) for t in entries.get(name, [])]
-        rows = [(z, *box) for _, tracklet in tracklets for z, box in tracklet]
-        owner = np.repeat(np.arange(len(tracklets)), [len(t) for _, t in tracklets])
-        rows = np.array(rows, dtype=np.float64).reshape(-1, 6)
-        scores = np.full(len(tracklets), -np.inf)
-        np.maximum.at(scores, owner, rows[:, 5])
-        volume = np.array([v for v, _ in tracklets], dtype=np.int64)
-        return Tracklets(volume, scores, owner, rows[:, 0], rows[:, 1:5], rows[:, 5])
+        parts = [parse_tracklets("predictions", name, entries.get(name, [])) for name in truth.volumes]
+        volume = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        return Tracklets.of_rows(volume, [rows for part in parts for rows in part])
 
 
 def _flat(metrics: dict, prefix: str) -> dict[str, float]:

@@ -2,57 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from detectron2.data import MetadataCatalog
 
+from ..io.formats import FileFrame
 from ..structures.boxes import PLANE, flat_boxes3d, key_slice_box, slices_of
 from ..structures.detections import VolumeDetections
 from .sets import BoxTruth
 
 
-@dataclass(frozen=True)
-class FileFrame:
-    """How a dataset's files count; pixels are counted inclusively in all of them.
-
-    Attributes:
-        first_pixel: the number of the first pixel of a row.
-        numbered_slices: whether z is the source's slice number, not the slice's place in the sub-volume.
-    """
-
-    first_pixel: int = 0
-    numbered_slices: bool = True
-
-    def to_file(self, boxes: np.ndarray, first_slice: int) -> np.ndarray:
-        """(n, 4) or (n, 6) boxes in the volume frame, as the file has them; at least one pixel wide.
-
-        Args:
-            first_slice: the source's number of slice 0.
-        """
-        d = boxes.shape[1] // 2
-        boxes = np.array(boxes, dtype=np.float64)
-        boxes[:, d : d + 2] = np.maximum(boxes[:, d : d + 2] - 1.0, boxes[:, :2])
-        boxes[:, [0, 1, d, d + 1]] += self.first_pixel
-        if d == 3:
-            boxes[:, [2, 5]] += self.z_offset(first_slice)
-        return boxes
-
-    def z_offset(self, first_slice: int) -> int:
-        return first_slice if self.numbered_slices else 0
-
-
-# By the dataset's name without "phantom_"; what is not here is as LENS's set, whose slices are the source's.
-HARVESTER = FileFrame(first_pixel=1, numbered_slices=False)  # DL_info.csv's pixels start at 1 too
-FRAMES = {
-    f"deeplesion_{name}": HARVESTER
-    for name in ("train", "val", "test", "vm", "vh", "vh_test", "vd_test", "vd3d_test")
-}
-
-
 def frame_of(dataset_name: str) -> FileFrame:
-    name = MetadataCatalog.get(dataset_name).get("dataset", dataset_name)
-    return FRAMES.get(name, FileFrame())
+    """The coordinates of the files that a registered dataset is read from, as its metadata tell."""
+    return MetadataCatalog.get(dataset_name).get("file_frame", FileFrame())
 
 
 def lesions_of(record: dict) -> list[dict]:

@@ -6,6 +6,7 @@ Everything here is in the coordinates of the file that it came from, and pixels 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +74,22 @@ class Tracklets:
     slice_z: np.ndarray
     slice_boxes: np.ndarray
     slice_scores: np.ndarray
+
+    @classmethod
+    def of_rows(
+        cls, volume: np.ndarray, parts: Sequence[np.ndarray], scores: Sequence[float] | None = None
+    ) -> Tracklets:
+        """Tracklets of the (k, 6) z, x1, y1, x2, y2, score of each detection.
+
+        Args:
+            volume: (n,) as of the class.
+            parts: n of them.
+            scores: n, where they are not the highest of the slices'.
+        """
+        rows = np.concatenate([np.zeros((0, 6)), *parts])
+        owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        best = np.array([part[:, 5].max() for part in parts] if scores is None else scores, dtype=np.float64)
+        return cls(volume, best, owner, rows[:, 0], rows[:, 1:5], rows[:, 5])
 
     def __len__(self) -> int:
         return len(self.volume)

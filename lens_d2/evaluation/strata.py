@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..io.errors import DataError
-from .files import read_bytes, read_table
+from ..io.tables import read_table
 from .froc import FrocEvents
 from .sets import row_in_volume
 
@@ -34,13 +34,15 @@ def read_groups(path, truth) -> dict[str, np.ndarray]:
     Raises:
         DataError: a missing column, an unknown volume or lesion, a lesion twice, a value that is not a number.
     """
-    header = [c.strip() for c in read_bytes(path).decode("utf-8-sig", "replace").splitlines()[0].split(",")]
-    volume_key = next((key for key in VOLUME if key in header), VOLUME[0])
-    lesion_key = next((key for key in LESION if key in header), LESION[0])
-    attributes = [key for key in (*NUMBERS, *TEXTS) if key in header]
+    table = read_table(path)
+    volume_key = next((key for key in VOLUME if key in table), VOLUME[0])
+    lesion_key = next((key for key in LESION if key in table), LESION[0])
+    attributes = [key for key in (*NUMBERS, *TEXTS) if key in table]
     if not attributes:
         raise DataError(path, f"has none of the columns {', '.join((*NUMBERS, *TEXTS))}")
-    table = read_table(path, (volume_key, lesion_key, *attributes), ())
+    absent = [key for key in (volume_key, lesion_key) if key not in table]
+    if absent:
+        raise DataError(path, f"no column {absent[0]}; there are {', '.join(table.columns)}")
     rows = _lesion_rows(path, table, volume_key, lesion_key, truth)
     groups = {}
     for key in attributes:

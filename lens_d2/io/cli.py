@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from .errors import DataError, WriteError
 
@@ -55,3 +55,23 @@ def _close_logs() -> None:
         if stream not in (None, sys.stdout, sys.stderr):
             with suppress(OSError):
                 stream.close()
+
+
+@contextmanager
+def at_level(level: int, *loggers: str) -> Iterator[None]:
+    """Loggers, by their names, say nothing below a level of :mod:`logging`; afterwards they are as they were."""
+    named = [logging.getLogger(name) for name in loggers]
+    before = [logger.level for logger in named]
+    try:
+        for logger in named:
+            logger.setLevel(level)
+        yield
+    finally:
+        for logger, old in zip(named, before, strict=True):
+            logger.setLevel(old)
+
+
+def without_known_faults(record: logging.LogRecord) -> bool:
+    """A filter of a logger: drops the traceback of an error that the command tells in a line at its end."""
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or fault_of(error) is None

@@ -1,4 +1,4 @@
-"""Writing whole files or nothing, one run in a folder at a time."""
+"""Reading whole files, writing whole ones or nothing, and one run in a folder at a time."""
 
 from __future__ import annotations
 
@@ -57,6 +57,21 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """Reads a file.
+
+    Raises:
+        DataError: it is missing, or has nothing but white space.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror}") from None
+    if not data.strip():
+        raise DataError(path, "the file is empty")
+    return data
 
 
 def write_whole(path: str | os.PathLike, data: bytes | memoryview) -> Path:

@@ -12,11 +12,11 @@ import io
 import pickle
 import re
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 
 from .errors import DataError
+from .files import read_bytes
 
 __all__ = ["read_pickle", "load_pickle"]
 
@@ -170,8 +170,4 @@ def read_pickle(path: str | PathLike):
     Raises:
         DataError: the file is missing, damaged, or holds anything but plain data.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(path, f"cannot be read: {error.strerror}") from None
-    return load_pickle(data, path)
+    return load_pickle(read_bytes(path), path)

@@ -16,9 +16,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from ..data.cache import CachedVolume, VolumeCache, build_cache
-from ..evaluation.frames import FileFrame
 from ..evaluation.overlap import overlap
 from ..io.files import whole_file
+from ..io.formats import FileFrame
 from ..structures.boxes import hull
 from ..structures.detections import VolumeDetections
 
