@@ -19,6 +19,7 @@ from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_le
 from lens_d2.data.lesion_labels import read_hand_labels, read_labels
 from lens_d2.data.volume import read_volume
 from lens_d2.export.dicom_headers import read_headers
+from lens_d2.io.checkpoint import load_weights
 from lens_d2.io.errors import DataError
 from lens_d2.io.formats import (
     read_boxes3d,
@@ -30,7 +31,6 @@ from lens_d2.io.formats import (
     write_revised,
 )
 from lens_d2.io.pickles import read_pickle
-from lens_d2.io.weights import load_weights
 from lens_d2.mining.shards import ShardStore
 from lens_d2.structures.detections import VolumeDetections
 

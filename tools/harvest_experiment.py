@@ -29,7 +29,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from lens_d2.data.ledger.table import read_ledger, to_table, write_ledger
-from lens_d2.evaluation.summaries import summaries
+from lens_d2.evaluation.evaluators import summaries
 from lens_d2.io.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,12 +11,14 @@ Each reports under its protocol's name, for the fused output and for each expert
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from ..io.formats import FileFrame, marks_entry, parse_tracklets, tracklet_entry
@@ -214,3 +216,21 @@ def _flat(metrics: dict, prefix: str) -> dict[str, float]:
     if "ap" in metrics:
         numbers[f"{prefix}ap"] = metrics["ap"]
     return numbers
+
+
+def summaries(results: Mapping, metric: str) -> dict[str, float]:
+    """One metric of the model's own output, without those of single experts.
+
+    Args:
+        results: of an evaluation, of one dataset or of several by name.
+        metric: "average_sensitivity", "ap".
+
+    Returns:
+        {"<dataset>/<protocol>" or "<protocol>": value}; empty if no protocol has the metric.
+    """
+    paths = {key.rpartition("/"): value for key, value in flatten_results_dict(results).items()}
+    return {
+        where: value
+        for (where, _, name), value in paths.items()
+        if name == metric and where.split("/")[-1] in PROTOCOLS
+    }

@@ -1,4 +1,4 @@
-"""Checkpoints that are complete or absent, and whose reading runs no code."""
+"""Weights and checkpoints: written whole or not at all, read without running code."""
 
 from __future__ import annotations
 
@@ -12,15 +12,39 @@ from torch import nn
 
 from .errors import DataError
 from .files import write_whole
-from .weights import load_weights
+from .pickles import read_pickle
 
 LAST_CHECKPOINT = "last_checkpoint"  # fvcore's file with the name of the newest one
+
+
+def load_weights(path: str) -> dict[str, Any]:
+    """Read a file of weights: tensors, arrays and plain values only.
+
+    Args:
+        path: a ``.pth`` file of ``torch.save``, or a ``.pkl`` of NumPy arrays.
+
+    Raises:
+        DataError: the file is absent, cut short, or holds anything that is not data.
+    """
+    if not os.path.isfile(path):
+        raise DataError(path, "no such file")
+    if str(path).endswith(".pkl"):
+        loaded = read_pickle(path)
+    else:
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file can fail in any way at all
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise DataError(path, f"not a file of weights: {reason[:160]}") from error
+    if not isinstance(loaded, dict):
+        raise DataError(path, "holds no state_dict")
+    return loaded
 
 
 class LENSCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, careful with files.
 
-    It saves under a temporary name and renames, reads through :mod:`lens_d2.io.weights`, and refuses weights of
+    It saves under a temporary name and renames, reads through :func:`load_weights`, and refuses weights of
     another architecture. Training may start from a part of the model's weights.
     """
 

@@ -9,8 +9,8 @@ import torch
 from detectron2.config import CfgNode, configurable
 
 from ...data.cache import VolumeCache, build_cache
+from ...io.checkpoint import LENSCheckpointer, load_weights
 from ...io.errors import DataError
-from ...io.weights import load_weights
 from ...structures.boxes import PLANE, flat_boxes3d
 from .lesanet import LesaNet
 
@@ -29,8 +29,6 @@ def load_lesanet(cfg: CfgNode, path: str) -> LesaNet:
     Raises:
         DataError: the checkpoint is absent, damaged or of another architecture.
     """
-    from ...io.checkpoint import LENSCheckpointer
-
     state = load_weights(path)
     scores = state.get("model", state).get("label_scores.bias")
     if scores is None:
