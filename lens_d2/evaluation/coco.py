@@ -1,7 +1,7 @@
-"""Truth and predictions slice by slice in COCO's JSON, for pycocotools and for others' viewers.
+"""Truth and predictions slice by slice in COCO's JSON, for pycocotools and other viewers.
 
-Boxes are XYWH with pixel edges from 0, as COCO has them. Each image says with "annotated" whether its lesions
-are all marked: in a set whose lesions have one mark each, only the slices that have marks are.
+Boxes are XYWH in pixel edges from 0, as COCO's. "annotated" of an image tells whether all its lesions are marked:
+if each lesion has one mark, this holds for the slices that have marks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..structures.boxes import PLANE, slices_of
 from .sets import BoxDetections, BoxTruth, Tracklets
 
 CATEGORIES = [{"id": 1, "name": "lesion"}]
-MATRIX = 512  # pixels a side, DeepLesion's; the annotation files do not tell
+MATRIX = 512  # pixels a side in DeepLesion; the annotation files do not tell
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,13 @@ def coco_json(truth: BoxTruth, detections: BoxDetections | Tracklets, frame: Fil
 
 
 def coco_truth(images: list[dict], lesions: Slices, ids: dict) -> dict:
-    """COCO's dictionary. ids: {(volume, z): image id}; a box on another slice is left out."""
+    """COCO's dictionary of the truth.
+
+    Args:
+        images: COCO's list of images.
+        lesions: boxes; those on slices without an image are left out.
+        ids: {(volume, z): image id}.
+    """
     annotations = [
         {"id": number, "image_id": image, "category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
         for number, (_, image, box) in enumerate(_rows(lesions, ids), start=1)
@@ -81,7 +87,7 @@ def coco_truth(images: list[dict], lesions: Slices, ids: dict) -> dict:
 
 
 def coco_results(found: Slices, ids: dict) -> list[dict]:
-    """COCO's list of results. ids: as in :func:`coco_truth`."""
+    """COCO's list of results; ``ids`` as in :func:`coco_truth`."""
     scores = np.zeros(0) if found.scores is None else found.scores
     return [
         {"image_id": image, "category_id": 1, "bbox": box, "score": float(scores[row])}
@@ -90,7 +96,7 @@ def coco_results(found: Slices, ids: dict) -> list[dict]:
 
 
 def _images(volumes, lesions: Slices, found: Slices, frame: FileFrame) -> tuple[dict, list[dict]]:
-    """{(volume, z): image id} and the images, all slices of a volume whose name gives their range."""
+    """{(volume, z): image id} and the images: all slices in a volume's name, or those that have boxes."""
     marked, present = _slices_with_boxes(lesions), _slices_with_boxes(lesions, found)
     ids: dict = {}
     images = []

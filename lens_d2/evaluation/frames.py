@@ -1,4 +1,4 @@
-"""From the volume frame, pixel edges and slices from 0, to the coordinates of the annotation files and back."""
+"""Records and detections in the coordinates of the annotation files, in which the protocols compute."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .sets import BoxTruth
 
 
 def frame_of(dataset_name: str) -> FileFrame:
-    """The coordinates of the files that a registered dataset is read from, as its metadata tell."""
+    """Coordinates of the files of a registered dataset, from its metadata."""
     return MetadataCatalog.get(dataset_name).get("file_frame", FileFrame())
 
 
 def lesions_of(record: dict) -> list[dict]:
-    """A record's given lesions; what has been mined is not truth."""
+    """A record's given lesions; mined ones are not truth."""
     return [lesion for lesion in record["lesions"] if lesion["status"] == "annotation"]
 
 
 def box_truth(records: list[dict], frame: FileFrame) -> BoxTruth:
-    """The records' 3D boxes in the files' coordinates; lesions without one are no part of a 3D truth."""
+    """The records' 3D boxes in the files' coordinates; lesions without one are not part of a 3D truth."""
     boxes = [
         frame.to_file(_rows([x["box3d"] for x in lesions_of(r) if x["box3d"] is not None]), r["first_slice"])
         for r in records
@@ -51,8 +51,8 @@ def _truth(records: list[dict], boxes: list[np.ndarray]) -> BoxTruth:
 def slice_boxes(detections: VolumeDetections) -> tuple[np.ndarray, np.ndarray]:
     """The detections' boxes on slices, scored as the detections are now.
 
-    Where the 3D detections have been given new scores, their slices' scores follow in proportion. Where there
-    are no slice boxes, a detection has its 3D box on each of its slices.
+    If 3D detections have been given new scores, the scores of their slices follow in proportion. Without slice
+    boxes, a detection has its 3D box on each of its slices.
 
     Returns:
         (m, 6) z, x1, y1, x2, y2, score in the volume frame, and (m,) ascending rows of the detections.

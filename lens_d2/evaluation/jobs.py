@@ -1,4 +1,4 @@
-"""From the options of a command line to a protocol, its truth and its detections; shared by the tools.
+"""Options of a command line as a protocol, its truth and its detections; shared by the tools.
 
 Bad input ends a tool with one line on the standard error and the status 2.
 """
@@ -31,20 +31,28 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """A protocol with its truth. ``read`` gives the detections of a prediction file."""
+    """A protocol with its truth.
+
+    Attributes:
+        protocol: of the evaluation.
+        truth: as the protocol takes it.
+        read: gives the detections of a prediction file.
+        frame: numbers of truth and predictions.
+    """
 
     protocol: Protocol
     truth: object
     read: Callable[[str], object]
-    frame: FileFrame = LENS  # of the files' numbers
+    frame: FileFrame = LENS
 
     def evaluate(self, path) -> tuple[object, Evaluation]:
+        """The detections of a prediction file, and their evaluation."""
         detections = self.read(path)
         return detections, self.protocol.evaluate(self.truth, detections)
 
 
 BOX_ORDERS = {"xyzxyz": LENS, "xyxyzz": HARVESTER}  # files of 3D boxes, by the order of their columns
-# What each protocol's options are, beside those that all have.
+# Options of each protocol beside those that all have.
 OPTIONS = {
     "lens3d": ("split", "metric", "threshold", "box_order"),
     "p3d": ("split", "threshold", "annotations"),
@@ -53,7 +61,7 @@ OPTIONS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that choose a protocol and its truth."""
+    """Adds the options that choose a protocol and its truth."""
     parser.add_argument("--protocol", required=True, choices=list(OPTIONS))
     parser.add_argument("--ground-truth", required=True, metavar="FILE", help="pickle, JSON or CSV")
     parser.add_argument("--split", choices=("train", "val", "test"), help="where the file has these levels")
@@ -100,7 +108,7 @@ def open_job(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
 
 
 def run(main: Callable[[], None]) -> int:
-    """Runs a tool's body; bad input becomes one line and the status 2, warnings go to the standard error."""
+    """Runs a tool's body: bad input becomes one line and the status 2, warnings go to the standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("warning: %(message)s"))
     handler.setLevel(logging.WARNING)

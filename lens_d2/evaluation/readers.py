@@ -1,4 +1,4 @@
-"""The three protocols' files as flat arrays (see ``sets.py``), refused with one line if they are unsound."""
+"""Files of the three protocols as flat arrays (see ``sets.py``), refused with one line if they are unsound."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from .sets import BoxDetections, BoxTruth, Candidates, NoduleTruth, Tracklets, r
 
 logger = logging.getLogger(__name__)
 
-OUTSIDE = 0.5  # a lesion may stick out of its sub-volume by half a slice: boxes of the released 3D set do
+OUTSIDE = 0.5  # slices by which a lesion may stick out of its sub-volume, as boxes of the released 3D set do
 
 
 def read_lesion_boxes(path, split: str | None = None, frame: FileFrame = LENS) -> BoxTruth:
-    """3D truth, in the layout and the numbers of LENS's released set; or of 3D-Box.pkl, if ``frame`` is its."""
+    """3D truth in the layout and the numbers of LENS's set; of 3D-Box.pkl for the frame ``HARVESTER``."""
     entries = read_volumes(path, split)
     boxes = [parse_boxes3d(path, name, entry, frame) for name, entry in entries.items()]
     return _checked_truth(path, list(entries), boxes, from_zero=not frame.numbered_slices)
 
 
 def read_marks(path, split: str | None = None) -> BoxTruth:
-    """Truth on single slices, in the layout and the numbers of Lesion-Harvester's released sets."""
+    """Truth on single slices in the layout and the numbers of Lesion-Harvester's released sets."""
     entries = read_volumes(path, split)
     marks = [parse_marks(path, name, entry) for name, entry in entries.items()]
     boxes = [flat_boxes3d(rows[:, 0], rows[:, 1:]) for rows in marks]
@@ -61,7 +61,11 @@ def read_tracklets(
     """Detections that are lists of boxes on slices; a 3D box stands for the same box on each of its slices.
 
     Args:
-        foreign: whether volumes that the truth does not have are passed over.
+        path: of the predictions.
+        truth: names the volumes.
+        of_truth: name of the truth in errors.
+        split: level of the file, if it has levels.
+        foreign: skip volumes that the truth does not have.
     """
     entries = read_volumes(path, split, "optional")
     if foreign:
@@ -85,8 +89,10 @@ def read_tracklets(
 
 
 def read_marks_as_detections(path, truth: BoxTruth) -> Tracklets:
-    """A set of annotations in the layout of :func:`read_marks` as detections of score 1, one a mark; volumes
-    that the truth does not have are passed over."""
+    """Annotations in the layout of :func:`read_marks` as detections of score 1.
+
+    Volumes that the truth does not have are skipped.
+    """
     marks = read_marks(path)
     index = {name: number for number, name in enumerate(truth.volumes)}
     where = np.array([index.get(name, -1) for name in marks.volumes])
@@ -99,8 +105,10 @@ def read_marks_as_detections(path, truth: BoxTruth) -> Tracklets:
 
 
 def read_nodules(path, seriesuids, excluded=None) -> NoduleTruth:
-    """LUNA16's annotations (world millimetres), list of series, and excluded findings; a diameter below 0 means
-    10 mm. Findings in series that are not listed are passed over, as the challenge's script does."""
+    """LUNA16's annotations (world millimetres), list of series, and excluded findings.
+
+    A diameter below 0 means 10 mm. Findings in unlisted series are skipped, as the challenge's script does.
+    """
     volumes = _read_seriesuids(seriesuids)
     nodules = _read_findings(path, volumes)
     none = (np.zeros(0, dtype=np.int64), np.zeros((0, 3)), np.zeros(0))
@@ -108,7 +116,7 @@ def read_nodules(path, seriesuids, excluded=None) -> NoduleTruth:
 
 
 def read_candidates(path, truth: NoduleTruth, of_truth="the list of series") -> Candidates:
-    """CSV with seriesuid, coordX, coordY, coordZ, probability."""
+    """Candidates of a CSV file with seriesuid, coordX, coordY, coordZ, probability."""
     columns = ("coordX", "coordY", "coordZ", "probability")
     table = read_table(path, ("seriesuid",), columns)
     codes, names = table["seriesuid"].factorize()
@@ -136,7 +144,7 @@ def check_entries(path, kind: str, volumes, volume: np.ndarray, row: np.ndarray,
 
 
 def match_volumes(path, names, volumes: list[str], of_truth: str) -> dict[str, int]:
-    """{name: index into ``volumes``} of a prediction file's volumes; empty for a detector that found nothing.
+    """{name: index into ``volumes``} of a prediction file's volumes; empty if the detector found nothing.
 
     Raises:
         DataError: no volume in common, or one that the truth does not have.
@@ -151,7 +159,14 @@ def match_volumes(path, names, volumes: list[str], of_truth: str) -> dict[str, i
 
 
 def warn_of_empty(path, volumes: list[str], in_file: int, volume: np.ndarray) -> None:
-    """Says how many volumes have no predictions. volume: (n,) the volume of each detection."""
+    """Warns of volumes without predictions.
+
+    Args:
+        path: of the predictions.
+        volumes: names.
+        in_file: number of volumes in the file.
+        volume: (n,) volume of each detection.
+    """
     empty = len(volumes) - len(np.unique(volume))
     if empty:
         logger.warning(
@@ -170,7 +185,7 @@ def _box_faults(boxes: np.ndarray) -> dict:
 
 
 def _checked_truth(path, names: list[str], boxes: list[np.ndarray], from_zero: bool) -> BoxTruth:
-    """The (n, 6) boxes of each volume, after a check of their corners and of the slices in the volumes' names."""
+    """Truth of the (n, 6) boxes of each volume, whose corners and slices are checked."""
     if not names:
         raise DataError(path, "holds no volume")
     truth = BoxTruth(names, np.repeat(np.arange(len(names)), [len(b) for b in boxes]), np.concatenate(boxes))

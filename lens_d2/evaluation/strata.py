@@ -1,7 +1,7 @@
 """Sensitivity by diameter, type, organ and slice thickness.
 
 All strata are read at the false-positive rates of the whole evaluation: a detection of a lesion in another
-stratum is not a false positive, and each stratum is seen at the same score thresholds.
+stratum is not a false positive, and all strata share the score thresholds.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from .sets import row_in_volume
 
 VOLUME = ("volume", "seriesuid")
 LESION = ("lesion", "lesion_index", "index")
-NUMBERS = {"diameter_mm": (10.0, 30.0), "thickness_mm": (2.5,)}  # and where their groups end
+NUMBERS = {"diameter_mm": (10.0, 30.0), "thickness_mm": (2.5,)}  # and the limits of their groups
 TEXTS = ("type", "organ")
 UNKNOWN = "unknown"
 
 
 def read_groups(path, truth) -> dict[str, np.ndarray]:
-    """The groups of the truth's lesions.
+    """Groups of the truth's lesions.
 
     Args:
         path: CSV with the columns volume, lesion (its number among the volume's lesions in the truth file, from
             0), and any of diameter_mm, type, organ, thickness_mm; a cell may be empty.
-        truth: anything of ``sets.py`` with ``volumes`` and ``volume``.
+        truth: of ``sets.py``, with ``volumes`` and ``volume``.
 
     Returns:
-        {attribute: (L,) names of groups}; "unknown" for a lesion that the file does not tell of.
+        {attribute: (L,) names of groups}; "unknown" for a lesion that is not in the file.
 
     Raises:
         DataError: a missing column, an unknown volume or lesion, a lesion twice, a value that is not a number.

@@ -17,7 +17,7 @@ T = TypeVar("T")
 def run_all(
     jobs: Mapping[str, Callable[[], T]], title: str, processes: int = 1, start: str = "spawn"
 ) -> Iterator[tuple[str, T | DataError]]:
-    """Calls every job and gives ``(its key, what it returned or the DataError it raised)`` as they finish.
+    """Calls every job and yields ``(its key, what it returned or the DataError it raised)`` as they finish.
 
     Args:
         jobs: calls without arguments; picklable if there is more than one process.

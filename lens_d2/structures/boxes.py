@@ -48,7 +48,7 @@ def flat_boxes3d(slices: Iterable[float], boxes: Iterable) -> np.ndarray:
 
 
 def slices_of(boxes3d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The slices that (n, 6) 3D boxes cover: those whose centres lie between z1 and z2, or else the nearest one.
+    """Slices that (n, 6) 3D boxes cover: those whose centres lie between z1 and z2, or else the nearest one.
 
     Returns:
         (m,) row of the box and (m,) slice, ordered by row, then slice.
