@@ -13,7 +13,6 @@ from lens_d2.data.datasets import deeplesion, lits, luna
 from lens_d2.data.datasets.catalog import Faults
 from lens_d2.data.volume import read_volume
 from lens_d2.io.errors import DataError
-from lens_d2.io.files import whole_file, write_whole
 from lens_d2.io.formats import read_boxes3d, read_lens_set, read_revised
 from lens_d2.mining.shards import ShardStore
 
@@ -80,16 +79,6 @@ def test_reads_and_writes_safely(path):
             assert "whole_file(" in source or "write_whole(" in source, (
                 f"{where}: {function} may leave half a file; use whole_file"
             )
-
-
-def test_nothing_half_written_is_left(tmp_path):
-    path = tmp_path / "new/table.csv"
-    assert write_whole(path, b"first") == path and path.read_bytes() == b"first"
-    with pytest.raises(RuntimeError), whole_file(path) as temporary:
-        assert temporary.parent == path.parent and temporary.suffix == ".csv" and temporary.name[0] == "."
-        temporary.write_bytes(b"half")
-        raise RuntimeError
-    assert path.read_bytes() == b"first" and list(path.parent.iterdir()) == [path]
 
 
 # Paths in tables. No cell of a table may lead out of the dataset's folder.
