@@ -20,7 +20,7 @@ import argparse
 import json
 
 from lens_d2.data.ledger.table import read_ledger, to_table, write_ledger
-from lens_d2.evaluation.summaries import summaries
+from lens_d2.evaluation.evaluators import summaries
 
 from . import runs
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 
-from lens_d2.evaluation.summaries import summaries
+from lens_d2.evaluation.evaluators import summaries
 
 from . import mined, runs
 

@@ -26,9 +26,8 @@ from .data.volume import read_volume
 from .evaluation.operating_points import OperatingPoints
 from .export import CsvTable, Detection, HtmlReport, ScanReport, Written, make_report, write_report
 from .inference.detector import build_inference
-from .io.checkpoint import LENSCheckpointer
+from .io.checkpoint import LENSCheckpointer, load_weights
 from .io.errors import DataError
-from .io.weights import load_weights
 from .io.zoo import local_path
 
 if TYPE_CHECKING:

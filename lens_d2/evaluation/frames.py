@@ -1,67 +1,28 @@
-"""From the volume frame, pixel edges and slices from 0, to the coordinates of the annotation files and back."""
+"""Records and detections in the coordinates of the annotation files, in which the protocols compute."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from detectron2.data import MetadataCatalog
 
+from ..io.formats import FileFrame
 from ..structures.boxes import PLANE, flat_boxes3d, key_slice_box, slices_of
 from ..structures.detections import VolumeDetections
 from .sets import BoxTruth
 
 
-@dataclass(frozen=True)
-class FileFrame:
-    """How a dataset's files count; pixels are counted inclusively in all of them.
-
-    Attributes:
-        first_pixel: the number of the first pixel of a row.
-        numbered_slices: whether z is the source's slice number, not the slice's place in the sub-volume.
-    """
-
-    first_pixel: int = 0
-    numbered_slices: bool = True
-
-    def to_file(self, boxes: np.ndarray, first_slice: int) -> np.ndarray:
-        """(n, 4) or (n, 6) boxes in the volume frame, as the file has them; at least one pixel wide.
-
-        Args:
-            first_slice: the source's number of slice 0.
-        """
-        d = boxes.shape[1] // 2
-        boxes = np.array(boxes, dtype=np.float64)
-        boxes[:, d : d + 2] = np.maximum(boxes[:, d : d + 2] - 1.0, boxes[:, :2])
-        boxes[:, [0, 1, d, d + 1]] += self.first_pixel
-        if d == 3:
-            boxes[:, [2, 5]] += self.z_offset(first_slice)
-        return boxes
-
-    def z_offset(self, first_slice: int) -> int:
-        return first_slice if self.numbered_slices else 0
-
-
-# By the dataset's name without "phantom_"; what is not here is as LENS's set, whose slices are the source's.
-HARVESTER = FileFrame(first_pixel=1, numbered_slices=False)  # DL_info.csv's pixels start at 1 too
-FRAMES = {
-    f"deeplesion_{name}": HARVESTER
-    for name in ("train", "val", "test", "vm", "vh", "vh_test", "vd_test", "vd3d_test")
-}
-
-
 def frame_of(dataset_name: str) -> FileFrame:
-    name = MetadataCatalog.get(dataset_name).get("dataset", dataset_name)
-    return FRAMES.get(name, FileFrame())
+    """Coordinates of the files of a registered dataset, from its metadata."""
+    return MetadataCatalog.get(dataset_name).get("file_frame", FileFrame())
 
 
 def lesions_of(record: dict) -> list[dict]:
-    """A record's given lesions; what has been mined is not truth."""
+    """A record's given lesions; mined ones are not truth."""
     return [lesion for lesion in record["lesions"] if lesion["status"] == "annotation"]
 
 
 def box_truth(records: list[dict], frame: FileFrame) -> BoxTruth:
-    """The records' 3D boxes in the files' coordinates; lesions without one are no part of a 3D truth."""
+    """The records' 3D boxes in the files' coordinates; lesions without one are not part of a 3D truth."""
     boxes = [
         frame.to_file(_rows([x["box3d"] for x in lesions_of(r) if x["box3d"] is not None]), r["first_slice"])
         for r in records
@@ -90,8 +51,8 @@ def _truth(records: list[dict], boxes: list[np.ndarray]) -> BoxTruth:
 def slice_boxes(detections: VolumeDetections) -> tuple[np.ndarray, np.ndarray]:
     """The detections' boxes on slices, scored as the detections are now.
 
-    Where the 3D detections have been given new scores, their slices' scores follow in proportion. Where there
-    are no slice boxes, a detection has its 3D box on each of its slices.
+    If 3D detections have been given new scores, the scores of their slices follow in proportion. Without slice
+    boxes, a detection has its 3D box on each of its slices.
 
     Returns:
         (m, 6) z, x1, y1, x2, y2, score in the volume frame, and (m,) ascending rows of the detections.

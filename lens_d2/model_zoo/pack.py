@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..evaluation.operating_points import OperatingPoints
+from ..io.checkpoint import load_weights
 from ..io.errors import DataError
 from ..io.files import write_whole
-from ..io.weights import load_weights
 
 LIMIT = 2_000_000  # bytes of a file
 

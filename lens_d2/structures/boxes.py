@@ -42,13 +42,13 @@ def hull(slice_boxes: np.ndarray) -> np.ndarray:
 
 def flat_boxes3d(slices: Iterable[float], boxes: Iterable) -> np.ndarray:
     """(n, 6) 3D boxes, each one slice thick, of (n,) slices and (n, 4) boxes on them."""
-    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    plane = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     z = np.asarray(slices, dtype=np.float64).reshape(-1, 1)
-    return np.concatenate([boxes[:, :2], z, boxes[:, 2:], z], axis=1)
+    return np.concatenate([plane[:, :2], z, plane[:, 2:], z], axis=1)
 
 
 def slices_of(boxes3d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The slices that (n, 6) 3D boxes cover: those whose centres lie between z1 and z2, or else the nearest one.
+    """Slices that (n, 6) 3D boxes cover: those whose centres lie between z1 and z2, or else the nearest one.
 
     Returns:
         (m,) row of the box and (m,) slice, ordered by row, then slice.

@@ -9,9 +9,9 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
 
 from ..data.cache import CachedVolume, VolumeCache, build_cache
-from ..evaluation.frames import FileFrame
 from ..evaluation.overlap import overlap
 from ..io.files import whole_file
+from ..io.formats import FileFrame
 from ..structures.boxes import boxes_through, hull
 from ..structures.detections import VolumeDetections
 from .planes import choose_window

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lens_d2.evaluation.operating_points import OperatingPoints
+from lens_d2.io.checkpoint import load_weights
 from lens_d2.io.errors import DataError
-from lens_d2.io.weights import load_weights
 from lens_d2.model_zoo.pack import LIMIT, pack_weights
 
 

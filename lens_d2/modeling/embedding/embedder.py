@@ -9,9 +9,8 @@ import torch
 from detectron2.config import CfgNode, configurable
 
 from ...data.cache import VolumeCache, build_cache
-from ...io.checkpoint import LENSCheckpointer
+from ...io.checkpoint import LENSCheckpointer, load_weights
 from ...io.errors import DataError
-from ...io.weights import load_weights
 from ...structures.boxes import PLANE, flat_boxes3d
 from .lesanet import LesaNet
 

@@ -10,8 +10,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from scipy.spatial.distance import cdist
 
-from ....data.datasets.catalog import root_of
-from ....data.same_lesions import collect_marks, read_places
+from ....data.same_lesions import marks_of_dataset
 from ....modeling.embedding import build_embed
 from ....modeling.embedding.calibration import calibrate
 from ....structures.boxes import best_slice_boxes, key_slice_box
@@ -131,7 +130,7 @@ def calibrate_on_marks(cfg: CfgNode, embed: Embed, records: Sequence[dict]) -> d
     marks = []
     for name in mined_datasets(cfg):
         own = [record for record in records if record["expert"] == MetadataCatalog.get(name).expert]
-        marks += collect_marks(own, read_places(root_of(name) / "DeepLesion" / "DL_info.csv"))
+        marks += marks_of_dataset(name, own)
     return calibrate(embed, marks, cfg.MODEL.EMBEDDING.CALIBRATION_PRECISION).to_dict()
 
 
