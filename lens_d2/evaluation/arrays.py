@@ -65,7 +65,7 @@ def froc(
     return evaluation
 
 
-def _boxes3d(volumes: Sequence[str], truth: Mapping, detections: Mapping) -> tuple[BoxTruth, BoxDetections]:
+def _boxes3d(volumes: list[str], truth: Mapping, detections: Mapping) -> tuple[BoxTruth, BoxDetections]:
     owner, lesions = _stacked(volumes, truth, 6)
     volume, found = _stacked(volumes, detections, 7)
     lesions[:, [0, 1, 3, 4]] += TO_LAST_PIXEL
@@ -73,7 +73,7 @@ def _boxes3d(volumes: Sequence[str], truth: Mapping, detections: Mapping) -> tup
     return BoxTruth(volumes, owner, lesions), BoxDetections(volume, found[:, :6], found[:, 6])
 
 
-def _tracklets(volumes: Sequence[str], truth: Mapping, detections: Mapping) -> tuple[BoxTruth, Tracklets]:
+def _tracklets(volumes: list[str], truth: Mapping, detections: Mapping) -> tuple[BoxTruth, Tracklets]:
     owner, marks = _stacked(volumes, truth, 5)
     marks[:, 1:5] += TO_LAST_PIXEL
     tracklets = {(name, i): t for name in volumes for i, t in enumerate(detections.get(name, ()))}
@@ -89,7 +89,7 @@ def _tracklets(volumes: Sequence[str], truth: Mapping, detections: Mapping) -> t
     )
 
 
-def _nodules(volumes: Sequence[str], truth: Mapping, detections: Mapping) -> tuple[NoduleTruth, Candidates]:
+def _nodules(volumes: list[str], truth: Mapping, detections: Mapping) -> tuple[NoduleTruth, Candidates]:
     owner, nodules = _stacked(volumes, truth, 4)
     volume, found = _stacked(volumes, detections, 4)
     none = np.zeros(0, dtype=np.int64), np.zeros((0, 3)), np.zeros(0)

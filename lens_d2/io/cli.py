@@ -53,7 +53,7 @@ def _close_logs() -> None:
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     for handler in (handler for logger in loggers for handler in getattr(logger, "handlers", ())):
         stream = getattr(handler, "stream", None)
-        if os.path.isfile(str(getattr(stream, "name", ""))):
+        if stream is not None and os.path.isfile(str(getattr(stream, "name", ""))):
             with suppress(OSError):
                 stream.close()
 
