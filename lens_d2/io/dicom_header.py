@@ -57,18 +57,11 @@ def dicom_errors(file: str | PathLike) -> Iterator[None]:
         raise DataError(file, f"not a readable DICOM file ({type(error).__name__})") from None
 
 
-def read_dicom_header(file: str | PathLike, keywords: tuple[str, ...] = ()) -> Dataset:
-    """The header of a DICOM file with or without preamble, without its pixels.
-
-    Args:
-        file: its path.
-        keywords: elements that will be used: those that the file has are decoded here.
+def read_dicom_header(file: str | PathLike) -> Dataset:
+    """Reads the header of a DICOM file with or without preamble, without its pixels.
 
     Raises:
-        DataError: the file is no DICOM file, is damaged, or has an element that cannot be decoded.
+        DataError: the file is no DICOM file, or damaged.
     """
     with dicom_errors(file):
-        header = pydicom.dcmread(file, stop_before_pixels=True, force=looks_like_dicom(file))
-        for keyword in keywords:
-            header.get(keyword)
-    return header
+        return pydicom.dcmread(file, stop_before_pixels=True, force=looks_like_dicom(file))
