@@ -4,7 +4,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from lens_d2.config import load_config
 from lens_d2.data.loader import build_train_loader
 from lens_d2.engine import LENSTrainer, checks
 from lens_d2.io.errors import DataError
-from lens_d2.io.files import only_run_in
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = "--config-file configs/phantom/lens_multi.yaml"
@@ -256,55 +254,7 @@ def test_a_resolved_record_is_opened_by_its_own_way_of_caching_alone(tmp_path):
     assert shapes[0][2] > shapes[1][2]
 
 
-# One run a folder
-
-
-def test_a_second_run_is_kept_out_while_the_first_lives(tmp_path):
-    with only_run_in(tmp_path / "out"):
-        with pytest.raises(DataError, match="another run is writing here"), only_run_in(tmp_path / "out"):
-            pass
-    with only_run_in(tmp_path / "out"):
-        pass
-
-
-def test_a_killed_run_leaves_no_lock(tmp_path):
-    code = "import sys, time; from lens_d2.io.files import only_run_in\n"
-    code += "with only_run_in(sys.argv[1]): print('in', flush=True); time.sleep(60)"
-    first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
-    assert first.stdout.readline() == b"in\n"
-    with pytest.raises(DataError, match="another run"), only_run_in(tmp_path):
-        pass
-    first.kill()
-    first.wait()
-    time.sleep(0.1)
-    with only_run_in(tmp_path):
-        pass
-
-
 # A full disk. A limit on the size of files stands in for it: writing beyond it fails as on a full disk.
-
-
-WRITE = """
-import resource, sys
-from lens_d2.data.files import whole_file
-from lens_d2.errors import WriteError
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-try:
-    with whole_file(sys.argv[1]) as path:
-        path.write_bytes(bytes(100_000))
-except WriteError as error:
-    print(error)
-"""
-
-
-def test_nothing_half_written_on_a_full_disk(tmp_path):
-    """In a process of its own: the limit would hold for the log of the tests as well."""
-    table = tmp_path / "table.csv"
-    table.write_bytes(b"before")
-    run = subprocess.run([sys.executable, "-c", WRITE, table], cwd=ROOT, capture_output=True, text=True)
-    assert "table.csv: cannot be written: " in run.stdout, run.stderr
-    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
-    assert table.read_bytes() == b"before"
 
 
 def limited(words: str, size: int) -> str:

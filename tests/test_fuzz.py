@@ -4,6 +4,7 @@ import json
 import signal
 import threading
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +18,19 @@ from lens_d2.data.datasets import deeplesion, lits, luna
 from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_ledger
 from lens_d2.data.lesion_labels import read_hand_labels, read_labels
 from lens_d2.data.volume import read_volume
-from lens_d2.evaluation.files import read_volumes
 from lens_d2.export.dicom_headers import read_headers
+from lens_d2.io.checkpoint import load_weights
 from lens_d2.io.errors import DataError
 from lens_d2.io.formats import (
     read_boxes3d,
     read_lens_set,
     read_revised,
+    read_volumes,
     write_boxes3d,
     write_lens_set,
     write_revised,
 )
 from lens_d2.io.pickles import read_pickle
-from lens_d2.io.weights import load_weights
 from lens_d2.mining.shards import ShardStore
 from lens_d2.structures.detections import VolumeDetections
 
@@ -127,7 +128,10 @@ CASES = {
     "spacing.csv": (text("spacing.csv", "volume,x,y,z,axes\n28,0.5,0.5,1.6,LPS\n"), lits.read_corrections),
     "Revised": (released(write_revised, {NAME: [[2, 10, 20, 30, 40]]}), read_revised),
     "3D-Box": (released(write_boxes3d, {NAME: BOXES}), read_boxes3d),
-    "LENS's set": (released(write_lens_set, {"val": {NAME: BOXES}, "test": {}}), read_lens_set),
+    "LENS's set": (
+        released(write_lens_set, {"val": {NAME: BOXES}, "test": {}}),
+        partial(read_lens_set, part="val"),
+    ),
     "pickle": (released(write_lens_set, {"val": {NAME: BOXES}}), read_pickle),
     "labels": (text("labels.json", json.dumps(LABELS)), read_labels),
     "hand labels": (

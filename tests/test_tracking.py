@@ -7,14 +7,8 @@ from hypothesis import strategies as st
 
 from lens_d2.inference.linking import link_slices, match_best_first, stack_tracklets
 from lens_d2.inference.volume import link_detections
-from lens_d2.structures.boxes import pairwise_iou
 
 BOX = np.array([10.0, 10, 30, 30])
-
-
-def test_iou_of_known_boxes():
-    boxes = np.array([[0.0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 20, 30]])
-    np.testing.assert_allclose(pairwise_iou(boxes, boxes[:2]), [[1, 1 / 3], [1 / 3, 1], [0, 0]])
 
 
 def test_boxes_on_neighbouring_slices_above_the_threshold_are_one_lesion():

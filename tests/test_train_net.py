@@ -2,14 +2,13 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from helpers.blocks import EXPERTS, register_blocks
 
-from lens_d2.engine import LENSCheckpointer, LENSTrainer
+from lens_d2.engine import LENSTrainer
 from lens_d2.engine.launch import argument_parser
 from lens_d2.io.errors import DataError
 
@@ -130,64 +129,3 @@ def test_weights_of_another_architecture_are_refused(run, tmp_path):
         run("--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", out, "MODEL.PROPOSAL_GENERATOR.NAME", "FCOS")
     with pytest.raises(DataError, match="no such"):
         run("--eval-only", "MODEL.WEIGHTS", tmp_path / "absent.pth", "OUTPUT_DIR", out)
-
-
-def test_a_checkpoint_is_complete_or_absent(tmp_path, monkeypatch):
-    model = torch.nn.Linear(2, 2)
-    checkpointer = LENSCheckpointer(model, str(tmp_path))
-    checkpointer.save("model")
-
-    def die(path, data):
-        with open(path, "wb") as stream:
-            stream.write(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "write_bytes", die)
-    with pytest.raises(KeyboardInterrupt):
-        checkpointer.save("model")
-    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model.pth")
-    checkpointer.load(str(tmp_path / "model.pth"))
-
-
-def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
-    class Malicious:
-        def __reduce__(self):
-            return print, ("this must not run",)
-
-    torch.save({"model": Malicious()}, tmp_path / "model.pth")
-    with pytest.raises(DataError, match="model.pth"):
-        LENSCheckpointer(torch.nn.Linear(2, 2)).load(str(tmp_path / "model.pth"))
-
-
-@pytest.fixture
-def network():
-    return torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-
-
-def test_a_finished_network_is_loaded_whole_or_not_at_all(network, tmp_path):
-    """A training starts from a part of the weights, too."""
-    part = str(tmp_path / "part.pth")
-    torch.save({"model": {k: v for k, v in network.state_dict().items() if k.startswith("0.")}}, part)
-    checkpointer = LENSCheckpointer(network, whole=True)
-    with pytest.raises(DataError, match=r"part.pth: .*: no 1\.weight there \(4 such keys\)$"):
-        checkpointer.load(part)
-    LENSCheckpointer(network).load(part)
-
-
-@pytest.fixture
-def one_rank():
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_finished_network_may_lack_what_is_no_weight(network, one_rank, tmp_path, prefix):
-    """Counters of normalisation, and buffers that no checkpoint has; saved or loaded as a rank, or not."""
-    network.register_buffer("pixel_mean", torch.zeros(1), persistent=False)
-    state = {prefix + k: v + 1 for k, v in network.state_dict().items() if "num_batches" not in k}
-    torch.save({"model": state}, tmp_path / "whole.pth")
-    for model in (network, torch.nn.parallel.DistributedDataParallel(network)):
-        LENSCheckpointer(model, whole=True).load(str(tmp_path / "whole.pth"))
-    for key, value in network.state_dict().items():
-        assert "num_batches" in key or torch.equal(value, state[prefix + key])

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from lens_d2.evaluation.jobs import run
+from lens_d2.evaluation.jobs import BOX_ORDERS, run
 from lens_d2.evaluation.plots import plot_concordance, plot_violin
 from lens_d2.evaluation.readers import read_lesion_boxes, read_marks, read_tracklets
 from lens_d2.evaluation.report import write_json
@@ -30,7 +30,7 @@ from lens_d2.io.errors import DataError
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--boxes-3d", required=True, metavar="FILE", help="3D boxes, as 3D-Box.pkl")
-    parser.add_argument("--box-order", choices=("xyxyzz", "xyzxyz"), default="xyxyzz", help="of --boxes-3d")
+    parser.add_argument("--box-order", choices=list(BOX_ORDERS), default="xyxyzz", help="of --boxes-3d")
     parser.add_argument("--marks", metavar="FILE", help="a mark on every lesion, as Revised-Test1071.pkl")
     parser.add_argument(
         "--key-marks", required=True, metavar="FILE", help="the original marks, RECIST-Box-Test.pkl"
@@ -52,7 +52,7 @@ def _distinct_names(files: list[str]) -> list[str]:
 
 
 def read_truth(args) -> StudyTruth:
-    boxes = read_lesion_boxes(args.boxes_3d, box_order=args.box_order)
+    boxes = read_lesion_boxes(args.boxes_3d, frame=BOX_ORDERS[args.box_order])
     if args.marks:
         marks = within(args.marks, read_marks(args.marks), boxes.volumes)
     else:

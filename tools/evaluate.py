@@ -56,8 +56,7 @@ def evaluate(parser, args) -> None:
             args.output_dir / "precision_recall.png", match.precision, match.recall, metrics["ap"], recall_given
         )
     if args.coco:
-        from_zero = args.protocol == "p3d" or args.box_order == "xyxyzz"
-        coco, results = coco_json(job.truth, detections, from_zero, job.first_pixel)
+        coco, results = coco_json(job.truth, detections, job.frame)
         write_json(args.output_dir / "coco_truth.json", coco, indent=None)
         write_json(args.output_dir / "coco_predictions.json", results, indent=None)
     write_json(args.output_dir / "metrics.json", metrics)

@@ -25,10 +25,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 from tabulate import tabulate
 
 from lens_d2.data.ledger.table import read_ledger, to_table, write_ledger
-from lens_d2.evaluation.summaries import summaries
+from lens_d2.evaluation.evaluators import summaries
 from lens_d2.io.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,9 +114,8 @@ def write(output: Path, results: dict[int, dict[str, float]]) -> str:
     rows, header = summary(results), ["", "mean", *(f"seed {seed}" for seed in results)]
     content = {"seeds": results, "mean": {name: mean for name, mean, *_ in rows}}
     write_whole(output / "results.json", json.dumps(content, indent=1).encode())
-    lines = [header, *([f'"{name}"', *numbers] for name, *numbers in rows)]
-    text = "\n".join(",".join("" if cell is None else str(cell) for cell in line) for line in lines)
-    write_whole(output / "results.csv", (text + "\n").encode())
+    table = pd.DataFrame(rows, columns=header, dtype=object)
+    write_whole(output / "results.csv", table.to_csv(index=False).encode())
     return tabulate(rows, header, tablefmt="pipe", floatfmt=".4f")
 
 

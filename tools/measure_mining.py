@@ -42,7 +42,7 @@ from lens_d2.data.loader import load_records
 from lens_d2.io import cli
 from lens_d2.io.errors import DataError
 from lens_d2.io.files import write_whole
-from lens_d2.structures.boxes import paired_iou, pairwise_iou
+from lens_d2.structures.boxes import hull, paired_iou, pairwise_iou
 from lens_d2.structures.status import STATUS_OF_RECORD, BoxStatus
 
 # What a line's name has after the strategy's, for each status that is measured.
@@ -172,8 +172,8 @@ def _add(tally: Tally, truth: HiddenTruth, volume, lesion, rows: pd.DataFrame, a
 
 def iobb_of(slice_boxes: np.ndarray, box3d: np.ndarray) -> float:
     """The part of the extent of (n, 5) slice boxes z, x1, y1, x2, y2 that lies in a 3D box (6,)."""
-    low = np.array([*slice_boxes[:, 1:3].min(axis=0), slice_boxes[:, 0].min()])
-    high = np.array([*slice_boxes[:, 3:5].max(axis=0), slice_boxes[:, 0].max() + 1])
+    extent = hull(slice_boxes)
+    low, high = extent[:3], extent[3:] + [0, 0, 1]
     inside = np.minimum(high, box3d[3:] + [0, 0, 1]) - np.maximum(low, box3d[:3])
     return float(np.prod(np.clip(inside, 0, None)) / np.prod(high - low))
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from lens_d2.evaluation.summaries import summaries
+from lens_d2.evaluation.evaluators import summaries
 from lens_d2.io.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]

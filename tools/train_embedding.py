@@ -18,9 +18,8 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from lens_d2.config import load_config
-from lens_d2.data.datasets.catalog import root_of
 from lens_d2.data.loader import load_records
-from lens_d2.data.same_lesions import collect_marks, read_places
+from lens_d2.data.same_lesions import marks_of_dataset
 from lens_d2.engine import launch
 from lens_d2.engine.embedding import train_embedding
 from lens_d2.io.files import write_whole
@@ -48,8 +47,7 @@ def main(args) -> None:
         return
     marks = []
     for name in cfg.MODEL.EMBEDDING.DATASETS:
-        places = read_places(root_of(name) / "DeepLesion" / "DL_info.csv")
-        marks += collect_marks(load_records((name,)), places)
+        marks += marks_of_dataset(name, load_records((name,)))
     found = calibrate(LesionEmbedder(cfg).embed, marks, cfg.MODEL.EMBEDDING.CALIBRATION_PRECISION)
     path = os.path.join(cfg.OUTPUT_DIR, "embedding", "calibration.json")
     write_whole(path, json.dumps(found.to_dict(), indent=1).encode())

@@ -16,8 +16,8 @@ from detectron2.data import DatasetFromList
 from torch.utils.data import Dataset
 
 from ..io.errors import DataError
-from ..structures.boxes import pairwise_iou
 from ..structures.detections import VolumeDetections
+from ..structures.known_boxes import KnownBoxes
 from ..structures.status import STATUS_OF_RECORD, BoxStatus
 from .cache import VolumeCache
 from .patches import PatchGrid
@@ -37,13 +37,9 @@ class Verdict(IntEnum):
 
 def key_slice_iou(detections: VolumeDetections, lesions: Sequence[dict]) -> np.ndarray:
     """(n,) the highest IoU of any slice box of each detection with a box of a lesion on the same slice."""
+    known = KnownBoxes.of_record({"lesions": lesions})
     best = np.zeros(len(detections))
-    boxes = np.array([box[:5] for lesion in lesions for box in lesion["boxes"]], dtype=np.float64).reshape(-1, 5)
-    slices = detections.slice_boxes[:, 0].round().astype(int)
-    for z in np.unique(boxes[:, 0]).astype(int):
-        here = np.flatnonzero(slices == z)
-        iou = pairwise_iou(detections.slice_boxes[here, 1:5], boxes[boxes[:, 0] == z, 1:])
-        np.maximum.at(best, detections.slice_detection[here], iou.max(axis=1))
+    np.maximum.at(best, detections.slice_detection, known.largest_overlap(detections.slice_boxes))
     return best
 
 

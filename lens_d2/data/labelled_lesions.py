@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,22 +10,11 @@ import torch
 from detectron2.data import DatasetFromList
 from torch.utils.data import Dataset
 
+from ..structures.boxes import PLANE, flat_boxes3d
 from .cache import VolumeCache
 from .lesion_labels import LabelRelations, LesionLabels, Targets, mark_row
 from .patches import PatchGrid
 from .sampler import SampleIndex
-
-
-def slice_boxes3d(slices: Iterable[int], boxes: Iterable) -> np.ndarray:
-    """(n,) slices and (n, 4) boxes on them as (n, 6) 3D boxes of one slice."""
-    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    z = np.asarray(slices, dtype=np.float64).reshape(-1, 1)
-    return np.concatenate([boxes[:, :2], z, boxes[:, 2:], z], axis=1)
-
-
-def patch_boxes2d(boxes: np.ndarray) -> np.ndarray:
-    """x1, y1, x2, y2 of (n, 6) boxes in patch coordinates."""
-    return boxes[:, [0, 1, 3, 4]]
 
 
 @dataclass
@@ -59,7 +48,7 @@ class LabelledLesions:
         boxes = np.array([box for _, box, _ in found], dtype=np.float64).reshape(-1, 5)
         return cls(
             np.array([index for index, _, _ in found], dtype=np.int64),
-            slice_boxes3d(boxes[:, 0], boxes[:, 1:]),
+            flat_boxes3d(boxes[:, 0], boxes[:, 1:]),
             relations.targets(own for _, _, own in found),
         )
 
@@ -113,6 +102,6 @@ class LesionPatchDataset(Dataset):
         box = box + np.random.default_rng(seed).uniform(-self.jitter, self.jitter, 6) * size
         volume = self.cache.open(self.records[self.lesions.record[number]])
         patch, inside = self.grid.crop(volume, box[None])
-        sample = {"patch": torch.from_numpy(patch[0]), "box": torch.from_numpy(patch_boxes2d(inside)[0])}
+        sample = {"patch": torch.from_numpy(patch[0]), "box": torch.from_numpy(inside[0, PLANE])}
         targets = {name: torch.from_numpy(value[number]) for name, value in self.lesions.targets._asdict().items()}
         return {**sample, **targets, "seed": seed}

@@ -13,6 +13,7 @@ from os import PathLike
 from typing import NamedTuple
 
 import numpy as np
+from detectron2.data import MetadataCatalog
 
 from ..io.errors import DataError
 from ..io.tables import read_rows
@@ -58,6 +59,16 @@ def read_places(path: str | PathLike) -> dict[int, np.ndarray]:
         if np.isfinite(place).all():
             places[row] = place
     return places
+
+
+def marks_of_dataset(name: str, records: Sequence[dict]) -> list[Mark]:
+    """The marks of a registered dataset's records whose place its ``mark_table`` tells, if it has one.
+
+    Raises:
+        DataError: the table cannot be read.
+    """
+    table = MetadataCatalog.get(name).get("mark_table")
+    return collect_marks(records, read_places(table)) if table else []
 
 
 def collect_marks(records: Sequence[dict], places: Mapping[int, np.ndarray]) -> list[Mark]:

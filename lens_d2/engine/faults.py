@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from detectron2.engine import TrainerBase
 
+from ..io.cli import without_known_faults
 from ..io.errors import DataError
-from ..io.quiet import without_known_faults
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from detectron2.config import CfgNode
@@ -37,7 +38,7 @@ from ..io.errors import DataError
 from ..io.files import write_whole
 from ..io.formats import write_tracklets
 from ..mining.datasets import mined_datasets
-from ..mining.harvester.measures import HarvestMeasure, format_rows
+from ..mining.harvester.measures import PRECISIONS, HarvestMeasure, format_rows
 from ..mining.harvester.pool import Harvested, from_table, to_table, with_verdicts
 from ..mining.harvester.rounds import LABEL_SETS, Harvest, Rules, harvest_round, known_proposals
 from ..mining.harvester.tracker import BoxTracker
@@ -370,17 +371,11 @@ def _report(run: Run, volumes: HarvestVolumes, finished: Sequence[dict]) -> None
     given = volumes.measure.given()
     rows = [given, *(row for measures in measured for row in measures["rows"])]
     logger.info("recall on %s:\n%s", run.cfg.HARVEST.TEST, format_rows(rows))
-    write_whole(folder / TABLE[0], _csv(rows))
+    columns = ["round", "labels", *PRECISIONS, "R@100P"]
+    write_whole(folder / TABLE[0], pd.DataFrame(rows, columns=columns).to_csv(index=False).encode())
     write_whole(folder / TABLE[1], json.dumps(rows, indent=1).encode())
     rounds = {"P_H,1": measured[0]["curves"]["s_g"]}
     rounds |= {m["rows"][-1]["labels"]: m["curves"]["harvested"] for m in measured}
     scores = {name: measured[-1]["curves"][name] for name in ("s_g", "s_c", "s")}
     panels = {"Round by round": rounds, f"Scores of round {len(measured)}": scores}
     plot_harvest(folder / TABLE[2], panels, given["R@100P"])
-
-
-def _csv(rows: Sequence[dict]) -> bytes:
-    columns = ["round", "labels", "R@80P", "R@85P", "R@90P", "R@95P", "mean", "R@100P"]
-    lines = [",".join(columns)]
-    lines += [",".join(f'"{row[c]}"' if c == "labels" else str(row.get(c, "")) for c in columns) for row in rows]
-    return ("\n".join(lines) + "\n").encode()

@@ -33,7 +33,7 @@ from tabulate import tabulate
 from torch import nn
 
 from ..data.loader import load_training_records
-from ..evaluation.summaries import summaries
+from ..evaluation.evaluators import summaries
 from ..io.checkpoint import LAST_CHECKPOINT, LENSCheckpointer
 from ..io.errors import DataError
 from ..io.files import write_whole

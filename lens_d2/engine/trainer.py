@@ -16,7 +16,7 @@ from torch import nn
 from ..data.loader import build_batch_sampler, build_test_loader, build_train_loader, load_training_records
 from ..inference.rescoring import build_inference
 from ..io.checkpoint import LENSCheckpointer
-from ..io.quiet import at_level
+from ..io.cli import at_level
 from ..mining.hooks import build_mining_hooks
 from ..modeling.pretrained import load_backbone_weights
 from .faults import CarefulTraining

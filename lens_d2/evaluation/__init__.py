@@ -1,14 +1,16 @@
 """Evaluation under the published protocols, of this project's models and of anyone's detections.
 
 - ``froc.py``: curves from plain arrays; ``overlap.py``: boxes; ``protocols/``: one file a protocol;
-- ``files.py``, ``readers.py``, ``report.py``: what is read and written; ``jobs.py``: the tools' options;
+- ``readers.py``, ``report.py``: input and output; ``jobs.py``: options of the tools;
 - ``bootstrap.py``, ``strata.py``, ``study.py``, ``coco.py``, ``plots.py``: more than the published scripts give;
-- ``evaluators.py``, ``slice_ap.py``: the same as Detectron2 evaluators, in training and testing.
+- ``evaluators.py``, ``slice_ap.py``, ``frames.py``: the same as Detectron2 evaluators, in training and testing.
+
+All but the last line works without torch, Detectron2 and SimpleITK.
 """
 
 from importlib import import_module
 
-# Imported when they are asked for: the tools do without what these need.
+# Imported when first used, as the tools do not need what these import.
 _HOMES = {
     "FROC3DEvaluator": "evaluators",
     "P3DFROCEvaluator": "evaluators",

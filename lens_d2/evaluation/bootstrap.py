@@ -1,8 +1,8 @@
-"""Intervals by resampling volumes, and the paired comparison of two detectors.
+"""Confidence intervals by resampling volumes, and the paired comparison of two detectors.
 
-A draw takes as many volumes as there are, with replacement. A volume drawn w times is a volume whose false
-positives and lesions count w times, at the same ranks: nothing is matched or sorted again, a draw is a few sums
-over the events of the original evaluation.
+A draw takes as many volumes as there are, with replacement. The false positives and lesions of a volume drawn w
+times count w times, at the same ranks. So nothing is matched or sorted again: a draw is a few sums over the events
+of the original evaluation.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import numpy as np
 
 from .froc import FrocEvents
 
-CHUNK = 1 << 20  # weights that are looked up at a time: a few megabytes
+CHUNK = 1 << 20  # weights looked up at a time: a few megabytes
 
 
 def draw_weights(num_volumes: int, draws: int, seed: int) -> np.ndarray:
-    """(draws, num_volumes) int32, how often each volume is drawn."""
+    """(draws, num_volumes) int32 counts of how often each volume is drawn."""
     picks = np.random.default_rng(seed).integers(0, num_volumes, (draws, num_volumes), dtype=np.int32)
     picks += np.arange(draws, dtype=np.int32)[:, None] * num_volumes
     counts = np.bincount(picks.reshape(-1), minlength=draws * num_volumes)
@@ -25,9 +25,10 @@ def draw_weights(num_volumes: int, draws: int, seed: int) -> np.ndarray:
 def resampled_sensitivities(
     events: FrocEvents, fps: np.ndarray, weights: np.ndarray, count_side: str = "right"
 ) -> np.ndarray:
-    """The sensitivities of every draw.
+    """Sensitivities of every draw.
 
     Args:
+        events: of the original evaluation.
         fps: (k,) false positives per volume.
         weights: (draws, volumes) from :func:`draw_weights`.
         count_side: as in ``Protocol``. Left of the first false positive the curve is a line from (0, 0).
@@ -56,8 +57,11 @@ def resampled_sensitivities(
 
 
 def _steep_starts(events: FrocEvents, hit_rank, hit_volume, weights: np.ndarray) -> np.ndarray:
-    """(n,) the draws whose curve begins with one false positive and a hit: the line through its first two points
-    is vertical, and left of them ``read_extrapolating`` gives the last point's value."""
+    """(n,) draws whose curve begins with one false positive and a hit.
+
+    The line through the first two points is vertical then, and left of them ``read_extrapolating`` gives the last
+    point's value.
+    """
     if not len(hit_rank):
         return np.zeros(0, dtype=np.int64)
     drawn = weights[:, hit_volume] > 0
@@ -67,7 +71,7 @@ def _steep_starts(events: FrocEvents, hit_rank, hit_volume, weights: np.ndarray)
 
 
 def _enough(events: FrocEvents, budget: np.ndarray, weights: np.ndarray) -> int:
-    """How many of the first false positives exceed the largest budget in every draw (whole ranks; or all)."""
+    """Number of first false positives that exceed the largest budget in every draw (whole ranks; or all)."""
     available = len(events.fp_rank)
     wanted = int(1.2 * budget.max()) + 100
     while wanted < available:
@@ -80,9 +84,11 @@ def _enough(events: FrocEvents, budget: np.ndarray, weights: np.ndarray) -> int:
 
 
 class _Steps:
-    """The FROC curve as steps of false positives, weighted anew for each draw.
+    """FROC curve as steps of false positives, weighted anew for each draw.
 
-    fp_rank, fp_volume: (f,) ascending. hit_rank, hit_volume: (h,) ascending, the lesions that are hit at all.
+    Args:
+        fp_rank, fp_volume: (f,), ranks ascending.
+        hit_rank, hit_volume: (h,) of the lesions that are hit at all, ranks ascending.
     """
 
     def __init__(self, fp_rank, fp_volume, hit_rank, hit_volume):
@@ -97,7 +103,7 @@ class _Steps:
         self.has_ties = bool(np.any(self.hit_before != self.hit_upto))
 
     def hits(self, weights: np.ndarray, budget: np.ndarray, side: str) -> np.ndarray:
-        """(draws, k) weighted lesions hit where the weighted false positives reach (k,) ``budget``."""
+        """(draws, k) weighted lesions hit when the weighted false positives reach (k,) ``budget``."""
         fp, hit = _RunningSums(weights, self.fp_volume), _RunningSums(weights, self.hit_volume)
         step = fp.search(budget, side)  # the false positive that goes beyond the budget
         low = hit.of_first(self.hit_before[step])
@@ -109,10 +115,10 @@ class _Steps:
 
 
 class _RunningSums:
-    """Sums of the first 0, 1, 2, ... events' weights, for each of d draws.
+    """Sums of the weights of the first 0, 1, 2, ... events, for each of d draws.
 
-    They are known at every block of events, about as many as there are events in one, through a matrix product;
-    within a block they are looked up where they are asked for.
+    A matrix product gives the sums at the ends of blocks, which are about as many as the events in one; within a
+    block they are looked up on demand.
     """
 
     def __init__(self, weights: np.ndarray, volume: np.ndarray):
@@ -141,8 +147,10 @@ class _RunningSums:
         return self.blocks[self.row, block] + (self._within(block) * taken).sum(axis=2)
 
     def search(self, budget: np.ndarray, side: str) -> np.ndarray:
-        """(d, k) how many sums of each draw, over 1, 2, ... events, stay within (k,) ``budget``; with the side
-        "left", below it."""
+        """(d, k) number of sums of each draw, over 1, 2, ... events, that stay within (k,) ``budget``.
+
+        With the side "left" they stay below it.
+        """
         nearest = np.round(budget)
         is_whole = np.abs(budget - nearest) < 1e-9 * np.maximum(nearest, 1.0)
         most = np.where(is_whole, nearest, np.floor(budget)).astype(np.int64)
@@ -154,7 +162,7 @@ class _RunningSums:
 
 
 def interval(values: np.ndarray, fallback: float, confidence: float = 0.95) -> list[float]:
-    """[low, high] of the middle ``confidence`` of the finite values; twice the fallback where there are none."""
+    """[low, high] around the middle ``confidence`` of the finite values; without any, twice the fallback."""
     values = values[np.isfinite(values)]
     if not len(values):
         return [float(fallback)] * 2
@@ -178,8 +186,8 @@ def paired_comparison(first: FrocEvents, second: FrocEvents, protocol, draws: in
     """Average sensitivity of the second detector minus the first's, both resampled with the same volumes.
 
     Returns:
-        difference; its 95% interval; p_value: two-sided, twice the share of draws on the far side of zero (the
-        observed one counted among them, at most 1).
+        dict with "difference", "difference_ci" (95% interval) and the two-sided "p_value", twice the share of
+        draws on the far side of zero (the observed one counted among them, at most 1).
     """
     weights = draw_weights(first.num_volumes, draws, seed)
     sampled = [

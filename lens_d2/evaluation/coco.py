@@ -1,7 +1,7 @@
-"""Truth and predictions slice by slice in COCO's JSON, for pycocotools and for others' viewers.
+"""Truth and predictions slice by slice in COCO's JSON, for pycocotools and other viewers.
 
-Boxes are XYWH with pixel edges from 0, as COCO has them. Each image says with "annotated" whether its lesions
-are all marked: in a set whose lesions have one mark each, only the slices that have marks are.
+Boxes are XYWH in pixel edges from 0, as COCO's. "annotated" of an image tells whether all its lesions are marked:
+if each lesion has one mark, this holds for the slices that have marks.
 """
 
 from __future__ import annotations
@@ -10,16 +10,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .files import slice_range
+from ..io.formats import FileFrame, slice_range
+from ..structures.boxes import PLANE, slices_of
 from .sets import BoxDetections, BoxTruth, Tracklets
 
 CATEGORIES = [{"id": 1, "name": "lesion"}]
-MATRIX = 512  # pixels a side, DeepLesion's; the annotation files do not tell
+MATRIX = 512  # pixels a side in DeepLesion; the annotation files do not tell
 
 
 @dataclass(frozen=True)
 class Slices:
-    """2D boxes on slices. volume, z: (n,). boxes: (n, 4) inclusive, as in the file. scores: (n,) or None."""
+    """2D boxes on slices.
+
+    Attributes:
+        volume, z: (n,).
+        boxes: (n, 4) XYXY pixel edges.
+        scores: (n,) or None.
+    """
 
     volume: np.ndarray
     z: np.ndarray
@@ -27,102 +34,94 @@ class Slices:
     scores: np.ndarray | None = None
 
 
-def spread(volume: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None) -> Slices:
-    """3D boxes on each of their slices, at least on the one nearest to the middle."""
-    low, high = np.ceil(boxes[:, 2]), np.floor(boxes[:, 5])
-    middle = np.round((boxes[:, 2] + boxes[:, 5]) / 2.0)
-    low, high = np.where(low > high, middle, low), np.where(low > high, middle, high)
-    count = (high - low + 1).astype(np.int64)
-    row = np.repeat(np.arange(len(boxes)), count)
-    z = low[row] + np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-    flat = boxes[row][:, [0, 1, 3, 4]]
-    return Slices(volume[row], z.astype(np.int64), flat, None if scores is None else scores[row])
+def truth_slices(truth: BoxTruth, frame: FileFrame) -> Slices:
+    """The truth's boxes on each slice that they cover."""
+    row, z = slices_of(truth.boxes)
+    return Slices(truth.volume[row], z, _edges(truth.boxes[row][:, PLANE], frame))
 
 
-def truth_slices(truth: BoxTruth) -> Slices:
-    return spread(truth.volume, truth.boxes)
-
-
-def detection_slices(detections: BoxDetections | Tracklets) -> Slices:
+def detection_slices(detections: BoxDetections | Tracklets, frame: FileFrame) -> Slices:
+    """The detections' boxes on each slice that they cover."""
     if isinstance(detections, BoxDetections):
-        return spread(detections.volume, detections.boxes, detections.scores)
-    volume = detections.volume[detections.slice_detection]
-    z = np.round(detections.slice_z).astype(np.int64)
-    return Slices(volume, z, detections.slice_boxes, detections.slice_scores)
+        row, z = slices_of(detections.boxes)
+        boxes, scores = detections.boxes[row][:, PLANE], detections.scores[row]
+    else:
+        row, z = detections.slice_detection, np.round(detections.slice_z).astype(np.int64)
+        boxes, scores = detections.slice_boxes, detections.slice_scores
+    return Slices(detections.volume[row], z, _edges(boxes, frame), scores)
 
 
-def coco_json(truth: BoxTruth, detections, z_from_zero: bool, first_pixel: int) -> tuple[dict, list[dict]]:
+def _edges(boxes: np.ndarray, frame: FileFrame) -> np.ndarray:
+    return frame.to_volume(boxes, first_slice=0)
+
+
+def coco_json(truth: BoxTruth, detections: BoxDetections | Tracklets, frame: FileFrame) -> tuple[dict, list[dict]]:
     """COCO's dictionary of the truth and its list of results of the predictions.
 
     Args:
         truth, detections: as a protocol takes them.
-        z_from_zero: whether z counts from 0 in the sub-volume; otherwise it is the number in the volume's name.
-        first_pixel: the number of the file's first pixel, 0 or 1.
+        frame: of their numbers.
     """
-    lesions, found = truth_slices(truth), detection_slices(detections)
-    ids, images = _images(truth.volumes, lesions, found, z_from_zero)
-    extent = max([MATRIX, *(int(np.ceil(part.boxes.max())) + 1 for part in (lesions, found) if len(part.z))])
-    for image in images:
-        image.update(height=extent, width=extent)
-    return coco_truth(images, lesions, ids, first_pixel), coco_results(found, ids, first_pixel)
+    lesions, found = truth_slices(truth, frame), detection_slices(detections, frame)
+    ids, images = _images(truth.volumes, lesions, found, frame)
+    marks = set(zip(lesions.volume.tolist(), lesions.z.tolist(), strict=True))
+    extent = max([MATRIX, *(int(np.ceil(part.boxes.max())) for part in (lesions, found) if len(part.z))])
+    for key, image in zip(ids, images, strict=True):
+        image.update(annotated=isinstance(detections, BoxDetections) or key in marks, height=extent, width=extent)
+    return coco_truth(images, lesions, ids), coco_results(found, ids)
 
 
-def coco_truth(images: list[dict], lesions: Slices, ids: dict, first_pixel: int = 0) -> dict:
-    """COCO's dictionary. ids: {(volume, z): image id}; a box on another slice is left out."""
+def coco_truth(images: list[dict], lesions: Slices, ids: dict) -> dict:
+    """COCO's dictionary of the truth.
+
+    Args:
+        images: COCO's list of images.
+        lesions: boxes; those on slices without an image are left out.
+        ids: {(volume, z): image id}.
+    """
     annotations = [
         {"id": number, "image_id": image, "category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
-        for number, (_, image, box) in enumerate(_rows(lesions, ids, first_pixel), start=1)
+        for number, (_, image, box) in enumerate(_rows(lesions, ids), start=1)
     ]
     return {"info": {}, "images": images, "annotations": annotations, "categories": CATEGORIES}
 
 
-def coco_results(found: Slices, ids: dict, first_pixel: int = 0) -> list[dict]:
-    """COCO's list of results. ids: as in :func:`coco_truth`."""
+def coco_results(found: Slices, ids: dict) -> list[dict]:
+    """COCO's list of results; ``ids`` as in :func:`coco_truth`."""
     scores = np.zeros(0) if found.scores is None else found.scores
     return [
         {"image_id": image, "category_id": 1, "bbox": box, "score": float(scores[row])}
-        for row, image, box in _rows(found, ids, first_pixel)
+        for row, image, box in _rows(found, ids)
     ]
 
 
-def _images(volumes, lesions: Slices, found: Slices, z_from_zero: bool) -> tuple[dict, list[dict]]:
-    """{(volume, z): image id} and the images, all slices of a volume whose name gives their range."""
-    marked, present = _levels(lesions), _levels(lesions, found)
+def _images(volumes, lesions: Slices, found: Slices, frame: FileFrame) -> tuple[dict, list[dict]]:
+    """{(volume, z): image id} and the images: all slices in a volume's name, or those that have boxes."""
+    marked, present = _slices_with_boxes(lesions), _slices_with_boxes(lesions, found)
     ids: dict = {}
     images = []
     for number, name in enumerate(volumes):
         slices = slice_range(name)
-        offset = slices[0] if slices and z_from_zero else 0
+        offset = 0 if frame.numbered_slices or not slices else slices[0]
         named = range(slices[0] - offset, slices[1] - offset + 1) if slices else present.get(number, ())
-        levels = sorted({*named, *marked.get(number, ())})
         folder = name[: name.rindex("_")] if slices else name
-        for z in levels:
+        for z in sorted({*named, *marked.get(number, ())}):
             ids[number, z] = len(images) + 1
-            images.append(
-                {
-                    "id": len(images) + 1,
-                    "file_name": f"{folder}/{z + offset:03d}.png",
-                    "volume": name,
-                    "slice": z,
-                    "annotated": not z_from_zero or z in marked.get(number, ()),
-                }
-            )
+            file_name = f"{folder}/{z + offset:03d}.png"
+            images.append({"id": len(images) + 1, "file_name": file_name, "volume": name, "slice": z})
     return ids, images
 
 
-def _levels(*parts: Slices) -> dict[int, set]:
-    """{volume: the slices that have a box}."""
-    levels: dict = {}
+def _slices_with_boxes(*parts: Slices) -> dict[int, set]:
+    slices: dict = {}
     for part in parts:
         for volume, z in zip(part.volume.tolist(), part.z.tolist(), strict=True):
-            levels.setdefault(volume, set()).add(z)
-    return levels
+            slices.setdefault(volume, set()).add(z)
+    return slices
 
 
-def _rows(part: Slices, ids: dict, first_pixel: int) -> list[tuple[int, int, list[float]]]:
+def _rows(part: Slices, ids: dict) -> list[tuple[int, int, list[float]]]:
     """(row, image id, XYWH) of every box on a slice that has an image."""
-    low = part.boxes[:, :2] - first_pixel
-    size = part.boxes[:, 2:] - part.boxes[:, :2] + 1.0
-    boxes = np.hstack([low, size]).tolist()
+    boxes = np.hstack([part.boxes[:, :2], part.boxes[:, 2:] - part.boxes[:, :2]]).tolist()
     images = [ids.get(key) for key in zip(part.volume.tolist(), part.z.tolist(), strict=True)]
     return [(row, image, boxes[row]) for row, image in enumerate(images) if image is not None]

@@ -1,28 +1,32 @@
-"""The published protocols as Detectron2 evaluators of whole sub-volumes.
+"""Published protocols as Detectron2 evaluators of whole sub-volumes.
 
 Each reports under its protocol's name, for the fused output and for each expert alone, and leaves in its folder
 
-- ``metrics.json``: what ``tools/evaluate.py`` writes, of the fused output; ``experts`` has that of each expert;
+- ``metrics.json``: as of ``tools/evaluate.py``, for the fused output; ``experts`` has the same of each expert;
 - ``predictions.json``, ``predictions_<expert>.json`` and ``ground_truth.json``, in the coordinates of the
   dataset's own files, so that ``tools/evaluate.py`` gives the same numbers for them;
-- ``froc.png``, and ``precision_recall.png`` where the protocol has the two.
+- ``froc.png``, and ``precision_recall.png`` if the protocol has such a curve.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
+from ..io.formats import FileFrame, marks_entry, parse_tracklets, tracklet_entry
 from ..io.progress import progress
+from ..structures.boxes import PLANE
 from ..structures.detections import VolumeDetections
 from .bootstrap import intervals
-from .frames import FileFrame, box_truth, frame_of, mark_truth, slice_boxes
+from .frames import box_truth, frame_of, mark_truth, slice_boxes
 from .plots import plot_froc, plot_precision_recall
 from .protocols import PROTOCOLS, Evaluation, Protocol
 from .report import froc_table, write_json
@@ -32,7 +36,7 @@ FUSED = "fused"
 
 
 class FROCEvaluator(DatasetEvaluator):
-    """What the evaluators have in common: collecting over ranks, evaluating, writing."""
+    """Base of the evaluators: collects over ranks, evaluates, writes."""
 
     protocol: Protocol
 
@@ -49,10 +53,10 @@ class FROCEvaluator(DatasetEvaluator):
         """
         Args:
             dataset_name: registered; its records are the truth.
-            output_dir: gets the files; None for none.
+            output_dir: folder of the files; None for no files.
             output: whose detections count as the model's: ``FUSED`` or an expert's name.
             distributed: whether the outputs of all ranks are gathered.
-            draws, seed: of the bootstrap intervals; 0 draws for none.
+            draws, seed: of the bootstrap; 0 draws for no intervals.
         """
         self.dataset_name = dataset_name
         self.output_dir = None if output_dir is None else Path(output_dir)
@@ -64,10 +68,16 @@ class FROCEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
+        """Forgets all outputs."""
         self._entries: dict[str, dict[str, list]] = {}
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Args: inputs: records. outputs: {"volume", "detections": {name: VolumeDetections}} of each."""
+        """Takes outputs of the model.
+
+        Args:
+            inputs: records.
+            outputs: {"volume", "detections": {name: VolumeDetections}} of each.
+        """
         for record, output in zip(inputs, outputs, strict=True):
             for name, detections in output["detections"].items():
                 entry = self.to_file(detections, record["first_slice"])
@@ -133,7 +143,7 @@ class FROCEvaluator(DatasetEvaluator):
         write_json(folder / "metrics.json", self.metrics)
 
     def frame_of(self, dataset_name: str) -> FileFrame:
-        """The coordinates of the dataset's files."""
+        """Coordinates of the dataset's files."""
         return frame_of(dataset_name)
 
     def truth(self, records: list[dict]) -> BoxTruth:
@@ -141,15 +151,15 @@ class FROCEvaluator(DatasetEvaluator):
         raise NotImplementedError
 
     def truth_to_file(self, truth: BoxTruth) -> dict:
-        """The truth in the layout of the protocol's files."""
+        """Truth in the layout of the protocol's files."""
         raise NotImplementedError
 
     def to_file(self, detections: VolumeDetections, first_slice: int) -> list:
-        """One sub-volume's entry in the prediction file."""
+        """A sub-volume's entry in the prediction file."""
         raise NotImplementedError
 
     def detections(self, truth: BoxTruth, entries: dict[str, list]):
-        """The entries of a prediction file as the protocol takes them."""
+        """Entries of a prediction file as the protocol takes them."""
         raise NotImplementedError
 
 
@@ -159,18 +169,21 @@ class FROC3DEvaluator(FROCEvaluator):
     protocol = PROTOCOLS.get("lens3d")()
 
     def truth(self, records: list[dict]) -> BoxTruth:
+        """Lesions with a 3D box."""
         return box_truth(records, self.frame)
 
     def truth_to_file(self, truth: BoxTruth) -> dict:
-        # Where slices count from 0 in the sub-volume, the layout is that of Lesion-Harvester's 3D-Box.pkl.
-        boxes = truth.boxes if self.frame.numbered_slices else truth.boxes[:, [0, 1, 3, 4, 2, 5]]
+        """3D boxes by sub-volume."""
+        boxes = truth.boxes[:, self.frame.order3d]
         return {name: boxes[truth.volume == v].tolist() for v, name in enumerate(truth.volumes)}
 
     def to_file(self, detections: VolumeDetections, first_slice: int) -> list:
+        """3D boxes with scores."""
         boxes = self.frame.to_file(np.asarray(detections.boxes).reshape(-1, 6), first_slice)
         return np.column_stack([boxes, detections.scores]).tolist()
 
     def detections(self, truth: BoxTruth, entries: dict[str, list]) -> BoxDetections:
+        """3D boxes with scores, in the truth's order."""
         rows = [entries.get(name, []) for name in truth.volumes]
         volume = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
         boxes = np.array([box for r in rows for box in r], dtype=np.float64).reshape(-1, 7)
@@ -178,48 +191,63 @@ class FROC3DEvaluator(FROCEvaluator):
 
 
 class P3DFROCEvaluator(FROCEvaluator):
-    """Lesion-Harvester's protocol (Section III-E). Predictions: [[z, [x1, y1, x2, y2, score]], ...] a detection;
-    z counts from 0 in the sub-volume."""
+    """Lesion-Harvester's protocol (Section III-E). Predictions: [[z, [x1, y1, x2, y2, score]], ...] a detection.
+
+    z counts from 0 in the sub-volume, whatever the dataset's files do.
+    """
 
     protocol = PROTOCOLS.get("p3d")()
 
     def frame_of(self, dataset_name: str) -> FileFrame:
+        """Coordinates of the dataset's files, z from 0."""
         return replace(frame_of(dataset_name), numbered_slices=False)
 
     def truth(self, records: list[dict]) -> BoxTruth:
+        """Boxes on key slices."""
         return mark_truth(records, self.frame)
 
     def truth_to_file(self, truth: BoxTruth) -> dict:
-        content: dict[str, dict] = {name: {} for name in truth.volumes}
-        for v, (x1, y1, z, x2, y2, _) in zip(truth.volume, truth.boxes.tolist(), strict=True):
-            content[truth.volumes[v]].setdefault(str(int(z)), []).append([x1, y1, x2, y2, z, z])
-        return content
+        """Boxes on key slices by sub-volume and slice."""
+        rows = truth.boxes[:, [2, *PLANE]]
+        return {name: marks_entry(rows[truth.volume == v]) for v, name in enumerate(truth.volumes)}
 
     def to_file(self, detections: VolumeDetections, first_slice: int) -> list:
+        """Boxes on slices, a list for each detection."""
         rows, owner = slice_boxes(detections)
-        xy = self.frame.to_file(rows[:, 1:5], first_slice).tolist()
-        z = rows[:, 0].astype(np.int64).tolist()
-        entry: list = [[] for _ in range(len(detections))]
-        for detection, level, box, score in zip(owner, z, xy, rows[:, 5].tolist(), strict=True):
-            entry[detection].append([level, [*box, score]])
-        return entry
+        rows = self.frame.slice_boxes_to_file(rows, first_slice)
+        ends = np.searchsorted(owner, np.arange(len(detections)), side="right")
+        return [tracklet_entry(part) for part in np.split(rows, ends)[: len(detections)]]
 
     def detections(self, truth: BoxTruth, entries: dict[str, list]) -> Tracklets:
-        tracklets = [(v, t) for v, name in enumerate(truth.volumes) for t in entries.get(name, [])]
-        rows = [(z, *box) for _, tracklet in tracklets for z, box in tracklet]
-        owner = np.repeat(np.arange(len(tracklets)), [len(t) for _, t in tracklets])
-        rows = np.array(rows, dtype=np.float64).reshape(-1, 6)
-        scores = np.full(len(tracklets), -np.inf)
-        np.maximum.at(scores, owner, rows[:, 5])
-        volume = np.array([v for v, _ in tracklets], dtype=np.int64)
-        return Tracklets(volume, scores, owner, rows[:, 0], rows[:, 1:5], rows[:, 5])
+        """Tracklets, in the truth's order."""
+        parts = [parse_tracklets("predictions", name, entries.get(name, [])) for name in truth.volumes]
+        volume = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        return Tracklets.of_rows(volume, [rows for part in parts for rows in part])
 
 
 def _flat(metrics: dict, prefix: str) -> dict[str, float]:
-    """Single numbers, for Detectron2's event storage and tables."""
+    """The metrics as single numbers, for Detectron2's event storage and tables."""
     numbers = {f"{prefix}average_sensitivity": metrics["average_sensitivity"]}
     for fps, sensitivity in zip(metrics["fps"], metrics["sensitivity"], strict=True):
         numbers[f"{prefix}sensitivity@{fps:g}"] = sensitivity
     if "ap" in metrics:
         numbers[f"{prefix}ap"] = metrics["ap"]
     return numbers
+
+
+def summaries(results: Mapping, metric: str) -> dict[str, float]:
+    """One metric of the model's own output, without those of single experts.
+
+    Args:
+        results: of an evaluation, of one dataset or of several by name.
+        metric: "average_sensitivity", "ap".
+
+    Returns:
+        {"<dataset>/<protocol>" or "<protocol>": value}; empty if no protocol has the metric.
+    """
+    paths = {key.rpartition("/"): value for key, value in flatten_results_dict(results).items()}
+    return {
+        where: value
+        for (where, _, name), value in paths.items()
+        if name == metric and where.split("/")[-1] in PROTOCOLS
+    }

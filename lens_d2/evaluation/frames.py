@@ -1,66 +1,28 @@
-"""From the volume frame, pixel edges and slices from 0, to the coordinates of the annotation files and back."""
+"""Records and detections in the coordinates of the annotation files, in which the protocols compute."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from detectron2.data import MetadataCatalog
 
+from ..io.formats import FileFrame
+from ..structures.boxes import PLANE, flat_boxes3d, key_slice_box, slices_of
 from ..structures.detections import VolumeDetections
 from .sets import BoxTruth
 
 
-@dataclass(frozen=True)
-class FileFrame:
-    """How a dataset's files count; pixels are counted inclusively in all of them.
-
-    Attributes:
-        first_pixel: the number of the first pixel of a row.
-        numbered_slices: whether z is the source's slice number, not the slice's place in the sub-volume.
-    """
-
-    first_pixel: int = 0
-    numbered_slices: bool = True
-
-    def to_file(self, boxes: np.ndarray, first_slice: int) -> np.ndarray:
-        """(n, 4) or (n, 6) boxes in the volume frame, as the file has them; at least one pixel wide.
-
-        Args:
-            first_slice: the source's number of slice 0.
-        """
-        d = boxes.shape[1] // 2
-        boxes = np.array(boxes, dtype=np.float64)
-        boxes[:, d : d + 2] = np.maximum(boxes[:, d : d + 2] - 1.0, boxes[:, :2])
-        boxes[:, [0, 1, d, d + 1]] += self.first_pixel
-        if d == 3:
-            boxes[:, [2, 5]] += self.z_offset(first_slice)
-        return boxes
-
-    def z_offset(self, first_slice: int) -> int:
-        return first_slice if self.numbered_slices else 0
-
-
-# By the dataset's name without "phantom_"; what is not here is as LENS's set, whose slices are the source's.
-HARVESTER = FileFrame(first_pixel=1, numbered_slices=False)  # DL_info.csv's pixels start at 1 too
-FRAMES = {
-    f"deeplesion_{name}": HARVESTER
-    for name in ("train", "val", "test", "vm", "vh", "vh_test", "vd_test", "vd3d_test")
-}
-
-
 def frame_of(dataset_name: str) -> FileFrame:
-    name = MetadataCatalog.get(dataset_name).get("dataset", dataset_name)
-    return FRAMES.get(name, FileFrame())
+    """Coordinates of the files of a registered dataset, from its metadata."""
+    return MetadataCatalog.get(dataset_name).get("file_frame", FileFrame())
 
 
 def lesions_of(record: dict) -> list[dict]:
-    """A record's given lesions; what has been mined is not truth."""
+    """A record's given lesions; mined ones are not truth."""
     return [lesion for lesion in record["lesions"] if lesion["status"] == "annotation"]
 
 
 def box_truth(records: list[dict], frame: FileFrame) -> BoxTruth:
-    """The records' 3D boxes in the files' coordinates; lesions without one are no part of a 3D truth."""
+    """The records' 3D boxes in the files' coordinates; lesions without one are not part of a 3D truth."""
     boxes = [
         frame.to_file(_rows([x["box3d"] for x in lesions_of(r) if x["box3d"] is not None]), r["first_slice"])
         for r in records
@@ -72,16 +34,9 @@ def mark_truth(records: list[dict], frame: FileFrame) -> BoxTruth:
     """The records' boxes on key slices, in the files' coordinates; z1 = z2."""
     boxes = []
     for record in records:
-        marks = [_mark(lesion) for lesion in lesions_of(record) if lesion["boxes"]]
-        marks = [[x1, y1, z, x2, y2, z] for z, x1, y1, x2, y2 in marks]
-        boxes.append(frame.to_file(_rows(marks), record["first_slice"]))
+        marks = np.array([key_slice_box(x) for x in lesions_of(record) if x["boxes"]]).reshape(-1, 5)
+        boxes.append(frame.to_file(flat_boxes3d(marks[:, 0], marks[:, 1:]), record["first_slice"]))
     return _truth(records, boxes)
-
-
-def _mark(lesion: dict) -> list[float]:
-    """The box on the key slice; the middle one where no slice is marked as that."""
-    on_key = [box for box in lesion["boxes"] if box[0] == lesion["key_slice"]]
-    return (on_key or [lesion["boxes"][len(lesion["boxes"]) // 2]])[0]
 
 
 def _rows(boxes: list) -> np.ndarray:
@@ -96,19 +51,15 @@ def _truth(records: list[dict], boxes: list[np.ndarray]) -> BoxTruth:
 def slice_boxes(detections: VolumeDetections) -> tuple[np.ndarray, np.ndarray]:
     """The detections' boxes on slices, scored as the detections are now.
 
-    Where the 3D detections have been given new scores, their slices' scores follow in proportion. Where there
-    are no slice boxes, a detection has its 3D box on each of its slices.
+    If 3D detections have been given new scores, the scores of their slices follow in proportion. Without slice
+    boxes, a detection has its 3D box on each of its slices.
 
     Returns:
         (m, 6) z, x1, y1, x2, y2, score in the volume frame, and (m,) ascending rows of the detections.
     """
     if len(detections) and not len(detections.slice_boxes):
-        low, high = np.ceil(detections.boxes[:, 2]), np.floor(detections.boxes[:, 5])
-        count = np.maximum(high - low + 1, 1).astype(np.int64)
-        owner = np.repeat(np.arange(len(detections)), count)
-        z = low[owner] + np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
-        flat = detections.boxes[owner][:, [0, 1, 3, 4]]
-        return np.column_stack([z, flat, detections.scores[owner]]), owner
+        owner, z = slices_of(detections.boxes)
+        return np.column_stack([z, detections.boxes[owner][:, PLANE], detections.scores[owner]]), owner
     order = np.lexsort((detections.slice_boxes[:, 0], detections.slice_detection))
     boxes, owner = detections.slice_boxes[order].astype(np.float64), detections.slice_detection[order]
     best = np.zeros(len(detections))

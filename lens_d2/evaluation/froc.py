@@ -1,8 +1,8 @@
 """FROC and precision-recall curves from plain arrays: no files, no framework, no geometry.
 
-A protocol (see ``protocols/``) matches detections with lesions and leaves a :class:`FrocEvents`; everything
-after it, the curve, its intervals and its strata, is counting. Two ways of reading a curve exist in this field,
-and they differ where several points share the false-positive count that is asked for.
+A protocol (see ``protocols/``) matches detections with lesions and gives :class:`FrocEvents`. Everything after
+that, the curve, its intervals and its strata, is counting. This field reads curves in two ways, which differ if
+several points share the requested count of false positives.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from scipy.interpolate import interp1d
 class FrocEvents:
     """False positives and first hits, in the order in which a falling score threshold lets them in.
 
-    A rank is a step of that threshold, from 0 for the highest score; events of equal rank enter together.
+    A rank is a step of that threshold, 0 for the highest score; events of equal rank enter together.
 
     Attributes:
-        fp_rank: (F,) ascending. fp_volume: (F,) the volume of each false positive, counted from 0.
-        hit_rank: (L,) the rank at which each lesion is first hit, -1 for a lesion that never is.
-        lesion_volume: (L,). num_volumes: all volumes, empty ones included. num_ranks: the steps.
+        fp_rank: (F,) ascending.
+        fp_volume: (F,) volume of each false positive, from 0.
+        hit_rank: (L,) rank at which each lesion is first hit; -1 if it never is.
+        lesion_volume: (L,) volume of each lesion.
+        num_volumes: all volumes, empty ones included.
+        num_ranks: steps of the threshold.
     """
 
     fp_rank: np.ndarray
@@ -34,6 +37,7 @@ class FrocEvents:
 
     @property
     def num_lesions(self) -> int:
+        """All lesions, hit or not."""
         return len(self.hit_rank)
 
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +47,7 @@ class FrocEvents:
         return np.cumsum(fp), np.cumsum(hit)
 
     def of_lesions(self, chosen: np.ndarray) -> FrocEvents:
-        """The same false positives with a part of the lesions. chosen: (L,) bool."""
+        """The same false positives with the (L,) bool ``chosen`` lesions."""
         return FrocEvents(
             self.fp_rank,
             self.fp_volume,
@@ -58,7 +62,7 @@ def froc_curve(events: FrocEvents) -> tuple[np.ndarray, np.ndarray]:
     """Points of the curve as a loop over the sorted detections gives them.
 
     Returns:
-        (num_ranks,) false positives per volume and (num_ranks,) sensitivities; 0 where there is no lesion.
+        (num_ranks,) false positives per volume and (num_ranks,) sensitivities; 0 without a lesion.
     """
     fp, hit = events.counts()
     return fp / max(events.num_volumes, 1), hit / max(events.num_lesions, 1)
@@ -67,8 +71,8 @@ def froc_curve(events: FrocEvents) -> tuple[np.ndarray, np.ndarray]:
 def froc_curve_by_rates(events: FrocEvents) -> tuple[np.ndarray, np.ndarray]:
     """Points of the curve as LUNA16's script derives them from a ROC curve, one per distinct probability.
 
-    The curve starts at (0, 0). Without a false positive every point lies at 0. The script's rounding is kept:
-    it multiplies rates back to counts, and a count that is asked for exactly depends on the last bit.
+    The curve starts at (0, 0). Without a false positive every point lies at 0. The script's rounding is kept: it
+    multiplies rates back to counts, and whether a count is met exactly depends on the last bit.
 
     Returns:
         (num_ranks + 1,) false positives per volume and (num_ranks + 1,) sensitivities.
@@ -81,11 +85,14 @@ def froc_curve_by_rates(events: FrocEvents) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_highest(fps: np.ndarray, sensitivity: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Linear between points; 0 left of the first, the last value right of the last; where several points share
-    the asked count, the highest sensitivity (LENS's and LUNA16's scripts).
+    """(k,) sensitivity of a curve as LENS's and LUNA16's scripts read it.
+
+    It is linear between points, 0 left of the first and the last value right of the last. If several points share
+    the requested count, the highest sensitivity counts.
 
     Args:
-        fps, sensitivity: (n,) the curve, both ascending. at: (k,) false positives per volume.
+        fps, sensitivity: (n,) the curve, both ascending.
+        at: (k,) false positives per volume.
     """
     if len(fps) == 0:
         return np.zeros(len(at))
@@ -93,11 +100,14 @@ def read_highest(fps: np.ndarray, sensitivity: np.ndarray, at: np.ndarray) -> np
 
 
 def read_extrapolating(fps: np.ndarray, sensitivity: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Linear between points and beyond both ends; where several points share the asked count, the lowest
-    sensitivity (SciPy's ``interp1d``, as in Lesion-Harvester's script). Where SciPy's line is vertical or a
-    single point, and its value not a finite number, the last point's value.
+    """(k,) sensitivity of a curve as Lesion-Harvester's script reads it, with SciPy's ``interp1d``.
 
-    Args and returns: as :func:`read_highest`.
+    It is linear between points and beyond both ends. If several points share the requested count, the lowest
+    sensitivity counts. If SciPy's line is vertical or a single point and its value is not finite, the last point's
+    value stands in for it.
+
+    Args:
+        fps, sensitivity, at: as in :func:`read_highest`.
     """
     if len(fps) == 0:
         return np.zeros(len(at))
@@ -113,7 +123,7 @@ def precision_recall(
     """(n,) precision and (n,) recall after each detection.
 
     Args:
-        hits, false_positives: (n,) what each detection adds, in descending score.
+        hits, false_positives: (n,) counts that each detection adds, in descending score.
         num_lesions: all lesions.
     """
     hit, fp = np.cumsum(hits), np.cumsum(false_positives)

@@ -1,4 +1,4 @@
-"""From the options of a command line to a protocol, its truth and its detections; shared by the tools.
+"""Options of a command line as a protocol, its truth and its detections; shared by the tools.
 
 Bad input ends a tool with one line on the standard error and the status 2.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..io import cli
 from ..io.errors import DataError
+from ..io.formats import HARVESTER, LENS, FileFrame
 from .overlap import OVERLAPS
 from .protocols import PROTOCOLS, Evaluation, Protocol
 from .readers import (
@@ -30,19 +31,28 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """A protocol with its truth. ``read`` gives the detections of a prediction file."""
+    """A protocol with its truth.
+
+    Attributes:
+        protocol: of the evaluation.
+        truth: as the protocol takes it.
+        read: gives the detections of a prediction file.
+        frame: numbers of truth and predictions.
+    """
 
     protocol: Protocol
     truth: object
     read: Callable[[str], object]
-    first_pixel: int = 0  # the number that the files give to the first pixel of a row
+    frame: FileFrame = LENS
 
     def evaluate(self, path) -> tuple[object, Evaluation]:
+        """The detections of a prediction file, and their evaluation."""
         detections = self.read(path)
         return detections, self.protocol.evaluate(self.truth, detections)
 
 
-# What each protocol's options are, beside those that all have.
+BOX_ORDERS = {"xyzxyz": LENS, "xyxyzz": HARVESTER}  # files of 3D boxes, by the order of their columns
+# Options of each protocol beside those that all have.
 OPTIONS = {
     "lens3d": ("split", "metric", "threshold", "box_order"),
     "p3d": ("split", "threshold", "annotations"),
@@ -51,7 +61,7 @@ OPTIONS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that choose a protocol and its truth."""
+    """Adds the options that choose a protocol and its truth."""
     parser.add_argument("--protocol", required=True, choices=list(OPTIONS))
     parser.add_argument("--ground-truth", required=True, metavar="FILE", help="pickle, JSON or CSV")
     parser.add_argument("--split", choices=("train", "val", "test"), help="where the file has these levels")
@@ -59,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=_share, help="least overlap of a hit (lens3d 0.3, p3d 0.5)")
     parser.add_argument(
         "--box-order",
-        choices=("xyzxyz", "xyxyzz"),
+        choices=list(BOX_ORDERS),
         help="lens3d: columns of the truth's boxes; xyxyzz is 3D-Box.pkl's, with z from 0 in the sub-volume",
     )
     parser.add_argument("--excluded", metavar="FILE", help="luna16: excluded findings")
@@ -80,11 +90,12 @@ def open_job(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
     protocol = PROTOCOLS.get(args.protocol)(fps=fps, **keys)
     name = Path(args.ground_truth).name
     if args.protocol == "lens3d":
-        truth = read_lesion_boxes(args.ground_truth, args.split, args.box_order or "xyzxyz")
-        return Job(protocol, truth, lambda path: read_box_detections(path, truth, name, args.split))
+        frame = BOX_ORDERS[args.box_order or "xyzxyz"]
+        truth = read_lesion_boxes(args.ground_truth, args.split, frame)
+        return Job(protocol, truth, lambda path: read_box_detections(path, truth, name, args.split), frame)
     if args.protocol == "p3d":
         truth = read_marks(args.ground_truth, args.split)
-        return Job(protocol, truth, lambda path: read_tracklets(path, truth, name, args.split), first_pixel=1)
+        return Job(protocol, truth, lambda path: read_tracklets(path, truth, name, args.split), HARVESTER)
     if not args.seriesuids:
         parser.error("the protocol luna16 needs --seriesuids")
     if not args.excluded:
@@ -97,7 +108,7 @@ def open_job(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
 
 
 def run(main: Callable[[], None]) -> int:
-    """Runs a tool's body; bad input becomes one line and the status 2, warnings go to the standard error."""
+    """Runs a tool's body: bad input becomes one line and the status 2, warnings go to the standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("warning: %(message)s"))
     handler.setLevel(logging.WARNING)

@@ -1,7 +1,7 @@
 """Overlaps of inclusive boxes, row by row, in the order of operations of the released scripts.
 
-Widths count pixels inclusively, x2 - x1 + 1, along z too. A threshold that is met exactly depends on the last
-bit of these numbers, so products and sums stand in the scripts' order.
+Widths count pixels inclusively, x2 - x1 + 1, along z too. Whether a threshold is met exactly depends on the last
+bit of these numbers, so products and sums keep the scripts' order.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# How much a detection overlaps a lesion, from the intersection and the sizes of the detection and the lesion.
+from ..structures.boxes import expand_ranges
+
+# Overlap of a detection with a lesion, from the intersection and the sizes of the detection and the lesion.
 OVERLAPS = {
     "IOU": lambda inter, detection, lesion: inter / (detection + lesion - inter),
     "IOBB": lambda inter, detection, lesion: inter / detection,
@@ -29,7 +31,12 @@ def box_size(boxes: np.ndarray) -> np.ndarray:
 
 
 class BoxColumns:
-    """Boxes by column, as pairs are compared fastest. low, high: (d, n) corners. size: (n,)."""
+    """Boxes column by column, the fastest layout for comparing pairs.
+
+    Attributes:
+        low, high: (d, n) corners.
+        size: (n,) pixels or voxels.
+    """
 
     def __init__(self, boxes: np.ndarray):
         d = boxes.shape[1] // 2
@@ -44,10 +51,16 @@ def overlapping_pairs(
     metric: str,
     threshold: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Those of the pairs whose overlap is at least ``threshold``, which is above 0.
+    """Selects the pairs whose overlap is at least ``threshold``.
 
     Args:
+        detections, lesions: boxes.
         pairs: (p,) detection and (p,) lesion. Pairs that lie apart along one axis are dropped before the next.
+        metric: a key of :data:`OVERLAPS`.
+        threshold: above 0.
+
+    Returns:
+        (q,) detection and (q,) lesion.
     """
     detection, lesion = pairs
     inter = np.ones(len(detection))
@@ -62,7 +75,7 @@ def overlapping_pairs(
 
 
 def overlap(detections: np.ndarray, lesions: np.ndarray, metric: str = "IOU") -> np.ndarray:
-    """(n,) overlap of each detection with the lesion of the same row; 2D (n, 4) or 3D (n, 6) boxes."""
+    """(n,) overlap of each detection with the lesion in the same row; 2D (n, 4) or 3D (n, 6) boxes."""
     d = detections.shape[1] // 2
     inter = np.ones(len(detections))
     for axis in range(d):
@@ -72,24 +85,10 @@ def overlap(detections: np.ndarray, lesions: np.ndarray, metric: str = "IOU") ->
     return OVERLAPS[metric](inter, box_size(detections), box_size(lesions))
 
 
-def expand_ranges(start: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of a row with the members of its range.
-
-    Args:
-        start, count: (n,) row i stands with start[i], start[i] + 1, ... start[i] + count[i] - 1.
-
-    Returns:
-        (sum of count,) row and (sum of count,) member of each pair, ordered by row, then member.
-    """
-    row = np.repeat(np.arange(len(count)), count)
-    before = np.cumsum(count) - count
-    return row, np.arange(len(row)) + np.repeat(start - before, count)
-
-
 def chunked_pairs(
     start: np.ndarray, count: np.ndarray, pairs_per_chunk: int = 1 << 17
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """:func:`expand_ranges` in pieces that stay in the processor's cache, and memory bounded.
+    """:func:`~lens_d2.structures.boxes.expand_ranges` in pieces that fit the processor's cache.
 
     Yields:
         the rows of the piece; (p,) row, counted from the first of the piece, and (p,) member of each pair.

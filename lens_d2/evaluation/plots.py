@@ -11,14 +11,14 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator, Null
 
 from ..io.files import whole_file
 
-# After Okabe and Ito, which colour-blind people tell apart.
+# Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#3c4f5c", "#56b4e9", "#8c6d1f")
 INK, GRID = "#22303a", "#dde3e8"
 
 
 @contextmanager
 def _figure(path, title: str, width: float = 6.4, height: float = 4.6, columns: int = 1):
-    """Axes to draw in, saved as ``path`` at the end; no global state of pyplot is touched."""
+    """Axes to draw in, saved as ``path`` at the end; pyplot's global state is left alone."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, columns, squeeze=False)[0]
@@ -44,11 +44,14 @@ def _fraction(value: float, _position=None) -> str:
 
 
 def plot_froc(path, curves: dict, unit: str = "sub-volume", title: str = "FROC") -> None:
-    """Sensitivity over false positives per volume, on a log2 axis, with 95% intervals as bands.
+    """Draws sensitivity over false positives per volume, on a log2 axis, with 95% intervals as bands.
 
     Args:
+        path: of the picture.
         curves: {name: {"curve": (false positives per volume, sensitivity), "fps": (k,), "sensitivity": (k,),
             "average": float, and perhaps "ci": (k, 2)}}.
+        unit: name of a volume.
+        title: of the picture.
     """
     ticks = max((np.asarray(entry["fps"]) for entry in curves.values()), key=len)
     with _figure(path, title) as ax:
@@ -75,10 +78,13 @@ def plot_froc(path, curves: dict, unit: str = "sub-volume", title: str = "FROC")
 
 
 def plot_precision_recall(path, precision, recall, ap: float, given_recall: float | None = None) -> None:
-    """Precision over recall with its monotone envelope (Lesion-Harvester, Fig. 8a).
+    """Draws precision over recall with its monotone envelope (Lesion-Harvester, Fig. 8a).
 
     Args:
-        given_recall: the recall of a set of annotations whose precision is taken as 1, drawn as a dot.
+        path: of the picture.
+        precision, recall: (n,).
+        ap: average precision, for the legend.
+        given_recall: recall of a set of annotations whose precision is taken as 1, drawn as a dot.
     """
     recall, precision = np.r_[0.0, recall], np.r_[precision[:1] if len(precision) else 0.0, precision]
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
@@ -97,9 +103,10 @@ def plot_precision_recall(path, precision, recall, ap: float, given_recall: floa
 
 
 def plot_harvest(path, panels: dict[str, dict], given_recall: float) -> None:
-    """Precision over recall of label sets, and the original marks as a dot (Lesion-Harvester, Fig. 8).
+    """Draws precision over recall of label sets, and the original marks as a dot (Lesion-Harvester, Fig. 8).
 
     Args:
+        path: of the picture.
         panels: {title: {name: ((n,) recall, (n,) precision)}}.
         given_recall: of the original marks, whose precision is taken as 1.
     """
@@ -122,10 +129,13 @@ def plot_harvest(path, panels: dict[str, dict], given_recall: float) -> None:
 
 
 def plot_violin(path, samples: dict[str, np.ndarray], label: str, title: str) -> None:
-    """One violin for each detector, its quartiles as a bar and its median as a dot (Fig. 11).
+    """Draws a violin for each detector, quartiles as a bar and the median as a dot (Lesion-Harvester, Fig. 11).
 
     Args:
-        samples: {detector: values in [0, 1]}; a detector without a value has its place but no violin.
+        path: of the picture.
+        samples: {detector: values in [0, 1]}; a detector without values has a place but no violin.
+        label: of the values.
+        title: of the picture.
     """
     with _figure(path, title, width=max(4.2, 1.5 + 1.3 * len(samples))) as ax:
         for place, (colour, values) in enumerate(zip(_cycle(len(samples)), samples.values(), strict=True)):
@@ -147,10 +157,12 @@ def plot_violin(path, samples: dict[str, np.ndarray], label: str, title: str) ->
 
 
 def plot_concordance(path, panels: dict[str, dict], reference: str) -> None:
-    """The recalls under each metric against those under the reference metric (Fig. 7).
+    """Draws recalls under each metric against those under the reference metric (Lesion-Harvester, Fig. 7).
 
     Args:
+        path: of the picture.
         panels: {metric: {"pearson": float or None, "points": {detector: ((k,) reference, (k,) metric)}}}.
+        reference: name of the reference metric.
     """
     title = f"Recalls at 1/8 to 16 false positives against {reference}"
     columns = max(len(panels), 2)

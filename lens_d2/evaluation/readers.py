@@ -1,80 +1,56 @@
-"""The three protocols' files as flat arrays (see ``sets.py``), refused with one line where they are unsound."""
+"""Files of the three protocols as flat arrays (see ``sets.py``), refused with one line if they are unsound."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
 
 import numpy as np
 
 from ..io.errors import DataError
-from .files import (
-    check_entries,
-    match_volumes,
-    number_rows,
-    read_bytes,
-    read_table,
+from ..io.files import read_bytes
+from ..io.formats import (
+    LENS,
+    FileFrame,
+    parse_boxes3d,
+    parse_detections,
+    parse_marks,
+    parse_tracklets,
     read_volumes,
     slice_range,
-    warn_of_empty,
 )
+from ..io.tables import read_table
+from ..structures.boxes import PLANE, flat_boxes3d
 from .sets import BoxDetections, BoxTruth, Candidates, NoduleTruth, Tracklets, row_in_volume
 
-OUTSIDE = 0.5  # a lesion may stick out of its sub-volume by half a slice: boxes of the released 3D set do
+logger = logging.getLogger(__name__)
+
+OUTSIDE = 0.5  # slices by which a lesion may stick out of its sub-volume, as boxes of the released 3D set do
 
 
-def read_lesion_boxes(path, split: str | None = None, box_order: str = "xyzxyz") -> BoxTruth:
-    """3D truth: {volume: [[x1, y1, z1, x2, y2, z2], ...]}, z as in the volume's name (LENS's released set).
-
-    Args:
-        box_order: "xyzxyz" as above; "xyxyzz" for [x1, y1, x2, y2, z1, z2] with z from 0 in the sub-volume
-            (Lesion-Harvester's 3D-Box.pkl).
-    """
+def read_lesion_boxes(path, split: str | None = None, frame: FileFrame = LENS) -> BoxTruth:
+    """3D truth in the layout and the numbers of LENS's set; of 3D-Box.pkl for the frame ``HARVESTER``."""
     entries = read_volumes(path, split)
-    names = _names(path, entries)
-    boxes = [number_rows(path, f"volume {name}, lesion", entry, (6,)) for name, entry in entries.items()]
-    volume = np.repeat(np.arange(len(names)), [len(b) for b in boxes])
-    boxes = np.concatenate(boxes)
-    if box_order == "xyxyzz":
-        boxes = boxes[:, [0, 1, 4, 2, 3, 5]]
-    return _checked_truth(path, BoxTruth(names, volume, boxes), from_zero=box_order == "xyxyzz")
+    boxes = [parse_boxes3d(path, name, entry, frame) for name, entry in entries.items()]
+    return _checked_truth(path, list(entries), boxes, from_zero=not frame.numbered_slices)
 
 
 def read_marks(path, split: str | None = None) -> BoxTruth:
-    """Truth on single slices: {volume: {z: [[x1, y1, x2, y2, z, z], ...]}}, z from 0 in the sub-volume."""
+    """Truth on single slices in the layout and the numbers of Lesion-Harvester's released sets."""
     entries = read_volumes(path, split)
-    names = _names(path, entries)
-    volume, boxes = [], []
-    for number, (name, slices) in enumerate(entries.items()):
-        if not isinstance(slices, Mapping):
-            if isinstance(slices, list | tuple) and not slices:
-                continue
-            raise DataError(path, f"volume {name}: a table of slices belongs here, not a {_kind(slices)}")
-        for key, rows in slices.items():
-            z = _slice_number(path, name, key)
-            rows = number_rows(path, f"volume {name}, slice {key}, lesion", rows, (6, 4))
-            depth = np.full((len(rows), 1), z)
-            boxes.append(np.hstack([rows[:, :2], depth, rows[:, 2:4], depth]))
-            volume.append(np.full(len(rows), number))
-    volume = np.concatenate([np.zeros(0, dtype=np.int64), *volume])
-    boxes = np.concatenate([np.zeros((0, 6)), *boxes])
-    return _checked_truth(path, BoxTruth(names, volume, boxes), from_zero=True)
+    marks = [parse_marks(path, name, entry) for name, entry in entries.items()]
+    boxes = [flat_boxes3d(rows[:, 0], rows[:, 1:]) for rows in marks]
+    return _checked_truth(path, list(entries), boxes, from_zero=True)
 
 
 def read_box_detections(path, truth: BoxTruth, of_truth="the ground truth", split=None) -> BoxDetections:
-    """{volume: [[x1, y1, z1, x2, y2, z2, score], ...]}, in the truth's coordinates; rows in the truth's order."""
-    entries = read_volumes(path, split, levels_expected=False)
+    """3D boxes with scores, in the truth's coordinates; rows in the truth's order."""
+    entries = read_volumes(path, split, "optional")
     index = match_volumes(path, list(entries), truth.volumes, of_truth)
-    rows = {
-        number: number_rows(path, f"volume {name}, detection", entries[name], (7,))
-        for name, number in sorted(index.items(), key=lambda item: item[1])
-    }
-    volume = np.repeat(
-        np.fromiter(rows, dtype=np.int64), np.array([len(r) for r in rows.values()], dtype=np.int64)
-    )
-    boxes = np.concatenate([np.zeros((0, 7)), *rows.values()])
-    check_entries(
-        path, "detection", truth.volumes, volume, row_in_volume(volume), _box_faults(boxes[:, :6], boxes[:, 6])
-    )
+    names = sorted(entries, key=lambda name: index[name])
+    rows = [parse_detections(path, name, entries[name]) for name in names]
+    volume = np.repeat(np.array([index[name] for name in names], dtype=np.int64), [len(r) for r in rows])
+    boxes = np.concatenate([np.zeros((0, 7)), *rows])
+    check_entries(path, "detection", truth.volumes, volume, row_in_volume(volume), _box_faults(boxes[:, :6]))
     warn_of_empty(path, truth.volumes, len(entries), volume)
     return BoxDetections(volume, boxes[:, :6], boxes[:, 6])
 
@@ -82,43 +58,41 @@ def read_box_detections(path, truth: BoxTruth, of_truth="the ground truth", spli
 def read_tracklets(
     path, truth: BoxTruth, of_truth="the ground truth", split=None, foreign: bool = False
 ) -> Tracklets:
-    """{volume: [[[z, [x1, y1, x2, y2, score]], ...], ...]}: a detection is its list of boxes, z from 0.
-
-    A 3D box [x1, y1, z1, x2, y2, z2, score] stands for the same box on each slice from z1 to z2.
+    """Detections that are lists of boxes on slices; a 3D box stands for the same box on each of its slices.
 
     Args:
-        foreign: whether volumes that the truth does not have are passed over.
+        path: of the predictions.
+        truth: names the volumes.
+        of_truth: name of the truth in errors.
+        split: level of the file, if it has levels.
+        foreign: skip volumes that the truth does not have.
     """
-    entries = read_volumes(path, split, levels_expected=False)
+    entries = read_volumes(path, split, "optional")
     if foreign:
         known = set(truth.volumes)
         entries = {name: entry for name, entry in entries.items() if name in known}
     index = match_volumes(path, list(entries), truth.volumes, of_truth)
     levels = truth.boxes[:, 2]
     span = (levels.min(), levels.max()) if len(levels) else (0, -1)
-    volume, scores, owner, rows = [], [], [], []
+    volume, scores, parts = [], [], []
     for name, entry in entries.items():
-        if not isinstance(entry, list | tuple | np.ndarray):
-            raise DataError(path, f"volume {name}: a list of detections belongs here, not a {_kind(entry)}")
-        for number, detection in enumerate(entry):
-            where = f"volume {name}, detection {number}"
-            score, slices = _slice_boxes(path, where, detection, slice_range(name), span)
-            owner.extend([len(volume)] * len(slices))
-            rows.extend(slices)
-            volume.append(index[name])
-            scores.append(score)
-    volume, owner = np.array(volume, dtype=np.int64), np.array(owner, dtype=np.int64)
-    rows = np.array(rows, dtype=np.float64).reshape(-1, 6)
-    faults = _box_faults(rows[:, 1:5], rows[:, 5])
-    faults["the slice is not a finite number"] = ~np.isfinite(rows[:, 0])
-    check_entries(path, "detection", truth.volumes, volume[owner], row_in_volume(volume)[owner], faults)
-    warn_of_empty(path, truth.volumes, len(entries), volume)
-    return Tracklets(volume, np.array(scores, dtype=np.float64), owner, rows[:, 0], rows[:, 1:5], rows[:, 5])
+        found = parse_tracklets(path, name, entry)
+        volume += [index[name]] * len(found)
+        scores += [rows[..., -1].max() for rows in found]
+        parts += [rows if rows.ndim == 2 else _spread(path, name, n, rows, span) for n, rows in enumerate(found)]
+    tracklets = Tracklets.of_rows(np.array(volume, dtype=np.int64), parts, scores)
+    numbers = row_in_volume(tracklets.volume)[tracklets.slice_detection]
+    of_slice = tracklets.volume[tracklets.slice_detection]
+    check_entries(path, "detection", truth.volumes, of_slice, numbers, _box_faults(tracklets.slice_boxes))
+    warn_of_empty(path, truth.volumes, len(entries), tracklets.volume)
+    return tracklets
 
 
 def read_marks_as_detections(path, truth: BoxTruth) -> Tracklets:
-    """A set of annotations in the layout of :func:`read_marks` as detections of score 1, one a mark; volumes
-    that the truth does not have are passed over."""
+    """Annotations in the layout of :func:`read_marks` as detections of score 1.
+
+    Volumes that the truth does not have are skipped.
+    """
     marks = read_marks(path)
     index = {name: number for number, name in enumerate(truth.volumes)}
     where = np.array([index.get(name, -1) for name in marks.volumes])
@@ -127,12 +101,14 @@ def read_marks_as_detections(path, truth: BoxTruth) -> Tracklets:
     volume = where[marks.volume]
     boxes, volume = marks.boxes[volume >= 0], volume[volume >= 0]
     ones, owner = np.ones(len(volume)), np.arange(len(volume))
-    return Tracklets(volume, ones, owner, boxes[:, 2], boxes[:, [0, 1, 3, 4]], ones)
+    return Tracklets(volume, ones, owner, boxes[:, 2], boxes[:, PLANE], ones)
 
 
 def read_nodules(path, seriesuids, excluded=None) -> NoduleTruth:
-    """LUNA16's annotations (world millimetres), list of series, and excluded findings; a diameter below 0 means
-    10 mm. Findings in series that are not listed are passed over, as the challenge's script does."""
+    """LUNA16's annotations (world millimetres), list of series, and excluded findings.
+
+    A diameter below 0 means 10 mm. Findings in unlisted series are skipped, as the challenge's script does.
+    """
     volumes = _read_seriesuids(seriesuids)
     nodules = _read_findings(path, volumes)
     none = (np.zeros(0, dtype=np.int64), np.zeros((0, 3)), np.zeros(0))
@@ -140,7 +116,7 @@ def read_nodules(path, seriesuids, excluded=None) -> NoduleTruth:
 
 
 def read_candidates(path, truth: NoduleTruth, of_truth="the list of series") -> Candidates:
-    """CSV with seriesuid, coordX, coordY, coordZ, probability."""
+    """Candidates of a CSV file with seriesuid, coordX, coordY, coordZ, probability."""
     columns = ("coordX", "coordY", "coordZ", "probability")
     table = read_table(path, ("seriesuid",), columns)
     codes, names = table["seriesuid"].factorize()
@@ -151,74 +127,91 @@ def read_candidates(path, truth: NoduleTruth, of_truth="the list of series") -> 
     return Candidates(volume, numbers[:, :3], numbers[:, 3])
 
 
-def _names(path, entries: dict) -> list[str]:
-    if not entries:
-        raise DataError(path, "holds no volume")
-    return list(entries)
+def check_entries(path, kind: str, volumes, volume: np.ndarray, row: np.ndarray, faults: dict) -> None:
+    """Raises the first fault of a table of boxes or points.
+
+    Args:
+        kind: "lesion" or "detection".
+        volumes: names.
+        volume: (n,) index of each row's volume.
+        row: (n,) the row's number in its volume, as the file counts.
+        faults: {what is wrong: (n,) bool}.
+    """
+    for fault, bad in faults.items():
+        if bad.any():
+            first = int(np.argmax(bad))
+            raise DataError(path, f"volume {volumes[volume[first]]}, {kind} {row[first]}: {fault}")
 
 
-def _kind(value) -> str:
-    return type(value).__name__
+def match_volumes(path, names, volumes: list[str], of_truth: str) -> dict[str, int]:
+    """{name: index into ``volumes``} of a prediction file's volumes; empty if the detector found nothing.
+
+    Raises:
+        DataError: no volume in common, or one that the truth does not have.
+    """
+    index = {name: number for number, name in enumerate(volumes)}
+    unknown = [name for name in names if name not in index]
+    if names and len(unknown) == len(names):
+        raise DataError(path, f"has no volume in common with {of_truth} (for example {unknown[0]})")
+    if unknown:
+        raise DataError(path, f"volume {unknown[0]}: {of_truth} does not have it")
+    return {name: index[name] for name in names}
 
 
-def _slice_number(path, name: str, key) -> float:
-    try:
-        return float(key)
-    except (TypeError, ValueError):
-        raise DataError(path, f"volume {name}: {key!r} is not the number of a slice") from None
+def warn_of_empty(path, volumes: list[str], in_file: int, volume: np.ndarray) -> None:
+    """Warns of volumes without predictions.
+
+    Args:
+        path: of the predictions.
+        volumes: names.
+        in_file: number of volumes in the file.
+        volume: (n,) volume of each detection.
+    """
+    empty = len(volumes) - len(np.unique(volume))
+    if empty:
+        logger.warning(
+            "%s: %d of %d volumes have no predictions and count as empty (%d of them are not in the file)",
+            path,
+            empty,
+            len(volumes),
+            len(volumes) - in_file,
+        )
 
 
-def _box_faults(boxes: np.ndarray, scores: np.ndarray | None = None) -> dict:
-    """What can be wrong with (n, 4) or (n, 6) boxes, as check_entries takes it."""
+def _box_faults(boxes: np.ndarray) -> dict:
+    """{fault: (n,) bool} of (n, 4) or (n, 6) boxes, as check_entries takes it."""
     d = boxes.shape[1] // 2
-    faults = {} if scores is None else {"the score is not a finite number": ~np.isfinite(scores)}
-    faults["a coordinate is not a finite number"] = ~np.isfinite(boxes).all(axis=1)
-    for axis, letter in enumerate("xyz"[:d]):
-        faults[f"{letter}1 > {letter}2"] = boxes[:, axis] > boxes[:, d + axis]
-    return faults
+    return {f"{x}1 > {x}2": boxes[:, axis] > boxes[:, d + axis] for axis, x in enumerate("xyz"[:d])}
 
 
-def _checked_truth(path, truth: BoxTruth, from_zero: bool) -> BoxTruth:
-    """The truth, after its boxes and their place in the slices of each volume's name."""
-    bounds = np.full((len(truth.volumes), 2), [-np.inf, np.inf])
-    for number, name in enumerate(truth.volumes):
+def _checked_truth(path, names: list[str], boxes: list[np.ndarray], from_zero: bool) -> BoxTruth:
+    """Truth of the (n, 6) boxes of each volume, whose corners and slices are checked."""
+    if not names:
+        raise DataError(path, "holds no volume")
+    truth = BoxTruth(names, np.repeat(np.arange(len(names)), [len(b) for b in boxes]), np.concatenate(boxes))
+    bounds = np.full((len(names), 2), [-np.inf, np.inf])
+    for number, name in enumerate(names):
         if (slices := slice_range(name)) is not None:
             bounds[number] = (0, slices[1] - slices[0]) if from_zero else slices
     low, high = bounds[truth.volume].T
-    faults = _box_faults(truth.boxes)
-    faults["more than half a slice outside the slices in the volume's name"] = (
-        truth.boxes[:, 2] < low - OUTSIDE
-    ) | (truth.boxes[:, 5] > high + OUTSIDE)
-    check_entries(path, "lesion", truth.volumes, truth.volume, row_in_volume(truth.volume), faults)
+    outside = (truth.boxes[:, 2] < low - OUTSIDE) | (truth.boxes[:, 5] > high + OUTSIDE)
+    faults = _box_faults(truth.boxes) | {"more than half a slice outside the slices in the volume's name": outside}
+    check_entries(path, "lesion", names, truth.volume, row_in_volume(truth.volume), faults)
     return truth
 
 
-def _slice_boxes(path, where: str, detection, slices, span) -> tuple[float, list[tuple]]:
-    """The score of one detection and its boxes (z, x1, y1, x2, y2, score)."""
-    if not isinstance(detection, list | tuple | np.ndarray) or len(detection) == 0:
-        raise DataError(path, f"{where}: a list of slices and boxes belongs here")
-    if np.isscalar(detection[0]):
-        box = number_rows(path, where, [detection], (7,))
-        for fault, bad in _box_faults(box[:, :6], box[:, 6]).items():
-            if bad.any():
-                raise DataError(path, f"{where}: {fault}")
-        return float(box[0, 6]), _spread(box[0], slices, span)
-    rows = []
-    for slice_box in detection:
-        try:
-            z, (x1, y1, x2, y2, score) = slice_box
-            rows.append((float(z), float(x1), float(y1), float(x2), float(y2), float(score)))
-        except (TypeError, ValueError):
-            raise DataError(path, f"{where}: a slice is [z, [x1, y1, x2, y2, score]]") from None
-    return max(row[5] for row in rows), rows
+def _spread(path, name: str, number: int, box: np.ndarray, span: tuple) -> np.ndarray:
+    """(k, 6) a (7,) 3D box on each slice from z1 to z2 that volume ``name`` has.
 
-
-def _spread(box: np.ndarray, slices: tuple[int, int] | None, span) -> list[tuple]:
-    """A 3D box on each slice from z1 to z2 that its volume has; ``span`` stands in for an unknown range."""
-    x1, y1, z1, x2, y2, z2, score = box.tolist()
+    Args:
+        number: of the detection.
+        span: the first and the last slice, if the name does not tell.
+    """
+    check_entries(path, "detection", [name], np.zeros(1, int), np.array([number]), _box_faults(box[None, :6]))
+    slices = slice_range(name)
     first, last = (0, slices[1] - slices[0]) if slices else span
-    levels = range(int(np.ceil(max(z1, first))), int(np.floor(min(z2, last))) + 1)
-    return [(float(z), x1, y1, x2, y2, score) for z in levels]
+    z = np.arange(np.ceil(max(box[2], first)), np.floor(min(box[5], last)) + 1)
+    return np.column_stack([z, np.tile(box[[*PLANE, 6]], (len(z), 1))])
 
 
 def _read_seriesuids(path) -> list[str]:

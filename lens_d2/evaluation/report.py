@@ -1,4 +1,4 @@
-"""Writing results: JSON that is never half there and never holds NaN, and the table that people read."""
+"""Results as JSON that is written whole and never holds NaN, and as tables for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FLAT_LIST = re.compile(r"\[[^][{}\"]*\]")  # a list of numbers reads better on 
 
 
 def write_json(path, content, indent: int | None = 1) -> Path:
-    """Writes to a temporary name and renames.
+    """Writes JSON to a temporary name and renames it.
 
     Raises:
         ValueError: a number is NaN or infinite.
@@ -28,7 +28,11 @@ def write_json(path, content, indent: int | None = 1) -> Path:
 
 
 def froc_table(rows: Mapping[str, Mapping]) -> str:
-    """Sensitivities as text. rows: {name: metrics with fps, sensitivity, average_sensitivity[, ..._ci]}."""
+    """Sensitivities as text.
+
+    Args:
+        rows: {name: metrics with fps, sensitivity, average_sensitivity[, ..._ci]}.
+    """
     first = next(iter(rows.values()))
     header = ["false positives per volume", *(f"{f:g}" for f in first["fps"]), "average"]
     lines = []
@@ -42,7 +46,7 @@ def froc_table(rows: Mapping[str, Mapping]) -> str:
 
 
 def summary_table(metrics: Mapping) -> str:
-    """All single numbers of metrics.json, one a line."""
+    """Single numbers of metrics.json as text, one a line."""
     lines = []
     for key, value in metrics.items():
         if isinstance(value, Mapping) and key == "recall_at_precision":

@@ -1,18 +1,19 @@
-"""Truth and detections as flat arrays: what the readers give and the protocols take.
+"""Truth and detections as flat arrays, which the readers give and the protocols take.
 
-Everything here is in the coordinates of the file that it came from, and pixels are counted inclusively there
-(a box from x1 to x2 covers x2 - x1 + 1 pixels). Rows of one volume stand together, in the order of the file.
+Everything is in the coordinates of its file, which counts pixels inclusively (a box from x1 to x2 covers
+x2 - x1 + 1 pixels). Rows of one volume stand together, in the order of the file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 
 def row_in_volume(volume: np.ndarray) -> np.ndarray:
-    """(n,) for each row its number among the rows of its volume, from 0; rows of a volume stand together."""
+    """(n,) number of each row among those of its volume, from 0; rows of a volume stand together."""
     starts = np.flatnonzero(np.r_[True, volume[1:] != volume[:-1]]) if len(volume) else np.zeros(0, int)
     lengths = np.diff(np.r_[starts, len(volume)])
     return np.arange(len(volume)) - np.repeat(starts, lengths)
@@ -20,10 +21,10 @@ def row_in_volume(volume: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class BoxTruth:
-    """The lesions of a set of sub-volumes.
+    """Lesions of a set of sub-volumes.
 
     Attributes:
-        volumes: the names of all sub-volumes, those without a lesion included.
+        volumes: names of all sub-volumes, including those without a lesion.
         volume: (L,) index into ``volumes``, ascending.
         boxes: (L, 6) x1, y1, z1, x2, y2, z2; a 2D box has z1 = z2.
     """
@@ -60,8 +61,8 @@ class Tracklets:
 
     Attributes:
         volume: (n,) index into the truth's ``volumes``.
-        scores: (n,) the highest score of the detection's slices.
-        slice_detection: (m,) the detection that each slice box belongs to, ascending.
+        scores: (n,) highest score of the detection's slices.
+        slice_detection: (m,) detection that each slice box belongs to, ascending.
         slice_z: (m,) slice numbers from 0 in the sub-volume.
         slice_boxes: (m, 4) x1, y1, x2, y2.
         slice_scores: (m,).
@@ -74,6 +75,22 @@ class Tracklets:
     slice_boxes: np.ndarray
     slice_scores: np.ndarray
 
+    @classmethod
+    def of_rows(
+        cls, volume: np.ndarray, parts: Sequence[np.ndarray], scores: Sequence[float] | None = None
+    ) -> Tracklets:
+        """Tracklets of the (k, 6) z, x1, y1, x2, y2, score of each detection.
+
+        Args:
+            volume: (n,) as of the class.
+            parts: n of them.
+            scores: n; the highest of the slices' by default.
+        """
+        rows = np.concatenate([np.zeros((0, 6)), *parts])
+        owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        best = np.array([part[:, 5].max() for part in parts] if scores is None else scores, dtype=np.float64)
+        return cls(volume, best, owner, rows[:, 0], rows[:, 1:5], rows[:, 5])
+
     def __len__(self) -> int:
         return len(self.volume)
 
@@ -83,8 +100,10 @@ class NoduleTruth:
     """LUNA16's findings, in world millimetres.
 
     Attributes:
-        volumes: the series of the evaluation, those without a finding included.
-        volume: (L,) index into ``volumes``, ascending. centers: (L, 3). diameters: (L,), all above 0.
+        volumes: series of the evaluation, including those without a finding.
+        volume: (L,) index into ``volumes``, ascending.
+        centers: (L, 3).
+        diameters: (L,), all above 0.
         excluded_volume, excluded_centers, excluded_diameters: the same of the excluded findings.
     """
 
@@ -102,7 +121,13 @@ class NoduleTruth:
 
 @dataclass(frozen=True)
 class Candidates:
-    """LUNA16's candidates. volume: (n,) index into the truth's ``volumes``. points: (n, 3) mm. scores: (n,)."""
+    """LUNA16's candidates.
+
+    Attributes:
+        volume: (n,) index into the truth's ``volumes``.
+        points: (n, 3) mm.
+        scores: (n,).
+    """
 
     volume: np.ndarray
     points: np.ndarray

@@ -1,35 +1,35 @@
-"""2D average precision slice by slice, through Detectron2's COCOEvaluator and pycocotools."""
+"""2D average precision slice by slice, by pycocotools."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import logging
-import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
-from detectron2.structures import Boxes, Instances
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from ..io.progress import progress
-from ..io.quiet import at_level
-from .coco import Slices, coco_truth
+from .coco import Slices, coco_results, coco_truth
 from .evaluators import FUSED
 from .frames import lesions_of, slice_boxes
 from .report import write_json
 
 logger = logging.getLogger(__name__)
 
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # the first of COCO's numbers, as Detectron2 names them
+
 
 class SliceAPEvaluator(DatasetEvaluator):
     """COCO's average precision over slices: all of them where the truth is 3D, else those that have a mark.
 
     Reports under "bbox", AP, AP50, ... of the model's output as they are and each expert's as "<expert>/AP50".
-    Where given a folder, leaves the truth there as COCO JSON.
+    Given a folder, it leaves the truth there as COCO JSON.
     """
 
     def __init__(
@@ -40,15 +40,29 @@ class SliceAPEvaluator(DatasetEvaluator):
         output: str = FUSED,
         distributed: bool = True,
     ):
+        """
+        Args:
+            dataset_name: registered; its records are the truth.
+            output_dir: gets the truth; None for no file.
+            output: whose detections count as the model's: ``FUSED`` or an expert's name.
+            distributed: whether the outputs of all ranks are gathered.
+        """
         self.dataset_name, self.output, self.distributed = dataset_name, output, distributed
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.metrics: dict = {}
         self.reset()
 
     def reset(self) -> None:
+        """Forgets all outputs."""
         self._slices: dict[str, dict[str, np.ndarray]] = {}
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Takes outputs of the model.
+
+        Args:
+            inputs: records.
+            outputs: {"volume", "detections": {name: VolumeDetections}} of each.
+        """
         for record, output in zip(inputs, outputs, strict=True):
             for name, detections in output["detections"].items():
                 self._slices.setdefault(name, {})[record["volume"]] = slice_boxes(detections)[0]
@@ -62,29 +76,32 @@ class SliceAPEvaluator(DatasetEvaluator):
         for slices in gathered:
             for name, volumes in slices.items():
                 outputs.setdefault(name, {}).update(volumes)
-        truth = self._truth()
+        records = DatasetCatalog.get(self.dataset_name)
+        truth, ids = self._truth(records)
         if not outputs or not truth["annotations"]:
             return {}
-        with tempfile.TemporaryDirectory() as scratch:
-            file = write_json((self.output_dir or Path(scratch)) / "coco_truth.json", truth, indent=None)
-            coco = _coco_evaluator(str(file))
+        if self.output_dir:
+            write_json(self.output_dir / "coco_truth.json", truth, indent=None)
         first = self.output if self.output in outputs else next(iter(outputs))
         self.metrics = {}
         order = [first, *sorted(outputs.keys() - {first})]
         for name in progress(order, f"{self.dataset_name}, average precision", nested=True):
             prefix = "" if name == first else f"{name}/"
-            self.metrics |= {f"{prefix}{key}": v for key, v in self._ap(coco, truth, outputs[name]).items()}
+            boxes = [outputs[name].get(record["volume"], np.zeros((0, 6))) for record in records]
+            found = average_precision(truth, coco_results(_slices(boxes), ids))
+            self.metrics |= {f"{prefix}{key}": value for key, value in found.items()}
         told = ", ".join(f"{key} {self.metrics[key]:.2f}" for key in ("AP", "AP50") if key in self.metrics)
         logger.info(f"{self.dataset_name}, boxes on slices: {told or 'no average precision'}")
         return {"bbox": dict(self.metrics)}
 
-    def _truth(self) -> dict:
-        metadata = MetadataCatalog.get(self.dataset_name)
-        ids, images, rows, volume = {}, [], [], []
-        for number, record in enumerate(DatasetCatalog.get(self.dataset_name)):
-            boxes = [box for lesion in lesions_of(record) for box in lesion["boxes"]]
-            marked = {int(box[0]) for box in boxes}
-            for z in range(record["num_slices"]) if metadata.truth_is_3d else sorted(marked):
+    def _truth(self, records: list[dict]) -> tuple[dict, dict]:
+        """COCO's dictionary, and {(number of the record, slice): image id}."""
+        is_3d = MetadataCatalog.get(self.dataset_name).truth_is_3d
+        ids, images, boxes = {}, [], []
+        for number, record in enumerate(records):
+            own = [box[:5] for lesion in lesions_of(record) for box in lesion["boxes"]]
+            boxes.append(np.array(own, dtype=np.float64).reshape(-1, 5))
+            for z in range(record["num_slices"]) if is_3d else np.unique(boxes[-1][:, 0]).astype(int).tolist():
                 ids[number, z] = len(images) + 1
                 images.append(
                     {
@@ -96,37 +113,32 @@ class SliceAPEvaluator(DatasetEvaluator):
                         "width": record["width"],
                     }
                 )
-            rows += boxes
-            volume += [number] * len(boxes)
-        rows = np.array(rows, dtype=np.float64).reshape(-1, 5)
-        inclusive = rows[:, 1:5] - [0, 0, 1, 1]
-        lesions = Slices(np.array(volume, dtype=np.int64), rows[:, 0].astype(np.int64), inclusive)
-        return coco_truth(images, lesions, ids)
-
-    def _ap(self, coco: COCOEvaluator, truth: dict, volumes: dict[str, np.ndarray]) -> dict[str, float]:
-        coco.reset()
-        for image in truth["images"]:
-            boxes = volumes.get(image["volume"], np.zeros((0, 6)))
-            boxes = boxes[boxes[:, 0] == image["slice"]]
-            instances = Instances((image["height"], image["width"]))
-            instances.pred_boxes = Boxes(torch.from_numpy(np.ascontiguousarray(boxes[:, 1:5])).float())
-            instances.scores = torch.from_numpy(np.ascontiguousarray(boxes[:, 5]))
-            instances.pred_classes = torch.zeros(len(boxes), dtype=torch.int64)
-            coco.process([{"image_id": image["id"]}], [{"instances": instances}])
-        # pycocotools prints and Detectron2 logs a page for each output; this class says a line for all of them.
-        theirs = at_level(logging.ERROR, "detectron2.evaluation.coco_evaluation")
-        with contextlib.redirect_stdout(io.StringIO()), theirs:
-            result = coco.evaluate().get("bbox", {})
-        return {key: float(value) for key, value in result.items() if np.isfinite(value)}
+        return coco_truth(images, _slices(boxes), ids), ids
 
 
-def _coco_evaluator(json_file: str) -> COCOEvaluator:
-    """Detectron2's evaluator of a COCO file, which it finds through the catalog."""
-    name = f"slices of {json_file}"
-    MetadataCatalog.get(name).set(
-        json_file=json_file, thing_classes=["lesion"], thing_dataset_id_to_contiguous_id={1: 0}
-    )
-    try:
-        return COCOEvaluator(name, tasks=("bbox",), distributed=False, use_fast_impl=False)
-    finally:
-        MetadataCatalog.remove(name)
+def _slices(boxes: list[np.ndarray]) -> Slices:
+    """(k, 5) z, x1, y1, x2, y2 or (k, 6), with the score, of each volume."""
+    volume = np.repeat(np.arange(len(boxes)), [len(rows) for rows in boxes])
+    rows = np.concatenate(boxes) if boxes else np.zeros((0, 5))
+    return Slices(volume, rows[:, 0].astype(np.int64), rows[:, 1:5], rows[:, 5] if rows.shape[1] > 5 else None)
+
+
+def average_precision(truth: dict, results: list[dict]) -> dict[str, float]:
+    """COCO's average precisions in percent, by their names in :data:`METRICS`; without those that are undefined.
+
+    Args:
+        truth: COCO's dictionary.
+        results: COCO's list of results.
+    """
+    if not results:
+        return {}
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints a page
+        coco = COCO()
+        coco.dataset = truth
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    numbers = zip(METRICS, evaluation.stats, strict=False)
+    return {name: 100.0 * float(value) for name, value in numbers if value >= 0}

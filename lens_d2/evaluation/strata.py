@@ -1,7 +1,7 @@
 """Sensitivity by diameter, type, organ and slice thickness.
 
 All strata are read at the false-positive rates of the whole evaluation: a detection of a lesion in another
-stratum is not a false positive, and each stratum is seen at the same score thresholds.
+stratum is not a false positive, and all strata share the score thresholds.
 """
 
 from __future__ import annotations
@@ -9,38 +9,40 @@ from __future__ import annotations
 import numpy as np
 
 from ..io.errors import DataError
-from .files import read_bytes, read_table
+from ..io.tables import read_table
 from .froc import FrocEvents
 from .sets import row_in_volume
 
 VOLUME = ("volume", "seriesuid")
 LESION = ("lesion", "lesion_index", "index")
-NUMBERS = {"diameter_mm": (10.0, 30.0), "thickness_mm": (2.5,)}  # and where their groups end
+NUMBERS = {"diameter_mm": (10.0, 30.0), "thickness_mm": (2.5,)}  # and the limits of their groups
 TEXTS = ("type", "organ")
 UNKNOWN = "unknown"
 
 
 def read_groups(path, truth) -> dict[str, np.ndarray]:
-    """The groups of the truth's lesions.
+    """Groups of the truth's lesions.
 
     Args:
         path: CSV with the columns volume, lesion (its number among the volume's lesions in the truth file, from
             0), and any of diameter_mm, type, organ, thickness_mm; a cell may be empty.
-        truth: anything of ``sets.py`` with ``volumes`` and ``volume``.
+        truth: of ``sets.py``, with ``volumes`` and ``volume``.
 
     Returns:
-        {attribute: (L,) names of groups}; "unknown" for a lesion that the file does not tell of.
+        {attribute: (L,) names of groups}; "unknown" for a lesion that is not in the file.
 
     Raises:
         DataError: a missing column, an unknown volume or lesion, a lesion twice, a value that is not a number.
     """
-    header = [c.strip() for c in read_bytes(path).decode("utf-8-sig", "replace").splitlines()[0].split(",")]
-    volume_key = next((key for key in VOLUME if key in header), VOLUME[0])
-    lesion_key = next((key for key in LESION if key in header), LESION[0])
-    attributes = [key for key in (*NUMBERS, *TEXTS) if key in header]
+    table = read_table(path)
+    volume_key = next((key for key in VOLUME if key in table), VOLUME[0])
+    lesion_key = next((key for key in LESION if key in table), LESION[0])
+    attributes = [key for key in (*NUMBERS, *TEXTS) if key in table]
     if not attributes:
         raise DataError(path, f"has none of the columns {', '.join((*NUMBERS, *TEXTS))}")
-    table = read_table(path, (volume_key, lesion_key, *attributes), ())
+    absent = [key for key in (volume_key, lesion_key) if key not in table]
+    if absent:
+        raise DataError(path, f"no column {absent[0]}; there are {', '.join(table.columns)}")
     rows = _lesion_rows(path, table, volume_key, lesion_key, truth)
     groups = {}
     for key in attributes:

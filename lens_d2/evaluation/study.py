@@ -1,7 +1,7 @@
-"""The metric study of Lesion-Harvester (Section IV-B, Fig. 7 and 11): do cheaper metrics rank as 3D IoU does?
+"""Metric study of Lesion-Harvester (Section IV-B, Fig. 7 and 11): do cheaper metrics rank as 3D IoU does?
 
-All metrics see the same tracklets. What needs 3D boxes sees them stacked: first to last slice, x and y weighted
-by the slices' scores (LENS, Section IV-C).
+All metrics see the same tracklets, those of 3D boxes stacked: first to last slice, x and y weighted by the slices'
+scores (LENS, Section IV-C).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .overlap import expand_ranges as pairs_of
+from ..structures.boxes import expand_ranges
 from .overlap import overlap, volume_ranges
 from .protocols import PROTOCOLS
 from .sets import BoxDetections, BoxTruth, Tracklets
@@ -22,12 +22,12 @@ REFERENCE = "3D IoU"
 
 @dataclass(frozen=True)
 class StudyTruth:
-    """The annotations of the same sub-volumes, pixels and slices counted alike.
+    """Three kinds of annotations of the same sub-volumes, pixels and slices counted alike.
 
     Attributes:
         boxes3d: 3D boxes, z from 0 in the sub-volume.
         marks: every lesion on one slice (complete RECIST).
-        key_marks: the marks there were at first (incomplete RECIST).
+        key_marks: the original marks (incomplete RECIST).
     """
 
     boxes3d: BoxTruth
@@ -36,7 +36,7 @@ class StudyTruth:
 
 
 def stack(tracklets: Tracklets) -> BoxDetections:
-    """Tracklets as 3D boxes. A slice whose score is not positive has no weight; if none is, all weigh alike."""
+    """Tracklets as 3D boxes. Only slices with a positive score have weight; without any, all weigh alike."""
     owner, number = tracklets.slice_detection, len(tracklets)
     weight = np.maximum(tracklets.slice_scores, 0.0)
     total = np.bincount(owner, weight, minlength=number)
@@ -105,14 +105,14 @@ METRICS: dict[str, Callable[[StudyTruth, Tracklets], list[float]]] = {
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
-    """Pearson's correlation; None where one of the two does not vary."""
+    """Pearson's correlation; None if one of the two does not vary."""
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     return float(np.corrcoef(x, y)[0, 1])
 
 
 def concordance(recalls: dict[str, dict[str, list[float]]]) -> dict[str, float | None]:
-    """How the recalls under each metric go with those under 3D IoU, over all detectors and operating points.
+    """Correlation of the recalls under each metric with those under 3D IoU, over all detectors and rates.
 
     Args:
         recalls: {detector: {metric: recalls at FPS}}.
@@ -128,20 +128,20 @@ def concordance(recalls: dict[str, dict[str, list[float]]]) -> dict[str, float |
 
 
 def best_iou(truth: BoxTruth, detections: BoxDetections) -> np.ndarray:
-    """3D IoU of each lesion with the stacked box that fits it best, of the lesions that any box meets (Fig. 11).
+    """3D IoU of each lesion with the stacked box that fits it best, for lesions that any box meets (Fig. 11).
 
     Returns:
         (found,) in (0, 1].
     """
     start, count = volume_ranges(truth.volume, len(truth.volumes))
-    detection, lesion = pairs_of(start[detections.volume], count[detections.volume])
+    detection, lesion = expand_ranges(start[detections.volume], count[detections.volume])
     best = np.zeros(len(truth))
     np.maximum.at(best, lesion, overlap(detections.boxes[detection], truth.boxes[lesion], "IOU"))
     return best[best > 0]
 
 
 def quartiles(values: np.ndarray) -> dict:
-    """Of the violins: how many values, and the three quartiles (None without a value)."""
+    """Numbers of the violins: how many lesions, and the three quartiles (None without a value)."""
     if not len(values):
         return {"lesions": 0, "quartiles": None}
     return {"lesions": len(values), "quartiles": np.percentile(values, [25, 50, 75]).tolist()}

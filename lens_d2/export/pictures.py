@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from ..data.cache import CachedVolume
+from ..structures.boxes import PLANE
 from ..visualization.detections import WINDOWS, choose_window
 from .planes import AIR, JPEG, Encoding, Picture, Plane, crop, draw
 from .scan_report import Detection
@@ -201,5 +202,5 @@ class PictureMaker:
         rows = detection.slice_boxes[detection.slice_boxes[:, 0] == own]
         if own not in detection.slices or (len(detection.slice_boxes) and not len(rows)):
             return None
-        box = rows[0, 1:5] if len(rows) else np.array(detection.box)[[0, 1, 3, 4]]
+        box = rows[0, 1:5] if len(rows) else np.array(detection.box)[PLANE]
         return self.geometry.boxes_to_cache(box)[0]

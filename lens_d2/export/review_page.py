@@ -20,6 +20,7 @@ from ..data.cache import CachedVolume, VolumeCache
 from ..data.ledger.verdicts import VERDICTS, Proposal
 from ..io.files import whole_file
 from ..io.progress import Progress
+from ..structures.boxes import hull, key_slice_box
 from ..visualization.detections import WINDOWS
 from .html_report import page_environment
 from .pictures import PictureMaker, Style
@@ -117,9 +118,7 @@ class RowMaker:
         if name not in self.lesions:
             return None
         record, lesion = self.lesions[name]
-        boxes = np.array(lesion["boxes"], dtype=np.float64)[:, :5]
-        key = boxes[:, 0] == lesion["key_slice"] if lesion["key_slice"] is not None else boxes[:, 0] < 0
-        row = boxes[key][0] if key.any() else boxes[len(boxes) // 2]
+        row = key_slice_box(lesion)
         volume = self.cache.open(record)
         maker = PictureMaker(volume, [_detection(np.array([[*row, 1.0]]), volume)], SMALL)
         return Annotation(name, record, int(row[0]), maker.close_ups(0, [maker.window(0)])[0])
@@ -127,11 +126,10 @@ class RowMaker:
 
 def _detection(slice_boxes: np.ndarray, volume: CachedVolume) -> Detection:
     """(n, 6) z, x1, y1, x2, y2, score of a volume as what pictures are made of."""
-    low, high = slice_boxes.min(axis=0), slice_boxes.max(axis=0)
-    box = np.array([low[1], low[2], low[0], high[3], high[4], high[0]])
+    box = hull(slice_boxes)
     return Detection(
         number=1,
-        score=float(high[5]),
+        score=float(slice_boxes[:, 5].max()),
         box=tuple(box.tolist()),
         world_box=tuple(volume.geometry.boxes3d_to_world(box[None])[0].tolist()),
         size_mm=tuple(((box[3:] - box[:3] + [0, 0, 1]) * volume.geometry.spacing).tolist()),

@@ -1,0 +1,1 @@
+"""Files, errors, progress and commands: what every other room needs."""

@@ -1,4 +1,4 @@
-"""Checkpoints that are complete or absent, and whose reading runs no code."""
+"""Weights and checkpoints: written whole or not at all, read without running code."""
 
 from __future__ import annotations
 
@@ -12,43 +12,74 @@ from torch import nn
 
 from .errors import DataError
 from .files import write_whole
-from .weights import load_weights
+from .pickles import read_pickle
 
 LAST_CHECKPOINT = "last_checkpoint"  # fvcore's file with the name of the newest one
+
+
+def load_weights(path: str) -> dict[str, Any]:
+    """Reads a file of weights: tensors, arrays and plain values only.
+
+    Args:
+        path: a ``.pth`` file of ``torch.save``, or a ``.pkl`` of NumPy arrays.
+
+    Raises:
+        DataError: the file is absent, cut short, or holds anything that is not data.
+    """
+    if not os.path.isfile(path):
+        raise DataError(path, "no such file")
+    if str(path).endswith(".pkl"):
+        loaded = read_pickle(path)
+    else:
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file can fail in any way at all
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise DataError(path, f"not a file of weights: {reason[:160]}") from error
+    if not isinstance(loaded, dict):
+        raise DataError(path, "holds no state_dict")
+    return loaded
 
 
 class LENSCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, careful with files.
 
-    It saves under a temporary name and renames, reads through :mod:`lens_d2.io.weights`, and refuses weights of
-    another architecture. Training may start from a part of the model's weights.
+    It saves under a temporary name and renames, reads through :func:`load_weights`, and refuses weights of
+    another architecture. Training may start from part of the model's weights.
     """
 
     def __init__(self, model: nn.Module, save_dir: str = "", *, whole: bool = False, **kwargs: Any):
         """
         Args:
-            model, save_dir, kwargs: as Detectron2's takes them.
-            whole: for a finished network: a checkpoint that lacks a part of the model is refused, too.
+            model, save_dir, kwargs: as in Detectron2.
+            whole: refuse a checkpoint that lacks part of the model, as for a network that will not be trained.
         """
         super().__init__(model, save_dir, **kwargs)
         self.whole = whole
 
     def save(self, name: str, **kwargs: Any) -> None:
+        """Writes ``<save_dir>/<name>.pth`` with the model, the checkpointables and ``kwargs``."""
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict(), **kwargs}
         data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
-        content = io.BytesIO()  # a disk that is full is then Python's own error, with its reason
+        content = io.BytesIO()  # so that a full disk raises Python's own error, which gives the reason
         torch.save(data, content)
         write_whole(path, content.getbuffer())
         self.tag_last_checkpoint(os.path.basename(path))
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Remembers which checkpoint is the newest."""
         write_whole(os.path.join(self.save_dir, LAST_CHECKPOINT), last_filename_basename.encode())
 
     def load(self, path: str, *args, **kwargs) -> dict[str, Any]:
+        """Loads a checkpoint into the model and the checkpointables.
+
+        Raises:
+            DataError: the file is missing or damaged, or its weights are of another architecture.
+        """
         self._loading = path
         if path and not os.path.isfile(path) and "://" not in path:
             raise DataError(path, "no such checkpoint")

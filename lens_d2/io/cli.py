@@ -1,11 +1,11 @@
-"""What all commands have in common: how they end where their input or their disk is at fault."""
+"""Behaviour shared by all commands: one line instead of a traceback for bad input or a full disk, quiet logs."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from .errors import DataError, WriteError
 
@@ -13,11 +13,11 @@ BAD_INPUT = 2
 
 
 def fault_of(error: BaseException) -> str | None:
-    """The line that a person is told where an error is not the program's; None where it is.
+    """Message for an error that is not the program's own; None for one that is.
 
     Args:
-        error: a :class:`DataError`, or an error of the operating system, which names its file or comes from a
-            full disk.
+        error: a :class:`DataError`, or an error of the operating system that names its file or comes from a full
+            disk.
     """
     if isinstance(error, DataError):
         return str(error)
@@ -29,7 +29,7 @@ def fault_of(error: BaseException) -> str | None:
 def run(body: Callable[[], int | None]) -> int:
     """Calls the body of a command.
 
-    Bad input and a full disk become a line on stderr and the status 2; any other error is a traceback.
+    Bad input and a full disk become a line on stderr and the status 2; any other error keeps its traceback.
 
     Returns:
         the exit status: the body's own, or 0 if it gives none.
@@ -48,10 +48,30 @@ def run(body: Callable[[], int | None]) -> int:
 
 
 def _close_logs() -> None:
-    """Closes log files now, as Python would tell of each that a full disk does not take when it ends."""
+    """Closes log files now: at exit Python would print a traceback for each that a full disk does not take."""
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     for handler in (handler for logger in loggers for handler in getattr(logger, "handlers", ())):
         stream = getattr(handler, "stream", None)
         if stream not in (None, sys.stdout, sys.stderr):
             with suppress(OSError):
                 stream.close()
+
+
+@contextmanager
+def at_level(level: int, *loggers: str) -> Iterator[None]:
+    """Context in which loggers, given by name, say nothing below a level of :mod:`logging`."""
+    named = [logging.getLogger(name) for name in loggers]
+    before = [logger.level for logger in named]
+    try:
+        for logger in named:
+            logger.setLevel(level)
+        yield
+    finally:
+        for logger, old in zip(named, before, strict=True):
+            logger.setLevel(old)
+
+
+def without_known_faults(record: logging.LogRecord) -> bool:
+    """Log filter that drops the traceback of an error that the command reports in one line at its end."""
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or fault_of(error) is None

@@ -1,4 +1,4 @@
-"""Headers of DICOM files, read so that a damaged one is a one-line error and nothing is told of the patient."""
+"""Headers of DICOM files; a damaged one is a one-line error that reveals nothing about the patient."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pydicom.dataset import Dataset
 from .errors import DataError
 
 PREAMBLE = 132  # bytes: 128 of anything and the letters DICM
-FIRST_GROUPS = (0x0002, 0x0008)  # with which a file without preamble begins
+FIRST_GROUPS = (0x0002, 0x0008)  # of the first element in a file without preamble
 MAX_LENGTH = 256  # bytes of the first element: a number, a character set, an image type
 
 
 def looks_like_dicom(file: str | PathLike) -> bool:
-    """Whether a file begins as DICOM files do: with their preamble, or with one of the first elements."""
-    if not os.path.isfile(file):  # nor a pipe, which could not be opened without waiting
+    """Tells whether a file begins as DICOM files do: with their preamble, or with one of the first elements."""
+    if not os.path.isfile(file):  # opening a pipe would wait
         return False
     try:
         with open(file, "rb") as stream:
@@ -44,10 +44,10 @@ def _begins_with_an_element(head: bytes) -> bool:
 
 @contextmanager
 def dicom_errors(file: str | PathLike) -> Iterator[None]:
-    """Turns whatever pydicom raises on damaged bytes into a one-line DataError and keeps its warnings quiet."""
+    """Turns whatever pydicom raises on damaged bytes into a one-line DataError, and silences its warnings."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's quote what stands in the elements, a name, for instance
+            warnings.simplefilter("ignore")  # pydicom's quote the elements, the patient's name for instance
             yield
     except DataError:
         raise
@@ -57,11 +57,18 @@ def dicom_errors(file: str | PathLike) -> Iterator[None]:
         raise DataError(file, f"not a readable DICOM file ({type(error).__name__})") from None
 
 
-def read_dicom_header(file: str | PathLike) -> Dataset:
-    """Reads the header of a DICOM file with or without preamble, without its pixels.
+def read_dicom_header(file: str | PathLike, keywords: tuple[str, ...] = ()) -> Dataset:
+    """Header of a DICOM file with or without preamble, without its pixels.
+
+    Args:
+        file: its path.
+        keywords: elements that will be used; those that the file has are decoded here.
 
     Raises:
-        DataError: the file is no DICOM file, or damaged.
+        DataError: the file is no DICOM file, is damaged, or has an element that cannot be decoded.
     """
     with dicom_errors(file):
-        return pydicom.dcmread(file, stop_before_pixels=True, force=looks_like_dicom(file))
+        header = pydicom.dcmread(file, stop_before_pixels=True, force=looks_like_dicom(file))
+        for keyword in keywords:
+            header.get(keyword)
+    return header

@@ -1,15 +1,15 @@
-"""The errors that bad input and full disks raise, so that every command can report them the same way."""
+"""Errors of bad input and full disks, which every command reports in one line."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class DataError(ValueError):
-    """A file or a setting that cannot be used, and why.
+    """A file or a setting that cannot be used, with the reason.
 
     Args:
         path: the file, the folder or the config key at fault.
-        fault: what was found, what is allowed and what to do, without a full stop.
+        fault: what was found, what is allowed and what to do; no full stop.
 
     ``str(error)`` is the single line ``"<path>: <fault>"``.
     """
@@ -24,11 +24,11 @@ class DataError(ValueError):
 
 
 class WriteError(DataError):
-    """A file that cannot be written: the disk is full or read-only. No input is at fault."""
+    """A file that cannot be written because the disk is full or read-only; no input is at fault."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """What an error about an unknown name ends with: the near ones, or all if there are few."""
+    """Suggestion that ends an error about an unknown name: similar names, or all of them if they are few."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if near:

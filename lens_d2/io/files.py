@@ -1,4 +1,4 @@
-"""Writing whole files or nothing, one run in a folder at a time."""
+"""Reading whole files, writing whole ones or nothing, and one run in a folder at a time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LOCK = ".lock"
 
 @contextmanager
 def write_errors(path: str | os.PathLike, below: str | os.PathLike | None = None) -> Iterator[None]:
-    """Turns what the operating system says of a failed write into one line.
+    """Turns the operating system's error about a failed write into one line.
 
     Args:
         path: the file or folder that the block writes, which the error names.
-        below: a folder; errors that name a file elsewhere pass unchanged. ``path`` unless given.
+        below: a folder, ``path`` by default; errors that name a file elsewhere pass unchanged.
 
     Raises:
         WriteError: the disk is full or read-only, a quota is reached, permission is denied.
@@ -37,9 +37,9 @@ def write_errors(path: str | os.PathLike, below: str | os.PathLike | None = None
 
 @contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to, renamed at the end: no reader sees half a file.
+    """Temporary path beside ``path`` to write to, renamed at the end: nobody ever sees half a file.
 
-    It has the ending of ``path``. Where the block fails, nothing is left, and a former file stays.
+    It has the ending of ``path``. If the block fails, nothing is left, and a former file stays.
 
     Raises:
         WriteError: the file cannot be written.
@@ -59,8 +59,23 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
             raise
 
 
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """Reads a file.
+
+    Raises:
+        DataError: it is missing, or has nothing but white space.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror}") from None
+    if not data.strip():
+        raise DataError(path, "the file is empty")
+    return data
+
+
 def write_whole(path: str | os.PathLike, data: bytes | memoryview) -> Path:
-    """Write ``data`` by way of :func:`whole_file`."""
+    """Writes ``data`` by way of :func:`whole_file`."""
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
     return Path(path)
@@ -70,10 +85,10 @@ def write_whole(path: str | os.PathLike, data: bytes | memoryview) -> Path:
 def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
     """Keeps a second run out of a folder while the block is running.
 
-    The lock is the operating system's, on the file ``.lock`` there: a run that is killed leaves none behind.
+    The lock is the operating system's, on the file ``.lock`` there, so that a killed run leaves none behind.
 
     Raises:
-        DataError: another run has the folder.
+        DataError: another run is using the folder.
         WriteError: the folder cannot be written.
     """
     with write_errors(folder):

@@ -1,35 +1,106 @@
-"""The layouts in which boxes of DeepLesion are released, and nothing else about them.
+"""The layouts in which boxes of DeepLesion are released, and predictions written; no other module knows them.
 
-Every function speaks the program's coordinates (pixel edges, slices counted from 0 in the sub-volume); the
-files' own are known here alone:
+:func:`read_volumes` opens a file and the ``parse_`` functions check its entries. They give the file's own numbers,
+as the published protocols take them; a :class:`FileFrame` says how these count. The ``read_`` and ``write_``
+functions speak the program's coordinates: pixel edges, slices counted from 0 in the sub-volume.
 
-- Lesion-Harvester's ``Revised-*.pkl``: ``{"<sub-volume>.annot": {z: [[x1, y1, x2, y2, z, z], ...]}}``, and
-  its ``3D-Box.pkl``: ``{sub-volume: [[x1, y1, x2, y2, z1, z2], ...]}``. x and y start at 1 and both ends are
-  part of the box; z is counted from 0 in the sub-volume, in the second file with fractions. Its tracklets:
-  ``{sub-volume: [[(z, [x1, y1, x2, y2, score]), ...], ...]}``, a list of slices for each lesion, in the same
-  numbers.
+- Lesion-Harvester's ``Revised-*.pkl``: ``{"<sub-volume>.annot": {z: [[x1, y1, x2, y2, z, z], ...]}}``, its
+  ``3D-Box.pkl``: ``{sub-volume: [[x1, y1, x2, y2, z1, z2], ...]}``, z with fractions, and its tracklets:
+  ``{sub-volume: [[(z, [x1, y1, x2, y2, score]), ...], ...]}``. They count as :data:`HARVESTER`.
 - LENS's ``DeepLesion_manual_1K_test_release.pkl``: ``{"val" | "test": {sub-volume: float array (n, 6)}}`` of x1,
-  y1, z1, x2, y2, z2. x and y start at 0 and both ends are part of the box; z is the number of the PNG file.
+  y1, z1, x2, y2, z2, and predictions with a score as the seventh number. They count as :data:`LENS`.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from .errors import DataError
-from .files import write_whole
-from .pickles import read_pickle
+from .files import read_bytes, write_whole
+from .pickles import load_pickle
 
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
 _VOLUME_NAME = re.compile(r"(\d{6}_\d{2,}_\d{2,})_(\d{3,})-(\d{3,})")
-_FROM_ONE = np.array([-1.0, -1.0, 0.0, 0.0])  # inclusive, counted from 1 -> edges
-_FROM_ZERO = np.array([0.0, 0.0, 1.0, 1.0])  # inclusive, counted from 0 -> edges
-_PLANE = [0, 1, 3, 4]  # x1, y1, x2, y2 of x1, y1, z1, x2, y2, z2
+_SLICES = re.compile(r"_(\d+)-(\d+)$")
+_PLANE = tuple(f"the coordinate {name}" for name in ("x1", "y1", "x2", "y2"))
+_BOX3D = tuple(f"the coordinate {name}" for name in ("x1", "y1", "z1", "x2", "y2", "z2"))
+
+
+@dataclass(frozen=True)
+class FileFrame:
+    """The numbers of a file of boxes; both ends of a box are part of it.
+
+    Attributes:
+        first_pixel: number of the first pixel of a row.
+        numbered_slices: z is the source's slice number; otherwise it counts from 0 in the sub-volume, and 3D boxes
+            are x1, y1, x2, y2, z1, z2.
+    """
+
+    first_pixel: int = 0
+    numbered_slices: bool = True
+
+    @property
+    def order3d(self) -> list[int]:
+        """The columns of x1, y1, z1, x2, y2, z2 in the order of the file."""
+        return [0, 1, 2, 3, 4, 5] if self.numbered_slices else [0, 1, 3, 4, 2, 5]
+
+    def z_offset(self, first_slice: int) -> int:
+        """The file's number of a sub-volume's slice 0, which is the source's slice ``first_slice``."""
+        return first_slice if self.numbered_slices else 0
+
+    def to_file(self, boxes: np.ndarray, first_slice: int) -> np.ndarray:
+        """Boxes of the volume frame in the file's numbers, at least one pixel wide.
+
+        Args:
+            boxes: (n, 4) x1, y1, x2, y2 or (n, 6) x1, y1, z1, x2, y2, z2.
+            first_slice: the source's number of slice 0.
+        """
+        d = boxes.shape[1] // 2
+        moved = self._moved(boxes, first_slice, 1)
+        moved[:, d : d + 2] = np.maximum(moved[:, d : d + 2], moved[:, :2])
+        return moved
+
+    def to_volume(self, boxes: np.ndarray, first_slice: int) -> np.ndarray:
+        """Boxes of a file in the volume frame; arguments as of :meth:`to_file`."""
+        return self._moved(boxes, first_slice, -1)
+
+    def _moved(self, boxes: np.ndarray, first_slice: int, sign: int) -> np.ndarray:
+        depth = [self.z_offset(first_slice)] * (boxes.shape[1] == 6)
+        low, high = [self.first_pixel] * 2, [self.first_pixel - 1] * 2  # an edge is a pixel beyond the last one
+        return np.asarray(boxes, dtype=np.float64) + sign * np.array(
+            [*low, *depth, *high, *depth], dtype=np.float64
+        )
+
+    def slice_boxes_to_file(self, rows: np.ndarray, first_slice: int) -> np.ndarray:
+        """(n, 5 or more) slice boxes z, x1, y1, x2, y2 of the volume frame in the file's numbers."""
+        rows = np.array(rows, dtype=np.float64)
+        rows[:, 1:5] = self.to_file(rows[:, 1:5], first_slice)
+        rows[:, 0] += self.z_offset(first_slice)
+        return rows
+
+    def slice_boxes_to_volume(self, rows: np.ndarray, first_slice: int) -> np.ndarray:
+        """(n, 5 or more) slice boxes z, x1, y1, x2, y2 of a file in the volume frame."""
+        rows = np.array(rows, dtype=np.float64)
+        rows[:, 1:5] = self.to_volume(rows[:, 1:5], first_slice)
+        rows[:, 0] -= self.z_offset(first_slice)
+        return rows
+
+
+LENS = FileFrame()
+HARVESTER = FileFrame(first_pixel=1, numbered_slices=False)  # DL_info.csv's pixels start at 1 too
 
 
 class VolumeName(NamedTuple):
@@ -41,7 +112,11 @@ class VolumeName(NamedTuple):
 
     @classmethod
     def parse(cls, name: str, source: str | PathLike) -> VolumeName:
-        """Raises DataError, naming ``source``, where ``name`` is no such name."""
+        """The parts of a name.
+
+        Raises:
+            DataError: ``name`` is none of a sub-volume; names ``source``.
+        """
         match = _VOLUME_NAME.fullmatch(name) if isinstance(name, str) else None
         if not match or int(match[2]) > int(match[3]):
             raise DataError(source, f"{name!r} is not the name of a sub-volume")
@@ -52,7 +127,208 @@ class VolumeName(NamedTuple):
 
     @property
     def num_slices(self) -> int:
+        """How many slices the sub-volume has."""
         return self.last - self.first + 1
+
+
+def slice_range(name: str) -> tuple[int, int] | None:
+    """First and last slice in the name of anyone's sub-volume, ``<series>_<first>-<last>``; None without them."""
+    found = _SLICES.search(name)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def read_volumes(path: str | PathLike, split: str | None = None, levels: str = "expected") -> dict:
+    """The unchecked entries of a file by sub-volume.
+
+    Args:
+        path: a pickle, or JSON of the same shape: {volume: entry} or {"train"/"val"/"test": {volume: entry}}.
+        split: the level to take if the file has levels.
+        levels: what it means that a file has no level ``split``: an "expected" one is missed with a warning, a
+            "required" one with an error; "optional" ones are not missed.
+
+    Returns:
+        {volume: entry}; a trailing ".annot" of a name is dropped.
+
+    Raises:
+        DataError: the file is missing, empty, damaged or unsafe, has no such level, or has a volume twice.
+    """
+    content = _load(path)
+    volumes = _choose_split(path, content, split)
+    if split and volumes is content and levels != "optional":
+        if levels == "required":
+            raise DataError(path, f"has no level {split!r}")
+        logger.warning("%s has no levels such as %r; all of it is taken", path, split)
+    entries: dict = {}
+    for name, entry in volumes.items():
+        if not isinstance(name, str):
+            raise DataError(path, f"volume {name!r}: names are text, this one is {type(name).__name__}")
+        plain = name.removesuffix(".annot")
+        if plain in entries:
+            raise DataError(path, f"volume {plain} appears twice (with and without .annot)")
+        entries[plain] = entry
+    return entries
+
+
+def _load(path: str | PathLike):
+    data = read_bytes(path)
+    is_json = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[") or Path(path).suffix.lower() == ".json"
+    if not is_json:
+        return load_pickle(data, path)
+    try:
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
+    except _Duplicate as error:
+        raise DataError(path, f"the entry {error} appears twice") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(path, f"not readable as JSON ({error})") from None
+
+
+class _Duplicate(Exception):
+    pass
+
+
+def _unique_keys(pairs: list) -> dict:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise _Duplicate(counts.most_common(1)[0][0])
+    return entries
+
+
+def _choose_split(path: str | PathLike, content, split: str | None) -> Mapping:
+    if not isinstance(content, Mapping):
+        raise DataError(path, f"holds {_kind(content)} where a table of volumes belongs")
+    levels = [key for key in content if key in SPLITS]
+    if not levels:
+        return content
+    if len(levels) < len(content):
+        raise DataError(path, f"holds volumes beside the levels {', '.join(levels)}")
+    if split is None and len(levels) > 1:
+        raise DataError(path, f"has the levels {', '.join(levels)}: choose one with --split")
+    if split is not None and split not in levels:
+        raise DataError(path, f"has no level {split!r}, only {', '.join(levels)}")
+    volumes = content[split or levels[0]]
+    if not isinstance(volumes, Mapping):
+        raise DataError(path, f"level {split or levels[0]}: not a table of volumes")
+    return volumes
+
+
+def parse_boxes3d(path: str | PathLike, name: str, entry, frame: FileFrame = LENS) -> np.ndarray:
+    """(n, 6) x1, y1, z1, x2, y2, z2 of the 3D boxes of sub-volume ``name``, which ``frame`` says the order of."""
+    return _numbers(path, f"volume {name}, lesion", entry, _BOX3D)[:, np.argsort(frame.order3d)]
+
+
+def parse_detections(path: str | PathLike, name: str, entry) -> np.ndarray:
+    """(n, 7) x1, y1, z1, x2, y2, z2, score of the predicted 3D boxes of sub-volume ``name``."""
+    return _numbers(path, f"volume {name}, detection", entry, (*_BOX3D, "the score"))
+
+
+def parse_marks(path: str | PathLike, name: str, entry) -> np.ndarray:
+    """(n, 5) z, x1, y1, x2, y2 of the boxes on single slices of sub-volume ``name``."""
+    if not isinstance(entry, Mapping):
+        if isinstance(entry, list | tuple) and not entry:
+            return np.zeros((0, 5))
+        raise DataError(path, f"volume {name}: a table of slices belongs here, not {_kind(entry)}")
+    found = [np.zeros((0, 5))]
+    for key, rows in entry.items():
+        where = f"volume {name}, slice {key}"
+        try:
+            z = float(key)
+        except (TypeError, ValueError):
+            raise DataError(path, f"volume {name}: {key!r} is not the number of a slice") from None
+        rows = _numbers(path, f"{where}, lesion", rows, (*_PLANE, "the slice", "the slice"), shorter=4)
+        if not (rows[:, 4:] == z).all():
+            raise DataError(path, f"{where}: a box that says it is on another slice")
+        found.append(np.column_stack([np.full(len(rows), z), rows[:, :4]]))
+    return np.concatenate(found)
+
+
+def parse_tracklets(path: str | PathLike, name: str, entry) -> list[np.ndarray]:
+    """The predictions for sub-volume ``name`` that consist of boxes on slices.
+
+    Returns:
+        for each detection its (k, 6) z, x1, y1, x2, y2, score; or the (7,) x1, y1, z1, x2, y2, z2, score of a 3D
+        box that the file has in place of them.
+    """
+    if not isinstance(entry, list | tuple | np.ndarray):
+        raise DataError(path, f"volume {name}: a list of detections belongs here, not {_kind(entry)}")
+    return [_tracklet(path, f"volume {name}, detection", number, each) for number, each in enumerate(entry)]
+
+
+def _tracklet(path: str | PathLike, where: str, number: int, detection) -> np.ndarray:
+    if isinstance(detection, list | tuple | np.ndarray) and len(detection) and np.isscalar(detection[0]):
+        return _numbers(path, where, [detection], (*_BOX3D, "the score"), first=number)[0]
+    try:
+        rows = np.array([(z, *box) for z, box in detection], dtype=np.float64)
+    except (TypeError, ValueError):
+        rows = np.zeros(0)
+    if rows.ndim != 2 or rows.shape[1] != 6:
+        fault = "a list of slices [z, [x1, y1, x2, y2, score]] belongs here"
+        raise DataError(path, f"{where} {number}: {fault}")
+    if not np.isfinite(rows).all():
+        columns = ("the slice", *_PLANE, "the score")
+        raise DataError(path, f"{where} {number}: {_not_finite(rows, columns)[1]}")
+    return rows
+
+
+def _numbers(
+    path: str | PathLike, where: str, rows, columns: Sequence[str], shorter: int | None = None, first: int = 0
+) -> np.ndarray:
+    """(n, c) finite float64 of a list of n rows of numbers, or of an array.
+
+    Args:
+        where: names the entry in an error, together with the row's number: "volume 000001_01_01_001-020, lesion".
+        columns: what the c numbers are. shorter: a length that rows may have instead.
+        first: number of the first row.
+    """
+    if not isinstance(rows, np.ndarray | list | tuple):
+        raise DataError(path, f"{where}s: a list of boxes belongs here, not {_kind(rows)}")
+    if len(rows) == 0:
+        return np.zeros((0, len(columns)))
+    try:
+        table = np.asarray(rows)
+    except (ValueError, OverflowError):
+        table = np.zeros(0, dtype=object)
+    lengths = (len(columns), shorter)
+    if not (table.dtype.kind in "iuf" and table.ndim == 2 and table.shape[1] in lengths):
+        raise DataError(path, f"{where}{_row_fault(rows, lengths, first)}")
+    table = table.astype(np.float64)
+    if not np.isfinite(table).all():
+        row, fault = _not_finite(table, columns)
+        raise DataError(path, f"{where} {first + row}: {fault}")
+    return table
+
+
+def _row_fault(rows, lengths: tuple, first: int) -> str:
+    for number, row in enumerate(rows, start=first):
+        row = np.asarray(row, dtype=object)
+        if row.ndim != 1 or len(row) not in lengths:
+            return f" {number}: {lengths[0]} numbers belong here"
+        for value in row:
+            if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
+                return f" {number}: {value!r} is not a number"
+    return "s: rows of different lengths"
+
+
+def _not_finite(table: np.ndarray, columns: Sequence[str]) -> tuple[int, str]:
+    row, column = np.argwhere(~np.isfinite(table))[0]
+    return int(row), f"{columns[column]} is {table[row, column]}, not a finite number"
+
+
+def _kind(value) -> str:
+    return f"a value of type {type(value).__name__}"
+
+
+def marks_entry(rows: np.ndarray) -> dict[int, list[list[float]]]:
+    """What :func:`parse_marks` parses, of (n, 5) z, x1, y1, x2, y2 in the file's numbers."""
+    slices: dict[int, list[list[float]]] = {}
+    for z, *box in np.asarray(rows, dtype=np.float64).reshape(-1, 5).tolist():
+        slices.setdefault(int(z), []).append([*box, z, z])
+    return slices
+
+
+def tracklet_entry(rows: np.ndarray) -> list[tuple[int, list[float]]]:
+    """What :func:`parse_tracklets` parses, of the (k, 6) z, x1, y1, x2, y2, score of one detection."""
+    return [(int(z), box) for z, *box in np.asarray(rows, dtype=np.float64).tolist()]
 
 
 def read_revised(path: str | PathLike) -> dict[str, np.ndarray]:
@@ -61,29 +337,7 @@ def read_revised(path: str | PathLike) -> dict[str, np.ndarray]:
     Raises:
         DataError: the file is not in this layout; names the file and the entry.
     """
-    volumes = {}
-    for key, slices in _mapping(path, "the file", read_pickle(path)).items():
-        name = str(key).removesuffix(".annot")
-        VolumeName.parse(name, path)
-        rows = [np.zeros((0, 6))]
-        for z, boxes in _mapping(path, key, slices).items():
-            found = _table(path, f"{key}, slice {z}", boxes)
-            if not (found[:, 4:] == z).all():
-                raise DataError(path, f"{key}, slice {z}: a box that says it is on another slice")
-            rows.append(found)
-        table = np.concatenate(rows)
-        volumes[name] = np.column_stack([table[:, 4], table[:, :4] + _FROM_ONE])
-    return volumes
-
-
-def write_revised(path: str | PathLike, volumes: Mapping[str, np.ndarray], suffix: str = ".annot") -> None:
-    """Write ``{sub-volume: (n, 5) z, x1, y1, x2, y2}`` as a ``Revised-*.pkl``; ``suffix`` ends the key names."""
-    content = {}
-    for name, table in volumes.items():
-        slices = content.setdefault(f"{VolumeName.parse(name, path)}{suffix}", {})
-        for z, *box in np.asarray(table, dtype=np.float64).reshape(-1, 5):
-            slices.setdefault(int(z), []).append([*(np.array(box) - _FROM_ONE).tolist(), float(z), float(z)])
-    write_whole(path, pickle.dumps(content, protocol=2))
+    return _in_volume_frame(path, read_volumes(path), parse_marks, HARVESTER.slice_boxes_to_volume)
 
 
 def read_boxes3d(path: str | PathLike) -> dict[str, np.ndarray]:
@@ -92,106 +346,88 @@ def read_boxes3d(path: str | PathLike) -> dict[str, np.ndarray]:
     Raises:
         DataError: the file is not in this layout; names the file and the entry.
     """
-    volumes = {}
-    for name, boxes in _mapping(path, "the file", read_pickle(path)).items():
-        VolumeName.parse(name, path)
-        table = _table(path, name, boxes)[:, [0, 1, 4, 2, 3, 5]]
-        table[:, _PLANE] += _FROM_ONE
-        volumes[name] = table
-    return volumes
+
+    def parse(path, name: str, entry) -> np.ndarray:
+        return parse_boxes3d(path, name, entry, HARVESTER)
+
+    return _in_volume_frame(path, read_volumes(path), parse, HARVESTER.to_volume)
 
 
-def write_boxes3d(path: str | PathLike, volumes: Mapping[str, np.ndarray]) -> None:
-    """Write ``{sub-volume: (n, 6) x1, y1, z1, x2, y2, z2}`` in the layout of ``3D-Box.pkl``."""
-    content = {}
-    for name, table in volumes.items():
-        table = np.array(table, dtype=np.float64).reshape(-1, 6)
-        table[:, _PLANE] -= _FROM_ONE
-        content[str(VolumeName.parse(name, path))] = table[:, [0, 1, 3, 4, 2, 5]].tolist()
-    write_whole(path, pickle.dumps(content, protocol=2))
+def read_lens_set(path: str | PathLike, part: str) -> dict[str, np.ndarray]:
+    """``{sub-volume: (n, 6) x1, y1, z1, x2, y2, z2}`` of a part of LENS's 1,000 sub-volumes.
+
+    Args:
+        path: the file.
+        part: "val" or "test".
+
+    Raises:
+        DataError: the file is not in this layout, or has no such part; names the file and the entry.
+    """
+    return _in_volume_frame(path, read_volumes(path, part, "required"), parse_boxes3d, LENS.to_volume)
 
 
 def read_tracklets(path: str | PathLike) -> dict[str, list[np.ndarray]]:
-    """``{sub-volume: [(k, 6) z, x1, y1, x2, y2, score, ...]}`` of a file of tracklets, an array for each lesion.
+    """``{sub-volume: [(k, 6) z, x1, y1, x2, y2, score]}`` of a file of tracklets, an array for each lesion.
 
     Raises:
-        DataError: the file is not in this layout; names the file and the entry.
+        DataError: the file is not in this layout, or has 3D boxes; names the file and the entry.
     """
-    volumes = {}
-    for name, tracklets in _mapping(path, "the file", read_pickle(path)).items():
-        VolumeName.parse(name, path)
-        if not isinstance(tracklets, list | tuple):
-            raise DataError(path, f"{name}: a list of tracklets belongs here, not {type(tracklets).__name__}")
-        volumes[name] = [_tracklet(path, f"{name}, tracklet {i}", boxes) for i, boxes in enumerate(tracklets)]
-    return volumes
+
+    def parse(path, name: str, entry) -> list[np.ndarray]:
+        tracklets = parse_tracklets(path, name, entry)
+        if any(rows.ndim == 1 for rows in tracklets):
+            raise DataError(path, f"volume {name}: a 3D box, where boxes on slices belong")
+        return tracklets
+
+    def convert(tracklets: list[np.ndarray], first_slice: int) -> list[np.ndarray]:
+        return [HARVESTER.slice_boxes_to_volume(rows, first_slice) for rows in tracklets]
+
+    return _in_volume_frame(path, read_volumes(path), parse, convert)
 
 
-def _tracklet(path: str | PathLike, entry: str, boxes) -> np.ndarray:
-    try:
-        rows = [[z, *box] for z, box in boxes]
-    except (TypeError, ValueError):
-        raise DataError(path, f"{entry}: a list of (z, box with score) belongs here") from None
-    table = _table(path, entry, rows)
-    table[:, 1:5] += _FROM_ONE
-    return table
+def _in_volume_frame(path: str | PathLike, entries: dict, parse: Callable, convert: Callable) -> dict:
+    return {name: convert(parse(path, name, x), VolumeName.parse(name, path).first) for name, x in entries.items()}
+
+
+def write_revised(path: str | PathLike, volumes: Mapping[str, np.ndarray]) -> None:
+    """Writes ``{sub-volume: (n, 5) z, x1, y1, x2, y2}`` as a ``Revised-*.pkl``."""
+
+    def entry(rows, first_slice: int) -> dict:
+        return marks_entry(HARVESTER.slice_boxes_to_file(np.reshape(rows, (-1, 5)), first_slice))
+
+    _write(path, {f"{name}.annot": x for name, x in _entries(path, volumes, entry).items()}, 2)
+
+
+def write_boxes3d(path: str | PathLike, volumes: Mapping[str, np.ndarray]) -> None:
+    """Writes ``{sub-volume: (n, 6) x1, y1, z1, x2, y2, z2}`` in the layout of ``3D-Box.pkl``."""
+
+    def entry(boxes, first_slice: int) -> list:
+        return HARVESTER.to_file(np.reshape(boxes, (-1, 6)), first_slice)[:, HARVESTER.order3d].tolist()
+
+    _write(path, _entries(path, volumes, entry), 2)
 
 
 def write_tracklets(path: str | PathLike, volumes: Mapping[str, Sequence[np.ndarray]]) -> None:
-    """Write ``{sub-volume: [(k, 6) z, x1, y1, x2, y2, score, ...]}`` as :func:`read_tracklets` reads it."""
-    content = {}
-    for name, tracklets in volumes.items():
-        content[str(VolumeName.parse(name, path))] = [
-            [(int(z), [*(np.array(box) - _FROM_ONE).tolist(), score]) for z, *box, score in np.asarray(t).tolist()]
-            for t in tracklets
-        ]
-    write_whole(path, pickle.dumps(content, protocol=2))
+    """Writes ``{sub-volume: [(k, 6) z, x1, y1, x2, y2, score]}`` as :func:`read_tracklets` reads it."""
 
+    def entry(tracklets, first_slice: int) -> list:
+        return [tracklet_entry(HARVESTER.slice_boxes_to_file(rows, first_slice)) for rows in tracklets]
 
-def read_lens_set(path: str | PathLike) -> dict[str, dict[str, np.ndarray]]:
-    """``{"val" | "test": {sub-volume: (n, 6) x1, y1, z1, x2, y2, z2}}`` of LENS's 1,000 sub-volumes.
-
-    Raises:
-        DataError: the file is not in this layout; names the file and the entry.
-    """
-    parts = {}
-    for part, volumes in _mapping(path, "the file", read_pickle(path)).items():
-        parts[part] = {}
-        for name, boxes in _mapping(path, part, volumes).items():
-            table = _table(path, f"{part}, {name}", boxes)
-            table[:, _PLANE] += _FROM_ZERO
-            table[:, [2, 5]] -= VolumeName.parse(name, path).first
-            parts[part][name] = table
-    return parts
+    _write(path, _entries(path, volumes, entry), 2)
 
 
 def write_lens_set(path: str | PathLike, parts: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """Write ``{part: {sub-volume: (n, 6) x1, y1, z1, x2, y2, z2}}`` in the layout of LENS's set."""
-    content: dict[str, dict] = {}
-    for part, volumes in parts.items():
-        content[part] = {}
-        for name, table in volumes.items():
-            table = np.array(table, dtype=np.float64).reshape(-1, 6)
-            table[:, _PLANE] -= _FROM_ZERO
-            table[:, [2, 5]] += VolumeName.parse(name, path).first
-            content[part][name] = table
-    write_whole(path, pickle.dumps(content, protocol=3))
+    """Writes ``{part: {sub-volume: (n, 6) x1, y1, z1, x2, y2, z2}}`` in the layout of LENS's set."""
+
+    def entry(boxes, first_slice: int) -> np.ndarray:
+        return LENS.to_file(np.reshape(boxes, (-1, 6)), first_slice)
+
+    _write(path, {part: _entries(path, volumes, entry) for part, volumes in parts.items()}, 3)
 
 
-def _mapping(path: str | PathLike, entry, value) -> dict:
-    if not isinstance(value, dict):
-        raise DataError(path, f"{entry}: a dict belongs here, not {type(value).__name__}")
-    return value
+def _entries(path: str | PathLike, volumes: Mapping, entry: Callable) -> dict:
+    return {name: entry(boxes, VolumeName.parse(name, path).first) for name, boxes in volumes.items()}
 
 
-def _table(path: str | PathLike, entry: str, boxes) -> np.ndarray:
-    """A fresh (n, 6) array of finite numbers."""
-    try:
-        table = np.array(boxes, dtype=np.float64)
-        table = table.reshape(0, 6) if not table.size else table
-    except (TypeError, ValueError):
-        table = np.zeros(0)
-    if table.ndim != 2 or table.shape[1] != 6:
-        raise DataError(path, f"{entry}: a list of boxes of six numbers belongs here")
-    if not np.isfinite(table).all():
-        raise DataError(path, f"{entry}: a box with NaN or infinity")
-    return table
+def _write(path: str | PathLike, content: dict, protocol: int) -> None:
+    write_whole(path, pickle.dumps(content, protocol=protocol))

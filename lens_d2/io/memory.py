@@ -1,4 +1,4 @@
-"""Memory that is left, so that a volume is weighed before it is read."""
+"""Free memory, against which a volume is weighed before it is read."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import psutil
 
 from .errors import DataError
 
-# Bytes that stay free: for the pieces in which a file is read, for writing the cache, and for other programs.
+# Bytes to keep free: for the pieces in which a file is read, for writing the cache, and for other programs.
 RESERVE = 256 << 20
 CGROUPS = Path("/sys/fs/cgroup")
-# Of version 2 and 1 of Linux' control groups: the limit, what is used, and the folder of the hierarchy.
+# Versions 2 and 1 of Linux' control groups: file of the limit, file of the use, folder of the hierarchy.
 LIMITS = (
     ("memory.max", "memory.current", CGROUPS),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", CGROUPS / "memory"),
@@ -27,11 +27,11 @@ def check_memory(path: str | PathLike, num_voxels: int, bytes_per_voxel: float =
 
     Args:
         path: named by the error.
-        num_voxels: that its header promises.
-        bytes_per_voxel: that reading it takes: 2 for one int16 copy.
+        num_voxels: size that the header promises.
+        bytes_per_voxel: memory that reading takes; 2 for one int16 copy.
 
     Raises:
-        DataError: it needs more than there is.
+        DataError: reading it would take more memory than is free.
     """
     needed, free = num_voxels * bytes_per_voxel + RESERVE, available_memory()
     if needed > free:
@@ -41,7 +41,7 @@ def check_memory(path: str | PathLike, num_voxels: int, bytes_per_voxel: float =
 
 
 def available_memory() -> int:
-    """Bytes that this process can still take: of the machine, of its control groups, and by its own limit."""
+    """Bytes that this process can still allocate: limited by the machine, its control groups and its own limit."""
     return max(0, min([psutil.virtual_memory().available, *_left_by_cgroups(), *_left_by_rlimit()]))
 
 
@@ -52,14 +52,14 @@ def _left_by_rlimit() -> Iterator[int]:
 
 
 def _left_by_cgroups() -> Iterator[int]:
-    """What each control group around this process leaves; nothing where there is none."""
+    """Bytes that each control group around this process leaves free."""
     for limit_name, used_name, root in LIMITS if sys.platform == "linux" else ():
         for group in _groups(root):
             try:
                 limit, used = ((group / name).read_text().strip() for name in (limit_name, used_name))
                 pages = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
             except (OSError, ValueError):
-                continue  # not of this version, or not to be seen from inside a container
+                continue  # another version, or hidden from inside a container
             if limit.isdigit():
                 yield int(limit) - int(used) + int(pages.get("inactive_file", 0))  # which the kernel gives back
 

@@ -1,10 +1,11 @@
-"""Doing the same thing to many files, showing progress, on one or more processes."""
+"""The same work on many files, on one or more processes, with progress."""
 
 from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from .errors import DataError
@@ -16,22 +17,27 @@ T = TypeVar("T")
 def run_all(
     jobs: Mapping[str, Callable[[], T]], title: str, processes: int = 1, start: str = "spawn"
 ) -> Iterator[tuple[str, T | DataError]]:
-    """Call every job and give ``(its key, what it returned or the DataError it raised)`` as they finish.
+    """Calls every job and yields ``(its key, what it returned or the DataError it raised)`` as they finish.
 
     Args:
-        jobs: calls without arguments; picklable where there is more than one process.
-        title: under which progress is shown.
+        jobs: calls without arguments; picklable if there is more than one process.
+        title: of the progress that is shown.
         processes: how many to use; 1 works in this one.
         start: "spawn", or "fork" where nothing has used SimpleITK's or torch's threads yet, which do not survive
             a fork: forked processes start at once, spawned ones import everything anew.
+
+    Raises:
+        DataError: a process was killed.
     """
     with Progress(len(jobs), title) as shown:
-        for key, result in _run(jobs, processes, start):
+        for key, result in _run(jobs, title, processes, start):
             shown.update()
             yield key, result
 
 
-def _run(jobs: Mapping[str, Callable[[], T]], processes: int, start: str) -> Iterator[tuple[str, T | DataError]]:
+def _run(
+    jobs: Mapping[str, Callable[[], T]], title: str, processes: int, start: str
+) -> Iterator[tuple[str, T | DataError]]:
     if processes <= 1 or len(jobs) <= 1:
         for key, job in jobs.items():
             yield key, _result(job)
@@ -42,6 +48,9 @@ def _run(jobs: Mapping[str, Callable[[], T]], processes: int, start: str) -> Ite
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
+        except BrokenProcessPool:
+            fault = "one of its processes was killed, as happens when memory runs out: use fewer of them"
+            raise DataError(title, fault) from None
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -1,9 +1,8 @@
-"""Reading pickles from the internet without running what is in them.
+"""Pickles from the internet, read without running what is in them.
 
-A pickle is a program. The released annotation files and model weights need only a small part of it:
-containers, numbers, strings and NumPy arrays. :func:`read_pickle` runs that part alone; the array
-constructors that a file names are replaced by the methods below, so that nothing in a file reaches code of
-NumPy or Python that has not been given checked arguments.
+A pickle is a program. Released annotation files and model weights need only a small part of its language:
+containers, numbers, strings and NumPy arrays. :func:`read_pickle` runs that part alone. The methods below replace
+the array constructors that a file names, so that code of NumPy and Python gets checked arguments only.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import io
 import pickle
 import re
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 
 from .errors import DataError
+from .files import read_bytes
 
 __all__ = ["read_pickle", "load_pickle"]
 
@@ -26,7 +25,7 @@ _LATIN_1 = {"latin1", "latin-1", "iso-8859-1"}
 
 
 class _Refused(Exception):
-    """Something that these files have no reason to hold."""
+    """Content that these files have no reason to hold."""
 
 
 class _DType:
@@ -120,10 +119,9 @@ class _RestrictedUnpickler(pickle._Unpickler):
 
 
 def _plain(value, done: dict):
-    """``value`` with the stand-ins exchanged for arrays; anything that is not data is refused.
+    """``value`` with arrays in place of their stand-ins; anything that is not data is refused.
 
-    ``done`` has the results by the identity of what they were made from, so that what a file refers to many
-    times is made once.
+    ``done`` maps the identity of a part to its result, so that what a file refers to many times is made once.
     """
     if id(value) not in done:
         done[id(value)] = _plain_value(value, done)
@@ -143,7 +141,7 @@ def _plain_value(value, done: dict):
 
 
 def load_pickle(data: bytes, name: str | PathLike):
-    """What the pickle ``data`` holds.
+    """Loads a pickle of plain data.
 
     Args:
         data: the whole file.
@@ -153,7 +151,7 @@ def load_pickle(data: bytes, name: str | PathLike):
         dict, list, tuple, set, None, bool, numbers, str, bytes, NumPy arrays and scalars, nested in any way.
 
     Raises:
-        DataError: the pickle is damaged, or holds anything else.
+        DataError: the pickle is damaged or holds anything else.
     """
     try:
         return _plain(_RestrictedUnpickler(io.BytesIO(data)).load(), {})
@@ -165,13 +163,9 @@ def load_pickle(data: bytes, name: str | PathLike):
 
 
 def read_pickle(path: str | PathLike):
-    """What the pickle file ``path`` holds; see :func:`load_pickle`.
+    """Reads a file that is a pickle of plain data; see :func:`load_pickle`.
 
     Raises:
-        DataError: the file is missing, damaged, or holds anything but plain data.
+        DataError: the file is missing, empty or damaged, or holds anything but plain data.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(path, f"cannot be read: {error.strerror}") from None
-    return load_pickle(data, path)
+    return load_pickle(read_bytes(path), path)

@@ -1,37 +1,76 @@
-"""Tables that came with a dataset."""
+"""CSV tables of datasets, annotations and predictions."""
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 
+import numpy as np
 import pandas as pd
 
 from .errors import DataError
+from .files import read_bytes
+
+
+def read_table(path: str | PathLike, columns: Sequence[str] = (), numbers: Sequence[str] = ()) -> pd.DataFrame:
+    """A CSV file with a header, without its blank lines; the row with index i is line i + 2 of the file.
+
+    Args:
+        path: the file.
+        columns: that it must have; all but ``numbers`` are stripped text, "" for a cell that is not there.
+        numbers: further columns that it must have, as float64, all finite.
+
+    Raises:
+        DataError: the file is missing, empty, no such table or ragged, lacks a column, or a cell is not a finite
+            number.
+    """
+    data = read_bytes(path)
+    options = {"dtype": str, "keep_default_na": False, "index_col": False, "skip_blank_lines": False}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(io.BytesIO(data), **options, encoding="utf-8-sig").fillna("")
+    except (ValueError, pd.errors.ParserWarning) as error:  # pandas' own errors and those of decoding
+        raise DataError(path, f"not a table of comma-separated values ({error})") from None
+    table.columns = table.columns.str.strip()
+    absent = [column for column in (*columns, *numbers) if column not in table]
+    if absent:
+        raise DataError(path, f"no column {', '.join(absent)}; there are {', '.join(table.columns)}")
+    table = table[(table != "").any(axis=1)].apply(lambda cells: cells.str.strip())
+    for column in numbers:
+        table[column] = _floats(path, table[column], table[list(columns)])
+    return table
+
+
+def _floats(path: str | PathLike, cells: pd.Series, names: pd.DataFrame) -> np.ndarray:
+    """The numbers of a column; names: the columns that tell in an error which row it is."""
+    try:
+        values = cells.to_numpy(dtype=object).astype(np.float64)  # as Python's float, correct to the last bit
+    except ValueError:
+        values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        line, entry = cells.index[bad[0]] + 2, ", ".join(names.iloc[bad[0]])
+        where = f"line {line} ({entry})" if entry else f"line {line}"
+        raise DataError(path, f"{where}: {cells.name} is {cells.iloc[bad[0]]!r}, not a finite number")
+    return values
 
 
 def read_rows(path: str | PathLike, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """The cells of a CSV file with a header, as they are written.
+    """The cells of some columns of a CSV file, as text.
 
     Args:
         path: the file.
         columns: that it must have; others are not read.
 
     Returns:
-        (line in the file, {column: text}) of every row, assuming that no cell has a line break in it.
+        (line in the file, {column: text}) of every row that has any, assuming that no cell has a line break in it.
 
     Raises:
-        DataError: the file is missing, is no such table, or lacks a column.
+        DataError: as of :func:`read_table`.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
-    except OSError as error:
-        raise DataError(path, f"cannot be read: {error.strerror}") from None
-    except ValueError as error:  # pandas' own errors and those of decoding
-        raise DataError(path, f"not a table of comma-separated values ({error})") from None
-    absent = [column for column in columns if column not in table.columns]
-    if absent:
-        raise DataError(path, f"no column {', '.join(absent)}")
-    cells = table[list(columns)].fillna("").itertuples(index=False, name=None)
-    rows = [(line, dict(zip(columns, texts, strict=True))) for line, texts in enumerate(cells, start=2)]
-    return [(line, row) for line, row in rows if any(row.values())]
+    table = read_table(path, columns)[list(columns)]
+    rows = zip(table.index + 2, table.to_dict("records"), strict=True)
+    return [(int(line), row) for line, row in rows if any(row.values())]

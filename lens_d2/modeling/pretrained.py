@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import DenseNet121_Weights, WeightsEnum
 
+from ..io.checkpoint import load_weights
 from ..io.errors import DataError
-from ..io.weights import load_weights
 
 IMAGENET = "imagenet"
 # "denselayer1.norm.1.weight" of older files is "denselayer1.norm1.weight" today.

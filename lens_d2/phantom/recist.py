@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..structures.boxes import hull
+
 # DeepLesion pads the extent of a RECIST mark by 5 pixels of about 0.8 mm. The phantom's pixels are larger, so
 # the padding is kept in millimetres; every box of the universal dataset and of its truth gets the same.
 BOX_PADDING_MM = 4.0
@@ -39,9 +41,7 @@ class Mark:
 
     def box3d(self, padding: float) -> np.ndarray:
         """x1, y1, z1, x2, y2, z2 of the whole lesion, padded in the plane by ``padding`` pixels."""
-        boxes = self.slice_boxes
-        low, high = boxes[:, 1:3].min(axis=0) - padding, boxes[:, 3:].max(axis=0) + padding
-        return np.array([*low, boxes[0, 0], *high, boxes[-1, 0]])
+        return hull(self.slice_boxes) + [-padding, -padding, 0, padding, padding, 0]
 
 
 def measure(place, cover) -> Mark:

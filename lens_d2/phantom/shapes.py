@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..structures.boxes import expand_ranges
 from .space import Waves
 
 
@@ -165,7 +166,7 @@ def _string_beads(ends, starts, end_radii, start_radii):
     start_radii = np.minimum(start_radii, 1.3 * end_radii)
     length = np.linalg.norm(ends - starts, axis=1)
     counts = np.maximum(1, np.ceil(length / (0.9 * np.maximum(end_radii, 1.2)))).astype(int)
-    piece = np.repeat(np.arange(len(ends)), counts)
-    t = (np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + 1) / counts[piece]
+    piece, number = expand_ranges(np.ones_like(counts), counts)
+    t = number / counts[piece]
     centres = starts[piece] + (ends - starts)[piece] * t[:, None]
     return np.column_stack([centres, start_radii[piece] + (end_radii - start_radii)[piece] * t])

@@ -1,24 +1,78 @@
-"""Boxes on slices: overlap, and the slice boxes of 3D ones.
+"""Boxes on slices and around them.
 
-Boxes are XYXY pixel edges.
+2D boxes are XYXY in pixel edges, slice boxes ``z, x1, y1, x2, y2`` (more columns may follow), and 3D boxes
+``x1, y1, z1, x2, y2, z2`` with the first and the last slice, both included. The published protocols count pixels
+inclusively; their arithmetic is in :mod:`lens_d2.evaluation.overlap`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from .detections import VolumeDetections
 
+PLANE = [0, 1, 3, 4]  # x1, y1, x2, y2 of a 3D box
+
 
 def pairwise_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(n, m) intersection over union of (n, 4) and (m, 4) boxes; 0 where both are empty."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    intersection = np.prod(np.clip(high - low, 0, None), axis=2)
-    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    other_area = np.prod(others[:, 2:] - others[:, :2], axis=1)
-    union = area[:, None] + other_area[None, :] - intersection
+    return _iou(boxes[:, None], others[None])
+
+
+def paired_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(n,) intersection over union of (n, 4) boxes with (n, 4) others, row by row; 0 where both are empty."""
+    return _iou(boxes, others)
+
+
+def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    low, high = np.maximum(boxes[..., :2], others[..., :2]), np.minimum(boxes[..., 2:], others[..., 2:])
+    intersection = np.prod(np.clip(high - low, 0, None), axis=-1)
+    area, other_area = (np.prod(each[..., 2:] - each[..., :2], axis=-1) for each in (boxes, others))
+    union = area + other_area - intersection
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def hull(slice_boxes: np.ndarray) -> np.ndarray:
+    """(6,) smallest 3D box around (k, 5 or more) slice boxes, k > 0."""
+    low, high = slice_boxes.min(axis=0), slice_boxes.max(axis=0)
+    return np.array([low[1], low[2], low[0], high[3], high[4], high[0]])
+
+
+def flat_boxes3d(slices: Iterable[float], boxes: Iterable) -> np.ndarray:
+    """(n, 6) 3D boxes, each one slice thick, of (n,) slices and (n, 4) boxes on them."""
+    plane = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    z = np.asarray(slices, dtype=np.float64).reshape(-1, 1)
+    return np.concatenate([plane[:, :2], z, plane[:, 2:], z], axis=1)
+
+
+def slices_of(boxes3d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Slices that (n, 6) 3D boxes cover: those whose centres lie between z1 and z2, or else the nearest one.
+
+    Returns:
+        (m,) row of the box and (m,) slice, ordered by row, then slice.
+    """
+    first, last = np.ceil(boxes3d[:, 2]), np.floor(boxes3d[:, 5])
+    nearest = np.floor((boxes3d[:, 2] + boxes3d[:, 5]) / 2 + 0.5)
+    between = first > last
+    first, last = np.where(between, nearest, first), np.where(between, nearest, last)
+    return expand_ranges(first.astype(np.int64), (last - first).astype(np.int64) + 1)
+
+
+def boxes_through(box3d: Sequence[float], num_slices: int) -> np.ndarray:
+    """(k, 5) slice boxes of a 3D box: its outline on each slice of the sub-volume that it covers."""
+    box = np.asarray(box3d, dtype=np.float64)
+    z = slices_of(box[None])[1]
+    z = z[(z >= 0) & (z < num_slices)]
+    return np.column_stack([z, np.tile(box[PLANE], (len(z), 1))])
+
+
+def key_slice_box(lesion: dict) -> np.ndarray:
+    """(5,) slice box of a record's lesion on its key slice, or on the middle one of its slices without that."""
+    boxes = np.array([box[:5] for box in lesion["boxes"]], dtype=np.float64)
+    on_key = boxes[boxes[:, 0] == lesion["key_slice"]]
+    return on_key[0] if len(on_key) else boxes[len(boxes) // 2]
 
 
 def best_slice_boxes(found: VolumeDetections) -> np.ndarray:
@@ -28,10 +82,16 @@ def best_slice_boxes(found: VolumeDetections) -> np.ndarray:
     return found.slice_boxes[order[first]]
 
 
-def paired_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(n,) intersection over union of (n, 4) XYXY boxes with (n, 4) others, row by row."""
-    low, high = np.maximum(boxes[:, :2], others[:, :2]), np.minimum(boxes[:, 2:], others[:, 2:])
-    intersection = np.prod(np.clip(high - low, 0, None), axis=1)
-    areas = [np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, others)]
-    union = areas[0] + areas[1] - intersection
-    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+def expand_ranges(start: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of a row with the members of its range.
+
+    Args:
+        start: (n,) first member of each row's range.
+        count: (n,) how many it has: ``start[i], start[i] + 1, ... start[i] + count[i] - 1``.
+
+    Returns:
+        (sum of count,) row and (sum of count,) member of each pair, ordered by row, then member.
+    """
+    row = np.repeat(np.arange(len(count)), count)
+    before = np.cumsum(count) - count
+    return row, np.arange(len(row)) + np.repeat(start - before, count)

@@ -1,4 +1,4 @@
-"""What a detector says about one sub-volume, in the form that linking, evaluation, mining and export share."""
+"""Detections of one sub-volume, in the form that linking, evaluation, mining and export share."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class VolumeDetections:
             are the first and the last slice, counted from 0 in the sub-volume, both included.
         scores: (n,) in [0, 1], the highest of the slices' scores (LENS, Section IV-C).
         slice_boxes: (m, 6) z, x1, y1, x2, y2, score: the 2D boxes that the 3D ones are made of.
-        slice_detection: (m,) the row of ``boxes`` that each slice box belongs to.
+        slice_detection: (m,) row of ``boxes`` that each slice box belongs to.
         expert_scores: (n, number of experts) each expert's own score for the detection, or None.
-        fpr_scores: (n,) what false-positive reduction gives the detection, or None where none ran.
+        fpr_scores: (n,) scores of false-positive reduction, or None if none ran.
     """
 
     boxes: np.ndarray = field(default_factory=lambda: _empty(6))
@@ -36,5 +36,5 @@ class VolumeDetections:
         return len(self.boxes)
 
     def boxes_of(self, detection: int) -> np.ndarray:
-        """The (k, 6) slice boxes of one detection, in the order in which they are stored."""
+        """(k, 6) slice boxes of one detection, in their stored order."""
         return self.slice_boxes[self.slice_detection == detection]

@@ -1,4 +1,4 @@
-"""Where the voxels of a sub-volume are: in the source file, in the cache and in the patient."""
+"""Places of a sub-volume's voxels in the source file, in the cache and in the patient."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from scipy.optimize import linear_sum_assignment
 
 
 def body_axes(affine: np.ndarray) -> np.ndarray:
-    """The axes of a file that run nearest to the body's left-right, front-back and foot-head axes.
+    """Axes of a file that run nearest to the body's left-right, front-back and foot-head axes.
 
     Args:
         affine: (4, 4) voxel index in the axis order of the file -> LPS mm.
 
     Returns:
-        (3,) int: which axis of the file is x, which y and which z. Oblique axes go to the nearest.
+        (3,) int: the axes of the file that are x, y and z. An oblique axis counts as the nearest one.
     """
     columns = np.asarray(affine, dtype=np.float64)[:3, :3]
     nearness = np.abs(columns / np.linalg.norm(columns, axis=0))
@@ -28,21 +28,21 @@ def body_axes(affine: np.ndarray) -> np.ndarray:
 class VolumeGeometry:
     """Maps between the volume frame, the cache frame and the world, in both directions.
 
-    The *volume frame* is the voxels of the source file, axes in x, y, z order, z along the body, flips as in
+    The *volume frame* has the voxels of the source file, axes in x, y, z order, z along the body, flipped as in
     the file. The *cache frame* has its axes towards the patient's left, back and head (LPS), its slices
     resampled to ``pixel_spacing`` and clipped to ``crop``, z at its native interval. The *world* is LPS mm.
 
-    Conventions: ``boxes`` and ``points`` in a slice are counted in pixel edges (pixel i spans [i, i + 1]),
-    ``slices`` and ``index`` points in centres (slice i is at i). Both may be fractional.
+    Conventions: ``boxes`` and ``points`` in a slice count pixel edges (pixel i spans [i, i + 1]), ``slices`` and
+    ``index`` points count centres (slice i is at i). Both may be fractional.
 
     Attributes:
         size: voxels (x, y, z) of the volume frame.
-        affine: 4x4 nested tuples, volume-frame voxel centre index (x, y, z, 1) -> LPS mm. Need not be axis
+        affine: 4x4 nested tuples, volume-frame voxel centre index (x, y, z, 1) -> LPS mm. It need not be axis
             aligned, nor orthogonal (a tilted gantry shears it).
         pixel_spacing: mm per pixel of the cache frame in x and y, rounded so that whole pixels fill the slice;
-            None keeps the pixels of the file.
-        crop: x1, y1, x2, y2, the part of the oriented, resampled slices that the cache keeps, whole pixels;
-            None keeps all.
+            None keeps the file's pixels.
+        crop: x1, y1, x2, y2 in whole pixels, the part of the oriented, resampled slices that the cache keeps; None
+            keeps all.
     """
 
     size: tuple[int, int, int]
@@ -51,7 +51,7 @@ class VolumeGeometry:
     crop: tuple[int, int, int, int] | None = None
 
     def __post_init__(self):
-        """Plain numbers, whatever array-likes were given: the geometry compares, pickles and goes to JSON."""
+        """Turns array-likes into plain numbers, so that the geometry compares, pickles and goes into JSON."""
         affine = np.asarray(self.affine, dtype=np.float64).reshape(4, 4) + 0.0  # no negative zeros
         columns = affine[:3, :3]
         lengths = np.linalg.norm(columns, axis=0)
@@ -65,10 +65,12 @@ class VolumeGeometry:
             object.__setattr__(self, "crop", tuple(int(edge) for edge in self.crop))
 
     def to_dict(self) -> dict:
+        """The attributes, plain enough for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict) -> VolumeGeometry:
+        """The geometry that :meth:`to_dict` was called on."""
         return cls(**values)
 
     @property
@@ -79,18 +81,18 @@ class VolumeGeometry:
 
     @property
     def slice_interval(self) -> float:
-        """mm between two slices, in the file as in the cache."""
+        """mm between neighbouring slices, in the file and in the cache."""
         return self.spacing[2]
 
     @property
     def flips(self) -> tuple[bool, bool, bool]:
-        """For x, y, z: does the file count against the cache frame (to the right, front or feet)?"""
+        """Whether x, y and z of the file run against the cache frame (to the right, front or feet)."""
         x, y, z = np.diag(np.asarray(self.affine)[:3, :3])
         return bool(x < 0), bool(y < 0), bool(z < 0)
 
     @property
     def resized(self) -> tuple[int, int]:
-        """Width and height of the resampled slice, before clipping; whole pixels, that fill the slice exactly."""
+        """Width and height of the resampled slice before clipping, in whole pixels that fill it exactly."""
         if self.pixel_spacing is None:
             return self.size[:2]
         extent = np.array(self.size[:2]) * self.spacing[:2]
@@ -111,7 +113,7 @@ class VolumeGeometry:
 
     @cached_property
     def _cache_start(self) -> np.ndarray:
-        """(3,) where the cache frame starts in the volume frame: x and y edges, centre of the slice."""
+        """(3,) start of the cache frame in the volume frame: x and y edges, centre of the slice."""
         corner = np.array([*(self.crop or (0, 0))[:2], 0.0])
         far = np.array([self.size[0], self.size[1], self.size[2] - 1.0])
         return np.where(self.flips, far, 0.0) + corner * self._cache_step
@@ -165,7 +167,7 @@ class VolumeGeometry:
         return np.linalg.solve(affine[:3, :3], (np.asarray(points, dtype=np.float64) - affine[:3, 3]).T).T
 
     def boxes3d_to_world(self, boxes: np.ndarray) -> np.ndarray:
-        """The smallest LPS boxes around 3D boxes, measured at the outer faces of their voxels.
+        """Smallest LPS boxes around 3D boxes, measured at the outer faces of their voxels.
 
         Args:
             boxes: (n, 6) x1, y1, z1, x2, y2, z2 of the volume frame, edges in x and y, z1 and z2 the first
@@ -191,7 +193,7 @@ class VolumeGeometry:
 
 
 def displacement(affine: np.ndarray, other: np.ndarray, size: Sequence[int]) -> float:
-    """The most mm between the places that two affines give a voxel; NaN if one is not finite.
+    """Largest distance in mm between the places that two affines give a voxel; NaN if one is not finite.
 
     Args:
         affine, other: (4, 4) voxel centre index -> mm.
@@ -203,12 +205,12 @@ def displacement(affine: np.ndarray, other: np.ndarray, size: Sequence[int]) -> 
 
 
 def _volume(columns: np.ndarray) -> float:
-    """Of the parallelepiped that three vectors span."""
+    """Volume of the parallelepiped that three vectors span."""
     return abs(float(np.linalg.det(columns)))
 
 
 def _corners(boxes: np.ndarray, dimensions: int) -> np.ndarray:
-    """(n, 2 * dimensions) boxes as (n, 2, dimensions) corners; an empty list is no boxes."""
+    """(n, 2 * dimensions) boxes as (n, 2, dimensions) corners; an empty list gives none."""
     return np.array(boxes, dtype=np.float64).reshape(-1, 2, dimensions)
 
 

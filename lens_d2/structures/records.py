@@ -1,15 +1,15 @@
-"""The dataset record: one plain dict per sub-volume, the one form in which all datasets meet.
+"""The dataset record: a plain dict for each sub-volume, the one form in which all datasets meet.
 
-A record can be written as JSON or pickled, and says everything about a sub-volume but its voxels:
+A record can be pickled or written as JSON. It holds everything about a sub-volume but its voxels:
 
 - ``file_name``: absolute path of the source (a folder of PNG or DICOM slices, or a volume file).
 - ``volume``: unique name of the sub-volume; ``image_id`` is the same.
 - ``expert``: name of the expert that learns from it.
 - ``patient``, ``study``, ``series``: names, unique in the dataset.
 - ``width``, ``height``, ``num_slices``: voxels. ``first_slice``: the source's number of slice 0.
-- ``spacing``: [x, y, z] mm, all positive. ``z_direction``: +1 where the slices run to the head, -1 to the feet.
+- ``spacing``: [x, y, z] mm, all positive. ``z_direction``: +1 if the slices run to the head, -1 to the feet.
 - ``lesions``: list of dicts, see :func:`make_lesion`.
-- where needed ``affine`` (4x4, replaces a wrong header, see :func:`lens_d2.data.volume.read_header`).
+- if needed ``affine`` (4x4, replaces a wrong header, see :func:`lens_d2.data.volume.read_header`).
 
 Everything is in the volume frame: x and y in pixel edges (pixel i spans [i, i + 1]), slices counted from 0.
 """
@@ -23,10 +23,11 @@ import numpy as np
 
 from ..io.errors import DataError
 
-# Given; mined and accepted: to be found as well. Uncertain and unsure: neither a lesion nor not one.
+# Annotations are given; mined and accepted lesions are to be found as well; uncertain and unsure regions are
+# neither lesions nor background.
 STATUSES = ("annotation", "mined", "accepted", "uncertain", "unsure", "hard_negative")
 
-# Slices that a 3D box may stick out of its sub-volume: some of the released ones count half a slice further.
+# Slices by which a 3D box may stick out of its sub-volume: some of the released ones count half a slice further.
 Z_TOLERANCE = 0.5
 
 
@@ -41,16 +42,17 @@ def make_lesion(
     kind: str | None = None,
     status: str = "annotation",
 ) -> dict:
-    """One lesion of a record.
+    """Lesion of a record.
 
     Args:
         lesion_id: unique among all lesions of the dataset; starts with the sub-volume's name.
-        boxes: (n, 5) z, x1, y1, x2, y2: every slice on which the lesion's box is known.
-        box3d: x1, y1, z1, x2, y2, z2 where the 3D extent is known; z1 and z2 are the first and last slice, both
+        boxes: (n, 5) z, x1, y1, x2, y2 on every slice on which the lesion's box is known.
+        box3d: x1, y1, z1, x2, y2, z2 if the 3D extent is known; z1 and z2 are the first and last slice, both
             included, and may be fractional.
-        key_slice: slice of the RECIST mark. recist: its ends, x1, y1, .. x4, y4, the long axis first.
+        key_slice: slice of the RECIST mark.
+        recist: ends of the mark, x1, y1, .. x4, y4, the long axis first.
         diameter_mm: the longest one, in the slice or in 3D.
-        kind: of lesion, where the dataset says so ("liver", "lymph node"); the record's ``type``.
+        kind: of lesion, if the dataset says so ("liver", "lymph node"); the record's ``type``.
         status: one of :data:`STATUSES`.
     """
     return {
@@ -80,7 +82,13 @@ def make_record(
     z_direction: int = 1,
     affine: Sequence[Sequence[float]] | None = None,
 ) -> dict:
-    """A checked record. ``size`` is x, y, z in voxels; study and series are the sub-volume where not given.
+    """Checked record of a sub-volume.
+
+    Args:
+        file_name: source of the voxels.
+        size: x, y, z in voxels.
+        study, series: names; the sub-volume's by default.
+        volume, expert, patient, spacing, lesions, first_slice, z_direction, affine: see the module's docstring.
 
     Raises:
         DataError: see :func:`check_record`.
@@ -108,15 +116,15 @@ def make_record(
 
 
 def check_record(record: dict, source: str | PathLike | None = None) -> None:
-    """Raise DataError where a record contradicts itself.
+    """Refuses a record that contradicts itself.
 
     Args:
         record: to be checked.
-        source: the file that the error names; else the record's own.
+        source: file that the error names; the record's own by default.
 
     Raises:
-        DataError: sizes or spacing that are not positive and finite, or a lesion that :func:`fault_of` finds
-            fault with; names the sub-volume.
+        DataError: a size or spacing is not positive and finite, or :func:`fault_of` finds fault with a lesion;
+            names the sub-volume.
     """
     source = record["file_name"] if source is None else source
     if not all(record[side] > 0 for side in ("width", "height", "num_slices")):
@@ -131,10 +139,10 @@ def check_record(record: dict, source: str | PathLike | None = None) -> None:
 
 
 def fault_of(lesion: dict, size: Sequence[int]) -> str | None:
-    """What is wrong with a lesion in a sub-volume of ``size`` x, y, z voxels; None where nothing is.
+    """Fault of a lesion in a sub-volume of ``size`` x, y, z voxels; None if it is sound.
 
-    Boxes lie inside the image and have an area; slices lie inside the sub-volume, a 3D box up to half a slice
-    (:data:`Z_TOLERANCE`) further; nothing is NaN.
+    Boxes must lie inside the image and have an area. Slices must lie inside the sub-volume; a 3D box may reach
+    half a slice (:data:`Z_TOLERANCE`) further. Nothing may be NaN.
     """
     width, height, num_slices = size
     if lesion["status"] not in STATUSES:
@@ -160,20 +168,6 @@ def fault_of(lesion: dict, size: Sequence[int]) -> str | None:
         if not (-Z_TOLERANCE <= first <= last <= num_slices - 1 + Z_TOLERANCE):
             return f"a 3D box on the slices {first:g} to {last:g} of {num_slices}"
     return None
-
-
-def boxes_through(box3d: Sequence[float], num_slices: int) -> list[list[float]]:
-    """The (n, 5) slice boxes z, x1, y1, x2, y2 of a 3D box: its outline on every slice that it covers.
-
-    A slice z is covered where its centre lies between ``z1`` and ``z2``; a box between two slices covers the
-    nearer one.
-    """
-    x1, y1, z1, x2, y2, z2 = box3d
-    first, last = int(np.ceil(z1)), int(np.floor(z2))
-    if first > last:
-        first = last = int(np.floor((z1 + z2) / 2 + 0.5))
-    covered = range(max(first, 0), min(last, num_slices - 1) + 1)
-    return [[z, x1, y1, x2, y2] for z in covered]
 
 
 def _is_finite(numbers: Sequence[float]) -> bool:

@@ -1,4 +1,4 @@
-"""What the boxes of a training sample stand for. The mapper writes these values, the losses read them."""
+"""Meaning of the boxes of a training sample. The mapper writes these values, the losses read them."""
 
 from enum import IntEnum
 
@@ -11,7 +11,7 @@ class BoxStatus(IntEnum):
     HARD_NEGATIVE = 2  # known not to be a lesion
 
 
-# The status of a record's lesion (see lens_d2.structures.records), and what training makes of it.
+# Meaning in training of the status that a record gives a lesion (lens_d2.structures.records.STATUSES).
 STATUS_OF_RECORD = {
     "annotation": BoxStatus.LESION,
     "mined": BoxStatus.LESION,

@@ -16,9 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from ..data.cache import CachedVolume, VolumeCache, build_cache
-from ..evaluation.frames import FileFrame
 from ..evaluation.overlap import overlap
 from ..io.files import whole_file
+from ..io.formats import FileFrame
+from ..structures.boxes import hull
 from ..structures.detections import VolumeDetections
 
 # Display windows, (low, high) HU.
@@ -134,7 +135,7 @@ def draw_overlay(
     """
     truth = [(lesion, np.array(lesion["boxes"], dtype=float).reshape(-1, 5)) for lesion in record["lesions"]]
     shown = np.flatnonzero(detections.scores >= score_thresh)
-    lesions3d = np.array([_box3d(boxes) for _, boxes in truth]).reshape(-1, 6)
+    lesions3d = np.array([hull(boxes) for _, boxes in truth]).reshape(-1, 6)
     hit = hits(detections.boxes[shown], lesions3d)
     slices = _slices_worth_showing([boxes for _, boxes in truth], detections, shown, hit)
 
@@ -165,12 +166,6 @@ def draw_overlay(
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=110, facecolor="black")
     plt.close(figure)
-
-
-def _box3d(boxes: np.ndarray) -> np.ndarray:
-    """The 3D hull of a lesion's (n, 5) boxes z, x1, y1, x2, y2."""
-    low, high = boxes.min(axis=0), boxes.max(axis=0)
-    return np.array([low[1], low[2], low[0], high[3], high[4], high[0]])
 
 
 def _slices_worth_showing(

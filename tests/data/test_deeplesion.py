@@ -1,6 +1,7 @@
 """DeepLesion's table and released files become the right records, and what is wrong in them is named."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from lens_d2.io.errors import DataError
 from lens_d2.structures.records import check_record
 
 NAME = "000001_02_03_010-016"
+LENS_FILE = "DeepLesion_manual_1K_test_release.pkl"
 
 
 def marked(root, *rows, split="train", faults=None):
@@ -54,7 +56,7 @@ def test_names_agree_with_the_released_files(shared_dir):
     names = {*released.read_boxes3d(folder / "3D-Box.pkl")}
     names |= {*released.read_revised(folder / "Revised-Train100.pkl")}
     names |= {*released.read_revised(folder / "RECIST-Box-Valid.pkl")}
-    for part in released.read_lens_set(folder / "DeepLesion_manual_1K_test_release.pkl").values():
+    for part in (released.read_lens_set(folder / LENS_FILE, part) for part in ("val", "test")):
         names |= part.keys()
     series = {volume.name.series for volume in derived.values()}
     shared = {name for name in names if name[:12] in series}
@@ -172,24 +174,17 @@ def test_a_table_without_a_column_or_none_at_all(tmp_path):
         read_marks(path)
 
 
-LENS_FILE = "DeepLesion_manual_1K_test_release.pkl"
-
-
-def lens_part(part):
-    return lambda path: released.read_lens_set(path)[part]
-
-
 def test_lens_set(tmp_path):
     write_marks(tmp_path, [mark()])
     content = {"val": {NAME: np.array([[3.0, 4.0, 11.0, 20.0, 30.0, 13.0]])}, "test": {NAME: np.zeros((0, 6))}}
     path = tmp_path / "DeepLesion" / "annotations" / LENS_FILE
     path.parent.mkdir()
     path.write_bytes(pickle.dumps(content))
-    (record,) = annotated(tmp_path, LENS_FILE, lens_part("val"))
+    (record,) = annotated(tmp_path, LENS_FILE, partial(released.read_lens_set, part="val"))
     (lesion,) = record["lesions"]
     assert lesion["box3d"] == [3.0, 4.0, 1.0, 21.0, 31.0, 3.0]  # z is the number of the PNG, both ends included
     assert lesion["boxes"] == [[z, 3.0, 4.0, 21.0, 31.0] for z in (1, 2, 3)]
-    assert annotated(tmp_path, LENS_FILE, lens_part("test"))[0]["lesions"] == []
+    assert annotated(tmp_path, LENS_FILE, partial(released.read_lens_set, part="test"))[0]["lesions"] == []
 
 
 @pytest.mark.parametrize("suffix", ["", ".annot"])
@@ -235,69 +230,6 @@ def test_annotated_volumes_that_the_table_does_not_know(tmp_path):
     assert (record["volume"], record["first_slice"], record["num_slices"]) == (other, 20, 5)
     assert record["spacing"] == [0.8, 0.8, 5.0]
     assert str(faults["000009_01_01_001-003"]).endswith("DL_info.csv has no such series")
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ([1, 2], "a dict belongs here, not list"),
-        ({"../escape": {}}, "'../escape' is not the name of a sub-volume"),
-        ({NAME: {1: [[1, 2, 3, 4, 5]]}}, "boxes of six numbers"),
-        ({NAME: {1: [["a"] * 6]}}, "boxes of six numbers"),
-        ({NAME: {1: [[1, 2, 3, float("nan"), 1, 1]]}}, "NaN"),
-        ({NAME: {1: [[1, 2, 3, 4, 2, 2]]}}, "on another slice"),
-        ({NAME: {"x": [[1, 2, 3, 4, 2, 2]]}}, "on another slice"),
-        ({NAME: 3}, "a dict belongs here, not int"),
-    ],
-)
-def test_released_files_of_another_form(tmp_path, content, expected):
-    path = tmp_path / "Revised-Train100.pkl"
-    path.write_bytes(pickle.dumps(content))
-    with pytest.raises(DataError) as error:
-        released.read_revised(path)
-    assert str(error.value).startswith(f"{path}: ") and expected in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("read", "write", "name"),
-    [
-        (released.read_revised, released.write_revised, "Revised-Train100"),
-        (released.read_boxes3d, released.write_boxes3d, "3D-Box"),
-        (released.read_lens_set, released.write_lens_set, "DeepLesion_manual_1K_test_release"),
-    ],
-)
-def test_released_files_are_written_as_they_were_read(shared_dir, tmp_path, read, write, name):
-    source = shared_dir / "annotations" / "deeplesion" / f"{name}.pkl"
-    write(tmp_path / "copy.pkl", read(source))
-    ours, theirs = (pickle.loads(path.read_bytes()) for path in (tmp_path / "copy.pkl", source))
-    assert_same(ours, theirs)
-
-
-def assert_same(ours, theirs):
-    if isinstance(theirs, dict):
-        assert list(ours) == list(theirs)
-        for key in theirs:
-            assert_same(ours[key], theirs[key])
-    else:
-        assert type(ours) is type(theirs)
-        np.testing.assert_allclose(np.array(ours), np.array(theirs), atol=1e-9)
-
-
-@settings(deadline=None, max_examples=60)
-@given(data=st.data())
-def test_damaged_released_files_give_an_error_or_boxes(tmp_path_factory, data):
-    path = tmp_path_factory.getbasetemp() / "damaged.pkl"
-    released.write_lens_set(path, {"val": {NAME: [[1, 2, 0, 30, 40, 3]]}, "test": {}})
-    content = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(1, 3))):
-        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
-    try:
-        parts = released.read_lens_set(path)
-    except DataError as error:
-        assert error.path == str(path)
-    else:
-        assert all(table.shape[1] == 6 for part in parts.values() for table in part.values())
 
 
 @settings(deadline=None, max_examples=60)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.dataset_files import mark, write_table
 
-from lens_d2.data.labelled_lesions import LabelledLesions, slice_boxes3d
+from lens_d2.data.labelled_lesions import LabelledLesions
 from lens_d2.data.lesion_labels import (
     LabelRelations,
     LesionLabels,
@@ -241,7 +241,6 @@ def test_labels_find_their_marks_by_row(relations):
     assert names(lesions.targets.positive[1]) == {"liver"}
     assert sorted(lesions.draw(np.random.default_rng(0))) == [0, 1]
     assert len(LabelledLesions.from_records(records, {}, relations)) == 0
-    assert slice_boxes3d([], []).shape == (0, 6)
 
 
 # Marks of one lesion

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import Faults, default_root, read_left_out, split_of, write_left_out
 from lens_d2.io.errors import DataError
-from lens_d2.structures.records import check_record, make_lesion, make_record
 
 NAMES = {
     # name: (expert, fully labelled, 3D truth)
@@ -116,49 +115,6 @@ def test_the_split_does_not_change_between_versions():
     patients = [f"MED_LYMPH_{number:03d}" for number in range(1, 16)]
     validating = {patient for patient, side in split_of(patients).items() if side == "val"}
     assert validating == {"MED_LYMPH_002", "MED_LYMPH_004", "MED_LYMPH_011"}
-
-
-def record(**changes):
-    values = {
-        "volume": "v",
-        "expert": "luna",
-        "patient": "p",
-        "size": (30, 20, 10),
-        "spacing": (1, 1, 2),
-        "lesions": [make_lesion("v/0", [[2, 1, 2, 3, 4]])],
-    }
-    return make_record("scan.mhd", **{**values, **changes})
-
-
-@pytest.mark.parametrize(
-    ("lesion", "fault"),
-    [
-        (make_lesion("v/0", [[2, 1, 2, 31, 4]]), "outside the image of 30 x 20"),
-        (make_lesion("v/0", [[2, -1, 2, 3, 4]]), "outside the image of 30 x 20"),
-        (make_lesion("v/0", [[2, 3, 2, 3, 4]]), "has no area"),
-        (make_lesion("v/0", [[2, 1, float("nan"), 3, 4]]), "not four numbers"),
-        (make_lesion("v/0", [[10, 1, 2, 3, 4]]), "a box on slice 10 of 10"),
-        (make_lesion("v/0", [[2, 1, 2, 3, 4]], key_slice=-1), "a box on slice -1 of 10"),
-        (make_lesion("v/0", box3d=[1, 2, -0.6, 3, 4, 2]), "a 3D box on the slices -0.6 to 2 of 10"),
-        (make_lesion("v/0", box3d=[1, 2, 4, 3, 4, 3]), "a 3D box on the slices 4 to 3 of 10"),
-        (make_lesion("v/0"), "a lesion without a box"),
-        (make_lesion("v/0", [[2, 1, 2, 3, 4]], status="seen"), "status 'seen'"),
-    ],
-)
-def test_records_that_contradict_themselves(lesion, fault):
-    with pytest.raises(DataError) as error:
-        record(lesions=[lesion])
-    assert "scan.mhd: v: " in str(error.value) and fault in str(error.value)
-
-
-@pytest.mark.parametrize("spacing", [(0, 1, 1), (1, 1, float("nan")), (1, -1, 1)])
-def test_records_with_a_senseless_spacing(spacing):
-    with pytest.raises(DataError, match="it must be positive"):
-        record(spacing=spacing)
-    good = record()
-    check_record(good)
-    with pytest.raises(DataError, match="other.csv: v: it has no voxels"):
-        check_record({**good, "num_slices": 0}, "other.csv")
 
 
 def test_a_table_of_other_columns_names_them(root):

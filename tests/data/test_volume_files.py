@@ -465,20 +465,6 @@ def test_a_volume_is_weighed_before_it_is_read(tmp_path, monkeypatch):
     assert read_header(swollen).size == (2048, 2048, 1000)
 
 
-def test_limits_of_control_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory.sys, "platform", "linux")
-    monkeypatch.setattr(memory, "LIMITS", (("memory.max", "memory.current", tmp_path),))
-    monkeypatch.setattr(memory, "_groups", lambda root: [root / "inner", root])
-    (tmp_path / "inner").mkdir()
-    for folder, limit in ((tmp_path, "max"), (tmp_path / "inner", "300000000")):
-        (folder / "memory.max").write_text(limit + "\n")
-        (folder / "memory.current").write_text("250000000\n")
-        (folder / "memory.stat").write_text("anon 1\ninactive_file 20000000\n")
-    assert memory.available_memory() == 70_000_000
-    with pytest.raises(DataError, match="1,000 voxels need 0.3 GB of memory, 0.1 GB are free"):
-        memory.check_memory("ct.nii", 1000)
-
-
 # Other formats, by a process of their own
 
 

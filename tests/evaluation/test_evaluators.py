@@ -11,9 +11,9 @@ from detectron2.utils import comm
 
 from lens_d2.engine.evaluation import build_evaluator
 from lens_d2.evaluation.evaluators import FROC3DEvaluator, P3DFROCEvaluator
-from lens_d2.evaluation.files import slice_range
-from lens_d2.evaluation.frames import FileFrame, slice_boxes
+from lens_d2.evaluation.frames import frame_of, slice_boxes
 from lens_d2.evaluation.slice_ap import SliceAPEvaluator
+from lens_d2.io.formats import slice_range
 from lens_d2.io.pickles import read_pickle
 from lens_d2.structures.detections import VolumeDetections
 
@@ -28,7 +28,7 @@ def register():
         DatasetCatalog.register(name, lambda: records)
         MetadataCatalog.get(name).set(
             thing_classes=["lesion"], expert="deeplesion", fully_labelled=True, evaluator_type=evaluator_type,
-            truth_is_3d=evaluator_type != "p3d", dataset=dataset, **metadata,
+            truth_is_3d=evaluator_type != "p3d", file_frame=frame_of(dataset), **metadata,
         )  # fmt: skip
         names.append(name)
         return name
@@ -252,12 +252,6 @@ def test_new_scores_of_detections_are_those_of_their_slices(scene):
     bare = VolumeDetections(found.boxes, found.scores)
     rows, owner = slice_boxes(bare)
     assert rows[:, 0].tolist() == [4, 5, 6, 9] and rows[:, 5].tolist() == [0.45] * 3 + [0.5]
-
-
-def test_file_frames():
-    boxes = np.array([[10.0, 20, 3, 30, 40, 5], [7, 7, 0, 7.5, 7.5, 0]])
-    assert FileFrame().to_file(boxes, 31).tolist() == [[10, 20, 34, 29, 39, 36], [7, 7, 31, 7, 7, 31]]
-    assert FileFrame(1, False).to_file(boxes[:1, [0, 1, 3, 4]], 31).tolist() == [[11, 21, 30, 40]]
 
 
 def test_suite_of_a_dataset(scene, register, tmp_path):

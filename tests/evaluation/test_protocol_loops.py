@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_d2.evaluation.overlap import box_size, chunked_pairs, expand_ranges, overlap
 from lens_d2.evaluation.protocols import PROTOCOLS
 from lens_d2.evaluation.sets import BoxDetections, BoxTruth, Candidates, NoduleTruth, Tracklets
 
@@ -137,29 +136,6 @@ def test_luna16_reads_scikit_learns_curve_to_the_last_bit(seed):
         protocol = PROTOCOLS.get("luna16")()
         ours = protocol.evaluate(truth, candidates).metrics["sensitivity"]
         assert ours == pytest.approx(np.interp(protocol.fps, fps, sensitivity), abs=1e-12)
-
-
-@pytest.mark.parametrize("metric", ["IOU", "IOBB", "IOGT", "IOBBGT"])
-def test_overlaps_count_pixels_inclusively(metric):
-    """A box of 4 x 2 x 3 voxels and one of 2 x 2 x 2 in its corner."""
-    detection, lesion = np.array([[10.0, 20, 5, 13, 21, 7]]), np.array([[12.0, 20, 6, 13, 21, 7]])
-    size, inside = 24, 8
-    expected = {"IOU": inside / size, "IOBB": inside / size, "IOGT": 1.0, "IOBBGT": 1.0}[metric]
-    assert box_size(detection) == size and box_size(lesion) == inside
-    assert overlap(detection, lesion, metric) == pytest.approx(expected)
-    assert overlap(detection, lesion + [5, 0, 0, 5, 0, 0], metric) == 0
-    assert overlap(detection, lesion + [1, 0, 0, 1, 0, 0], metric) > 0  # one column of pixels in common
-
-
-@given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 12))
-def test_pairs_in_chunks_are_all_pairs(counts, size):
-    count, start = np.array(counts, dtype=int), np.arange(len(counts)) * 10
-    whole = np.array(expand_ranges(start, count))
-    assert whole.tolist() == [[i for i, n in enumerate(counts) for _ in range(n)],
-                              [10 * i + k for i, n in enumerate(counts) for k in range(n)]]  # fmt: skip
-    parts = [np.array((row + rows.start, member)) for rows, row, member in chunked_pairs(start, count, size)]
-    assert np.concatenate(parts, axis=1).tolist() == whole.tolist()
-    assert all(part.shape[1] <= size + 9 for part in parts)
 
 
 def test_without_lesions_or_hits_nothing_is_nan():

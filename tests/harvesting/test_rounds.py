@@ -6,8 +6,6 @@ from helpers.harvest_cohort import PARTIAL, TEST, VERIFIED, register
 
 from lens_d2.data.ledger.table import LedgerRow, to_table
 from lens_d2.data.sampler import SlicePool
-from lens_d2.io.errors import DataError
-from lens_d2.io.formats import read_tracklets, write_tracklets
 from lens_d2.mining.harvester.measures import HarvestMeasure, format_rows, given_marks
 from lens_d2.mining.harvester.pool import from_table, take, with_verdicts
 from lens_d2.mining.harvester.pool import to_table as pool_table
@@ -262,26 +260,6 @@ def test_slices_of_hard_negatives_are_drawn_too():
     pool = SlicePool.from_records([with_negative], [0], with_negatives=False)
     drawn = {tuple(sorted(z for _, z in pool.draw(0.0, np.random.default_rng(i)))) for i in range(20)}
     assert drawn == {(2, 5), (2, 6), (2, 7)}  # one for the one lesion
-
-
-def test_tracklets_are_counted_as_in_the_released_files(tmp_path):
-    """Pixels 1 to 10 and 6 to 15, both ends included and counted from 1, are the edges 0 to 10 and 5 to 15."""
-    import pickle
-
-    name = "000001_01_01_003-010"
-    write_tracklets(tmp_path / "a.pkl", {name: [np.array([[2, 0, 5, 10, 15, 0.5]])], "000001_01_01_011-020": []})
-    content = pickle.loads((tmp_path / "a.pkl").read_bytes())
-    assert content == {name: [[(2, [1.0, 6.0, 10.0, 15.0, 0.5])]], "000001_01_01_011-020": []}
-    again = read_tracklets(tmp_path / "a.pkl")
-    assert again[name][0].tolist() == [[2, 0, 5, 10, 15, 0.5]]
-    for wrong, fault in (
-        ({name: 3}, "a list of tracklets"),
-        ({name: [[1]]}, "tracklet 0: a list of"),
-        ({"x": []}, "name"),
-    ):
-        (tmp_path / "b.pkl").write_bytes(pickle.dumps(wrong))
-        with pytest.raises(DataError, match=fault):
-            read_tracklets(tmp_path / "b.pkl")
 
 
 @pytest.fixture(scope="module")

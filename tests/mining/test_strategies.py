@@ -14,8 +14,7 @@ from lens_d2.mining.lens import strategies
 from lens_d2.mining.lens.findings import Finding, PatientVolume
 from lens_d2.mining.lens.mine import mine_patient
 from lens_d2.mining.lens.strategies import STRATEGIES, CrossDataset, CrossSlice, IntraPatient
-from lens_d2.structures.boxes import best_slice_boxes, paired_iou, pairwise_iou
-from lens_d2.structures.known_boxes import KnownBoxes, tracklet_overlaps
+from lens_d2.structures.boxes import best_slice_boxes
 from lens_d2.structures.status import BoxStatus
 
 BOX = np.array([10.0, 10, 30, 30])
@@ -28,32 +27,6 @@ def patient(*volumes):
 
 def boxes_of(finding):
     return [int(z) for z in finding.slice_boxes[:, 0]]
-
-
-class TestKnownBoxes:
-    def test_overlaps_are_those_of_the_same_slice(self):
-        rng = np.random.default_rng(0)
-        corners, sides = rng.uniform(0, 40, (60, 2)), rng.uniform(1, 30, (60, 2))
-        boxes = np.column_stack([rng.integers(0, 4, 60), corners, corners + sides])
-        known = KnownBoxes()
-        for i, box in enumerate(boxes[:20]):
-            known.add(str(i), box[None], BoxStatus.LESION)
-        expected = pairwise_iou(boxes[20:, 1:], boxes[:20, 1:]) * (boxes[20:, :1] == boxes[:20, 0])
-        np.testing.assert_allclose(known.largest_overlap(boxes[20:]), expected.max(axis=1))
-        rows, columns, iou = known.pairs(boxes[20:])
-        np.testing.assert_allclose(expected[rows, columns], iou)
-        assert len(rows) == (boxes[20:, :1] == boxes[:20, 0]).sum()
-
-    def test_nothing_known_overlaps_nothing(self):
-        assert KnownBoxes().largest_overlap(np.ones((3, 6))).tolist() == [0, 0, 0]
-        assert KnownBoxes.of_record(record(lesions=[(3, BOX)])).largest_overlap(np.zeros((0, 6))).shape == (0,)
-
-    def test_pairs_are_compared_as_all_with_all(self):
-        rng = np.random.default_rng(1)
-        low = rng.uniform(0, 10, (30, 2, 2))
-        boxes = np.concatenate([low, low + rng.uniform(0, 10, (30, 2, 2))], axis=2)
-        expected = np.diag(pairwise_iou(boxes[:, 0], boxes[:, 1]))
-        np.testing.assert_allclose(paired_iou(boxes[:, 0], boxes[:, 1]), expected)
 
 
 OWN_STRATEGY = """
@@ -304,9 +277,3 @@ def test_a_fourth_strategy_is_one_class():
 def test_boxes_without_area_are_left_out():
     found = proposals(luna=tracklets((4, [10, 10, 10, 30], [0.9])))
     assert mine_patient(patient((record(), found)), {"CrossDataset": TestCrossDataset.strategy}, 0.5) == []
-
-
-def test_tracklet_overlaps_are_key_slice_ious():
-    known = KnownBoxes.of_record(record(lesions=[(5, BOX), (7, FAR)]))
-    found = tracklets((4, BOX, [0.9] * 3), (6, FAR, [0.9] * 3), (9, BOX, 0.9))
-    np.testing.assert_allclose(tracklet_overlaps(found, known), [[1, 0], [0, 1], [0, 0]])

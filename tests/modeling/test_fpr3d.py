@@ -167,7 +167,7 @@ def detections_of(slice_boxes, owner):
 
 
 def lesion(status, *boxes):
-    return {"status": status, "boxes": [list(box) for box in boxes]}
+    return {"id": "v/0", "status": status, "boxes": [list(box) for box in boxes]}
 
 
 def test_key_slice_iou_is_that_of_the_same_slice_only():

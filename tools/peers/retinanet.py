@@ -15,6 +15,7 @@ from lens_d2.data.cache import CachedVolume
 from lens_d2.data.loader import load_training_records
 from lens_d2.data.mapper import window
 from lens_d2.inference.volume import VolumeInference, num_levels
+from lens_d2.structures.boxes import hull
 from lens_d2.structures.detections import VolumeDetections
 
 from .lens import Lens
@@ -89,13 +90,7 @@ class VolumeReader(VolumeInference):
 
     def boxes(self, record: dict, volume: CachedVolume) -> np.ndarray:
         """(n, 6) of every lesion: its 3D extent where that is known, else the slices that have boxes."""
-        found = []
-        for lesion in record["lesions"]:
-            slices = np.array(lesion["boxes"])
-            low, high = slices.min(axis=0), slices.max(axis=0)
-            box = lesion["box3d"] or [low[1], low[2], low[0], high[3], high[4], high[0]]
-            found.append(box)
-        boxes = np.array(found, dtype=float)
+        boxes = np.array([x["box3d"] or hull(np.array(x["boxes"])) for x in record["lesions"]], dtype=float)
         flat = volume.geometry.boxes_to_cache(boxes[:, [0, 1, 3, 4]])
         z = np.sort(np.stack([volume.geometry.slices_to_cache(boxes[:, i]) for i in (2, 5)], axis=1), axis=1)
         z = (z + [-0.5, 0.5]) * volume.geometry.slice_interval / self.slice_interval

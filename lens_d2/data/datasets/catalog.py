@@ -20,6 +20,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...io.errors import DataError
 from ...io.files import write_whole
+from ...io.formats import LENS, FileFrame
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ class Dataset:
         fully_labelled: whether all lesions of its kind are annotated.
         truth_is_3d: whether its lesions have 3D boxes.
         evaluator_type: protocol of its evaluation, "lens3d" or "p3d".
+        file_frame: the numbers in which predictions for it are written, those of its annotation files.
+        mark_table: below ``root``, its ``DL_info.csv``, if it has one.
     """
 
     name: str
@@ -69,6 +72,8 @@ class Dataset:
     fully_labelled: bool = True
     truth_is_3d: bool = True
     evaluator_type: str = "lens3d"
+    file_frame: FileFrame = LENS
+    mark_table: str | None = None
 
 
 DATASETS: dict[str, Dataset] = {}
@@ -121,6 +126,8 @@ def _register(name: str, dataset: Dataset, root: Path) -> None:
         fully_labelled=dataset.fully_labelled,
         truth_is_3d=dataset.truth_is_3d,
         evaluator_type=dataset.evaluator_type,
+        file_frame=dataset.file_frame,
+        mark_table=dataset.mark_table and str(root / dataset.mark_table),
         dataset=dataset.name,
         root=str(root),
     )

@@ -30,13 +30,15 @@ from typing import NamedTuple
 import numpy as np
 
 from ...io.errors import DataError
-from ...io.formats import VolumeName, read_boxes3d, read_lens_set, read_revised
+from ...io.formats import HARVESTER, LENS, FileFrame, VolumeName, read_boxes3d, read_lens_set, read_revised
 from ...io.tables import read_rows
-from ...structures.records import boxes_through, fault_of, make_lesion, make_record
+from ...structures.boxes import boxes_through
+from ...structures.records import fault_of, make_lesion, make_record
 from .catalog import Dataset, Faults, register
 
 logger = logging.getLogger(__name__)
 
+MARK_TABLE = "DeepLesion/DL_info.csv"
 COLUMNS = (
     "File_name",
     "Key_slice_index",
@@ -279,7 +281,7 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
 
     A sub-volume that has noisy marks alone is left out, as nothing is known of it.
     """
-    csv = root / "DeepLesion" / "DL_info.csv"
+    csv = root / MARK_TABLE
     records = []
     for name, volume in sub_volumes(read_marks(csv, faults)).items():
         marks = [m for m in volume.marks if m.split == SPLITS[split] and not m.noisy]
@@ -327,7 +329,7 @@ def read_annotated(file: str, boxes_of: _Reader, root: Path, faults: Faults, pro
     """
     path = root / "DeepLesion" / "annotations" / file
     annotated = boxes_of(path)
-    marks = read_marks(root / "DeepLesion" / "DL_info.csv", Faults())
+    marks = read_marks(root / MARK_TABLE, Faults())
     known = sub_volumes(marks)
     series = {volume.name.series: volume for volume in known.values()}
     records = []
@@ -371,14 +373,14 @@ def _log_counts(name: str, records: list[dict]) -> None:
         )
 
 
-def _lens_part(part: str, path: Path) -> Mapping[str, np.ndarray]:
-    try:
-        return read_lens_set(path)[part]
-    except KeyError:
-        raise DataError(path, f"no part {part!r}") from None
-
-
-def _register(name: str, read: Callable[..., list[dict]], *, fully_labelled: bool, truth_is_3d: bool) -> None:
+def _register(
+    name: str,
+    read: Callable[..., list[dict]],
+    *,
+    fully_labelled: bool,
+    truth_is_3d: bool,
+    file_frame: FileFrame = HARVESTER,
+) -> None:
     register(
         Dataset(
             name=f"deeplesion_{name}",
@@ -387,6 +389,8 @@ def _register(name: str, read: Callable[..., list[dict]], *, fully_labelled: boo
             fully_labelled=fully_labelled,
             truth_is_3d=truth_is_3d,
             evaluator_type="lens3d" if truth_is_3d else "p3d",
+            file_frame=file_frame,
+            mark_table=MARK_TABLE,
         )
     )
 
@@ -394,9 +398,10 @@ def _register(name: str, read: Callable[..., list[dict]], *, fully_labelled: boo
 for _split in SPLITS:
     _register(_split, partial(read_split, _split), fully_labelled=False, truth_is_3d=False)
 _register("vh", partial(read_rest, "train", "Revised-Train744.pkl"), fully_labelled=False, truth_is_3d=False)
+for _part in ("val", "test"):
+    _read = partial(read_annotated, "DeepLesion_manual_1K_test_release.pkl", partial(read_lens_set, part=_part))
+    _register(f"1k_{_part}", _read, fully_labelled=True, truth_is_3d=True, file_frame=LENS)
 for _name, _file, _boxes_of, _is_3d in (
-    ("1k_val", "DeepLesion_manual_1K_test_release.pkl", partial(_lens_part, "val"), True),
-    ("1k_test", "DeepLesion_manual_1K_test_release.pkl", partial(_lens_part, "test"), True),
     ("vm", "Revised-Train744.pkl", read_revised, False),
     ("vh_test", "Revised-Train100.pkl", read_revised, False),
     ("vd_test", "Revised-Test1071.pkl", read_revised, False),

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...io.errors import DataError
 from ...io.tables import read_rows
+from ...structures.boxes import hull
 from ...structures.geometry import VolumeGeometry
 from ...structures.records import make_lesion, make_record
 from ..volume import read_header
@@ -95,11 +96,10 @@ def _lesion(lesion_id: str, geometry: VolumeGeometry, nodule: Nodule) -> dict:
         text = ", ".join(f"{x:.1f}" for x in center)
         raise ValueError(f"the nodule's centre is voxel {text} of {' x '.join(map(str, geometry.size))}")
     boxes = sphere_boxes(geometry, np.array(nodule.center), nodule.diameter)
-    low, high = boxes.min(axis=0), boxes.max(axis=0)
     return make_lesion(
         lesion_id,
         boxes,
-        box3d=[low[1], low[2], low[0], high[3], high[4], high[0]],
+        box3d=hull(boxes),
         diameter_mm=nodule.diameter,
         kind="lung nodule",
     )

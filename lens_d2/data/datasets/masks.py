@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+from ...structures.boxes import hull
 from ...structures.records import make_lesion
 
 # Components of fewer voxels are slips of the pen: smaller than anything that counts as a lesion.
@@ -49,13 +50,12 @@ def lesions_in(labels: np.ndarray, volume: str, spacing: Sequence[float], kind: 
             y, x = np.flatnonzero(inside[z].any(axis=1)), np.flatnonzero(inside[z].any(axis=0))
             boxes.append([z0 + z, x0 + x[0], y0 + y[0], x0 + x[-1] + 1, y0 + y[-1] + 1])
         table = np.array(boxes, dtype=np.float64)
-        low, high = table.min(axis=0), table.max(axis=0)
         sides = (table[:, 3:] - table[:, 1:3]) * np.asarray(spacing[:2])
         lesions.append(
             make_lesion(
                 f"{volume}/{number}",
                 boxes,
-                box3d=[low[1], low[2], low[0], high[3], high[4], high[0]],
+                box3d=hull(table),
                 diameter_mm=sides.max(),
                 kind=kind,
             )

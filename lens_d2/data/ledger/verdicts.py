@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from ...io.errors import DataError
+from ...structures.boxes import hull
 from .table import BOX
 
 VERDICTS = ("accepted", "rejected", "unsure")
@@ -73,8 +74,7 @@ class Proposal:
     @property
     def box3d(self) -> tuple[float, ...]:
         """x1, y1, z1, x2, y2, z2 around all boxes; first and last slice."""
-        low, high = self.slice_boxes.min(axis=0), self.slice_boxes.max(axis=0)
-        return (low[1], low[2], low[0], high[3], high[4], high[0])
+        return tuple(hull(self.slice_boxes).tolist())
 
 
 def proposals_of(ledger: pd.DataFrame, judged: bool = False) -> list[Proposal]:

@@ -1,4 +1,4 @@
-"""The published protocols, one file each; :data:`PROTOCOLS` has them by name."""
+"""Published protocols, one file each; :data:`PROTOCOLS` has them by name."""
 
 from . import lens3d, luna16, p3d  # noqa: F401, I001  (they register themselves)
 from .protocol import PROTOCOLS, Evaluation, Protocol

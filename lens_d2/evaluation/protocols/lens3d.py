@@ -16,7 +16,7 @@ class lens3d(Protocol):
     hits every lesion at or above the threshold that is not hit yet. A repeated hit counts neither way.
 
     Args:
-        metric: IOU, IOBB (intersection over the detection), IOGT (over the lesion), IOBBGT (the larger of both).
+        metric: IOU, IOBB (intersection over the detection), IOGT (over the lesion) or IOBBGT (the larger of both).
         threshold: least overlap of a hit.
         fps: false positives per volume to read the sensitivity at.
     """
@@ -41,6 +41,7 @@ class lens3d(Protocol):
         return tuple(np.concatenate(column) for column in zip(*hits, strict=True))
 
     def match(self, truth: BoxTruth, detections: BoxDetections) -> Match:
+        """Matches 3D boxes."""
         order = by_score(detections.scores)
         detection, lesion = self.pairs(truth, detections)
         rank, fp_rank = ranks_of_hits(order, detection)

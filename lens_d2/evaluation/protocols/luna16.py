@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...structures.boxes import expand_ranges
 from ..froc import FrocEvents, froc_curve_by_rates
-from ..overlap import expand_ranges, volume_ranges
+from ..overlap import volume_ranges
 from ..sets import Candidates, NoduleTruth
 from .protocol import PROTOCOLS, Evaluation, Match, Protocol, first_hits
 
 
 @PROTOCOLS.register()
 class luna16(Protocol):
-    """A candidate nearer to a nodule's centre than its radius hits it; of several the highest probability
-    counts and the others are ignored. A candidate that hits no nodule is ignored too where it lies on an excluded
-    finding; what then remains are the false positives.
+    """A candidate hits a nodule if it is nearer to the centre than the nodule's radius; of several the one with
+    the highest probability counts and the others are ignored. A candidate that hits no nodule is ignored as well
+    if it lies on an excluded finding; the rest are the false positives.
 
     Args:
-        max_candidates: of a scan with more candidates, only those strictly above the next highest probability
-            (the 101st) are kept.
+        max_candidates: of a scan with more, only the candidates strictly above the next highest probability (the
+            101st) are kept.
         fps: false positives per scan to read the sensitivity at.
     """
 
@@ -29,10 +30,11 @@ class luna16(Protocol):
         self.max_candidates = max_candidates
 
     def curve(self, events: FrocEvents) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) false positives per scan and (n,) sensitivities, from rates."""
         return froc_curve_by_rates(events)
 
     def kept(self, candidates: Candidates, num_volumes: int) -> np.ndarray:
-        """(n,) bool, which candidates take part."""
+        """(n,) bool mask of the candidates that take part."""
         keep = np.ones(len(candidates), dtype=bool)
         crowded = np.bincount(candidates.volume, minlength=num_volumes) > self.max_candidates
         if not crowded.any():
@@ -46,6 +48,7 @@ class luna16(Protocol):
         return keep
 
     def match(self, truth: NoduleTruth, candidates: Candidates) -> Match:
+        """Matches points with nodules and excluded findings."""
         keep = self.kept(candidates, len(truth.volumes))
         candidates = Candidates(candidates.volume[keep], candidates.points[keep], candidates.scores[keep])
         candidate, finding = _pairs(truth, candidates)
@@ -80,13 +83,14 @@ class luna16(Protocol):
         return Match(events, metrics)
 
     def evaluate(self, truth: NoduleTruth, detections: Candidates) -> Evaluation:
+        """Scores candidates; ``cpm`` is the challenge's name for the average sensitivity."""
         evaluation = super().evaluate(truth, detections)
         evaluation.metrics["cpm"] = evaluation.metrics["average_sensitivity"]
         return evaluation
 
 
 def _ranks(scores: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """The chosen candidates in descending score, (n,) each one's rank, and how many distinct scores there are."""
+    """The chosen candidates in descending score, (n,) rank of each, and the number of distinct scores."""
     order = np.flatnonzero(chosen)
     order = order[np.argsort(-scores[order])]
     sorted_scores = scores[order]
@@ -97,7 +101,7 @@ def _ranks(scores: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _pairs(truth: NoduleTruth, candidates: Candidates) -> tuple[np.ndarray, np.ndarray]:
-    """(p,) candidate and (p,) finding nearer than the finding's radius; nodules come first, then the excluded.
+    """(p,) candidate and (p,) finding nearer than the finding's radius; nodules come first, then excluded ones.
 
     The candidates are sorted by scan and z, so that a finding is compared with those in its own slab alone.
     """

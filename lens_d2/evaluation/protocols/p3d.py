@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...structures.boxes import PLANE, expand_ranges
 from ..froc import FrocEvents, average_precision, precision_recall, read_extrapolating, recall_at_precision
-from ..overlap import BoxColumns, expand_ranges, overlapping_pairs, volume_ranges
+from ..overlap import BoxColumns, overlapping_pairs, volume_ranges
 from ..sets import BoxTruth, Tracklets
 from .protocol import LENS_FPS, PROTOCOLS, Match, Protocol, by_score, first_hits, ranks_of_hits
 
 PRECISIONS = (0.80, 0.85, 0.90, 0.95)
-CHUNK = 1 << 16  # slice boxes that are looked up at a time, in the processor's cache
+CHUNK = 1 << 16  # slice boxes looked up at a time, to fit the processor's cache
 
 
 @PROTOCOLS.register()
 class p3d(Protocol):
     """A lesion on slice z is hit by a detection whose box on z has a 2D IoU of at least the threshold.
 
-    FROC counts as LENS's; a repeated hit counts neither way. In the precision-recall curve each lesion that a
-    detection overlaps counts by itself: a true positive when newly hit, a false positive when hit before.
-    Where a detection has two boxes on one slice, the first one counts, as in the released script.
+    FROC counts as LENS's does: a repeated hit counts neither way. In the precision-recall curve each lesion that a
+    detection overlaps counts by itself: a true positive when newly hit, a false positive when hit before. If a
+    detection has two boxes on one slice, the first one counts, as in the released script.
 
     Args:
         threshold: least 2D IoU of a hit.
@@ -35,6 +36,7 @@ class p3d(Protocol):
         self.threshold = threshold
 
     def read(self, fps: np.ndarray, sensitivity: np.ndarray) -> np.ndarray:
+        """(k,) sensitivity of a curve at ``self.fps``, extrapolated beyond its ends."""
         return read_extrapolating(fps, sensitivity, self.fps)
 
     def pairs(self, truth: BoxTruth, detections: Tracklets) -> tuple[np.ndarray, np.ndarray]:
@@ -47,11 +49,12 @@ class p3d(Protocol):
         by_slice = np.argsort(slice_of_lesion, kind="stable")
         start, count = volume_ranges(slice_of_lesion, num_slices)
         row, member = expand_ranges(start[slice_of_box], count[slice_of_box])
-        marks, boxes = BoxColumns(truth.boxes[:, [0, 1, 3, 4]]), BoxColumns(detections.slice_boxes[box])
+        marks, boxes = BoxColumns(truth.boxes[:, PLANE]), BoxColumns(detections.slice_boxes[box])
         row, lesion = overlapping_pairs(boxes, marks, (row, by_slice[member]), "IOU", self.threshold)
         return owner[box[row]], lesion
 
     def match(self, truth: BoxTruth, detections: Tracklets) -> Match:
+        """Matches boxes on the slices that have a lesion."""
         order = by_score(detections.scores)
         detection, lesion = self.pairs(truth, detections)
         rank, fp_rank = ranks_of_hits(order, detection)
@@ -78,7 +81,7 @@ class p3d(Protocol):
         return Match(events, metrics, precision, recall)
 
     def recall_of(self, truth: BoxTruth, annotations: Tracklets) -> float:
-        """The share of lesions that a set of annotations has, all of which are taken as right (R@100P)."""
+        """Share of lesions that a set of annotations, all taken as right, contains (R@100P)."""
         return len(np.unique(self.pairs(truth, annotations)[1])) / max(len(truth), 1)
 
 
@@ -86,8 +89,8 @@ def _same_slices(truth: BoxTruth, detections: Tracklets) -> tuple[np.ndarray, np
     """Numbers the slices that have a lesion, and finds the detections' boxes on them.
 
     Returns:
-        (b,) the slice boxes that lie on such a slice, ascending; (b,) the slice of each; (L,) the slice of each
-        lesion; the number of slices.
+        (b,) slice boxes on one of these slices, ascending; (b,) slice of each; (L,) slice of each lesion; number
+        of slices.
     """
     levels, level = np.unique(truth.boxes[:, 2], return_inverse=True)
     codes, slice_of_lesion = np.unique(truth.volume * len(levels) + level, return_inverse=True)
@@ -107,6 +110,6 @@ def _same_slices(truth: BoxTruth, detections: Tracklets) -> tuple[np.ndarray, np
 
 
 def _one_box_a_slice(detections: Tracklets) -> bool:
-    """Whether it can be seen at once that no detection has two boxes on a slice: its slices ascend."""
+    """Tells whether the slices of every detection ascend, so that none has two boxes on one."""
     same = detections.slice_detection[1:] == detections.slice_detection[:-1]
     return not np.any(same & (detections.slice_z[1:] <= detections.slice_z[:-1]))

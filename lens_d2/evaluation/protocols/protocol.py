@@ -1,4 +1,4 @@
-"""What every protocol has in common: match, count, read the curve."""
+"""Base of all protocols: match, count, read the curve."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ LENS_FPS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 @dataclass(frozen=True)
 class Match:
-    """What matching says: the events of the FROC curve, and what the protocol counts besides."""
+    """Result of matching: the events of the FROC curve, and what the protocol counts besides.
+
+    Attributes:
+        events: of the FROC curve.
+        metrics: further numbers for metrics.json.
+        precision, recall: (n,) of a precision-recall curve, or None.
+    """
 
     events: FrocEvents
     metrics: dict = field(default_factory=dict)
@@ -30,11 +36,11 @@ class Match:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of a protocol.
+    """Result of a protocol.
 
     Attributes:
-        metrics: what goes to metrics.json; plain numbers, lists and text, all finite.
-        match: its basis, for the bootstrap and the strata.
+        metrics: content of metrics.json; plain numbers, lists and text, all finite.
+        match: basis of the metrics, for the bootstrap and the strata.
         curve: (n,) false positives per volume and (n,) sensitivities.
     """
 
@@ -49,8 +55,8 @@ class Protocol(ABC):
     Attributes:
         name: as on the command line.
         fps: (k,) false positives per volume at which the sensitivity is read.
-        count_side: where several curve points share a count that is asked for exactly, "right" is the highest
-            of their sensitivities, "left" the lowest (the side of ``numpy.searchsorted``).
+        count_side: reading if several points of the curve share the requested count: "right" takes the highest of
+            their sensitivities, "left" the lowest (the side of ``numpy.searchsorted``).
     """
 
     name: str
@@ -62,9 +68,10 @@ class Protocol(ABC):
 
     @abstractmethod
     def match(self, truth, detections) -> Match:
-        """Matches detections with lesions; the argument types are the protocol's own (see ``sets.py``)."""
+        """Matches detections with lesions; the types of the arguments are the protocol's own (see ``sets.py``)."""
 
     def curve(self, events: FrocEvents) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) false positives per volume and (n,) sensitivities."""
         return froc_curve(events)
 
     def read(self, fps: np.ndarray, sensitivity: np.ndarray) -> np.ndarray:
@@ -76,6 +83,7 @@ class Protocol(ABC):
         return self.read(*self.curve(events))
 
     def evaluate(self, truth, detections) -> Evaluation:
+        """Scores detections; arguments as of :meth:`match`."""
         match = self.match(truth, detections)
         curve = self.curve(match.events)
         sensitivity = self.read(*curve)
@@ -93,10 +101,11 @@ class Protocol(ABC):
 
 
 def first_hits(lesion: np.ndarray, rank: np.ndarray, num_lesions: int) -> np.ndarray:
-    """(num_lesions,) the lowest rank that hits each lesion, -1 where none does.
+    """(num_lesions,) lowest rank that hits each lesion; -1 without a hit.
 
     Args:
-        lesion, rank: (p,) the pairs of a lesion and a detection that hits it.
+        lesion, rank: (p,) of the pairs of a lesion and a detection that hits it.
+        num_lesions: all lesions.
     """
     never = np.iinfo(np.int64).max
     first = np.full(num_lesions, never)
@@ -105,18 +114,19 @@ def first_hits(lesion: np.ndarray, rank: np.ndarray, num_lesions: int) -> np.nda
 
 
 def by_score(scores: np.ndarray) -> np.ndarray:
-    """(n,) the detections in descending score; ties as in the released scripts, which reverse NumPy's argsort."""
+    """(n,) detections in descending score; ties as in the released scripts, which reverse NumPy's argsort."""
     return np.argsort(scores)[::-1]
 
 
 def ranks_of_hits(order: np.ndarray, detection: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the detections that hit a lesion stand among all, and where the others do.
+    """Ranks of the detections that hit a lesion and of those that do not.
 
     Args:
-        order: (n,) from :func:`by_score`. detection: (p,) the detection of each hit.
+        order: (n,) from :func:`by_score`.
+        detection: (p,) detection of each hit.
 
     Returns:
-        (p,) the rank of each hit's detection, and the ascending ranks of the detections without a hit.
+        (p,) rank of each hit's detection, and the ascending ranks of the detections without a hit.
     """
     is_hit = np.zeros(len(order), dtype=bool)
     is_hit[detection] = True

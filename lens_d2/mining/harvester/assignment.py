@@ -11,8 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ...evaluation.overlap import expand_ranges
-from ...structures.boxes import paired_iou
+from ...structures.boxes import expand_ranges, paired_iou
 
 
 def overlapping(

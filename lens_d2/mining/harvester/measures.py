@@ -10,6 +10,7 @@ from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
 from ...evaluation.evaluators import P3DFROCEvaluator
+from ...structures.boxes import flat_boxes3d
 from ...structures.detections import VolumeDetections
 from ...structures.known_boxes import KnownBoxes
 from ...structures.status import BoxStatus
@@ -150,7 +151,7 @@ def _on_top(found: VolumeDetections, marks: np.ndarray) -> VolumeDetections:
     count = len(marks)
     score = np.full(count, ABOVE_ALL)
     return VolumeDetections(
-        np.concatenate([marks[:, [1, 2, 0, 3, 4, 0]], found.boxes]),
+        np.concatenate([flat_boxes3d(marks[:, 0], marks[:, 1:]), found.boxes]),
         np.concatenate([score, found.scores]),
         np.concatenate([np.column_stack([marks, score]), found.slice_boxes]),
         np.concatenate([np.arange(count), found.slice_detection + count]),

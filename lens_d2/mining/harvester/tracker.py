@@ -15,6 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ...inference.linking import stack_tracklets
+from ...structures.boxes import expand_ranges
 from ...structures.detections import VolumeDetections
 from .assignment import assign, overlapping
 from .kalman import BoxStates, Noise, to_boxes
@@ -129,8 +130,7 @@ def fuse(
     joined = coo_array((np.ones(len(below)), (below, above)), shape=(count, count))
     label = connected_components(joined, directed=False)[1] if count else np.zeros(0, np.int64)
     gap = (boxes[first[above], 0] - boxes[last[below], 0] - 1).astype(np.int64)
-    owner = np.repeat(np.arange(len(gap)), gap)
-    step = np.arange(len(owner)) - np.repeat(np.cumsum(gap) - gap, gap) + 1
+    owner, step = expand_ranges(np.ones_like(gap), gap)
     low, high = boxes[last[below[owner]], :5], boxes[first[above[owner]], :5]
     between = low + (high - low) * (step / (gap[owner] + 1))[:, None]
     everything = np.concatenate([boxes, np.column_stack([between, np.zeros(len(between))])])

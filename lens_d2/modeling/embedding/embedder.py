@@ -9,9 +9,9 @@ import torch
 from detectron2.config import CfgNode, configurable
 
 from ...data.cache import VolumeCache, build_cache
-from ...data.labelled_lesions import patch_boxes2d, slice_boxes3d
+from ...io.checkpoint import LENSCheckpointer, load_weights
 from ...io.errors import DataError
-from ...io.weights import load_weights
+from ...structures.boxes import PLANE, flat_boxes3d
 from .lesanet import LesaNet
 
 # A record, a slice and a box x1, y1, x2, y2 on it, both in the file's frame.
@@ -29,8 +29,6 @@ def load_lesanet(cfg: CfgNode, path: str) -> LesaNet:
     Raises:
         DataError: the checkpoint is absent, damaged or of another architecture.
     """
-    from ...io.checkpoint import LENSCheckpointer
-
     state = load_weights(path)
     scores = state.get("model", state).get("label_scores.bias")
     if scores is None:
@@ -107,6 +105,6 @@ class LesionEmbedder:
             numbers.sort(key=lambda number: items[number][1])
             for start in range(0, len(numbers), self.batch_size):
                 group = numbers[start : start + self.batch_size]
-                boxes = slice_boxes3d([items[i][1] for i in group], [items[i][2] for i in group])
+                boxes = flat_boxes3d([items[i][1] for i in group], [items[i][2] for i in group])
                 patches, inside = self.network.grid.crop(volume, boxes)
-                yield group, patches, patch_boxes2d(inside)
+                yield group, patches, inside[:, PLANE]

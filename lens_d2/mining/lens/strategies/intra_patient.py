@@ -10,11 +10,10 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from scipy.spatial.distance import cdist
 
-from ....data.datasets.catalog import root_of
-from ....data.same_lesions import collect_marks, read_places
+from ....data.same_lesions import marks_of_dataset
 from ....modeling.embedding import build_embed
 from ....modeling.embedding.calibration import calibrate
-from ....structures.boxes import best_slice_boxes
+from ....structures.boxes import best_slice_boxes, key_slice_box
 from ....structures.status import BoxStatus
 from ...datasets import mined_datasets
 from ..findings import Finding, Patient, PatientVolume
@@ -120,10 +119,10 @@ class IntraPatient(Strategy):
 
     def _distances(self, annotations: list, tracklets: list) -> np.ndarray:
         """(annotations, tracklets) L2 distances of the embeddings."""
-        marks = [(volume.record, *_key_box(lesion)) for volume, lesion in annotations]
-        boxes = [(volume.record, int(box[0]), box[1:5]) for volume, _, box in tracklets]
-        embedded = self.embed(marks + boxes)
-        return cdist(embedded[: len(marks)], embedded[len(marks) :])
+        boxes = [(volume.record, key_slice_box(lesion)) for volume, lesion in annotations]
+        boxes += [(volume.record, box) for volume, _, box in tracklets]
+        embedded = self.embed([(record, int(box[0]), box[1:5]) for record, box in boxes])
+        return cdist(embedded[: len(annotations)], embedded[len(annotations) :])
 
 
 def calibrate_on_marks(cfg: CfgNode, embed: Embed, records: Sequence[dict]) -> dict:
@@ -131,20 +130,13 @@ def calibrate_on_marks(cfg: CfgNode, embed: Embed, records: Sequence[dict]) -> d
     marks = []
     for name in mined_datasets(cfg):
         own = [record for record in records if record["expert"] == MetadataCatalog.get(name).expert]
-        marks += collect_marks(own, read_places(root_of(name) / "DeepLesion" / "DL_info.csv"))
+        marks += marks_of_dataset(name, own)
     return calibrate(embed, marks, cfg.MODEL.EMBEDDING.CALIBRATION_PRECISION).to_dict()
 
 
 def _annotations(record: dict) -> list[dict]:
     """The lesions of a record that are given and have a box."""
     return [lesion for lesion in record["lesions"] if lesion["status"] == "annotation" and lesion["boxes"]]
-
-
-def _key_box(lesion: dict) -> tuple[int, np.ndarray]:
-    """Slice and box of an annotation: that of its key slice, or the middle one."""
-    on_key = [box for box in lesion["boxes"] if box[0] == lesion["key_slice"]]
-    z, *box = on_key[0] if on_key else lesion["boxes"][len(lesion["boxes"]) // 2]
-    return int(z), np.array(box, dtype=float)
 
 
 def _only_nearest(distances: np.ndarray, volumes: list[str]) -> np.ndarray:

@@ -7,7 +7,6 @@ import pytest
 from detectron2.utils import comm
 
 from lens_d2.io import progress as module
-from lens_d2.io.parallel import run_all
 from lens_d2.io.progress import Progress, progress
 from lens_d2.mining.sharing import share_out
 
@@ -75,10 +74,9 @@ def test_an_interrupted_job_tells_how_far_it_came(clock, caplog):
     assert caplog.messages == ["mining: 1 of 3, 0.0 s"]
 
 
-def test_files_and_ranks_are_counted(clock, caplog):
+def test_units_of_all_ranks_are_counted(clock, caplog):
     caplog.set_level(logging.INFO)
-    assert dict(run_all({"a": lambda: 1, "b": lambda: 2}, "index")) == {"a": 1, "b": 2}
     done = []
     share_out(range(5), done.append, "proposals")
     assert done == [0, 1, 2, 3, 4]
-    assert caplog.messages == ["index: 2 of 2, 0.0 s", "proposals: 5 of 5, 0.0 s"]
+    assert caplog.messages == ["proposals: 5 of 5, 0.0 s"]

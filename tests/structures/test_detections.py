@@ -1,0 +1,17 @@
+"""The detections of a sub-volume and their slice boxes."""
+
+import numpy as np
+
+from lens_d2.structures.detections import VolumeDetections
+
+
+def test_slice_boxes_of_a_detection_in_their_order():
+    rows = np.array([[4, 0, 0, 1, 1, 0.2], [9, 0, 0, 1, 1, 0.9], [5, 0, 0, 1, 1, 0.9]])
+    found = VolumeDetections(np.zeros((2, 6)), np.zeros(2), rows, np.array([0, 1, 0]))
+    assert len(found) == 2
+    assert found.boxes_of(0)[:, 0].tolist() == [4, 5] and found.boxes_of(1)[:, 0].tolist() == [9]
+
+
+def test_no_detections_have_the_shapes_of_some():
+    nothing = VolumeDetections()
+    assert len(nothing) == 0 and nothing.boxes.shape == nothing.boxes_of(0).shape == (0, 6)
