@@ -173,7 +173,7 @@ def test_previews_are_no_slices(tmp_path):
     preview(tmp_path / "ct/1.png")
     assert found(tmp_path / "ct") == [(DICOM, ".", None, None)]
     preview(tmp_path / "screenshots/1.png", (8, 8, 3))
-    words = "8-bit RGB picture where a 16-bit grey slice belongs"
+    words = "picture of mode RGB where a 16-bit grey slice (I;16) belongs"
     assert found(tmp_path) == [(DICOM, "ct", None, None), (PICTURES, "screenshots", None, words)]
     assert [scan.is_scan for scan in find_scans(tmp_path)] == [True, False]
     assert words in fault(tmp_path / "screenshots")

@@ -251,16 +251,17 @@ def test_unreadable_slice(tmp_path, hu, keep):
 @pytest.mark.parametrize(
     "picture, kind",
     [
-        (np.zeros((9, 11), np.uint8), "8-bit grey"),
-        (np.zeros((9, 11, 3), np.uint8), "8-bit RGB"),
-        (np.zeros((9, 11, 3), np.uint16), "16-bit RGB"),
+        (np.zeros((9, 11), np.uint8), "L"),
+        (np.zeros((9, 11, 3), np.uint8), "RGB"),
+        (np.zeros((9, 11, 3), np.uint16), "RGB"),
     ],
 )
 def test_picture_that_is_no_slice(tmp_path, hu, picture, kind):
     file = write_pngs(tmp_path / "ct", hu) / "001.png"
     cv2.imwrite(str(file), picture)
-    assert f"{file}: {kind} picture where a 16-bit grey slice belongs" == fault(tmp_path / "ct", spacing=SPACING)
-    with pytest.raises(DataError, match=kind):
+    says = f"{file}: picture of mode {kind} where a 16-bit grey slice (I;16) belongs"
+    assert fault(tmp_path / "ct", spacing=SPACING) == says
+    with pytest.raises(DataError, match=f"mode {kind} "):
         read_header(tmp_path / "ct", spacing=SPACING)
 
 

@@ -204,7 +204,7 @@ def test_what_lies_beside_scans_ends_no_batch(run, array, tmp_path, capsys):
         table = list(csv.DictReader(file))
     assert [row["status"] for row in table] == ["failed", "done", "failed", "failed", "passed over", "failed"]
     words = ["no CT slices, but MR Image", "", "a single slice has no slice interval", "file 4: truncated: "]
-    words += ["8-bit grey picture where a 16-bit grey slice belongs", "PNG slices carry no spacing"]
+    words += ["picture of mode L where a 16-bit grey slice (I;16) belongs", "PNG slices carry no spacing"]
     assert all(text in row["fault"] for text, row in zip(words, table, strict=True))
     assert "1 of 5 scans done" in capsys.readouterr().out
 

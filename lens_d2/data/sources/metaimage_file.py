@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
+import os
 import re
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from ...io.errors import DataError
-from .source import SOURCE_REGISTRY, Source, affine_of
-from .streams import inflated, numbers_in_text, read_voxels, stored
-from .text_header import header_lines, numbers, sizes, voxel_files
+from .source import SOURCE_REGISTRY, affine_of
+from .streams import inflated, numbers_in_text, stored
+from .text_header import TextHeader, TextHeaderFile
 
 TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
@@ -26,44 +26,28 @@ ORIGIN = ("Offset", "Position", "Origin")
 DIRECTION = ("TransformMatrix", "Rotation", "Orientation")
 BIG_ENDIAN = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 INTENSITY = {"ElementToIntensityFunctionSlope": 1.0, "ElementToIntensityFunctionOffset": 0.0}
-MODALITY = ("Modality", "0008|0060")  # SimpleITK writes DICOM elements by their tags
 LAST = "ElementDataFile"
 UNIT_TOLERANCE = 0.01  # by which an axis may differ from a vector of length 1; headers have some six digits
 _KEY = re.compile(r"[\w|][\w| .:-]*")
 
 
 @SOURCE_REGISTRY.register()
-class MetaImageFile(Source):
-    """``.mha`` and ``.mhd``. Their geometry is told once, so that what is absent there is never made up."""
+class MetaImageFile(TextHeaderFile):
+    """``.mha`` and ``.mhd``; warns of what the header does not say of the voxels' place."""
 
-    VERSION = 2
-
-    @classmethod
-    def accepts(cls, path: Path) -> bool:
-        return path.is_file() and path.suffix.lower() in (".mha", ".mhd")
-
-    def files(self) -> list[Path]:
-        return [self.path] if self._is_local else [self.path, *self._voxel_files]
-
-    def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
-        dimensions = self._numbers("NDims", 1, int)[0]
-        if dimensions != 3:
-            raise DataError(self.path, f"{dimensions} dimensions where a volume has 3")
-        channels = self._numbers("ElementNumberOfChannels", 1, int, "1")[0]
-        if channels != 1:
-            raise DataError(self.path, f"{channels} values per voxel where CT has 1")
-        i, j, k = self._size
-        return (i, j, k), self._affine()
-
-    def array(self) -> np.ndarray:
-        dtype = np.dtype(self._dtype)
-        if self._is_text:
-            dtype = np.dtype(np.float64)
-        return read_voxels(self.path, self._chunks(), dtype, self._size)
+    SUFFIXES = (".mha", ".mhd")
+    DIMENSION, SIZE = "NDims", "DimSize"
+    MODALITY = ("Modality", "0008|0060")  # SimpleITK writes DICOM elements by their tags
 
     @property
     def modality(self) -> str:
-        return next((self._fields[key] for key in MODALITY if key in self._fields), "").removeprefix("MET_MOD_")
+        return super().modality.removeprefix("MET_MOD_")
+
+    def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
+        channels = self._numbers("ElementNumberOfChannels", 1, int, "1")[0]
+        if channels != 1:
+            raise DataError(self.path, f"{channels} values per voxel where CT has 1")
+        return super().header()
 
     def _affine(self) -> np.ndarray:
         spacing = np.array(self._numbers(SPACING, 3))
@@ -86,53 +70,30 @@ class MetaImageFile(Source):
             self.warn(f"its header gives axes of the lengths {told} ({DIRECTION[0]}), which multiply the spacing")
         return self.to_mm(affine, self._fields.get("DistanceUnits", "mm"))
 
-    def _chunks(self) -> Iterator[bytes]:
-        """The stored bytes of all the files of voxels."""
-        files = [self.path] if self._is_local else self._voxel_files
-        for file in files:
-            start = self._begin if self._is_local else 0
-            present = file.stat().st_size - start
-            if self._is_compressed:
-                promised = self._numbers("CompressedDataSize", 1, int, str(present))[0]
-                if len(files) == 1 and present != promised:
-                    fault = "truncated" if present < promised else "too long"
-                    raise DataError(
-                        self.path, f"{fault}: {present:,} compressed bytes where it promises {promised:,}"
-                    )
-            start += self._skip(present, len(files))
-            with open(file, "rb") as stream:
-                stream.seek(start)
-                yield from self._decode(stream)
+    def _decode(self, file: Path, stream: BinaryIO, num_files: int) -> Iterator[bytes]:
+        present = file.stat().st_size - stream.tell()
+        if self._is_compressed:
+            promised = self._numbers("CompressedDataSize", 1, int, str(present))[0]
+            if num_files == 1 and present != promised:
+                fault = "truncated" if present < promised else "too long"
+                raise DataError(self.path, f"{fault}: {present:,} compressed bytes where it promises {promised:,}")
+        stream.seek(self._skip(present, num_files), os.SEEK_CUR)
+        if self._is_text:
+            return numbers_in_text(stream)
+        return inflated(stream) if self._is_compressed else stored(stream)
 
     def _skip(self, present: int, num_files: int) -> int:
         """Bytes before the voxels of a file that has ``present`` bytes."""
         skip = self._numbers("HeaderSize", 1, int, "0")[0]
         if skip >= 0:
             return skip
-        wanted = math.prod(self._size) * np.dtype(self._dtype).itemsize // num_files
+        wanted = self._bytes_of_voxels(num_files)
         if skip != -1 or self._is_compressed or self._is_text or wanted > present:
             raise DataError(self.path, f"truncated, or a HeaderSize of {skip} that does not fit it")
         return present - wanted
 
-    def _decode(self, stream) -> Iterator[bytes]:
-        if self._is_text:
-            return numbers_in_text(stream)
-        return inflated(stream) if self._is_compressed else stored(stream)
-
-    @cached_property
-    def _fields(self) -> dict[str, str]:
-        return self._parsed[0]
-
-    @cached_property
-    def _begin(self) -> int:
-        """Where the voxels begin, if they follow the header."""
-        return self._parsed[1]
-
-    @cached_property
-    def _parsed(self) -> tuple[dict[str, str], int, list[str]]:
-        """The fields by their names, the position behind the last, and the lines that follow in a list."""
+    def _parse(self, lines: Iterator[tuple[str, int]]) -> TextHeader:
         fields: dict[str, str] = {}
-        lines = header_lines(self.path)
         for line, position in lines:
             key, equals, value = (part.strip() for part in line.partition("="))
             if not line.strip():
@@ -143,27 +104,17 @@ class MetaImageFile(Source):
                 raise DataError(self.path, f"{key} stands twice in its header")
             fields[key] = value
             if key == LAST:
-                return fields, position, [name for name, _ in lines] if value.startswith("LIST") else []
+                listed = [name for name, _ in lines] if value.startswith("LIST") else []
+                return TextHeader(fields, fields, position, None if value.upper() == "LOCAL" else value, listed)
         raise DataError(self.path, f"not a readable volume (truncated: no {LAST} in its header)")
 
     @property
-    def _is_local(self) -> bool:
-        return self._fields[LAST].upper() == "LOCAL"
-
-    @property
-    def _voxel_files(self) -> list[Path]:
-        return voxel_files(self.path, self._fields[LAST], self._parsed[2])
-
-    @property
-    def _size(self) -> list[int]:
-        return sizes(self.path, "DimSize", self._text("DimSize"))
-
-    @property
-    def _dtype(self) -> str:
+    def _dtype(self) -> np.dtype:
         name = self._text("ElementType")
         if name not in TYPES:
             raise DataError(self.path, f"voxels of type {name} where CT has numbers ({', '.join(TYPES)})")
-        return (">" if self._flag(*BIG_ENDIAN) else "<") + TYPES[name]
+        order = ">" if self._flag(*BIG_ENDIAN) else "<"
+        return np.dtype("f8" if self._is_text else order + TYPES[name])
 
     @property
     def _is_compressed(self) -> bool:
@@ -173,18 +124,8 @@ class MetaImageFile(Source):
     def _is_text(self) -> bool:
         return not self._flag("BinaryData", default=True)
 
-    def _text(self, *keys: str, default: str | None = None) -> str:
-        value = next((self._fields[key] for key in keys if key in self._fields), default)
-        if value is None:
-            raise DataError(self.path, f"no {keys[0]} in its header")
-        return value
-
     def _flag(self, *keys: str, default: bool = False) -> bool:
         value = self._text(*keys, default=str(default))
         if value.lower() not in ("true", "false"):
             raise DataError(self.path, f"{keys[0]} in its header is {value!r}, not True or False")
         return value.lower() == "true"
-
-    def _numbers(self, keys: str | tuple[str, ...], count: int, kind=float, default: str | None = None) -> list:
-        keys = (keys,) if isinstance(keys, str) else keys
-        return numbers(self.path, keys[0], self._text(*keys, default=default), count, kind)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from ...io.errors import DataError
-from .source import SOURCE_REGISTRY, Source
-from .streams import inflated, numbers_in_text, read_voxels, skipped, stored, unpacked_bzip2
-from .text_header import header_lines, numbers, sizes, voxel_files
+from .source import SOURCE_REGISTRY
+from .streams import inflated, numbers_in_text, skipped, stored, unpacked_bzip2
+from .text_header import TextHeader, TextHeaderFile, numbers
 
 MAGIC = re.compile(r"NRRD000[1-5]")
 # All fields of the format; one that is not among them is a damaged name.
@@ -62,42 +62,24 @@ DECODERS: dict[str, Callable] = {
 SIGNS = {"left": 1, "right": -1, "posterior": 1, "anterior": -1, "superior": 1, "inferior": -1}
 SPACES = {"lps": "left-posterior-superior", "ras": "right-anterior-superior", "las": "left-anterior-superior"}
 KINDS = ("domain", "space", "none", "???")  # of an axis that leads through space
-MODALITY = ("modality", "0008|0060", "0008_0060", "dicom_0008_0060_modality")  # as SimpleITK and Slicer write it
 
 
 @SOURCE_REGISTRY.register()
-class NrrdFile(Source):
+class NrrdFile(TextHeaderFile):
     """``.nrrd`` and ``.nhdr``, raw, gzip, bzip2 or text."""
 
-    VERSION = 2
-
-    @classmethod
-    def accepts(cls, path: Path) -> bool:
-        return path.is_file() and path.suffix.lower() in (".nrrd", ".nhdr")
-
-    def files(self) -> list[Path]:
-        return [self.path, *self._voxel_files]
+    SUFFIXES = (".nrrd", ".nhdr")
+    DIMENSION, SIZE = "dimension", "sizes"
+    # As SimpleITK and Slicer write it.
+    MODALITY = ("modality", "0008|0060", "0008_0060", "dicom_0008_0060_modality")
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
-        dimensions = numbers(self.path, "dimension", self._text("dimension"), 1, int)[0]
-        if dimensions != 3:
-            raise DataError(self.path, f"{dimensions} dimensions where a volume has 3")
         for kind in self._fields.get("kinds", "").lower().split():
             if kind not in KINDS:
                 raise DataError(
                     self.path, f"an axis of kind {kind!r} where CT has one value per voxel and three axes"
                 )
-        i, j, k = self._size
-        return (i, j, k), self._affine()
-
-    def array(self) -> np.ndarray:
-        dtype = np.dtype(np.float64) if self._encoding in TEXT else np.dtype(self._dtype)
-        return read_voxels(self.path, self._chunks(), dtype, self._size)
-
-    @property
-    def modality(self) -> str:
-        pairs = self._parsed[1]
-        return next((pairs[key] for key in MODALITY if key in pairs), "")
+        return super().header()
 
     def _affine(self) -> np.ndarray:
         affine, units = np.eye(4), self._fields.get("space units", self._fields.get("units", ""))
@@ -105,13 +87,13 @@ class NrrdFile(Source):
         if "space directions" in self._fields:
             affine[:3, :3] = self._vectors("space directions", 3).T * signs[:, None]
         elif "spacings" in self._fields:
-            affine[:3, :3] = np.diag(numbers(self.path, "spacings", self._fields["spacings"], 3))
+            affine[:3, :3] = np.diag(self._numbers("spacings", 3))
         else:
             raise DataError(self.path, "no space directions and no spacings in its header")
         if "space origin" in self._fields:
             affine[:3, 3] = self._vectors("space origin", 1)[0] * signs
         elif "axismins" in self._fields:
-            affine[:3, 3] = numbers(self.path, "axis mins", self._fields["axismins"], 3)
+            affine[:3, 3] = self._numbers("axismins", 3)
         else:
             self.warn("its header gives no position (space origin): the first voxel is taken for the origin")
         self.check_axes(affine[:3, :3])
@@ -137,44 +119,22 @@ class NrrdFile(Source):
             raise DataError(self.path, f"{field} in its header is {text!r}, not {count} vectors (x,y,z)")
         return np.array([numbers(self.path, field, vector.replace(",", " "), 3) for vector in inside])
 
-    def _chunks(self) -> Iterator[bytes]:
-        """The stored bytes of all the files of voxels."""
-        byte_skip, line_skip = (
-            numbers(self.path, key, self._fields.get(key, "0"), 1, int)[0] for key in ("byteskip", "lineskip")
-        )
-        files = self._voxel_files or [self.path]
-        for file in files:
-            with open(file, "rb") as stream:
-                stream.seek(0 if self._voxel_files else self._begin)
-                for _ in range(line_skip):
-                    if not stream.readline():
-                        raise EOFError(f"its header skips {line_skip} lines")
-                if byte_skip == -1 and self._encoding == "raw":
-                    wanted = math.prod(self._size) * np.dtype(self._dtype).itemsize // len(files)
-                    stream.seek(max(file.stat().st_size - wanted, stream.tell()))
-                elif byte_skip < 0 or line_skip < 0:
-                    raise DataError(self.path, f"a byte skip of {byte_skip} and a line skip of {line_skip}")
-                chunks = DECODERS[self._encoding](stream)
-                yield from skipped(chunks, byte_skip) if byte_skip > 0 else chunks
+    def _decode(self, file: Path, stream: BinaryIO, num_files: int) -> Iterator[bytes]:
+        byte_skip, line_skip = (self._numbers(key, 1, int, "0")[0] for key in ("byteskip", "lineskip"))
+        for _ in range(line_skip):
+            if not stream.readline():
+                raise EOFError(f"its header skips {line_skip} lines")
+        if byte_skip == -1 and self._encoding == "raw":
+            stream.seek(max(file.stat().st_size - self._bytes_of_voxels(num_files), stream.tell()))
+        elif byte_skip < 0 or line_skip < 0:
+            raise DataError(self.path, f"a byte skip of {byte_skip} and a line skip of {line_skip}")
+        chunks = DECODERS[self._encoding](stream)
+        return skipped(chunks, byte_skip) if byte_skip > 0 else chunks
 
-    @property
-    def _fields(self) -> dict[str, str]:
-        return self._parsed[0]
-
-    @property
-    def _begin(self) -> int:
-        """Where the voxels begin, if they follow the header."""
-        return self._parsed[2]
-
-    @cached_property
-    def _parsed(self) -> tuple[dict[str, str], dict[str, str], int, list[str]]:
-        """Fields, key/value pairs, the position behind the header, and the files of a list of files.
-
-        The names of fields and keys are in lower case.
-        """
+    def _parse(self, lines: Iterator[tuple[str, int]]) -> TextHeader:
+        """Names of fields and notes in lower case."""
         fields: dict[str, str] = {}
-        pairs: dict[str, str] = {}
-        lines = header_lines(self.path)
+        notes: dict[str, str] = {}
         magic, position = next(lines, ("", 0))
         if not MAGIC.fullmatch(magic):
             raise DataError(self.path, "not a readable volume (it does not start as an NRRD file)")
@@ -185,7 +145,7 @@ class NrrdFile(Source):
                 break
             if ":=" in line:
                 key, _, value = line.partition(":=")
-                pairs[key.strip().lower()] = value.strip()
+                notes[key.strip().lower()] = value.strip()
                 continue
             key, colon, value = (part.strip() for part in line.partition(":"))
             key = key.lower().replace(" ", "") if key.lower() in ONE_WORD else key.lower()
@@ -197,22 +157,11 @@ class NrrdFile(Source):
                 raise DataError(self.path, f"{key} stands twice in its header")
             fields[key] = value
             if key == "datafile" and value.startswith("LIST"):
-                return fields, pairs, position, [name for name, _ in lines]
+                return TextHeader(fields, notes, position, value, [name for name, _ in lines])
         else:
             if "datafile" not in fields:
                 raise DataError(self.path, "truncated: its header does not end")
-        return fields, pairs, position, []
-
-    @cached_property
-    def _voxel_files(self) -> list[Path]:
-        """The files with the voxels; empty if they follow the header."""
-        if "datafile" not in self._fields:
-            return []
-        return voxel_files(self.path, self._fields["datafile"], self._parsed[3])
-
-    @property
-    def _size(self) -> list[int]:
-        return sizes(self.path, "sizes", self._text("sizes"))
+        return TextHeader(fields, notes, position, fields.get("datafile"), [])
 
     @property
     def _encoding(self) -> str:
@@ -222,18 +171,15 @@ class NrrdFile(Source):
         return encoding
 
     @property
-    def _dtype(self) -> str:
+    def _dtype(self) -> np.dtype:
+        if self._encoding in TEXT:
+            return np.dtype("f8")
         name = self._text("type").lower()
         if name not in DTYPES:
             raise DataError(self.path, f"voxels of type {name!r} where CT has numbers")
-        if np.dtype(DTYPES[name]).itemsize == 1:
-            return DTYPES[name]
+        if DTYPES[name][1] == "1":  # a single byte has no order
+            return np.dtype(DTYPES[name])
         endian = self._text("endian").lower()
         if endian not in ("little", "big"):
             raise DataError(self.path, f"its endian is {endian!r}, not little or big")
-        return ("<" if endian == "little" else ">") + DTYPES[name]
-
-    def _text(self, field: str) -> str:
-        if field not in self._fields:
-            raise DataError(self.path, f"no {field} in its header")
-        return self._fields[field]
+        return np.dtype(("<" if endian == "little" else ">") + DTYPES[name])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import struct
 from functools import cached_property
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from ...io.errors import DataError
 from .dicom_file import Kind
@@ -16,8 +16,7 @@ from .dicom_series import read_dicom_files
 from .source import SOURCE_REGISTRY, Source
 
 HU_OFFSET = 32768  # the pictures hold HU + 32768
-HEADER_LENGTH = 33  # bytes: signature and IHDR chunk
-COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
+GREY_16 = ("I;16", "I")  # Pillow's mode of a PNG of 16-bit grey pixels; before Pillow 10.3 the latter
 
 
 @SOURCE_REGISTRY.register()
@@ -47,7 +46,7 @@ class PngFolder(Source):
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
         slices = self._slices
-        width, height = _size(slices[0], _bytes(slices[0], HEADER_LENGTH))
+        width, height = _size(slices[0])
         return (width, height, len(slices)), self._affine()
 
     def array(self) -> np.ndarray:
@@ -104,35 +103,30 @@ def numbered_pictures(folder: Path) -> list[Path]:
 def fault_of_picture(file: Path) -> DataError | None:
     """Why a picture is no slice, by its header; None if it is one."""
     try:
-        _size(file, _bytes(file, HEADER_LENGTH))
+        _size(file)
     except DataError as fault:
         return fault
     return None
 
 
-def _bytes(file: Path, count: int = -1) -> bytes:
+def _size(file: Path) -> tuple[int, int]:
+    """Width and height by the header of a PNG; DataError unless it announces 16-bit grey pixels."""
     try:
-        with open(file, "rb") as stream:
-            return stream.read(count)
-    except OSError as error:
-        raise DataError(file, f"cannot be read: {error.strerror}") from error
-
-
-def _size(file: Path, data: bytes) -> tuple[int, int]:
-    """Width and height as the header of a PNG says; DataError where it announces anything but 16-bit grey."""
-    if len(data) < HEADER_LENGTH or not data.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise DataError(file, "not a PNG picture, or cut off within its header")
-    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
-    if (depth, colour) != (16, 0):
-        kind = COLOUR_TYPES.get(colour, "unknown colour type")
-        raise DataError(file, f"{depth}-bit {kind} picture where a 16-bit grey slice belongs")
-    return width, height
+        with Image.open(file, formats=("PNG",)) as picture:
+            size, mode = picture.size, picture.mode
+    except Exception as error:  # on damaged bytes, Pillow raises whatever it stumbles over
+        reason = getattr(error, "strerror", None)
+        fault = f"cannot be read: {reason}" if reason else "not a PNG picture, or damaged in its header"
+        raise DataError(file, fault) from error
+    if mode not in GREY_16:
+        raise DataError(file, f"picture of mode {mode} where a 16-bit grey slice ({GREY_16[0]}) belongs")
+    return size
 
 
 def _read(file: Path) -> np.ndarray:
-    data = _bytes(file)
-    _size(file, data)
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    """(H, W) int16 HU of a slice."""
+    _size(file)
+    picture = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
     if picture is None:
         raise DataError(file, "truncated or damaged picture")
     return (picture.astype(np.int32) - HU_OFFSET).astype(np.int16)

@@ -1,12 +1,20 @@
-"""Headers that are text, as those of MetaImage and NRRD, and the files of voxels that they name."""
+"""Formats whose header is text and names the voxels' files, as those of MetaImage and NRRD do."""
 
 from __future__ import annotations
 
+import math
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
 
 from ...io.errors import DataError
+from .source import Source
+from .streams import read_voxels
 
 HEADER_LIMIT = 1 << 20  # bytes; a header with the names of ten thousand files is smaller
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -14,11 +22,128 @@ _PLAIN = re.compile(r"[-+.0-9a-zA-Z]{1,64}")  # numbers as files write them, nan
 _PATTERN = re.compile(r"[^%]*%0?\d*d[^%]*")  # a file name with one number in it
 
 
+class TextHeader(NamedTuple):
+    """What a header says.
+
+    Attributes:
+        fields: values of the format's fields by their names.
+        notes: values that are no fields of the format, by their names.
+        end: position of the byte behind the header.
+        data_file: value of the field that names the files of voxels; None if the voxels begin at ``end``.
+        listed: lines behind the header, which may list files.
+    """
+
+    fields: dict[str, str]
+    notes: dict[str, str]
+    end: int
+    data_file: str | None
+    listed: list[str]
+
+
+class TextHeaderFile(Source):
+    """A file with a text header, and its voxels behind the header or in files of their own.
+
+    Attributes:
+        SUFFIXES: of the format's files, in lower case.
+        DIMENSION, SIZE: names of the fields with the number of axes and the voxels along each.
+        MODALITY: names of notes that may give the modality, as DICOM writes it.
+    """
+
+    SUFFIXES: tuple[str, ...]
+    DIMENSION: str
+    SIZE: str
+    MODALITY: tuple[str, ...]
+    VERSION = 2
+
+    @classmethod
+    def accepts(cls, path: Path) -> bool:
+        return path.is_file() and path.suffix.lower() in cls.SUFFIXES
+
+    def files(self) -> list[Path]:
+        return [self.path, *self._voxel_files]
+
+    def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
+        dimensions = self._numbers(self.DIMENSION, 1, int)[0]
+        if dimensions != 3:
+            raise DataError(self.path, f"{dimensions} dimensions where a volume has 3")
+        i, j, k = self._size
+        return (i, j, k), self._affine()
+
+    def array(self) -> np.ndarray:
+        return read_voxels(self.path, self._chunks(), self._dtype, self._size)
+
+    @property
+    def modality(self) -> str:
+        return next((self._parsed.notes[key] for key in self.MODALITY if key in self._parsed.notes), "")
+
+    @abstractmethod
+    def _parse(self, lines: Iterator[tuple[str, int]]) -> TextHeader:
+        """Parses the lines of :func:`header_lines`."""
+
+    @abstractmethod
+    def _affine(self) -> np.ndarray:
+        """(4, 4) voxel index -> LPS mm."""
+
+    @property
+    @abstractmethod
+    def _dtype(self) -> np.dtype:
+        """Type and byte order of the stored voxels; float64 if they are numbers in a text."""
+
+    @abstractmethod
+    def _decode(self, file: Path, stream: BinaryIO, num_files: int) -> Iterator[bytes]:
+        """The voxels' bytes in one of the files, open where they may begin."""
+
+    def _chunks(self) -> Iterator[bytes]:
+        """The stored bytes of all the files of voxels."""
+        files = self._voxel_files or [self.path]
+        for file in files:
+            with open(file, "rb") as stream:
+                stream.seek(0 if self._voxel_files else self._parsed.end)
+                yield from self._decode(file, stream, len(files))
+
+    def _bytes_of_voxels(self, num_files: int) -> int:
+        """Bytes of the uncompressed voxels in each of the files."""
+        return math.prod(self._size) * self._dtype.itemsize // num_files
+
+    @cached_property
+    def _parsed(self) -> TextHeader:
+        return self._parse(header_lines(self.path))
+
+    @property
+    def _fields(self) -> dict[str, str]:
+        return self._parsed.fields
+
+    @cached_property
+    def _voxel_files(self) -> list[Path]:
+        """The files of voxels; empty if the voxels follow the header."""
+        value = self._parsed.data_file
+        return [] if value is None else voxel_files(self.path, value, self._parsed.listed)
+
+    @property
+    def _size(self) -> list[int]:
+        size = self._numbers(self.SIZE, 3, int)
+        if min(size) < 1:
+            raise DataError(self.path, f"a size of {' x '.join(map(str, size))} voxels")
+        return size
+
+    def _text(self, *keys: str, default: str | None = None) -> str:
+        """The value of the first of these fields that is there, else the default; DataError without either."""
+        value = next((self._fields[key] for key in keys if key in self._fields), default)
+        if value is None:
+            raise DataError(self.path, f"no {keys[0]} in its header")
+        return value
+
+    def _numbers(self, keys: str | tuple[str, ...], count: int, kind=float, default: str | None = None) -> list:
+        """The ``count`` numbers of a field, by its several names; DataError if it holds anything else."""
+        keys = (keys,) if isinstance(keys, str) else keys
+        return numbers(self.path, keys[0], self._text(*keys, default=default), count, kind)
+
+
 def header_lines(path: Path) -> Iterator[tuple[str, int]]:
-    """The lines of a file that starts with a text, and the position of the byte behind each.
+    """The lines of a file that begins with a text, and the position of the byte behind each.
 
     Raises:
-        DataError: the file cannot be read, holds other bytes than text, or ever more text.
+        DataError: the file cannot be read, holds bytes that are no text, or its text does not end.
     """
     try:
         with open(path, "rb") as file:
@@ -33,7 +158,7 @@ def header_lines(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def numbers(path: Path, key: str, text: str, count: int, kind: Callable[[str], float] = float) -> list:
-    """The ``count`` numbers of a field; DataError where it holds anything else."""
+    """Parses the ``count`` numbers of a field; DataError if it holds anything else."""
     words = text.split()
     try:
         if len(words) != count or any(not _PLAIN.fullmatch(word) for word in words):
@@ -44,14 +169,6 @@ def numbers(path: Path, key: str, text: str, count: int, kind: Callable[[str], f
         raise DataError(
             path, f"{key} in its header is {text!r}, not {count} {wanted}{'s' * (count > 1)}"
         ) from None
-
-
-def sizes(path: Path, key: str, text: str) -> list[int]:
-    """The three sizes of a grid in a field; DataError where it holds anything else."""
-    size = numbers(path, key, text, 3, int)
-    if min(size) < 1:
-        raise DataError(path, f"a size of {' x '.join(map(str, size))} voxels")
-    return size
 
 
 def voxel_files(path: Path, value: str, listed: Sequence[str]) -> list[Path]:
