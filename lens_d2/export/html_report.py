@@ -43,7 +43,7 @@ def scan_facts(report: ScanReport) -> dict[str, str]:
     size, spacing = geometry.size, geometry.spacing
     return {
         **report.patient,
-        "Matrix": f"{size[0]} × {size[1]}, {size[2]} slices",
+        "Matrix": f"{size[0]} × {size[1]}, {size[2]} slice{'s' if size[2] != 1 else ''}",
         "Voxel": " × ".join(f"{step:.3g}" for step in spacing) + " mm",
         "Coverage": f"{size[2] * spacing[2]:.0f} mm head to feet",
         **report.provenance,
