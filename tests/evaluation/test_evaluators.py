@@ -7,7 +7,7 @@ import pytest
 from detectron2.utils import comm
 from helpers.evaluated import A, B, lesion, record
 
-from lens_d2.evaluation.evaluators import FROC3DEvaluator, P3DFROCEvaluator
+from lens_d2.evaluation.evaluators import FROC3DEvaluator, P3DFROCEvaluator, summaries
 from lens_d2.evaluation.slice_ap import SliceAPEvaluator
 from lens_d2.io.formats import slice_range
 from lens_d2.io.pickles import read_pickle
@@ -147,3 +147,12 @@ def test_nothing_to_find_or_found(register):
         evaluator.process(empty, nothing)
         for numbers in evaluator.evaluate().values():
             assert set(numbers.values()) == {0.0}
+
+
+def test_summaries_are_those_of_the_models_own_output():
+    one = {"p3d": {"ap": 0.5, "ap@0.5": 0.1, "luna/ap": 0.3}, "bbox": {"ap": 0.9}}
+    assert summaries(one, "ap") == {"p3d": 0.5}
+    assert summaries({"luna_val": one, "lits_val": {"lens3d": {"ap": 0.25}}}, "ap") == {
+        "luna_val/p3d": 0.5,
+        "lits_val/lens3d": 0.25,
+    }
