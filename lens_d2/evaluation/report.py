@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from ..io.files import write_whole
 
-_FLAT_LIST = re.compile(r"\[[^][{}\"]*\]")  # a list of numbers reads better on one line
+_FLAT_LIST = re.compile(r"\[(?:[-\d.eE+,\s]|null)*\]")  # a list of numbers reads better on one line
 
 
 def write_json(path, content, indent: int | None = 1) -> Path:

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers import evaluated
+from helpers.evaluated import registration
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,3 +54,16 @@ def evaluate(load_tool, tmp_path, capsys):
         return status, json.loads(file.read_text()) if file.exists() else None, capsys.readouterr().err
 
     return run
+
+
+@pytest.fixture
+def register():
+    """register(records, evaluator_type, dataset): the name of a new dataset, gone after the test."""
+    with registration() as add:
+        yield add
+
+
+@pytest.fixture
+def scene():
+    """Two sub-volumes; one detection right, one wrong, with boxes on their slices."""
+    return evaluated.scene()

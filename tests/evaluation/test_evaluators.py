@@ -4,51 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
+from helpers.evaluated import A, B, lesion, record
 
-from lens_d2.engine.evaluation import build_evaluator
-from lens_d2.evaluation.evaluators import FROC3DEvaluator, P3DFROCEvaluator
-from lens_d2.evaluation.frames import frame_of, slice_boxes
+from lens_d2.evaluation.evaluators import FROC3DEvaluator, P3DFROCEvaluator, summaries
 from lens_d2.evaluation.slice_ap import SliceAPEvaluator
 from lens_d2.io.formats import slice_range
 from lens_d2.io.pickles import read_pickle
 from lens_d2.structures.detections import VolumeDetections
-
-
-@pytest.fixture
-def register():
-    """register(records, evaluator_type, dataset): the name of a new dataset, gone after the test."""
-    names = []
-
-    def add(records, evaluator_type, dataset, **metadata):
-        name = f"evaluated_{len(names)}"
-        DatasetCatalog.register(name, lambda: records)
-        MetadataCatalog.get(name).set(
-            thing_classes=["lesion"], expert="deeplesion", fully_labelled=True, evaluator_type=evaluator_type,
-            truth_is_3d=evaluator_type != "p3d", file_frame=frame_of(dataset), **metadata,
-        )  # fmt: skip
-        names.append(name)
-        return name
-
-    yield add
-    for name in names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
-def record(name, lesions, size=(512, 512)):
-    first, last = slice_range(name)
-    return {
-        "volume": name, "image_id": name, "first_slice": first, "num_slices": last - first + 1, "width": size[0],
-        "height": size[1], "lesions": lesions,
-    }  # fmt: skip
-
-
-def lesion(boxes=(), box3d=None, key_slice=None, status="annotation"):
-    return {"boxes": [list(b) for b in boxes], "box3d": box3d, "key_slice": key_slice, "status": status}
 
 
 def lens_records(truth):
@@ -174,64 +137,6 @@ def test_two_ranks(protocol, golden, register, monkeypatch):
     assert second.evaluate() is None
 
 
-A, B = "000001_01_01_011-030", "000002_01_01_001-020"
-
-
-@pytest.fixture
-def scene():
-    """Two sub-volumes; one detection right, one wrong, with boxes on their slices."""
-    boxes = [[z, 100.0, 120.0, 140.0, 160.0] for z in (4, 5, 6)]
-    records = [
-        record(A, [lesion(boxes, [100.0, 120.0, 4, 140.0, 160.0, 6], 5), lesion(status="mined")]),
-        record(B, []),
-    ]
-    slices = np.array(
-        [[z, 100, 120, 140, 160, 0.9 - 0.1 * abs(z - 5)] for z in (4, 5, 6)] + [[9, 5, 5, 25, 25, 0.5]]
-    )
-    whole = np.array([[100.0, 120, 4, 140, 160, 6], [5, 5, 9, 25, 25, 9]])
-    found = VolumeDetections(whole, np.array([0.9, 0.5]), slices, np.array([0, 0, 0, 1]))
-    experts = {"fused": found, "lits": VolumeDetections()}
-    return records, [
-        {"volume": A, "detections": experts},
-        {"volume": B, "detections": {"fused": VolumeDetections()}},
-    ]
-
-
-def test_average_precision_of_slices(scene, register, tmp_path):
-    records, outputs = scene
-    evaluator = SliceAPEvaluator(register(records, "lens3d", "any"), tmp_path)
-    evaluator.process(records, outputs)
-    results = evaluator.evaluate()["bbox"]
-    assert results["AP50"] == pytest.approx(100.0) and "lits/AP" not in results
-    truth = json.loads((tmp_path / "coco_truth.json").read_text())
-    assert len(truth["images"]) == 40 and [a["bbox"] for a in truth["annotations"]] == [[100, 120, 40, 40]] * 3
-    assert truth["images"][0]["file_name"] == f"{A}/011.png"
-
-
-def test_average_precision_is_told_in_one_line(scene, register, caplog, capsys):
-    records, outputs = scene
-    outputs = [{**o, "detections": {**o["detections"], "luna": o["detections"]["fused"]}} for o in outputs]
-    evaluator = SliceAPEvaluator(register(records, "lens3d", "any"))
-    evaluator.process(records, outputs)
-    with caplog.at_level("INFO"):
-        evaluator.evaluate()
-    (line,) = caplog.messages
-    assert line.startswith(f"{evaluator.dataset_name}, boxes on slices: AP ") and line.endswith(", AP50 100.00")
-    assert capsys.readouterr().out == ""
-
-
-def test_average_precision_is_hurt_by_boxes_on_other_slices_of_a_3d_truth_alone(scene, register):
-    records, outputs = scene
-    found = outputs[0]["detections"]["fused"]
-    found.scores[1] = found.slice_boxes[3, 5] = 0.95  # the wrong one first
-    values = {}
-    for kind in ("lens3d", "p3d"):
-        evaluator = SliceAPEvaluator(register(records, kind, "any"))
-        evaluator.process(records, outputs)
-        values[kind] = evaluator.evaluate()["bbox"]["AP50"]
-    assert values["lens3d"] < 80 and values["p3d"] == pytest.approx(100.0)
-
-
 def test_nothing_to_find_or_found(register):
     empty = [record(A, []), record(B, [])]
     name = register(empty, "lens3d", "any")
@@ -244,35 +149,10 @@ def test_nothing_to_find_or_found(register):
             assert set(numbers.values()) == {0.0}
 
 
-def test_new_scores_of_detections_are_those_of_their_slices(scene):
-    found = scene[1][0]["detections"]["fused"]
-    found.scores = np.array([0.45, 0.5])
-    rows, owner = slice_boxes(found)
-    assert rows[:, 5] == pytest.approx([0.4, 0.45, 0.4, 0.5]) and owner.tolist() == [0, 0, 0, 1]
-    bare = VolumeDetections(found.boxes, found.scores)
-    rows, owner = slice_boxes(bare)
-    assert rows[:, 0].tolist() == [4, 5, 6, 9] and rows[:, 5].tolist() == [0.45] * 3 + [0.5]
-
-
-def test_suite_of_a_dataset(scene, register, tmp_path):
-    """Several protocols at once, each under its own key, chosen by the metadata; one metrics.json for all."""
-    from lens_d2 import add_lens_config
-
-    records, outputs = scene
-    cfg = get_cfg()
-    add_lens_config(cfg)
-    cfg.OUTPUT_DIR, cfg.TEST.OVERLAYS = str(tmp_path), 0
-    name = register(records, ["lens3d", "p3d"], "any")
-    suite = build_evaluator(cfg, name)
-    assert isinstance(suite, DatasetEvaluators)
-    suite.reset()
-    suite.process(records, outputs)
-    results = suite.evaluate()
-    assert set(results) == {"lens3d", "p3d", "bbox"}
-    folder = tmp_path / "inference" / name
-    metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["protocol"] == "lens3d" and metrics["average_sensitivity"] == 1.0
-    assert metrics["p3d"]["ap"] == 1.0 and metrics["slice_ap"]["AP50"] == pytest.approx(100)
-    assert (folder / "p3d/predictions.json").is_file() and (folder / "predictions_lits.json").is_file()
-    with pytest.raises(KeyError, match="no evaluator 'absent'"):
-        build_evaluator(cfg, register(records, "absent", "any"))
+def test_summaries_are_those_of_the_models_own_output():
+    one = {"p3d": {"ap": 0.5, "ap@0.5": 0.1, "luna/ap": 0.3}, "bbox": {"ap": 0.9}}
+    assert summaries(one, "ap") == {"p3d": 0.5}
+    assert summaries({"luna_val": one, "lits_val": {"lens3d": {"ap": 0.25}}}, "ap") == {
+        "luna_val/p3d": 0.5,
+        "lits_val/lens3d": 0.25,
+    }

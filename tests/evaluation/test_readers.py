@@ -253,28 +253,6 @@ def test_tables_may_have_blank_lines_other_columns_and_a_mark(luna16):
     assert luna16(found_csv=found)[1] == luna16()[1]
 
 
-def test_options_of_another_protocol_are_refused(p3d, lens3d, evaluate):
-    assert p3d(MARKS, TRACKS, "--metric", "IOU")[0] == 2
-    assert lens3d(BOXES, FOUND, "--excluded", "x.csv")[0] == 2
-    assert lens3d(BOXES, FOUND, "--threshold", "0")[0] == 2
-    assert evaluate("--protocol", "luna16", "--ground-truth", "a", "--predictions", "b")[0] == 2
-
-
-def test_an_output_folder_that_cannot_be_made(load_tool, write, capsys):
-    blocked = write("blocked", "a file")
-    words = [
-        "--protocol",
-        "lens3d",
-        "--ground-truth",
-        write("t.json", BOXES),
-        "--predictions",
-        write("p.json", FOUND),
-    ]
-    words += ["--output", blocked / "results"]
-    assert load_tool("evaluate").main([str(word) for word in words]) == 2
-    assert "blocked" in capsys.readouterr().err
-
-
 def test_numpy_scalars_in_pickles(p3d, evaluate, write, tmp_path):
     path = tmp_path / "truth.pkl"
     first, second = MARKS[VOLUME]["3"][0], MARKS[VOLUME]["11"][0]

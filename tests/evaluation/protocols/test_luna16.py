@@ -1,73 +1,13 @@
-"""The protocols against plain loops, on random cases full of ties and boundary hits."""
+"""LUNA16's protocol against a plain loop and scikit-learn's curve, and its rules one by one."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from helpers.protocol_cases import FEW, SEEDS, scores, volumes
+from hypothesis import given
 
-from benchmarks.protocols import loop_lens3d, loop_luna16, loop_p3d
+from benchmarks.protocols import loop_luna16
 from lens_d2.evaluation.protocols import PROTOCOLS
-from lens_d2.evaluation.sets import BoxDetections, BoxTruth, Candidates, NoduleTruth, Tracklets
-
-SEEDS = st.integers(0, 2**32 - 1)
-FEW = settings(max_examples=60, deadline=None)
-
-
-def boxes(rng, number):
-    low = rng.integers(0, 10, (number, 3))
-    return np.hstack([low, low + rng.integers(0, 6, (number, 3))]).astype(float)
-
-
-def volumes(rng):
-    return int(rng.choice([1, 2, 4, 8, 16, 40]))
-
-
-def scores(rng, number):
-    """Of two, five, or as good as no equal values."""
-    return rng.integers(0, rng.choice([2, 5, 10**6]), number) / 10**6
-
-
-def truth_of(rng, num_volumes, flat=False):
-    number = int(rng.integers(1, 4 * num_volumes))
-    rows = boxes(rng, number)
-    if flat:
-        rows[:, 5] = rows[:, 2]
-    volume = np.sort(rng.integers(0, num_volumes, number))
-    return BoxTruth([f"v{v}" for v in range(num_volumes)], volume, rows)
-
-
-@given(SEEDS)
-@FEW
-def test_lens3d(seed):
-    rng = np.random.default_rng(seed)
-    truth = truth_of(rng, volumes(rng))
-    number = int(rng.integers(1, 60))
-    volume = np.sort(rng.integers(0, len(truth.volumes), number))
-    detections = BoxDetections(volume, boxes(rng, number), scores(rng, number))
-    threshold = float(rng.choice([0.25, 0.3, 0.5, 1.0]))
-    ours = PROTOCOLS.get("lens3d")(threshold=threshold).evaluate(truth, detections).metrics
-    loop = loop_lens3d(truth, detections, threshold)
-    assert ours["sensitivity"] == pytest.approx(loop["sensitivity"], abs=1e-12)
-
-
-@given(SEEDS)
-@FEW
-def test_p3d(seed):
-    rng = np.random.default_rng(seed)
-    truth = truth_of(rng, volumes(rng), flat=True)
-    number = int(rng.integers(1, 60))
-    lengths = rng.integers(1, 6, number)
-    owner = np.repeat(np.arange(number), lengths)
-    z = rng.integers(0, 12, len(owner)).astype(float)  # in any order, and a slice twice
-    slice_scores = scores(rng, len(owner))
-    best = np.array([slice_scores[owner == n].max() for n in range(number)])
-    volume, flat = rng.integers(0, len(truth.volumes), number), boxes(rng, len(owner))[:, [0, 1, 3, 4]]
-    detections = Tracklets(volume, best, owner, z, flat, slice_scores)
-    threshold = float(rng.choice([0.25, 0.3, 0.5, 1.0]))
-    ours = PROTOCOLS.get("p3d")(threshold=threshold).evaluate(truth, detections).metrics
-    loop = loop_p3d(truth, detections, threshold)
-    assert ours["sensitivity"] == pytest.approx(loop["sensitivity"], abs=1e-12)
-    assert ours["ap"] == pytest.approx(loop["ap"], abs=1e-12)
+from lens_d2.evaluation.sets import Candidates, NoduleTruth
 
 
 @given(SEEDS)
@@ -137,42 +77,6 @@ def test_luna16_reads_scikit_learns_curve_to_the_last_bit(seed):
         protocol = PROTOCOLS.get("luna16")()
         ours = protocol.evaluate(truth, candidates).metrics["sensitivity"]
         assert ours == pytest.approx(np.interp(protocol.fps, fps, sensitivity), abs=1e-12)
-
-
-def test_without_lesions_or_hits_nothing_is_nan():
-    empty = BoxTruth(["a", "b"], np.zeros(0, dtype=int), np.zeros((0, 6)))
-    one = BoxTruth(["a", "b"], np.array([1]), np.array([[0.0, 0, 0, 5, 5, 5]]))
-    none = BoxDetections(np.zeros(0, dtype=int), np.zeros((0, 6)), np.zeros(0))
-    some = BoxDetections(np.array([0, 0]), np.array([[0.0, 0, 0, 5, 5, 5]] * 2), np.array([0.5, 0.5]))
-    for truth in (empty, one):
-        for detections in (none, some):
-            result = PROTOCOLS.get("lens3d")().evaluate(truth, detections).metrics
-            assert result["sensitivity"] == [0.0] * 7 and result["average_sensitivity"] == 0.0
-    ints, floats = np.zeros(0, dtype=int), np.zeros(0)
-    nothing = Tracklets(ints, floats, ints, floats, np.zeros((0, 4)), floats)
-    result = PROTOCOLS.get("p3d")().evaluate(empty, nothing).metrics
-    assert result["ap"] == 0.0 and result["sensitivity"] == [0.0] * 8
-    series = NoduleTruth(["s"], *[np.zeros(0, dtype=int), np.zeros((0, 3)), np.zeros(0)] * 2)
-    point = Candidates(np.array([0]), np.zeros((1, 3)), np.ones(1))
-    result = PROTOCOLS.get("luna16")().evaluate(series, point).metrics
-    assert result["cpm"] == 0.0 and result["false_positives"] == 1
-
-
-def test_only_hits_are_a_level_curve():
-    """No false positive at all: luna16 and lens3d give the last sensitivity everywhere, p3d too."""
-    box = [[0.0, 0, 0, 5, 5, 0]]
-    truth = BoxTruth(["a"], np.array([0, 0]), np.array([*box, [50.0, 50, 3, 60, 60, 3]]))
-    found = BoxDetections(np.array([0]), np.array(box), np.array([0.9]))
-    assert PROTOCOLS.get("lens3d")().evaluate(truth, found).metrics["sensitivity"] == [0.5] * 7
-    tracklet = Tracklets(
-        np.array([0]), np.ones(1), np.array([0]), np.zeros(1), np.array([[0.0, 0, 5, 5]]), np.ones(1)
-    )
-    assert PROTOCOLS.get("p3d")().evaluate(truth, tracklet).metrics["sensitivity"] == [0.5] * 8
-    one, centers = np.array([0]), np.array([[0.0, 0, 0], [90, 0, 0]])
-    none = (one[:0], np.zeros((0, 3)), np.zeros(0))
-    nodules = NoduleTruth(["s"], np.array([0, 0]), centers, np.array([4.0, 4.0]), *none)
-    candidates = Candidates(one, np.zeros((1, 3)), np.ones(1))
-    assert PROTOCOLS.get("luna16")().evaluate(nodules, candidates).metrics["sensitivity"] == [0.5] * 7
 
 
 def luna_case(points, probabilities, nodules=((0, 0, 0, 10),), excluded=(), scans=1, most=100):

@@ -49,6 +49,18 @@ def test_p3d_boxes_start_at_pixel_1(export):
     assert evaluation.stats[0] == pytest.approx(1.0)
 
 
+def test_3d_boxes_that_count_as_3d_box_pkl(evaluate, write, tmp_path):
+    """Pixels from 1, slices from 0 in the sub-volume, and all slices are annotated."""
+    files = ("--ground-truth", write("t.json", {A: [[1, 1, 10, 20, 3, 4]]}), "--box-order", "xyxyzz", "--coco")
+    found = write("p.json", {A: [[1, 1, 3, 10, 20, 3, 0.9]]})
+    assert evaluate("--protocol", "lens3d", *files, "--predictions", found)[0] == 0
+    truth = json.loads((tmp_path / "results/coco_truth.json").read_text())
+    assert [a["bbox"] for a in truth["annotations"]] == [[0, 0, 10, 20]] * 2
+    assert all(image["annotated"] for image in truth["images"]) and truth["images"][3]["file_name"].endswith(
+        "/014.png"
+    )
+
+
 def test_every_lesion_and_detection_of_the_golden_case(evaluate, golden, tmp_path):
     files = ("--ground-truth", golden / "p3d/ground_truth.json", "--predictions", golden / "p3d/predictions.json")
     evaluate("--protocol", "p3d", *files, "--coco")

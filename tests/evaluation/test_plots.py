@@ -1,0 +1,29 @@
+"""Every plot is a picture, with and without values."""
+
+import cv2
+import numpy as np
+import pytest
+
+from lens_d2.evaluation import plots
+
+FPS, SENSITIVITY = [0.125, 1.0, 8.0], [0.1, 0.4, 0.8]
+CURVE = {"curve": (FPS, SENSITIVITY), "fps": FPS, "sensitivity": SENSITIVITY, "average": 0.43}
+ENDS = np.array([0.1, 0.5]), np.array([1.0, 0.6])
+NO_CURVE = {**CURVE, "curve": ([], [])}
+PLOTS = {
+    "froc": lambda path: plots.plot_froc(path, {"a": CURVE | {"ci": [[0, 0.2]] * 3}, "nothing found": NO_CURVE}),
+    "precision_recall": lambda path: plots.plot_precision_recall(path, *ENDS[::-1], 0.5, given_recall=0.3),
+    "nothing found": lambda path: plots.plot_precision_recall(path, np.zeros(0), np.zeros(0), 0.0),
+    "harvest": lambda path: plots.plot_harvest(path, {"Round by round": {"P_H,1": ENDS}}, 0.5),
+    "violin": lambda path: plots.plot_violin(path, {"a": np.array([0.2, 0.7]), "b": np.zeros(0)}, "IoU", "3D IoU"),
+    "concordance": lambda path: plots.plot_concordance(
+        path, {"P3D": {"pearson": None, "points": {"a": ENDS}}}, "3D IoU"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_plot_is_a_picture(name, tmp_path):
+    PLOTS[name](tmp_path / "plot.png")
+    picture = cv2.imread(str(tmp_path / "plot.png"))
+    assert picture.shape[0] > 500 and picture.shape[1] > 500 and picture.std() > 5
