@@ -85,7 +85,7 @@ class PatientStore(TableStore):
     """A folder of tables with the mined rows of one patient each; ``read(records of the patient)`` gives it."""
 
     def name(self, records: list[dict]) -> str:
-        return f"{records[0]['dataset']}-{records[0]['patient']}"
+        return f"{records[0]['expert']}-{records[0]['patient']}"
 
     def encode(self, rows: list[LedgerRow]) -> pa.Table:
         return to_table(rows)
