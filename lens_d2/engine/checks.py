@@ -20,16 +20,19 @@ from detectron2.modeling import (
     ROI_BOX_HEAD_REGISTRY,
     ROI_HEADS_REGISTRY,
 )
+from detectron2.solver.build import GradientClipType
 from fvcore.common.registry import Registry
 
 from ..data.mapper import COMBINE as DATASET_COMBINE
 from ..inference.rescoring import COMBINE as SCORE_COMBINE
 from ..io.errors import DataError, did_you_mean
+from ..mining.harvester.rounds import LABEL_SETS
 from ..mining.lens.strategies import STRATEGIES
+from ..mining.lens.strategies.intra_patient import CALIBRATIONS
 from ..modeling.classifiers import CLASSIFIER_LOSS_REGISTRY, CLASSIFIER_REGISTRY
 from ..modeling.meta_arch import FUSED
 from ..modeling.missing_labels import MISSING_LABELS
-from .solver import CLIPPERS, OPTIMIZERS
+from .solver import OPTIMIZERS
 from .stages import STAGES
 
 logger = logging.getLogger(__name__)
@@ -52,12 +55,17 @@ NAMES: dict[str, Registry | Mapping | Callable[[CfgNode], Iterable[str]]] = {
     "MODEL.LPC.NAME": CLASSIFIER_REGISTRY,
     "MODEL.LPC.LOSS": CLASSIFIER_LOSS_REGISTRY,
     **{f"{solver}.OPTIMIZER": OPTIMIZERS for solver in SOLVERS},
-    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIPPERS,
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": lambda cfg: (kind.value for kind in GradientClipType),
     "DATASETS.COMBINE": DATASET_COMBINE,
     "DATASETS.TRAIN": lambda cfg: DatasetCatalog.list(),
     "DATASETS.TEST": lambda cfg: DatasetCatalog.list(),
     "MINING.STRATEGIES": STRATEGIES,
     "MINING.DATASETS": lambda cfg: DatasetCatalog.list(),
+    "MINING.PROPOSALS": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
+    "MINING.INTRA_PATIENT.THRESHOLD": CALIBRATIONS,
+    "MINING.CROSS_DATASET.EXPERTS": lambda cfg: cfg.MODEL.LENS.EXPERTS,
+    "HARVEST.PROPOSALS": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
+    "HARVEST.LABELS": LABEL_SETS,
     "STAGES": STAGES,
 }
 # Variables that hold the numbers of a job's GPUs, and how many it has.

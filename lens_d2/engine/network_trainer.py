@@ -17,8 +17,8 @@ from torch.utils.data import Dataset, default_collate
 from ..data.epochs import EpochBatchSampler
 from ..data.loader import SampleLoader
 from ..io.checkpoint import LENSCheckpointer
-from .faults import CarefulTraining
 from .solver import build_optimizer
+from .trainer import CarefulTraining
 
 
 def stage_config(cfg: CfgNode, node: CfgNode, name: str) -> CfgNode:

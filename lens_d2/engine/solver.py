@@ -1,4 +1,4 @@
-"""Optimiser, and the length of training in epochs."""
+"""Optimizer, and the length of training in epochs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import logging
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver.build import get_default_optimizer_params
-from torch import Tensor, nn
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from torch import nn
 
 from ..data.loader import build_batch_sampler, load_training_records
 
-# What each optimizer takes besides the learning rate and the weight decay, from cfg.SOLVER.
+# Optimizers by name, each with what it takes from cfg.SOLVER besides the learning rate and the weight decay.
 OPTIMIZERS = {
     "RAdam": (torch.optim.RAdam, lambda solver: {}),
     "AdamW": (torch.optim.AdamW, lambda solver: {}),
@@ -19,40 +19,12 @@ OPTIMIZERS = {
 }
 
 
-def clip_norms(gradients: list[Tensor], limit: float, norm_type: float) -> None:
-    """Scale down, in place, each gradient whose own norm is above the limit."""
-    norms = torch.stack(torch._foreach_norm(gradients, norm_type))
-    factors = (limit / (norms + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_(gradients, list(factors.unbind()))
-
-
-def clip_values(gradients: list[Tensor], limit: float, norm_type: float) -> None:
-    """Clamp, in place, every element of the gradients to the limit on both sides."""
-    torch._foreach_clamp_min_(gradients, -limit)
-    torch._foreach_clamp_max_(gradients, limit)
-
-
-# SOLVER.CLIP_GRADIENTS.CLIP_TYPE, as Detectron2 means it: each parameter on its own. Here all of them go through
-# each operation together, for a step has hundreds of small ones and a call for each costs more than the work.
-CLIPPERS = {"norm": clip_norms, "value": clip_values}
-
-
-def add_gradient_clipping(optimizer: torch.optim.Optimizer, settings: CfgNode) -> None:
-    """Clip gradients before every step, as ``SOLVER.CLIP_GRADIENTS`` says."""
-    if settings.CLIP_TYPE not in CLIPPERS:
-        raise ValueError(f"CLIP_GRADIENTS.CLIP_TYPE is not one of {', '.join(CLIPPERS)}: {settings.CLIP_TYPE}")
-    clip, limit, norm_type = CLIPPERS[settings.CLIP_TYPE], settings.CLIP_VALUE, settings.NORM_TYPE
-
-    def before_step(optimizer, args, kwargs) -> None:
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if gradients:
-            clip(gradients, limit, norm_type)
-
-    optimizer.register_step_pre_hook(before_step)
-
-
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """``SOLVER.OPTIMIZER`` over all parameters, with Detectron2's per-parameter settings and clipping."""
+    """Build ``SOLVER.OPTIMIZER`` over all parameters, with Detectron2's per-parameter settings and clipping.
+
+    Raises:
+        KeyError, ValueError: the optimizer, or the way of clipping, does not exist.
+    """
     parameters = get_default_optimizer_params(
         model,
         base_lr=cfg.SOLVER.BASE_LR,
@@ -60,19 +32,15 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
         weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
     )
-    if cfg.SOLVER.OPTIMIZER not in OPTIMIZERS:
-        raise ValueError(f"SOLVER.OPTIMIZER is not one of {', '.join(OPTIMIZERS)}: {cfg.SOLVER.OPTIMIZER}")
     optimizer_type, options = OPTIMIZERS[cfg.SOLVER.OPTIMIZER]
-    optimizer = optimizer_type(
+    optimizer_type = maybe_add_gradient_clipping(cfg, optimizer_type)
+    return optimizer_type(
         parameters,
         lr=cfg.SOLVER.BASE_LR,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
         foreach=True,
         **options(cfg.SOLVER),
     )
-    if cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
-        add_gradient_clipping(optimizer, cfg.SOLVER.CLIP_GRADIENTS)
-    return optimizer
 
 
 def resolve_schedule(cfg: CfgNode) -> None:

@@ -16,9 +16,7 @@ To add a stage, write a function as below under ``@STAGES.register()``.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,13 +33,13 @@ from torch import nn
 from ..data.cache import build_cache
 from ..data.loader import load_training_records
 from ..evaluation.summaries import summaries
+from ..io.artifacts import ResultStore
 from ..io.checkpoint import LAST_CHECKPOINT, LENSCheckpointer
 from ..io.errors import DataError
 from ..io.files import write_whole
-from ..mining.datasets import mined_datasets
 from ..mining.hooks import MINING, PROPOSALS
 from ..mining.lens.mine import LEDGER
-from ..mining.proposals import LazyProposals, open_shards, propose
+from ..mining.proposals import LazyProposals, mined_datasets, open_shards, propose
 from .classifier import train_fpr
 from .embedding import train_embedding
 from .solver import resolve_schedule
@@ -49,13 +47,13 @@ from .trainer import LENSTrainer
 
 logger = logging.getLogger(__name__)
 
-MARKER = "stage.json"
+MARKER = "stage"  # result in a stage's folder
 AVERAGE = "average_sensitivity"
 DETECTORS = ("train", "harvest", "retrain")  # stages that leave one, in the order in which they run
 MINERS = ("train", "harvest")  # stages that leave a ledger
 STAGES = Registry("STAGE")
 STAGES.__doc__ = "Functions (run: Run) -> dict that JSON knows: what later stages and the marker have of a stage."
-# For a stage that can be asked for more than it has done: whether its result is all that the config asks for.
+# Predicates by stage: does a finished stage's result still satisfy the config?
 COMPLETE: dict[str, Callable[[CfgNode, dict], bool]] = {}
 
 
@@ -74,7 +72,16 @@ class Run:
     done: dict[str, dict] = field(default_factory=dict)
 
     def folder(self, stage: str) -> Path:
+        """The folder that a stage works in."""
         return Path(self.cfg.OUTPUT_DIR) / stage
+
+    def results(self, step: str) -> ResultStore:
+        """The results in the folder of a stage or of a step of one.
+
+        They have no digest of what they were made from: a config may change between a run and its resumption, and
+        what is finished stays.
+        """
+        return ResultStore(self.folder(step))
 
     def config(self, stage: str, *opts) -> CfgNode:
         """The config of one stage: its own folder, ``opts`` (key, value, ...) merged, epochs as iterations."""
@@ -113,9 +120,9 @@ def run_stages(cfg: CfgNode, resume: bool = False) -> dict:
         what each stage has returned, by name.
     """
     run = Run(cfg, resume)
-    for path in sorted(Path(cfg.OUTPUT_DIR).glob(f"*/{MARKER}")):
+    for path in sorted(Path(cfg.OUTPUT_DIR).glob(f"*/{MARKER}.json")):
         if resume or path.parent.name not in cfg.STAGES:
-            _read_marker(run, path)
+            _recall(run, path.parent.name)
     for number, name in enumerate(cfg.STAGES):
         if name in run.done:
             logger.info("stage %s: complete", name)
@@ -123,7 +130,7 @@ def run_stages(cfg: CfgNode, resume: bool = False) -> dict:
         comm.synchronize()
         if comm.is_main_process():
             for later in cfg.STAGES[number:]:
-                _forget(run.folder(later), checkpoints=later != name or not resume)
+                _forget(run, later, checkpoints=later != name or not resume)
         for later in cfg.STAGES[number + 1 :]:
             run.done.pop(later, None)
         comm.synchronize()
@@ -131,22 +138,17 @@ def run_stages(cfg: CfgNode, resume: bool = False) -> dict:
     return run.done
 
 
-def _read_marker(run: Run, path: Path) -> None:
-    """Take over the result of a finished stage; one whose marker is damaged, or that has more to do, is not."""
-    name = path.parent.name
-    try:
-        result = json.loads(path.read_text())["result"]
-    except (ValueError, KeyError, TypeError):
-        logger.warning("%s: damaged, the stage runs again", path)
-        return
-    if name not in run.cfg.STAGES or COMPLETE.get(name, lambda *_: True)(run.cfg, result):
+def _recall(run: Run, name: str) -> None:
+    """Take over the result of a finished stage, unless its marker is damaged or it has more to do."""
+    result = (run.results(name).find(MARKER) or {}).get("result")
+    if result is not None and (name not in run.cfg.STAGES or COMPLETE.get(name, lambda *_: True)(run.cfg, result)):
         run.done[name] = result
 
 
-def _forget(folder: Path, checkpoints: bool) -> None:
-    """Let a stage be unfinished, and unless its checkpoints are to be gone on from, not begun."""
-    (folder / MARKER).unlink(missing_ok=True)
-    for path in folder.rglob(LAST_CHECKPOINT) if checkpoints else ():
+def _forget(run: Run, name: str, checkpoints: bool) -> None:
+    """Make a stage unfinished, and with ``checkpoints`` not begun: nothing resumes from them."""
+    run.results(name).forget(MARKER)
+    for path in run.folder(name).rglob(LAST_CHECKPOINT) if checkpoints else ():
         path.unlink()
 
 
@@ -154,14 +156,14 @@ def _run_stage(run: Run, name: str) -> None:
     logger.info("stage %s: begins, in %s", name, run.folder(name))
     if run.cfg.SEED >= 0:  # the same, whether the stages before it ran in this process or not
         seed_all_rng(run.cfg.SEED + comm.get_rank())
-    os.makedirs(run.folder(name), exist_ok=True)
     start = time.monotonic()
-    run.done[name] = comm.all_gather(STAGES.get(name)(run))[0]
-    seconds = time.monotonic() - start
-    if comm.is_main_process():
-        content = {"stage": name, "seconds": round(seconds, 1), "result": run.done[name]}
-        write_whole(run.folder(name) / MARKER, json.dumps(content, indent=1).encode())
-    logger.info("stage %s: done in %.0f s", name, seconds)
+
+    def work() -> dict:
+        result = STAGES.get(name)(run)
+        return {"stage": name, "seconds": round(time.monotonic() - start, 1), "result": result}
+
+    run.done[name] = run.results(name).once(MARKER, work)["result"]
+    logger.info("stage %s: done in %.0f s", name, time.monotonic() - start)
 
 
 @STAGES.register()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 
-from .datasets import mined_datasets, mined_records
+from ..io.artifacts import digest_of_file
 from .lens.mine import mine
 from .lens.strategies import build_strategies
-from .proposals import open_shards, propose
+from .proposals import mined_datasets, mined_records, open_shards, propose
 
 PROPOSALS, MINING = "proposals", "mining"  # folders below OUTPUT_DIR
 
@@ -71,13 +70,5 @@ class MiningHook(_AfterTraining):
             self.strategies,
             Path(cfg.OUTPUT_DIR) / MINING,
             iou=cfg.MINING.IOU,
-            settings=cfg.MINING.dump() + cfg.MODEL.EMBEDDING.dump() + _digest_of(cfg.MODEL.EMBEDDING.WEIGHTS),
+            settings=cfg.MINING.dump() + cfg.MODEL.EMBEDDING.dump() + digest_of_file(cfg.MODEL.EMBEDDING.WEIGHTS),
         )
-
-
-def _digest_of(path: str) -> str:
-    """A hash of a file's content; empty where there is none."""
-    if not path or not Path(path).is_file():
-        return ""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

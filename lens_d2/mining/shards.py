@@ -11,8 +11,8 @@ import json
 import numpy as np
 import pyarrow as pa
 
+from ..io.artifacts import TableStore
 from ..structures.detections import VolumeDetections
-from .stored_tables import TableStore
 
 BOX = ("x1", "y1", "x2", "y2")
 BOX_3D = ("x1_3d", "y1_3d", "z1_3d", "x2_3d", "y2_3d", "z2_3d")

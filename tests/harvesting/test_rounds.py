@@ -9,7 +9,7 @@ from lens_d2.data.sampler import SlicePool
 from lens_d2.io.errors import DataError
 from lens_d2.io.formats import read_tracklets, write_tracklets
 from lens_d2.mining.harvester.measures import HarvestMeasure, format_rows, given_marks
-from lens_d2.mining.harvester.pool import from_table, take, with_verdicts
+from lens_d2.mining.harvester.pool import from_table, to_harvested, with_verdicts
 from lens_d2.mining.harvester.pool import to_table as pool_table
 from lens_d2.mining.harvester.rounds import LABEL_SETS, Rules, harvest_round, known_proposals
 from lens_d2.structures.detections import VolumeDetections
@@ -327,7 +327,7 @@ def test_what_a_reader_has_accepted_is_measured_as_sure_and_what_is_rejected_not
     for record in sets[TEST]:
         found[record["volume"]] = found_in(record, np.concatenate([boxes_of(record), nothing]), [0.9, 0.1, 0.8])
         for row, status in ((1, "accepted"), (2, "rejected")):
-            before += take(found[record["volume"]], [row], record["volume"], 1, status=status)
+            before += to_harvested(found[record["volume"]], [row], record["volume"], 1, status=status)
     (generator, unjudged), _ = measure.of_round(2, found, [])
     (same, judged), _ = measure.of_round(2, found, before)
     assert generator == same and unjudged["R@95P"] == 0.5 and judged["R@95P"] == 1.0

@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_d2.mining.harvester.pool import Harvested, from_table, merge, take, to_table
-from lens_d2.mining.harvester.selection import NONE, hardest, marks_hit, on_lesions, smallest_threshold
+from lens_d2.mining.harvester.pool import Harvested, from_table, merge, to_harvested, to_table
+from lens_d2.mining.harvester.selection import (
+    NONE,
+    marks_hit,
+    on_lesions,
+    select_hard_negatives,
+    smallest_threshold,
+)
 from lens_d2.structures.detections import VolumeDetections
 from lens_d2.structures.records import make_lesion
 
@@ -74,7 +80,7 @@ def test_the_precision_has_to_be_above_the_wanted_one():
 def test_the_hardest_are_five_above_a_half(scores, seed):
     scores = np.array(scores)
     eligible = np.random.default_rng(seed).random(len(scores)) < 0.6
-    rows = hardest(scores, eligible)
+    rows = select_hard_negatives(scores, eligible)
     assert len(rows) == min(5, int((eligible & (scores >= 0.5)).sum()))
     rest = np.setdiff1d(np.flatnonzero(eligible & (scores >= 0.5)), rows)
     assert eligible[rows].all() and (scores[rows] >= 0.5).all()
@@ -146,7 +152,7 @@ def test_rows_are_the_boxes_on_the_slices_that_are_asked_for():
 
 def test_the_pool_is_read_back():
     found = proposals([box(3), box(4, score=0.7)], [box(5)], classifier=[0.9, 0.4])
-    pool = take(found, [0, 1], "v", 2, annotations=["v/3", ""])
+    pool = to_harvested(found, [0, 1], "v", 2, annotations=["v/3", ""])
     assert [(x.score, x.annotation, x.round) for x in pool] == [(pytest.approx(0.63), "v/3", 2), (0.2, "", 2)]
     again = from_table(to_table(pool))
     assert [row[:11] for x in again for row in rows_of(x)] == [row[:11] for x in pool for row in rows_of(x)]

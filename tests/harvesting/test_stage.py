@@ -11,6 +11,7 @@ import torch
 from detectron2.engine import launch
 from detectron2.utils import comm
 from helpers.harvest_cohort import PARTIAL, VERIFIED, harvest_cfg, register, stand_in_shards
+from lens_d2.mining.stored_tables import TableStore
 
 from lens_d2.data.ledger.merge import register_ledger
 from lens_d2.data.ledger.table import LedgerRow, check_ledger, read_ledger, to_table, write_ledger
@@ -22,7 +23,6 @@ from lens_d2.engine.network_trainer import NetworkTrainer
 from lens_d2.io.errors import DataError
 from lens_d2.io.formats import read_tracklets
 from lens_d2.mining.harvester.rounds import Rules, known_proposals
-from lens_d2.mining.stored_tables import TableStore
 from lens_d2.structures.detections import VolumeDetections
 from lens_d2.structures.known_boxes import KnownBoxes
 from lens_d2.structures.status import BoxStatus

@@ -10,17 +10,17 @@ import torch
 from detectron2.engine import launch
 from detectron2.utils import comm
 from helpers.mining_cohort import mining_cfg, register_partly
+from lens_d2.mining.datasets import mined_records
+from lens_d2.mining.stored_tables import TableStore
 
 from lens_d2.data.ledger.table import read_ledger
 from lens_d2.engine import LENSTrainer, run_stages
 from lens_d2.engine.network_trainer import NetworkTrainer
 from lens_d2.io.errors import DataError
-from lens_d2.mining.datasets import mined_records
 from lens_d2.mining.lens.mine import PatientStore, mine
 from lens_d2.mining.lens.strategies import build_strategies
 from lens_d2.mining.proposals import LazyProposals, open_shards, propose
 from lens_d2.mining.shards import ShardStore
-from lens_d2.mining.stored_tables import TableStore
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

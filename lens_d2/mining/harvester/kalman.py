@@ -75,9 +75,9 @@ class BoxStates:
         """The states of ``rows`` after (m, 4) XYXY boxes have been seen, one for each."""
         covariance = self.covariance[rows]
         gain = covariance[:, :, 0] / (covariance[:, 0, 0] + noise.measurement**2)[:, None]
-        surprise = measure(boxes) - self.value[rows]
+        innovation = measure(boxes) - self.value[rows]
         return BoxStates(
-            self.value[rows] + gain[:, :1] * surprise,
-            self.velocity[rows] + gain[:, 1:] * surprise,
+            self.value[rows] + gain[:, :1] * innovation,
+            self.velocity[rows] + gain[:, 1:] * innovation,
             covariance - gain[:, :, None] * covariance[:, None, 0, :],
         )

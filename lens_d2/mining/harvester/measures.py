@@ -13,7 +13,7 @@ from ...evaluation.evaluators import P3DFROCEvaluator
 from ...structures.detections import VolumeDetections
 from ...structures.known_boxes import KnownBoxes
 from ...structures.status import BoxStatus
-from .pool import Harvested, merge, take
+from .pool import Harvested, merge, to_harvested
 from .selection import on_lesions
 
 GIVEN = "R_H"
@@ -91,7 +91,7 @@ class HarvestMeasure:
         rows = np.flatnonzero(~on_lesions(found, rejected, self.iou))
         earlier = [x for x in before if x.is_lesion and not x.annotation]
         earlier = [replace(x, generator=1.0, classifier=1.0) if x.status == "accepted" else x for x in earlier]
-        lesions = merge([*take(found, rows, name, number), *earlier], self.iou)
+        lesions = merge([*to_harvested(found, rows, name, number), *earlier], self.iou)
         return detections_of(lesions)
 
     def _match(self, labels: Mapping[str, VolumeDetections]):

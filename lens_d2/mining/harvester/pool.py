@@ -88,7 +88,7 @@ def classifier_scores(found: VolumeDetections) -> np.ndarray:
     return np.zeros(len(found)) if found.fpr_scores is None else found.fpr_scores
 
 
-def take(
+def to_harvested(
     found: VolumeDetections, rows: Iterable[int], volume: str, number: int, annotations: Sequence[str] = (), **kw
 ) -> list[Harvested]:
     """Some of a volume's scored proposals.

@@ -14,11 +14,9 @@ from ...data.ledger.verdicts import VERDICTS
 from ...structures.detections import VolumeDetections
 from ...structures.known_boxes import KnownBoxes
 from ...structures.status import BoxStatus
-from .pool import Harvested, classifier_scores, merge, take
-from .selection import NONE, hardest, marks_hit, on_lesions, smallest_threshold
-
-# Gives the scored 3D proposals of a record's sub-volume: ``scores`` are s_g, ``fpr_scores`` s_c.
-Scored = Callable[[dict], VolumeDetections]
+from .pool import Harvested, classifier_scores, merge, to_harvested
+from .proposals import Proposals
+from .selection import NONE, marks_hit, on_lesions, select_hard_negatives, smallest_threshold
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ class Harvest:
 
 
 def known_proposals(
-    records: Iterable[dict], proposals: Scored, rules: Rules, before: Sequence[Harvested] = ()
+    records: Iterable[dict], proposals: Proposals, rules: Rules, before: Sequence[Harvested] = ()
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """(n, 6) boxes of each sub-volume's 3D proposals that are lesions, and of those that are on no known lesion.
 
@@ -141,7 +139,7 @@ def known_proposals(
 def harvest_round(
     verified: Iterable[dict],
     partial: Iterable[dict],
-    scored: Scored,
+    scored: Proposals,
     before: Iterable[Harvested],
     number: int,
     rules: Rules,
@@ -164,8 +162,8 @@ def harvest_round(
         pool_of_verified += merge([*earlier[record["volume"]], *known.marked], rules.same_iou)
         rows, limit = np.flatnonzero(known.is_negative), rules.verified_negatives_per_volume
         if limit >= 0:
-            rows = hardest(found.scores, known.is_negative, rules.negative_score, limit)
-        verified_negatives += take(found, rows, record["volume"], number, status="hard_negative")
+            rows = select_hard_negatives(found.scores, known.is_negative, rules.negative_score, limit)
+        verified_negatives += to_harvested(found, rows, record["volume"], number, status="hard_negative")
     scores, is_lesion = np.concatenate(scores), np.concatenate(is_lesion)
     threshold = smallest_threshold(scores, is_lesion, rules.precision)
     pool, negatives, new = [], [], 0
@@ -189,11 +187,11 @@ def _harvest_volume(
     known = _Known.of(found, record, earlier, rules, number)
     scores = lesion_scores(found)
     chosen = np.flatnonzero(~known.is_lesion & (scores >= threshold))
-    pool = merge([*earlier, *known.marked, *take(found, chosen, name, number)], rules.same_iou)
+    pool = merge([*earlier, *known.marked, *to_harvested(found, chosen, name, number)], rules.same_iou)
     settled = on_lesions(found, _not_rejected(pool), rules.settled_iou)
     eligible = known.is_negative & ~settled & (scores < threshold) & (scores <= rules.negative_lesion_score)
-    rows = hardest(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)
-    hard = take(found, rows, name, number, status="hard_negative")
+    rows = select_hard_negatives(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)
+    hard = to_harvested(found, rows, name, number, status="hard_negative")
     old = [x.slice_boxes for x in earlier]
     harvested = [x.number for x in pool if x.round == number and x.number in chosen and not x.annotation]
     return pool, hard, int((~on_lesions(found, old, rules.same_iou))[harvested].sum())
@@ -222,7 +220,7 @@ class _Known:
     ) -> _Known:
         hits, ids = marks_hit(found, record, rules.hit_iou)
         rows = np.flatnonzero(hits != NONE)
-        marked = take(found, rows, record["volume"], number, [ids[hits[row]] for row in rows])
+        marked = to_harvested(found, rows, record["volume"], number, [ids[hits[row]] for row in rows])
         accepted, unsure = (
             [x.slice_boxes for x in earlier if x.status == status] for status in ("accepted", "unsure")
         )

@@ -16,7 +16,7 @@ from ....modeling.embedding import build_embed
 from ....modeling.embedding.calibration import calibrate
 from ....structures.boxes import best_slice_boxes
 from ....structures.status import BoxStatus
-from ...datasets import mined_datasets
+from ...proposals import mined_datasets
 from ..findings import Finding, Patient, PatientVolume
 from .strategy import STRATEGIES, Strategy
 
@@ -62,16 +62,13 @@ class IntraPatient(Strategy):
     @classmethod
     def from_config(cls, cfg):
         keys = cfg.MINING.INTRA_PATIENT
-        calibrations = {"fixed": None, "auto": partial(calibrate_on_marks, cfg)}
-        if keys.THRESHOLD not in calibrations:
-            raise ValueError(f"MINING.INTRA_PATIENT.THRESHOLD is neither fixed nor auto: {keys.THRESHOLD!r}")
         return {
             "embed": build_embed(cfg),
             "group": cfg.MINING.PROPOSALS,
             "distance": keys.DISTANCE,
             "score_thresh": keys.SCORE_THRESH,
             "nearest_only": keys.NEAREST_ONLY,
-            "calibrate": calibrations[keys.THRESHOLD],
+            "calibrate": CALIBRATIONS[keys.THRESHOLD](cfg),
         }
 
     def __call__(self, patient: Patient) -> list[Finding]:
@@ -133,6 +130,13 @@ def calibrate_on_marks(cfg: CfgNode, embed: Embed, records: Sequence[dict]) -> d
         own = [record for record in records if record["expert"] == MetadataCatalog.get(name).expert]
         marks += collect_marks(own, read_places(root_of(name) / "DeepLesion" / "DL_info.csv"))
     return calibrate(embed, marks, cfg.MODEL.EMBEDDING.CALIBRATION_PRECISION).to_dict()
+
+
+# MINING.INTRA_PATIENT.THRESHOLD.
+CALIBRATIONS: dict[str, Callable[[CfgNode], Callable | None]] = {
+    "fixed": lambda cfg: None,
+    "auto": lambda cfg: partial(calibrate_on_marks, cfg),
+}
 
 
 def _annotations(record: dict) -> list[dict]:
