@@ -6,8 +6,13 @@ import logging
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.solver.build import (
+    GradientClipType,
+    get_default_optimizer_params,
+    maybe_add_gradient_clipping,
+)
 from torch import nn
+from torch.nn.utils import clip_grad_value_
 
 from ..data.loader import build_batch_sampler, load_training_records
 
@@ -33,14 +38,24 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
     )
     optimizer_type, options = OPTIMIZERS[cfg.SOLVER.OPTIMIZER]
-    optimizer_type = maybe_add_gradient_clipping(cfg, optimizer_type)
-    return optimizer_type(
+    clipping = cfg.SOLVER.CLIP_GRADIENTS
+    by_value = clipping.ENABLED and clipping.CLIP_TYPE == GradientClipType.VALUE.value
+    optimizer_type = optimizer_type if by_value else maybe_add_gradient_clipping(cfg, optimizer_type)
+    optimizer = optimizer_type(
         parameters,
         lr=cfg.SOLVER.BASE_LR,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
         foreach=True,
         **options(cfg.SOLVER),
     )
+    if by_value:  # Detectron2's fails on parameters without a gradient, those of experts that a step does not teach
+        optimizer.register_step_pre_hook(lambda *_: clip_grad_value_(_taught(optimizer), clipping.CLIP_VALUE))
+    return optimizer
+
+
+def _taught(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """The parameters that have a gradient."""
+    return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
 def resolve_schedule(cfg: CfgNode) -> None:

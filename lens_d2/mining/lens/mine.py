@@ -18,8 +18,7 @@ from ...data.ledger.table import ROWS_PER_GROUP, SCHEMA, LedgerRow, to_table, wr
 from ...io.artifacts import ResultStore, TableStore, digest
 from ...structures.status import STATUS_OF_RECORD, BoxStatus
 from ..shards import ShardStore
-from .findings import Finding, Patient, PatientVolume
-from .strategies import Strategy
+from .strategies import Finding, Patient, PatientVolume, Strategy
 
 logger = logging.getLogger(__name__)
 

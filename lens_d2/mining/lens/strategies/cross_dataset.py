@@ -6,8 +6,7 @@ from detectron2.config import configurable
 from detectron2.data import MetadataCatalog
 
 from ....structures.status import BoxStatus
-from ..findings import UNCERTAIN, Finding, Patient, PatientVolume
-from .strategy import STRATEGIES, Strategy
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy
 
 
 @STRATEGIES.register()
@@ -49,5 +48,5 @@ class CrossDataset(Strategy):
             boxes, owners = boxes[free], owners[free]
             for tracklet in sorted(set(owners.tolist())):
                 lesion = f"{name}/{expert}-{tracklet}"
-                findings.append(Finding(name, lesion, boxes[owners == tracklet], UNCERTAIN))
+                findings.append(Finding(name, lesion, boxes[owners == tracklet], "uncertain"))
         return findings

@@ -7,8 +7,7 @@ from detectron2.config import configurable
 from ....inference.linking import match_best_first
 from ....structures.known_boxes import tracklet_overlaps
 from ....structures.status import BoxStatus
-from ..findings import Finding, Patient, PatientVolume
-from .strategy import STRATEGIES, Strategy
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy
 
 
 @STRATEGIES.register()

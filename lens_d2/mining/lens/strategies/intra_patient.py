@@ -17,8 +17,7 @@ from ....modeling.embedding.calibration import calibrate
 from ....structures.boxes import best_slice_boxes
 from ....structures.status import BoxStatus
 from ...proposals import mined_datasets
-from ..findings import Finding, Patient, PatientVolume
-from .strategy import STRATEGIES, Strategy
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy
 
 # (record, slice, (4,) box in the volume frame) of n 2D boxes -> (n, d) float32, L2-normalised.
 Embed = Callable[[list[tuple[dict, int, np.ndarray]]], np.ndarray]
