@@ -1,18 +1,15 @@
-"""Samples as pictures: tools/visualize_data.py, and the overlays that training writes."""
+"""Samples as pictures: tools/visualize_data.py."""
 
 import cv2
 import numpy as np
 import pytest
-import torch
 from detectron2.data import DatasetCatalog
-from helpers.blocks import EXPERTS, blocks_cfg, register_blocks
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers.blocks import blocks_cfg, register_blocks
+from helpers.sample_colors import has_color
 
 from lens_d2.data.ledger.table import LedgerRow, to_table, write_ledger
 from lens_d2.data.mapper import SliceMapper
-from lens_d2.engine import LENSTrainer
-from lens_d2.engine.overlays import OverlayHook
-from lens_d2.visualization.samples import STYLES, central_slice
+from lens_d2.visualization.samples import central_slice
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +22,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tool(load_script):
     return load_script("tools/visualize_data.py")
-
-
-def has_color(image: np.ndarray, name: str) -> bool:
-    """Whether a box of a kind is in a picture (rows, columns, BGR), apart from the legend at its foot."""
-    red, green, blue = (int(STYLES[name].color[i : i + 2], 16) for i in (1, 3, 5))
-    body = image[: -image.shape[0] // 8].astype(int)
-    return bool((np.abs(body - [blue, green, red]).max(axis=2) < 24).sum() > 20)
 
 
 def test_every_kind_of_box_has_its_colour(tool, folder, tmp_path):
@@ -100,25 +90,3 @@ def test_the_central_slice_in_hu(folder):
     expected = volume.read(volume.geometry.slices_to_cache([2.0]))[0]
     low, high = mapper.hu_window
     np.testing.assert_allclose(hu, expected.clip(low, high), atol=0.5)
-
-
-def test_training_writes_overlays_at_their_period_and_is_the_same_without(folder, tmp_path):
-    weights, tags = {}, {}
-    for period in (0, 2):
-        out = tmp_path / str(period)
-        cfg = blocks_cfg(folder, "VIS_PERIOD", period, "OUTPUT_DIR", str(out), "DATASETS.TEST", ())
-        torch.manual_seed(0)
-        trainer = LENSTrainer(cfg)
-        assert any(isinstance(hook, OverlayHook) for hook in trainer._hooks) == bool(period)
-        trainer.train()
-        assert trainer.model.training
-        events = EventAccumulator(str(out), size_guidance={"images": 0})
-        events.Reload()
-        weights[period], tags[period] = trainer.model.state_dict(), set(events.Tags()["images"])
-    assert tags[0] == set() and tags[2] == {f"overlay/{expert}" for expert in EXPERTS}
-    for tag in tags[2]:
-        images = events.Images(tag)
-        assert [image.step for image in images] == [1, 3]
-        picture = cv2.imdecode(np.frombuffer(images[-1].encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
-        assert has_color(picture, "annotation")
-    assert all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])

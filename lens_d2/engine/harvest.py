@@ -118,7 +118,7 @@ class HarvestRound:
         return {"round": self.number, "weights": weights, "classifier": classifiers[0], **result}
 
     def _once(self, step: str, train: Callable[[], str]) -> str:
-        """The weights of a training, unless it is finished: of the former one."""
+        """The weights of a training, which is done unless it is finished."""
         return self.stage.results(f"{self.step}/{step}").once(TRAINED, lambda: {"weights": train()})["weights"]
 
     def _train_generator(self) -> str:

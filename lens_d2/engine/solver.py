@@ -48,7 +48,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         foreach=True,
         **options(cfg.SOLVER),
     )
-    if by_value:  # Detectron2's fails on parameters without a gradient, those of experts that a step does not teach
+    if by_value:  # Detectron2's fails on parameters without a gradient: those of experts that a step leaves alone
         optimizer.register_step_pre_hook(lambda *_: clip_grad_value_(_taught(optimizer), clipping.CLIP_VALUE))
     return optimizer
 
@@ -61,8 +61,8 @@ def _taught(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 def resolve_schedule(cfg: CfgNode) -> None:
     """Turn ``SOLVER.EPOCHS`` and ``EPOCH_STEPS`` into ``MAX_ITER`` and ``STEPS``, in place.
 
-    The numbers are those of ``SOLVER.REFERENCE_WORLD_SIZE`` ranks, as in every Detectron2 config;
-    Detectron2 scales them to the ranks that there are. Reads the training datasets' annotations.
+    The numbers are those of ``SOLVER.REFERENCE_WORLD_SIZE`` ranks, as in every Detectron2 config; Detectron2
+    scales them to the actual ranks. Reads the training datasets' annotations.
     """
     if not cfg.SOLVER.EPOCHS:
         return

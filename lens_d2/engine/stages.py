@@ -1,8 +1,8 @@
-"""The steps of a whole run, each complete or absent (LENS, Section III).
+"""Steps of a whole run, each complete or absent (LENS, Section III).
 
 ``STAGES`` in the config names them in order. A stage works in its own folder below ``OUTPUT_DIR`` and leaves
-``stage.json`` there when it is finished, so that a run that is killed goes on, with ``--resume``, from the last
-finished unit of work: a stage, and within it a checkpoint, a sub-volume's proposals, a patient's mining.
+``stage.json`` there when it is finished. With ``--resume``, a run that was killed continues from the last finished
+unit of work: a stage, and within it a checkpoint, a sub-volume's proposals, a patient's mining.
 
     embedding   the lesion embedding, unless the config gives one
     train       LENS on the given annotations; at its end, by the hooks of lens_d2.mining, proposals and mining
@@ -52,7 +52,7 @@ AVERAGE = "average_sensitivity"
 DETECTORS = ("train", "harvest", "retrain")  # stages that leave one, in the order in which they run
 MINERS = ("train", "harvest")  # stages that leave a ledger
 STAGES = Registry("STAGE")
-STAGES.__doc__ = "Functions (run: Run) -> dict that JSON knows: what later stages and the marker have of a stage."
+STAGES.__doc__ = "Functions (run: Run) -> dict that JSON knows, the result: for later stages and stage.json."
 # Predicates by stage: does a finished stage's result still satisfy the config?
 COMPLETE: dict[str, Callable[[CfgNode, dict], bool]] = {}
 
@@ -63,8 +63,8 @@ class Run:
 
     Attributes:
         cfg: of the whole run.
-        resume: whether what is there of an earlier run is used.
-        done: what the finished stages have returned, by name.
+        resume: whether results and checkpoints of an earlier run are used.
+        done: results of the finished stages, by name.
     """
 
     cfg: CfgNode
@@ -95,7 +95,12 @@ class Run:
         return cfg
 
     def newest(self, key: str, *stages: str, default: str | None = None) -> str:
-        """What the last of these stages that is done has returned under ``key``; else the default.
+        """The value under ``key`` in the result of the last of these stages that is done.
+
+        Args:
+            key: of a result.
+            stages: in the order in which they run.
+            default: returned if none of them is done.
 
         Raises:
             DataError: none of them is done, and there is no default.
@@ -114,10 +119,11 @@ def run_stages(cfg: CfgNode, resume: bool = False) -> dict:
     """Run the stages that the config names, one after another.
 
     Args:
-        cfg: of the whole run. resume: pass over finished stages, and go on in the one that was interrupted.
+        cfg: of the whole run.
+        resume: skip finished stages, and continue the one that was interrupted.
 
     Returns:
-        what each stage has returned, by name.
+        the result of each stage, by name.
     """
     run = Run(cfg, resume)
     for path in sorted(Path(cfg.OUTPUT_DIR).glob(f"*/{MARKER}.json")):
@@ -168,13 +174,13 @@ def _run_stage(run: Run, name: str) -> None:
 
 @STAGES.register()
 def embedding(run: Run) -> dict:
-    """What intra-patient matching compares lesions by: MODEL.EMBEDDING.WEIGHTS, or a network trained here."""
+    """Provide the embedding for intra-patient matching: MODEL.EMBEDDING.WEIGHTS, or a network trained here."""
     return {"weights": run.cfg.MODEL.EMBEDDING.WEIGHTS or train_embedding(run.cfg, resume=run.resume)}
 
 
 @STAGES.register()
 def train(run: Run) -> dict:
-    """Steps 1 to 3: LENS on what is given; proposals and mining where MINING.STRATEGIES says so."""
+    """Steps 1 to 3: train LENS on the given annotations; propose and mine if MINING.STRATEGIES names any."""
     opts = ["DATASETS.LEDGER", "", "DATASETS.UNLABELED_SLICES", False]
     weights = run.done.get("embedding", {}).get("weights", run.cfg.MODEL.EMBEDDING.WEIGHTS)
     cfg = run.config(
@@ -188,7 +194,7 @@ def train(run: Run) -> dict:
 
 @STAGES.register()
 def retrain(run: Run) -> dict:
-    """Step 4: LENS from the same beginnings, with the ledger: DATASETS.LEDGER, or the one that was mined."""
+    """Step 4: train LENS anew with the ledger: DATASETS.LEDGER, or the one that was mined."""
     ledger = run.cfg.DATASETS.LEDGER or run.newest("ledger", *MINERS)
     opts = ["DATASETS.LEDGER", ledger, "MINING.STRATEGIES", ()]
     return train_model(
@@ -197,7 +203,11 @@ def retrain(run: Run) -> dict:
 
 
 def train_model(cfg: CfgNode, resume: bool) -> dict:
-    """Train, from the last checkpoint where ``resume`` is set; the final weights and what was measured."""
+    """Train a detector, with ``resume`` from the last checkpoint.
+
+    Returns:
+        "weights", the file of the final ones, and "metrics" of the last evaluation.
+    """
     trainer = LENSTrainer(cfg)
     trainer.resume_or_load(resume)
     trainer.train()
@@ -209,7 +219,7 @@ def train_model(cfg: CfgNode, resume: bool) -> dict:
 
 @STAGES.register()
 def fpr(run: Run) -> dict:
-    """Step 5: the classifier, on the true and false positives of the newest LENS in the mined datasets."""
+    """Step 5: train the classifier on the true and false positives of the newest LENS in the mined datasets."""
     ledger = run.cfg.DATASETS.LEDGER or run.newest("ledger", *MINERS, default="")
     mined = ["DATASETS.TRAIN", mined_datasets(run.cfg), "DATASETS.LEDGER", ledger]
     cfg = run.config("fpr", *mined, "SOLVER.EPOCHS", 0)
@@ -221,7 +231,7 @@ def fpr(run: Run) -> dict:
 
 @STAGES.register()
 def evaluate(run: Run) -> dict:
-    """The newest LENS with the classifier, beside what was measured after each training."""
+    """Evaluate the newest LENS with the classifier, beside the figures after each training."""
     weights = run.newest("weights", *DETECTORS)
     classifier = run.done.get("fpr", {}).get("weights", run.cfg.MODEL.FPR.WEIGHTS)
     cfg = run.config("evaluate", "MODEL.FPR.WEIGHTS", classifier, "SOLVER.EPOCHS", 0)
@@ -234,7 +244,7 @@ def evaluate(run: Run) -> dict:
 
 
 def compare(metrics: dict[str, dict]) -> str:
-    """A table of the average sensitivities, a row for each of the named results of an evaluation."""
+    """A table of average sensitivities, a row for each of the named results of an evaluation."""
     averages = {name: summaries(results, AVERAGE) for name, results in metrics.items()}
     wanted = list(list(averages.values())[-1])
     rows = [[name, *(values.get(key, float("nan")) for key in wanted)] for name, values in averages.items()]
@@ -242,7 +252,7 @@ def compare(metrics: dict[str, dict]) -> str:
 
 
 def load_model(cfg: CfgNode, weights: str) -> nn.Module:
-    """A trained model, put to evaluation."""
+    """A trained detector in evaluation mode."""
     model = LENSTrainer.build_model(cfg)
     LENSCheckpointer(model, whole=True).load(weights)
     return model.eval()

@@ -176,9 +176,11 @@ class ResultStore(ArtifactStore):
     suffix, digest_key = ".json", "made_of"
 
     def dump(self, value: dict, header: dict[str, str]) -> bytes:
+        """The content of the file."""
         return json.dumps({**header, **value}, indent=1).encode()
 
     def load(self, path: Path) -> tuple[dict, dict[str, str]]:
+        """The value in a file, and its header."""
         value = json.loads(path.read_text())
         if not isinstance(value, dict):
             raise ValueError("no JSON object")
@@ -203,9 +205,11 @@ class TableStore(ArtifactStore):
         raise NotImplementedError
 
     def header(self, thing: Any) -> dict[str, str]:
+        """Name and digest of a sound table."""
         return {"name": self.name(thing), **super().header(thing)}
 
     def dump(self, value: Any, header: dict[str, str]) -> memoryview:
+        """The content of the file."""
         table = self.encode(value)
         header = {**(table.schema.metadata or {}), **header, "rows": str(len(table))}
         sink = pa.BufferOutputStream()
@@ -213,6 +217,7 @@ class TableStore(ArtifactStore):
         return memoryview(sink.getvalue())
 
     def load(self, path: Path) -> tuple[Any, dict[str, str]]:
+        """The value in a file, and its header."""
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read()
         header = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}

@@ -1,4 +1,4 @@
-"""Mining as hooks of Detectron2's trainer: they run when training has come to its end."""
+"""Mining as hooks of Detectron2's trainer, which run at the end of a training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROPOSALS, MINING = "proposals", "mining"  # folders below OUTPUT_DIR
 
 
 def build_mining_hooks(cfg: CfgNode) -> list[HookBase]:
-    """The hooks that a config asks for: both where it names strategies, else none."""
+    """The hooks that a config asks for: both if it names strategies, otherwise none."""
     return [ProposalHook(cfg), MiningHook(cfg)] if cfg.MINING.STRATEGIES else []
 
 
@@ -47,6 +47,7 @@ class ProposalHook(_AfterTraining):
     """
 
     def run(self, model) -> None:
+        """Make the proposals."""
         propose(mined_records(self.cfg), open_shards(self.cfg, model, Path(self.cfg.OUTPUT_DIR) / PROPOSALS))
 
 
@@ -57,11 +58,12 @@ class MiningHook(_AfterTraining):
     """
 
     def before_train(self) -> None:
-        """A fault in the settings shows before the training, not after it."""
+        """Check the settings, so that a fault shows before the training."""
         mined_datasets(self.cfg)
         self.strategies = build_strategies(self.cfg)
 
     def run(self, model) -> None:
+        """Mine, and write the ledger."""
         cfg = self.cfg
         shards = open_shards(cfg, model, Path(cfg.OUTPUT_DIR) / PROPOSALS)
         mine(

@@ -4,12 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
 
-from lens_d2.engine.evaluation import build_evaluator
 from lens_d2.evaluation.evaluators import FROC3DEvaluator, P3DFROCEvaluator
 from lens_d2.evaluation.files import slice_range
 from lens_d2.evaluation.frames import FileFrame, slice_boxes
@@ -258,27 +255,3 @@ def test_file_frames():
     boxes = np.array([[10.0, 20, 3, 30, 40, 5], [7, 7, 0, 7.5, 7.5, 0]])
     assert FileFrame().to_file(boxes, 31).tolist() == [[10, 20, 34, 29, 39, 36], [7, 7, 31, 7, 7, 31]]
     assert FileFrame(1, False).to_file(boxes[:1, [0, 1, 3, 4]], 31).tolist() == [[11, 21, 30, 40]]
-
-
-def test_suite_of_a_dataset(scene, register, tmp_path):
-    """Several protocols at once, each under its own key, chosen by the metadata; one metrics.json for all."""
-    from lens_d2 import add_lens_config
-
-    records, outputs = scene
-    cfg = get_cfg()
-    add_lens_config(cfg)
-    cfg.OUTPUT_DIR, cfg.TEST.OVERLAYS = str(tmp_path), 0
-    name = register(records, ["lens3d", "p3d"], "any")
-    suite = build_evaluator(cfg, name)
-    assert isinstance(suite, DatasetEvaluators)
-    suite.reset()
-    suite.process(records, outputs)
-    results = suite.evaluate()
-    assert set(results) == {"lens3d", "p3d", "bbox"}
-    folder = tmp_path / "inference" / name
-    metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["protocol"] == "lens3d" and metrics["average_sensitivity"] == 1.0
-    assert metrics["p3d"]["ap"] == 1.0 and metrics["slice_ap"]["AP50"] == pytest.approx(100)
-    assert (folder / "p3d/predictions.json").is_file() and (folder / "predictions_lits.json").is_file()
-    with pytest.raises(KeyError, match="no evaluator 'absent'"):
-        build_evaluator(cfg, register(records, "absent", "any"))

@@ -1,4 +1,4 @@
-"""From boxes on slices to 3D proposals (Lesion-Harvester, Section III-B2).
+"""Stacking of boxes on slices to 3D proposals (Lesion-Harvester, Section III-B2).
 
 Boxes above t_G on neighbouring slices are stacked by a Kalman filter; each stack is then extended by a slice up
 and down, and fused with another that it meets there. All boxes are XYXY pixel edges of the volume frame, slices
@@ -29,9 +29,9 @@ class BoxTracker:
 
     Attributes:
         score_thresh: t_G; boxes with a lower score are left out.
-        iou: least IoU of a box with what the filter predicts of it.
+        iou: least IoU of a box with the filter's prediction of it.
         extend: slices by which a stack is extended up and down.
-        fuse_iou: least IoU, on the slices where extended stacks meet, of two that are fused.
+        fuse_iou: least IoU of two stacks that are fused, on the slices where they meet when extended.
         noise: of the filter.
     """
 
@@ -43,6 +43,7 @@ class BoxTracker:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> BoxTracker:
+        """The tracker of HARVEST.TRACKER."""
         tracker = cfg.HARVEST.TRACKER
         return cls(
             tracker.SCORE_THRESH, tracker.IOU, tracker.EXTEND, tracker.FUSE_IOU, Noise(*map(float, tracker.NOISE))
@@ -53,9 +54,11 @@ class BoxTracker:
             raise ValueError(f"HARVEST.TRACKER: an IoU of {self.iou} or {self.fuse_iou} is not in (0, 1]")
 
     def __call__(self, slice_boxes: np.ndarray, num_slices: int) -> VolumeDetections:
-        """
+        """Stack the boxes of a sub-volume.
+
         Args:
-            slice_boxes: (n, 6) z, x1, y1, x2, y2, score of single slices. num_slices: of the sub-volume.
+            slice_boxes: (n, 6) z, x1, y1, x2, y2, score of single slices.
+            num_slices: of the sub-volume.
 
         Returns:
             3D proposals. x and y are the means of the boxes, weighted by their scores; the score is the highest
@@ -133,12 +136,15 @@ def fuse(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Join tracklets that meet when each is extended by ``extend`` slices.
 
-    An extension repeats the outermost box. Two tracklets meet where the extended ones share a slice and the
-    tracklets themselves do not; they are joined where their outermost boxes have an IoU of at least ``gate``. The
+    An extension repeats the outermost box. Two tracklets meet if the extended ones share a slice and the
+    tracklets themselves do not; they are joined if their outermost boxes have an IoU of at least ``gate``. The
     nearest ends are joined first, and each end once.
 
     Args:
-        boxes: (n, 6) z, x1, y1, x2, y2, score. tracklet: (n,), from 0; rows of one stand together, z ascending.
+        boxes: (n, 6) z, x1, y1, x2, y2, score.
+        tracklet: (n,), from 0; rows of one stand together, z ascending.
+        gate: least IoU.
+        extend: slices.
 
     Returns:
         the boxes and those between joined tracklets, z, x1, y1, x2, y2 interpolated and the score 0; the number
@@ -163,7 +169,7 @@ def fuse(
 
 
 def _joints(first: np.ndarray, last: np.ndarray, gate: float, extend: int) -> tuple[np.ndarray, np.ndarray]:
-    """(j,) tracklet whose upper end is joined, and (j,) the one whose lower end it is joined to."""
+    """Rows of the joined tracklets: (j,) of those below, (j,) of those above."""
     joined_end, joined_start = np.zeros(len(last), bool), np.zeros(len(first), bool)
     below, above = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     ends_on, starts_on = rows_by_slice(last[:, 0]), rows_by_slice(first[:, 0])
@@ -181,7 +187,7 @@ def _joints(first: np.ndarray, last: np.ndarray, gate: float, extend: int) -> tu
 def _stack(
     boxes: np.ndarray, tracklet: np.ndarray, is_interpolated: np.ndarray, extend: int, num_slices: int
 ) -> VolumeDetections:
-    """3D proposals of tracklets, extended where the volume goes on. Rows of a tracklet stand together."""
+    """3D proposals of tracklets, extended within the volume. Rows of a tracklet stand together."""
     if not len(boxes):
         return VolumeDetections()
     detected = ~is_interpolated

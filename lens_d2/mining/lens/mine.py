@@ -1,4 +1,4 @@
-"""From shards to a ledger: the strategies in their order, patient by patient."""
+"""Mining of all patients: from shards to a ledger, by the strategies in their order."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SUMMARY, LEARNT = "mining", "calibration"  # results beside the ledger
 def mine_patient(
     patient: Patient, strategies: dict[str, Strategy], iou: float, number: int = 1
 ) -> list[LedgerRow]:
-    """Run the strategies on one patient; ``known`` of the volumes grows by what they find.
+    """Run the strategies on one patient; ``known`` of the volumes grows by their findings.
 
     A box that lies on a known lesion (IoU above theta) is not mined again, and an uncertain or negative one on
     no known box at all.
@@ -49,7 +49,7 @@ def mine_patient(
 
 
 def _enter(finding: Finding, volume: PatientVolume, strategy: str, iou: float, number: int) -> list[LedgerRow]:
-    """The rows of what is new in a finding."""
+    """The ledger rows of the boxes that are new in a finding; they are known from now on."""
     known, boxes = volume.known, finding.slice_boxes
     status = STATUS_OF_RECORD[RECORD_STATUS[finding.status]]
     covering = known.of_status(BoxStatus.LESION) if status == BoxStatus.LESION else known
@@ -81,15 +81,19 @@ class PatientStore(TableStore):
     """Folder of tables with the mined rows of one patient each, by the patient's records."""
 
     def name(self, records: list[dict]) -> str:
+        """Expert and patient."""
         return f"{records[0]['expert']}-{records[0]['patient']}"
 
     def header(self, records: list[dict]) -> dict[str, str]:
+        """Name and digest of a sound table, and the digest of the patient's annotations."""
         return {**super().header(records), "annotations": digest(map(unresolved, records))}
 
     def encode(self, rows: list[LedgerRow]) -> pa.Table:
+        """The rows as a table."""
         return to_table(rows)
 
     def decode(self, table: pa.Table) -> pa.Table:
+        """The rows, a table of :data:`SCHEMA`."""
         return table.replace_schema_metadata(None).cast(SCHEMA)
 
 
@@ -103,7 +107,7 @@ def mine(
     settings: str = "",
     number: int = 1,
 ) -> Path:
-    """Mine all patients of a dataset and write the ledger, as Parquet and CSV, and what it adds up to.
+    """Mine all patients of a dataset and write the ledger, as Parquet and CSV, and its counts.
 
     Every rank does its share of the patients. A patient or a ledger that is finished is not done again.
 
@@ -117,7 +121,7 @@ def mine(
         number: of the round.
 
     Returns:
-        the path of the ledger.
+        path of the ledger.
     """
     folder = Path(folder)
     patients = group_by_patient(records)
@@ -149,7 +153,7 @@ def open_patient(records: list[dict], shards: ShardStore) -> Patient:
 
 
 def group_by_patient(records: Sequence[dict]) -> list[list[dict]]:
-    """The records of each patient, in order of the patients' names and of the sub-volumes'."""
+    """The records of each patient, ordered by patient and sub-volume."""
     patients: dict[tuple[str, str], list[dict]] = {}
     for record in sorted(records, key=lambda record: record["volume"]):
         patients.setdefault((record["expert"], record["patient"]), []).append(record)
@@ -175,7 +179,7 @@ def _learn(records: Sequence[dict], strategies: dict[str, Strategy], results: Re
 def _write_ledger(
     folder: Path, patients: list[list[dict]], store: PatientStore, strategies: list[str]
 ) -> list[TrainingCounts]:
-    """Put the patients' rows together, a batch of patients in memory at a time, and count them."""
+    """Join the patients' rows, a batch of patients in memory at a time, and count them."""
     counted = []
 
     def batches() -> Iterator[pa.Table]:
@@ -189,6 +193,7 @@ def _write_ledger(
 
 
 def _batches(patients: list[list[dict]], store: PatientStore) -> Iterator[tuple[list[dict], pa.Table]]:
+    """Records and rows of successive patients, at least :data:`ROWS_PER_GROUP` rows at a time."""
     records, parts, rows = [], [], 0
     for number, of_patient in enumerate(patients, start=1):
         records, parts = records + of_patient, [*parts, store.read(of_patient)]

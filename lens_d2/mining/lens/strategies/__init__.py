@@ -1,4 +1,4 @@
-"""The mining strategies, one file each. ``MINING.STRATEGIES`` names those that run, in their order.
+"""Mining strategies, one file each. ``MINING.STRATEGIES`` names those that run, in their order.
 
 To add one, write a class as below in a file of this folder; all of them are imported here:
 

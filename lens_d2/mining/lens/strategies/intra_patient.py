@@ -27,9 +27,9 @@ Embed = Callable[[list[tuple[dict, int, np.ndarray]]], np.ndarray]
 class IntraPatient(Strategy):
     """Recognises an annotated lesion in the patient's other studies and series by its embedding.
 
-    Every annotation is compared with every tracklet of the patient's other series; where their embeddings are
-    nearer than delta, they match. A lesion is in a sub-volume once: an annotation matches the nearest tracklet
-    there alone, and of tracklets that overlap, and match, the nearest is taken. What matches and overlaps no known
+    Every annotation is compared with every tracklet of the patient's other series; if their embeddings are
+    nearer than delta, they match. A lesion is in a sub-volume once: an annotation matches only the nearest
+    tracklet there, and of matching tracklets that overlap, the nearest is taken. A match that overlaps no known
     lesion is a missing annotation. A tracklet's embedding is that of its box with the highest score.
     """
 
@@ -47,11 +47,12 @@ class IntraPatient(Strategy):
         """
         Args:
             embed: gives embeddings of boxes.
-            group: of the proposals that are compared: "fused" or an expert.
+            group: of the proposals, "fused" or an expert.
             distance: delta.
             score_thresh: tracklets with a lower score are not compared.
             nearest_only: an annotation matches only the nearest tracklet of a sub-volume, not all near ones.
-            calibrate: gives {"distance": delta, ...} from ``embed`` and annotated records; None: it is as given.
+            calibrate: gives {"distance": delta, ...} from ``embed`` and annotated records; None: ``distance`` is
+                used.
         """
         self.embed, self.group = embed, group
         self.distance, self.score_thresh = distance, score_thresh
@@ -60,6 +61,7 @@ class IntraPatient(Strategy):
 
     @classmethod
     def from_config(cls, cfg):
+        """Arguments of the constructor, from a config."""
         keys = cfg.MINING.INTRA_PATIENT
         return {
             "embed": build_embed(cfg),
@@ -71,6 +73,7 @@ class IntraPatient(Strategy):
         }
 
     def __call__(self, patient: Patient) -> list[Finding]:
+        """Mine one patient; see :class:`Strategy`."""
         if len({volume.record["series"] for volume in patient}) < 2:
             return []
         annotations = [(volume, lesion) for volume in patient for lesion in _annotations(volume.record)]
@@ -103,13 +106,15 @@ class IntraPatient(Strategy):
         return findings
 
     def learn(self, records: Sequence[dict]) -> dict:
+        """Calibrate delta, if that was asked for."""
         return {} if self.calibrate is None else self.calibrate(self.embed, records)
 
     def use(self, learnt: dict) -> None:
+        """Take the calibrated delta."""
         self.distance = learnt.get("distance", self.distance)
 
     def _sure(self, volume: PatientVolume) -> list[tuple[int, np.ndarray]]:
-        """Number and best slice box of each tracklet whose score suffices."""
+        """Number and best slice box of each tracklet with a sufficient score."""
         found = volume.detections[self.group]
         sure = found.scores >= self.score_thresh
         return list(zip(np.flatnonzero(sure), best_slice_boxes(found)[sure], strict=True))
@@ -123,7 +128,7 @@ class IntraPatient(Strategy):
 
 
 def calibrate_on_marks(cfg: CfgNode, embed: Embed, records: Sequence[dict]) -> dict:
-    """Delta from the pairs of marks of which the mined datasets tell whether they are of one lesion."""
+    """Calibrate delta on pairs of marks of known identity in the mined datasets."""
     marks = []
     for name in mined_datasets(cfg):
         own = [record for record in records if record["expert"] == MetadataCatalog.get(name).expert]
@@ -139,7 +144,7 @@ CALIBRATIONS: dict[str, Callable[[CfgNode], Callable | None]] = {
 
 
 def _annotations(record: dict) -> list[dict]:
-    """The lesions of a record that are given and have a box."""
+    """The given lesions of a record that have a box."""
     return [lesion for lesion in record["lesions"] if lesion["status"] == "annotation" and lesion["boxes"]]
 
 
@@ -151,7 +156,7 @@ def _key_box(lesion: dict) -> tuple[int, np.ndarray]:
 
 
 def _only_nearest(distances: np.ndarray, volumes: list[str]) -> np.ndarray:
-    """Distances (annotations, tracklets), infinite but for an annotation's nearest tracklet of each sub-volume."""
+    """(annotations, tracklets) distances, infinite but for an annotation's nearest tracklet of each sub-volume."""
     nearest = np.full_like(distances, np.inf)
     of_column = np.array(volumes)
     for volume in sorted(set(volumes)):
