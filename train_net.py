@@ -15,8 +15,9 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from lens_d2.config import find_config, load_config
+from lens_d2.config import load_config
 from lens_d2.engine import LENSCheckpointer, LENSTrainer, checks, launch, run_stages
+from lens_d2.io.config_files import find_config
 from lens_d2.io.errors import DataError
 from lens_d2.io.files import only_run_in, write_errors
 

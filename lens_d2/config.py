@@ -1,22 +1,18 @@
-"""Every config key that the project adds to Detectron2's, and the way in which every command reads its config."""
+"""Config keys that the project adds to Detectron2's, with their defaults; the reading of a command's config."""
 
 import os
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
-import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
 from . import modeling  # noqa: F401  (registers the networks)
 from .data.datasets import import_readers  # (and this the datasets)
-from .io.errors import DataError, did_you_mean
-from .io.zoo import CONFIGS
+from .io.config_files import find_config, merge_file, merge_opts
 
 
 def load_config(path: str | os.PathLike = "", opts: Sequence = ()) -> CN:
-    """Reads the config of a command: the defaults, a file, overrides; registers ``DATASETS.READERS``.
+    """Read the config of a command: the defaults, a file, overrides; register ``DATASETS.READERS``.
 
     Args:
         path: of the config file, see :func:`find_config`; empty: none.
@@ -29,69 +25,10 @@ def load_config(path: str | os.PathLike = "", opts: Sequence = ()) -> CN:
     cfg = get_cfg()
     add_lens_config(cfg)
     if path:
-        _merge_file(cfg, find_config(path))
-    _merge_opts(cfg, list(opts))
+        merge_file(cfg, find_config(path))
+    merge_opts(cfg, list(opts))
     import_readers(cfg.DATASETS.READERS)
     return cfg
-
-
-def find_config(path: str | os.PathLike) -> Path:
-    """The file that a config's name means: itself, or else the package's own config of that name.
-
-    Raises:
-        DataError: there is no such file.
-    """
-    if Path(path).is_file():
-        return Path(path)
-    own = CONFIGS / Path(*Path(path).parts[Path(path).parts[:1] == ("configs",) :])
-    if own.resolve().is_relative_to(CONFIGS.resolve()) and own.is_file():
-        return own
-    known = [file.relative_to(CONFIGS).as_posix() for file in sorted(CONFIGS.rglob("*.yaml"))]
-    raise DataError(path, f"no such config file{did_you_mean(Path(path).as_posix(), known)}")
-
-
-def all_keys(node: CN, prefix: str = "") -> list[str]:
-    """The dotted names of a config's keys, nodes among them."""
-    keys = []
-    for key, value in node.items():
-        keys += [prefix + key, *(all_keys(value, f"{prefix}{key}.") if isinstance(value, CN) else ())]
-    return keys
-
-
-def _merge_file(cfg: CN, path: Path) -> None:
-    """Merges a file and its ``_BASE_``. YAML's tags for Python objects, which run code, are refused."""
-    try:
-        cfg.merge_from_file(str(path), allow_unsafe=False)
-    except yaml.constructor.ConstructorError as error:
-        name, line = (error.problem_mark.name, error.problem_mark.line + 1) if error.problem_mark else (path, 0)
-        raise DataError(name, f"{error.problem} in line {line}; a config holds plain values alone") from None
-    except yaml.YAMLError as error:
-        raise DataError(path, f"not readable as YAML: {error}") from None
-    except RecursionError:
-        raise DataError(path, "its _BASE_ leads back to itself") from None
-    except OSError as error:
-        raise DataError(error.filename or path, f"cannot be read: {error.strerror}") from None
-    except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
-        raise DataError(path, _fault_of(error, cfg)) from None
-
-
-def _merge_opts(cfg: CN, opts: list) -> None:
-    if len(opts) % 2:
-        raise DataError(opts[-1], "a config key without a value: overrides are KEY VALUE pairs")
-    for key, value in zip(opts[::2], opts[1::2], strict=True):
-        try:
-            cfg.merge_from_list([key, value])
-        except (KeyError, ValueError, AssertionError, TypeError, AttributeError, SyntaxError) as error:
-            raise DataError(key, _fault_of(error, cfg)) from None
-
-
-def _fault_of(error: Exception, cfg: CN) -> str:
-    """What yacs says of a key or a value, in one line."""
-    text = str(error.args[0]) if error.args else type(error).__name__
-    unknown = re.match(r"Non-existent (?:config )?key: (\S+)", text)
-    if unknown:
-        return f"no config key {unknown[1]}{did_you_mean(unknown[1], all_keys(cfg))}"
-    return f"the configuration cannot be used: {text}"
 
 
 def add_lens_config(cfg: CN) -> None:

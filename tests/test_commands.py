@@ -10,9 +10,8 @@ import pytest
 import torch
 from helpers.blocks import EXPERTS, blocks_cfg, register_blocks
 
-from lens_d2.config import load_config
 from lens_d2.data.loader import build_train_loader
-from lens_d2.engine import LENSTrainer, checks
+from lens_d2.engine import LENSTrainer
 from lens_d2.io.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,6 +101,11 @@ FAULTS = {
     f"{SHIPPED} MODEL.PROPOSAL_GENERATOR.NAME AFB": "MODEL.PROPOSAL_GENERATOR.NAME: no 'AFB'; did you mean AFP",
     f"{SHIPPED} INPUT.AUGMENTATIONS ('Shfit',)": "INPUT.AUGMENTATIONS: no 'Shfit'; did you mean Shift",
     f"{SHIPPED} MODEL.FPR.COMBINE meen": "MODEL.FPR.COMBINE: no 'meen'; did you mean mean",
+    f"{SHIPPED} SOLVER.CLIP_GRADIENTS.CLIP_TYPE sum": "SOLVER.CLIP_GRADIENTS.CLIP_TYPE: no 'sum'; there are value",
+    f"{SHIPPED} MODEL.LPC.NAME GLCMV": "MODEL.LPC.NAME: no 'GLCMV'; did you mean GLC_MV",
+    f"{SHIPPED} MODEL.LPC.LOSS l2": "MODEL.LPC.LOSS: no 'l2'; there are",
+    f"{SHIPPED} HARVEST.PROPOSALS lung": "HARVEST.PROPOSALS: no 'lung'; did you mean luna",
+    f"{SHIPPED} HARVEST.LABELS ('lesions',)": "HARVEST.LABELS: no 'lesions'; there are recovered, harvested",
     f"{SHIPPED} MODEL.DEVICE gpu": "MODEL.DEVICE: no device 'gpu'; cpu, cuda or cuda:N",
     f"{SHIPPED} SOLVER.AMP.ENABLED True": "SOLVER.AMP.ENABLED: True, and the training is on the CPU",
     f"{SHIPPED} --num-gpus 3 SOLVER.REFERENCE_WORLD_SIZE 0": "SOLVER.IMS_PER_BATCH: 3 ranks cannot share a batch",
@@ -128,75 +132,7 @@ def test_a_faulty_call_is_one_line(words, tmp_path, monkeypatch, capsys):
     assert line.startswith(FAULTS[words])
 
 
-def test_a_name_is_looked_up_in_the_projects_configs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert load_config("lens_multi.yaml").MODEL.DENSENET.OUT_CHANNELS == 512
-    for name in ("phantom/lens_multi.yaml", "configs/phantom/lens_multi.yaml"):
-        assert load_config(name).MODEL.DENSENET.OUT_CHANNELS == 48
-    with pytest.raises(DataError, match="no such config file"):
-        load_config("../setup.py")
-
-
-@pytest.mark.parametrize("inherited", [False, True])
-def test_a_config_runs_no_code(tmp_path, inherited):
-    bad, ran = tmp_path / "bad.yaml", tmp_path / "ran"
-    bad.write_text(f'OUTPUT_DIR: !!python/object/apply:os.system ["touch {ran}"]\n')
-    given = tmp_path / "mine.yaml" if inherited else bad
-    if inherited:
-        given.write_text("_BASE_: bad.yaml\n")
-    with pytest.raises(DataError, match=r"bad.yaml: .*python/object/apply.* in line 1") as caught:
-        load_config(given)
-    assert not ran.exists() and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("a: [", "not readable as YAML"),
-        ("- 1\n", "cannot be used"),
-        ("_BASE_: mine.yaml\n", "leads back to itself"),
-        ("_BASE_: absent.yaml\n", "cannot be read"),
-        ("SOLVER:\n  BASE_LRR: 1\nVERSION: 2\n", "no config key SOLVER.BASE_LRR; did you mean SOLVER.BASE_LR"),
-    ],
-)
-def test_a_damaged_config_is_a_line(tmp_path, text, fault):
-    (tmp_path / "mine.yaml").write_text(text)
-    with pytest.raises(DataError, match=fault) as caught:
-        load_config(tmp_path / "mine.yaml")
-    assert "\n" not in str(caught.value)
-
-
 # GPUs that were promised
-
-
-@pytest.mark.parametrize(
-    ("variables", "refused"),
-    [
-        ({}, False),
-        ({"SLURM_JOB_ID": "7"}, False),
-        ({"SLURM_JOB_ID": "7", "SLURM_JOB_GPUS": "0"}, True),
-        ({"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2"}, True),
-        ({"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2", "CUDA_VISIBLE_DEVICES": ""}, False),
-        ({"SLURM_GPUS_ON_NODE": "2"}, False),
-        ({"TORCHELASTIC_RUN_ID": "7", "CUDA_VISIBLE_DEVICES": "0,1"}, True),
-        ({"TORCHELASTIC_RUN_ID": "7", "CUDA_VISIBLE_DEVICES": "-1"}, False),
-    ],
-)
-def test_a_job_with_gpus_does_not_go_on_without(variables, refused, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for name in (*checks.GPU_LISTS, *checks.GPU_COUNTS, "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(()))
-    cfg = load_config("", ["MODEL.DEVICE", "cuda"])
-    if refused:
-        with pytest.raises(DataError, match="has started a job with GPUs"):
-            checks.check_device(cfg)
-    else:
-        checks.check_device(cfg)
-        checks.fall_back_to_cpu(cfg)
-        assert cfg.MODEL.DEVICE == "cpu"
 
 
 # A run that is under way

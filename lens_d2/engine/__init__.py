@@ -1,4 +1,4 @@
-"""Training, on Detectron2's trainer: optimiser, schedule, checkpoints; the stages of a whole run."""
+"""Training, on Detectron2's trainer: optimizer, schedule, checkpoints; the stages of a whole run."""
 
 from ..io.checkpoint import LENSCheckpointer
 from .harvest import HarvestRound

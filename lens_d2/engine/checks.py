@@ -1,4 +1,4 @@
-"""What a run's settings are checked for before anything is read, trained or written."""
+"""Checks of a run's settings, before anything is read, trained or written."""
 
 from __future__ import annotations
 
@@ -20,25 +20,28 @@ from detectron2.modeling import (
     ROI_BOX_HEAD_REGISTRY,
     ROI_HEADS_REGISTRY,
 )
+from detectron2.solver.build import GradientClipType
 from fvcore.common.registry import Registry
 
 from ..data.augmentation import AUGMENTATION_REGISTRY
 from ..data.mapper import COMBINE as DATASET_COMBINE
 from ..inference.rescoring import COMBINE as SCORE_COMBINE
 from ..io.errors import DataError, did_you_mean
+from ..mining.harvester.rounds import LABEL_SETS
 from ..mining.lens.strategies import STRATEGIES
+from ..mining.lens.strategies.intra_patient import CALIBRATIONS
 from ..modeling.classifiers import CLASSIFIER_LOSS_REGISTRY, CLASSIFIER_REGISTRY
 from ..modeling.meta_arch import FUSED
 from ..modeling.missing_labels import MISSING_LABELS
-from .solver import CLIPPERS, OPTIMIZERS
+from .solver import OPTIMIZERS
 from .stages import STAGES
 
 logger = logging.getLogger(__name__)
 
 # Settings of a training: of the detector, and of the networks that stages train.
 SOLVERS = ("SOLVER", "MODEL.FPR.SOLVER", "MODEL.LPC.SOLVER", "MODEL.EMBEDDING.SOLVER")
-# Config keys that name things, and what they may name: a registry, a table, or a function of the config. An empty
-# name means "none".
+# Config keys that name things, with what is allowed: a registry, a table, or a function of the config. An empty
+# name means "none". Names are checked here alone: classes look them up.
 NAMES: dict[str, Registry | Mapping | Callable[[CfgNode], Iterable[str]]] = {
     "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
     "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
@@ -53,23 +56,28 @@ NAMES: dict[str, Registry | Mapping | Callable[[CfgNode], Iterable[str]]] = {
     "MODEL.LPC.NAME": CLASSIFIER_REGISTRY,
     "MODEL.LPC.LOSS": CLASSIFIER_LOSS_REGISTRY,
     **{f"{solver}.OPTIMIZER": OPTIMIZERS for solver in SOLVERS},
-    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIPPERS,
     "INPUT.AUGMENTATIONS": AUGMENTATION_REGISTRY,
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": lambda cfg: (kind.value for kind in GradientClipType),
     "DATASETS.COMBINE": DATASET_COMBINE,
     "DATASETS.TRAIN": lambda cfg: DatasetCatalog.list(),
     "DATASETS.TEST": lambda cfg: DatasetCatalog.list(),
     "MINING.STRATEGIES": STRATEGIES,
     "MINING.DATASETS": lambda cfg: DatasetCatalog.list(),
+    "MINING.PROPOSALS": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
+    "MINING.INTRA_PATIENT.THRESHOLD": CALIBRATIONS,
+    "MINING.CROSS_DATASET.EXPERTS": lambda cfg: cfg.MODEL.LENS.EXPERTS,
+    "HARVEST.PROPOSALS": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
+    "HARVEST.LABELS": LABEL_SETS,
     "STAGES": STAGES,
 }
-# Variables that hold the numbers of a job's GPUs, and how many it has.
+# Variables with the numbers of a job's GPUs, and with their count.
 GPU_LISTS = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
 GPU_COUNTS = ("SLURM_GPUS_ON_NODE", "SLURM_GPUS")
 NO_GPUS = ("", "-1", "NoDevFiles")
 
 
 def check_names(cfg: CfgNode) -> None:
-    """Refuses a config that names what there is not: an architecture, a dataset, a stage, an optimizer ...
+    """Refuse a config with an unknown name: of an architecture, a dataset, a stage, an optimizer ...
 
     Raises:
         DataError: names the key and near names.
@@ -89,14 +97,14 @@ def _value(cfg: CfgNode, key: str):
 
 
 def check_training(cfg: CfgNode, ranks: int = 1) -> None:
-    """Refuses settings with which a training would fail, or never save, on the ranks that there are.
+    """Refuse settings with which a training would fail, or never save, on the given ranks.
 
     Args:
-        cfg: ``SOLVER`` as it is written, not scaled to the ranks.
-        ranks: that will train.
+        cfg: ``SOLVER`` as written, not scaled to the ranks.
+        ranks: number of ranks that will train.
 
     Raises:
-        DataError: names the key, what it says and what is allowed.
+        DataError: names the key, its value and what is allowed.
     """
     solver = cfg.SOLVER
     written_for = solver.REFERENCE_WORLD_SIZE
@@ -118,10 +126,14 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
 
 
 def check_evaluation(cfg: CfgNode, resume: bool = False) -> None:
-    """Refuses to evaluate random weights, or on no dataset.
+    """Refuse to evaluate random weights, or on no dataset.
+
+    Args:
+        cfg: of the evaluation.
+        resume: whether the last checkpoint of ``OUTPUT_DIR`` is evaluated.
 
     Raises:
-        DataError: ``MODEL.WEIGHTS`` is empty, and no checkpoint is resumed from; or ``DATASETS.TEST`` is empty.
+        DataError: ``MODEL.WEIGHTS`` is empty without a checkpoint to resume from, or ``DATASETS.TEST`` is empty.
     """
     if not cfg.MODEL.WEIGHTS and not (resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()):
         fault = "empty: an evaluation needs trained weights; add MODEL.WEIGHTS model_final.pth at the end"
@@ -131,15 +143,15 @@ def check_evaluation(cfg: CfgNode, resume: bool = False) -> None:
 
 
 def check_device(cfg: CfgNode, num_gpus: int | None = None) -> None:
-    """Refuses to go on without a GPU that was asked for or allotted.
+    """Refuse to continue without a GPU that was asked for or allotted.
 
     Args:
         cfg: ``MODEL.DEVICE`` is read.
         num_gpus: of the command line, None unless given there.
 
     Raises:
-        DataError: the device is none that torch knows; or it is a GPU, none can be used, and ``--num-gpus``,
-            torchrun or SLURM has promised one.
+        DataError: torch does not know the device; or it is a GPU, none can be used, and ``--num-gpus``, torchrun
+            or SLURM has promised one.
     """
     try:
         device = torch.device(cfg.MODEL.DEVICE)
@@ -154,14 +166,14 @@ def check_device(cfg: CfgNode, num_gpus: int | None = None) -> None:
 
 
 def fall_back_to_cpu(cfg: CfgNode) -> None:
-    """Sets ``MODEL.DEVICE`` to the CPU, with a warning, if it is a GPU and there is none."""
+    """Set ``MODEL.DEVICE`` to the CPU, with a warning, if it is a GPU and none is found."""
     if torch.device(cfg.MODEL.DEVICE).type == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
         logger.warning("no GPU found: running on the CPU")
 
 
 def _gpus_expected(num_gpus: int | None) -> str:
-    """Why a job must not go on without a GPU; empty if it may."""
+    """The reason why a job must not continue without a GPU; empty if it may."""
     if num_gpus:
         return f"--num-gpus {num_gpus} asks for some"
     launcher = "torchrun" if torch.distributed.is_torchelastic_launched() else ""

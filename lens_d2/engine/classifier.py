@@ -21,18 +21,24 @@ from .network_trainer import NetworkTrainer, stage_config
 
 
 class ClassifierObjective(nn.Module):
-    """The loss of a classifier, mean over a batch."""
+    """Loss of a classifier, mean over a batch."""
 
     def __init__(self, classifier: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], name: str):
         """
         Args:
-            loss: of logits and targets; see :func:`build_loss`. name: under which it is logged.
+            classifier: that is trained.
+            loss: of logits and targets; see :func:`build_loss`.
+            name: under which the loss is logged.
         """
         super().__init__()
         self.classifier, self.loss, self.name = classifier, loss, name
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``batch``: "patch" (n, 1, D, H, W), "box" (n, 6), "is_lesion" (n,), as the dataset gives them."""
+        """Compute the loss of a batch.
+
+        Args:
+            batch: "patch" (n, 1, D, H, W), "box" (n, 6), "is_lesion" (n,), as the dataset gives them.
+        """
         device = next(self.classifier.parameters()).device
         logits = self.classifier(batch["patch"].to(device), batch["box"].to(device))
         target = batch["is_lesion"].to(device).reshape(-1, *[1] * (logits.dim() - 1)).expand_as(logits)
@@ -47,12 +53,13 @@ def train_classifier(
     Args:
         cfg: of the whole run; checkpoints go to ``OUTPUT_DIR/<role in lower case>``.
         role: "FPR" or "LPC".
-        records: of the training volumes. samples: from these.
-        resume: go on from the last checkpoint, if there is one.
+        records: of the training volumes.
+        samples: from these.
+        resume: start from the last checkpoint, if there is one.
         start: a trained classifier of the same architecture to be fine-tuned. Empty: BACKBONE_WEIGHTS.
 
     Returns:
-        the file of the trained classifier, for ``MODEL.<role>.WEIGHTS``.
+        file of the trained classifier, for ``MODEL.<role>.WEIGHTS``.
 
     Raises:
         DataError: unreadable weights or volumes.
@@ -90,10 +97,10 @@ def train_fpr(
         cfg: of the whole run; checkpoints go to ``OUTPUT_DIR/fpr``.
         records: of the training volumes, with annotations, mined ones and uncertain regions.
         detections: the detector's, by sub-volume.
-        resume: go on from the last checkpoint, if there is one.
+        resume: start from the last checkpoint, if there is one.
 
     Returns:
-        the file of the trained classifier, for ``MODEL.FPR.WEIGHTS``.
+        file of the trained classifier, for ``MODEL.FPR.WEIGHTS``.
 
     Raises:
         DataError: no true or no false positive, unreadable weights or volumes.
@@ -113,18 +120,18 @@ def train_lpc(
     resume: bool = False,
     start: str = "",
 ) -> str:
-    """Train MODEL.LPC on 3D proposals of which it is known what they are (Lesion-Harvester, Section III-C).
+    """Train MODEL.LPC on 3D proposals that are known to be lesions or not (Lesion-Harvester, Section III-C).
 
     Args:
         cfg: of the whole run; checkpoints go to ``OUTPUT_DIR/lpc``.
         records: of the volumes.
         positives: P_H^R and P_M^R: (n, 6) boxes x1, y1, z1, x2, y2, z2 in the file's frame, by sub-volume.
         negatives: P_M^-, in the same form.
-        resume: go on from the last checkpoint, if there is one.
+        resume: start from the last checkpoint, if there is one.
         start: the last round's classifier, to be fine-tuned. Empty: BACKBONE_WEIGHTS.
 
     Returns:
-        the file of the trained classifier, for ``MODEL.LPC.WEIGHTS``.
+        file of the trained classifier, for ``MODEL.LPC.WEIGHTS``.
 
     Raises:
         DataError: no positive or no negative, unreadable weights or volumes.

@@ -24,12 +24,14 @@ from .network_trainer import NetworkTrainer, stage_config
 
 
 class EmbeddingObjective(nn.Module):
-    """The four losses, weighted. What they draw at random follows from the batch's seeds."""
+    """Weighted sum of the embedding's four losses; their random draws follow from the batch's seeds."""
 
     def __init__(self, network: LesaNet, class_weights: tuple[np.ndarray, np.ndarray], keys: CfgNode):
         """
         Args:
-            class_weights: (C,) each, of a positive and of a negative label. keys: ``MODEL.EMBEDDING``.
+            network: that is trained.
+            class_weights: (C,) each, of a positive and of a negative label.
+            keys: ``MODEL.EMBEDDING``.
         """
         super().__init__()
         self.network = network
@@ -39,7 +41,11 @@ class EmbeddingObjective(nn.Module):
         self.to(next(network.parameters()).device)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``batch``: samples of :class:`LesionPatchDataset`, collated."""
+        """Compute the losses of a batch.
+
+        Args:
+            batch: samples of :class:`LesionPatchDataset`, collated.
+        """
         generator = torch.Generator().manual_seed(int(batch["seed"].sum()))
         device, keys = self.positive_weight.device, self.keys
         patch, box, positive, known, reliable = (
@@ -57,12 +63,12 @@ class EmbeddingObjective(nn.Module):
 
 
 def label_path(name: str) -> Path:
-    """A file of labels, below the dataset folder unless absolute."""
+    """Path of a file of labels, below the dataset folder unless absolute."""
     return default_root() / name
 
 
 def read_label_files(cfg: CfgNode) -> tuple[LabelFile, LabelRelations]:
-    """The labels of ``MODEL.EMBEDDING.LABELS`` and their relations in ``MODEL.EMBEDDING.ONTOLOGY``."""
+    """Read the labels of ``MODEL.EMBEDDING.LABELS`` and their relations in ``MODEL.EMBEDDING.ONTOLOGY``."""
     labels = read_labels(label_path(cfg.MODEL.EMBEDDING.LABELS))
     ontology = read_ontology(label_path(cfg.MODEL.EMBEDDING.ONTOLOGY))
     return labels, LabelRelations.from_ontology(labels.terms, ontology)
@@ -73,11 +79,11 @@ def train_embedding(cfg: CfgNode, records: list[dict] | None = None, resume: boo
 
     Args:
         cfg: of the whole run; checkpoints go to ``OUTPUT_DIR/embedding``.
-        records: those of ``MODEL.EMBEDDING.DATASETS`` where not given.
-        resume: go on from the last checkpoint, if there is one.
+        records: those of ``MODEL.EMBEDDING.DATASETS`` unless given.
+        resume: start from the last checkpoint, if there is one.
 
     Returns:
-        the file of the trained network, for ``MODEL.EMBEDDING.WEIGHTS``.
+        file of the trained network, for ``MODEL.EMBEDDING.WEIGHTS``.
 
     Raises:
         DataError: label files, volumes or initial weights cannot be read, or no mark has a label.

@@ -15,14 +15,14 @@ from ..evaluation.report import write_json
 from ..evaluation.slice_ap import SliceAPEvaluator
 from ..visualization.detections import OverlayWriter
 
-# By the metadata's evaluator_type.
+# By a dataset's metadata.evaluator_type.
 EVALUATORS: dict[str, type[FROCEvaluator]] = {"lens3d": FROC3DEvaluator, "p3d": P3DFROCEvaluator}
 
 
 class DatasetSuite(DatasetEvaluators):
-    """A dataset's evaluators, with one ``metrics.json`` for all of them.
+    """Evaluators of a dataset, with one ``metrics.json`` for all of them.
 
-    The file has the metrics of the first protocol, and those of ``slice_ap`` and of further protocols by name.
+    The file has the metrics of the first evaluator, and under their names ``slice_ap`` and further protocols'.
     """
 
     def __init__(self, evaluators: list, slice_ap: SliceAPEvaluator, output_dir: Path, pictures: list):
@@ -30,7 +30,7 @@ class DatasetSuite(DatasetEvaluators):
         self.froc, self.slice_ap, self.output_dir = evaluators, slice_ap, output_dir
 
     def evaluate(self) -> dict:
-        """The results of all evaluators."""
+        """Evaluate, and write ``metrics.json`` on the first rank."""
         results = super().evaluate()
         if comm.is_main_process() and self.froc[0].metrics:
             others = {e.protocol.name: e.metrics for e in self.froc[1:]}
@@ -40,15 +40,15 @@ class DatasetSuite(DatasetEvaluators):
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | None = None) -> DatasetEvaluators:
-    """Evaluators that the dataset's metadata ask for, 2D average precision, and overlay pictures.
+    """Build the evaluators that a dataset's metadata ask for, 2D average precision, and overlay pictures.
 
     Args:
         cfg: with OUTPUT_DIR, TEST.OVERLAYS and MODEL.LENS.OUTPUT.
         dataset_name: its ``evaluator_type`` is a key of :data:`EVALUATORS`, or a list of them.
-        output_dir: ``OUTPUT_DIR/inference/<dataset_name>`` by default.
+        output_dir: ``OUTPUT_DIR/inference/<dataset_name>`` unless given.
 
     Raises:
-        KeyError: no evaluator has this name.
+        KeyError: the metadata name an unknown evaluator.
     """
     folder = Path(output_dir or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name))
     kinds = MetadataCatalog.get(dataset_name).evaluator_type

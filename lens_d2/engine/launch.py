@@ -1,4 +1,4 @@
-"""Many processes, on one machine or several: started here, or by torchrun."""
+"""Processes of a run, on one machine or several: started here, or by torchrun."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ..io.errors import DataError
 
 
 def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
-    """Detectron2's parser of a training's options. ``num_gpus`` is None unless it is given."""
+    """Detectron2's parser of a training's options; ``num_gpus`` is None unless given."""
     parser = default_argument_parser(description)
     parser.set_defaults(num_gpus=None)
     return parser
 
 
 def world_size(args: argparse.Namespace) -> int:
-    """How many ranks a run has or will have: torchrun's, or those that the options ask for."""
+    """Number of ranks of a run: torchrun's, or those that the options ask for."""
     if torch.distributed.is_torchelastic_launched():
         return int(os.environ["WORLD_SIZE"])
     return _num_ranks(args) * args.num_machines
@@ -40,18 +40,18 @@ def run(
 ) -> None:
     """Call ``main(args)`` on every rank.
 
-    Below torchrun, this process is one of the ranks. Else processes are started as Detectron2 does, by the
+    Below torchrun, this process is one of the ranks. Otherwise processes are started as Detectron2 does, by the
     arguments of its parser: ``num_gpus`` (processes of each machine, on the CPU, too), ``num_machines``,
     ``machine_rank``, ``dist_url``. Either way, a rank that fails ends all others.
 
     Args:
-        main: the body of a rank; picklable.
+        main: body of a rank; picklable.
         args: of :func:`argument_parser`.
         check: called with ``args`` before processes are started, so that a fault that every rank would find is
-            told once. Of the config that it returns, the device decides how ranks talk to each other.
+            reported once. The device of the config that it returns decides how ranks communicate.
 
     Raises:
-        SystemExit: a rank met bad input or a full disk, of which it has printed a line.
+        SystemExit: a rank met bad input or a full disk and has printed a line about it.
     """
     _end_on_fault(lambda: _hide_gpus(check(args)))
     if torch.distributed.is_torchelastic_launched():
@@ -76,7 +76,7 @@ def run(
 
 
 def _hide_gpus(cfg: CfgNode | None) -> None:
-    """Lets ranks whose model is on the CPU find no GPU: they talk through gloo, as NCCL has no CPU tensors."""
+    """Hide the GPUs from ranks whose model is on the CPU: they use gloo, as NCCL has no CPU tensors."""
     if cfg is not None and torch.device(cfg.MODEL.DEVICE).type == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -86,7 +86,7 @@ def _num_ranks(args: argparse.Namespace) -> int:
 
 
 def _check_ranks(args: argparse.Namespace) -> None:
-    """DataError where a machine has fewer GPUs than ranks; any number of ranks may share a CPU."""
+    """Refuse more ranks than a machine has GPUs; any number may share a CPU."""
     ranks, gpus = _num_ranks(args), _num_gpus()
     if ranks < 1:
         raise DataError("--num-gpus", f"{ranks}; at least 1 is needed")
@@ -95,18 +95,18 @@ def _check_ranks(args: argparse.Namespace) -> None:
 
 
 def _num_gpus() -> int:
-    """The GPUs that ranks may use."""
+    """Number of GPUs that ranks may use."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
     return torch.cuda.device_count() if not hidden and torch.cuda.is_available() else 0
 
 
 def _rank(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
-    """One rank; picklable."""
+    """Run one rank; picklable."""
     _end_on_fault(partial(main, args))
 
 
 def _end_on_fault(body: Callable[[], object]) -> None:
-    """Ends the process where the body meets bad input or a full disk, of which a line is printed."""
+    """End the process if the body meets bad input or a full disk, after printing a line."""
 
     def plain() -> None:
         body()

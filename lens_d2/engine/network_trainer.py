@@ -1,4 +1,4 @@
-"""Training of the networks besides LENS: classifiers of detections, the lesion embedding."""
+"""Training of the networks other than the detector: classifiers of detections, the lesion embedding."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from torch.utils.data import Dataset, default_collate
 
 from ..data.loader import SampleLoader
 from ..io.checkpoint import LENSCheckpointer
-from .faults import CarefulTraining
 from .solver import build_optimizer, with_epochs
+from .trainer import CarefulTraining
 
 
 def stage_config(cfg: CfgNode, node: CfgNode, name: str) -> CfgNode:
     """The config of one network's training: its own ``node.SOLVER`` in place of SOLVER, its own output folder.
 
-    A batch that the ranks cannot share evenly grows to the next one that they can: these networks are small, and
-    batches and lengths stay those of the config on one rank and on many.
+    A batch that the ranks cannot share evenly grows to the next size that they can: these networks are small, and
+    batches and lengths stay those of the config on any number of ranks.
 
     Args:
-        cfg: of the whole run. node: of the network. name: of its folder below OUTPUT_DIR.
+        cfg: of the whole run.
+        node: of the network.
+        name: of its folder below OUTPUT_DIR.
     """
     stage = cfg.clone()
     stage.defrost()
@@ -45,7 +47,7 @@ def stage_config(cfg: CfgNode, node: CfgNode, name: str) -> CfgNode:
 class NetworkTrainer(CarefulTraining, SimpleTrainer):
     """Detectron2's simple trainer with its hooks, for a network and a stream of batches.
 
-    Killed at any moment and resumed, it goes on from its last checkpoint with the batches that come next. The
+    Killed at any moment and resumed, it continues from its last checkpoint with the batches that come next. The
     finished network is ``model_final.pth`` in the output folder.
     """
 
@@ -53,7 +55,7 @@ class NetworkTrainer(CarefulTraining, SimpleTrainer):
         """
         Args:
             cfg: of :func:`stage_config`.
-            network: what is trained and saved.
+            network: is trained and saved.
             objective: holds ``network``; called with a collated batch, it gives the losses by name.
             dataset: gives samples for the indices that ``batches`` holds.
             batches: an :class:`EpochBatchSampler`.
@@ -81,13 +83,14 @@ class NetworkTrainer(CarefulTraining, SimpleTrainer):
         )
 
     def run(self, resume: bool = False, begin: Callable[[], object] = lambda: None) -> str:
-        """Train to the end, from the last checkpoint where ``resume`` is set and there is one.
+        """Train to the end, with ``resume`` from the last checkpoint if there is one.
 
         Args:
-            begin: called where there is none, to give the network its initial weights.
+            resume: use the checkpoints of an earlier run.
+            begin: called without a checkpoint, to give the network its initial weights.
 
         Returns:
-            the file of the finished network.
+            file of the finished network.
         """
         start = 0
         if resume and self.checkpointer.has_checkpoint():

@@ -1,8 +1,8 @@
-"""The steps of a whole run, each complete or absent (LENS, Section III).
+"""Steps of a whole run, each complete or absent (LENS, Section III).
 
 ``STAGES`` in the config names them in order. A stage works in its own folder below ``OUTPUT_DIR`` and leaves
-``stage.json`` there when it is finished, so that a run that is killed goes on, with ``--resume``, from the last
-finished unit of work: a stage, and within it a checkpoint, a sub-volume's proposals, a patient's mining.
+``stage.json`` there when it is finished. With ``--resume``, a run that was killed continues from the last finished
+unit of work: a stage, and within it a checkpoint, a sub-volume's proposals, a patient's mining.
 
     embedding   the lesion embedding, unless the config gives one
     train       LENS on the given annotations; at its end, by the hooks of lens_d2.mining, proposals and mining
@@ -16,9 +16,7 @@ To add a stage, write a function as below under ``@STAGES.register()``.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,26 +32,26 @@ from torch import nn
 
 from ..data.loader import load_training_records
 from ..evaluation.evaluators import summaries
+from ..io.artifacts import ResultStore
 from ..io.checkpoint import LAST_CHECKPOINT, LENSCheckpointer
 from ..io.errors import DataError
 from ..io.files import write_whole
-from ..mining.datasets import mined_datasets
 from ..mining.hooks import MINING, PROPOSALS
 from ..mining.lens.mine import LEDGER
-from ..mining.proposals import LazyProposals, open_shards, propose
+from ..mining.proposals import LazyProposals, mined_datasets, open_shards, propose
 from .classifier import train_fpr
 from .embedding import train_embedding
 from .trainer import LENSTrainer
 
 logger = logging.getLogger(__name__)
 
-MARKER = "stage.json"
+MARKER = "stage"  # result in a stage's folder
 AVERAGE = "average_sensitivity"
 DETECTORS = ("train", "harvest", "retrain")  # stages that leave one, in the order in which they run
 MINERS = ("train", "harvest")  # stages that leave a ledger
 STAGES = Registry("STAGE")
-STAGES.__doc__ = "Functions (run: Run) -> dict that JSON knows: what later stages and the marker have of a stage."
-# For a stage that can be asked for more than it has done: whether its result is all that the config asks for.
+STAGES.__doc__ = "Functions (run: Run) -> dict that JSON knows, the result: for later stages and stage.json."
+# Predicates by stage: does a finished stage's result still satisfy the config?
 COMPLETE: dict[str, Callable[[CfgNode, dict], bool]] = {}
 
 
@@ -63,8 +61,8 @@ class Run:
 
     Attributes:
         cfg: of the whole run.
-        resume: whether what is there of an earlier run is used.
-        done: what the finished stages have returned, by name.
+        resume: whether results and checkpoints of an earlier run are used.
+        done: results of the finished stages, by name.
     """
 
     cfg: CfgNode
@@ -72,7 +70,16 @@ class Run:
     done: dict[str, dict] = field(default_factory=dict)
 
     def folder(self, stage: str) -> Path:
+        """The folder that a stage works in."""
         return Path(self.cfg.OUTPUT_DIR) / stage
+
+    def results(self, step: str) -> ResultStore:
+        """The results in the folder of a stage or of a step of one.
+
+        They have no digest of what they were made from: a config may change between a run and its resumption, and
+        what is finished stays.
+        """
+        return ResultStore(self.folder(step))
 
     def config(self, stage: str, *opts) -> CfgNode:
         """The config of one stage: its own folder, ``opts`` (key, value, ...) merged."""
@@ -85,7 +92,12 @@ class Run:
         return cfg
 
     def newest(self, key: str, *stages: str, default: str | None = None) -> str:
-        """What the last of these stages that is done has returned under ``key``; else the default.
+        """The value under ``key`` in the result of the last of these stages that is done.
+
+        Args:
+            key: of a result.
+            stages: in the order in which they run.
+            default: returned if none of them is done.
 
         Raises:
             DataError: none of them is done, and there is no default.
@@ -104,15 +116,16 @@ def run_stages(cfg: CfgNode, resume: bool = False) -> dict:
     """Run the stages that the config names, one after another.
 
     Args:
-        cfg: of the whole run. resume: pass over finished stages, and go on in the one that was interrupted.
+        cfg: of the whole run.
+        resume: skip finished stages, and continue the one that was interrupted.
 
     Returns:
-        what each stage has returned, by name.
+        the result of each stage, by name.
     """
     run = Run(cfg, resume)
-    for path in sorted(Path(cfg.OUTPUT_DIR).glob(f"*/{MARKER}")):
+    for path in sorted(Path(cfg.OUTPUT_DIR).glob(f"*/{MARKER}.json")):
         if resume or path.parent.name not in cfg.STAGES:
-            _read_marker(run, path)
+            _recall(run, path.parent.name)
     for number, name in enumerate(cfg.STAGES):
         if name in run.done:
             logger.info("stage %s: complete", name)
@@ -120,7 +133,7 @@ def run_stages(cfg: CfgNode, resume: bool = False) -> dict:
         comm.synchronize()
         if comm.is_main_process():
             for later in cfg.STAGES[number:]:
-                _forget(run.folder(later), checkpoints=later != name or not resume)
+                _forget(run, later, checkpoints=later != name or not resume)
         for later in cfg.STAGES[number + 1 :]:
             run.done.pop(later, None)
         comm.synchronize()
@@ -128,22 +141,17 @@ def run_stages(cfg: CfgNode, resume: bool = False) -> dict:
     return run.done
 
 
-def _read_marker(run: Run, path: Path) -> None:
-    """Take over the result of a finished stage; one whose marker is damaged, or that has more to do, is not."""
-    name = path.parent.name
-    try:
-        result = json.loads(path.read_text())["result"]
-    except (ValueError, KeyError, TypeError):
-        logger.warning("%s: damaged, the stage runs again", path)
-        return
-    if name not in run.cfg.STAGES or COMPLETE.get(name, lambda *_: True)(run.cfg, result):
+def _recall(run: Run, name: str) -> None:
+    """Take over the result of a finished stage, unless its marker is damaged or it has more to do."""
+    result = (run.results(name).find(MARKER) or {}).get("result")
+    if result is not None and (name not in run.cfg.STAGES or COMPLETE.get(name, lambda *_: True)(run.cfg, result)):
         run.done[name] = result
 
 
-def _forget(folder: Path, checkpoints: bool) -> None:
-    """Let a stage be unfinished, and unless its checkpoints are to be gone on from, not begun."""
-    (folder / MARKER).unlink(missing_ok=True)
-    for path in folder.rglob(LAST_CHECKPOINT) if checkpoints else ():
+def _forget(run: Run, name: str, checkpoints: bool) -> None:
+    """Make a stage unfinished, and with ``checkpoints`` not begun: nothing resumes from them."""
+    run.results(name).forget(MARKER)
+    for path in run.folder(name).rglob(LAST_CHECKPOINT) if checkpoints else ():
         path.unlink()
 
 
@@ -151,25 +159,25 @@ def _run_stage(run: Run, name: str) -> None:
     logger.info("stage %s: begins, in %s", name, run.folder(name))
     if run.cfg.SEED >= 0:  # the same, whether the stages before it ran in this process or not
         seed_all_rng(run.cfg.SEED + comm.get_rank())
-    os.makedirs(run.folder(name), exist_ok=True)
     start = time.monotonic()
-    run.done[name] = comm.all_gather(STAGES.get(name)(run))[0]
-    seconds = time.monotonic() - start
-    if comm.is_main_process():
-        content = {"stage": name, "seconds": round(seconds, 1), "result": run.done[name]}
-        write_whole(run.folder(name) / MARKER, json.dumps(content, indent=1).encode())
-    logger.info("stage %s: done in %.0f s", name, seconds)
+
+    def work() -> dict:
+        result = STAGES.get(name)(run)
+        return {"stage": name, "seconds": round(time.monotonic() - start, 1), "result": result}
+
+    run.done[name] = run.results(name).once(MARKER, work)["result"]
+    logger.info("stage %s: done in %.0f s", name, time.monotonic() - start)
 
 
 @STAGES.register()
 def embedding(run: Run) -> dict:
-    """What intra-patient matching compares lesions by: MODEL.EMBEDDING.WEIGHTS, or a network trained here."""
+    """Provide the embedding for intra-patient matching: MODEL.EMBEDDING.WEIGHTS, or a network trained here."""
     return {"weights": run.cfg.MODEL.EMBEDDING.WEIGHTS or train_embedding(run.cfg, resume=run.resume)}
 
 
 @STAGES.register()
 def train(run: Run) -> dict:
-    """Steps 1 to 3: LENS on what is given; proposals and mining where MINING.STRATEGIES says so."""
+    """Steps 1 to 3: train LENS on the given annotations; propose and mine if MINING.STRATEGIES names any."""
     opts = ["DATASETS.LEDGER", "", "DATASETS.UNLABELED_SLICES", False]
     weights = run.done.get("embedding", {}).get("weights", run.cfg.MODEL.EMBEDDING.WEIGHTS)
     cfg = run.config(
@@ -183,7 +191,7 @@ def train(run: Run) -> dict:
 
 @STAGES.register()
 def retrain(run: Run) -> dict:
-    """Step 4: LENS from the same beginnings, with the ledger: DATASETS.LEDGER, or the one that was mined."""
+    """Step 4: train LENS anew with the ledger: DATASETS.LEDGER, or the one that was mined."""
     ledger = run.cfg.DATASETS.LEDGER or run.newest("ledger", *MINERS)
     opts = ["DATASETS.LEDGER", ledger, "MINING.STRATEGIES", ()]
     return train_model(
@@ -192,7 +200,11 @@ def retrain(run: Run) -> dict:
 
 
 def train_model(cfg: CfgNode, resume: bool) -> dict:
-    """Train, from the last checkpoint where ``resume`` is set; the final weights and what was measured."""
+    """Train a detector, with ``resume`` from the last checkpoint.
+
+    Returns:
+        "weights", the file of the final ones, and "metrics" of the last evaluation.
+    """
     trainer = LENSTrainer(cfg)
     trainer.resume_or_load(resume)
     trainer.train()
@@ -204,7 +216,7 @@ def train_model(cfg: CfgNode, resume: bool) -> dict:
 
 @STAGES.register()
 def fpr(run: Run) -> dict:
-    """Step 5: the classifier, on the true and false positives of the newest LENS in the mined datasets."""
+    """Step 5: train the classifier on the true and false positives of the newest LENS in the mined datasets."""
     ledger = run.cfg.DATASETS.LEDGER or run.newest("ledger", *MINERS, default="")
     mined = ["DATASETS.TRAIN", mined_datasets(run.cfg), "DATASETS.LEDGER", ledger]
     cfg = run.config("fpr", *mined)
@@ -216,7 +228,7 @@ def fpr(run: Run) -> dict:
 
 @STAGES.register()
 def evaluate(run: Run) -> dict:
-    """The newest LENS with the classifier, beside what was measured after each training."""
+    """Evaluate the newest LENS with the classifier, beside the figures after each training."""
     weights = run.newest("weights", *DETECTORS)
     classifier = run.done.get("fpr", {}).get("weights", run.cfg.MODEL.FPR.WEIGHTS)
     cfg = run.config("evaluate", "MODEL.FPR.WEIGHTS", classifier)
@@ -229,7 +241,7 @@ def evaluate(run: Run) -> dict:
 
 
 def compare(metrics: dict[str, dict]) -> str:
-    """A table of the average sensitivities, a row for each of the named results of an evaluation."""
+    """A table of average sensitivities, a row for each of the named results of an evaluation."""
     averages = {name: summaries(results, AVERAGE) for name, results in metrics.items()}
     wanted = list(list(averages.values())[-1])
     rows = [[name, *(values.get(key, float("nan")) for key in wanted)] for name, values in averages.items()]
@@ -237,7 +249,7 @@ def compare(metrics: dict[str, dict]) -> str:
 
 
 def load_model(cfg: CfgNode, weights: str) -> nn.Module:
-    """A trained model, put to evaluation."""
+    """A trained detector in evaluation mode."""
     model = LENSTrainer.build_model(cfg)
     LENSCheckpointer(model, whole=True).load(weights)
     return model.eval()

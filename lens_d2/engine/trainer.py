@@ -1,9 +1,11 @@
-"""Detectron2's default trainer, with this project's model wrapping, loaders, optimiser and checkpoints."""
+"""Detectron2's default trainer, with this project's model wrapping, loaders, optimizer and checkpoints."""
 
 from __future__ import annotations
 
 import logging
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase
@@ -16,12 +18,52 @@ from torch import nn
 from ..data.loader import build_batch_sampler, build_test_loader, build_train_loader, load_training_records
 from ..inference.detector import build_inference
 from ..io.checkpoint import LENSCheckpointer
-from ..io.cli import at_level
+from ..io.cli import at_level, without_known_faults
+from ..io.errors import DataError
 from ..mining.hooks import build_mining_hooks
 from ..modeling.pretrained import load_backbone_weights
-from .faults import CarefulTraining
 from .overlays import build_overlay_hooks
 from .solver import build_optimizer, with_epochs
+
+
+@contextmanager
+def finite_losses(output_dir: str) -> Iterator[None]:
+    """Turn Detectron2's error about a loss that is not finite into one line.
+
+    Args:
+        output_dir: of the training, which the error names.
+
+    Raises:
+        DataError: names the iteration and each loss.
+    """
+    try:
+        yield
+    except (FloatingPointError, AssertionError) as error:
+        if isinstance(error, AssertionError) and "NaN" not in str(error):  # boxes that weights of NaN give
+            raise
+        hint = "lower SOLVER.BASE_LR, or clip gradients; --resume starts from the last checkpoint, which is sound"
+        raise DataError(output_dir, f"{error}: {hint}") from error
+
+
+class CarefulTraining(TrainerBase):
+    """Mixin of the trainers: faults are reported in one line, and loader workers end with the training.
+
+    Stands before Detectron2's trainer among the bases; needs its ``data_loader``, a
+    :class:`~lens_d2.data.loader.SampleLoader`, and a ``checkpointer``.
+    """
+
+    def train(self, *args):
+        """Train as Detectron2 does, then end the loader's workers."""
+        logging.getLogger("detectron2.engine.train_loop").addFilter(without_known_faults)
+        try:
+            return super().train(*args)
+        finally:
+            self.data_loader.close()
+
+    def run_step(self) -> None:
+        """Do a step as Detectron2 does, with :func:`finite_losses`."""
+        with finite_losses(self.checkpointer.save_dir):
+            super().run_step()
 
 
 class LENSTrainer(CarefulTraining, DefaultTrainer):
@@ -51,7 +93,7 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """As Detectron2 does; without a checkpoint, the backbone starts from ``MODEL.DENSENET.WEIGHTS``.
+        """Resume or load as Detectron2 does; without either, the backbone starts from ``MODEL.DENSENET.WEIGHTS``.
 
         A run that was killed between its last checkpoint and ``model_final.pth`` gets the latter here.
         """
@@ -63,7 +105,7 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
             self.checkpointer.save("model_final", iteration=self.iter)
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's; overlays; mining before the evaluation, which a run killed in mining need not repeat."""
+        """Detectron2's hooks and overlays; mining before the evaluation, so that a kill in mining repeats none."""
         hooks = super().build_hooks()
         evaluation = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
         return [
@@ -75,7 +117,7 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
 
     @staticmethod
     def auto_scale_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
-        """As Detectron2 does; a period that the ranks divide to nothing becomes one iteration."""
+        """Scale the config as Detectron2 does; a period that the ranks divide to nothing becomes one iteration."""
         scaled = DefaultTrainer.auto_scale_workers(cfg, num_workers)
         frozen = scaled.is_frozen()
         scaled.defrost()
@@ -88,25 +130,29 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module):
+        """See :func:`lens_d2.engine.solver.build_optimizer`."""
         return build_optimizer(cfg, model)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, records: list[dict] | None = None):
+        """See :func:`lens_d2.data.loader.build_train_loader`."""
         return build_train_loader(cfg, records=records)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+        """See :func:`lens_d2.data.loader.build_test_loader`."""
         return build_test_loader(cfg, dataset_name)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """See :func:`lens_d2.engine.evaluation.build_evaluator`."""
         from .evaluation import build_evaluator
 
         return build_evaluator(cfg, dataset_name)
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
-        """Evaluate on whole sub-volumes of ``DATASETS.TEST``, rescored where a classifier is configured."""
+        """Evaluate on whole sub-volumes of ``DATASETS.TEST``, rescored if a classifier is configured."""
         model = model.module if hasattr(model, "module") else model
         # The evaluators' tables say all that Detectron2 would repeat in lines of comma-separated numbers.
         with at_level(logging.WARNING, "detectron2.evaluation.testing", "detectron2.engine.defaults"):

@@ -1,6 +1,6 @@
-"""Finding missing annotations in partially labelled datasets (LENS, Section V).
+"""Finding missing annotations in partially labelled datasets: LENS's strategies, Lesion-Harvester's rounds.
 
-proposals (shards) -> strategies, patient by patient -> ledger -> back into the dataset records
+proposals (shards) -> strategies, patient by patient, or rounds -> ledger -> back into the dataset records
 """
 
 from ..data.ledger.counts import count_training_data, format_counts, strategies_of

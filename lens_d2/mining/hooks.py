@@ -1,23 +1,22 @@
-"""Mining as hooks of Detectron2's trainer: they run when training has come to its end."""
+"""Mining as hooks of Detectron2's trainer, which run at the end of a training."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 
-from .datasets import mined_datasets, mined_records
+from ..io.artifacts import digest_of_file
 from .lens.mine import mine
 from .lens.strategies import build_strategies
-from .proposals import open_shards, propose
+from .proposals import mined_datasets, mined_records, open_shards, propose
 
 PROPOSALS, MINING = "proposals", "mining"  # folders below OUTPUT_DIR
 
 
 def build_mining_hooks(cfg: CfgNode) -> list[HookBase]:
-    """The hooks that a config asks for: both where it names strategies, else none."""
+    """The hooks that a config asks for: both if it names strategies, otherwise none."""
     return [ProposalHook(cfg), MiningHook(cfg)] if cfg.MINING.STRATEGIES else []
 
 
@@ -48,6 +47,7 @@ class ProposalHook(_AfterTraining):
     """
 
     def run(self, model) -> None:
+        """Make the proposals."""
         propose(mined_records(self.cfg), open_shards(self.cfg, model, Path(self.cfg.OUTPUT_DIR) / PROPOSALS))
 
 
@@ -58,11 +58,12 @@ class MiningHook(_AfterTraining):
     """
 
     def before_train(self) -> None:
-        """A fault in the settings shows before the training, not after it."""
+        """Check the settings, so that a fault shows before the training."""
         mined_datasets(self.cfg)
         self.strategies = build_strategies(self.cfg)
 
     def run(self, model) -> None:
+        """Mine, and write the ledger."""
         cfg = self.cfg
         shards = open_shards(cfg, model, Path(cfg.OUTPUT_DIR) / PROPOSALS)
         mine(
@@ -71,13 +72,5 @@ class MiningHook(_AfterTraining):
             self.strategies,
             Path(cfg.OUTPUT_DIR) / MINING,
             iou=cfg.MINING.IOU,
-            settings=cfg.MINING.dump() + cfg.MODEL.EMBEDDING.dump() + _digest_of(cfg.MODEL.EMBEDDING.WEIGHTS),
+            settings=cfg.MINING.dump() + cfg.MODEL.EMBEDDING.dump() + digest_of_file(cfg.MODEL.EMBEDDING.WEIGHTS),
         )
-
-
-def _digest_of(path: str) -> str:
-    """A hash of a file's content; empty where there is none."""
-    if not path or not Path(path).is_file():
-        return ""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,25 +1,25 @@
-"""Proposals of a trained model on the training sub-volumes (LENS, Section III, step 2)."""
+"""Proposals of a trained model on the sub-volumes that are mined (LENS, Section III, step 2)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 import torch.distributed
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from torch import nn
 
+from ..data.cache import build_cache
+from ..data.loader import load_records
 from ..inference.detector import build_inference
+from ..io.errors import DataError
 from ..structures.detections import VolumeDetections
 from .shards import ShardStore
-from .sharing import gather_list, own_share, share_out
-
-logger = logging.getLogger(__name__)
 
 # Settings that the proposals do not depend on: where data and weights are on disk, which device computes, other
 # networks.
@@ -30,10 +30,28 @@ WITHOUT = (
 LINKING = ("LINK_IOU", "LINK_SCORE_THRESH", "DETECTIONS_PER_IMAGE")
 
 
-def open_shards(cfg: CfgNode, model: nn.Module, folder: Path) -> ShardStore:
-    """The shards below ``folder`` that a model makes, on a rank of its own or with others.
+def mined_datasets(cfg: CfgNode) -> tuple[str, ...]:
+    """Names of the datasets that are mined: ``MINING.DATASETS``, or the partially labelled training ones.
 
-    The model is put to evaluation, and takes the first rank's weights and buffers, so that all ranks propose the
+    Raises:
+        DataError: no dataset is named or partially labelled.
+    """
+    partial = tuple(name for name in cfg.DATASETS.TRAIN if not MetadataCatalog.get(name).fully_labelled)
+    names = tuple(cfg.MINING.DATASETS) or partial
+    if not names:
+        raise DataError("DATASETS.TRAIN", "no dataset is partially labelled, and MINING.DATASETS names none")
+    return names
+
+
+def mined_records(cfg: CfgNode) -> list[dict]:
+    """Records of the datasets that are mined, with their given annotations."""
+    return load_records(mined_datasets(cfg), build_cache(cfg))
+
+
+def open_shards(cfg: CfgNode, model: nn.Module, folder: Path) -> ShardStore:
+    """The shards in a folder that a model makes, on a rank of its own or with others.
+
+    The model is put to evaluation and takes the first rank's weights and buffers, so that all ranks propose the
     same.
     """
     model = (model.module if hasattr(model, "module") else model).eval()
@@ -43,16 +61,8 @@ def open_shards(cfg: CfgNode, model: nn.Module, folder: Path) -> ShardStore:
 
 
 def propose(records: Sequence[dict], shards: ShardStore) -> None:
-    """Make all shards that are absent or not sound, every rank its share."""
-    faults = {record["volume"]: shards.fault(record) for record in own_share(records)}
-    for volume, fault in faults.items():
-        if fault and fault != "absent":
-            logger.warning("proposals of %s are made again: %s", volume, fault)
-    wanted = set(gather_list([volume for volume, fault in faults.items() if fault]))
-    missing = [record for record in records if record["volume"] in wanted]
-    logger.info("proposals: %d of %d sub-volumes are done", len(records) - len(missing), len(records))
-    share_out(missing, shards.write, "proposals")
-    comm.synchronize()
+    """Make the shards of these sub-volumes that are not sound, every rank its share."""
+    shards.complete(records, "proposals")
 
 
 class LazyProposals(Mapping):
@@ -80,7 +90,7 @@ def share_state(model: nn.Module) -> None:
 
 
 def fingerprint(cfg: CfgNode, model: nn.Module) -> str:
-    """A hash of a model's weights and of the settings that its proposals depend on."""
+    """Hash of a model's weights and of the settings that its proposals depend on."""
     settings = {f"TEST.{key}": cfg.TEST[key] for key in LINKING}
     for name in ("INPUT", "MODEL"):
         settings |= {path: str(value) for path, value in _flat(cfg[name], name)}

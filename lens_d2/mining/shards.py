@@ -1,7 +1,7 @@
 """Proposals on disk: one columnar file per sub-volume, so that memory does not grow with their number.
 
-A shard holds what whole-volume inference gives for one sub-volume: the slice boxes of every group of detections
-("fused" and each expert), a row each, in the volume frame.
+A shard holds the result of whole-volume inference for one sub-volume: a row for each slice box of every group of
+detections ("fused" and each expert), in the volume frame.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import json
 import numpy as np
 import pyarrow as pa
 
+from ..io.artifacts import TableStore
 from ..structures.detections import VolumeDetections
-from .stored_tables import TableStore
 
 BOX = ("x1", "y1", "x2", "y2")
 BOX_3D = ("x1_3d", "y1_3d", "z1_3d", "x2_3d", "y2_3d", "z2_3d")
@@ -21,29 +21,31 @@ CLASSIFIER_SCORE = "classifier_score"
 
 
 class ShardStore(TableStore):
-    """A folder of shards, one per sub-volume.
+    """Folder of shards, one per sub-volume, by its record.
 
-    ``read(record)`` gives {"fused" or expert: :class:`VolumeDetections`} of the record's sub-volume, made by the
-    model where the shard is absent, damaged, or another model's.
+    The values are {"fused" or expert: :class:`VolumeDetections`}.
     """
 
     def name(self, record: dict) -> str:
+        """The sub-volume."""
         return record["volume"]
 
     def encode(self, detections: dict[str, VolumeDetections]) -> pa.Table:
+        """A table of the slice boxes of all groups."""
         tables = [_table(group, found) for group, found in detections.items() if len(found)]
         table = pa.concat_tables(tables, promote_options="default") if tables else _table("", VolumeDetections())
         groups = {group: len(found) for group, found in detections.items()}
         return table.replace_schema_metadata({"groups": json.dumps(groups)})
 
     def decode(self, table: pa.Table) -> dict[str, VolumeDetections]:
+        """The detections of all groups."""
         columns = {name: table[name].to_numpy() for name in table.column_names}
         groups = json.loads(table.schema.metadata[b"groups"])
         return {group: _detections(group, count, columns) for group, count in groups.items()}
 
 
 def _table(group: str, found: VolumeDetections) -> pa.Table:
-    """A row for each slice box; what belongs to the whole detection is repeated, which compresses to nothing."""
+    """A row for each slice box; columns of the whole detection are repeated, which compresses to nothing."""
     owner = found.slice_detection
     columns = {
         "group": pa.array(np.full(len(owner), group, dtype=object), pa.string()).dictionary_encode(),
@@ -63,7 +65,7 @@ def _table(group: str, found: VolumeDetections) -> pa.Table:
 
 
 def _detections(group: str, count: int, columns: dict[str, np.ndarray]) -> VolumeDetections:
-    """The detections of one group; ValueError where there are not ``count``."""
+    """The detections of one group; ValueError if there are not ``count``."""
     rows = np.flatnonzero(columns["group"] == group)
     owner = columns["detection"][rows].astype(np.int64)
     numbers, first = np.unique(owner, return_index=True)

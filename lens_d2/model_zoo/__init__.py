@@ -35,7 +35,7 @@ def get_config_file(name: str) -> str:
     Raises:
         DataError: no config of that name comes with the package.
     """
-    from ..config import find_config
+    from ..io.config_files import find_config
 
     return str(find_config(f"{name.removesuffix('.yaml')}.yaml"))
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lens_d2.mining.lens.strategies import PatientVolume
 from lens_d2.structures.detections import VolumeDetections
 from lens_d2.structures.records import make_lesion, make_record
 
@@ -60,3 +61,8 @@ def random_detections(rng, count=6, slices=20, size=100.0):
         length = int(rng.integers(1, slices - first + 1))
         runs.append((first, [*corner, *(corner + side)], rng.uniform(0.01, 1, length)))
     return tracklets(*runs)
+
+
+def patient(*volumes):
+    """A patient of (record, proposals) pairs."""
+    return [PatientVolume.start(record, found) for record, found in volumes]

@@ -7,8 +7,8 @@ import pytest
 from detectron2.utils import comm
 
 from lens_d2.io import progress as module
+from lens_d2.io.artifacts import share_out
 from lens_d2.io.progress import Progress, progress
-from lens_d2.mining.sharing import share_out
 
 
 class Terminal(io.StringIO):

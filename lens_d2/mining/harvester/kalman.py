@@ -1,4 +1,4 @@
-"""A Kalman filter of boxes that move from slice to slice, as in SORT and Yang et al. (IEEE Access 7, 2019)."""
+"""Kalman filter of boxes that move from slice to slice, as in SORT and Yang et al. (IEEE Access 7, 2019)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ def to_boxes(measured: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard deviations as parts of a box's size: its side for the centre, else the component itself.
+    """Standard deviations as parts of a box's size: its side for the centre, otherwise the component itself.
 
     Attributes:
-        measurement: of a measured component. process: of the change of its velocity from a slice to the next.
+        measurement: of a measured component.
+        process: of the change of its velocity from a slice to the next.
         velocity: of the velocity of a box that has been seen once.
     """
 
@@ -41,13 +42,14 @@ class Noise:
 
 @dataclass(frozen=True)
 class BoxStates:
-    """Many boxes on one slice, each with the velocity at which it changes from slice to slice.
+    """States of n boxes on one slice, each with the velocity at which it changes from slice to slice.
 
     The four components move independently, at constant velocity. Their noise is in proportion to the box's size,
-    so that a small box is tracked as a large one, and in these units they share one covariance.
+    so that a small box is tracked like a large one, and in these units they share one covariance.
 
     Attributes:
-        value, velocity: (n, 4) of centre x, centre y, area, aspect.
+        value: (n, 4) centre x, centre y, area, aspect.
+        velocity: (n, 4) of the same.
         covariance: (n, 2, 2) of (value, velocity), in parts of the box's size.
     """
 
@@ -63,7 +65,7 @@ class BoxStates:
         return cls(value, np.zeros_like(value), np.broadcast_to(covariance, (len(boxes), 2, 2)).copy())
 
     def predict(self, noise: Noise) -> BoxStates:
-        """The states on the next slice, before anything is seen there. A box never shrinks to nothing."""
+        """The states on the next slice, before its boxes are seen. A box never shrinks to nothing."""
         value = self.value + self.velocity
         gone = value[:, AREA:] <= 0
         value[:, AREA:] = np.where(gone, self.value[:, AREA:], value[:, AREA:])
@@ -72,12 +74,18 @@ class BoxStates:
         return BoxStates(value, self.velocity, covariance)
 
     def update(self, rows: np.ndarray, boxes: np.ndarray, noise: Noise) -> BoxStates:
-        """The states of ``rows`` after (m, 4) XYXY boxes have been seen, one for each."""
+        """The states of some boxes after a measurement of each.
+
+        Args:
+            rows: (m,) of the boxes.
+            boxes: (m, 4) XYXY, measured.
+            noise: of the filter.
+        """
         covariance = self.covariance[rows]
         gain = covariance[:, :, 0] / (covariance[:, 0, 0] + noise.measurement**2)[:, None]
-        surprise = measure(boxes) - self.value[rows]
+        innovation = measure(boxes) - self.value[rows]
         return BoxStates(
-            self.value[rows] + gain[:, :1] * surprise,
-            self.velocity[rows] + gain[:, 1:] * surprise,
+            self.value[rows] + gain[:, :1] * innovation,
+            self.velocity[rows] + gain[:, 1:] * innovation,
             covariance - gain[:, :, None] * covariance[:, None, 0, :],
         )

@@ -1,4 +1,4 @@
-"""How complete the labels are after a round, measured on V_H-test (Lesion-Harvester, Table I and Fig. 8)."""
+"""Completeness of the labels after a round, measured on V_H-test (Lesion-Harvester, Table I and Fig. 8)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...structures.boxes import flat_boxes3d
 from ...structures.detections import VolumeDetections
 from ...structures.known_boxes import KnownBoxes
 from ...structures.status import BoxStatus
-from .pool import Harvested, merge, take
+from .pool import Harvested, merge, to_harvested
 from .selection import on_lesions
 
 GIVEN = "R_H"
@@ -23,10 +23,10 @@ PRECISIONS = ("R@80P", "R@85P", "R@90P", "R@95P", "mean")
 
 
 class HarvestMeasure:
-    """Measures label sets of a completely annotated part of V_H; harvesting sees its original marks alone.
+    """Measures label sets of a completely annotated part of V_H; harvesting sees only its original marks.
 
     A label set is the original marks and proposals with scores; a falling threshold lets the proposals in.
-    Proposals that are one of the marked lesions add nothing and are left out.
+    Proposals on a marked lesion add nothing and are left out.
 
     Attributes:
         records: of V_H-test, with all of their lesions.
@@ -35,8 +35,9 @@ class HarvestMeasure:
     def __init__(self, dataset: str, partial: Sequence[dict], iou: float = 0.5):
         """
         Args:
-            dataset: registered name of V_H-test. partial: the records of V_H, with the original marks.
-            iou: with which boxes on a slice are the same lesion.
+            dataset: registered name of V_H-test.
+            partial: records of V_H, with the original marks.
+            iou: least IoU of boxes on a slice that are the same lesion.
         """
         self.iou = iou
         self.evaluator = P3DFROCEvaluator(dataset, draws=0, distributed=False)
@@ -45,22 +46,23 @@ class HarvestMeasure:
         self.marks = {record["volume"]: given_marks(record, partial) for record in self.records}
 
     def given(self) -> dict:
-        """The row of the original marks: the part of the lesions that they are."""
+        """The row of the original marks: their share of the lesions."""
         marks = self._tracklets({name: _marks_alone(boxes) for name, boxes in self.marks.items()})
         return {"round": 0, "labels": GIVEN, "R@100P": self.evaluator.protocol.recall_of(self.truth, marks)}
 
     def of_round(
         self, number: int, found: Mapping[str, VolumeDetections], before: Sequence[Harvested]
     ) -> tuple[list[dict], dict[str, list]]:
-        """The rows and curves of one round.
+        """Measure one round.
 
         Args:
-            number: of the round. found: by sub-volume, its scored 3D proposals.
-            before: what earlier rounds have harvested.
+            number: of the round.
+            found: by sub-volume, its scored 3D proposals.
+            before: the harvest of earlier rounds.
 
         Returns:
-            the rows "P_H,k" (the generator's own score s_g) and "P_H,1..k^+" (s, with what was harvested before),
-            with the recall at each precision; and {"s_g" | "s_c" | "s" | "harvested": [recall, precision]}.
+            the rows "P_H,k" (the generator's own score s_g) and "P_H,1..k^+" (s, with the earlier harvest), with
+            the recall at each precision; and {"s_g" | "s_c" | "s" | "harvested": [recall, precision]}.
         """
         new = {name: _chosen(v, ~on_lesions(v, [self.marks[name]], self.iou)) for name, v in found.items()}
         united = {name: self._unite(name, number, v, before) for name, v in new.items()}
@@ -83,16 +85,16 @@ class HarvestMeasure:
     def _unite(
         self, name: str, number: int, found: VolumeDetections, before: Sequence[Harvested]
     ) -> VolumeDetections:
-        """Proposals of this round and what there was before, of one lesion the most confident one.
+        """Unite the proposals of this round and the earlier harvest: of one lesion the most confident one.
 
-        What a reader has accepted is sure, and nothing stands where the reader has rejected something.
+        A lesion that a radiologist has accepted is sure, and no proposal counts on one that was rejected.
         """
         before = [x for x in before if x.volume == name]
         rejected = [x.slice_boxes for x in before if x.status == "rejected"]
         rows = np.flatnonzero(~on_lesions(found, rejected, self.iou))
         earlier = [x for x in before if x.is_lesion and not x.annotation]
         earlier = [replace(x, generator=1.0, classifier=1.0) if x.status == "accepted" else x for x in earlier]
-        lesions = merge([*take(found, rows, name, number), *earlier], self.iou)
+        lesions = merge([*to_harvested(found, rows, name, number), *earlier], self.iou)
         return detections_of(lesions)
 
     def _match(self, labels: Mapping[str, VolumeDetections]):
@@ -109,7 +111,7 @@ class HarvestMeasure:
 
 
 def given_marks(record: dict, partial: Sequence[dict]) -> np.ndarray:
-    """(k, 5) z, x1, y1, x2, y2: the original marks that lie in a sub-volume, on its own slices."""
+    """(k, 5) z, x1, y1, x2, y2 of the original marks that lie in a sub-volume, on its own slices."""
     boxes = []
     for other in partial:
         if other["series"] != record["series"]:
@@ -132,7 +134,7 @@ def detections_of(lesions: Sequence[Harvested]) -> VolumeDetections:
 
 
 def _chosen(found: VolumeDetections, rows: np.ndarray) -> VolumeDetections:
-    """Some of the detections; rows: (n,) bool."""
+    """The detections of a mask, (n,) bool."""
     number = np.cumsum(rows) - 1
     kept = rows[found.slice_detection] if len(found) else np.zeros(0, bool)
     classifier = np.zeros(0) if found.fpr_scores is None else found.fpr_scores[rows]
@@ -147,7 +149,7 @@ def _marks_alone(marks: np.ndarray) -> VolumeDetections:
 
 
 def _on_top(found: VolumeDetections, marks: np.ndarray) -> VolumeDetections:
-    """Detections after (k, 5) given marks, each of which is a detection on one slice."""
+    """Detections with (k, 5) given marks before them, each mark a detection on one slice."""
     count = len(marks)
     score = np.full(count, ABOVE_ALL)
     return VolumeDetections(
@@ -159,7 +161,7 @@ def _on_top(found: VolumeDetections, marks: np.ndarray) -> VolumeDetections:
 
 
 def format_rows(rows: Sequence[dict]) -> str:
-    """Table I: a row for each label set, in per cent."""
+    """Format Table I: a row for each label set, in per cent."""
     lines = [[row["round"] or "", row["labels"], *_cells(row)] for row in rows]
     header = ["Round", "Training label set", "R@80P", "R@85P", "R@90P", "R@95P", "Avg."]
     return tabulate(lines, header, tablefmt="pipe", disable_numparse=True)

@@ -1,4 +1,4 @@
-"""What has been harvested so far: proposals as 3D lesions, of one lesion the most confident one (Eq. 5)."""
+"""The pool of harvested proposals: 3D lesions, of one lesion the most confident proposal (Eq. 5)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ class Harvested:
     """A 3D proposal that training uses.
 
     Attributes:
-        volume: name of the sub-volume. round: that found it, from 1. number: of the proposal in its volume.
-        slice_boxes: (k, 6) z, x1, y1, x2, y2, s_g of the slice; 0 where nothing was detected.
-        generator, classifier: s_g, its highest slice score; s_c.
+        volume: name of the sub-volume.
+        round: that found it, from 1.
+        number: of the proposal in its volume.
+        slice_boxes: (k, 6) z, x1, y1, x2, y2, s_g of the slice; 0 if nothing was detected there.
+        generator: s_g, its highest slice score.
+        classifier: s_c.
         annotation: id of the given mark that it hits, or "".
-        status: of the ledger: "annotation", "hard_negative", or a reader's verdict.
-        name: id of the lesion in the ledger, where it is not made of the above.
+        status: of the ledger: "annotation", "hard_negative", or a radiologist's verdict.
+        name: id of the lesion in the ledger, if it is not made of the above.
     """
 
     volume: str
@@ -43,7 +46,7 @@ class Harvested:
 
     @property
     def is_lesion(self) -> bool:
-        """Whether training takes it for one."""
+        """Whether it is a lesion in training."""
         return self.status in ("annotation", "accepted")
 
     @property
@@ -63,7 +66,7 @@ class Harvested:
         return self.slice_boxes[self.slice_boxes[:, 5].argmax()]
 
     def rows(self, slices: Container[int]) -> list[LedgerRow]:
-        """Its rows in the ledger: its boxes on these slices where it was detected."""
+        """Ledger rows of its boxes on these slices, where it was detected."""
         detected = self.slice_boxes[self.slice_boxes[:, 5] > 0]
         return [self._row(int(z), box, score) for z, *box, score in detected.tolist() if int(z) in slices]
 
@@ -84,18 +87,22 @@ class Harvested:
 
 
 def classifier_scores(found: VolumeDetections) -> np.ndarray:
-    """(n,) s_c of proposals; 0 where no classifier has looked at them."""
+    """(n,) s_c of proposals; 0 if they are not scored."""
     return np.zeros(len(found)) if found.fpr_scores is None else found.fpr_scores
 
 
-def take(
+def to_harvested(
     found: VolumeDetections, rows: Iterable[int], volume: str, number: int, annotations: Sequence[str] = (), **kw
 ) -> list[Harvested]:
-    """Some of a volume's scored proposals.
+    """Turn some of a volume's scored proposals into :class:`Harvested`.
 
     Args:
-        found: with ``fpr_scores`` s_c. rows: of those that are wanted. number: of the round.
-        annotations: ids of the marks that they hit, in the order of ``rows``; none where it is empty.
+        found: with ``fpr_scores`` s_c.
+        rows: of the wanted proposals.
+        volume: name of the sub-volume.
+        number: of the round.
+        annotations: ids of the marks that they hit, in the order of ``rows``; empty: they hit none.
+        kw: further fields, such as ``status``.
     """
     classifier = classifier_scores(found)
     return [
@@ -114,12 +121,14 @@ def take(
 
 
 def with_verdicts(lesions: Iterable[Harvested], ledger: pd.DataFrame) -> list[Harvested]:
-    """The pool as a reader has left it: what was judged has the verdict as its status, hard negatives included.
+    """Enter a radiologist's verdicts into the pool: judged lesions and hard negatives have them as status.
 
-    A lesion is rejected where all of its rows are; else it loses the slices that are. Its boxes are the ledger's.
+    A lesion is rejected if all of its rows are; otherwise it loses the rejected slices. Its boxes are the
+    ledger's.
 
     Args:
-        lesions: of a round. ledger: of a round.
+        lesions: of a round.
+        ledger: of a round.
     """
     pool = {x.lesion: x for x in lesions}
     judged = ledger.loc[ledger["status"].isin(VERDICTS), "lesion"]
@@ -134,14 +143,14 @@ def with_verdicts(lesions: Iterable[Harvested], ledger: pd.DataFrame) -> list[Ha
 
 
 def _of_rows(name: str, rows: pd.DataFrame) -> Harvested:
-    """What the ledger alone knows: a hard negative, or boxes drawn by hand, which are sure."""
+    """A lesion that only the ledger knows: a hard negative, or boxes drawn by hand, which are sure."""
     first, slice_boxes = rows.iloc[0], rows[["slice", *BOX, "score"]].fillna({"score": 1.0}).to_numpy(dtype=float)
     score, annotation = float(slice_boxes[:, 5].max()), first["annotation"]
     return Harvested(first["volume"], int(first["round"]), -1, slice_boxes, score, 1.0, annotation, name=name)
 
 
 def _corrected(lesion: Harvested, rows: pd.DataFrame, refused: Container[int]) -> Harvested:
-    """A lesion with the ledger's boxes where it has some, and without the refused slices."""
+    """A lesion with the ledger's boxes on its slices, and without the refused slices."""
     boxes = {int(box[0]): box for box in lesion.slice_boxes if int(box[0]) not in refused}
     for z, *box in rows[["slice", *BOX]].to_numpy(dtype=float).tolist():
         score = boxes[int(z)][5] if int(z) in boxes else 0.0
@@ -150,10 +159,14 @@ def _corrected(lesion: Harvested, rows: pd.DataFrame, refused: Container[int]) -
 
 
 def merge(lesions: Iterable[Harvested], iou: float = 0.5) -> list[Harvested]:
-    """One proposal for each lesion: a reader's before one that hits a mark, else that with the highest score s.
+    """Keep one proposal for each lesion: a judged one before one that hits a mark, before that with the highest s.
 
-    Two are the same lesion where they have the same id, as where they hit the same mark, or lie in one volume and
-    have an IoU of at least ``iou`` on a slice. A reader's are those with a verdict, whatever it is.
+    Two are the same lesion if they have the same id, as those that hit the same mark, or lie in one volume and
+    have an IoU of at least ``iou`` on a slice. Judged are those with a verdict, whatever it is.
+
+    Args:
+        lesions: of any volumes and rounds.
+        iou: of the same lesion.
     """
     kept: list[Harvested] = []
     known: dict[str, KnownBoxes] = {}
@@ -186,14 +199,14 @@ _COLUMNS = {
 
 
 def to_table(lesions: Sequence[Harvested]) -> pa.Table:
-    """A row for each."""
+    """A table with a row for each lesion."""
     rows = [{name: getattr(x, name) for name in _COLUMNS} for x in lesions]
     rows = [{**row, "slice_boxes": row["slice_boxes"].tolist()} for row in rows]
     return pa.Table.from_pylist(rows, pa.schema(list(_COLUMNS.items())))
 
 
 def from_table(table: pa.Table) -> list[Harvested]:
-    """What :func:`to_table` was given; KeyError, TypeError or ValueError where it is no such table."""
+    """The lesions of a table of :func:`to_table`; KeyError, TypeError or ValueError for another one."""
     return [
         Harvested(**{**row, "slice_boxes": np.array(row["slice_boxes"], dtype=np.float64).reshape(-1, 6)})
         for row in table.to_pylist()

@@ -14,16 +14,14 @@ from ...data.ledger.verdicts import VERDICTS
 from ...structures.detections import VolumeDetections
 from ...structures.known_boxes import KnownBoxes
 from ...structures.status import BoxStatus
-from .pool import Harvested, classifier_scores, merge, take
-from .selection import NONE, hardest, marks_hit, on_lesions, smallest_threshold
-
-# Gives the scored 3D proposals of a record's sub-volume: ``scores`` are s_g, ``fpr_scores`` s_c.
-Scored = Callable[[dict], VolumeDetections]
+from .pool import Harvested, classifier_scores, merge, to_harvested
+from .proposals import Proposals
+from .selection import NONE, marks_hit, on_lesions, select_hard_negatives, smallest_threshold
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What decides between lesions and hard negatives; see the keys of HARVEST."""
+    """Rules that decide between lesions and hard negatives; see the keys of HARVEST."""
 
     hit_iou: float = 0.5
     same_iou: float = 0.5
@@ -36,6 +34,7 @@ class Rules:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Rules:
+        """The rules of a config."""
         keys = cfg.HARVEST
         return cls(
             keys.HIT_IOU,
@@ -49,12 +48,12 @@ class Rules:
         )
 
     @property
-    def settled_iou(self) -> float:
-        """With which a proposal is never a negative of what is settled, whatever pieces of lesions are."""
+    def decided_iou(self) -> float:
+        """IoU with an already decided lesion above which a proposal cannot be a hard negative."""
         return min(self.negative_iou, self.same_iou)
 
 
-# What a round may give training (Table II), by name.
+# Sets of labels that a round can give to training (Table II), by name.
 LABEL_SETS: dict[str, Callable[[Harvest], list[Harvested]]] = {
     "recovered": lambda harvest: [x for x in harvest.pool if x.status == "annotation" and x.annotation],
     "harvested": lambda harvest: [x for x in harvest.pool if x.status == "annotation" and not x.annotation],
@@ -65,14 +64,16 @@ LABEL_SETS: dict[str, Callable[[Harvest], list[Harvested]]] = {
 
 @dataclass(frozen=True)
 class Harvest:
-    """What there is after a round.
+    """The result of a round.
 
     Attributes:
-        threshold: of s above which proposals were harvested; infinity where none was.
+        threshold: of s above which proposals were harvested; infinity if none was.
         precision: of the proposals of V_M above it, NaN without any.
-        pool: P_H^R, P_M^R and the union of P_H,i^+ of all rounds so far; and what a reader has judged, as such.
-        verified_negatives, negatives: P_M^- and P_H^- of this round.
-        new: lesions of this round's P_H^+ that no round before had.
+        pool: P_H^R, P_M^R and the union of P_H,i^+ of all rounds so far; lesions that a radiologist has judged
+            have the verdict as status.
+        verified_negatives: P_M^- of this round.
+        negatives: P_H^- of this round.
+        new: number of lesions of this round's P_H^+ that no earlier round had.
     """
 
     threshold: float
@@ -84,27 +85,28 @@ class Harvest:
 
     @property
     def lesions(self) -> list[Harvested]:
-        """Those of the pool that no reader doubts."""
+        """Those of the pool that are lesions in training."""
         return [x for x in self.pool if x.is_lesion]
 
     def labels(self, sets: Collection[str]) -> list[Harvested]:
-        """What training gets of the round: these of :data:`LABEL_SETS`, and what a reader has judged."""
+        """The labels that training gets of the round: those of the named sets, and all judged ones."""
         chosen = [x for name, of in LABEL_SETS.items() if name in sets for x in of(self)]
         return [x for x in self.pool if x.status in VERDICTS] + chosen
 
     def rows(
         self, records: Sequence[dict], sets: Collection[str] = tuple(LABEL_SETS), negative_slices: bool = True
     ) -> list[LedgerRow]:
-        """The ledger. A slice joins training where it is the best one of a lesion or a hard negative.
+        """The rows of the ledger.
 
-        On the slices of training, the marked ones and those that join, stand the boxes of all lesions and hard
-        negatives that are known there, so that none counts as ordinary background. A box that is given anyway is
-        left out.
+        The best slice of each lesion and hard negative joins training. On every slice of training, marked or
+        joined, stand the boxes of all lesions and hard negatives known there, so that none counts as ordinary
+        background. Given boxes are left out.
 
         Args:
             records: of V_M and V_H.
             sets: see :meth:`labels`.
-            negative_slices: whether the slices of hard negatives join; else these stand where lesions do, alone.
+            negative_slices: whether the best slices of hard negatives join; otherwise these stand only on slices
+                of lesions.
         """
         given = {(x["id"], int(box[0])) for record in records for x in record["lesions"] for box in x["boxes"]}
         slices = {r["volume"]: {int(b[0]) for x in r["lesions"] for b in x["boxes"]} for r in records}
@@ -121,14 +123,20 @@ class Harvest:
 
 
 def known_proposals(
-    records: Iterable[dict], proposals: Scored, rules: Rules, before: Sequence[Harvested] = ()
+    records: Iterable[dict], proposals: Proposals, rules: Rules, before: Sequence[Harvested] = ()
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(n, 6) boxes of each sub-volume's 3D proposals that are lesions, and of those that are on no known lesion.
+    """Find the 3D proposals that are lesions, and those on no known lesion.
 
-    Of V_M, these are P_M^R and P_M^-; of V_H, the first are P_H^R and nothing is known of the others.
+    On V_M, these are P_M^R and P_M^-; on V_H, the former are P_H^R, and the latter may be lesions or not.
 
     Args:
-        records, proposals, rules, before: as for :func:`harvest_round`.
+        records: of V_M or V_H.
+        proposals: gives the 3D proposals of a record.
+        rules: of the harvest.
+        before: the pool of the rounds before.
+
+    Returns:
+        (n, 6) boxes of both kinds, by sub-volume.
     """
     lesions, others, earlier = {}, {}, _by_volume(before)
     for record in records:
@@ -141,18 +149,20 @@ def known_proposals(
 def harvest_round(
     verified: Iterable[dict],
     partial: Iterable[dict],
-    scored: Scored,
+    scored: Proposals,
     before: Iterable[Harvested],
     number: int,
     rules: Rules,
 ) -> Harvest:
-    """Harvest V_H with what the proposals on V_M teach.
+    """Harvest V_H by a threshold that is found on V_M.
 
     Args:
-        verified: the records of V_M. partial: those of V_H.
-        scored: gives the proposals of each.
-        before: the pool of the rounds before, with a reader's verdicts, see :func:`.pool.with_verdicts`.
+        verified: records of V_M.
+        partial: records of V_H.
+        scored: gives the scored 3D proposals of a record.
+        before: the pool of the rounds before, with a radiologist's verdicts, see :func:`.pool.with_verdicts`.
         number: of the round, from 1.
+        rules: of the harvest.
     """
     earlier = _by_volume(before)
     pool_of_verified, verified_negatives, scores, is_lesion = [], [], [np.zeros(0)], [np.zeros(0, bool)]
@@ -164,8 +174,8 @@ def harvest_round(
         pool_of_verified += merge([*earlier[record["volume"]], *known.marked], rules.same_iou)
         rows, limit = np.flatnonzero(known.is_negative), rules.verified_negatives_per_volume
         if limit >= 0:
-            rows = hardest(found.scores, known.is_negative, rules.negative_score, limit)
-        verified_negatives += take(found, rows, record["volume"], number, status="hard_negative")
+            rows = select_hard_negatives(found.scores, known.is_negative, rules.negative_score, limit)
+        verified_negatives += to_harvested(found, rows, record["volume"], number, status="hard_negative")
     scores, is_lesion = np.concatenate(scores), np.concatenate(is_lesion)
     threshold = smallest_threshold(scores, is_lesion, rules.precision)
     pool, negatives, new = [], [], 0
@@ -184,16 +194,16 @@ def harvest_round(
 def _harvest_volume(
     found: VolumeDetections, record: dict, earlier: list[Harvested], threshold: float, number: int, rules: Rules
 ) -> tuple[list[Harvested], list[Harvested], int]:
-    """The pool of one sub-volume of V_H, its hard negatives, and how many of the lesions are new."""
+    """The pool of one sub-volume of V_H, its hard negatives, and the number of new lesions."""
     name = record["volume"]
     known = _Known.of(found, record, earlier, rules, number)
     scores = lesion_scores(found)
     chosen = np.flatnonzero(~known.is_lesion & (scores >= threshold))
-    pool = merge([*earlier, *known.marked, *take(found, chosen, name, number)], rules.same_iou)
-    settled = on_lesions(found, _not_rejected(pool), rules.settled_iou)
-    eligible = known.is_negative & ~settled & (scores < threshold) & (scores <= rules.negative_lesion_score)
-    rows = hardest(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)
-    hard = take(found, rows, name, number, status="hard_negative")
+    pool = merge([*earlier, *known.marked, *to_harvested(found, chosen, name, number)], rules.same_iou)
+    decided = on_lesions(found, _not_rejected(pool), rules.decided_iou)
+    eligible = known.is_negative & ~decided & (scores < threshold) & (scores <= rules.negative_lesion_score)
+    rows = select_hard_negatives(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)
+    hard = to_harvested(found, rows, name, number, status="hard_negative")
     old = [x.slice_boxes for x in earlier]
     harvested = [x.number for x in pool if x.round == number and x.number in chosen and not x.annotation]
     return pool, hard, int((~on_lesions(found, old, rules.same_iou))[harvested].sum())
@@ -201,13 +211,14 @@ def _harvest_volume(
 
 @dataclass(frozen=True)
 class _Known:
-    """What is known of one sub-volume's proposals.
+    """Knowledge about the proposals of one sub-volume.
 
     Attributes:
-        found: the proposals. marked: P^R, those that hit a mark.
-        is_lesion: (n,) bool: these, and what a reader has accepted.
-        counts: (n,) bool: all but those of which the reader was unsure.
-        is_negative: (n,) bool: those on no known lesion, nor on one that may be one.
+        found: the n proposals.
+        marked: P^R, those that hit a mark.
+        is_lesion: (n,) bool: these, and those that a radiologist has accepted.
+        counts: (n,) bool: all but those of which the radiologist was unsure.
+        is_negative: (n,) bool: those on no known lesion, nor on a possible one.
     """
 
     found: VolumeDetections
@@ -222,12 +233,12 @@ class _Known:
     ) -> _Known:
         hits, ids = marks_hit(found, record, rules.hit_iou)
         rows = np.flatnonzero(hits != NONE)
-        marked = take(found, rows, record["volume"], number, [ids[hits[row]] for row in rows])
+        marked = to_harvested(found, rows, record["volume"], number, [ids[hits[row]] for row in rows])
         accepted, unsure = (
             [x.slice_boxes for x in earlier if x.status == status] for status in ("accepted", "unsure")
         )
         is_lesion = (hits != NONE) | on_lesions(found, accepted, rules.hit_iou)
-        doubtful = on_lesions(found, unsure, rules.settled_iou)
+        doubtful = on_lesions(found, unsure, rules.decided_iou)
         given = KnownBoxes.of_record(record).of_status(BoxStatus.LESION, BoxStatus.UNCERTAIN)
         marks = np.column_stack([given.slices, given.boxes])
         beside = on_lesions(found, [marks, *_not_rejected([*earlier, *marked])], rules.negative_iou)
@@ -235,7 +246,7 @@ class _Known:
 
 
 def _not_rejected(lesions: Iterable[Harvested]) -> list[np.ndarray]:
-    """The slice boxes of all that no reader has rejected."""
+    """Slice boxes of the lesions that no radiologist has rejected."""
     return [x.slice_boxes for x in lesions if x.status != "rejected"]
 
 

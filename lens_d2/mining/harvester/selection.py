@@ -1,4 +1,4 @@
-"""Which proposals are lesions, which are hard negatives (Lesion-Harvester, Sections III-A, III-C and III-E)."""
+"""Selection of lesions and hard negatives among proposals (Lesion-Harvester, Sections III-A, III-C and III-E)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ NONE = -1
 
 
 def marks_hit(found: VolumeDetections, record: dict, iou: float = 0.5) -> tuple[np.ndarray, list[str]]:
-    """Which marks of a record its proposals hit, by P3D (Section III-E).
+    """Find the marks of a record that its proposals hit, by P3D (Section III-E).
 
-    A proposal hits a mark where its box on the mark's slice has an IoU of at least ``iou`` with it.
+    Args:
+        found: n proposals.
+        record: of their sub-volume.
+        iou: least IoU with a mark of a proposal's box on the mark's slice.
 
     Returns:
-        (n,) for each proposal the number of the mark that it overlaps most, :data:`NONE` where it hits none; and
-        the ids of the marks that the numbers stand for.
+        (n,) number of the mark that each proposal overlaps most, :data:`NONE` if it hits none; and the ids of the
+        marks that the numbers stand for.
     """
     known = KnownBoxes.of_record(record).of_status(BoxStatus.LESION)
     if not len(known) or not len(found):
@@ -31,14 +34,15 @@ def marks_hit(found: VolumeDetections, record: dict, iou: float = 0.5) -> tuple[
 
 
 def smallest_threshold(scores: np.ndarray, is_lesion: np.ndarray, precision: float = 0.95) -> float:
-    """The smallest score above which more than ``precision`` of the proposals are lesions (Section III-C).
+    """Find the smallest score from which on more than a share of the proposals are lesions (Section III-C).
 
     Args:
-        scores, is_lesion: (n,) of the proposals on the completely annotated volumes.
+        scores: (n,) of the proposals on the completely annotated volumes.
+        is_lesion: (n,) bool.
+        precision: the share.
 
     Returns:
-        one of the scores, such that the proposals with at least this score have the precision; infinity where
-        there is none, so that nothing is harvested.
+        one of the scores; infinity if none will do, so that nothing is harvested.
     """
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
@@ -48,24 +52,34 @@ def smallest_threshold(scores: np.ndarray, is_lesion: np.ndarray, precision: flo
     return float(ranked[above][-1]) if above.any() else float("inf")
 
 
-def hardest(scores: np.ndarray, eligible: np.ndarray, least: float = 0.5, most: int = 5) -> np.ndarray:
-    """The hard negatives of one volume: the ``most`` highest scores s_g of those that are at least ``least``.
+def select_hard_negatives(
+    scores: np.ndarray, eligible: np.ndarray, least: float = 0.5, most: int = 5
+) -> np.ndarray:
+    """Select the hard negatives among the proposals of one volume.
 
     Args:
-        scores: (n,) s_g. eligible: (n,) bool, whether it may be one.
+        scores: (n,) s_g.
+        eligible: (n,) bool, whether a proposal may be one.
+        least: score that a hard negative has at least.
+        most: hard negatives of a volume.
 
     Returns:
-        (k,) their rows, the highest score first.
+        (k,) rows, the highest score first.
     """
     rows = np.flatnonzero(eligible & (scores >= least))
     return rows[np.argsort(-scores[rows], kind="stable")][:most]
 
 
 def on_lesions(found: VolumeDetections, lesions: Sequence[np.ndarray], iou: float = 0.5) -> np.ndarray:
-    """(n,) bool: whether a proposal is one of the lesions, as on a slice of both the IoU is at least ``iou``.
+    """Mask of the proposals that are one of the lesions.
 
     Args:
+        found: n proposals of a volume.
         lesions: of the same volume, (k, 5 or more) slice boxes z, x1, y1, x2, y2 of each.
+        iou: least IoU on a slice of both.
+
+    Returns:
+        (n,) bool.
     """
     known = KnownBoxes()
     for number, boxes in enumerate(lesions):

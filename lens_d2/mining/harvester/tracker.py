@@ -1,4 +1,4 @@
-"""From boxes on slices to 3D proposals (Lesion-Harvester, Section III-B2).
+"""Stacking of boxes on slices to 3D proposals (Lesion-Harvester, Section III-B2).
 
 Boxes above t_G on neighbouring slices are stacked by a Kalman filter; each stack is then extended by a slice up
 and down, and fused with another that it meets there. All boxes are XYXY pixel edges of the volume frame, slices
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from detectron2.config import CfgNode
+from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ...inference.linking import stack_tracklets
-from ...structures.boxes import expand_ranges
+from ...structures.boxes import expand_ranges, pairwise_iou
 from ...structures.detections import VolumeDetections
-from .assignment import assign, overlapping
 from .kalman import BoxStates, Noise, to_boxes
 
 NOISE = Noise()
@@ -29,9 +29,9 @@ class BoxTracker:
 
     Attributes:
         score_thresh: t_G; boxes with a lower score are left out.
-        iou: least IoU of a box with what the filter predicts of it.
+        iou: least IoU of a box with the filter's prediction of it.
         extend: slices by which a stack is extended up and down.
-        fuse_iou: least IoU, on the slices where extended stacks meet, of two that are fused.
+        fuse_iou: least IoU of two stacks that are fused, on the slices where they meet when extended.
         noise: of the filter.
     """
 
@@ -43,6 +43,7 @@ class BoxTracker:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> BoxTracker:
+        """The tracker of HARVEST.TRACKER."""
         tracker = cfg.HARVEST.TRACKER
         return cls(
             tracker.SCORE_THRESH, tracker.IOU, tracker.EXTEND, tracker.FUSE_IOU, Noise(*map(float, tracker.NOISE))
@@ -53,9 +54,11 @@ class BoxTracker:
             raise ValueError(f"HARVEST.TRACKER: an IoU of {self.iou} or {self.fuse_iou} is not in (0, 1]")
 
     def __call__(self, slice_boxes: np.ndarray, num_slices: int) -> VolumeDetections:
-        """
+        """Stack the boxes of a sub-volume.
+
         Args:
-            slice_boxes: (n, 6) z, x1, y1, x2, y2, score of single slices. num_slices: of the sub-volume.
+            slice_boxes: (n, 6) z, x1, y1, x2, y2, score of single slices.
+            num_slices: of the sub-volume.
 
         Returns:
             3D proposals. x and y are the means of the boxes, weighted by their scores; the score is the highest
@@ -73,29 +76,27 @@ class BoxTracker:
 def track(slices: np.ndarray, boxes: np.ndarray, gate: float, noise: Noise = NOISE) -> np.ndarray:
     """Group the boxes of one volume into tracklets.
 
-    A tracklet goes on with the box, on the next slice, whose IoU with the filter's prediction is at least
-    ``gate``; the assignment is the one of the largest sum of IoU. It ends where there is none.
+    A tracklet continues with the box, on the next slice, that is assigned to the filter's prediction, and ends
+    without one.
 
     Args:
-        slices: (n,) whole numbers. boxes: (n, 4), with an area.
+        slices: (n,) whole numbers.
+        boxes: (n, 4), with an area.
+        gate: least IoU of a box with the prediction.
+        noise: of the filter.
 
     Returns:
         (n,) number of each box's tracklet, from 0 in order of the first slice.
     """
     tracklet = np.full(len(slices), -1, dtype=np.int64)
-    order = np.argsort(slices, kind="stable")
-    levels, starts = np.unique(np.asarray(slices)[order], return_index=True)
-    groups = np.split(order, starts[1:]) if len(levels) else []
-    count, last_level, last = 0, None, np.zeros(0, np.int64)
+    count, last_z, last = 0, None, np.zeros(0, np.int64)
     states = BoxStates.start(np.zeros((0, 4)), noise)
-    for level, group in zip(levels, groups, strict=True):
+    for z, group in rows_by_slice(slices).items():
         here = boxes[group]
         now = BoxStates.start(here, noise)
-        if last_level is not None and level == last_level + 1:
+        if last_z is not None and z == last_z + 1:
             expected = states.predict(noise)
-            rows, columns, iou = overlapping(to_boxes(expected.value), here, gate)
-            chosen = assign(rows, columns, iou)
-            rows, columns = rows[chosen], columns[chosen]
+            rows, columns = assign(pairwise_iou(to_boxes(expected.value), here), gate)
             seen = expected.update(rows, here[columns], noise)
             for name in ("value", "velocity", "covariance"):
                 getattr(now, name)[columns] = getattr(seen, name)
@@ -103,8 +104,31 @@ def track(slices: np.ndarray, boxes: np.ndarray, gate: float, noise: Noise = NOI
         new = group[tracklet[group] < 0]
         tracklet[new] = count + np.arange(len(new))
         count += len(new)
-        last_level, last, states = level, group, now
+        last_z, last, states = z, group, now
     return tracklet
+
+
+def rows_by_slice(slices: np.ndarray) -> dict[int, np.ndarray]:
+    """{slice: its rows} of (n,) whole numbers, ascending."""
+    order = np.argsort(slices, kind="stable")
+    found, starts = np.unique(np.asarray(slices)[order], return_index=True)
+    return dict(zip(found.astype(int).tolist(), np.split(order, starts[1:]), strict=False))
+
+
+def assign(iou: np.ndarray, gate: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pair rows with columns one to one such that the sum of their IoU is largest, none below the gate.
+
+    Args:
+        iou: (n, m).
+        gate: above 0.
+
+    Returns:
+        (k,) rows and (k,) columns of the pairs.
+    """
+    gain = np.where(iou >= gate, iou, 0.0)
+    rows, columns = linear_sum_assignment(gain, maximize=True)
+    paired = gain[rows, columns] > 0
+    return rows[paired], columns[paired]
 
 
 def fuse(
@@ -112,16 +136,19 @@ def fuse(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Join tracklets that meet when each is extended by ``extend`` slices.
 
-    An extension repeats the outermost box. Two tracklets meet where the extended ones share a slice and the
-    tracklets themselves do not; they are joined where their outermost boxes have an IoU of at least ``gate``. The
+    An extension repeats the outermost box. Two tracklets meet if the extended ones share a slice and the
+    tracklets themselves do not; they are joined if their outermost boxes have an IoU of at least ``gate``. The
     nearest ends are joined first, and each end once.
 
     Args:
-        boxes: (n, 6) z, x1, y1, x2, y2, score. tracklet: (n,), from 0; rows of one stand together, z ascending.
+        boxes: (n, 6) z, x1, y1, x2, y2, score.
+        tracklet: (n,), from 0; rows of one stand together, z ascending.
+        gate: least IoU.
+        extend: slices.
 
     Returns:
-        the boxes and those put in between, z, x1, y1, x2, y2 interpolated and the score 0; the number of each
-        one's tracklet; and whether it was put in. In the same order as the arguments.
+        the boxes and those between joined tracklets, z, x1, y1, x2, y2 interpolated and the score 0; the number
+        of each one's tracklet; and whether it is interpolated. In the same order as the arguments.
     """
     first = np.flatnonzero(np.diff(tracklet, prepend=-1))
     last = np.append(first[1:], len(tracklet)) - 1 if len(tracklet) else first
@@ -135,34 +162,34 @@ def fuse(
     between = low + (high - low) * (step / (gap[owner] + 1))[:, None]
     everything = np.concatenate([boxes, np.column_stack([between, np.zeros(len(between))])])
     numbers = np.concatenate([label[tracklet], label[below[owner]]]).astype(np.int64)
-    put_in = np.arange(len(everything)) >= len(boxes)
+    is_interpolated = np.arange(len(everything)) >= len(boxes)
     order = np.lexsort((everything[:, 0], numbers))
-    return everything[order], numbers[order], put_in[order]
+    return everything[order], numbers[order], is_interpolated[order]
 
 
 def _joints(first: np.ndarray, last: np.ndarray, gate: float, extend: int) -> tuple[np.ndarray, np.ndarray]:
-    """(j,) tracklet whose upper end is joined, and (j,) the one whose lower end it is joined to."""
-    free_end, free_start = np.ones(len(last), bool), np.ones(len(first), bool)
+    """Rows of the joined tracklets: (j,) of those below, (j,) of those above."""
+    joined_end, joined_start = np.zeros(len(last), bool), np.zeros(len(first), bool)
     below, above = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    ends_on, starts_on = rows_by_slice(last[:, 0]), rows_by_slice(first[:, 0])
     for distance in range(1, 2 * extend + 1):
-        ends, starts = np.flatnonzero(free_end), np.flatnonzero(free_start)
-        rows, columns, iou = overlapping(
-            last[ends, 1:5], first[starts, 1:5], gate, last[ends, 0] + distance, first[starts, 0]
-        )
-        chosen = assign(rows, columns, iou)
-        below.append(ends[rows[chosen]])
-        above.append(starts[columns[chosen]])
-        free_end[below[-1]], free_start[above[-1]] = False, False
+        for z, ends in ends_on.items():
+            starts = starts_on.get(z + distance, below[0])
+            ends, starts = ends[~joined_end[ends]], starts[~joined_start[starts]]
+            rows, columns = assign(pairwise_iou(last[ends, 1:5], first[starts, 1:5]), gate)
+            below.append(ends[rows])
+            above.append(starts[columns])
+            joined_end[below[-1]], joined_start[above[-1]] = True, True
     return np.concatenate(below), np.concatenate(above)
 
 
 def _stack(
-    boxes: np.ndarray, tracklet: np.ndarray, put_in: np.ndarray, extend: int, num_slices: int
+    boxes: np.ndarray, tracklet: np.ndarray, is_interpolated: np.ndarray, extend: int, num_slices: int
 ) -> VolumeDetections:
-    """3D proposals of tracklets, extended where the volume goes on. Rows of a tracklet stand together."""
+    """3D proposals of tracklets, extended within the volume. Rows of a tracklet stand together."""
     if not len(boxes):
         return VolumeDetections()
-    detected = ~put_in
+    detected = ~is_interpolated
     boxes3d, scores = stack_tracklets(
         boxes[detected, 0], boxes[detected, 1:5], boxes[detected, 5], tracklet[detected]
     )

@@ -1,9 +1,7 @@
-"""From shards to a ledger: the strategies in their order, patient by patient."""
+"""Mining of all patients: from shards to a ledger, by the strategies in their order."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -17,23 +15,21 @@ from ...data.cache import unresolved
 from ...data.ledger.counts import TrainingCounts, add_counts, count_training_data, format_counts
 from ...data.ledger.merge import RECORD_STATUS
 from ...data.ledger.table import ROWS_PER_GROUP, SCHEMA, LedgerRow, to_table, write_ledger
-from ...io.files import write_whole
+from ...io.artifacts import ResultStore, TableStore, digest
 from ...structures.status import STATUS_OF_RECORD, BoxStatus
 from ..shards import ShardStore
-from ..sharing import gather_list, own_share, share_out
-from ..stored_tables import TableStore
-from .findings import Finding, Patient, PatientVolume
-from .strategies import Strategy
+from .strategies import Finding, Patient, PatientVolume, Strategy
 
 logger = logging.getLogger(__name__)
 
-LEDGER, LEDGER_CSV, SUMMARY, LEARNT = "ledger.parquet", "ledger.csv", "mining.json", "calibration.json"
+LEDGER, LEDGER_CSV = "ledger.parquet", "ledger.csv"
+SUMMARY, LEARNT = "mining", "calibration"  # results beside the ledger
 
 
 def mine_patient(
     patient: Patient, strategies: dict[str, Strategy], iou: float, number: int = 1
 ) -> list[LedgerRow]:
-    """Run the strategies on one patient; ``known`` of the volumes grows by what they find.
+    """Run the strategies on one patient; ``known`` of the volumes grows by their findings.
 
     A box that lies on a known lesion (IoU above theta) is not mined again, and an uncertain or negative one on
     no known box at all.
@@ -53,7 +49,7 @@ def mine_patient(
 
 
 def _enter(finding: Finding, volume: PatientVolume, strategy: str, iou: float, number: int) -> list[LedgerRow]:
-    """The rows of what is new in a finding."""
+    """The ledger rows of the boxes that are new in a finding; they are known from now on."""
     known, boxes = volume.known, finding.slice_boxes
     status = STATUS_OF_RECORD[RECORD_STATUS[finding.status]]
     covering = known.of_status(BoxStatus.LESION) if status == BoxStatus.LESION else known
@@ -82,19 +78,23 @@ def _enter(finding: Finding, volume: PatientVolume, strategy: str, iou: float, n
 
 
 class PatientStore(TableStore):
-    """A folder of tables with the mined rows of one patient each; ``read(records of the patient)`` gives it."""
+    """Folder of tables with the mined rows of one patient each, by the patient's records."""
 
     def name(self, records: list[dict]) -> str:
+        """Expert and patient."""
         return f"{records[0]['expert']}-{records[0]['patient']}"
 
+    def header(self, records: list[dict]) -> dict[str, str]:
+        """Name and digest of a sound table, and the digest of the patient's annotations."""
+        return {**super().header(records), "annotations": digest(map(unresolved, records))}
+
     def encode(self, rows: list[LedgerRow]) -> pa.Table:
+        """The rows as a table."""
         return to_table(rows)
 
     def decode(self, table: pa.Table) -> pa.Table:
+        """The rows, a table of :data:`SCHEMA`."""
         return table.replace_schema_metadata(None).cast(SCHEMA)
-
-    def _header(self, records: list[dict]) -> dict[str, str]:
-        return {**super()._header(records), "annotations": digest([unresolved(record) for record in records])}
 
 
 def mine(
@@ -107,9 +107,9 @@ def mine(
     settings: str = "",
     number: int = 1,
 ) -> Path:
-    """Mine all patients of a dataset and write the ledger, as Parquet and CSV, and what it adds up to.
+    """Mine all patients of a dataset and write the ledger, as Parquet and CSV, and its counts.
 
-    Every rank does its share of the patients. What is finished is not done again: a patient, the ledger.
+    Every rank does its share of the patients. A patient or a ledger that is finished is not done again.
 
     Args:
         records: of the dataset, with given annotations only.
@@ -121,31 +121,29 @@ def mine(
         number: of the round.
 
     Returns:
-        the path of the ledger.
+        path of the ledger.
     """
     folder = Path(folder)
     patients = group_by_patient(records)
-    made_of = [shards.fingerprint, settings, list(strategies), iou, number]
-    everything = digest([made_of, *map(unresolved, records)])
-    if _is_done(folder, everything):
-        return folder / LEDGER
-    learnt = _learn(records, strategies, folder / LEARNT, everything)
+    made_from = [shards.made_from, settings, list(strategies), iou, number]
+    results = ResultStore(folder, digest([made_from, *map(unresolved, records)]))
 
     def make(of_patient: list[dict]) -> list[LedgerRow]:
         return mine_patient(open_patient(of_patient, shards), strategies, iou, number)
 
-    store = PatientStore(folder / "patients", digest([made_of, learnt]), make)
-    missing = gather_list([records for records in own_share(patients) if store.fault(records)])
-    missing.sort(key=store.name)
-    logger.info("mining: %d of %d patients are done", len(patients) - len(missing), len(patients))
-    share_out(missing, store.write, "mining patients")
-    comm.synchronize()
-    if comm.is_main_process():
+    def work() -> dict | None:
+        learnt = _learn(records, strategies, results)
+        store = PatientStore(folder / "patients", digest([made_from, learnt]), make)
+        store.complete(patients, "mining patients")
+        if not comm.is_main_process():
+            return None
         counts = _write_ledger(folder, patients, store, list(strategies))
-        summary = {"made_of": everything, "counts": [asdict(c) for c in counts], "learnt": learnt}
-        write_whole(folder / SUMMARY, json.dumps(summary, indent=1).encode())
         logger.info("training data, in %s:\n%s", folder / LEDGER, format_counts(counts))
-    comm.synchronize()
+        return {"counts": [asdict(c) for c in counts], "learnt": learnt}
+
+    if comm.is_main_process() and not (folder / LEDGER).exists():
+        results.forget(SUMMARY)
+    results.once(SUMMARY, work)
     return folder / LEDGER
 
 
@@ -155,53 +153,22 @@ def open_patient(records: list[dict], shards: ShardStore) -> Patient:
 
 
 def group_by_patient(records: Sequence[dict]) -> list[list[dict]]:
-    """The records of each patient, in order of the patients' names and of the sub-volumes'."""
+    """The records of each patient, ordered by patient and sub-volume."""
     patients: dict[tuple[str, str], list[dict]] = {}
     for record in sorted(records, key=lambda record: record["volume"]):
         patients.setdefault((record["expert"], record["patient"]), []).append(record)
     return [patients[name] for name in sorted(patients)]
 
 
-def digest(things: Sequence) -> str:
-    """A hash of what JSON knows; things one by one, so that long lists cost no memory."""
-    hashed = hashlib.sha256()
-    for thing in things:
-        hashed.update(json.dumps(thing, sort_keys=True).encode() + b"\n")
-    return hashed.hexdigest()[:16]
+def _learn(records: Sequence[dict], strategies: dict[str, Strategy], results: ResultStore) -> dict[str, dict]:
+    """Let the strategies learn from the annotations, on the first rank and once; all ranks use the same."""
 
+    def work() -> dict | None:
+        if not comm.is_main_process():
+            return None
+        return {"learnt": {name: strategy.learn(records) for name, strategy in strategies.items()}}
 
-def _read_json(path: Path) -> dict:
-    """A file of this module; empty where it is absent or damaged, so that it is made again."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        logger.warning("%s: damaged (%s); making it again", path, error)
-        return {}
-
-
-def _is_done(folder: Path, made_of: str) -> bool:
-    """Whether the ledger is complete and of the same making; the same answer on every rank."""
-    done = None
-    if comm.is_main_process() and (folder / LEDGER).exists():
-        done = _read_json(folder / SUMMARY).get("made_of") == made_of
-    done = comm.all_gather(done)[0]
-    if done:
-        logger.info("%s is complete", folder / LEDGER)
-    return bool(done)
-
-
-def _learn(records: Sequence[dict], strategies: dict[str, Strategy], path: Path, made_of: str) -> dict[str, dict]:
-    """Let the strategies learn from the annotations, once, and keep what they learnt; the same on every rank."""
-    learnt = None
-    if comm.is_main_process():
-        found = _read_json(path)
-        learnt = found.get("learnt") if found.get("made_of") == made_of else None
-        if learnt is None:
-            learnt = {name: strategy.learn(records) for name, strategy in strategies.items()}
-            write_whole(path, json.dumps({"made_of": made_of, "learnt": learnt}, indent=1).encode())
-    learnt = comm.all_gather(learnt)[0]
+    learnt = results.once(LEARNT, work)["learnt"]
     for name, strategy in strategies.items():
         if learnt[name]:
             logger.info("%s has learnt: %s", name, learnt[name])
@@ -212,7 +179,7 @@ def _learn(records: Sequence[dict], strategies: dict[str, Strategy], path: Path,
 def _write_ledger(
     folder: Path, patients: list[list[dict]], store: PatientStore, strategies: list[str]
 ) -> list[TrainingCounts]:
-    """Put the patients' rows together, a batch of patients in memory at a time, and count them."""
+    """Join the patients' rows, a batch of patients in memory at a time, and count them."""
     counted = []
 
     def batches() -> Iterator[pa.Table]:
@@ -226,6 +193,7 @@ def _write_ledger(
 
 
 def _batches(patients: list[list[dict]], store: PatientStore) -> Iterator[tuple[list[dict], pa.Table]]:
+    """Records and rows of successive patients, at least :data:`ROWS_PER_GROUP` rows at a time."""
     records, parts, rows = [], [], 0
     for number, of_patient in enumerate(patients, start=1):
         records, parts = records + of_patient, [*parts, store.read(of_patient)]

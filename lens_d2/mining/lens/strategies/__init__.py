@@ -1,4 +1,4 @@
-"""The mining strategies, one file each. ``MINING.STRATEGIES`` names those that run, in their order.
+"""Mining strategies, one file each. ``MINING.STRATEGIES`` names those that run, in their order.
 
 To add one, write a class as below in a file of this folder; all of them are imported here:
 
@@ -15,14 +15,17 @@ from .cross_dataset import CrossDataset
 from .cross_slice import CrossSlice
 from .intra_patient import IntraPatient
 from .missing_ground_truth import MissingGroundTruth
-from .strategy import STRATEGIES, Strategy, build_strategies
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy, build_strategies
 
 __all__ = [
     "STRATEGIES",
     "CrossDataset",
     "CrossSlice",
+    "Finding",
     "IntraPatient",
     "MissingGroundTruth",
+    "Patient",
+    "PatientVolume",
     "Strategy",
     "build_strategies",
 ]

@@ -6,13 +6,12 @@ from detectron2.config import configurable
 from detectron2.data import MetadataCatalog
 
 from ....structures.status import BoxStatus
-from ..findings import UNCERTAIN, Finding, Patient, PatientVolume
-from .strategy import STRATEGIES, Strategy
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy
 
 
 @STRATEGIES.register()
 class CrossDataset(Strategy):
-    """Lets the experts of single-type datasets point at suspicious regions.
+    """Finds suspicious regions by the experts of single-type datasets.
 
     A 2D box of such an expert with a score above sigma that overlaps no annotation, given or mined, is an
     uncertain region, which training ignores.
@@ -29,12 +28,14 @@ class CrossDataset(Strategy):
 
     @classmethod
     def from_config(cls, cfg):
+        """Arguments of the constructor, from a config."""
         metadata = [MetadataCatalog.get(name) for name in cfg.DATASETS.TRAIN]
         trained = {m.expert for m in metadata if m.fully_labelled}
         experts = cfg.MINING.CROSS_DATASET.EXPERTS or [name for name in cfg.MODEL.LENS.EXPERTS if name in trained]
         return {"experts": experts, "score_thresh": cfg.MINING.CROSS_DATASET.SCORE_THRESH}
 
     def __call__(self, patient: Patient) -> list[Finding]:
+        """Mine one patient; see :class:`Strategy`."""
         findings = [finding for volume in patient for finding in self._of_volume(volume)]
         return sorted(findings, key=lambda finding: -finding.slice_boxes[:, 5].max())
 
@@ -49,5 +50,5 @@ class CrossDataset(Strategy):
             boxes, owners = boxes[free], owners[free]
             for tracklet in sorted(set(owners.tolist())):
                 lesion = f"{name}/{expert}-{tracklet}"
-                findings.append(Finding(name, lesion, boxes[owners == tracklet], UNCERTAIN))
+                findings.append(Finding(name, lesion, boxes[owners == tracklet], "uncertain"))
         return findings

@@ -7,8 +7,7 @@ from detectron2.config import configurable
 from ....inference.linking import match_best_first
 from ....structures.known_boxes import tracklet_overlaps
 from ....structures.status import BoxStatus
-from ..findings import Finding, Patient, PatientVolume
-from .strategy import STRATEGIES, Strategy
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy
 
 
 @STRATEGIES.register()
@@ -23,16 +22,18 @@ class CrossSlice(Strategy):
     def __init__(self, *, group: str = "fused", iou: float = 0.5):
         """
         Args:
-            group: of the proposals that are followed: "fused" or an expert.
+            group: of the proposals, "fused" or an expert.
             iou: theta.
         """
         self.group, self.iou = group, iou
 
     @classmethod
     def from_config(cls, cfg):
+        """Arguments of the constructor, from a config."""
         return {"group": cfg.MINING.PROPOSALS, "iou": cfg.MINING.IOU}
 
     def __call__(self, patient: Patient) -> list[Finding]:
+        """Mine one patient; see :class:`Strategy`."""
         return [finding for volume in patient for finding in self._of_volume(volume)]
 
     def _of_volume(self, volume: PatientVolume) -> list[Finding]:
@@ -42,7 +43,7 @@ class CrossSlice(Strategy):
         findings = []
         for tracklet, box in zip(*match_best_first(tracklet_overlaps(found, known), self.iou), strict=True):
             lesion = known.lesions[box]
-            annotation = lesion if lesion in given else None  # a mined one is none
+            annotation = lesion if lesion in given else None  # a mined lesion is no annotation
             boxes = found.boxes_of(tracklet)
             findings.append(Finding(volume.record["volume"], lesion, boxes, annotation=annotation))
         return findings

@@ -15,9 +15,8 @@ from ....modeling.embedding import build_embed
 from ....modeling.embedding.calibration import calibrate
 from ....structures.boxes import best_slice_boxes, key_slice_box
 from ....structures.status import BoxStatus
-from ...datasets import mined_datasets
-from ..findings import Finding, Patient, PatientVolume
-from .strategy import STRATEGIES, Strategy
+from ...proposals import mined_datasets
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy
 
 # (record, slice, (4,) box in the volume frame) of n 2D boxes -> (n, d) float32, L2-normalised.
 Embed = Callable[[list[tuple[dict, int, np.ndarray]]], np.ndarray]
@@ -27,9 +26,9 @@ Embed = Callable[[list[tuple[dict, int, np.ndarray]]], np.ndarray]
 class IntraPatient(Strategy):
     """Recognises an annotated lesion in the patient's other studies and series by its embedding.
 
-    Every annotation is compared with every tracklet of the patient's other series; where their embeddings are
-    nearer than delta, they match. A lesion is in a sub-volume once: an annotation matches the nearest tracklet
-    there alone, and of tracklets that overlap, and match, the nearest is taken. What matches and overlaps no known
+    Every annotation is compared with every tracklet of the patient's other series; if their embeddings are
+    nearer than delta, they match. A lesion is in a sub-volume once: an annotation matches only the nearest
+    tracklet there, and of matching tracklets that overlap, the nearest is taken. A match that overlaps no known
     lesion is a missing annotation. A tracklet's embedding is that of its box with the highest score.
     """
 
@@ -47,11 +46,12 @@ class IntraPatient(Strategy):
         """
         Args:
             embed: gives embeddings of boxes.
-            group: of the proposals that are compared: "fused" or an expert.
+            group: of the proposals, "fused" or an expert.
             distance: delta.
             score_thresh: tracklets with a lower score are not compared.
             nearest_only: an annotation matches only the nearest tracklet of a sub-volume, not all near ones.
-            calibrate: gives {"distance": delta, ...} from ``embed`` and annotated records; None: it is as given.
+            calibrate: gives {"distance": delta, ...} from ``embed`` and annotated records; None: ``distance`` is
+                used.
         """
         self.embed, self.group = embed, group
         self.distance, self.score_thresh = distance, score_thresh
@@ -60,20 +60,19 @@ class IntraPatient(Strategy):
 
     @classmethod
     def from_config(cls, cfg):
+        """Arguments of the constructor, from a config."""
         keys = cfg.MINING.INTRA_PATIENT
-        calibrations = {"fixed": None, "auto": partial(calibrate_on_marks, cfg)}
-        if keys.THRESHOLD not in calibrations:
-            raise ValueError(f"MINING.INTRA_PATIENT.THRESHOLD is neither fixed nor auto: {keys.THRESHOLD!r}")
         return {
             "embed": build_embed(cfg),
             "group": cfg.MINING.PROPOSALS,
             "distance": keys.DISTANCE,
             "score_thresh": keys.SCORE_THRESH,
             "nearest_only": keys.NEAREST_ONLY,
-            "calibrate": calibrations[keys.THRESHOLD],
+            "calibrate": CALIBRATIONS[keys.THRESHOLD](cfg),
         }
 
     def __call__(self, patient: Patient) -> list[Finding]:
+        """Mine one patient; see :class:`Strategy`."""
         if len({volume.record["series"] for volume in patient}) < 2:
             return []
         annotations = [(volume, lesion) for volume in patient for lesion in _annotations(volume.record)]
@@ -106,13 +105,15 @@ class IntraPatient(Strategy):
         return findings
 
     def learn(self, records: Sequence[dict]) -> dict:
+        """Calibrate delta, if that was asked for."""
         return {} if self.calibrate is None else self.calibrate(self.embed, records)
 
     def use(self, learnt: dict) -> None:
+        """Take the calibrated delta."""
         self.distance = learnt.get("distance", self.distance)
 
     def _sure(self, volume: PatientVolume) -> list[tuple[int, np.ndarray]]:
-        """Number and best slice box of each tracklet whose score suffices."""
+        """Number and best slice box of each tracklet with a sufficient score."""
         found = volume.detections[self.group]
         sure = found.scores >= self.score_thresh
         return list(zip(np.flatnonzero(sure), best_slice_boxes(found)[sure], strict=True))
@@ -126,7 +127,7 @@ class IntraPatient(Strategy):
 
 
 def calibrate_on_marks(cfg: CfgNode, embed: Embed, records: Sequence[dict]) -> dict:
-    """Delta from the pairs of marks of which the mined datasets tell whether they are of one lesion."""
+    """Calibrate delta on pairs of marks of known identity in the mined datasets."""
     marks = []
     for name in mined_datasets(cfg):
         own = [record for record in records if record["expert"] == MetadataCatalog.get(name).expert]
@@ -134,13 +135,20 @@ def calibrate_on_marks(cfg: CfgNode, embed: Embed, records: Sequence[dict]) -> d
     return calibrate(embed, marks, cfg.MODEL.EMBEDDING.CALIBRATION_PRECISION).to_dict()
 
 
+# MINING.INTRA_PATIENT.THRESHOLD.
+CALIBRATIONS: dict[str, Callable[[CfgNode], Callable | None]] = {
+    "fixed": lambda cfg: None,
+    "auto": lambda cfg: partial(calibrate_on_marks, cfg),
+}
+
+
 def _annotations(record: dict) -> list[dict]:
-    """The lesions of a record that are given and have a box."""
+    """The given lesions of a record that have a box."""
     return [lesion for lesion in record["lesions"] if lesion["status"] == "annotation" and lesion["boxes"]]
 
 
 def _only_nearest(distances: np.ndarray, volumes: list[str]) -> np.ndarray:
-    """Distances (annotations, tracklets), infinite but for an annotation's nearest tracklet of each sub-volume."""
+    """(annotations, tracklets) distances, infinite but for an annotation's nearest tracklet of each sub-volume."""
     nearest = np.full_like(distances, np.inf)
     of_column = np.array(volumes)
     for volume in sorted(set(volumes)):

@@ -1,7 +1,7 @@
 """Missing ground-truth mining, the first half of MGTM-SLLP (Wang et al., PRCV 2019; Lesion-Harvester, II-A).
 
-The second half, slice-level label propagation, is :class:`CrossSlice` after it: it follows both the given and the
-mined boxes of the marked slices to their neighbours.
+The second half, slice-level label propagation, is :class:`CrossSlice` after it: it follows the given and the mined
+boxes of the marked slices to their neighbours.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from detectron2.config import configurable
 
 from ....structures.known_boxes import tracklet_overlaps
 from ....structures.status import BoxStatus
-from ..findings import Finding, Patient, PatientVolume
-from .strategy import STRATEGIES, Strategy
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy
 
 
 @STRATEGIES.register()
 class MissingGroundTruth(Strategy):
     """Mines lesions on the slices that have marks, and only there.
 
-    A tracklet with a sure box on such a slice is a missing annotation if it goes on in the neighbouring slices and
-    is no known lesion. What goes on is less often an artefact or a vessel cut across.
+    A tracklet with a sure box on a marked slice is a missing annotation if it continues in the neighbouring
+    slices, which an artefact or a vessel cut across rarely does, and is no known lesion.
     """
 
     @configurable
     def __init__(self, *, group: str = "fused", iou: float = 0.5, score_thresh: float = 0.5, min_slices: int = 3):
         """
         Args:
-            group: of the proposals that are looked at: "fused" or an expert.
+            group: of the proposals, "fused" or an expert.
             iou: theta: a tracklet with a larger key-slice IoU with an annotation is known.
             score_thresh: of the box on the marked slice.
-            min_slices: on which the tracklet has a box.
+            min_slices: least number of slices on which the tracklet has a box.
         """
         self.group, self.iou = group, iou
         self.score_thresh, self.min_slices = score_thresh, min_slices
 
     @classmethod
     def from_config(cls, cfg):
+        """Arguments of the constructor, from a config."""
         keys = cfg.MINING.MISSING_GROUND_TRUTH
         return {
             "group": cfg.MINING.PROPOSALS,
@@ -46,6 +46,7 @@ class MissingGroundTruth(Strategy):
         }
 
     def __call__(self, patient: Patient) -> list[Finding]:
+        """Mine one patient; see :class:`Strategy`."""
         findings = [finding for volume in patient for finding in self._of_volume(volume)]
         return sorted(findings, key=lambda finding: -finding.slice_boxes[:, 5].max())
 
@@ -53,10 +54,10 @@ class MissingGroundTruth(Strategy):
         name, found = volume.record["volume"], volume.detections[self.group]
         known = volume.known.of_status(BoxStatus.LESION)
         unknown = tracklet_overlaps(found, known).max(axis=1, initial=0.0) <= self.iou
-        goes_on = np.bincount(found.slice_detection, minlength=len(found)) >= self.min_slices
+        continues = np.bincount(found.slice_detection, minlength=len(found)) >= self.min_slices
         wanted = np.isin(found.slice_boxes[:, 0], known.slices) & (found.slice_boxes[:, 5] > self.score_thresh)
         findings = []
-        for tracklet in np.flatnonzero(unknown & goes_on):
+        for tracklet in np.flatnonzero(unknown & continues):
             boxes = found.slice_boxes[wanted & (found.slice_detection == tracklet)]
             if len(boxes):
                 findings.append(Finding(name, f"{name}/{self.group}-{tracklet}", boxes))

@@ -1,20 +1,68 @@
-"""What all mining strategies have in common."""
+"""Interface of mining strategies: a patient goes in, findings come out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
 
-from ..findings import Finding, Patient
+from ....structures.detections import VolumeDetections
+from ....structures.known_boxes import KnownBoxes
 
 STRATEGIES = Registry("MINING_STRATEGY")
 STRATEGIES.__doc__ = "Classes of strategies, by the names that MINING.STRATEGIES has; built with the config."
 
 
+@dataclass(frozen=True)
+class Finding:
+    """One 3D lesion that a strategy has mined, or more slices of a known one.
+
+    Attributes:
+        volume: name of the sub-volume.
+        lesion: id of the 3D lesion; that of the annotation if the finding continues it.
+        slice_boxes: (k, 6) z, x1, y1, x2, y2, score, in the volume frame.
+        status: of the ledger, see :data:`lens_d2.data.ledger.table.STATUSES`.
+        annotation: id of the annotation that it was found by.
+        distance: between their embeddings.
+    """
+
+    volume: str
+    lesion: str
+    slice_boxes: np.ndarray
+    status: str = "annotation"
+    annotation: str | None = None
+    distance: float = np.nan
+
+
+@dataclass
+class PatientVolume:
+    """One sub-volume of the patient that is being mined.
+
+    Attributes:
+        record: of the dataset, with the annotations that are given.
+        detections: the proposals, "fused" and of every expert.
+        known: boxes given and mined so far, by this strategy or the ones before it.
+    """
+
+    record: dict
+    detections: dict[str, VolumeDetections]
+    known: KnownBoxes
+
+    @classmethod
+    def start(cls, record: dict, detections: dict[str, VolumeDetections]) -> PatientVolume:
+        """The sub-volume before anything is mined."""
+        return cls(record, detections, KnownBoxes.of_record(record))
+
+
+# All sub-volumes of one patient that the dataset has.
+Patient = list[PatientVolume]
+
+
 class Strategy:
-    """Finds missing annotations of one patient after another.
+    """Finds missing annotations, one patient at a time.
 
     A subclass is built with the config alone (``from_config`` of Detectron2's ``@configurable``), and has
     :meth:`__call__`. :func:`lens_d2.mining.lens.mine.mine_patient` drops the boxes that lie on known ones, so a
@@ -22,11 +70,15 @@ class Strategy:
     """
 
     def __call__(self, patient: Patient) -> list[Finding]:
-        """The findings in one patient, the most reliable first."""
+        """Mine one patient.
+
+        Returns:
+            the findings, the most reliable first.
+        """
         raise NotImplementedError
 
     def learn(self, records: Sequence[dict]) -> dict:
-        """Learn from the annotations before any patient is mined; by default nothing. Only the first rank does.
+        """Learn from the annotations before any patient is mined, on the first rank alone; by default nothing.
 
         Args:
             records: of all sub-volumes, with given annotations only.
@@ -41,9 +93,9 @@ class Strategy:
 
 
 def build_strategies(cfg: CfgNode) -> dict[str, Strategy]:
-    """The strategies that ``MINING.STRATEGIES`` names, by their names, in order.
+    """Build the strategies that ``MINING.STRATEGIES`` names, in order, by their names.
 
     Raises:
-        KeyError: there is no such strategy.
+        KeyError: a name is not registered.
     """
     return {name: STRATEGIES.get(name)(cfg) for name in cfg.MINING.STRATEGIES}

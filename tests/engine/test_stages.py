@@ -1,32 +1,21 @@
-"""A tiny model is run on a tiny dataset, and mined: by one rank and by two, in one go and interrupted."""
+"""The stages of a run on a tiny dataset: in one go, killed and resumed, begun anew."""
 
-import inspect
 import json
-import os
 import shutil
 
 import pytest
 import torch
-from detectron2.engine import launch
-from detectron2.utils import comm
+from helpers.kills import Killed, kill_at
 from helpers.mining_cohort import mining_cfg, register_partly
 
-from lens_d2.data.ledger.table import read_ledger
 from lens_d2.engine import LENSTrainer, run_stages
 from lens_d2.engine.network_trainer import NetworkTrainer
+from lens_d2.io.artifacts import ArtifactStore
 from lens_d2.io.errors import DataError
-from lens_d2.mining.datasets import mined_records
-from lens_d2.mining.lens.mine import PatientStore, mine
-from lens_d2.mining.lens.strategies import build_strategies
-from lens_d2.mining.proposals import LazyProposals, open_shards, propose
+from lens_d2.mining.lens.mine import PatientStore
 from lens_d2.mining.shards import ShardStore
-from lens_d2.mining.stored_tables import TableStore
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class Killed(BaseException):
-    """What no code catches."""
 
 
 @pytest.fixture(scope="module")
@@ -41,102 +30,12 @@ def config(data, output, *opts):
     return mining_cfg(data, "OUTPUT_DIR", str(output), *opts)
 
 
-def propose_and_mine(data, output):
-    """All of a MiningHook's work with an untrained model, which differs from rank to rank."""
-    torch.set_num_threads(1)
-    register_partly(os.path.join(data, f"rank{comm.get_rank()}" if comm.get_world_size() > 1 else "data"))
-    cfg = config(data, output)
-    torch.manual_seed(2 + comm.get_rank())
-    model = LENSTrainer.build_model(cfg)
-    records = mined_records(cfg)
-    for record in records:  # the same files, whoever wrote them
-        record["file_name"] = os.path.join(data, "data", "deeplesion", os.path.basename(record["file_name"]))
-    shards = open_shards(cfg, model, output / "proposals")
-    propose(records, shards)
-    mine(records, shards, build_strategies(cfg), output / "mining", iou=cfg.MINING.IOU)
-    return records, shards
-
-
-@pytest.fixture(scope="module")
-def mined(data, tmp_path_factory):
-    """What one rank mines in one go."""
-    output = tmp_path_factory.mktemp("mined")
-    propose_and_mine(data, output)
-    return output
-
-
-def ledgers(output):
-    return [(output / "mining" / name).read_bytes() for name in ("ledger.parquet", "ledger.csv")]
-
-
-def test_every_strategy_finds_something(mined):
-    ledger = read_ledger(mined / "mining/ledger.csv")
-    assert set(ledger["strategy"]) == {"CrossSlice", "MatchBySize", "CrossDataset"}
-    counts = json.loads((mined / "mining/mining.json").read_text())["counts"]
-    assert counts[0]["boxes"] == counts[0]["lesions"] == 6
-    assert counts[1]["boxes"] == 6 + (ledger["strategy"] == "CrossSlice").sum()
-
-
-def test_two_ranks_mine_the_same_ledger_as_one(data, mined, tmp_path):
-    launch(propose_and_mine, 2, dist_url="auto", args=(data, tmp_path))
-    assert ledgers(tmp_path) == ledgers(mined)
-
-
-def kill_at(monkeypatch, owner, name, number, when=lambda *args: True):
-    """Let the number-th call of a method (of those that ``when`` holds for) be the last thing that happens."""
-    original, calls = getattr(owner, name), []
-
-    def method(*args, **kwargs):
-        if when(*args):
-            calls.append(args)
-            if len(calls) == number:
-                raise Killed
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(owner, name, staticmethod(method) if inspect.ismethod(original) else method)
-    return calls
-
-
 def is_shard(store, thing):
     return isinstance(store, ShardStore)
 
 
 def is_patient(store, thing):
     return isinstance(store, PatientStore)
-
-
-@pytest.mark.parametrize("kind, number, left", [(is_shard, 3, 2), (is_patient, 2, 1)])
-def test_what_was_finished_is_not_done_again(data, mined, tmp_path, kind, number, left):
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        kill_at(patch, TableStore, "write", number, kind)
-        propose_and_mine(data, tmp_path)
-    assert not (tmp_path / "mining/ledger.parquet").exists()
-    with pytest.MonkeyPatch.context() as patch:
-        calls = kill_at(patch, TableStore, "write", 99, kind)
-        propose_and_mine(data, tmp_path)
-    assert len(calls) == left
-    assert ledgers(tmp_path) == ledgers(mined)
-
-
-def test_a_second_run_does_nothing(data, mined, tmp_path):
-    shutil.copytree(mined, tmp_path / "again")
-    with pytest.MonkeyPatch.context() as patch:
-        calls = kill_at(patch, TableStore, "write", 99)
-        propose_and_mine(data, tmp_path / "again")
-    assert calls == []
-
-
-def test_a_damaged_shard_is_made_again_while_mining(data, mined, tmp_path):
-    (tmp_path / "proposals").mkdir()
-    for path in (mined / "proposals").iterdir():
-        (tmp_path / "proposals" / path.name).write_bytes(path.read_bytes()[:-7])
-    records, shards = propose_and_mine(data, tmp_path)
-    assert ledgers(tmp_path) == ledgers(mined)
-    path = shards.path(records[0])
-    path.write_bytes(path.read_bytes()[:300])
-    fused = LazyProposals(records, shards)
-    assert len(fused) == 4 and len(fused[records[0]["volume"]])
-    assert shards.fault(records[0]) is None
 
 
 FULL = (
@@ -179,12 +78,12 @@ def test_the_ledger_and_unlabelled_slices_are_for_retraining_alone(whole_run):
 
 
 KILLS = {
-    "while proposing": (TableStore, "write", 2, is_shard),
-    "while mining": (TableStore, "write", 2, is_patient),
+    "while proposing": (ArtifactStore, "write", 2, is_shard),
+    "while mining": (ArtifactStore, "write", 2, is_patient),
     "while evaluating": (LENSTrainer, "test", 1, None),
     "when retraining begins": (LENSTrainer, "run_step", 1, None),
     "while evaluating again": (LENSTrainer, "test", 1, None),
-    "while proposing for the classifier": (TableStore, "write", 4, is_shard),
+    "while proposing for the classifier": (ArtifactStore, "write", 4, is_shard),
     "while training the classifier": (NetworkTrainer, "run_step", 3, None),
     "while evaluating with it": (LENSTrainer, "test", 1, None),
 }
@@ -298,18 +197,6 @@ def test_the_classifier_learns_with_a_harvested_ledger(data, tmp_path, monkeypat
     assert used == ["harvested.parquet", ""]
 
 
-def test_a_strategy_that_is_none_is_told_before_training(data, tmp_path):
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyError, match="CrosSlice"):
-        steps = kill_at(patch, LENSTrainer, "run_step", 99)
-        run_stages(config(data, tmp_path, *FULL, "MINING.STRATEGIES", ("CrosSlice",)))
-    assert steps == []
-
-
-def test_nothing_to_mine_is_told_before_training(data, tmp_path):
-    with pytest.raises(DataError, match="no dataset is partially labelled, and MINING.DATASETS names none"):
-        run_stages(config(data, tmp_path, *FULL, "DATASETS.TRAIN", ("blocks_luna",)))
-
-
 def test_a_stage_alone_needs_those_before_it(data, tmp_path):
     with pytest.raises(DataError, match="no ledger here: one of the stages train, harvest has to run first"):
         run_stages(config(data, tmp_path, *FULL, "STAGES", ("retrain",)))
@@ -317,26 +204,3 @@ def test_a_stage_alone_needs_those_before_it(data, tmp_path):
         DataError, match="no weights here: one of the stages train, harvest, retrain has to run first"
     ):
         run_stages(config(data, tmp_path, *FULL, "STAGES", ("evaluate",)))
-
-
-def test_ignored_as_gt_trains_on_uncertain_regions(data, mined):
-    from lens_d2.data.loader import load_training_records
-
-    ledger = str(mined / "mining/ledger.csv")
-    statuses = []
-    for switch in (False, True):
-        cfg = config(data, mined, "DATASETS.LEDGER", ledger, "DATASETS.UNCERTAIN_AS_LESION", switch)
-        records = load_training_records(cfg)
-        statuses.append({x["status"] for r in records for x in r["lesions"]})
-    assert statuses == [{"annotation", "mined", "uncertain"}, {"annotation", "mined"}]
-
-
-def test_a_contradictory_ledger_stops_the_training(data, mined, tmp_path):
-    path = tmp_path / "ledger.csv"
-    lines = (mined / "mining/ledger.csv").read_text().splitlines()
-    cells = lines[3].split(",")
-    cells[1] = '"elsewhere"'
-    path.write_text("\n".join([*lines[:3], ",".join(cells), *lines[4:]]))
-    cfg = config(data, tmp_path, "DATASETS.LEDGER", str(path))
-    with pytest.raises(DataError, match=rf"{path}: row 3 \(line 4\): "):
-        LENSTrainer.build_train_loader(cfg)

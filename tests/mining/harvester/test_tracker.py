@@ -1,4 +1,4 @@
-"""Boxes on slices become 3D proposals: the filter, the assignment, stacking, extension and fusion."""
+"""Boxes on slices become 3D proposals: the assignment, stacking, extension and fusion."""
 
 import itertools
 
@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_d2.mining.harvester.assignment import assign, overlapping
-from lens_d2.mining.harvester.kalman import BoxStates, Noise, measure, to_boxes
-from lens_d2.mining.harvester.tracker import BoxTracker, fuse, track
+from lens_d2.mining.harvester.tracker import BoxTracker, assign, fuse, track
 from lens_d2.structures.boxes import pairwise_iou
 
 few = settings(max_examples=30, deadline=None)
@@ -39,28 +37,6 @@ def same_tracklets(one, other):
     return len(pairs) == len(set(one.tolist())) == len(set(other.tolist()))
 
 
-@few
-@given(slice_boxes())
-def test_boxes_are_what_is_measured_of_them(boxes):
-    np.testing.assert_allclose(to_boxes(measure(boxes[:, 1:5])), boxes[:, 1:5], atol=1e-9)
-
-
-def test_the_filter_is_the_textbooks():
-    """One component against the plain 2x2 equations, with the box's size as the unit."""
-    noise, boxes = Noise(0.05, 0.03, 0.1), [[0, 0, 20, 20], [2, 0, 22, 20], [3, 0, 23, 20], [6, 0, 26, 20]]
-    state, covariance = np.array([10.0, 0.0]), np.diag([0.05**2, 0.1**2])
-    states = BoxStates.start(np.array([boxes[0]], dtype=float), noise)
-    move = np.array([[1.0, 1.0], [0.0, 1.0]])
-    for box in boxes[1:]:
-        state, covariance = move @ state, move @ covariance @ move.T + np.diag([0, 0.03**2])
-        gain = covariance[:, 0] / (covariance[0, 0] + 0.05**2)
-        state = state + gain * ((box[0] + box[2]) / 2 - state[0])
-        covariance = (np.eye(2) - np.outer(gain, [1, 0])) @ covariance
-        states = states.predict(noise).update(np.array([0]), np.array([box], dtype=float), noise)
-        np.testing.assert_allclose([states.value[0, 0], states.velocity[0, 0]], state)
-        np.testing.assert_allclose(states.covariance[0], covariance)
-
-
 def test_the_filter_learns_a_velocity():
     """A box that moves by a quarter of its side and more is lost by comparing neighbours, not by the filter."""
     moving = rows(
@@ -71,34 +47,22 @@ def test_the_filter_learns_a_velocity():
 
 
 @few
-@given(slice_boxes(), slice_boxes(), st.floats(0.05, 1.0))
-def test_all_overlapping_pairs_of_a_slice_are_found(boxes, others, gate):
-    found = overlapping(boxes[:, 1:5], others[:, 1:5], gate, boxes[:, 0], others[:, 0])
-    iou = pairwise_iou(boxes[:, 1:5], others[:, 1:5]) * (boxes[:, None, 0] == others[None, :, 0])
-    expected = set(zip(*np.nonzero(iou >= gate), strict=True))
-    assert set(zip(found[0], found[1], strict=True)) == expected and len(found[0]) == len(expected)
-    np.testing.assert_allclose(found[2], iou[found[0], found[1]])
-
-
-@few
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 4))
 def test_the_assignment_has_the_largest_sum(seed, height, width):
     rng = np.random.default_rng(seed)
     matrix = rng.uniform(0.8, 1, (height, width)) * (rng.random((height, width)) < 0.7)
-    row, column = np.nonzero(matrix)
-    chosen = assign(row, column, matrix[row, column])
-    assert len(set(row[chosen])) == len(chosen) == len(set(column[chosen]))
+    row, column = assign(matrix, 0.8)
+    assert len(set(row)) == len(row) == len(set(column)) and (matrix[row, column] >= 0.8).all()
     small, large = sorted((height, width))
     oriented = matrix if height == small else matrix.T
     best = max(sum(oriented[i, p[i]] for i in range(small)) for p in itertools.permutations(range(large), small))
-    assert matrix[row[chosen], column[chosen]].sum() == pytest.approx(best)
+    assert matrix[row, column].sum() == pytest.approx(best)
 
 
 def test_rivals_are_assigned_together():
     """Best first would take the pair of 0.95 and leave the others alone."""
-    row, column = np.array([0, 0, 1]), np.array([0, 1, 0])
-    chosen = assign(row, column, np.array([0.95, 0.9, 0.85]))
-    assert set(chosen) == {1, 2}
+    row, column = assign(np.array([[0.95, 0.9], [0.85, 0.1]]), 0.8)
+    assert set(zip(row, column, strict=True)) == {(0, 1), (1, 0)}
 
 
 @few

@@ -5,9 +5,8 @@ import pandas as pd
 from helpers.mining_proposals import proposals, record, tracklets
 
 from lens_d2.data.ledger.table import check_ledger
-from lens_d2.mining.lens.findings import PatientVolume
 from lens_d2.mining.lens.mine import mine_patient
-from lens_d2.mining.lens.strategies import STRATEGIES, CrossSlice, MissingGroundTruth
+from lens_d2.mining.lens.strategies import STRATEGIES, CrossSlice, MissingGroundTruth, PatientVolume
 
 MARK = np.array([10.0, 10, 30, 30])
 MISSED = np.array([60.0, 60, 80, 80])

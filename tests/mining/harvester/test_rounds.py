@@ -1,19 +1,19 @@
-"""A round: P_H^R, P_M^R and P_M^- by the marks, P_H^+ by the threshold, P_H^- from the rest; and its measures."""
+"""A round: P_H^R, P_M^R and P_M^- by the marks, P_H^+ by the threshold, P_H^- from the rest."""
 
 import numpy as np
 import pytest
-from helpers.harvest_cohort import PARTIAL, TEST, VERIFIED, register
 
 from lens_d2.data.ledger.table import LedgerRow, to_table
 from lens_d2.data.sampler import SlicePool
-from lens_d2.mining.harvester.measures import HarvestMeasure, format_rows, given_marks
-from lens_d2.mining.harvester.pool import from_table, take, with_verdicts
+from lens_d2.mining.harvester.pool import from_table, with_verdicts
 from lens_d2.mining.harvester.pool import to_table as pool_table
 from lens_d2.mining.harvester.rounds import LABEL_SETS, Rules, harvest_round, known_proposals
 from lens_d2.structures.detections import VolumeDetections
 from lens_d2.structures.records import make_lesion
 
 LESIONS = [(10.0, 2), (30.0, 4), (50.0, 3)]  # x and key slice of three lesions, each 10 x 10 pixels
+
+
 RULES = Rules(precision=0.5)
 
 
@@ -32,7 +32,11 @@ def scored(*rows):
 
 
 V_M, V_H = record("000001_01_01_003-010", 3), record("000002_01_01_003-010", 1)
+
+
 ON_V_M = [(10, 2, 0.9, 0.9), (30, 4, 0.8, 0.5), (70, 3, 0.9, 0.3), (90, 3, 0.2, 0.1)]
+
+
 ON_V_H = [(10, 2, 0.8, 0.9), (30, 4, 0.9, 0.8), (50, 3, 0.7, 0.2), (70, 3, 0.6, 0.1), (90, 5, 0.4, 0.2)]
 
 
@@ -260,61 +264,3 @@ def test_slices_of_hard_negatives_are_drawn_too():
     pool = SlicePool.from_records([with_negative], [0], with_negatives=False)
     drawn = {tuple(sorted(z for _, z in pool.draw(0.0, np.random.default_rng(i)))) for i in range(20)}
     assert drawn == {(2, 5), (2, 6), (2, 7)}  # one for the one lesion
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory):
-    return register(tmp_path_factory.mktemp("sets"))
-
-
-def found_in(record, marks, scores):
-    """A proposal on each of (k, 5) marks."""
-    rows = np.column_stack([marks, scores])
-    boxes = marks[:, [1, 2, 0, 3, 4, 0]]
-    return VolumeDetections(boxes, np.array(scores), rows, np.arange(len(rows)), fpr_scores=np.array(scores))
-
-
-def boxes_of(record):
-    return np.array([box for x in record["lesions"] for box in x["boxes"]], dtype=float)
-
-
-def test_recall_at_precision_beside_that_of_the_marks(sets):
-    """Two of four lesions are marked; proposals on all four and on nothing: the marked ones add nothing."""
-    measure = HarvestMeasure(TEST, sets[PARTIAL])
-    assert measure.given() == {"round": 0, "labels": "R_H", "R@100P": 0.5}
-    nothing = np.array([[1, 0, 0, 5, 5]])
-    found = {
-        r["volume"]: found_in(r, np.concatenate([boxes_of(r), nothing]), [0.9, s, 0.6])
-        for r, s in zip(sets[TEST], (0.8, 0.5), strict=True)
-    }
-    rows, curves = measure.of_round(1, found, [])
-    assert [row["labels"] for row in rows] == ["P_H,1", "P_H,1^+"]
-    for row in rows:  # three right, then two wrong, then the fourth: a precision of 4 in 6
-        assert row["R@80P"] == row["R@95P"] == 0.75
-    recall, precision = curves["s_g"]
-    assert (recall[-1], precision[-1]) == (1.0, pytest.approx(4 / 6))
-    table = format_rows([measure.given(), *rows]).splitlines()
-    assert "50.0@100P" in table[2] and table[3].count("75.0") == 5
-
-
-def test_what_a_reader_has_accepted_is_measured_as_sure_and_what_is_rejected_not_at_all(sets):
-    """On each of two sub-volumes the lesion that is not marked was scored low, and nothing else high."""
-    measure = HarvestMeasure(TEST, sets[PARTIAL])
-    nothing = np.array([[1, 0, 0, 5, 5]])
-    found, before = {}, []
-    for record in sets[TEST]:
-        found[record["volume"]] = found_in(record, np.concatenate([boxes_of(record), nothing]), [0.9, 0.1, 0.8])
-        for row, status in ((1, "accepted"), (2, "rejected")):
-            before += take(found[record["volume"]], [row], record["volume"], 1, status=status)
-    (generator, unjudged), _ = measure.of_round(2, found, [])
-    (same, judged), _ = measure.of_round(2, found, before)
-    assert generator == same and unjudged["R@95P"] == 0.5 and judged["R@95P"] == 1.0
-
-
-def test_marks_of_the_same_series_are_found_on_their_slices(sets):
-    record = sets[TEST][0]
-    later = {**record, "first_slice": record["first_slice"] + 1, "num_slices": 4}
-    (mark,) = given_marks(record, sets[PARTIAL])
-    moved = given_marks(later, sets[PARTIAL])
-    assert moved.tolist() == ([[mark[0] - 1, *mark[1:]]] if 0 <= mark[0] - 1 < 4 else [])
-    assert not len(given_marks(sets[VERIFIED][0], sets[PARTIAL]))

@@ -11,27 +11,21 @@ import torch
 from detectron2.engine import launch
 from detectron2.utils import comm
 from helpers.harvest_cohort import PARTIAL, VERIFIED, harvest_cfg, register, stand_in_shards
+from helpers.kills import Killed, kill_at
 
-from lens_d2.data.ledger.merge import register_ledger
-from lens_d2.data.ledger.table import LedgerRow, check_ledger, read_ledger, to_table, write_ledger
+from lens_d2.data.ledger.table import check_ledger, read_ledger, to_table, write_ledger
 from lens_d2.data.loader import load_training_records
 from lens_d2.engine import LENSTrainer, run_stages
 from lens_d2.engine import harvest as harvest_module
-from lens_d2.engine.harvest import read_lesions
 from lens_d2.engine.network_trainer import NetworkTrainer
-from lens_d2.io.errors import DataError
+from lens_d2.io.artifacts import ArtifactStore
 from lens_d2.io.formats import read_tracklets
-from lens_d2.mining.harvester.rounds import Rules, known_proposals
-from lens_d2.mining.stored_tables import TableStore
-from lens_d2.structures.detections import VolumeDetections
+from lens_d2.mining.harvester import results
+from lens_d2.mining.harvester.results import read_lesions
 from lens_d2.structures.known_boxes import KnownBoxes
 from lens_d2.structures.status import BoxStatus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class Killed(BaseException):
-    """What no code catches."""
 
 
 @pytest.fixture(scope="module")
@@ -51,40 +45,22 @@ def whole(data, tmp_path_factory):
     return output, run_stages(harvest_cfg(data[0], output))["harvest"]
 
 
-def count(patch, owner, name, kill_at=None):
-    """Count the calls of a method; let one of them be the last thing that happens."""
-    original, calls = getattr(owner, name), []
-
-    def method(*args, **kwargs):
-        calls.append(args)
-        if len(calls) == kill_at:
-            raise Killed
-        return original(*args, **kwargs)
-
-    patch.setattr(owner, name, method)
-    return calls
-
-
 @pytest.mark.parametrize(
     "key, value, error",
     [
-        ("HARVEST.ROUNDS", 0, "HARVEST.ROUNDS: there has to be a round, not 0"),
+        ("HARVEST.ROUNDS", 0, "HARVEST.ROUNDS: 0; at least 1 is needed"),
         ("HARVEST.VERIFIED", "blocks_none", "blocks_none: HARVEST.VERIFIED and HARVEST.DATASETS have to be"),
         ("HARVEST.TRACKER.IOU", 0.0, "IoU"),
-        ("MODEL.LPC.NAME", "GLCMV", "GLCMV"),
-        ("MODEL.LPC.LOSS", "l2", "l2"),
         ("MODEL.LPC.WEIGHTS", "nowhere.pth", "nowhere.pth"),
-        ("HARVEST.PROPOSALS", "luna", "HARVEST.PROPOSALS: 'luna' is none of fused, deeplesion"),
         ("HARVEST.FOLDS", 1, "HARVEST.FOLDS: 1, where blocks_vm has 2 patients"),
         ("HARVEST.FOLDS", 3, "HARVEST.FOLDS: 3, where blocks_vm has 2 patients"),
-        ("HARVEST.NEGATIVE_IOU", 0.0, "HARVEST.NEGATIVE_IOU: it has to be above 0"),
-        ("HARVEST.LABELS", ("lesions",), "HARVEST.LABELS: what is known is recovered, harvested"),
+        ("HARVEST.NEGATIVE_IOU", 0.0, "HARVEST.NEGATIVE_IOU: 0.0; it has to be above 0"),
         ("DATASETS.LEDGER", "ledger.parquet", "DATASETS.LEDGER: harvesting makes its own"),
     ],
 )
 def test_faults_of_the_settings_show_before_training(data, tmp_path, key, value, error):
     with pytest.MonkeyPatch.context() as patch, pytest.raises((ValueError, KeyError), match=error):
-        steps = count(patch, LENSTrainer, "run_step")
+        steps = kill_at(patch, LENSTrainer, "run_step")
         run_stages(harvest_cfg(data[0], tmp_path, key, value))
     assert steps == []
 
@@ -170,12 +146,12 @@ def test_the_measures_have_table_1s_layout(whole):
 
 KILLS = [
     (LENSTrainer, "run_step", 2),  # training the first generator, after a checkpoint
-    (TableStore, "write", 3),  # proposing
+    (ArtifactStore, "write", 3),  # proposing
     (NetworkTrainer, "run_step", 3),  # training the classifier, after two checkpoints
-    (TableStore, "write", 2),  # scoring
-    (harvest_module.HarvestRound, "_write", 1),  # harvesting
+    (ArtifactStore, "write", 2),  # scoring
+    (results, "write_tracklets", 2),  # harvesting
     (LENSTrainer, "run_step", 1),  # fine-tuning
-    (TableStore, "write", 9),  # scoring again, after six sub-volumes were proposed
+    (ArtifactStore, "write", 9),  # scoring again, after six sub-volumes were proposed
 ]
 
 
@@ -184,12 +160,12 @@ def test_killed_at_any_moment_it_goes_on(data, whole, tmp_path):
     done = []
     for owner, name, number in KILLS:
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-            count(patch, owner, name, number)
+            kill_at(patch, owner, name, number)
             run_stages(cfg, resume=True)
         done.append(sorted(path.parent.name for path in tmp_path.glob("harvest/*/round.json")))
     assert done == [[]] * 5 + [["round_1"]] * 2
     with pytest.MonkeyPatch.context() as patch:
-        steps = count(patch, LENSTrainer, "run_step")
+        steps = kill_at(patch, LENSTrainer, "run_step")
         result = run_stages(cfg, resume=True)["harvest"]
     assert not steps  # both generators were trained before
     for k in (1, 2):
@@ -198,7 +174,7 @@ def test_killed_at_any_moment_it_goes_on(data, whole, tmp_path):
             assert ours.read_bytes() == theirs.read_bytes(), (k, name)
     assert result["mean"] == whole[1]["mean"]
     with pytest.MonkeyPatch.context() as patch:
-        work = [count(patch, *what) for what in ((LENSTrainer, "run_step"), (TableStore, "write"))]
+        work = [kill_at(patch, *what) for what in ((LENSTrainer, "run_step"), (ArtifactStore, "write"))]
         (tmp_path / "harvest/stage.json").unlink()
         assert run_stages(cfg, resume=True)["harvest"] == result
         assert work == [[], []]
@@ -231,15 +207,9 @@ def test_two_ranks_share_the_rounds(whole, tmp_path):
 def test_it_stops_when_the_mean_recall_no_longer_rises(data, whole, tmp_path, monkeypatch):
     means = iter([0.5, 0.6, 0.6, 0.9])
     monkeypatch.setattr(harvest_module.HarvestRound, "run", lambda self: {"mean": next(means)})
-    monkeypatch.setattr(harvest_module, "_report", lambda *args: None)
+    monkeypatch.setattr(harvest_module, "write_table", lambda *args: None)
     result = run_stages(harvest_cfg(data[0], tmp_path, "HARVEST.ROUNDS", 6))["harvest"]
     assert [r["mean"] for r in result["rounds"]] == [0.5, 0.6, 0.6] and result["mean"] == 0.6
-
-
-def test_a_sub_volume_of_v_m_is_not_harvested(data, tmp_path):
-    cfg = harvest_cfg(data[0], tmp_path, "HARVEST.DATASETS", (PARTIAL, VERIFIED))
-    with pytest.raises(DataError, match=f"it is in HARVEST.VERIFIED \\({VERIFIED}\\)"):
-        run_stages(cfg)
 
 
 def test_with_folds_no_classifier_judges_what_it_was_trained_on(data, tmp_path, monkeypatch):
@@ -256,8 +226,6 @@ def test_with_folds_no_classifier_judges_what_it_was_trained_on(data, tmp_path, 
     one, two = (r["volume"] for r in sets[VERIFIED])
     assert trained == [everything, everything - {one}, everything - {two}]
     assert (tmp_path / "harvest/round_1/fold_1/lpc/model_final.pth").is_file()
-    volumes = harvest_module.HarvestVolumes(harvest_cfg(folder, tmp_path))
-    assert volumes.folds(2) == {one: 0, two: 1} and volumes.folds(0) == {}
 
 
 def test_a_round_after_a_review(whole, data, tmp_path):
@@ -269,7 +237,7 @@ def test_a_round_after_a_review(whole, data, tmp_path):
     ledger.loc[ledger["lesion"] == refused, "status"] = "rejected"
     write_ledger(first["ledger"], [to_table(ledger)])
     with pytest.MonkeyPatch.context() as patch:
-        steps = count(patch, LENSTrainer, "run_step")
+        steps = kill_at(patch, LENSTrainer, "run_step")
         assert run_stages(one, resume=True)["harvest"] == first and not steps
         result = run_stages(harvest_cfg(data[0], tmp_path), resume=True)["harvest"]
         assert len(steps) == 2  # of fine-tuning
@@ -286,35 +254,8 @@ def test_a_trained_classifier_judges_the_first_round(whole, data, tmp_path):
     weights = whole[0] / "harvest/round_1/lpc/model_final.pth"
     opts = ("MODEL.LPC.WEIGHTS", str(weights), "HARVEST.WEIGHTS", whole[1]["rounds"][0]["weights"])
     with pytest.MonkeyPatch.context() as patch:
-        steps = [count(patch, trainer, "run_step") for trainer in (LENSTrainer, NetworkTrainer)]
+        steps = [kill_at(patch, trainer, "run_step") for trainer in (LENSTrainer, NetworkTrainer)]
         result = run_stages(harvest_cfg(data[0], tmp_path, *opts, "HARVEST.ROUNDS", 1))["harvest"]
     assert steps == [[], []]
     ours, theirs = (Path(x) for x in (result["ledger"], whole[1]["rounds"][0]["ledger"]))
     assert ours.read_bytes() == theirs.read_bytes()
-
-
-def test_a_verified_set_of_ones_own(data, tmp_path):
-    """What a reader has accepted in a sub-volume is a mark there: a proposal that hits it is P_M^R."""
-    folder, sets = data
-    record = sets[VERIFIED][0]
-    row = LedgerRow(
-        "new@4", record["volume"], 4, 40.0, 40.0, 52.0, 52.0, "new", "CrossSlice", 1, 0.9, 0.1, "", "accepted"
-    )
-    refused = row._replace(id="other@4", lesion="other", x1=10.0, x2=22.0, status="rejected")
-    write_ledger(tmp_path / "reviewed.parquet", [to_table([row, refused])])
-    register_ledger("my_vm", tmp_path / "reviewed.parquet", VERIFIED, given=True)
-    cfg = harvest_cfg(folder, tmp_path, "HARVEST.VERIFIED", "my_vm", "DATASETS.TRAIN", ("my_vm", PARTIAL))
-    mine = harvest_module.HarvestVolumes(cfg).verified[0]
-    assert [x["id"] for x in mine["lesions"]] == [*(x["id"] for x in record["lesions"]), "new"]
-    box = np.array([[40.0, 40, 3, 52, 52, 5]])
-    slice_boxes = np.array([[z, 40.0, 40, 52, 52, 0.8] for z in (3, 4, 5)])
-    found = VolumeDetections(box, np.array([0.8]), slice_boxes, np.zeros(3, dtype=np.int64))
-    lesions, others = known_proposals([mine], lambda _: found, Rules())
-    assert len(lesions[mine["volume"]]) == 1 and len(others[mine["volume"]]) == 0
-
-
-def test_a_damaged_file_of_lesions_is_named(tmp_path):
-    path = tmp_path / "lesions.parquet"
-    path.write_bytes(b"PAR1")
-    with pytest.raises(DataError, match="lesions.parquet: not readable"):
-        read_lesions(str(path))

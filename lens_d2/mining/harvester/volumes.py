@@ -1,0 +1,94 @@
+"""The sets of sub-volumes that a harvest works on, and whether its settings suit them."""
+
+from __future__ import annotations
+
+import logging
+
+from detectron2.config import CfgNode
+
+from ...data.cache import build_cache
+from ...data.loader import load_records
+from ...inference.rescoring import load_classifier
+from ...io.errors import DataError
+from ..proposals import mined_datasets
+from .measures import HarvestMeasure
+from .tracker import BoxTracker
+
+logger = logging.getLogger(__name__)
+
+
+class HarvestVolumes:
+    """The sub-volumes of a harvest.
+
+    Attributes:
+        verified: records of V_M.
+        partial: records of V_H, with the original marks.
+        measure: knows V_H-test.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        """
+        Raises:
+            DataError: a set is not trained on, or a sub-volume is in V_M and in V_H.
+        """
+        keys = cfg.HARVEST
+        for name in (keys.VERIFIED, *keys.DATASETS):
+            if name not in cfg.DATASETS.TRAIN:
+                raise DataError(name, "HARVEST.VERIFIED and HARVEST.DATASETS have to be among DATASETS.TRAIN")
+        cache = build_cache(cfg)
+        self.verified = load_records((keys.VERIFIED,), cache)
+        names = keys.DATASETS or tuple(name for name in mined_datasets(cfg) if name != keys.VERIFIED)
+        self.partial = load_records(names, cache)
+        twice = {r["volume"] for r in self.verified} & {r["volume"] for r in self.partial}
+        if twice:
+            raise DataError(min(twice), f"it is in HARVEST.VERIFIED ({keys.VERIFIED}) and in {', '.join(names)}")
+        self.measure = HarvestMeasure(keys.TEST, self.partial, keys.HIT_IOU)
+        apart = {r["volume"] for r in self.measure.records} - {r["volume"] for r in self.partial}
+        if apart:
+            logger.warning(
+                "%s: %d sub-volumes, as %s, are not in V_H: what earlier rounds harvested does not count there",
+                *(keys.TEST, len(apart), min(apart)),
+            )
+
+    def folds(self, number: int) -> dict[str, int]:
+        """The part of V_M, from 0, that each of its sub-volumes belongs to; a patient's are in one part.
+
+        Args:
+            number: of parts; 0: none, and the dict is empty.
+        """
+        patients = sorted({record["patient"] for record in self.verified})
+        return {r["volume"]: patients.index(r["patient"]) % number for r in self.verified} if number else {}
+
+    @property
+    def training(self) -> list[dict]:
+        """Records of V_M and V_H."""
+        return [*self.verified, *self.partial]
+
+    @property
+    def all(self) -> list[dict]:
+        """Records of all sets, each sub-volume once."""
+        return list({r["volume"]: r for r in [*self.measure.records, *self.training]}.values())
+
+
+def check_settings(cfg: CfgNode, volumes: HarvestVolumes) -> None:
+    """Refuse settings that could not be harvested with, before anything is trained.
+
+    Raises:
+        DataError: names the key, what it says and what is allowed; or the classifier that cannot be read.
+        ValueError: an IoU of the tracker is out of range.
+    """
+    keys, patients = cfg.HARVEST, len({record["patient"] for record in volumes.verified})
+    faults = {
+        "HARVEST.ROUNDS": keys.ROUNDS < 1 and f"{keys.ROUNDS}; at least 1 is needed",
+        "HARVEST.FOLDS": keys.FOLDS not in (0, *range(2, patients + 1))
+        and f"{keys.FOLDS}, where {keys.VERIFIED} has {patients} patients: 0, or from 2 to as many as these",
+        "HARVEST.NEGATIVE_IOU": keys.NEGATIVE_IOU <= 0 and f"{keys.NEGATIVE_IOU}; it has to be above 0",
+        "DATASETS.LEDGER": cfg.DATASETS.LEDGER
+        and "harvesting makes its own; a ledger of V_M may be registered as a dataset (docs/harvesting.md)",
+    }
+    for name, fault in faults.items():
+        if fault:
+            raise DataError(name, fault)
+    BoxTracker.from_config(cfg)
+    if cfg.MODEL.LPC.WEIGHTS:
+        load_classifier(cfg, "LPC")

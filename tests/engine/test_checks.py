@@ -1,0 +1,65 @@
+"""Settings that cannot be trained or evaluated with are refused; tests/test_commands.py has those of names."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lens_d2.config import load_config
+from lens_d2.engine import checks
+from lens_d2.io.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("variables", "refused"),
+    [
+        ({}, False),
+        ({"SLURM_JOB_ID": "7"}, False),
+        ({"SLURM_JOB_ID": "7", "SLURM_JOB_GPUS": "0"}, True),
+        ({"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2"}, True),
+        ({"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2", "CUDA_VISIBLE_DEVICES": ""}, False),
+        ({"SLURM_GPUS_ON_NODE": "2"}, False),
+        ({"TORCHELASTIC_RUN_ID": "7", "CUDA_VISIBLE_DEVICES": "0,1"}, True),
+        ({"TORCHELASTIC_RUN_ID": "7", "CUDA_VISIBLE_DEVICES": "-1"}, False),
+    ],
+)
+def test_a_job_with_gpus_does_not_go_on_without(variables, refused, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in (*checks.GPU_LISTS, *checks.GPU_COUNTS, "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(()))
+    cfg = load_config("", ["MODEL.DEVICE", "cuda"])
+    if refused:
+        with pytest.raises(DataError, match="has started a job with GPUs"):
+            checks.check_device(cfg)
+    else:
+        checks.check_device(cfg)
+        checks.fall_back_to_cpu(cfg)
+        assert cfg.MODEL.DEVICE == "cpu"
+
+
+def test_a_fault_of_the_training_names_its_key(tmp_path):
+    cfg = load_config("phantom/lens_multi.yaml", ["OUTPUT_DIR", str(tmp_path)])
+    checks.check_training(cfg, ranks=2)
+    for key, value, fault in (
+        ("DATASETS.TRAIN", (), "DATASETS.TRAIN: names no dataset"),
+        ("SOLVER.REFERENCE_WORLD_SIZE", 5, "SOLVER.REFERENCE_WORLD_SIZE: 5 ranks cannot share a batch"),
+        ("MODEL.EMBEDDING.SOLVER.CHECKPOINT_PERIOD", 0, "MODEL.EMBEDDING.SOLVER.CHECKPOINT_PERIOD: 0; at least 1"),
+    ):
+        faulty = cfg.clone()
+        faulty.merge_from_list([key, value])
+        with pytest.raises(DataError, match=fault):
+            checks.check_training(faulty)
+
+
+def test_an_evaluation_needs_weights_or_a_checkpoint(tmp_path):
+    cfg = load_config("phantom/lens_multi.yaml", ["OUTPUT_DIR", str(tmp_path), "MODEL.WEIGHTS", ""])
+    (tmp_path / "last_checkpoint").write_text("model_final.pth")
+    checks.check_evaluation(cfg, resume=True)
+    with pytest.raises(DataError, match="MODEL.WEIGHTS: empty"):
+        checks.check_evaluation(cfg)
+    cfg.DATASETS.TEST = ()
+    with pytest.raises(DataError, match="DATASETS.TEST: names no dataset"):
+        checks.check_evaluation(cfg, resume=True)

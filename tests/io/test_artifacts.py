@@ -1,0 +1,131 @@
+"""Artifacts: what is written is read; what is short, damaged or made from something else is made again."""
+
+import pyarrow as pa
+import pytest
+
+from lens_d2.io.artifacts import ResultStore, TableStore, digest, digest_of_file
+from lens_d2.io.errors import DataError, WriteError
+
+
+class Numbers(TableStore):
+    """Lists of numbers by name."""
+
+    def encode(self, value):
+        return pa.table({"number": value})
+
+    def decode(self, table):
+        return table["number"].to_pylist()
+
+
+def results(root, made_from="model", made=None):
+    return store_of(ResultStore, {"number": 3}, root, made_from, made)
+
+
+def tables(root, made_from="model", made=None):
+    return store_of(Numbers, list(range(100)), root, made_from, made)
+
+
+def store_of(kind, value, root, made_from, made):
+    def make(name):
+        if made is not None:
+            made.append(name)
+        return value
+
+    return kind(root, made_from, make)
+
+
+both = pytest.mark.parametrize("store", [results, tables])
+
+
+@both
+def test_a_sound_artifact_is_not_made_again(tmp_path, store):
+    made = []
+    first, second = (store(tmp_path, made=made).read("a") for _ in range(2))
+    assert first == second == store(tmp_path).find("a") and made == ["a"]
+    assert store(tmp_path).fault("a") is None and store(tmp_path).fault("b") == "absent"
+    assert store(tmp_path).find("b") is None
+
+
+def cut(data):
+    return data[: len(data) // 2]
+
+
+def flip(data):
+    return data[:40] + bytes([data[40] ^ 255]) + data[41:]
+
+
+@both
+@pytest.mark.parametrize("damage", [cut, flip, lambda data: b"", lambda data: b"[1]"])
+def test_a_damaged_artifact_is_named_and_made_again(tmp_path, store, damage, caplog):
+    if (store, damage) == (results, flip):
+        pytest.skip("JSON has no checksum")
+    made = []
+    first = store(tmp_path, made=made).read("a")
+    path = store(tmp_path).path("a")
+    path.write_bytes(damage(path.read_bytes()))
+    assert "damaged" in store(tmp_path).fault("a")
+    with caplog.at_level("WARNING"):
+        assert store(tmp_path, made=made).read("a") == first
+    assert str(path) in caplog.text and made == ["a"] * 2
+
+
+@both
+def test_one_made_from_something_else_is_not_trusted(tmp_path, store):
+    made = []
+    store(tmp_path, "one", made).read("a")
+    store(tmp_path, "two", made).read("a")
+    assert made == ["a"] * 2
+    assert store(tmp_path, "one").fault("a") == f"outdated, it has another {store(tmp_path).digest_key}"
+    assert store(tmp_path, "").fault("a") is None
+
+
+def test_a_table_under_another_name_is_not_trusted(tmp_path):
+    tables(tmp_path).read("a")
+    tables(tmp_path).path("a").rename(tables(tmp_path).path("b"))
+    assert tables(tmp_path).fault("b") == "outdated, it has another name"
+
+
+def test_without_a_maker_an_absent_artifact_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(DataError, match="a.json: absent"):
+        ResultStore(tmp_path).read("a")
+
+
+@both
+def test_names_that_no_file_can_have_stay_apart(tmp_path, store):
+    assert store(tmp_path).path("a/b") != store(tmp_path).path("a b")
+    assert store(tmp_path).path("../b").parent == tmp_path
+
+
+@both
+def test_nothing_half_written_is_left_when_writing_fails(tmp_path, monkeypatch, store):
+    monkeypatch.setattr("os.replace", lambda *args: (_ for _ in ()).throw(OSError("killed")))
+    with pytest.raises(WriteError, match="cannot be written: killed"):
+        store(tmp_path).write("a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_work_is_done_once(tmp_path):
+    done = []
+    for _ in range(2):
+        assert ResultStore(tmp_path, "a").once("step", lambda: done.append(1) or {"n": 1}) == {"n": 1}
+    assert done == [1]
+    ResultStore(tmp_path).forget("step")
+    ResultStore(tmp_path).forget("step")
+    assert ResultStore(tmp_path).fault("step") == "absent"
+
+
+def test_only_what_is_missing_is_made(tmp_path, caplog):
+    made = []
+    store = tables(tmp_path, made=made)
+    store.write("b")
+    store.path("c").write_bytes(b"PAR1")
+    with caplog.at_level("INFO"):
+        store.complete(["a", "b", "c", "d"], "numbers")
+    assert made == ["b", "a", "c", "d"]
+    assert "numbers of c are made again: damaged" in caplog.text and "numbers: 1 of 4 are done" in caplog.text
+
+
+def test_digests_are_of_the_content(tmp_path):
+    assert digest([{"a": 1, "b": 2}]) == digest(iter([{"b": 2, "a": 1}])) != digest([{"a": 1}, {"b": 2}])
+    (tmp_path / "a").write_bytes(b"x")
+    assert len(digest_of_file(tmp_path / "a")) == 64 and digest_of_file(tmp_path / "b") == ""

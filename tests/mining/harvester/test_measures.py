@@ -1,0 +1,67 @@
+"""Label sets measured on V_H-test: recall at precision."""
+
+import numpy as np
+import pytest
+from helpers.harvest_cohort import PARTIAL, TEST, VERIFIED, register
+
+from lens_d2.mining.harvester.measures import HarvestMeasure, format_rows, given_marks
+from lens_d2.mining.harvester.pool import to_harvested
+from lens_d2.structures.detections import VolumeDetections
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    return register(tmp_path_factory.mktemp("sets"))
+
+
+def found_in(record, marks, scores):
+    """A proposal on each of (k, 5) marks."""
+    rows = np.column_stack([marks, scores])
+    boxes = marks[:, [1, 2, 0, 3, 4, 0]]
+    return VolumeDetections(boxes, np.array(scores), rows, np.arange(len(rows)), fpr_scores=np.array(scores))
+
+
+def boxes_of(record):
+    return np.array([box for x in record["lesions"] for box in x["boxes"]], dtype=float)
+
+
+def test_recall_at_precision_beside_that_of_the_marks(sets):
+    """Two of four lesions are marked; proposals on all four and on nothing: the marked ones add nothing."""
+    measure = HarvestMeasure(TEST, sets[PARTIAL])
+    assert measure.given() == {"round": 0, "labels": "R_H", "R@100P": 0.5}
+    nothing = np.array([[1, 0, 0, 5, 5]])
+    found = {
+        r["volume"]: found_in(r, np.concatenate([boxes_of(r), nothing]), [0.9, s, 0.6])
+        for r, s in zip(sets[TEST], (0.8, 0.5), strict=True)
+    }
+    rows, curves = measure.of_round(1, found, [])
+    assert [row["labels"] for row in rows] == ["P_H,1", "P_H,1^+"]
+    for row in rows:  # three right, then two wrong, then the fourth: a precision of 4 in 6
+        assert row["R@80P"] == row["R@95P"] == 0.75
+    recall, precision = curves["s_g"]
+    assert (recall[-1], precision[-1]) == (1.0, pytest.approx(4 / 6))
+    table = format_rows([measure.given(), *rows]).splitlines()
+    assert "50.0@100P" in table[2] and table[3].count("75.0") == 5
+
+
+def test_what_a_reader_has_accepted_is_measured_as_sure_and_what_is_rejected_not_at_all(sets):
+    """On each of two sub-volumes the lesion that is not marked was scored low, and nothing else high."""
+    measure = HarvestMeasure(TEST, sets[PARTIAL])
+    nothing = np.array([[1, 0, 0, 5, 5]])
+    found, before = {}, []
+    for record in sets[TEST]:
+        found[record["volume"]] = found_in(record, np.concatenate([boxes_of(record), nothing]), [0.9, 0.1, 0.8])
+        for row, status in ((1, "accepted"), (2, "rejected")):
+            before += to_harvested(found[record["volume"]], [row], record["volume"], 1, status=status)
+    (generator, unjudged), _ = measure.of_round(2, found, [])
+    (same, judged), _ = measure.of_round(2, found, before)
+    assert generator == same and unjudged["R@95P"] == 0.5 and judged["R@95P"] == 1.0
+
+
+def test_marks_of_the_same_series_are_found_on_their_slices(sets):
+    record = sets[TEST][0]
+    later = {**record, "first_slice": record["first_slice"] + 1, "num_slices": 4}
+    (mark,) = given_marks(record, sets[PARTIAL])
+    moved = given_marks(later, sets[PARTIAL])
+    assert moved.tolist() == ([[mark[0] - 1, *mark[1:]]] if 0 <= mark[0] - 1 < 4 else [])
+    assert not len(given_marks(sets[VERIFIED][0], sets[PARTIAL]))

@@ -1,0 +1,168 @@
+"""A tiny model proposes on a tiny dataset, which is mined: by one rank and by two, in one go and interrupted."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from detectron2.engine import launch
+from detectron2.utils import comm
+from helpers.kills import Killed, kill_at
+from helpers.mining_cohort import mining_cfg, register_partly
+from helpers.mining_proposals import patient, proposals, record, tracklets
+
+from lens_d2.data.ledger.table import read_ledger
+from lens_d2.data.loader import load_training_records
+from lens_d2.engine import LENSTrainer
+from lens_d2.io.artifacts import ArtifactStore
+from lens_d2.io.errors import DataError
+from lens_d2.mining.lens.mine import PatientStore, mine, mine_patient
+from lens_d2.mining.lens.strategies import CrossDataset, CrossSlice, build_strategies
+from lens_d2.mining.proposals import LazyProposals, mined_records, open_shards, propose
+from lens_d2.mining.shards import ShardStore
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with the datasets and a full cache: what all runs share."""
+    folder = tmp_path_factory.mktemp("partly")
+    register_partly(folder / "data")
+    return folder
+
+
+def config(data, output, *opts):
+    return mining_cfg(data, "OUTPUT_DIR", str(output), *opts)
+
+
+def propose_and_mine(data, output):
+    """All of a MiningHook's work with an untrained model, which differs from rank to rank."""
+    torch.set_num_threads(1)
+    register_partly(os.path.join(data, f"rank{comm.get_rank()}" if comm.get_world_size() > 1 else "data"))
+    cfg = config(data, output)
+    torch.manual_seed(2 + comm.get_rank())
+    model = LENSTrainer.build_model(cfg)
+    records = mined_records(cfg)
+    for each in records:  # the same files, whoever wrote them
+        each["file_name"] = os.path.join(data, "data", "deeplesion", os.path.basename(each["file_name"]))
+    shards = open_shards(cfg, model, output / "proposals")
+    propose(records, shards)
+    mine(records, shards, build_strategies(cfg), output / "mining", iou=cfg.MINING.IOU)
+    return records, shards
+
+
+@pytest.fixture(scope="module")
+def mined(data, tmp_path_factory):
+    """What one rank mines in one go."""
+    output = tmp_path_factory.mktemp("mined")
+    propose_and_mine(data, output)
+    return output
+
+
+def ledgers(output):
+    return [(output / "mining" / name).read_bytes() for name in ("ledger.parquet", "ledger.csv")]
+
+
+def test_every_strategy_finds_something(mined):
+    ledger = read_ledger(mined / "mining/ledger.csv")
+    assert set(ledger["strategy"]) == {"CrossSlice", "MatchBySize", "CrossDataset"}
+    counts = json.loads((mined / "mining/mining.json").read_text())["counts"]
+    assert counts[0]["boxes"] == counts[0]["lesions"] == 6
+    assert counts[1]["boxes"] == 6 + (ledger["strategy"] == "CrossSlice").sum()
+
+
+def test_two_ranks_mine_the_same_ledger_as_one(data, mined, tmp_path):
+    launch(propose_and_mine, 2, dist_url="auto", args=(data, tmp_path))
+    assert ledgers(tmp_path) == ledgers(mined)
+
+
+def is_shard(store, thing):
+    return isinstance(store, ShardStore)
+
+
+def is_patient(store, thing):
+    return isinstance(store, PatientStore)
+
+
+@pytest.mark.parametrize("kind, number, left", [(is_shard, 3, 2), (is_patient, 2, 1)])
+def test_what_was_finished_is_not_done_again(data, mined, tmp_path, kind, number, left):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, ArtifactStore, "write", number, kind)
+        propose_and_mine(data, tmp_path)
+    assert not (tmp_path / "mining/ledger.parquet").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        calls = kill_at(patch, ArtifactStore, "write", 99, kind)
+        propose_and_mine(data, tmp_path)
+    assert len(calls) == left
+    assert ledgers(tmp_path) == ledgers(mined)
+
+
+def test_a_second_run_does_nothing(data, mined, tmp_path):
+    shutil.copytree(mined, tmp_path / "again")
+    with pytest.MonkeyPatch.context() as patch:
+        calls = kill_at(patch, ArtifactStore, "write", 99)
+        propose_and_mine(data, tmp_path / "again")
+    assert calls == []
+
+
+def test_a_damaged_shard_is_made_again_while_mining(data, mined, tmp_path):
+    (tmp_path / "proposals").mkdir()
+    for path in (mined / "proposals").iterdir():
+        (tmp_path / "proposals" / path.name).write_bytes(path.read_bytes()[:-7])
+    records, shards = propose_and_mine(data, tmp_path)
+    assert ledgers(tmp_path) == ledgers(mined)
+    path = shards.path(records[0])
+    path.write_bytes(path.read_bytes()[:300])
+    fused = LazyProposals(records, shards)
+    assert len(fused) == 4 and len(fused[records[0]["volume"]])
+    assert shards.fault(records[0]) is None
+
+
+def test_ignored_as_gt_trains_on_uncertain_regions(data, mined):
+
+    ledger = str(mined / "mining/ledger.csv")
+    statuses = []
+    for switch in (False, True):
+        cfg = config(data, mined, "DATASETS.LEDGER", ledger, "DATASETS.UNCERTAIN_AS_LESION", switch)
+        records = load_training_records(cfg)
+        statuses.append({x["status"] for r in records for x in r["lesions"]})
+    assert statuses == [{"annotation", "mined", "uncertain"}, {"annotation", "mined"}]
+
+
+def test_a_contradictory_ledger_stops_the_training(data, mined, tmp_path):
+    path = tmp_path / "ledger.csv"
+    lines = (mined / "mining/ledger.csv").read_text().splitlines()
+    cells = lines[3].split(",")
+    cells[1] = '"elsewhere"'
+    path.write_text("\n".join([*lines[:3], ",".join(cells), *lines[4:]]))
+    cfg = config(data, tmp_path, "DATASETS.LEDGER", str(path))
+    with pytest.raises(DataError, match=rf"{path}: row 3 \(line 4\): "):
+        LENSTrainer.build_train_loader(cfg)
+
+
+BOX, FAR = np.array([10.0, 10, 30, 30]), np.array([60.0, 60, 80, 80])
+CROSS_DATASET = CrossDataset(experts=("luna", "lits"), score_thresh=0.5)
+
+
+def test_strategies_run_in_order_and_know_what_came_before():
+    """A lesion that cross-slice propagation has followed is no uncertain region on those slices."""
+    found = proposals(fused=tracklets((4, BOX, [0.9] * 3)), luna=tracklets((4, BOX, [0.9] * 5)))
+    strategies = {"CrossSlice": CrossSlice(), "CrossDataset": CROSS_DATASET}
+    volume = (record(lesions=[(5, BOX)]), found)
+    rows = mine_patient(patient(volume), strategies, 0.5)
+    assert [(r.strategy, r.slice) for r in rows] == [
+        ("CrossSlice", 4), ("CrossSlice", 6), ("CrossDataset", 7), ("CrossDataset", 8),
+    ]  # fmt: skip
+    rows = mine_patient(patient(volume), dict(reversed(strategies.items())), 0.5)
+    assert [(r.strategy, r.slice) for r in rows] == [
+        ("CrossDataset", 4), ("CrossDataset", 6), ("CrossDataset", 7), ("CrossDataset", 8),
+        ("CrossSlice", 4), ("CrossSlice", 6),
+    ]  # fmt: skip
+
+
+def test_boxes_without_area_are_left_out():
+    found = proposals(luna=tracklets((4, [10, 10, 10, 30], [0.9])))
+    assert mine_patient(patient((record(), found)), {"CrossDataset": CROSS_DATASET}, 0.5) == []
