@@ -68,3 +68,10 @@ def test_imports_run_down(path):
 def test_light_modules_do_without_heavy_ones(module, blocked):
     code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); import {module}"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_tests_mirror_modules():
+    """Each module has tests of its own name in the folder of its room."""
+    own = [path.relative_to(ROOT / "lens_d2") for path in modules() if not path.name.startswith("_")]
+    absent = [str(path) for path in own if not (ROOT / "tests" / path.with_name(f"test_{path.name}")).exists()]
+    assert absent == []

@@ -3,9 +3,9 @@
 import pytest
 from detectron2.config import get_cfg
 from detectron2.utils import comm
-from lens_d2.data.sampler import EpochBatchSampler
 
 from lens_d2 import add_lens_config
+from lens_d2.data.sampler import EpochBatchSampler
 from lens_d2.engine.network_trainer import stage_config
 
 
