@@ -11,5 +11,6 @@ EXPERIMENTS = {
     "metrics": "finds the cheaper metrics that agree with 3D IoU (Lesion-Harvester, Section IV-B)",
     "mined": "checks mined annotations against the hidden truth of the synthetic cohort",
     "mining": "measures the gain from mining with retraining, and from false-positive reduction, over seeds",
+    "zoo": "trains the weights that come with the package",
     "peers": "trains LENS and other projects' detectors for the same time",
 }
