@@ -2,10 +2,10 @@
 
     python -m experiments zoo phantom/lens_multi --output output/zoo
 
-The synthetic cohort that they learn from (``--size``, ``--cohort-seed``) is written and prepared below ``--output``
-unless it is there. Training resumes where it stopped. Thresholds and calibration are found on the validation
-patients. ``phantom/backbone`` is the backbone of ``phantom/lens_multi``, from which training on the synthetic cohort
-starts. Without ``--pack`` the weights are written below ``--output`` alone.
+The synthetic cohort that they learn from (``--size``, ``--cohort-seed``) is written and prepared below
+``--output`` unless it is there. Training resumes where it stopped. Thresholds and calibration are found on the
+validation patients. ``phantom/backbone`` is the backbone of ``phantom/lens_multi``, from which training on the
+synthetic cohort starts. Without ``--pack`` the weights are written below ``--output`` alone.
 """
 
 from __future__ import annotations
