@@ -1,4 +1,4 @@
-"""The volume cache: preprocessed sub-volumes on disk, of which one slice reads without the rest."""
+"""The volume cache: preprocessed sub-volumes on disk, each slice readable on its own."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1  # counts up when preprocessing or layout change, so that files of older versions are not read
 
-RESOLVED = "cache_file"  # key of a resolved record: the way of caching, and the path of the file
+RESOLVED = "cache_file"  # key of a resolved record: identity of the cache, path of the file
 UNFINISHED = 86400.0  # seconds without a change, after which no process still writes a temporary file
-STAT_THREADS = 16  # that ask for the times of source files, which takes long on a file server
+STAT_THREADS = 16  # that ask for the times of source files, which is slow on a file server
 
-# Differences between neighbouring bytes of the shuffled low and high halves, then entropy coding. On CT slices of
-# 0.8 mm, half to nine tenths of a PNG; stronger levels gain 2% for a hundred times the time.
+# Differences between neighbouring bytes of the shuffled low and high halves, then entropy coding. CT slices of 0.8
+# mm take half to nine tenths of a PNG; stronger compression gains 2% for a hundred times the time.
 CODEC = {
     "codec": blosc2.Codec.ZSTD,
     "clevel": 1,
@@ -50,16 +50,16 @@ CODEC = {
 
 
 def unresolved(record: Mapping) -> dict:
-    """A record without what :meth:`VolumeCache.resolve` has added: what it says of the data alone."""
+    """The record without what :meth:`VolumeCache.resolve` has added."""
     return {key: value for key, value in record.items() if key != RESOLVED}
 
 
 class DamagedCache(DataError):
-    """A cache file that is not what was written."""
+    """A cache file that differs from what was written."""
 
 
 def build_cache(cfg: CfgNode) -> VolumeCache:
-    """The cache that a config describes: keys CACHE_DIR, PIXEL_SPACING, BORDER_HU and BORDER_MARGIN of INPUT."""
+    """Builds the cache of a config: CACHE_DIR, PIXEL_SPACING, BORDER_HU and BORDER_MARGIN of INPUT."""
     root = cfg.INPUT.CACHE_DIR or Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / "cache"
     params = PreprocessParams(
         pixel_spacing=cfg.INPUT.PIXEL_SPACING,
@@ -70,27 +70,36 @@ def build_cache(cfg: CfgNode) -> VolumeCache:
 
 
 class VolumeCache:
-    """A folder with one file per sub-volume and way of preprocessing.
+    """A folder with one file for each sub-volume and set of preprocessing parameters.
 
-    A file is named by what it is made of: path, size and time of the source files, the part of the record that
-    reading depends on, and the parameters. When one of these changes, another file is built. Files appear under
-    their names only when they are complete; several processes may build the same one.
+    A file's name is a digest of what it is made from: path, size and time of the source files, the part of the
+    record on which reading depends, and the parameters. When one of these changes, another file is built. A file
+    has its name only once it is complete; several processes may build the same one.
     """
 
     def __init__(self, root: str | os.PathLike, params: PreprocessParams | None = None):
+        """
+        Args:
+            root: the folder.
+            params: of preprocessing; the defaults unless given.
+        """
         self.root = Path(root)
         self.params = params or PreprocessParams()
 
     @property
-    def _way(self) -> str:
-        """What must be equal for a cache file to be this cache's: folder, parameters, format."""
+    def _identity(self) -> str:
+        """Folder, parameters and format: a record resolved by an equal cache names this cache's file."""
         return json.dumps([FORMAT, str(self.root), asdict(self.params)], sort_keys=True)
 
     def path(self, record: Mapping | str | os.PathLike) -> Path:
-        """Where the sub-volume of a record (or of a path alone) is cached or would be."""
+        """Path of the cache file of a record or a bare path, whether or not it exists.
+
+        Raises:
+            DataError: the source is absent.
+        """
         record = _source_record(record)
         source = open_source(record)
-        version = [source.VERSION] if source.VERSION != 1 else []  # names of files from before there was one stay
+        version = [source.VERSION] if source.VERSION != 1 else []  # cached before there were versions: same names
         key = json.dumps(
             [FORMAT, record, source.stamps(), asdict(self.params), *version], sort_keys=True, default=str
         )
@@ -98,23 +107,23 @@ class VolumeCache:
         return self.root / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.b2nd"
 
     def resolve(self, records: Iterable[dict]) -> list[dict]:
-        """Records that know their cache file, so that opening them asks nothing of their sources.
+        """Adds to records the path of their cache file, so that opening them does not touch their sources.
 
-        The sources are looked at here, once; a file that is absent is built when it is first opened.
+        The sources are looked at once, here; an absent cache file is built when it is first opened.
 
         Args:
-            records: of sub-volumes; they are not changed.
+            records: of sub-volumes; not changed.
 
         Raises:
             DataError: a source is absent.
         """
-        records, way = list(records), self._way
+        records, own = list(records), self._identity
         with ThreadPoolExecutor(STAT_THREADS) as pool:
             paths = pool.map(self.path, records)
-            return [{**record, RESOLVED: (way, str(path))} for record, path in zip(records, paths, strict=True)]
+            return [{**record, RESOLVED: (own, str(path))} for record, path in zip(records, paths, strict=True)]
 
     def build(self, record: Mapping | str | os.PathLike) -> Path:
-        """Preprocess a sub-volume, unless that is done, and return its cache file.
+        """Builds the cache file of a sub-volume if it is absent or damaged, and returns its path.
 
         Raises:
             DataError: the source cannot be read.
@@ -122,14 +131,14 @@ class VolumeCache:
         return self.open(record).path
 
     def open(self, record: Mapping | str | os.PathLike) -> CachedVolume:
-        """The cached sub-volume of a record (or of a path alone), built if it is absent or damaged.
+        """Opens the cached sub-volume of a record or a bare path; builds it if it is absent or damaged.
 
         Raises:
             DataError: the source cannot be read.
         """
-        way, name = record.get(RESOLVED, (None, "")) if isinstance(record, Mapping) else (None, "")
+        cache, name = record.get(RESOLVED, (None, "")) if isinstance(record, Mapping) else (None, "")
         record = _source_record(record)
-        path = Path(name) if way == self._way else self.path(record)
+        path = Path(name) if cache == self._identity else self.path(record)
         rebuild = partial(_write, path, record, self.params)
         if not path.exists():
             rebuild()
@@ -139,23 +148,23 @@ class VolumeCache:
 class CachedVolume:
     """A preprocessed sub-volume in the cache frame.
 
-    It holds no open file, so that any thread may read it and any process may get it pickled.
+    It keeps no file open: threads may share it, and it can be pickled.
 
     Attributes:
         path: the cache file.
         geometry: maps to the volume frame and the world.
-        warnings: of the :class:`~lens_d2.data.volume.CTVolume` that it was made from.
+        warnings: those of the :class:`~lens_d2.data.volume.CTVolume` from which it was made.
     """
 
     def __init__(self, path: Path, rebuild: Callable[[], None]):
         """
         Args:
             path: the cache file.
-            rebuild: writes it anew; called when it turns out to be damaged.
+            rebuild: writes it anew; called if it turns out to be damaged.
         """
         self.path = path
         self._rebuild = rebuild
-        opened = self._mending(lambda: _open(path))
+        opened = self._rebuilding(lambda: _open(path))
         self.geometry: VolumeGeometry = opened.geometry
         self.warnings: tuple[str, ...] = opened.warnings
 
@@ -165,11 +174,11 @@ class CachedVolume:
         return self.geometry.cache_shape
 
     def read(self, positions: Iterable[float]) -> np.ndarray:
-        """Slices at any position, interpolated linearly between their native neighbours.
+        """Reads slices at any positions, interpolated linearly between their native neighbours.
 
         Args:
-            positions: (n,) fractional indices of native slices in the cache frame; those beyond the ends give
-                the first or last slice.
+            positions: (n,) fractional numbers of native slices in the cache frame; beyond the ends, the first or
+                last slice is repeated.
 
         Returns:
             (n, H, W) float32 HU.
@@ -191,10 +200,11 @@ class CachedVolume:
         return out
 
     def decode(self, slices: Iterable[int]) -> Mapping[int, np.ndarray]:
-        """(H, W) int16 HU of each native slice asked for."""
-        return self._mending(lambda: _open(self.path).decode(slices))
+        """Decodes native slices, by number (H, W) int16 HU."""
+        return self._rebuilding(lambda: _open(self.path).decode(slices))
 
-    def _mending(self, action: Callable):
+    def _rebuilding(self, action: Callable):
+        """Does an action on the file; if that is damaged, once more on a new one."""
         try:
             return action()
         except DamagedCache as damage:
@@ -246,7 +256,7 @@ class _OpenFile:
 
 
 def read_cache_header(path: Path) -> dict:
-    """What a cache file says of itself: its format, source, parameters, geometry, and a checksum of each slice.
+    """Header of a cache file: format, source, parameters, geometry, warnings and a checksum of each slice.
 
     Raises:
         DamagedCache: it cannot be read.
@@ -272,7 +282,7 @@ def _open_header(path: Path) -> tuple[blosc2.NDArray, dict]:
 
 
 def _write(path: Path, record: dict, params: PreprocessParams) -> None:
-    """Read, preprocess and store a sub-volume: first under a temporary name, then, complete, under its own.
+    """Reads, preprocesses and stores a sub-volume, under a temporary name until it is complete.
 
     Raises:
         DataError: the source cannot be read, or the file not be written.

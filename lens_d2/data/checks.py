@@ -1,4 +1,4 @@
-"""Is it CT, is it in Hounsfield units, and where is it? Checks of what was read, whatever the format."""
+"""Checks of what was read, whatever the format: that it is CT in Hounsfield units, of credible size and place."""
 
 from __future__ import annotations
 
@@ -12,46 +12,53 @@ import numpy as np
 from ..io.errors import DataError
 from ..structures.geometry import VolumeGeometry, displacement
 
-# Modalities of DICOM (and PET, as people write it) whose voxels are no HU.
+# Modalities of DICOM (and PET, as people write it) whose voxels are not HU.
 OTHER_MODALITIES = ("MR", "PT", "PET", "NM", "US", "CR", "DX", "MG", "XA", "RF", "OP", "OCT", "SM", "SEG")
 
-SAMPLE = 1_000_000  # voxels that are looked at, spread evenly over the volume
+SAMPLE = 1_000_000  # voxels that are checked, spread evenly over the volume
 AIR = (-1100, -700)  # HU of air and most of the lung, noise included
 TISSUE = (-200, 250)  # HU of fat and soft tissue, with contrast agent
 DENSE = (900, 1200)  # HU of cortical bone; water if 1000 or 1024 were added to HU
 LOWEST, HIGHEST = -1200, 4000  # HU beyond which only padding and metal lie
-SOME = 0.001  # part of the voxels that is more than noise
-STRAY = 0.01  # part of the voxels beyond LOWEST or HIGHEST that metal does not explain
-MUCH = 0.1  # part of the voxels that bone never makes up
-PILE = 0.05  # part of the voxels with one and the same value that noise never leaves in tissue
-HALF = 0.5  # part of the voxels that fat and soft tissue make up in what is cut out of the body
-NARROW = 50  # HU from the lowest to the highest value: less than noise and fat make
+SOME = 0.001  # share of the voxels that is more than noise
+STRAY = 0.01  # share of the voxels beyond LOWEST or HIGHEST that metal does not explain
+MUCH = 0.1  # share of the voxels that bone never reaches
+PILE = 0.05  # share of the voxels with one value that noise never leaves in tissue
+HALF = 0.5  # share of fat and soft tissue in what is cut out of the body
+NARROW = 50  # HU from the lowest to the highest value: less than the range of noise and fat
 WHITE = 255  # the brightest value of a picture of 8 bits
 FEW = 32  # different values that a label map may have; CT has hundreds
 
 # mm between pixels: a tenth is micro-CT, 2 is the widest field of view, 3 and 6 are resampled ones
 PIXEL = (0.1, 8.0)
 INTERVAL = (0.1, 25.0)  # mm between slices
-OBLONG = 10.0  # ratio of a pixel's sides; scanners make squares, of which reformatted slices 5 mm apart leave 1:7
-LARGEST = 5000.0  # mm along any axis; resampled, what is larger has more pixels than can be worked on
-SMALLEST = 0.01  # mm of a voxel's edge; a picture of a lesion's neighbourhood would have 10,000 pixels a side
+OBLONG = 10.0  # ratio of a pixel's sides; scanners make squares, reformatting across slices 5 mm apart gives 1:7
+LARGEST = 5000.0  # mm along any axis; a larger volume has too many pixels once it is resampled
+SMALLEST = 0.01  # mm of a voxel's edge; with smaller ones, a picture of a lesion has 10,000 pixels a side
 EXTENT = (1000.0, 1000.0, 2500.0)  # mm along x, y (a gantry is 0.9 m wide) and z (a person's height and more)
 
-# mm by which a mask's voxels may lie off those of their CT: parts of the smallest voxel edge.
+# Distance between a mask's voxels and those of its CT that is tolerated, as a part of the smallest voxel edge.
 MASK_TOLERANCE = 0.5
-MASK_SPACING_TOLERANCE = 0.01  # parts of the spacing, for the words of that warning
+MASK_SPACING_TOLERANCE = 0.01  # part of the spacing by which the two may differ
 
 
 def refuse_other_modalities(path: str | PathLike, modality: str) -> None:
-    """DataError where a header says itself that it is not CT."""
+    """Refuses a file whose header says that it is not CT.
+
+    Raises:
+        DataError: the modality is one of :data:`OTHER_MODALITIES`.
+    """
     if modality.strip().upper() in OTHER_MODALITIES:
         raise DataError(path, f"its header says that it is {modality.strip().upper()}; only CT is read")
 
 
 def refuse_impossible_sizes(path: str | PathLike, geometry: VolumeGeometry) -> None:
-    """DataError for a volume or voxels so large or small that resampling and picturing them in mm would not end.
+    """Refuses a volume so large, or voxels so small, that resampling or picturing them in mm would not end.
 
-    Spacing that is only unlikely is a warning, see :func:`check_spacing`.
+    Spacing that is merely unlikely is a warning, see :func:`check_spacing`.
+
+    Raises:
+        DataError: an extent is above :data:`LARGEST` or a spacing below :data:`SMALLEST`.
     """
     extent = np.array(geometry.size) * geometry.spacing
     if extent.max() > LARGEST or min(geometry.spacing) < SMALLEST:
@@ -64,18 +71,21 @@ def refuse_impossible_sizes(path: str | PathLike, geometry: VolumeGeometry) -> N
 
 
 def check_volume(array: np.ndarray, geometry: VolumeGeometry) -> list[str]:
-    """What speaks against CT in HU and mm, a line each.
+    """Checks voxels and spacing for signs that this is not CT in HU and mm.
 
     Args:
         array: (z, y, x) int16.
         geometry: its place.
+
+    Returns:
+        a line for each sign.
     """
     return [*check_values(array), *check_spacing(geometry)]
 
 
 @dataclass(frozen=True)
 class Values:
-    """Values of a volume, as sampled.
+    """A sample of a volume's values.
 
     Attributes:
         sample: (n,) sorted.
@@ -85,14 +95,16 @@ class Values:
 
     @property
     def low(self) -> int:
+        """The lowest value."""
         return int(self.sample[0])
 
     @property
     def high(self) -> int:
+        """The highest value."""
         return int(self.sample[-1])
 
     def part(self, low: float, high: float) -> float:
-        """The part of the voxels from ``low`` to ``high``, both included."""
+        """The share of voxels from ``low`` to ``high``, both included."""
         first, last = np.searchsorted(self.sample, low, "left"), np.searchsorted(self.sample, high, "right")
         return float(last - first) / len(self.sample)
 
@@ -103,14 +115,14 @@ class Values:
 
     @property
     def is_within_body(self) -> bool:
-        """Whether this may be cut out of the body, without air: noisy values, most of fat and soft tissue."""
+        """Whether this may be cut out of the body, without air: noisy values, mostly of fat and soft tissue."""
         return self.part(*TISSUE) > HALF and self.counts.max() < PILE * len(self.sample)
 
 
 def check_values(array: np.ndarray) -> list[str]:
-    """The first of VALUE_CHECKS that finds something: a line, or none."""
+    """Checks whether (z, y, x) int16 voxels look like HU: the first finding of VALUE_CHECKS, or nothing."""
     flat = array.reshape(-1)
-    # An odd step meets all columns and rows of a slice.
+    # An odd step reaches all columns and rows of a slice.
     values = Values(np.sort(flat[:: len(flat) // SAMPLE | 1]))
     fault = next(filter(None, (check(values) for check in VALUE_CHECKS)), None)
     return [] if fault is None else [f"{fault}: not Hounsfield units, detections cannot be trusted"]
@@ -141,7 +153,7 @@ def _is_window(values: Values) -> str | None:
 
 def _is_out_of_range(values: Values) -> str | None:
     high, low = values.part(HIGHEST, np.inf), values.part(-np.inf, LOWEST)
-    padding = values.part(values.low, values.low)  # what lies outside of the field of view has one value
+    padding = values.part(values.low, values.low)  # all pixels outside the field of view have one value
     if high > STRAY:
         return f"{high:.0%} of the voxels are {HIGHEST} or more (up to {values.high})"
     if low - padding > STRAY:
@@ -182,7 +194,7 @@ VALUE_CHECKS: tuple[Callable[[Values], str | None], ...] = (
 
 
 def check_spacing(geometry: VolumeGeometry) -> list[str]:
-    """What speaks against a CT's grid in mm, a line or none."""
+    """Checks whether spacing and extent can be a CT's in mm: a line if not."""
     (x, y, z), size = geometry.spacing, geometry.size
     extent = np.array(size) * geometry.spacing
     if not (PIXEL[0] <= min(x, y) and max(x, y) <= PIXEL[1] and INTERVAL[0] <= z <= INTERVAL[1]):
@@ -199,10 +211,11 @@ def check_spacing(geometry: VolumeGeometry) -> list[str]:
 
 
 def check_mask(mask: VolumeGeometry, like: VolumeGeometry) -> list[str]:
-    """What in a mask's header does not meet its CT, although it has as many voxels: a line or none.
+    """Checks whether a mask's header places its voxels on those of its CT: a line if not.
 
     Args:
-        mask, like: the two geometries, of one size. Axes may run the other way round.
+        mask: geometry of the mask; its axes may run the other way.
+        like: geometry of the CT, of the same size.
     """
     affine, size = np.array(mask.affine), np.array(like.size)
     other_way = [axis for axis in range(3) if mask.flips[axis] != like.flips[axis]]

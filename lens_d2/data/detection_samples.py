@@ -1,7 +1,7 @@
-"""Detections as training samples of a classifier: which are true, which false, and how an epoch draws them.
+"""Detections as training samples of a classifier: true and false positives, and how an epoch draws them.
 
 The rule is that of LENS, Sections IV-D and VI-B. In partially labelled volumes a detection without an annotation
-may well be a lesion; mined annotations and uncertain regions keep such ones out of the false positives.
+may well be a lesion; mined annotations and uncertain regions keep such detections out of the false positives.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from .cache import VolumeCache
 from .patches import PatchGrid
 from .sampler import SampleIndex
 
-# Scores below it weigh as this one, so that all can be drawn.
-MIN_SCORE = 1e-3
+MIN_SCORE = 1e-3  # lower scores weigh as much as this one, so that all can be drawn
 
 
 class Verdict(IntEnum):
-    """What a detection is a sample of."""
+    """Use of a detection as a sample."""
 
     UNUSED = -1
     FALSE_POSITIVE = 0
@@ -46,16 +45,17 @@ def key_slice_iou(detections: VolumeDetections, lesions: Sequence[dict]) -> np.n
 def judge_detections(
     detections: VolumeDetections, lesions: Sequence[dict], tp_iou: float = 0.5, fp_iou: float = 0.3
 ) -> np.ndarray:
-    """The :class:`Verdict` on each detection of a volume.
+    """Judges which detections of a volume are true and which are false positives.
 
     Args:
-        detections: of the volume, in its file's frame.
-        lesions: of its record. Annotations and mined ones make true positives; overlap with any of these or of
-            the uncertain regions keeps a detection from being a false one.
-        tp_iou: theta, to be exceeded. fp_iou: theta_FP, to be stayed below.
+        detections: of the volume, in its frame.
+        lesions: of its record. A true positive overlaps an annotation or a mined one; a false positive overlaps
+            neither these nor an uncertain region.
+        tp_iou: theta; a true positive's IoU is above it.
+        fp_iou: theta_FP; a false positive's IoU is below it.
 
     Returns:
-        (n,) int8
+        (n,) int8 of :class:`Verdict`
     """
     of_status = {status: [x for x in lesions if STATUS_OF_RECORD[x["status"]] == status] for status in BoxStatus}
     on_lesion = key_slice_iou(detections, of_status[BoxStatus.LESION])
@@ -68,12 +68,13 @@ def judge_detections(
 
 @dataclass
 class DetectionSamples:
-    """The true and false positives of many volumes; 33 bytes each, as there are hundreds to a volume.
+    """The true and false positives of many volumes; 33 bytes each, as a volume has hundreds.
 
     Attributes:
-        record: (n,) int32, index of each one's record. boxes: (n, 6) float32 in the file's frame.
+        record: (n,) int32, index of each one's record.
+        boxes: (n, 6) float32 in the volume frame.
         is_lesion: (n,) bool.
-        weight: (n,) float32 > 0; of false positives: how much more probably one is drawn than another.
+        weight: (n,) float32 > 0; a false positive is drawn with a probability in proportion to it.
     """
 
     record: np.ndarray
@@ -85,12 +86,12 @@ class DetectionSamples:
     def from_proposals(
         cls, records: list[dict], positives: Mapping[str, np.ndarray], negatives: Mapping[str, np.ndarray]
     ) -> DetectionSamples:
-        """Samples of which it is known what they are.
+        """Makes samples of proposals that are known to be lesions or not.
 
         Args:
             records: of the volumes.
-            positives, negatives: (n, 6) boxes x1, y1, z1, x2, y2, z2 in the file's frame, by sub-volume; looked up
-                one after another. Sub-volumes without any are passed over.
+            positives, negatives: (n, 6) boxes x1, y1, z1, x2, y2, z2 in the volume frame, by sub-volume; looked up
+                one after another. Sub-volumes without any are skipped.
 
         Raises:
             DataError: there is no positive, or no negative.
@@ -112,17 +113,17 @@ class DetectionSamples:
         fp_score_thresh: float = 0.0,
         fp_score_power: float = 0.0,
     ) -> DetectionSamples:
-        """Detections, judged by the annotations of their volumes.
+        """Makes samples of detections, judged by the annotations of their volumes.
 
         Args:
             records: with annotations, mined ones and uncertain regions.
-            detections: by sub-volume; looked up one after another. Sub-volumes without any are passed over.
+            detections: by sub-volume; looked up one after another. Sub-volumes without any are skipped.
             tp_iou, fp_iou: of :func:`judge_detections`.
             fp_score_thresh: false positives with a lower detection score are left out.
             fp_score_power: a false positive's weight is its detection score to this power.
 
         Raises:
-            DataError: there is no true, or no false positive.
+            DataError: there is no true positive, or no false one.
         """
         parts = []
         for index, record in enumerate(records):
@@ -150,10 +151,16 @@ class DetectionSamples:
         return len(self.record)
 
     def draw(self, rng: np.random.Generator, fp_per_tp: float) -> np.ndarray:
-        """The samples of an epoch, shuffled: every true positive, and false ones in proportion.
+        """Draws the samples of an epoch: every true positive, and false ones in proportion.
 
-        False positives are drawn by their weights, without repetition; where there are too few, all of them go
-        round again.
+        False positives are drawn by their weights, without repetition; if there are too few, all are drawn again.
+
+        Args:
+            rng: source of every draw.
+            fp_per_tp: false positives per true one.
+
+        Returns:
+            numbers of the samples, shuffled.
         """
         true, false = np.flatnonzero(self.is_lesion), np.flatnonzero(~self.is_lesion)
         count = round(len(true) * fp_per_tp)
@@ -167,7 +174,7 @@ class DetectionSamples:
 
 
 def _samples(record: int, boxes: np.ndarray, is_lesion, weight) -> DetectionSamples:
-    """Those of one record; ``is_lesion`` and ``weight`` for each box or for all."""
+    """Samples of one record; ``is_lesion`` and ``weight`` for each box or for all."""
     count = len(boxes)
     return DetectionSamples(
         np.full(count, record, np.int32),
@@ -194,7 +201,12 @@ class PatchDataset(Dataset):
     ):
         """
         Args:
-            shift_mm: x, y, z by up to which patches are moved. mirror: whether half of them are mirrored along x.
+            records: of the volumes.
+            samples: in them.
+            cache: of the volumes.
+            grid: of the patches.
+            shift_mm: x, y, z mm by which patches are moved at most.
+            mirror: whether half of them are mirrored along x.
         """
         self.records = DatasetFromList(records)
         self.samples, self.cache, self.grid = samples, cache, grid
@@ -215,7 +227,7 @@ class PatchDataset(Dataset):
 
 
 def mirror_boxes(boxes: np.ndarray, grid: PatchGrid) -> np.ndarray:
-    """(n, 6) boxes of patches that are mirrored along x."""
+    """(n, 6) boxes in patches that are mirrored along x."""
     mirrored = boxes.copy()
     mirrored[:, 0], mirrored[:, 3] = grid.shape[2] - boxes[:, 3], grid.shape[2] - boxes[:, 0]
     return mirrored

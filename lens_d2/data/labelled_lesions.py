@@ -22,7 +22,8 @@ class LabelledLesions:
     """n marks and what is known of their labels.
 
     Attributes:
-        record: (n,) index of each one's record. boxes: (n, 6), one slice thick, in the file's frame.
+        record: (n,) index of each one's record.
+        boxes: (n, 6), one slice thick, in the volume frame.
         targets: of all of them.
     """
 
@@ -34,10 +35,12 @@ class LabelledLesions:
     def from_records(
         cls, records: list[dict], labels: Mapping[int, LesionLabels], relations: LabelRelations
     ) -> LabelledLesions:
-        """The marks of DeepLesion records that have at least one label for certain.
+        """Collects the marks of DeepLesion records that have at least one certain label.
 
         Args:
+            records: of the marks.
             labels: by row in ``DL_info.csv``.
+            relations: of the labels.
         """
         found = []
         for index, record in enumerate(records):
@@ -56,13 +59,13 @@ class LabelledLesions:
         return len(self.record)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """The samples of an epoch: all, shuffled."""
+        """The samples of an epoch: all of them, shuffled."""
         return rng.permutation(len(self))
 
     def class_weights(self, max_positive: float = 300.0) -> tuple[np.ndarray, np.ndarray]:
-        """(C,) weights of a positive and of a negative label, by which both classes count alike.
+        """(C,) weights of a positive and of a negative label with which both classes count equally.
 
-        N / 2P, at most ``max_positive``, and N / 2(N - P), for P of N lesions with the label.
+        They are N / 2P, at most ``max_positive``, and N / 2(N - P), if P of N lesions have the label.
         """
         positive = self.targets.positive.sum(axis=0)
         count = len(self)
@@ -74,7 +77,7 @@ class LesionPatchDataset(Dataset):
     """Patches around labelled lesions.
 
     A sample is a dict: "patch" (S, H, W) float32 HU, "box" (4,) XYXY in the patch, "positive", "known" and
-    "reliable" (C,) bool (see :class:`Targets`), "seed" of what the losses draw at random.
+    "reliable" (C,) bool (see :class:`Targets`), "seed" of the losses' random draws.
     """
 
     def __init__(
@@ -87,6 +90,10 @@ class LesionPatchDataset(Dataset):
     ):
         """
         Args:
+            records: of the volumes.
+            lesions: in them.
+            cache: of the volumes.
+            grid: of the patches.
             jitter: a box's sides are moved by up to this part of its width or height.
         """
         self.records = DatasetFromList(records)

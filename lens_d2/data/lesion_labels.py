@@ -1,8 +1,8 @@
-"""Labels of lesions, body part, type and attribute, as released with LesaNet, and how they are related.
+"""Labels of lesions (body part, type, attribute) as released with LesaNet, and their relations.
 
-Labels are mined from reports: what a report does not say may hold all the same. So a label of a lesion is one of
-four things: said for certain (relevant) or implied by such a label as its parent; said with doubt; excluded by a
-relevant one (a reliable negative); or not mentioned.
+Labels are mined from reports: what a report leaves out may hold all the same. So a label of a lesion is either
+certain (relevant, or implied by a relevant one as its parent); or doubtful; or excluded by a relevant one (a
+reliable negative); or not mentioned.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ _TABLES = {
 
 
 class Term(NamedTuple):
-    """kind: "bodypart", "type" or "attribute". parents: what it implies. exclusive: what it rules out."""
+    """A term of the ontology.
+
+    Attributes:
+        kind: "bodypart", "type" or "attribute".
+        parents: the terms that it implies.
+        exclusive: the terms that it rules out.
+    """
 
     kind: str
     parents: tuple[str, ...]
@@ -37,9 +43,9 @@ class Term(NamedTuple):
 
 
 def read_ontology(path: str | PathLike) -> dict[str, Term]:
-    """The label relations of ``lesion_ontology_181022.xlsx``, or of a CSV file with the same columns.
+    """Reads the label relations of ``lesion_ontology_181022.xlsx``, or of a CSV file with the same columns.
 
-    Parents and exclusive labels that have no row of their own are kept by name.
+    Parents and exclusive labels without a row of their own are kept by name.
 
     Raises:
         DataError: the file is missing, is no table, lacks a column, or has a term twice.
@@ -69,7 +75,11 @@ def _split(cell: str) -> tuple[str, ...]:
 
 
 class LesionLabels(NamedTuple):
-    """relevant, uncertain: (numbers of terms) of one lesion, each once."""
+    """Labels of one lesion.
+
+    Attributes:
+        relevant, uncertain: numbers of terms, each once.
+    """
 
     relevant: tuple[int, ...]
     uncertain: tuple[int, ...]
@@ -81,7 +91,7 @@ class LabelFile:
 
     Attributes:
         terms: C names, in the order of their numbers.
-        lesions: per split, the labels of lesions by their row in ``DL_info.csv``, from 0.
+        lesions: for each split, the labels of lesions by their row in ``DL_info.csv``, from 0.
     """
 
     terms: tuple[str, ...]
@@ -89,11 +99,11 @@ class LabelFile:
 
 
 def read_labels(path: str | PathLike) -> LabelFile:
-    """``text_mined_labels_171_and_split.json``, or a file of the same layout.
+    """Reads ``text_mined_labels_171_and_split.json``, or a file of the same layout.
 
     Raises:
-        DataError: the file is missing, is no JSON, lacks a list, has lists of different lengths or a row twice,
-            or a number that is no term's.
+        DataError: the file is missing, is no JSON, lacks a list, has lists of different lengths, has a row twice,
+            or has a number that belongs to no term.
     """
     content = _read_json(path)
     if not isinstance(content, dict):
@@ -124,7 +134,7 @@ def _read_split(path: str | PathLike, content: dict, split: str, num_terms: int)
 
 
 def read_hand_labels(path: str | PathLike) -> dict[int, tuple[str, ...]]:
-    """``hand_labeled_test_set.json``: the names of all labels of a lesion, by its row in ``DL_info.csv`` from 0.
+    """Reads ``hand_labeled_test_set.json``: the names of a lesion's labels, by its row in ``DL_info.csv`` from 0.
 
     Raises:
         DataError: the file is missing, is no JSON or has another layout.
@@ -150,10 +160,12 @@ def _all_of(values, kind: type) -> bool:
 
 
 class Targets(NamedTuple):
-    """What is known of n lesions and C labels, each (n, C) bool.
+    """Training targets of n lesions and C labels, each (n, C) bool.
 
-    positive: the label holds. known: False where it was said with doubt: neither positive nor negative.
-    reliable: positive, or excluded by a positive label; the rest of the negatives were just not mentioned.
+    Attributes:
+        positive: the label holds.
+        known: False for a doubtful label, which is neither positive nor negative.
+        reliable: positive, or excluded by a positive label; other negatives were merely not mentioned.
     """
 
     positive: np.ndarray
@@ -166,9 +178,9 @@ class LabelRelations:
     """Hierarchy and exclusions of C labels.
 
     Attributes:
-        implies: (C, C) bool, [i, j]: label i implies j, its parent or a parent's parent. Not itself.
-        excludes: (C, C) bool, symmetric: i and j cannot both hold, by themselves or by what they imply. A label
-            never excludes what it implies.
+        implies: (C, C) bool, [i, j]: label i implies j, its parent or an ancestor; not itself.
+        excludes: (C, C) bool, symmetric: i and j cannot both hold, because of themselves or of labels that they
+            imply. A label never excludes what it implies.
     """
 
     implies: np.ndarray
@@ -176,7 +188,7 @@ class LabelRelations:
 
     @classmethod
     def from_ontology(cls, terms: Iterable[str], ontology: Mapping[str, Term]) -> LabelRelations:
-        """The relations of some terms; those that run over terms in between count. Unknown terms have none."""
+        """The relations of some terms, also through other terms. Unknown terms have none."""
         terms = tuple(terms)
         names = {name: number for number, name in enumerate(dict.fromkeys([*terms, *_all_names(ontology)]))}
         reach, exclusive = np.eye(len(names), dtype=bool), np.zeros((len(names), len(names)), dtype=bool)
@@ -184,7 +196,7 @@ class LabelRelations:
             reach[names[name], [names[p] for p in term.parents]] = True
             exclusive[names[name], [names[e] for e in term.exclusive]] = True
         while (further := _compose(reach, reach)).sum() > reach.sum():
-            reach = further  # i and all that it implies
+            reach = further  # each term and all that it implies
         inherited = _compose(_compose(reach, exclusive | exclusive.T), reach.T)
         related = reach | reach.T
         own = np.ix_(range(len(terms)), range(len(terms)))
@@ -193,7 +205,7 @@ class LabelRelations:
         return cls(implies, (inherited & ~related)[own])
 
     def targets(self, lesions: Iterable[LesionLabels]) -> Targets:
-        """The training targets of n lesions: parents added, exclusive labels as reliable negatives."""
+        """Training targets of n lesions: parents are added, exclusive labels are reliable negatives."""
         lesions, count = list(lesions), len(self.implies)
         relevant, uncertain = np.zeros((2, len(lesions), count), dtype=bool)
         for i, labels in enumerate(lesions):
@@ -207,7 +219,7 @@ class LabelRelations:
 
 
 def _compose(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The relation of i to k over any j: (a, b) and (b, c) bool -> (a, c) bool."""
+    """The relation of i to k through any j: (a, b) and (b, c) bool -> (a, c) bool."""
     return first.astype(np.float32) @ second.astype(np.float32) > 0
 
 
@@ -217,6 +229,6 @@ def _all_names(ontology: Mapping[str, Term]) -> Iterable[str]:
 
 
 def mark_row(lesion: dict) -> int | None:
-    """The row in ``DL_info.csv`` that a lesion of DeepLesion's official splits stands for; None for others."""
+    """The row in ``DL_info.csv`` of a lesion of DeepLesion's official splits; None for other lesions."""
     last = lesion["id"].rpartition("/")[2]
     return int(last) if lesion["recist"] is not None and last.isdigit() else None

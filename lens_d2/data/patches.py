@@ -1,4 +1,4 @@
-"""Patches of a fixed size in mm around boxes, cut from cached volumes: what patch-based networks look at.
+"""Patches of a fixed size in mm around boxes, cut from cached volumes: the input of patch-based networks.
 
 Patch coordinates are edges on all three axes: voxel i of a patch spans [i, i + 1] along x, y and z, and a box is
 x1, y1, z1, x2, y2, z2 with its outer faces. A box on one slice is as thick as that slice.
@@ -14,12 +14,16 @@ import numpy as np
 from .cache import CachedVolume
 
 AIR = -1024.0
-# Native slices that are held in memory together.
-SLICES_PER_READ = 16
+SLICES_PER_READ = 16  # native slices that are held in memory together
 
 
 class Patches(NamedTuple):
-    """hu: (n, D, H, W) float32. boxes: (n, 6) float32 in patch coordinates, clipped to the patch."""
+    """Patches and the boxes around which they were cut.
+
+    Attributes:
+        hu: (n, D, H, W) float32.
+        boxes: (n, 6) float32 in patch coordinates, clipped to the patch.
+    """
 
     hu: np.ndarray
     boxes: np.ndarray
@@ -27,7 +31,7 @@ class Patches(NamedTuple):
 
 @dataclass(frozen=True)
 class PatchGrid:
-    """The raster of a patch, whose centre comes to lie on a box's centre.
+    """The raster of a patch, whose centre lies on the centre of a box.
 
     Attributes:
         shape: voxels (D, H, W) along z, y and x of the cache frame.
@@ -38,16 +42,16 @@ class PatchGrid:
     spacing: tuple[float, float, float]
 
     def crop(self, volume: CachedVolume, boxes: np.ndarray, shifts: np.ndarray | None = None) -> Patches:
-        """The patches around boxes of one volume; every slice that is needed is decoded once.
+        """Cuts the patches around boxes of one volume; every slice that is needed is decoded once.
 
         Values are interpolated linearly, in the slice with a kernel as wide as the coarser of both rasters, so
-        that a coarse patch averages what it covers. Beyond the image lies air, beyond the first and last slice
-        these slices again.
+        that a coarse patch averages what it covers. Beyond the image lies air; the first and last slice repeat
+        beyond the ends.
 
         Args:
             volume: the cached sub-volume.
             boxes: (n, 6) x1, y1, z1, x2, y2, z2 of the volume frame: edges in x and y, first and last slice.
-            shifts: (n, 3) x, y, z mm (cache frame) by which the patches' centres are moved off the boxes'.
+            shifts: (n, 3) x, y, z mm (cache frame) by which patches' centres are moved off those of the boxes.
         """
         low, high = self._faces(volume, boxes)
         center = (low + high) / 2
@@ -61,7 +65,7 @@ class PatchGrid:
     def _faces(volume: CachedVolume, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(n, 3) x, y, z mm of the low and of the high faces of boxes, from the cache frame's first edges."""
         boxes = volume.geometry.boxes3d_to_cache(boxes)
-        boxes[:, 5] += 1.0  # from slices, both included, to edges
+        boxes[:, 5] += 1.0  # from first and last slice to edges
         mm = voxel_mm(volume)
         return boxes[:, :3] * mm, boxes[:, 3:] * mm
 
@@ -99,14 +103,16 @@ def _offsets(count: int, step: float) -> np.ndarray:
 
 
 def _taps(positions: np.ndarray, pixel: float, size: int) -> tuple[int, np.ndarray]:
-    """How samples at evenly spaced positions are made of a row of pixels.
+    """Weights of a row's pixels in samples at evenly spaced positions.
 
     Args:
-        positions: (n,) mm from the edge of the row. pixel: mm per pixel. size: pixels of the row.
+        positions: (n,) mm from the edge of the row.
+        pixel: mm per pixel.
+        size: pixels of the row.
 
     Returns:
-        the first pixel that counts, and (n, m) weights of it and those after it, float32. They sum to 1 where
-        all of a sample lies inside the row; what is missing lies outside.
+        the first pixel with a weight, and (n, m) float32 weights of it and those after it. They sum to 1 for a
+        sample that lies inside the row, to less for one that reaches beyond it.
     """
     positions = positions / pixel - 0.5
     reach = max(1.0, abs(positions[1] - positions[0]) if len(positions) > 1 else 1.0)

@@ -1,6 +1,6 @@
 """From the volume frame to the cache frame (LENS, Section VI-A): orientation, pixel size, black borders, HU range.
 
-Windowing and the 2 mm slice interval are left to those who read the slices.
+Windowing and the 2 mm slice interval are applied when slices are read.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from .volume import CTVolume
 
 @dataclass(frozen=True)
 class PreprocessParams:
-    """How volumes are preprocessed.
+    """Parameters of preprocessing.
 
     Attributes:
         pixel_spacing: mm per pixel; None keeps the pixels of the file.
-        hu_range: values are clipped to it, both ends included. The default is that of 12-bit CT, so that what
-            scanners put outside of the field of view (-2000, -3024) becomes air.
-        border_hu: brighter than this is body; black borders are what lies outside of the body's bounding box
-            over all slices. None clips no borders.
-        border_opening: mm; what is thinner does not count as body (table top, tubes, noise).
+        hu_range: values are clipped to it, both ends included. The default is that of 12-bit CT: scanners' values
+            outside the field of view (-2000, -3024) become air.
+        border_hu: pixels above it are body; what lies outside the body's bounding box over all slices is cut off.
+            None cuts nothing off.
+        border_opening: mm; thinner things (table top, tubes, noise) are not body.
         border_margin: mm that are kept around the bounding box.
     """
 
@@ -37,13 +37,13 @@ class PreprocessParams:
 
 
 def cache_geometry(volume: CTVolume, params: PreprocessParams) -> VolumeGeometry:
-    """The geometry of a volume with its cache frame laid out. A volume of air alone is kept whole."""
+    """The geometry of a volume with its cache frame laid out. A volume of nothing but air is kept whole."""
     geometry = replace(volume.geometry, pixel_spacing=params.pixel_spacing, crop=None)
     box = None if params.border_hu is None else _body_box(volume, params)
     if box is None:
         return geometry
     box = geometry.boxes_to_cache(box[None])[0]
-    box = box.round(6)  # whichever way the file runs, whole pixels stay whole
+    box = box.round(6)  # whole pixels stay whole, in whichever direction the file runs
     low = np.maximum(np.floor(box[:2]), 0)
     high = np.minimum(np.ceil(box[2:]), geometry.resized)
     return replace(geometry, crop=(*low, *high))
@@ -52,7 +52,7 @@ def cache_geometry(volume: CTVolume, params: PreprocessParams) -> VolumeGeometry
 def cache_slices(volume: CTVolume, geometry: VolumeGeometry, hu_range: tuple[int, int]) -> Iterator[np.ndarray]:
     """The (H, W) int16 slices of the cache frame in order.
 
-    Shrinking averages over the pixel's area and enlarging interpolates linearly, both from edge to edge of the
+    Shrinking averages over a pixel's area, enlarging interpolates linearly. Both run from edge to edge of the
     slice, so that the pixels lie exactly where ``geometry`` says.
     """
     flip_x, flip_y, flip_z = geometry.flips
@@ -66,7 +66,7 @@ def cache_slices(volume: CTVolume, geometry: VolumeGeometry, hu_range: tuple[int
 
 
 def _body_box(volume: CTVolume, params: PreprocessParams) -> np.ndarray | None:
-    """(4,) x1, y1, x2, y2 of the body and its margin, in edges of the volume frame; None where all is air."""
+    """(4,) x1, y1, x2, y2 of the body and its margin, in pixel edges of the volume frame; None if all is air."""
     spacing = np.array(volume.geometry.spacing[:2])
     width, height = 2 * np.minimum(params.border_opening / spacing / 2, max(volume.geometry.size)).astype(int) + 1
     kernel = np.ones(np.minimum((height, width), volume.array.shape[1:]), np.uint8)

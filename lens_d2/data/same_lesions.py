@@ -1,9 +1,9 @@
-"""Which marks of a patient are of one lesion, as far as the annotations tell.
+"""Pairs of marks of a patient that are of one lesion, or of two, as far as the annotations tell.
 
 DeepLesion does not say which marks of a patient's scans are of the same lesion. But ``DL_info.csv`` gives the
-place of every mark in the body (Normalized_lesion_location: to the right-left and front-back extent of the body in
-its slice, and a slice's height in the body, each from 0 to 1), and over the scans of a patient the marks of a
-lesion lie close together there. Two marks of one series are of two lesions.
+place of every mark in the body (Normalized_lesion_location: its position in the right-left and front-back extent
+of the body in its slice, and the height of the slice in the body, each from 0 to 1). In all scans of a patient,
+the marks of a lesion lie close together there. Two marks of one series are of two lesions.
 """
 
 from __future__ import annotations
@@ -19,14 +19,21 @@ from ..io.errors import DataError
 from ..io.tables import read_rows
 from .lesion_labels import mark_row
 
-# Places differ by about so much between marks of one lesion, along x, y and z.
+# Typical difference between the places of marks of one lesion, along x, y and z.
 PLACE_SPREAD = np.array([0.05, 0.05, 0.012])
-# In units of the spread: nearer marks are of one lesion, farther ones of two, and between is not known.
+# In units of the spread: nearer marks are of one lesion, farther ones of two; between them it is not known.
 SAME_BELOW, DIFFERENT_ABOVE = 2.0, 5.0
 
 
 class Mark(NamedTuple):
-    """A mark of a record: its key slice and box in the file's frame, and its place in the body."""
+    """A mark of a record.
+
+    Attributes:
+        record: of its sub-volume.
+        slice: its key slice.
+        box: XYXY in the volume frame.
+        place: (3,) in the body.
+    """
 
     record: dict
     slice: int
@@ -35,7 +42,12 @@ class Mark(NamedTuple):
 
 
 class MarkPairs(NamedTuple):
-    """(p,) numbers of first and second marks, and whether both are of the same lesion; else they are of two."""
+    """Pairs of marks.
+
+    Attributes:
+        first, second: (p,) numbers of the marks.
+        same: (p,) whether both are of one lesion; else they are of two.
+    """
 
     first: np.ndarray
     second: np.ndarray
@@ -43,7 +55,7 @@ class MarkPairs(NamedTuple):
 
 
 def read_places(path: str | PathLike) -> dict[int, np.ndarray]:
-    """(3,) Normalized_lesion_location of every row of ``DL_info.csv``, by row number from 0, where it is known.
+    """Reads the place of every row of ``DL_info.csv`` for which it is known: (3,), by row number from 0.
 
     Raises:
         DataError: the file is missing or is no such table, or a place is not three numbers.
@@ -82,9 +94,10 @@ def collect_marks(records: Sequence[dict], places: Mapping[int, np.ndarray]) -> 
 
 
 def pair_marks(marks: Sequence[Mark]) -> MarkPairs:
-    """The pairs of marks of each patient that are surely of one lesion, or surely of two.
+    """Pairs up the marks of each patient that are surely of one lesion, or surely of two.
 
-    Of one: from two series, each other's nearest there, and near. Of two: far apart, or from one series.
+    Marks are of one lesion if they are from two series, near, and each is the other's nearest in its series; of
+    two if they are far apart or from one series.
     """
     of_patient: dict[str, list[int]] = {}
     for number, mark in enumerate(marks):
@@ -100,7 +113,7 @@ def _pair_patient(numbers: np.ndarray, marks: Sequence[Mark]) -> MarkPairs:
     series = np.array([marks[i].record["series"] for i in numbers])
     distance = np.linalg.norm(places[:, None] - places[None], axis=2)
     within = series[:, None] == series
-    # Nearest in the other's series: no mark of that series is nearer.
+    # (n, n) distance from i to the nearest mark of j's series.
     nearest = np.array([[(distance[i, series == s]).min() for s in series] for i in range(len(numbers))])
     mutual = (distance <= nearest) & (distance <= nearest.T)
     same = ~within & mutual & (distance < SAME_BELOW)

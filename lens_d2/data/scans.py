@@ -1,4 +1,4 @@
-"""Scans as users have them: one file or folder, or a folder full of either."""
+"""Finding scans as users have them: one file or folder, or a folder full of either."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ class Scan:
     """One scan, or something that cannot be used as one.
 
     Attributes:
-        name: unique among those found together, fit for a file name: from the scan's path where identifiers may be
-            kept; else by its number in the order of the paths, for files and folders are named after patients.
-        record: what :func:`lens_d2.data.volume.read_volume` and the cache take.
-        kind: VOLUME, PNG, DICOM or PICTURES, which are nothing to be run.
+        name: unique among those found together and fit for a file name. It comes from the scan's path if
+            identifiers may be kept, else from its number in the order of the paths, as files are often named after
+            patients.
+        record: for :func:`lens_d2.data.volume.read_volume` and the cache.
+        kind: VOLUME, PNG, DICOM, or PICTURES for what is no scan.
         fault: why it cannot be used, if that is known before it is read.
     """
 
@@ -42,18 +43,23 @@ class Scan:
 
     @property
     def is_scan(self) -> bool:
-        """Whether there is something to be run, were it sound."""
+        """Whether it is a scan, sound or not."""
         return self.kind != PICTURES
 
 
 class SeveralSeries(DataError):
-    """A DICOM folder with more than one series, or a series of several parts, and none picked.
+    """A DICOM folder with several series, or a series of several parts, of which none was picked.
 
     Attributes:
-        lines: a line for each: its UID, how many images it has, how it is described.
+        lines: a line for each: its UID, number of images, description.
     """
 
     def __init__(self, path: str | PathLike, lines: Sequence[str]):
+        """
+        Args:
+            path: the folder.
+            lines: the attribute.
+        """
         self.lines = list(lines)
         super().__init__(path, f"holds {len(self.lines)} DICOM series, pick one by its UID")
 
@@ -63,7 +69,7 @@ class SeveralSeries(DataError):
 
 @dataclass(frozen=True)
 class _Find:
-    """Something at a place that may be a scan: what it takes to read it, or why it cannot be read."""
+    """Something at a path that may be a scan: what is needed to read it, or why it cannot be read."""
 
     place: Path
     kind: str
@@ -81,22 +87,22 @@ def find_scans(
     keep_ids: bool = False,
     leave_out: str | PathLike | None = None,
 ) -> list[Scan]:
-    """The scans at a path, in the order of their paths, and whatever there looks like one and cannot be used.
+    """Finds the scans at a path, in the order of their paths, and whatever looks like one but cannot be used.
 
     A DICOM series is one scan, in however many folders its files are; if its slices do not belong together (two
-    acquisitions, phases or shapes), each part is one. Images of other kinds in a folder with CT are passed over.
+    acquisitions, phases or shapes), each part is one. Images of other kinds in a folder with CT are ignored.
 
     Args:
         path: a volume file, a DICOM file of many frames, a folder of DICOM files or of PNG slices, or a folder
             that holds such things at any depth.
         spacing: x, y, z mm of PNG slices, see :class:`lens_d2.data.sources.PngFolder`.
-        series_uid: of a DICOM series or one of its parts (``UID:1``); other scans are left out then.
+        series_uid: picks a DICOM series or one of its parts (``UID:1``) from all scans.
         fill_gaps: interpolate one or two missing slices of a DICOM series.
-        keep_ids: whether files and folders may give their scans the names.
+        keep_ids: whether scans may be named after their files and folders.
         leave_out: a folder that is not searched.
 
     Raises:
-        DataError: nothing is there, or nothing that could be a scan.
+        DataError: the path does not exist, or holds nothing that could be a scan.
         SeveralSeries: ``path`` is one DICOM folder with several series or parts, or the series picked has several.
     """
     path = Path(path)
@@ -129,9 +135,9 @@ def find_scans(
 
 
 def without_names(text: str, scan: Scan) -> str:
-    """A message about a scan without the names of its files and folders, which may be a patient's.
+    """Replaces the names of a scan's files and folders in a message, as they may be a patient's.
 
-    The scan is called by its name here, files of its folder by their number in the order of their names.
+    The scan gets its own name, files and folders their number in the order of their names.
     """
     place = Path(scan.record["file_name"])
     text = text.replace(str(place), scan.name)
@@ -151,7 +157,7 @@ def without_names(text: str, scan: Scan) -> str:
 
 
 def _search(root: Path, leave_out: str | PathLike | None) -> list[_Find]:
-    """Everything at a path that may be a scan: a folder's files first, then its folders."""
+    """Everything at a path that may be a scan: the files of a folder, then its folders."""
     if root.is_file():
         return _frames_of_file(root) if looks_like_dicom(root) else [_Find(root, VOLUME)]
     left_out = None if leave_out is None else os.path.realpath(leave_out)
@@ -175,7 +181,7 @@ def _search(root: Path, leave_out: str | PathLike | None) -> list[_Find]:
 
 
 def _without_own_outputs(volumes: Sequence[Path], files: Sequence[Path]) -> list[Path]:
-    """Volume files but for those that stand beside a report of this project of the same name: its label maps."""
+    """Volume files without the label maps of earlier runs: those beside a report of the same name."""
     if not volumes:
         return []
     reports = {file.stem for file in files if file.suffix.lower() == ".json" and _is_report(file)}
@@ -200,7 +206,7 @@ def _picture_finds(place: Path) -> list[_Find]:
 
 
 def _dicom_finds(files: Sequence[DicomFile]) -> list[_Find]:
-    """The scans among the DICOM files of a tree, and the folders whose files could be scans but are not."""
+    """The scans among the DICOM files of a tree, and folders whose files cannot be used."""
     index = find_parts(files)
     finds = [_dicom_find(part, files, index) for part in index.parts]
     covered = {path.parent for part in index.parts for path in part.paths}
@@ -212,7 +218,7 @@ def _dicom_finds(files: Sequence[DicomFile]) -> list[_Find]:
 
 
 def _dicom_find(part: Part, files: Sequence[DicomFile], index: DicomIndex) -> _Find:
-    """A scan, in the smallest folder that holds it and gives it back when it is read."""
+    """A scan, in the smallest folder from which reading gives exactly its slices."""
     if part.count == 1:
         place, uid = _common_folder(part.paths), part.uid
     else:
@@ -254,7 +260,8 @@ def _picked(path: Path, finds: Iterable[_Find], uid: str) -> list[_Find]:
     """The find of a DICOM series or part.
 
     Raises:
-        DataError: none has the uid. SeveralSeries: the series has several parts.
+        DataError: none has the uid.
+        SeveralSeries: the series has several parts.
     """
     found = [find for find in finds if find.part is not None and uid in (find.part.uid, find.part.series)]
     if not found:
@@ -265,18 +272,18 @@ def _picked(path: Path, finds: Iterable[_Find], uid: str) -> list[_Find]:
 
 
 def _name(place: Path, root: Path) -> str:
-    """A name for a scan from its path below the folder that was searched, or from its own where there is none."""
+    """A name for a scan from its path below the folder that was searched, or from the path that was given."""
     path = _stem(place) if place == root else (place.parent / _stem(place)).relative_to(root).as_posix()
     return re.sub(r"[^\w.-]+", "_", path).strip("._") or "scan"
 
 
 def _stem(place: Path) -> str:
-    """The last part of a path, of a volume file without its suffix."""
+    """The last part of a path, without the suffix of a volume file."""
     suffix = next((s for s in VOLUME_SUFFIXES if place.name.lower().endswith(s)), "") if place.is_file() else ""
     return place.name[: len(place.name) - len(suffix)]
 
 
 def _unique(name: str, taken: set[str]) -> str:
-    """The name, with a number where it is taken."""
+    """The name, with a number if it is taken."""
     candidates = [name, *(f"{name}_{number}" for number in range(2, len(taken) + 3))]
     return next(candidate for candidate in candidates if candidate not in taken)

@@ -1,4 +1,4 @@
-"""CT files of every kind as one thing: Hounsfield units in (z, y, x) order, and where they are."""
+"""Reading CT of any format: Hounsfield units in (z, y, x) order, and their place in the world."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class CTVolume:
     """A sub-volume in its volume frame.
 
     Attributes:
-        array: (z, y, x) int16, HU; label numbers where the file is a mask.
+        array: (z, y, x) int16 HU.
         geometry: its place in the world. Its cache frame is the file's own pixels, oriented, not resampled.
-        warnings: what its users should know before they trust the voxels or their place, a line each.
+        warnings: reasons to distrust the voxels or their place, a line each.
     """
 
     array: np.ndarray
@@ -35,33 +35,32 @@ class CTVolume:
 
 
 def read_header(source: Mapping | str | PathLike | Source, **options) -> VolumeGeometry:
-    """The geometry of a sub-volume, without reading its voxels.
+    """Reads the geometry of a sub-volume, but not its voxels.
 
     Args:
-        source: a path, or a dataset record (a mapping) whose ``file_name`` is one: a folder of PNG slices or
-            of DICOM files, or a volume file (NIfTI, MetaImage, NRRD, or what else SimpleITK reads). A folder of
-            PNG slices needs ``spacing`` (x, y, z mm) and takes ``z_direction``, ``first_slice``,
-            ``num_slices`` and ``missing_slices``; see
-            :class:`lens_d2.data.sources.PngFolder`. A DICOM folder of several series needs ``series_uid``.
-            ``affine``, 4x4, replaces what the file says of its voxels' place (voxel index in the axis order
-            of the file -> LPS mm): the way to correct a wrong header. A :class:`Source` is taken as it is.
-        options: any of these keys, for a path or over those of the record.
+        source: a path, or a dataset record (a mapping) whose ``file_name`` is one: a folder of PNG slices or of
+            DICOM files, or a volume file (NIfTI, MetaImage, NRRD, or any other format of SimpleITK). A folder of
+            PNG slices needs ``spacing`` (x, y, z mm) and takes ``z_direction``, ``first_slice``, ``num_slices``
+            and ``missing_slices``, see :class:`lens_d2.data.sources.PngFolder`. A DICOM folder of several series
+            needs ``series_uid``. ``affine`` (4x4, voxel index in the axis order of the file -> LPS mm) replaces
+            that of the file, to correct a wrong header. An open :class:`Source` serves, too.
+        options: any of these keys, for a path or in place of those of the record.
 
     Raises:
-        DataError: the file is absent, damaged or of another kind, or its spacing is zero or not a number.
+        DataError: the file is absent, damaged or of another kind, or its spacing is not positive and finite.
     """
     return _orient(_source(source, options))[1]
 
 
 def read_volume(source: Mapping | str | PathLike | Source, **options) -> CTVolume:
-    """The voxels of a sub-volume and their geometry; arguments and errors as in :func:`read_header`.
+    """Reads the voxels of a sub-volume and their geometry; arguments and errors as in :func:`read_header`.
 
-    The axes are brought into x, y, z order; flips stay as in the file. Values are rounded and saturated to
-    int16 and not clipped further (see :mod:`lens_d2.data.preprocess`). What speaks against CT in HU and mm becomes
-    a warning (see :mod:`lens_d2.data.checks`).
+    Axes are brought into x, y, z order, but not flipped. Values are rounded and saturated to int16, but not
+    clipped further (see :mod:`lens_d2.data.preprocess`). Signs that this is not CT in HU and mm become warnings
+    (see :mod:`lens_d2.data.checks`).
 
     Raises:
-        DataError: also where the header names another modality, or the memory cannot hold the volume.
+        DataError: also if the header names another modality, or memory cannot hold the volume.
     """
     file = _source(source, options)
     refuse_other_modalities(file.path, file.modality)
@@ -74,19 +73,19 @@ def read_volume(source: Mapping | str | PathLike | Source, **options) -> CTVolum
 def read_mask(
     source: Mapping | str | PathLike, like: VolumeGeometry, warn: Callable[[str], None] | None = None, **options
 ) -> np.ndarray:
-    """The labels of a mask in the volume frame of the CT that it belongs to.
+    """Reads the labels of a mask, in the volume frame of its CT.
 
     Args:
         source, options: as in :func:`read_header`.
-        like: geometry of the CT. The mask has its voxels; axes along which the mask's file counts the other way
-            are turned round.
-        warn: takes what in the mask's header does not meet the CT, a line each; without it, the log does.
+        like: geometry of the CT. The mask has its voxels; axes that run the other way in the mask's file are
+            flipped.
+        warn: called with each contradiction between mask and CT, one line; without it, they are logged.
 
     Returns:
         (z, y, x) int16 labels.
 
     Raises:
-        DataError: also where the mask has another shape than the CT.
+        DataError: also if the mask has another shape than the CT.
     """
     file = _source(source, options)
     array, geometry = _read(file)
@@ -98,12 +97,12 @@ def read_mask(
             logger.warning("%s: %s", file.path, text)
         else:
             warn(text)
-    turned = [2 - axis for axis in range(3) if geometry.flips[axis] != like.flips[axis]]
-    return np.ascontiguousarray(np.flip(array, turned))
+    flipped = [2 - axis for axis in range(3) if geometry.flips[axis] != like.flips[axis]]
+    return np.ascontiguousarray(np.flip(array, flipped))
 
 
 def _read(file: Source) -> tuple[np.ndarray, VolumeGeometry]:
-    """(z, y, x) int16 voxels, one copy in memory unless their axes are out of order, and their place."""
+    """(z, y, x) int16 voxels, held once in memory unless their axes are out of order, and their place."""
     axes, geometry = _orient(file)
     in_order = axes.tolist() == [0, 1, 2]
     needed = file.bytes_per_voxel if in_order else max(file.bytes_per_voxel, 4)  # the copy with the axes in order
@@ -125,7 +124,7 @@ def _source(source: Mapping | str | PathLike | Source, options: dict) -> Source:
 
 
 def _orient(source: Source) -> tuple[np.ndarray, VolumeGeometry]:
-    """Which axis of the file is x, y and z, and the geometry in that order."""
+    """The file's axes that are x, y and z, and the geometry in that order."""
     size, affine = source.header()
     if source.record.get("affine") is not None:
         affine = np.asarray(source.record["affine"], dtype=np.float64)

@@ -1,7 +1,7 @@
-"""Readers of the file formats that CT comes in: one file = one format, registered at its class.
+"""Readers of the file formats of CT: one module for each, which registers its class.
 
-Of the readers that accept a path, the one registered last reads it: SitkFile, which takes any file, stands
-before all others, and DicomFolder, which takes any folder, before PngFolder.
+If several readers accept a path, the one registered last reads it. So SitkFile, which accepts any file, is
+imported before all others, and DicomFolder, which accepts any folder, before PngFolder.
 """
 
 from .sitk_file import SitkFile

@@ -1,4 +1,4 @@
-"""One DICOM file: what it is, by its content, and the CT slices in it."""
+"""One DICOM file: its kind, by its content, and the CT slices in it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pydicom.tag import Tag
 from ...io.dicom_header import dicom_errors, looks_like_dicom
 from ...io.errors import DataError
 
-SUFFIXES = (".dcm", ".ima")  # a file of such a name that is no DICOM file is a damaged one
+SUFFIXES = (".dcm", ".ima")  # a file with one of them that is no DICOM file is damaged
 CT_CLASSES = (uid.CTImageStorage, uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)
-# Pictures of anything: CT slices only if they say that they are CT, and where they lie.
+# Pictures of anything: CT slices only if their headers say so, and give their place.
 CAPTURES = (
     uid.SecondaryCaptureImageStorage,
     uid.MultiFrameSingleBitSecondaryCaptureImageStorage,
@@ -32,11 +32,11 @@ CAPTURES = (
     uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
     uid.MultiFrameTrueColorSecondaryCaptureImageStorage,
 )
-# Objects with pixels that accompany a scan.
+# Objects with pixels that accompany a scan but are not part of it.
 COMPANIONS = (uid.SegmentationStorage, uid.RTDoseStorage, uid.RTImageStorage, uid.ParametricMapStorage)
 GREY = ("MONOCHROME1", "MONOCHROME2")
 
-# By the element of a single slice, where frames of an enhanced image have it: macro and element.
+# For elements of a single slice, the macro and element that hold them for frames of an enhanced image.
 FUNCTIONAL_GROUPS = {
     "ImagePositionPatient": ("PlanePositionSequence", "ImagePositionPatient"),
     "ImageOrientationPatient": ("PlaneOrientationSequence", "ImageOrientationPatient"),
@@ -52,8 +52,8 @@ FUNCTIONAL_GROUPS = {
     "NominalPercentageOfCardiacPhase": ("CardiacSynchronizationSequence", "NominalPercentageOfCardiacPhase"),
     "ConvolutionKernel": ("CTReconstructionSequence", "ConvolutionKernel"),
 }
-# What tells slices of a series apart that do not belong together. Slices that any of the first differ in are apart
-# as soon as they alternate; the others count only where two slices lie at the same place.
+# Elements that tell apart slices of a series that do not belong together. Slices that differ in one of the first
+# are apart as soon as they alternate; the others count only if two slices lie at the same place.
 INDEPENDENT_MARKS = (
     "AcquisitionNumber",
     "TemporalPositionIdentifier",
@@ -92,7 +92,7 @@ GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 TAGS = [Tag(keyword) for keyword in (*OTHERS, *PIXELS, *FUNCTIONAL_GROUPS, *MARKS, *GROUPS)]
 
 PIXEL_DATA = Tag("PixelData")
-# The element with which the content of a file begins: a header is read up to there.
+# Elements with which the content of a file begins; a header is read up to there.
 CONTENTS = {
     Tag(keyword)
     for keyword in (
@@ -113,7 +113,7 @@ ITEM, END_OF_ITEMS = 0xFFFEE000, 0xFFFEE0DD
 
 
 class Kind(Enum):
-    """What a DICOM file is to someone who looks for CT."""
+    """Kinds of DICOM files for someone who looks for CT."""
 
     CT = "CT slices"
     IMAGE = "images of another kind"
@@ -127,9 +127,10 @@ class Pixels:
     """Stored pixels of a file.
 
     Attributes:
-        offset: bytes from the start of the file to the value of the element; None where the file is deflated.
-        syntax: the transfer syntax that they are encoded in.
-        options: what pydicom's decoders want to know of them.
+        path: the file.
+        offset: bytes from the start of the file to the value of the element; None if the file is deflated.
+        syntax: the transfer syntax in which they are encoded.
+        options: of pydicom's decoders.
     """
 
     path: Path
@@ -143,13 +144,16 @@ class Frame:
     """One CT slice: a file of its own, or a frame of an enhanced image.
 
     Attributes:
-        pixels: of its file. number: of the frame in there, from 0.
-        size: columns, rows. spacing: (2,) mm between columns, between rows.
-        position: (3,) LPS mm of the first pixel. decimals: (3,) places after the point that it is written with.
+        pixels: of its file.
+        number: of the frame in its file, from 0.
+        size: columns, rows.
+        spacing: (2,) mm between columns, between rows.
+        position: (3,) LPS mm of the first pixel.
+        decimals: (3,) decimal places with which the position is written.
         orientation: (2, 3) unit vectors along a row and down a column.
-        rescale: slope and intercept to HU; None where the header has none.
-        units: of the rescaled values, "HU" or "" as a rule.
-        marks: by the names of MARKS, what may tell it from other slices of its series.
+        rescale: slope and intercept to HU; None without them.
+        units: of the rescaled values, usually "HU" or "".
+        marks: values of MARKS, which may tell it from other slices of its series.
         instance: SOPInstanceUID of its file.
     """
 
@@ -167,11 +171,12 @@ class Frame:
 
     @property
     def path(self) -> Path:
+        """Its file."""
         return self.pixels.path
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         several = self.pixels.options["number_of_frames"] > 1
         return f"frame {self.number + 1} of {self.path.name}" if several else self.path.name
 
@@ -183,14 +188,18 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class DicomFile:
-    """What a file's header says.
+    """The content of a file's header.
 
     Attributes:
-        kind: what the file is. words: the same for a person ("MR Image, modality MR").
-        series: SeriesInstanceUID; empty where the file does not get so far. modality, description: of the series.
-        is_capture: whether it is a secondary capture. is_placed: whether it says where its slices lie.
+        path: the file.
+        kind: of the file.
+        words: its kind in words ("MR Image, modality MR").
+        series: SeriesInstanceUID; empty if the file is cut off before.
+        modality, description: of the series.
+        is_capture: whether it is a secondary capture.
+        is_placed: whether it gives the place of its slices.
         frames: the slices of a file of CT, without scouts; empty if the file has a fault.
-        localizers: how many frames are scouts.
+        localizers: number of frames that are scouts.
         fault: what is wrong with it; None if nothing is.
     """
 
@@ -208,9 +217,9 @@ class DicomFile:
 
 
 def read_dicom_file(path: Path) -> DicomFile | None:
-    """What a file is; None if it is no DICOM file, nor called one. Reads the header, never the pixels.
+    """Reads the header of a file, never its pixels; None if it is neither a DICOM file nor named as one.
 
-    Faults of the file are part of the answer.
+    Faults of the file are part of the result, not raised.
     """
     if not looks_like_dicom(path):
         if path.suffix.lower() not in SUFFIXES:
@@ -224,7 +233,7 @@ def read_dicom_file(path: Path) -> DicomFile | None:
 
 
 class _Header:
-    """A header as it is being read from an open file."""
+    """A header that is being read from an open file."""
 
     def __init__(self, path: Path, stream: BinaryIO):
         self.path = path
@@ -273,7 +282,7 @@ class _Header:
         return bool(self.values.get("ImagePositionPatient") or self.values.get(GROUPS[1]))
 
     def _kind(self) -> Kind:
-        """By the SOP class; the modality may not contradict it."""
+        """The kind by the SOP class; the modality may not contradict it."""
         of_ct = self.sop_class in CT_CLASSES
         if self.content is None and not (self._is_placed if of_ct else self._has_a_sound_class()):
             raise DataError(self.path, "a DICOM file that is damaged or cut off within its header")
@@ -291,7 +300,7 @@ class _Header:
         return Kind.IMAGE
 
     def _has_a_sound_class(self) -> bool:
-        """Whether the file says that it is something of the standard or, without being cut off, of a vendor."""
+        """Whether the SOP class is one of the standard or, in a file that is not cut off, a vendor's."""
         if uid.UID(self.sop_class).name != self.sop_class:
             return True
         private = uid.UID(self.sop_class).is_valid and uid.UID(self.sop_class).is_private
@@ -347,7 +356,7 @@ class _Header:
             raise DataError(self.path, f"{length} bytes of pixels where its header announces {wanted}")
 
     def _frame_groups(self, pixels: Pixels) -> Iterator[tuple[int, list[Dataset]]]:
-        """Of every frame its number and its functional groups, own before shared; a single slice has none."""
+        """Number and functional groups of every frame, own groups before shared; a single slice has none."""
         count = pixels.options["number_of_frames"]
         shared, own = (list(self.values.get(keyword) or []) for keyword in GROUPS)
         if not own and count > 1:
@@ -392,7 +401,7 @@ class _Header:
         return slope, intercept
 
     def _numbers(self, get, keyword: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers of an element and how many decimal places each is written with."""
+        """The numbers of an element, and the decimal places with which each is written."""
         value = get(keyword)
         texts = [str(value)] if count == 1 else [str(each) for each in (() if value is None else value)]
         try:
@@ -401,7 +410,7 @@ class _Header:
                 places = [-int(number.as_tuple().exponent) for number in numbers]
                 return np.array(numbers, np.float64), np.array(places)
         except (InvalidOperation, ValueError):
-            pass  # the error below says so
+            pass  # reported below
         tag = Tag(keyword)
         kind = "number" if count == 1 else "numbers"
         raise DataError(
@@ -424,7 +433,7 @@ def _text(value) -> str:
 
 
 def _items_end(stream: BinaryIO, offset: int) -> bool:
-    """Whether the items of encapsulated pixels are all there, up to the delimiter behind them."""
+    """Whether the items of encapsulated pixels are complete, up to the delimiter behind them."""
     stream.seek(offset)
     end = os.fstat(stream.fileno()).st_size
     while len(head := stream.read(8)) == 8:

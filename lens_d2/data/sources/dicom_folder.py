@@ -25,30 +25,34 @@ class DicomFolder(Source):
     """The slices of one CT series, ordered along their normal: upwards for axial ones.
 
     The path is a folder, whose files at any depth are judged by their content, or one file with many frames.
-    Objects that accompany a series, images of other kinds and scouts are passed over.
+    Objects that accompany a series, images of other kinds and scouts are ignored.
 
-    What the record says of them:
-        series_uid: which series, if there are several; with ``:1`` behind it, which part of a series that holds
+    Keys of the record:
+        series_uid: the series, if there are several; with ``:1`` behind it, one part of a series that holds
             several acquisitions, phases or shapes of slices.
-        fill_gaps: interpolate where one or two slices are missing, instead of refusing the series.
+        fill_gaps: interpolate one or two missing slices instead of refusing the series.
     """
 
     VERSION = 2
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
+        """Whether it is a folder or begins as a DICOM file."""
         return path.is_dir() or looks_like_dicom(path)
 
     def files(self) -> list[Path]:
+        """All visible files at any depth, as any may belong to the series."""
         return visible_files(self.path)
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
+        """Size and affine; DataError unless the slices make one regular stack."""
         stack = self._stack
         for text in (*self._part.warnings, *stack.warnings, *_oddities(stack.frames)):
             self.warn(text)
         return stack.size, stack.affine
 
     def array(self) -> np.ndarray:
+        """(k, j, i) int16 voxels in HU."""
         stack = self._stack
         columns, rows, count = stack.size
         volume = np.empty((count, rows, columns), np.int16)
@@ -62,7 +66,7 @@ class DicomFolder(Source):
         return volume
 
     def slice_files(self) -> list[Path]:
-        """Also empty if slices are interpolated: those have no file."""
+        """The file of every slice; empty for frames of one file, and if slices are interpolated."""
         paths = [frame.path for frame in self._stack.frames]
         return paths if len(set(paths)) == self._stack.size[2] else []
 
@@ -97,7 +101,7 @@ class DicomFolder(Source):
 
 
 def _listed(parts: Sequence[Part]) -> str:
-    """The first MAX_LISTED parts in a line."""
+    """The first MAX_LISTED parts, in a line."""
     texts = [
         f"{part.uid} ({', '.join(filter(None, [counted(len(part.frames), 'slice'), part.told_by]))})"
         for part in parts
@@ -108,7 +112,7 @@ def _listed(parts: Sequence[Part]) -> str:
 
 
 def no_ct(path: Path, files: Sequence[DicomFile]) -> DataError:
-    """Why a path holds no scan, by what was found there instead: damaged files, images of another kind."""
+    """The error of a path without a scan, by what was found instead: damaged files, images of another kind."""
     faults = [file.fault for file in files if file.fault is not None]
     if faults:
         return faults[0]
@@ -118,7 +122,7 @@ def no_ct(path: Path, files: Sequence[DicomFile]) -> DataError:
 
 
 def _by_file(frames: Iterable[tuple[int, Frame]]) -> list[list[tuple[int, Frame]]]:
-    """Places and slices grouped by file, in the order of the frames in there."""
+    """Places and slices grouped by file, in the order of the file's frames."""
     files: dict[Path, list[tuple[int, Frame]]] = defaultdict(list)
     for place, frame in frames:
         files[frame.path].append((place, frame))
@@ -138,7 +142,7 @@ def _refuse_mixed_rescale(frames: Iterable[Frame]) -> None:
 
 
 def _oddities(frames: Iterable[Frame]) -> list[str]:
-    """What is odd about how the values of slices are stored, a line each."""
+    """Oddities of how the values of slices are stored, a line each."""
     frames = list(frames)
     rescales = {frame.rescale for frame in frames}
     units = sorted({frame.units for frame in frames} - {"", "HU"})

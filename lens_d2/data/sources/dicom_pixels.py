@@ -26,18 +26,18 @@ def read_frame(frame: Frame) -> np.ndarray:
 
 
 def read_frames(frames: Iterable[Frame], warn: Callable[[str], None] | None = None) -> Iterator[np.ndarray]:
-    """Slices of one file, decoded one at a time.
+    """Decodes slices of one file, one at a time.
 
     Args:
         frames: in the order of their numbers.
-        warn: takes what the decoder finds odd, a line each.
+        warn: called with each oddity that the decoder finds, one line.
 
     Yields:
-        (rows, columns) int16 HU: each slice's own slope and intercept, rounded and saturated. MONOCHROME1 is not
-        inverted, as it is about the display.
+        (rows, columns) int16 HU, by each slice's own slope and intercept, rounded and saturated. MONOCHROME1 is
+        not inverted, as it concerns the display only.
 
     Raises:
-        DataError: the pixels are damaged, or compressed in a way that nothing here decodes.
+        DataError: the pixels are damaged, or nothing here decodes their compression.
     """
     frames = list(frames)
     stored = _decode(frames[0].pixels, [frame.number for frame in frames])

@@ -1,4 +1,4 @@
-"""The CT scans among DICOM files: series, and the parts of series whose slices do not belong together."""
+"""The CT scans among DICOM files: series, or parts of series whose slices do not belong together."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from ...io.errors import DataError
 from .dicom_file import INDEPENDENT_MARKS, MARKS, DicomFile, Frame, Kind, read_dicom_file
 from .dicom_pixels import read_frame
 
-SAME_PLACE = 0.01  # mm; slices that are nearer lie at one place
-PRIVATE = ("UID", "Time", "folder")  # ends of marks whose values are not told, for they may identify a patient
+SAME_PLACE = 0.01  # mm; nearer slices lie at the same place
+PRIVATE = ("UID", "Time", "folder")  # endings of marks whose values are not shown, as they may identify a patient
 FOLDER = "folder"  # the last mark: two copies of a series may differ in nothing else
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Slices of one series that make one scan: as a rule all of them.
+    """Slices of one series that make one scan: usually all of them.
 
     Attributes:
-        uid: SeriesInstanceUID, for a part of several with its number, ``UID:1``.
-        number, count: which part of how many of its series.
-        frames: upwards along their normal; those at the same place are next to each other.
+        uid: SeriesInstanceUID; for one of several parts with its number, ``UID:1``.
+        number: of the part in its series, from 1.
+        count: of the series' parts.
+        frames: upwards along their normal; those at the same place are adjacent.
         paths: the files of the series that are its own or have a fault.
-        told_by: what it differs in from the other parts ("AcquisitionNumber 2"); empty for a whole series.
+        told_by: its difference from the other parts ("AcquisitionNumber 2"); empty for a whole series.
         description: modality and description of the series.
         warnings: what was left out, a line each.
-        fault: of one of the files, which keeps the scan from being read; None if nothing does.
+        fault: of one of the files, because of which the scan cannot be read; None without one.
     """
 
     uid: str
@@ -57,12 +58,12 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class DicomIndex:
-    """What DICOM files hold.
+    """The content of DICOM files.
 
     Attributes:
         parts: the CT scans, in the order of the series' first files.
-        damaged: files that do not get so far as to say which series they belong to.
-        others: images of which none is a slice of CT, such as MR.
+        damaged: files that end before they name their series.
+        others: images of series without a slice of CT, such as MR.
     """
 
     parts: Sequence[Part]
@@ -70,12 +71,12 @@ class DicomIndex:
     others: Sequence[DicomFile]
 
     def pick(self, uid: str) -> list[Part]:
-        """The part with a uid, or all parts of the series with it."""
+        """The part with this UID, or all parts of the series with it."""
         return [part for part in self.parts if uid in (part.uid, part.series)]
 
 
 def visible_files(root: Path) -> list[Path]:
-    """A file itself, or all files below a folder, sorted, without hidden ones and those in hidden folders."""
+    """The file itself, or all files below a folder, sorted; without hidden ones and those in hidden folders."""
     if root.is_file():
         return [root]
     found = []
@@ -86,12 +87,12 @@ def visible_files(root: Path) -> list[Path]:
 
 
 def read_index(paths: Iterable[Path]) -> DicomIndex:
-    """Reads the headers of files, each once, and finds the scans among them. Other formats are passed over."""
+    """Reads the header of each file once, and finds the scans among them. Other formats are ignored."""
     return find_parts(read_dicom_files(paths))
 
 
 def read_dicom_files(paths: Iterable[Path]) -> list[DicomFile]:
-    """What files are, without those of other formats; one called like the slices beside it counts as damaged."""
+    """Reads the headers of files, without those of other formats; one named like slices beside it is damaged."""
     files = {path: read_dicom_file(path) for path in paths}
     slices = {_pattern(path) for path, file in files.items() if file is not None and file.kind == Kind.CT}
     for path, file in files.items():
@@ -102,7 +103,7 @@ def read_dicom_files(paths: Iterable[Path]) -> list[DicomFile]:
 
 
 def find_parts(files: Sequence[DicomFile]) -> DicomIndex:
-    """Sorts files by series and takes the series of CT apart where their slices do not belong together."""
+    """Groups files by series, and splits series of CT whose slices do not belong together."""
     series: dict[str, list[DicomFile]] = defaultdict(list)
     damaged, others, parts = [], [], []
     for file in files:
@@ -124,7 +125,7 @@ def _pattern(path: Path) -> tuple[Path, str]:
 
 
 def _parts(uid: str, members: Sequence[DicomFile]) -> list[Part]:
-    """A series of which some files are CT."""
+    """The parts of a series that has CT slices."""
     strangers = (file for file in members if file.kind == Kind.IMAGE)
     faults = [file.fault for file in members if file.fault is not None]
     faults += [DataError(file.path, f"{file.words}, in a series of CT") for file in strangers]
@@ -155,20 +156,20 @@ def _parts(uid: str, members: Sequence[DicomFile]) -> list[Part]:
 
 
 def counted(number: int, thing: str) -> str:
-    """ "1 image", "2 images"."""
+    """A number of things, such as "1 image" or "2 images"."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def count_of(number: int, thing: str) -> str:
-    """ "1 image is", "2 images are"."""
+    """A number of things and its verb, such as "1 image is" or "2 images are"."""
     return f"{counted(number, thing)} {'is' if number == 1 else 'are'}"
 
 
-# Taking a series apart
+# Splitting a series
 
 
 def _split(frames: Sequence[Frame]) -> list[tuple[list[Frame], str]]:
-    """Slices that make one scan each, in the order of their heights, and what tells them from the others."""
+    """The slices of each scan, in the order of their heights, and their difference from the others."""
     shapes = _by_shape(frames)
     found = []
     for shape in shapes:
@@ -204,7 +205,7 @@ def _describe_shape(frame: Frame) -> str:
 
 
 def _by_marks(frames: list[Frame]) -> list[tuple[list[Frame], str]]:
-    """The slices of one shape taken apart by the mark that does it best, as often as one does."""
+    """Splits slices of one shape by the mark that separates them best, and each part again."""
     best = None
     for mark in (*MARKS, FOLDER):
         groups: dict[str, list[Frame]] = defaultdict(list)
@@ -230,8 +231,8 @@ def _mark(frame: Frame, mark: str) -> str:
 
 
 def _are_apart(frames: Sequence[Frame], groups: Sequence[Sequence[Frame]], alternating: bool) -> bool:
-    """Whether groups of slices are scans of their own: they share places or, if asked for, alternate."""
-    if 2 * len(groups) > len(frames):  # a mark that nearly every slice has a value of its own of
+    """Whether groups of slices are scans of their own: they share places or, if that counts, alternate."""
+    if 2 * len(groups) > len(frames):  # nearly every slice has a value of its own
         return False
     if sum(map(repeats, groups)) < repeats(frames):
         return True
@@ -244,12 +245,12 @@ def _are_apart(frames: Sequence[Frame], groups: Sequence[Sequence[Frame]], alter
 
 
 def heights(frames: Sequence[Frame], like: Frame | None = None) -> np.ndarray:
-    """(n,) mm of slices along the normal of the first, or of another one."""
+    """(n,) mm of slices along the normal of the first, or of ``like``."""
     return np.array([frame.position for frame in frames]) @ (like or frames[0]).normal
 
 
 def repeats(frames: Sequence[Frame]) -> int:
-    """How many slices, in order of their heights, lie where the one before lies."""
+    """Number of slices, in order of their heights, that lie at the same place as the one before."""
     return int((np.diff(heights(frames)) < SAME_PLACE).sum())
 
 
@@ -257,7 +258,7 @@ def repeats(frames: Sequence[Frame]) -> int:
 
 
 def _without_copies(frames: Sequence[Frame]) -> tuple[list[Frame], int]:
-    """The slices without second copies of the same, and how many those were."""
+    """The slices without copies, and the number of copies."""
     kept: dict[tuple, list[Frame]] = defaultdict(list)
     for frame in frames:
         place = tuple(np.rint(frame.position / SAME_PLACE).astype(int))
@@ -274,5 +275,5 @@ def _is_copy(a: Frame, b: Frame) -> bool:
         return False
     try:
         return np.array_equal(read_frame(a), read_frame(b))
-    except DataError:  # whichever is damaged is named when the scan is read
+    except DataError:  # reading the scan names the damaged one
         return False

@@ -1,4 +1,4 @@
-"""Slices of one scan put in their places: at one interval, without repeats, without holes."""
+"""The places of a scan's slices in a regular stack: at one interval, without repeats, without gaps."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ...io.errors import DataError
 from .dicom_file import MARKS, Frame
 from .dicom_series import SAME_PLACE, count_of, heights
 
-MAX_GAP = 2  # missing slices next to each other that may be interpolated
-# Fractions of the interval by which slices may be off their places, without a word and with a warning; what the
-# rounding of the written positions can make comes on top.
+MAX_GAP = 2  # adjacent missing slices that may be interpolated
+# Parts of the interval by which slices may be off their places, without and with a warning. The effect of rounded
+# positions comes on top.
 UNNOTICED, TOLERATED = 0.01, 0.1
 
 
@@ -25,8 +25,8 @@ class Stack:
     Attributes:
         frames: the slices that exist, upwards along their normal.
         places: (n,) index of each.
-        step: (3,) LPS mm from one place to the next, not along the normal where the gantry was tilted.
-        warnings: what is odd about the places, a line each.
+        step: (3,) LPS mm from one place to the next; not along the normal if the gantry was tilted.
+        warnings: oddities of the places, a line each.
     """
 
     frames: Sequence[Frame]
@@ -58,12 +58,12 @@ def arrange(path: Path, frames: Sequence[Frame], fill_gaps: bool = False) -> Sta
     """Finds the places of slices.
 
     Args:
-        path: what messages name if no single slice is at fault.
+        path: named by errors unless a single slice is at fault.
         frames: of one shape, upwards along their normal.
         fill_gaps: accept up to MAX_GAP missing slices in a row.
 
     Raises:
-        DataError: a single slice, slices at the same place, missing slices, or slices off any regular place.
+        DataError: there is only one slice, or slices lie at the same place, are missing, or are off any regular place.
     """
     if len(frames) < 2:
         fault = "a single slice has no slice interval: a scan is the folder with all slices of a series"
@@ -92,7 +92,7 @@ def _refuse_repeats(frames: Sequence[Frame], steps: np.ndarray) -> None:
 
 
 def _check_gaps(path, frames, steps, jumps, interval: float, fill_gaps: bool) -> list[str]:
-    """A warning that slices are missing; DataError if that may not be."""
+    """A warning of missing slices; DataError unless they may be filled in."""
     gaps = np.flatnonzero(jumps > 1)
     if not len(gaps):
         return []
@@ -112,7 +112,7 @@ def _check_gaps(path, frames, steps, jumps, interval: float, fill_gaps: bool) ->
 
 
 def _check_places(frames, positions: np.ndarray, wanted: np.ndarray, interval: float) -> list[str]:
-    """A warning that slices are somewhat off their places; DataError if they are more than that."""
+    """A warning of slices that are slightly off their places; DataError if they are far off."""
     off = np.linalg.norm(positions - wanted, axis=1)
     worst = int(np.argmax(off))
     rounding = 2 * np.linalg.norm(_rounding(frames, positions))
@@ -131,6 +131,6 @@ def _check_places(frames, positions: np.ndarray, wanted: np.ndarray, interval: f
 
 
 def _rounding(frames: Sequence[Frame], positions: np.ndarray) -> np.ndarray:
-    """(3,) mm by which the written positions may differ from the true ones, 0 where all are the same."""
+    """(3,) mm by which written positions may differ from the true ones; 0 along axes where all are the same."""
     decimals = np.array([frame.decimals for frame in frames]).max(axis=0)
     return np.where(np.ptp(positions, axis=0) > 0, 0.5 * 10.0**-decimals, 0.0)

@@ -1,7 +1,7 @@
-"""The GDCM in SimpleITK as a plugin of pydicom, for what pydicom's own plugins leave out or do slower.
+"""SimpleITK's GDCM as a plugin of pydicom, for what pydicom's own plugins cannot decode or decode more slowly.
 
-That is lossless JPEG, JPEG of 12 bits and JPEG 2000. A plugin of pydicom is a module with DECODER_DEPENDENCIES and
-the functions ``is_available`` and one that decodes a frame.
+That is lossless JPEG, JPEG of 12 bits and JPEG 2000. A plugin of pydicom is a module with DECODER_DEPENDENCIES,
+``is_available`` and a function that decodes a frame.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def is_available(syntax: str) -> bool:
 
 
 def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
-    """Stored values of a compressed grey frame.
+    """Decodes a compressed grey frame to its stored values.
 
     Raises:
         DataError: the frame is damaged.

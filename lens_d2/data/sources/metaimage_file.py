@@ -20,7 +20,7 @@ TYPES = {
     "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }  # fmt: skip
-# The several names of one field. The first of a row names it in errors.
+# The several names of one field, the first of which appears in errors.
 SPACING = ("ElementSpacing", "ElementSize")
 ORIGIN = ("Offset", "Position", "Origin")
 DIRECTION = ("TransformMatrix", "Rotation", "Orientation")
@@ -41,9 +41,11 @@ class MetaImageFile(TextHeaderFile):
 
     @property
     def modality(self) -> str:
+        """Modality as DICOM writes it."""
         return super().modality.removeprefix("MET_MOD_")
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
+        """Size and affine; DataError unless there are three dimensions and one value per voxel."""
         channels = self._numbers("ElementNumberOfChannels", 1, int, "1")[0]
         if channels != 1:
             raise DataError(self.path, f"{channels} values per voxel where CT has 1")

@@ -17,7 +17,7 @@ from ...structures.geometry import displacement
 from .source import SOURCE_REGISTRY, Source
 from .streams import inflated, is_gzip, read_voxels, skipped, stored
 
-# By the number with which a file starts, the length of its header, and whether the voxels are in the same file.
+# Header classes by the header's length, with which a file begins, and whether the voxels are in the same file.
 HEADERS = {
     (348, True): nib.Nifti1Header,
     (348, False): nib.nifti1.Nifti1PairHeader,
@@ -26,36 +26,40 @@ HEADERS = {
 }
 NAME = re.compile(r"(?P<stem>.+)\.(?P<kind>nii|hdr|img)(?:\.gz)?", re.IGNORECASE)
 UNITS = {0: "", 1: "m", 2: "mm", 3: "um"}  # by xyzt_units
-LENGTH_UNITS = 7  # the bits of xyzt_units that tell the unit of lengths
+LENGTH_UNITS = 7  # the bits of xyzt_units with the unit of lengths
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-# Between qform and sform, at the corner of the volume where they differ most: mm, and parts of the smallest voxel
-# edge if that is more. The quaternion of a half turn is known to some tenths of a millimetre there.
+# Tolerated distance between qform and sform at the corner of the volume where they differ most: in mm, or as a
+# part of the smallest voxel edge if that is more. The quaternion of a half turn is exact to some tenths of a
+# millimetre there.
 FORM_TOLERANCE = 0.5
-SPACING_TOLERANCE = 0.01  # parts of the spacing; the same number stored twice differs by rounding only
+SPACING_TOLERANCE = 0.01  # part of the spacing; the same number stored twice differs by rounding only
 
 
 @SOURCE_REGISTRY.register()
 class NiftiFile(Source):
     """``.nii``, ``.nii.gz``, and ``.hdr`` with ``.img``.
 
-    Where the voxels are: by the sform if its code is positive, else by the qform if its code is, else unknown
-    (then the axes are taken for left, back and head). Headers say some things twice; a warning says where the two
-    differ.
+    The voxels' place is that of the sform if its code is positive, else that of the qform if its code is, else
+    unknown (the axes are then taken for left, back and head). If a header contradicts itself, a warning says so.
     """
 
     VERSION = 2
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
+        """Whether the file is named as NIfTI."""
         return path.is_file() and NAME.fullmatch(path.name) is not None
 
     def files(self) -> list[Path]:
+        """The file of the header and that of the voxels, if it is another."""
         return list(dict.fromkeys([self._file_of("hdr"), self._file_of("img")]))
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
+        """Size and affine; DataError unless there are three dimensions."""
         return self._size, self._affine()
 
     def array(self) -> np.ndarray:
+        """(k, j, i) int16 voxels in HU, with the header's slope and intercept applied."""
         header = self._header
         dtype = header.get_data_dtype()
         file = self._file_of("img")
@@ -88,7 +92,7 @@ class NiftiFile(Source):
 
     @cached_property
     def _header(self) -> nib.Nifti1Header:
-        """The header, whose parts make sense each."""
+        """The header, each field of which makes sense."""
         block = _first_bytes(self._file_of("hdr"), max(length for length, _ in HEADERS))
         for order in "<>":
             length = int(np.frombuffer(block[:4], order + "i4")[0]) if len(block) >= 4 else 0
@@ -106,7 +110,7 @@ class NiftiFile(Source):
         return header
 
     def _check(self, header) -> None:
-        """DataError for voxels that are no numbers, and where the header contradicts itself."""
+        """DataError if the voxels are not numbers, or the header contradicts itself about their type."""
         try:
             dtype = header.get_data_dtype()
         except (HeaderDataError, KeyError) as error:
@@ -139,7 +143,7 @@ class NiftiFile(Source):
         return max(int(stored_offset), least)
 
     def _affine(self) -> np.ndarray:
-        """(4, 4) voxel index -> LPS mm. Zero or NaN where the header's spacing is."""
+        """(4, 4) voxel index -> LPS mm; zero or NaN along axes whose spacing is."""
         header, forms = self._header, {}
         for name, read in (("sform", header.get_sform), ("qform", header.get_qform)):
             try:
@@ -166,7 +170,7 @@ class NiftiFile(Source):
         return self.to_mm(affine, UNITS.get(unit, f"unit {unit}"))
 
     def _compare(self, forms: dict[str, np.ndarray], spacing: np.ndarray) -> None:
-        """Warns where the header says the same thing twice, and differently."""
+        """Warns if the header gives position or spacing twice, and differently."""
         used = "sform" if "sform" in forms else "qform"
         lengths = np.linalg.norm(forms[used][:3, :3], axis=0)
         if len(forms) == 2:
@@ -198,7 +202,7 @@ def _first_bytes(file: Path, count: int) -> bytes:
             if len(data) >= count:
                 break
     except EOFError:
-        pass  # what there is may be a whole header; the voxels will be missed when they are read
+        pass  # the header may be whole; that the voxels are not shows when they are read
     except (OSError, ValueError, zlib.error) as error:
         raise DataError(
             file, f"not a readable volume (truncated or damaged, cannot be unpacked: {error})"
@@ -207,5 +211,5 @@ def _first_bytes(file: Path, count: int) -> bytes:
 
 
 def _literal(text: str) -> str:
-    """A pattern of names that means just this text."""
+    """A glob pattern that matches just this text."""
     return re.sub(r"([*?[])", r"[\1]", text)

@@ -16,7 +16,7 @@ from .streams import inflated, numbers_in_text, skipped, stored, unpacked_bzip2
 from .text_header import TextHeader, TextHeaderFile, numbers
 
 MAGIC = re.compile(r"NRRD000[1-5]")
-# All fields of the format; one that is not among them is a damaged name.
+# All fields of the format; any other name is damaged.
 FIELDS = {
     "type", "dimension", "sizes", "encoding", "endian", "space", "space dimension", "space directions",
     "space units", "space origin", "spacings", "axismins", "axismaxs", "centers", "centerings", "kinds", "labels",
@@ -58,7 +58,7 @@ DECODERS: dict[str, Callable] = {
     "bzip2": unpacked_bzip2,
     **dict.fromkeys(TEXT, numbers_in_text),
 }
-# To LPS from where the axes of a space lead.
+# LPS sign of the direction in which an axis leads.
 SIGNS = {"left": 1, "right": -1, "posterior": 1, "anterior": -1, "superior": 1, "inferior": -1}
 SPACES = {"lps": "left-posterior-superior", "ras": "right-anterior-superior", "las": "left-anterior-superior"}
 KINDS = ("domain", "space", "none", "???")  # of an axis that leads through space
@@ -74,6 +74,7 @@ class NrrdFile(TextHeaderFile):
     MODALITY = ("modality", "0008|0060", "0008_0060", "dicom_0008_0060_modality")
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
+        """Size and affine; DataError unless there are three dimensions and one value per voxel."""
         for kind in self._fields.get("kinds", "").lower().split():
             if kind not in KINDS:
                 raise DataError(

@@ -1,4 +1,4 @@
-"""DeepLesion's folders of 16-bit PNG slices."""
+"""Folders of 16-bit PNG slices, as DeepLesion has them."""
 
 from __future__ import annotations
 
@@ -21,35 +21,38 @@ GREY_16 = ("I;16", "I")  # Pillow's mode of a PNG of 16-bit grey pixels; before 
 
 @SOURCE_REGISTRY.register()
 class PngFolder(Source):
-    """``<NNN>.png`` files, each a slice of 16-bit grey pixels, HU + 32768, named by its number.
+    """``<NNN>.png`` files, each a slice of 16-bit grey pixels (HU + 32768) named by its number.
 
-    What the record says of them:
+    Keys of the record:
         spacing: x, y, z mm; a negative z means that the slices run towards the feet.
-        z_direction: +1 (to the head) or -1 (to the feet), which wins over that sign.
-        first_slice, num_slices: the numbers that make up the sub-volume; the whole folder without them.
-        missing_slices: indices, from 0 in the sub-volume, of slices known not to exist: the nearest existing
-            one stands in for each. Any other slice that does not exist is an error.
+        z_direction: +1 (to the head) or -1 (to the feet), which overrides that sign.
+        first_slice, num_slices: numbers of the sub-volume's slices; the whole folder without them.
+        missing_slices: indices, from 0 in the sub-volume, of slices known not to exist, each replaced by the
+            nearest one that does. Any other missing slice is an error.
 
     The world's origin is the first voxel, for lack of a better one.
     """
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
-        """Whether a folder holds numbered pictures, unless these are previews beside slices of CT in DICOM."""
+        """Whether a folder holds numbered pictures that are not previews beside DICOM slices of CT."""
         if not path.is_dir() or not numbered_pictures(path):
             return False
         others = [each for each in path.iterdir() if not is_picture(each) and each.is_file()]
         return not any(file.kind == Kind.CT for file in read_dicom_files(others))
 
     def files(self) -> list[Path]:
+        """The files of the sub-volume's slices, each once."""
         return list(dict.fromkeys(self._slices))
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
+        """Size, by the first slice, and affine, by the record."""
         slices = self._slices
         width, height = _size(slices[0])
         return (width, height, len(slices)), self._affine()
 
     def array(self) -> np.ndarray:
+        """(k, j, i) int16 voxels in HU."""
         first, *others = self.files()
         pictures = {first: _read(first)}
         for file in others:
@@ -60,6 +63,7 @@ class PngFolder(Source):
         return np.stack([pictures[file] for file in self._slices])
 
     def slice_files(self) -> list[Path]:
+        """The file of every slice; one that replaces missing ones appears several times."""
         return self._slices
 
     def _affine(self) -> np.ndarray:
@@ -91,17 +95,17 @@ class PngFolder(Source):
 
 
 def is_picture(file: Path) -> bool:
-    """Whether a file is called a PNG picture."""
+    """Whether a file is named as a PNG picture."""
     return file.suffix.lower() == ".png" and not file.name.startswith(".")
 
 
 def numbered_pictures(folder: Path) -> list[Path]:
-    """The PNG files of a folder that are called by a number, as slices are, in the order of their names."""
+    """PNG files of a folder that are named by a number, as slices are, in the order of their names."""
     return sorted(file for file in map(Path, os.scandir(folder)) if is_picture(file) and file.stem.isdecimal())
 
 
 def fault_of_picture(file: Path) -> DataError | None:
-    """Why a picture is no slice, by its header; None if it is one."""
+    """The reason why a picture is no slice, by its header; None if it is one."""
     try:
         _size(file)
     except DataError as fault:

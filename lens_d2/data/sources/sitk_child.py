@@ -1,10 +1,10 @@
-"""A process that reads one file by SimpleITK, so that a native reader's death is its own.
+"""A process that reads one file by SimpleITK, so that a crash of native code ends nothing else.
 
     python sitk_child.py PATH [--header]
 
-It writes a line of JSON (size, spacing, direction, origin, components, dtype) to standard output, and the voxels
-behind it unless the header alone is asked for; with an error, a line to standard error and status 3. It imports
-SimpleITK and NumPy alone: the package takes seconds to import.
+It writes a line of JSON (size, spacing, direction, origin, components, dtype) to standard output and, without
+``--header``, the voxels behind it; on an error, a line to standard error, and exits with status 3. It imports
+SimpleITK and NumPy only, as the package takes seconds to import.
 """
 
 import json
@@ -17,8 +17,9 @@ FAILED = 3
 
 
 def main(path: str, header_only: bool) -> None:
+    """Writes the header of a file and, unless ``header_only``, its voxels to standard output."""
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what native readers print is no voxel
+    os.dup2(2, 1)  # what native code prints must not mix with the voxels
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
     reader.SetFileName(path)

@@ -1,4 +1,4 @@
-"""Volumes in one file of any other format that SimpleITK reads, by a process of its own."""
+"""Volume files of any other format that SimpleITK reads, in a process of its own."""
 
 from __future__ import annotations
 
@@ -20,23 +20,26 @@ from .streams import read_voxels, stored
 READER = Path(__file__).with_name("sitk_child.py")
 FAILED = 3  # its exit status when it says what is wrong with the file
 TIMEOUT = 300.0  # seconds for one file; the largest scans take a few
-HEADER_LIMIT = 1 << 16  # bytes of the line that tells the geometry
+HEADER_LIMIT = 1 << 16  # bytes of the line with the geometry
 
 
 @SOURCE_REGISTRY.register()
 class SitkFile(Source):
-    """A file that no other reader accepts. Its voxels cannot be checked for damage, which is warned of."""
+    """A file that no other reader accepts; warns that its voxels cannot be checked for damage."""
 
     bytes_per_voxel = 2 + 8  # the other process holds the file's own type, of at most 8 bytes
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
+        """Whether it is a file."""
         return path.is_file()
 
     def files(self) -> list[Path]:
+        """The file."""
         return [self.path]
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
+        """Size and affine; DataError unless there are three dimensions and one value per voxel."""
         header, _ = self._read(voxels=False)
         if len(header["size"]) != 3:
             raise DataError(self.path, f"{len(header['size'])} dimensions where a volume has 3")
@@ -46,16 +49,17 @@ class SitkFile(Source):
         return (i, j, k), affine_of(*(np.array(header[key]) for key in ("spacing", "direction", "origin")))
 
     def array(self) -> np.ndarray:
+        """(k, j, i) int16 voxels in HU."""
         self.warn(
             "a format whose voxels cannot be checked for damage (those of NIfTI, MetaImage, NRRD, DICOM can)"
         )
         return self._read(voxels=True)[1]
 
     def _read(self, voxels: bool) -> tuple[dict, np.ndarray | None]:
-        """What the reading process tells: the header, and the (k, j, i) int16 voxels if they are asked for.
+        """Starts the reading process and takes the header and, if asked for, the (k, j, i) int16 voxels from it.
 
         Raises:
-            DataError: that process dies, says that the file is at fault, or takes longer than TIMEOUT.
+            DataError: that process dies, finds fault with the file, or takes longer than TIMEOUT.
         """
         command = [sys.executable, "-P", str(READER), str(self.path.absolute()), *([] if voxels else ["--header"])]
         header, array = {}, None
@@ -78,7 +82,7 @@ class SitkFile(Source):
                     )
             except DataError as error:
                 fault = error
-            except ValueError:  # it died while it told the header, or is none of ours
+            except ValueError:  # it died while it wrote the header
                 header, fault = {}, DataError(self.path, "damaged: its reader tells no header")
             child.stdout.close()
             status = child.wait()

@@ -1,4 +1,4 @@
-"""What a reader of a CT format offers, the registry of readers, and what readers share."""
+"""The interface of a reader of a CT format, the registry of readers, and what they share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...io.errors import DataError
 SOURCE_REGISTRY = Registry("VOLUME_SOURCE")
 SOURCE_REGISTRY.__doc__ = "Subclasses of Source; of those that accept a path, the last registered reads it."
 
-# What names a sub-volume in a dataset record, and what readers look at there.
+# Keys of a dataset record that name its sub-volume or tell readers how to read it.
 SOURCE_KEYS = (
     "file_name",
     "volume",
@@ -31,7 +31,7 @@ SOURCE_KEYS = (
     "fill_gaps",
 )
 
-# Cosine between two axes from which on they do not count as orthogonal: 0.06 degrees, far beyond rounding.
+# Cosine between two axes above which they are not orthogonal: 0.06 degrees, far beyond rounding.
 SHEAR = 1e-3
 MILLIMETRES = {
     "": 1.0,
@@ -48,40 +48,41 @@ MILLIMETRES = {
 class Source:
     """One sub-volume on disk, in the axis order (i, j, k) of its file, fastest first.
 
-    Args:
-        path: the file or folder.
-        record: dataset record, for what the file does not say.
-
     Attributes:
-        VERSION: of the way of reading; counts up when a class reads other voxels or another geometry from the same
-            file, so that what was cached before is not used any more.
-        warnings: what was found odd in the file while its header and voxels were read, a line each.
+        VERSION: counts up when a class reads other voxels or another geometry from the same file, so that older
+            cache files are not used any more.
+        warnings: oddities found while header and voxels were read, a line each.
         bytes_per_voxel: memory that reading takes: the int16 copy, and what else is held at the same time.
-        modality: as DICOM writes it ("CT", "MR"), where the header says so; else empty.
     """
 
     VERSION = 1
     bytes_per_voxel = 2
 
     def __init__(self, path: Path, record: Mapping):
+        """
+        Args:
+            path: the file or folder.
+            record: dataset record, for what the file does not say.
+        """
         self.path = path
         self.record = record
         self.warnings: list[str] = []
 
     def warn(self, text: str) -> None:
-        """Adds a warning, unless it has been given already."""
+        """Adds a warning, once."""
         if text not in self.warnings:
             self.warnings.append(text)
 
     @property
     def modality(self) -> str:
+        """Modality as DICOM writes it ("CT", "MR"); empty if the header does not say."""
         return ""
 
     def check_axes(self, columns: np.ndarray) -> None:
-        """Warns of axes that do not stand at right angles, which many programs straighten without a word.
+        """Warns of axes that are not orthogonal, which many programs straighten without a word.
 
         Args:
-            columns: (3, 3), the directions of the axes i, j, k, of any length.
+            columns: (3, 3) directions of the axes i, j, k, of any length.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
             cosines = columns / np.linalg.norm(columns, axis=0)
@@ -93,7 +94,7 @@ class Source:
             )
 
     def to_mm(self, affine: np.ndarray, unit: str) -> np.ndarray:
-        """The affine in mm, and a warning if that is not the unit of the file."""
+        """Converts an affine from the unit of the file to mm, with a warning unless that is mm."""
         scale = MILLIMETRES.get(unit.strip().lower())
         if scale is None:
             self.warn(f"its header gives lengths in {unit.strip()!r}, which is no known unit: taken for mm")
@@ -107,11 +108,11 @@ class Source:
         raise NotImplementedError
 
     def files(self) -> list[Path]:
-        """The files whose change makes another volume."""
+        """The files that the volume is read from."""
         raise NotImplementedError
 
     def stamps(self) -> list[tuple[str, int, int]]:
-        """Name, size and time of modification of each of the files; DataError where one cannot be found."""
+        """Name, size and time of modification of each file; DataError if one is absent."""
         return [(file.name, stat.st_size, stat.st_mtime_ns) for file, stat in map(_stat, self.files())]
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
@@ -135,7 +136,7 @@ def _stat(file: Path) -> tuple[Path, os.stat_result]:
 
 
 def open_source(record: Mapping) -> Source:
-    """The reader for ``record["file_name"]``.
+    """Opens ``record["file_name"]`` by the reader of its format.
 
     Raises:
         DataError: there is no such file, or no reader for it.
@@ -152,7 +153,7 @@ def open_source(record: Mapping) -> Source:
 
 
 def affine_of(spacing: np.ndarray, direction: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """The (4, 4) affine of (3,) spacing, 9 direction cosines (the axes are the columns) and (3,) origin."""
+    """(4, 4) affine of (3,) spacing, 9 direction cosines (the axes are the columns) and (3,) origin."""
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(direction, (3, 3)) * spacing
     affine[:3, 3] = origin
@@ -161,7 +162,7 @@ def affine_of(spacing: np.ndarray, direction: np.ndarray, origin: np.ndarray) ->
 
 @contextmanager
 def sitk_errors(path: Path, fault: str) -> Iterator[None]:
-    """Turns SimpleITK's many-line exceptions into a one-line DataError and keeps its warnings quiet."""
+    """Turns SimpleITK's exceptions of many lines into a one-line DataError, and silences its warnings."""
     warnings = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
@@ -173,6 +174,6 @@ def sitk_errors(path: Path, fault: str) -> Iterator[None]:
 
 
 def itk_reason(text: str) -> str:
-    """The one line of an exception of SimpleITK that says what is wrong."""
+    """The line of an exception of SimpleITK that says what is wrong."""
     lines = text.split("ERROR:")[-1].split("Reason:")[0].strip().splitlines()  # the "reason" is a stale errno
     return re.sub(r"[(]0x[0-9a-f]+[)]", "", lines[-1] if lines else "no reason given")

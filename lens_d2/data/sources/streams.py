@@ -1,4 +1,4 @@
-"""Voxels as a stream of bytes: unpacked with bounded memory, length and checksum checked, kept once, as int16."""
+"""Voxels as a stream of bytes: unpacked in bounded memory, length and checksum checked, held once as int16."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from ...io.errors import DataError
 
 CHUNK = 1 << 20  # bytes that are read or unpacked at a time
 LONGEST_NUMBER = 64  # characters of a number in a text file; more is not a number
-GZIP_OR_ZLIB = 47  # zlib's code for "either, as the stream's first bytes say"
+GZIP_OR_ZLIB = 47  # zlib's code for either, by the first bytes of the stream
 
 
 def stored(file: BinaryIO) -> Iterator[bytes]:
-    """The bytes of a file from where it stands, as they are."""
+    """The bytes of a file from its current position, as they are stored."""
     return iter(partial(file.read, CHUNK), b"")
 
 
 def inflated(file: BinaryIO) -> Iterator[bytes]:
-    """The unpacked bytes of a gzip or zlib stream, whose checksums are checked."""
+    """Unpacks a gzip or zlib stream and checks its checksums."""
     return _unpacked(file, partial(zlib.decompressobj, GZIP_OR_ZLIB))
 
 
 def unpacked_bzip2(file: BinaryIO) -> Iterator[bytes]:
-    """The unpacked bytes of a bzip2 stream, whose checksums are checked."""
+    """Unpacks a bzip2 stream and checks its checksums."""
     return _unpacked(file, bz2.BZ2Decompressor)
 
 
 def numbers_in_text(file: BinaryIO) -> Iterator[bytes]:
-    """The numbers of a text, separated by blanks or commas, as the bytes of float64."""
+    """Parses the numbers of a text, separated by blanks or commas, into bytes of float64."""
     rest = b""
     for block in stored(file):
         words = (rest + block).replace(b",", b" ")
@@ -48,13 +48,13 @@ def numbers_in_text(file: BinaryIO) -> Iterator[bytes]:
 
 
 def is_gzip(path: Path) -> bool:
-    """Whether a file starts as gzip does, whatever it is called."""
+    """Whether a file begins as gzip does, whatever its name."""
     with open(path, "rb") as file:
         return file.read(2) == b"\x1f\x8b"
 
 
 def skipped(chunks: Iterable[bytes], count: int) -> Iterator[bytes]:
-    """The chunks without their first ``count`` bytes; EOFError where there are fewer."""
+    """The chunks without their first ``count`` bytes; EOFError if there are fewer."""
     for chunk in chunks:
         if count < len(chunk):
             yield chunk[count:]
@@ -71,19 +71,20 @@ def read_voxels(
     slope: float = 1.0,
     intercept: float = 0.0,
 ) -> np.ndarray:
-    """Voxels of any real type as int16: ``slope * stored + intercept`` in float64, rounded and saturated.
+    """Converts voxels of any real type to int16: ``slope * stored + intercept`` in float64, rounded and saturated.
 
     Args:
         path: named by errors.
         chunks: the stored bytes, in pieces of any length; nothing may be left over.
         dtype: of the stored numbers, with their byte order.
         size: voxels (i, j, k), fastest first.
+        slope, intercept: of the conversion.
 
     Returns:
         (k, j, i) int16.
 
     Raises:
-        DataError: the stream is damaged, holds fewer or more voxels than ``size``, or some are not a number.
+        DataError: the stream is damaged, holds fewer or more voxels than ``size``, or some are NaN.
     """
     dtype, count = np.dtype(dtype), math.prod(size)
     convert = _same if dtype == np.int16 and (slope, intercept) == (1, 0) else partial(_scaled, slope, intercept)
@@ -120,7 +121,7 @@ def _same(values: np.ndarray) -> np.ndarray:
 
 
 def _scaled(slope: float, intercept: float, values: np.ndarray) -> np.ndarray:
-    """Float64 whole numbers within int16, or NaN."""
+    """Whole numbers in float64 within the range of int16, or NaN."""
     with np.errstate(invalid="ignore", over="ignore"):
         wide = values.astype(np.float64) * slope + intercept
     limits = np.iinfo(np.int16)
@@ -128,12 +129,12 @@ def _scaled(slope: float, intercept: float, values: np.ndarray) -> np.ndarray:
 
 
 def _unpacked(file: BinaryIO, make: Callable) -> Iterator[bytes]:
-    """The unpacked members of a file, which may be several, one after the other.
+    """Unpacks the members of a file one after another.
 
     Raises:
         EOFError: the first one is cut off.
-        zlib.error, OSError: what the decompressors raise on damage.
-        ValueError: what follows a whole member is none.
+        zlib.error, OSError: the decompressors' errors on damage.
+        ValueError: a whole member is followed by something else.
     """
     rest = yield from _member(file, make(), file.read(CHUNK))
     while rest:
@@ -144,7 +145,7 @@ def _unpacked(file: BinaryIO, make: Callable) -> Iterator[bytes]:
 
 
 def _member(file: BinaryIO, decompressor, block: bytes) -> Generator[bytes, None, bytes]:
-    """The unpacked bytes of what begins with ``block``. Returns what has been read of the next member, if any."""
+    """Unpacks the member that begins with ``block``; returns the bytes that have been read behind it."""
     while not decompressor.eof:
         data = decompressor.decompress(block, CHUNK)
         if data:

@@ -23,11 +23,11 @@ _PATTERN = re.compile(r"[^%]*%0?\d*d[^%]*")  # a file name with one number in it
 
 
 class TextHeader(NamedTuple):
-    """What a header says.
+    """The content of a header.
 
     Attributes:
         fields: values of the format's fields by their names.
-        notes: values that are no fields of the format, by their names.
+        notes: values under names of the writer's own.
         end: position of the byte behind the header.
         data_file: value of the field that names the files of voxels; None if the voxels begin at ``end``.
         listed: lines behind the header, which may list files.
@@ -57,12 +57,15 @@ class TextHeaderFile(Source):
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
+        """Whether the file has one of the suffixes."""
         return path.is_file() and path.suffix.lower() in cls.SUFFIXES
 
     def files(self) -> list[Path]:
+        """The header's file and those of the voxels."""
         return [self.path, *self._voxel_files]
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
+        """Size and affine; DataError unless there are three dimensions."""
         dimensions = self._numbers(self.DIMENSION, 1, int)[0]
         if dimensions != 3:
             raise DataError(self.path, f"{dimensions} dimensions where a volume has 3")
@@ -70,10 +73,12 @@ class TextHeaderFile(Source):
         return (i, j, k), self._affine()
 
     def array(self) -> np.ndarray:
+        """(k, j, i) int16 voxels in HU."""
         return read_voxels(self.path, self._chunks(), self._dtype, self._size)
 
     @property
     def modality(self) -> str:
+        """The first of the notes that may give the modality."""
         return next((self._parsed.notes[key] for key in self.MODALITY if key in self._parsed.notes), "")
 
     @abstractmethod
@@ -172,7 +177,7 @@ def numbers(path: Path, key: str, text: str, count: int, kind: Callable[[str], f
 
 
 def voxel_files(path: Path, value: str, listed: Sequence[str]) -> list[Path]:
-    """The files of voxels that a header names.
+    """Finds the files of voxels that a header names.
 
     Args:
         path: the header.
