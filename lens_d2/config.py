@@ -57,7 +57,7 @@ def _add_input_keys(cfg: CN) -> None:
     cfg.INPUT.SLICE_INTERVAL = 2.0
     # HU range that is mapped linearly to 0..255 (VI-A).
     cfg.INPUT.HU_WINDOW = (-1024.0, 3071.0)
-    # Black borders are clipped to the bounding box of what is above this HU ("black borders clipped", VI-A) ...
+    # Black borders are clipped to the bounding box of the voxels above this HU ("black borders clipped", VI-A) ...
     cfg.INPUT.BORDER_HU = -500.0
     # ... widened by this many mm on every side.
     cfg.INPUT.BORDER_MARGIN = 8.0
@@ -77,13 +77,13 @@ def _add_input_keys(cfg: CN) -> None:
 def _add_dataset_keys(cfg: CN) -> None:
     # Negative slices drawn per positive slice in an epoch: positive to negative is 2:1 (VI-B).
     cfg.DATASETS.NEGATIVE_RATIO = 0.5
-    # Slices of hard negatives (a ledger's) per positive slice in an epoch, at most.
+    # At most so many slices of hard negatives (a ledger's) per positive slice in an epoch.
     cfg.DATASETS.HARD_NEGATIVE_RATIO = 1.0
     # Whether slices without any mark of a partially labelled dataset serve as negatives. Table III's
     # "+ Unlabeled"; without it a partially labelled dataset has positive slices alone.
     cfg.DATASETS.UNLABELED_SLICES = False
     # How datasets are combined (Table IV): "experts" (a head per dataset), "pooling" (one head for all), or
-    # "positive_pooling" (one head; the other datasets than the first give positive regions only).
+    # "positive_pooling" (one head; all datasets but the first give positive regions only).
     cfg.DATASETS.COMBINE = "experts"
     # Python files that register further datasets (docs/add_dataset.md); relative to the working directory.
     cfg.DATASETS.READERS = ()
@@ -356,90 +356,90 @@ def _add_mining_keys(cfg: CN) -> None:
     cfg.MINING.DATASETS = ()
     # theta: IoU above which a proposal and an annotation on one slice are the same lesion.
     cfg.MINING.IOU = 0.5
-    # The proposals that cross-slice propagation and intra-patient matching take: "fused" or an expert's name.
+    # The proposals that cross-slice propagation and intra-patient matching use: "fused" or an expert's name.
     cfg.MINING.PROPOSALS = "fused"
 
     cfg.MINING.INTRA_PATIENT = CN()
-    # delta: distance of embeddings below which two boxes are the same lesion ...
+    # delta: embedding distance below which two boxes count as one lesion, ...
     cfg.MINING.INTRA_PATIENT.DISTANCE = 0.15
-    # ... as it is given ("fixed"), or calibrated on marks of which it is known whether they are of one lesion
-    # ("auto"), at MODEL.EMBEDDING.CALIBRATION_PRECISION.
+    # ... this value ("fixed"), or calibrated on pairs of marks of known identity ("auto"), at
+    # MODEL.EMBEDDING.CALIBRATION_PRECISION.
     cfg.MINING.INTRA_PATIENT.THRESHOLD = "fixed"
     # Tracklets with a lower score are not compared.
     cfg.MINING.INTRA_PATIENT.SCORE_THRESH = 0.0
     # Whether an annotation matches only the nearest of a sub-volume's tracklets, as a lesion is there once; or all
-    # near ones, many of which are the same lesion again where the detector proposes a thousand tracklets.
+    # near ones, many of them one lesion again if the detector proposes a thousand tracklets.
     cfg.MINING.INTRA_PATIENT.NEAREST_ONLY = False
 
     # "MissingGroundTruth", and then "CrossSlice": MGTM-SLLP, a competing treatment (Lesion-Harvester, Table IV).
     cfg.MINING.MISSING_GROUND_TRUTH = CN()
-    # A box on a marked slice is taken above this score, if its tracklet has a box on so many slices.
+    # A box on a marked slice is mined above this score, if its tracklet has boxes on at least so many slices.
     cfg.MINING.MISSING_GROUND_TRUTH.SCORE_THRESH = 0.5
     cfg.MINING.MISSING_GROUND_TRUTH.MIN_SLICES = 3
 
     cfg.MINING.CROSS_DATASET = CN()
     # sigma: a single-type expert's box with a higher score is an uncertain region.
     cfg.MINING.CROSS_DATASET.SCORE_THRESH = 0.5
-    # Those experts. Empty: of all fully labelled datasets in DATASETS.TRAIN.
+    # The experts. Empty: those of all fully labelled datasets in DATASETS.TRAIN.
     cfg.MINING.CROSS_DATASET.EXPERTS = ()
 
 
 def _add_harvest_keys(cfg: CN) -> None:
     # Lesion-Harvester, the stage "harvest"; sections are of that paper.
     cfg.HARVEST = CN()
-    # Rounds (K); fewer where the mean recall on HARVEST.TEST no longer rises.
+    # Rounds (K); fewer if the mean recall on HARVEST.TEST no longer rises.
     cfg.HARVEST.ROUNDS = 3
     # V_M, all lesions marked; one of DATASETS.TRAIN.
     cfg.HARVEST.VERIFIED = "deeplesion_vm"
     # V_H, harvested from. Empty: those of DATASETS.TRAIN that are partially labelled.
     cfg.HARVEST.DATASETS = ()
-    # V_H-test: sub-volumes of V_H of which all lesions are known, to measure by (IV-A).
+    # V_H-test: sub-volumes of V_H with all lesions known, for measuring (IV-A).
     cfg.HARVEST.TEST = "deeplesion_vh_test"
     # A trained generator to begin with. Empty: the first round trains one, with SOLVER. (MODEL.LPC.WEIGHTS is the
     # same for the classifier.)
     cfg.HARVEST.WEIGHTS = ""
-    # The generator's boxes that are stacked: "fused" or an expert's name.
+    # The raw proposals that are stacked: "fused" or an expert's name.
     cfg.HARVEST.PROPOSALS = "fused"
-    # IoU with which a proposal's box on the slice of a mark hits it (P3D, III-E) ...
+    # Least IoU with a mark of a proposal's box on the mark's slice that hits it (P3D, III-E) ...
     cfg.HARVEST.HIT_IOU = 0.5
-    # ... and with which two proposals, on a slice of both, are the same lesion.
+    # ... and of two proposals, on a slice of both, that are the same lesion.
     cfg.HARVEST.SAME_IOU = 0.5
     # Proposals are harvested above the smallest score at which the precision on V_M is above this (III-C).
     cfg.HARVEST.PRECISION = 0.95
-    # Hard negatives of V_H: the generator's score is at least this; and how many a sub-volume has at most (III-C).
+    # Hard negatives of V_H: least score of the generator, and how many a sub-volume has at most (III-C).
     cfg.HARVEST.NEGATIVE_SCORE_THRESH = 0.5
     cfg.HARVEST.NEGATIVES_PER_VOLUME = 5
-    # ... and s, the product of both scores, is at most this. The paper has no such limit (1.0); with a lower one,
-    # fewer of them are lesions that were not harvested.
+    # ... and the largest s, the product of both scores. The paper sets no limit (1.0); with a lower one, fewer of
+    # them are lesions that were not harvested.
     cfg.HARVEST.NEGATIVE_LESION_SCORE_THRESH = 1.0
-    # Hard negatives of V_M: with n >= 0 only the n highest of a sub-volume, of the score that V_H's have; else
-    # all, as in the paper.
+    # Hard negatives of V_M: with n >= 0 only the n highest of a sub-volume, with at least the score of V_H's;
+    # otherwise all, as in the paper.
     cfg.HARVEST.VERIFIED_NEGATIVES_PER_VOLUME = -1
-    # What a round's ledger has of lesions and hard negatives (Table II): "recovered" (P_H^R, P_M^R), "harvested"
-    # (P_H^+), "verified_negatives" (P_M^-), "negatives" (P_H^-).
+    # Lesions and hard negatives of a round's ledger (Table II): "recovered" (P_H^R, P_M^R), "harvested" (P_H^+),
+    # "verified_negatives" (P_M^-), "negatives" (P_H^-).
     cfg.HARVEST.LABELS = ("recovered", "harvested", "verified_negatives", "negatives")
-    # Whether the best slices of hard negatives join training, or hard negatives stand on those of lesions alone.
+    # Whether the best slices of hard negatives join training, or hard negatives stand only on slices of lesions.
     cfg.HARVEST.NEGATIVE_SLICES = True
     # A proposal with this IoU with a known lesion, on a slice of both, is a piece of it and no negative: neither
-    # one of the classifier's nor a hard negative. The paper has no such limit (above 1: none).
+    # one of the classifier's nor a hard negative. The paper sets no limit (above 1: none).
     cfg.HARVEST.NEGATIVE_IOU = 0.1
     # The threshold is found on V_M, where the classifier was trained. With n > 0 folds, n more classifiers are
-    # trained, each without one part of V_M's patients, of which it then gives the scores. The paper has 0.
+    # trained, each without one part of V_M's patients, which it then scores. The paper has 0.
     cfg.HARVEST.FOLDS = 0
-    # Whether a round's classifier starts from the last round's, else from BACKBONE_WEIGHTS.
+    # Whether a round's classifier starts from the last round's, otherwise from BACKBONE_WEIGHTS.
     cfg.HARVEST.FINETUNE_CLASSIFIER = False
 
     # From boxes on slices to 3D proposals (III-B2).
     cfg.HARVEST.TRACKER = CN()
     # t_G: boxes with a lower score are left out.
     cfg.HARVEST.TRACKER.SCORE_THRESH = 0.1
-    # IoU of a box with what the Kalman filter predicts, from which they are stacked.
+    # Least IoU of a box with the Kalman filter's prediction that is stacked.
     cfg.HARVEST.TRACKER.IOU = 0.8
-    # Slices by which a 3D box is extended up and down, and the IoU where extended ones meet, from which they fuse.
+    # Slices by which a 3D box is extended up and down, and the least IoU of extended ones that meet and are fused.
     cfg.HARVEST.TRACKER.EXTEND = 1
     cfg.HARVEST.TRACKER.FUSE_IOU = 0.8
     # Standard deviations in the filter, as parts of a box's size: of a measurement, of the change of a velocity
-    # from slice to slice, of the velocity of a new box. The paper gives none.
+    # from slice to slice, of the velocity of a new box. The paper names none.
     cfg.HARVEST.TRACKER.NOISE = (0.05, 0.03, 0.1)
 
     # Training of the generator from the second round on, which starts from the last round's: takes the place of
@@ -453,7 +453,7 @@ def _add_harvest_keys(cfg: CN) -> None:
 
 
 def _solver(optimizer: str, lr: float, weight_decay: float, batch: int, epochs: int, steps: tuple[int, ...]) -> CN:
-    """The keys of SOLVER that a network besides LENS has of its own."""
+    """The keys of SOLVER that each network other than the detector has of its own."""
     return CN(
         {
             "OPTIMIZER": optimizer,

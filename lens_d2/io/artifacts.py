@@ -162,7 +162,7 @@ class ArtifactStore:
         try:
             value, header = self.load(path)
             outdated = [key for key, wanted in self.header(thing).items() if header[key] != wanted]
-        except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+        except (OSError, pa.ArrowException, ValueError, KeyError, RecursionError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise DamagedArtifact(path, f"damaged ({reason[:160]})") from None
         if outdated:

@@ -229,7 +229,7 @@ def test_with_folds_no_classifier_judges_what_it_was_trained_on(data, tmp_path, 
 
 
 def test_a_round_after_a_review(whole, data, tmp_path):
-    """More rounds are asked for by the same command; what the reader rejected is in none of them."""
+    """More rounds are asked for by the same command; what the radiologist rejected is in none of them."""
     one = harvest_cfg(data[0], tmp_path, "HARVEST.ROUNDS", 1)
     first = run_stages(one)["harvest"]
     ledger = read_ledger(first["ledger"])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...io.artifacts import ResultStore
 from ...io.errors import DataError, WriteError
-from ...io.files import write_whole
 from ...io.parallel import run_all
 from .catalog import Faults
 
@@ -44,7 +43,8 @@ def computed(
         faults: takes the errors of jobs, by name.
         processes: to compute with.
     """
-    stored = _read(path, version)
+    index = _Index(path.parent, version)
+    stored = index.entries(path.stem)
     results, stamps, missing = {}, {}, {}
     for name, job in jobs.items():
         try:
@@ -64,9 +64,9 @@ def computed(
         results[name] = result
         unsaved[name] = {"stamp": stamps[name], "result": result}
         if len(unsaved) % SAVE_EVERY == 0:
-            _write(path, version, unsaved)
+            index.add(path.stem, unsaved)
     if unsaved:
-        _write(path, version, unsaved)
+        index.add(path.stem, unsaved)
     return {name: results[name] for name in jobs if name in results}
 
 
@@ -84,22 +84,17 @@ def _stamp(files: Iterable[Path]) -> list[list]:
     return stamps
 
 
-def _read(path: Path, version: str) -> dict[str, dict]:
-    """What the index has; nothing where it is absent, of another version or damaged."""
-    try:
-        content = json.loads(path.read_text())
-        return content["entries"] if content["version"] == version else {}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        logger.warning(f"{path}: not readable ({error}), made anew")
-        return {}
+class _Index(ResultStore):
+    digest_key = "version"
 
+    def entries(self, name: str) -> dict[str, dict]:
+        """The entries of an index; none if it is absent, of another version or damaged."""
+        entries = (self.find(name) or {}).get("entries")
+        return entries if isinstance(entries, dict) else {}
 
-def _write(path: Path, version: str, entries: dict[str, dict]) -> None:
-    """Add ``entries`` to what the index has by now, which may be another process's work."""
-    content = {"version": version, "entries": {**_read(path, version), **entries}}
-    try:
-        write_whole(path, json.dumps(content).encode())
-    except WriteError as error:
-        logger.warning(f"{error}; it will be computed again next time")
+    def add(self, name: str, entries: dict[str, dict]) -> None:
+        """Add entries to those that the index has by now, which may be another process's work."""
+        try:
+            self.put(name, {"entries": {**self.entries(name), **entries}})
+        except WriteError as error:
+            logger.warning(f"{error}; it will be computed again next time")

@@ -44,7 +44,7 @@ def test_recall_at_precision_beside_that_of_the_marks(sets):
     assert "50.0@100P" in table[2] and table[3].count("75.0") == 5
 
 
-def test_what_a_reader_has_accepted_is_measured_as_sure_and_what_is_rejected_not_at_all(sets):
+def test_what_a_radiologist_has_accepted_is_measured_as_sure_and_what_is_rejected_not_at_all(sets):
     """On each of two sub-volumes the lesion that is not marked was scored low, and nothing else high."""
     measure = HarvestMeasure(TEST, sets[PARTIAL])
     nothing = np.array([[1, 0, 0, 5, 5]])

@@ -104,7 +104,7 @@ def test_a_piece_of_a_lesion_is_no_negative_of_the_classifier():
 
 
 def judged(result, records, verdicts):
-    """The pool, after a reader has given verdicts on lesions of the ledger, by their ids."""
+    """The pool, after a radiologist has given verdicts on lesions of the ledger, by their ids."""
     ledger = to_table(result.rows(records)).to_pandas()
     ledger["status"] = [
         verdicts.get(x, status) for x, status in zip(ledger["lesion"], ledger["status"], strict=True)
@@ -112,7 +112,7 @@ def judged(result, records, verdicts):
     return with_verdicts(result.pool, ledger)
 
 
-def test_what_a_reader_has_rejected_is_harvested_no_more():
+def test_what_a_radiologist_has_rejected_is_harvested_no_more():
     """Neither from the pool nor found again; nor is it a lesion that counts. The mark's own proposal stays."""
     first = harvest()
     found = next(x for x in first.lesions if x.volume == V_H["volume"] and not x.annotation)
@@ -170,7 +170,7 @@ def test_verdicts_on_a_part_of_a_lesion_and_corrected_boxes():
     assert with_verdicts([lesion], ledger.assign(status="annotation")) == [lesion]
 
 
-def test_a_row_that_a_reader_has_drawn_on_a_marked_lesion():
+def test_a_row_that_a_radiologist_has_drawn_on_a_marked_lesion():
     """On slice 4, of the mark on slice 2 of V_H, apart from what is found of it: no id is in the ledger twice."""
     name = V_H["volume"]
     drawn = LedgerRow(

@@ -24,7 +24,7 @@ def test_a_sub_volume_of_v_m_is_not_harvested(sets, tmp_path):
 
 
 def test_a_verified_set_of_ones_own(sets, tmp_path):
-    """What a reader has accepted in a sub-volume is a mark there: a proposal that hits it is P_M^R."""
+    """What a radiologist has accepted in a sub-volume is a mark there: a proposal that hits it is P_M^R."""
     record = sets[VERIFIED][0]
     row = LedgerRow(
         "new@4", record["volume"], 4, 40.0, 40.0, 52.0, 52.0, "new", "CrossSlice", 1, 0.9, 0.1, "", "accepted"
