@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from pydicom.uid import UID, UID_dictionary
 from pydicom.valuerep import DA, TM, PersonName, validate_value
 
 from ..io.dicom_header import read_dicom_header
-from .readable import is_unfit, readable
 
 UTF_8 = "ISO_IR 192"  # the character set of all that is written, whichever the series has
 DEFAULT_CHARACTER_SETS = ("", "ISO_IR 6", "ISO 2022 IR 6")  # ASCII
@@ -50,6 +50,9 @@ MAX_SHOWN = 200  # characters; a name of three full component groups has 194
 ENUMERATED = {"PatientSex": ("M", "F", "O")}
 NAME_PARTS = 5  # family name, given name, middle name, prefix, suffix
 PARSERS = {"DA": DA, "TM": TM}  # raise ValueError on days and hours that do not exist
+# Control characters, halves of characters (of file names that are no UTF-8), ends of lines and paragraphs.
+UNFIT = ("Cc", "Cs", "Zl", "Zp")
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Characters of a text that are sure to be the ones that were meant.
 ASCII = re.compile(r"[\0-\x7f]*")
 BEYOND_LATIN_1 = re.compile(r"[^\x80-\xff]*")
@@ -191,6 +194,23 @@ def read_headers(files: Sequence[Path]) -> DicomHeaders:
         DataError: a file is no DICOM file.
     """
     return DicomHeaders([_read_header(file) for file in files])
+
+
+def is_unfit(character: str) -> bool:
+    """Whether a character cannot be shown or encoded."""
+    return character == REPLACEMENT or unicodedata.category(character) in UNFIT
+
+
+def readable(text: str, limit: int | None = None) -> str:
+    """A text in one line that can be shown and encoded.
+
+    Args:
+        text: of a header, a file name, a message.
+        limit: characters that are kept; None keeps all.
+    """
+    line = " ".join(str(text).split())
+    line = "".join(REPLACEMENT if is_unfit(each) else each for each in line)
+    return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
 
 
 def is_allowed(keyword: str, text: str) -> bool:

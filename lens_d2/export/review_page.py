@@ -191,5 +191,6 @@ def _render_row(environment: Environment, row: Row) -> str:
 
 
 def _json(content) -> Markup:
-    """JSON that no HTML parser takes for the end of its script element."""
-    return Markup(json.dumps(content, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/"))
+    """JSON in which no HTML parser finds the end of its script element, nor a comment that hides it."""
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+    return Markup(text.replace("</", "<\\/").replace("<!", "\\u003c!"))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,7 @@ from ..data.sources import DicomFolder, Source, open_source
 from ..io.errors import DataError
 from ..structures.detections import Detection, VolumeDetections
 from ..structures.geometry import VolumeGeometry, body_axes
-from .dicom_headers import DicomHeaders, SliceHeader, read_headers
-from .readable import readable
+from .dicom_headers import DicomHeaders, SliceHeader, read_headers, readable
 
 NOT_A_MEDICAL_DEVICE = (
     "Research use only. Not a medical device: no output of this software may guide the care of a patient."
@@ -47,11 +47,6 @@ class FileGrid:
         corners = np.array(boxes, dtype=np.float64).reshape(-1, 2, 3)
         corners[:, 1, 2] += 1  # the far face of the last slice
         return corners[:, :, np.argsort(self.axes)].reshape(-1, 6)
-
-    def array_from_volume(self, array: np.ndarray) -> np.ndarray:
-        """(z, y, x) voxels of the volume frame -> (k, j, i) of the file."""
-        order = 2 - self.axes[::-1]  # the file's array axis that z, y, x come from
-        return np.ascontiguousarray(array.transpose(np.argsort(order)))
 
     def covered(self, box: np.ndarray) -> tuple[slice, slice, slice]:
         """The voxels, as slices along i, j, k, whose centres lie in a box of faces; at least the nearest one."""
@@ -126,18 +121,23 @@ def select_detections(
     score_threshold: float = 0.0,
     max_detections: int | None = None,
 ) -> tuple[list[Detection], int]:
-    """The detections worth showing, the best first.
+    """Chooses the detections worth showing, the best first.
 
     Args:
         found: in the volume frame.
         geometry: of the scan.
-        experts: names of the columns of ``found.expert_scores``.
+        experts: names of the columns of ``found.expert_scores``. Scores that are no numbers count as unknown.
         score_threshold: detections below it are left out.
-        max_detections: how many of the others are kept; None keeps all.
+        max_detections: as many of the others are kept; None keeps all.
 
     Returns:
         The detections, numbered from 1, and how many above the threshold did not fit.
+
+    Raises:
+        DataError: ``max_detections`` is negative.
     """
+    if max_detections is not None and max_detections < 0:
+        raise DataError("max_detections", f"is {max_detections}; give 0 or more, or None for all")
     order = np.argsort(-np.asarray(found.scores), kind="stable")
     order = order[np.asarray(found.scores)[order] >= score_threshold]
     chosen = order[:max_detections]
@@ -145,6 +145,7 @@ def select_detections(
     for number, row in enumerate(chosen, 1):
         own = found.boxes_of(row)
         scores = () if found.expert_scores is None else found.expert_scores[row].tolist()
+        fpr_score = np.nan if found.fpr_scores is None else float(found.fpr_scores[row])
         detections.append(
             Detection.at(
                 found.boxes[row],
@@ -152,8 +153,8 @@ def select_detections(
                 number=number,
                 score=float(found.scores[row]),
                 slice_boxes=own[np.argsort(own[:, 0], kind="stable")],
-                expert_scores=dict(zip(experts, scores, strict=bool(scores))),
-                fpr_score=None if found.fpr_scores is None else float(found.fpr_scores[row]),
+                expert_scores={n: s for n, s in zip(experts, scores, strict=bool(scores)) if isfinite(s)},
+                fpr_score=fpr_score if isfinite(fpr_score) else None,
             )
         )
     return detections, len(order) - len(chosen)

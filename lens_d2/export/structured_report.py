@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import uuid
 import warnings
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from pydicom.uid import UID, generate_uid
 
 from .. import __version__
 from ..structures.detections import Detection
-from .dicom_headers import DicomHeaders
+from .dicom_headers import DicomHeaders, readable
 from .scan_report import ScanReport
 from .writer import EXPORT_REGISTRY, Writer
 
@@ -27,7 +28,7 @@ BOX_SIDES = tuple(sr.CodedConcept(f"box_{axis}", SCHEME, f"Extent of the box alo
 QUALITATIVE = sr.CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500, row 12
 SERIES_NUMBER = 9900
 DESCRIPTION = "LENS-D2 detections, research use only"
-MAX_SHORT_STRING = 16  # a DICOM code value
+MAX_CODE, MAX_MEANING = 16, 64  # characters of a DICOM code
 
 
 @EXPORT_REGISTRY.register()
@@ -96,6 +97,13 @@ def derive_uid(text: str) -> UID:
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'{MANUFACTURER} {text}').int}")
 
 
+def expert_code(name: str) -> sr.CodedConcept:
+    """Code for an expert's score. Long names are cut: a checksum keeps them apart."""
+    name = readable(name).replace("\\", "/")  # it parts values in DICOM
+    value = name if len(name) <= MAX_CODE else f"{name[:7]}_{zlib.crc32(name.encode()):08x}"
+    return sr.CodedConcept(value, SCHEME, readable(f"Score of the expert {name}", MAX_MEANING))
+
+
 def _observer() -> sr.ObservationContext:
     """The software as the one that observed."""
     device = sr.DeviceObserverIdentifyingAttributes(
@@ -152,7 +160,7 @@ def _roi(detection: Detection, report: ScanReport, references: list, algorithm: 
 def _measurements(detection: Detection) -> list[sr.Measurement]:
     scores = [(SCORE, detection.score), (FPR_SCORE, detection.fpr_score)]
     for name, score in detection.expert_scores.items():
-        scores.append((sr.CodedConcept(name[:MAX_SHORT_STRING], SCHEME, f"Score of the expert {name}"), score))
+        scores.append((expert_code(name), score))
     measured = [
         sr.Measurement(name=name, value=round(score, 6), unit=codes.UCUM.NoUnits)
         for name, score in scores

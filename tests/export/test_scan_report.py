@@ -77,7 +77,7 @@ def test_file_grid_permutes_boxes_as_it_permutes_voxels(axes):
     assert grid.axes.tolist() == list(axes)
     array = np.zeros(sizes[::-1], bool)
     array[2:5, 1:3, 4:6] = True  # z, y, x
-    filed = grid.array_from_volume(array)
+    filed = array.transpose(np.argsort(2 - grid.axes[::-1]))
     assert filed.shape == grid.size[::-1]
     i, j, k = grid.covered(grid.boxes_from_volume([4, 1, 2, 6, 3, 4])[0])
     expected = np.zeros_like(filed)
