@@ -1,4 +1,4 @@
-"""What one scan's detections look like to a person, in the one form that all writers take."""
+"""Report of one scan: its detections and all that the writers of outputs need to know about it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from math import isfinite
 
 import numpy as np
 
@@ -15,8 +16,7 @@ from ..evaluation.operating_points import OperatingPoints
 from ..io.errors import DataError
 from ..structures.detections import Detection, VolumeDetections
 from ..structures.geometry import VolumeGeometry, body_axes
-from .dicom_headers import DicomHeaders, SliceHeader, read_headers
-from .readable import readable
+from .dicom_headers import DicomHeaders, SliceHeader, read_headers, readable
 
 NOT_A_MEDICAL_DEVICE = (
     "Research use only. Not a medical device: no output of this software may guide the care of a patient."
@@ -28,7 +28,8 @@ class FileGrid:
     """The voxel grid of a file in its own axis order i, j, k (fastest first).
 
     Attributes:
-        size: voxels along i, j, k. affine: (4, 4) voxel centre index i, j, k -> LPS mm.
+        size: voxels along i, j, k.
+        affine: (4, 4) voxel centre index i, j, k -> LPS mm.
     """
 
     size: tuple[int, int, int]
@@ -36,7 +37,7 @@ class FileGrid:
 
     @cached_property
     def axes(self) -> np.ndarray:
-        """(3,) which of i, j, k is x, which y and which z of the volume frame."""
+        """(3,) places among i, j, k of the volume frame's x, y and z."""
         return body_axes(self.affine)
 
     def boxes_from_volume(self, boxes: np.ndarray) -> np.ndarray:
@@ -47,11 +48,6 @@ class FileGrid:
         corners = np.array(boxes, dtype=np.float64).reshape(-1, 2, 3)
         corners[:, 1, 2] += 1  # the far face of the last slice
         return corners[:, :, np.argsort(self.axes)].reshape(-1, 6)
-
-    def array_from_volume(self, array: np.ndarray) -> np.ndarray:
-        """(z, y, x) voxels of the volume frame -> (k, j, i) of the file."""
-        order = 2 - self.axes[::-1]  # the file's array axis that z, y, x come from
-        return np.ascontiguousarray(array.transpose(np.argsort(order)))
 
     def covered(self, box: np.ndarray) -> tuple[slice, slice, slice]:
         """The voxels, as slices along i, j, k, whose centres lie in a box of faces; at least the nearest one."""
@@ -68,24 +64,24 @@ class FileGrid:
 
 @dataclass(frozen=True)
 class ScanReport:
-    """The detections of one scan and what writers need to know about it.
+    """Detections of one scan, and the facts about it that outputs tell.
 
     Attributes:
-        name: what the scan is called in the outputs.
-        volume: the cached scan, for pictures. geometry: its volume frame.
+        name: of the scan in the outputs.
+        volume: the cached scan, for pictures.
         grid: of the file.
         detections: the best first.
         experts: names, in the order of the columns.
-        score_threshold: detections below it are left out; left_out: how many above it are left out too,
-            for being more than were asked for.
-        provenance: what made the detections, as label -> text.
-        slice_labels: what the source calls its slices ("image 12"), in the order of the volume frame.
-        headers: of the DICOM series; None for other formats, and where not every slice has a file of its own.
-        patient: what the scan says of the patient, as label -> text; empty unless asked for.
+        score_threshold: detections below it are left out.
+        left_out: detections above it that are left out too, being more than were asked for.
+        provenance: of the detections, as label -> text.
+        slice_labels: the source's names for its slices ("image 12"), in the order of the volume frame.
+        headers: of the DICOM series; None for other formats, and if not every slice has a file of its own.
+        patient: identity of the patient, as label -> text; empty unless asked for.
         keep_ids: whether outputs may name the patient.
-        warnings: what a reader of the outputs should know of the scan, a line each; every output shows them.
+        warnings: about the scan, a line each; every output shows them.
         operating_points: of the scores, on the validation patients; None for weights without.
-        created: when the detections were made.
+        created: time at which the detections were made.
     """
 
     name: str
@@ -106,18 +102,20 @@ class ScanReport:
 
     @property
     def geometry(self) -> VolumeGeometry:
+        """Geometry of the scan's volume frame."""
         return self.volume.geometry
 
     def slice_label(self, z: int) -> str:
-        """What a slice of the volume frame is called."""
+        """Name of a slice of the volume frame."""
         return self.slice_labels[z] if self.slice_labels else f"slice {z}"
 
     def header(self, z: int) -> SliceHeader | None:
-        """The header of the DICOM image that is a slice of the volume frame; None where no image is."""
+        """Header of the DICOM image that is a slice of the volume frame; None if no image is."""
         return self.headers.slices[z] if self.headers and self.grid.axes[2] == 2 else None
 
     @property
     def has_fpr_scores(self) -> bool:
+        """Whether false-positive reduction has scored a detection."""
         return any(each.fpr_score is not None for each in self.detections)
 
 
@@ -129,19 +127,24 @@ def select_detections(
     max_detections: int | None = None,
     operating_points: OperatingPoints | None = None,
 ) -> tuple[list[Detection], int]:
-    """The detections worth showing, the best first.
+    """Choose the detections worth showing, the best first.
 
     Args:
         found: in the volume frame.
         geometry: of the scan.
-        experts: names of the columns of ``found.expert_scores``.
+        experts: names of the columns of ``found.expert_scores``. Scores that are no numbers count as unknown.
         score_threshold: detections below it are left out.
-        max_detections: how many of the others are kept; None keeps all.
+        max_detections: as many of the others are kept; None keeps all.
         operating_points: of the scores.
 
     Returns:
         The detections, numbered from 1, and how many above the threshold did not fit.
+
+    Raises:
+        DataError: ``max_detections`` is negative.
     """
+    if max_detections is not None and max_detections < 0:
+        raise DataError("max_detections", f"is {max_detections}; give 0 or more, or None for all")
     points = operating_points
     order = np.argsort(-np.asarray(found.scores), kind="stable")
     order = order[np.asarray(found.scores)[order] >= score_threshold]
@@ -150,6 +153,7 @@ def select_detections(
     for number, row in enumerate(chosen, 1):
         own = found.boxes_of(row)
         scores = () if found.expert_scores is None else found.expert_scores[row].tolist()
+        fpr_score = np.nan if found.fpr_scores is None else float(found.fpr_scores[row])
         detections.append(
             Detection.at(
                 found.boxes[row],
@@ -157,8 +161,8 @@ def select_detections(
                 number=number,
                 score=float(found.scores[row]),
                 slice_boxes=own[np.argsort(own[:, 0], kind="stable")],
-                expert_scores=dict(zip(experts, scores, strict=bool(scores))),
-                fpr_score=None if found.fpr_scores is None else float(found.fpr_scores[row]),
+                expert_scores={n: s for n, s in zip(experts, scores, strict=bool(scores)) if isfinite(s)},
+                fpr_score=fpr_score if isfinite(fpr_score) else None,
                 probability=None if points is None else float(points.probability(found.scores[row])),
                 false_positive_rate=None if points is None else points.rate(float(found.scores[row])),
             )
@@ -179,18 +183,19 @@ def make_report(
     provenance: Mapping[str, str] | None = None,
     keep_ids: bool = False,
 ) -> ScanReport:
-    """The report of one scan.
+    """Make the report of one scan.
 
     Args:
-        name: what the scan is called in the outputs.
-        record: a source, or what opens one, see :func:`lens_d2.data.volume.read_header`.
-        volume: the scan in the cache. found: what was detected in it, in the volume frame.
+        name: of the scan in the outputs.
+        record: an open source, or what opens one, see :func:`lens_d2.data.volume.read_header`.
+        volume: the scan in the cache.
+        found: the detections in it, in the volume frame.
         experts, score_threshold, max_detections, operating_points: see :func:`select_detections`.
-        provenance: what made the detections, as label -> text.
+        provenance: of the detections, as label -> text.
         keep_ids: whether the patient may be named.
 
     Raises:
-        DataError: the source cannot be read.
+        DataError: the source cannot be read, or ``max_detections`` is negative.
     """
     source = record if isinstance(record, Source) else open_source(record)
     size, affine = source.header()
@@ -226,7 +231,7 @@ def make_report(
 
 
 def _headers(source: Source, count: int) -> tuple[DicomHeaders | None, str | None]:
-    """The headers of a DICOM series of ``count`` slices, and why no structured report can refer to them."""
+    """Headers of a DICOM series of ``count`` slices, and the reason why no report can refer to them, if any."""
     if not isinstance(source, DicomFolder):
         return None, None
     files = source.slice_files()
@@ -240,7 +245,7 @@ def _headers(source: Source, count: int) -> tuple[DicomHeaders | None, str | Non
 
 
 def _slice_labels(source: Source, headers: DicomHeaders | None) -> list[str]:
-    """What viewers or file names call the slices along k; DICOM files are not called by their names."""
+    """Names of the slices along k, in viewers for DICOM, else those of the files."""
     if isinstance(source, DicomFolder):
         return headers.labels() if headers else []
     return [f"file {file.stem}" for file in source.slice_files()]

@@ -1,10 +1,10 @@
-"""What all writers have in common, and the registry of them."""
+"""Writers of reports: their base class, their registry, and the function that runs them all."""
 
 from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from detectron2.utils.registry import Registry
 
+from ..io.errors import WriteError
 from ..io.files import write_whole
 from .scan_report import ScanReport
 
@@ -25,7 +26,8 @@ class Writer:
     """One file format for the detections of a scan.
 
     Attributes:
-        file_name: of what it writes. purpose: what that is for, in a few words.
+        file_name: of the file that it writes.
+        purpose: of that file, in a few words.
         required: whether a scan counts as failed without it.
     """
 
@@ -43,10 +45,11 @@ class Writer:
 
 
 class Written(NamedTuple):
-    """What became of a report.
+    """Outcome of writing a report.
 
     Attributes:
-        files: that were written. warnings: of the report, and a line for every format that could not be written.
+        files: those written.
+        warnings: of the report, and a line for every format that could not be written.
     """
 
     files: Sequence[Path]
@@ -56,40 +59,49 @@ class Written(NamedTuple):
 def write_report(report: ScanReport, folder: str | PathLike) -> Written:
     """Write a scan's detections in every format that applies.
 
-    Each file appears under its name only when it is complete. Optional formats come first: where one cannot be
-    written, whatever the reason, the required ones say so. In the end the folder holds no file of an earlier run.
+    Each file appears under its name only when it is complete. Optional formats come first: if one cannot be
+    written, whatever the reason, the required ones say so. Files of an earlier run stay only if none is written.
 
     Args:
-        report: of the scan. folder: is made where it does not exist.
+        report: of the scan.
+        folder: is made if it does not exist.
 
     Raises:
         Exception: whatever keeps a required format from being written.
     """
-    files, absent = [], []
-    for writer in sorted((kind() for _, kind in EXPORT_REGISTRY), key=lambda each: each.required):
-        path = Path(folder) / writer.file_name
-        absent.append(path)
-        try:
-            if writer.applies(report):
-                files.append(write_whole(path, writer.render(report)))
-                absent.remove(path)
-        except Exception as error:
-            if writer.required:
-                raise
-            report = replace(report, warnings=(*report.warnings, _fault(writer, error, report.keep_ids)))
-    return Written(files, [*report.warnings, *_remove(absent)])
+    writers = sorted((kind() for _, kind in EXPORT_REGISTRY), key=lambda each: each.required)
+    files: list[Path] = []
+    staying: list[str] = []
+    try:
+        for writer in writers:
+            try:
+                if writer.applies(report):
+                    files.append(write_whole(Path(folder) / writer.file_name, writer.render(report)))
+            except Exception as error:
+                if writer.required:
+                    raise
+                report = replace(report, warnings=(*report.warnings, _fault(writer, error, report.keep_ids)))
+    finally:
+        if files:
+            staying = _remove({Path(folder) / each.file_name for each in writers} - set(files))
+    return Written(files, [*report.warnings, *staying])
 
 
 def _fault(writer: Writer, error: Exception, keep_ids: bool) -> str:
-    """A line on an optional format that failed; the log says where, and what was wrong if identifiers are kept."""
+    """A line on an optional format that failed.
+
+    Of an unexpected error, the log says where, and what was wrong if identifiers are kept.
+    """
+    if isinstance(error, WriteError):
+        return f"{writer.file_name} ({writer.purpose}) {error.fault}"
     kind = type(error).__name__
     trace = traceback.format_exception(error) if keep_ids else [*traceback.format_tb(error.__traceback__), kind]
     logger.error("%s cannot be written\n%s", writer.file_name, "".join(trace).rstrip())
     return f"{writer.file_name} ({writer.purpose}) could not be written: {kind}"
 
 
-def _remove(paths: Sequence[Path]) -> list[str]:
-    """Removes what an earlier run has left, and returns a line on each file that stays."""
+def _remove(paths: Iterable[Path]) -> list[str]:
+    """Removes files of an earlier run, and returns a line on each that stays."""
     staying = []
     for path in paths:
         try:
