@@ -91,8 +91,8 @@ def plot_precision_recall(path, precision, recall, ap: float, given_recall: floa
     with _figure(path, "Precision and recall") as ax:
         ax.plot(recall, precision, color=COLOURS[0], alpha=0.35, linewidth=1.0)
         ax.plot(recall, envelope, color=COLOURS[0], linewidth=1.8, label=f"detections  (AP {ap:.3f})")
-        for level in (0.8, 0.85, 0.9, 0.95):
-            ax.axhline(level, color="#9aa7b1", linewidth=0.7, linestyle=(0, (4, 3)))
+        for line in (0.8, 0.85, 0.9, 0.95):
+            ax.axhline(line, color="#9aa7b1", linewidth=0.7, linestyle=(0, (4, 3)))
         if given_recall is not None:
             label = f"given annotations  (recall {given_recall:.3f})"
             ax.plot([given_recall], [1.0], "o", color=COLOURS[1], markersize=7, clip_on=False, label=label)
@@ -118,8 +118,8 @@ def plot_harvest(path, panels: dict[str, dict], given_recall: float) -> None:
                 ax.plot(recall, precision, color=colour, linewidth=1.6, label=name)
             label = f"original marks  (recall {given_recall:.3f})"
             ax.plot([given_recall], [1.0], "o", color=INK, markersize=7, clip_on=False, zorder=4, label=label)
-            for level in (0.8, 0.85, 0.9, 0.95):
-                ax.axhline(level, color="#9aa7b1", linewidth=0.7, linestyle=(0, (4, 3)))
+            for line in (0.8, 0.85, 0.9, 0.95):
+                ax.axhline(line, color="#9aa7b1", linewidth=0.7, linestyle=(0, (4, 3)))
             ax.set_title(subtitle, fontsize=10, color=INK)
             ax.set(xlim=(0, 1), ylim=(0, 1.02))
             _label(ax, "Recall", "Precision")

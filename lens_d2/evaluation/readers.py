@@ -64,7 +64,7 @@ def read_tracklets(
         path: of the predictions.
         truth: names the volumes.
         of_truth: name of the truth in errors.
-        split: level of the file, if it has levels.
+        split: part to take of a file that has splits.
         foreign: skip volumes that the truth does not have.
     """
     entries = read_volumes(path, split, "optional")
@@ -72,8 +72,8 @@ def read_tracklets(
         known = set(truth.volumes)
         entries = {name: entry for name, entry in entries.items() if name in known}
     index = match_volumes(path, list(entries), truth.volumes, of_truth)
-    levels = truth.boxes[:, 2]
-    span = (levels.min(), levels.max()) if len(levels) else (0, -1)
+    marked = truth.boxes[:, 2]
+    span = (marked.min(), marked.max()) if len(marked) else (0, -1)
     volume, scores, parts = [], [], []
     for name, entry in entries.items():
         found = parse_tracklets(path, name, entry)

@@ -26,9 +26,9 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # the first of COCO's num
 
 
 class SliceAPEvaluator(DatasetEvaluator):
-    """COCO's average precision over slices: all of them where the truth is 3D, else those that have a mark.
+    """COCO's average precision over slices: all of them if the truth is 3D, else those that have a mark.
 
-    Reports under "bbox", AP, AP50, ... of the model's output as they are and each expert's as "<expert>/AP50".
+    Reports under "bbox": AP, AP50, ... of the model's output, and those of each expert as "<expert>/AP50".
     Given a folder, it leaves the truth there as COCO JSON.
     """
 

@@ -127,7 +127,7 @@ class VolumeName(NamedTuple):
 
     @property
     def num_slices(self) -> int:
-        """How many slices the sub-volume has."""
+        """Number of slices of the sub-volume."""
         return self.last - self.first + 1
 
 
@@ -137,27 +137,27 @@ def slice_range(name: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def read_volumes(path: str | PathLike, split: str | None = None, levels: str = "expected") -> dict:
+def read_volumes(path: str | PathLike, split: str | None = None, splits: str = "expected") -> dict:
     """The unchecked entries of a file by sub-volume.
 
     Args:
         path: a pickle, or JSON of the same shape: {volume: entry} or {"train"/"val"/"test": {volume: entry}}.
-        split: the level to take if the file has levels.
-        levels: what it means that a file has no level ``split``: an "expected" one is missed with a warning, a
-            "required" one with an error; "optional" ones are not missed.
+        split: the one to take if the file has splits.
+        splits: "expected", "required" or "optional": whether a file without any is taken whole with a warning,
+            refused, or taken whole, if ``split`` is given.
 
     Returns:
         {volume: entry}; a trailing ".annot" of a name is dropped.
 
     Raises:
-        DataError: the file is missing, empty, damaged or unsafe, has no such level, or has a volume twice.
+        DataError: the file is missing, empty, damaged or unsafe, lacks the split, or has a volume twice.
     """
     content = _load(path)
     volumes = _choose_split(path, content, split)
-    if split and volumes is content and levels != "optional":
-        if levels == "required":
-            raise DataError(path, f"has no level {split!r}")
-        logger.warning("%s has no levels such as %r; all of it is taken", path, split)
+    if split and volumes is content and splits != "optional":
+        if splits == "required":
+            raise DataError(path, f"has no split {split!r}")
+        logger.warning("%s has no splits such as %r; all of it is taken", path, split)
     entries: dict = {}
     for name, entry in volumes.items():
         if not isinstance(name, str):
@@ -197,18 +197,18 @@ def _unique_keys(pairs: list) -> dict:
 def _choose_split(path: str | PathLike, content, split: str | None) -> Mapping:
     if not isinstance(content, Mapping):
         raise DataError(path, f"holds {_kind(content)} where a table of volumes belongs")
-    levels = [key for key in content if key in SPLITS]
-    if not levels:
+    splits = [key for key in content if key in SPLITS]
+    if not splits:
         return content
-    if len(levels) < len(content):
-        raise DataError(path, f"holds volumes beside the levels {', '.join(levels)}")
-    if split is None and len(levels) > 1:
-        raise DataError(path, f"has the levels {', '.join(levels)}: choose one with --split")
-    if split is not None and split not in levels:
-        raise DataError(path, f"has no level {split!r}, only {', '.join(levels)}")
-    volumes = content[split or levels[0]]
+    if len(splits) < len(content):
+        raise DataError(path, f"holds volumes beside the splits {', '.join(splits)}")
+    if split is None and len(splits) > 1:
+        raise DataError(path, f"has the splits {', '.join(splits)}: choose one with --split")
+    if split is not None and split not in splits:
+        raise DataError(path, f"has no split {split!r}, only {', '.join(splits)}")
+    volumes = content[split or splits[0]]
     if not isinstance(volumes, Mapping):
-        raise DataError(path, f"level {split or levels[0]}: not a table of volumes")
+        raise DataError(path, f"split {split or splits[0]}: not a table of volumes")
     return volumes
 
 
@@ -319,7 +319,7 @@ def _kind(value) -> str:
 
 
 def marks_entry(rows: np.ndarray) -> dict[int, list[list[float]]]:
-    """What :func:`parse_marks` parses, of (n, 5) z, x1, y1, x2, y2 in the file's numbers."""
+    """Entry for :func:`parse_marks` of (n, 5) z, x1, y1, x2, y2 in the file's numbers."""
     slices: dict[int, list[list[float]]] = {}
     for z, *box in np.asarray(rows, dtype=np.float64).reshape(-1, 5).tolist():
         slices.setdefault(int(z), []).append([*box, z, z])
@@ -327,7 +327,7 @@ def marks_entry(rows: np.ndarray) -> dict[int, list[list[float]]]:
 
 
 def tracklet_entry(rows: np.ndarray) -> list[tuple[int, list[float]]]:
-    """What :func:`parse_tracklets` parses, of the (k, 6) z, x1, y1, x2, y2, score of one detection."""
+    """One detection for :func:`parse_tracklets`, of (k, 6) z, x1, y1, x2, y2, score in the file's numbers."""
     return [(int(z), box) for z, *box in np.asarray(rows, dtype=np.float64).tolist()]
 
 

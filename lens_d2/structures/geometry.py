@@ -107,7 +107,7 @@ class VolumeGeometry:
 
     @cached_property
     def _cache_step(self) -> np.ndarray:
-        """(3,) volume-frame voxels per cache voxel along x, y, z, negative where the axis is flipped."""
+        """(3,) volume-frame voxels per cache voxel along x, y, z, negative along flipped axes."""
         steps = np.array(self.size) / [*self.resized, self.size[2]]
         return np.where(self.flips, -steps, steps)
 

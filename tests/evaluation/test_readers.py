@@ -179,16 +179,16 @@ def test_volumes_without_predictions_are_counted_in_a_warning(lens3d, luna16):
     assert status == 0 and "1 of 2 volumes" in error
 
 
-def test_levels(lens3d):
-    levels = {"val": BOXES, "test": {VOLUME: []}}
-    refused(lens3d(levels), "truth.json", "val, test", "--split")
-    assert lens3d(levels, FOUND, "--split", "val")[1]["num_lesions"] == 2
-    assert lens3d(levels, {VOLUME: []}, "--split", "test")[1]["num_lesions"] == 0
-    assert lens3d(levels, {"val": FOUND}, "--split", "val")[0] == 0
+def test_splits(lens3d):
+    splits = {"val": BOXES, "test": {VOLUME: []}}
+    refused(lens3d(splits), "truth.json", "val, test", "--split")
+    assert lens3d(splits, FOUND, "--split", "val")[1]["num_lesions"] == 2
+    assert lens3d(splits, {VOLUME: []}, "--split", "test")[1]["num_lesions"] == 0
+    assert lens3d(splits, {"val": FOUND}, "--split", "val")[0] == 0
     refused(lens3d({"val": BOXES}, FOUND, "--split", "test"), "truth.json", "'test'")
     refused(lens3d({"val": BOXES, VOLUME: []}), "truth.json", "val")
     status, _, error = lens3d(BOXES, FOUND, "--split", "val")
-    assert status == 0 and "no levels" in error
+    assert status == 0 and "no splits" in error
 
 
 @pytest.mark.parametrize("text", ["", " \n", "{", '{"a": [', "[1, 2]", "5", "\x00\x01"])

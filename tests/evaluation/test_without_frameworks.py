@@ -24,10 +24,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("protocol", ["lens3d", "p3d"])
-def test_froc_of_the_tool(protocol, golden, repo_root, tmp_path):
-    folder = golden / protocol
-    words = ["--protocol", protocol, "--ground-truth", folder / "ground_truth.json", "--bootstrap", "20", "--coco"]
+def test_froc_of_the_tool(golden, repo_root, tmp_path):
+    folder = golden / "p3d"
+    words = ["--protocol", "p3d", "--ground-truth", folder / "ground_truth.json", "--bootstrap", "20", "--coco"]
     words += ["--predictions", folder / "predictions.json", "--output-dir", tmp_path]
     command = [sys.executable, "-c", RUN, *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(repo_root)}

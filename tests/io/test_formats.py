@@ -130,10 +130,10 @@ def test_entries_are_parsed_in_their_own_numbers():
     assert [part.tolist() for part in found] == [tracklet.tolist(), whole]
 
 
-def test_a_level_is_missed_as_much_as_is_said(tmp_path, caplog):
+def test_a_file_without_splits(tmp_path, caplog):
     path = tmp_path / "flat.json"
     path.write_text(f'{{"{NAME}": []}}')
     assert released.read_volumes(path, "val", "optional") == {NAME: []} and not caplog.messages
-    assert released.read_volumes(path, "val") == {NAME: []} and "no levels such as 'val'" in caplog.text
-    with pytest.raises(DataError, match="flat.json: has no level 'val'"):
+    assert released.read_volumes(path, "val") == {NAME: []} and "no splits such as 'val'" in caplog.text
+    with pytest.raises(DataError, match="flat.json: has no split 'val'"):
         released.read_lens_set(path, "val")

@@ -92,18 +92,18 @@ def _same_slices(truth: BoxTruth, detections: Tracklets) -> tuple[np.ndarray, np
         (b,) slice boxes on one of these slices, ascending; (b,) slice of each; (L,) slice of each lesion; number
         of slices.
     """
-    levels, level = np.unique(truth.boxes[:, 2], return_inverse=True)
-    codes, slice_of_lesion = np.unique(truth.volume * len(levels) + level, return_inverse=True)
+    heights, height = np.unique(truth.boxes[:, 2], return_inverse=True)
+    codes, slice_of_lesion = np.unique(truth.volume * len(heights) + height, return_inverse=True)
     if not len(codes):
         return *(np.zeros(0, dtype=np.int64) for _ in range(3)), 0
     found = []
     for start in range(0, max(len(detections.slice_z), 1), CHUNK):
         chunk = slice(start, start + CHUNK)
         z = detections.slice_z[chunk]
-        level = np.minimum(np.searchsorted(levels, z), len(levels) - 1)
-        code = detections.volume[detections.slice_detection[chunk]] * len(levels) + level
+        height = np.minimum(np.searchsorted(heights, z), len(heights) - 1)
+        code = detections.volume[detections.slice_detection[chunk]] * len(heights) + height
         place = np.minimum(np.searchsorted(codes, code), len(codes) - 1)
-        box = np.flatnonzero((levels[level] == z) & (codes[place] == code))
+        box = np.flatnonzero((heights[height] == z) & (codes[place] == code))
         found.append((box + start, place[box]))
     box, slice_of_box = (np.concatenate(column) for column in zip(*found, strict=True))
     return box, slice_of_box, slice_of_lesion, len(codes)
