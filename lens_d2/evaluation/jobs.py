@@ -61,14 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options that choose a protocol and its truth, and the folder of results."""
     parser.add_argument("--protocol", required=True, choices=list(OPTIONS))
     parser.add_argument("--ground-truth", required=True, metavar="FILE", help="pickle, JSON or CSV")
-<<<<<<< HEAD
     parser.add_argument(
         "--output", "--output-dir", required=True, type=Path, metavar="DIR", help="folder for the results"
     )
-    parser.add_argument("--split", choices=("train", "val", "test"), help="where the file has these levels")
-=======
     parser.add_argument("--split", choices=("train", "val", "test"), help="part to take of a file that has these")
->>>>>>> ground
     parser.add_argument("--metric", choices=list(OVERLAPS), help="lens3d's overlap (default IOBB)")
     parser.add_argument("--threshold", type=_share, help="least overlap of a hit (lens3d 0.3, p3d 0.5)")
     parser.add_argument(

@@ -52,7 +52,7 @@ def test_bad_input_ends_a_tool_with_one_line(capsys):
     def fail():
         raise DataError("a.json", "is empty")
 
-    assert run(fail) == 2 and capsys.readouterr().err == "error: a.json: is empty\n"
+    assert run(fail) == 2 and capsys.readouterr().err == "a.json: is empty\n"
     assert run(lambda: None) == 0
     with pytest.raises(ZeroDivisionError):
         run(lambda: 1 / 0)
