@@ -1,0 +1,90 @@
+"""The ledger merged into records: rows continue lesions or are new ones."""
+
+from itertools import permutations
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from helpers.ledger_rows import BOX, GIVEN, OTHER, row, table_of
+
+from lens_d2.data.ledger.merge import apply_ledger, ledger_records, register_ledger
+from lens_d2.data.ledger.table import (
+    read_ledger,
+    to_table,
+    write_ledger,
+)
+from lens_d2.structures.records import check_record
+
+
+class TestMerging:
+    def test_rows_continue_lesions_or_are_new_ones(self, records, rows):
+        merged = apply_ledger(records, table_of(*rows))
+        for one in merged:
+            check_record(one)
+        first, second, third = merged
+        assert [box[0] for box in first["lesions"][0]["boxes"]] == [4, 5, 6]
+        assert first["lesions"][0]["status"] == "annotation"
+        assert first["lesions"][1] == records[0]["lesions"][1]
+        assert first["lesions"][2]["status"] == "uncertain"
+        assert second["lesions"][1] == {
+            **second["lesions"][1], "id": f"{OTHER}/fused-3", "status": "mined", "boxes": [[7, *BOX], [8, *BOX]],
+        }  # fmt: skip
+        assert third is records[2]
+        assert len(records[0]["lesions"][0]["boxes"]) == 1  # the given ones are as they were
+
+    @pytest.mark.parametrize(
+        "status, becomes",
+        [
+            ("annotation", "mined"), ("accepted", "accepted"), ("uncertain", "uncertain"), ("unsure", "unsure"),
+            ("hard_negative", "hard_negative"), ("rejected", None),
+        ],
+    )  # fmt: skip
+    def test_status(self, records, status, becomes):
+        (first, *_) = apply_ledger(records, table_of(row(9, "new", status=status)))
+        assert [x["status"] for x in first["lesions"]] == ["annotation"] * 2 + ([becomes] if becomes else [])
+
+    def test_ignored_as_gt(self, records, rows):
+        first, *_ = apply_ledger(records, table_of(*rows), uncertain_as_lesion=True)
+        assert first["lesions"][2]["status"] == "mined"
+        unsure = table_of(row(9, "new", status="unsure"))
+        assert apply_ledger(records, unsure, uncertain_as_lesion=True)[0]["lesions"][2]["status"] == "unsure"
+
+    def test_a_doubtful_slice_of_a_given_lesion_stays_apart(self, records):
+        first, *_ = apply_ledger(records, table_of(row(4), row(6, status="unsure")))
+        assert [box[0] for box in first["lesions"][0]["boxes"]] == [4, 5]
+        assert (first["lesions"][2]["status"], first["lesions"][2]["boxes"][0][0]) == ("unsure", 6)
+
+    @pytest.mark.parametrize(
+        "lesion, expected", [("new", ("mined", [6, 7])), (f"{GIVEN}/0", ("annotation", [5, 6, 7]))]
+    )
+    def test_the_order_of_the_rows_does_not_matter(self, records, lesion, expected):
+        statuses = {4: "unsure", 6: "annotation", 7: "accepted", 8: "uncertain"}
+        for order in permutations(statuses):
+            table = table_of(*(row(z, lesion, status=statuses[z]) for z in order))
+            first, *_ = apply_ledger(records, table)
+            found = {x["id"]: (x["status"], [box[0] for box in x["boxes"]]) for x in first["lesions"]}
+            assert found == {
+                f"{GIVEN}/0": ("annotation", [5]),
+                f"{GIVEN}/1": ("annotation", [5]),
+                lesion: expected,
+                f"{lesion}/unsure": ("unsure", [4]),
+                f"{lesion}/uncertain": ("uncertain", [8]),
+            }
+
+    def test_as_a_dataset_of_its_own(self, tmp_path, records, rows):
+        path = tmp_path / "ledger.parquet"
+        write_ledger(path, [to_table(rows)])
+        DatasetCatalog.register("partly", lambda: records)
+        MetadataCatalog.get("partly").set(expert="deeplesion", fully_labelled=False)
+        try:
+            register_ledger("mined", path, "partly")
+            found = DatasetCatalog.get("mined")
+            assert [r["volume"] for r in found] == [GIVEN, OTHER]
+            assert [len(r["lesions"]) for r in found] == [2, 1]
+            assert MetadataCatalog.get("mined").expert == "deeplesion"
+            register_ledger("mined", path, "partly", given=True)
+            assert [len(r["lesions"]) for r in DatasetCatalog.get("mined")] == [3, 2, 1]
+            assert found == ledger_records(records, read_ledger(path))
+        finally:
+            for name in ("partly", "mined"):
+                DatasetCatalog.remove(name)
+                MetadataCatalog.remove(name)
