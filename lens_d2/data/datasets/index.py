@@ -1,4 +1,4 @@
-"""What has been computed from files, kept until the files change."""
+"""An index of results that were computed from files, valid until the files change."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .catalog import Faults
 
 logger = logging.getLogger(__name__)
 
-SAVE_EVERY = 20  # results between two savings of the index
+SAVE_EVERY = 20  # new results after which the index is saved
 
 
 @dataclass(frozen=True)
 class Job:
-    """Something to compute from files.
+    """A computation from files.
 
     Attributes:
-        files: files or folders; the result holds as long as their names, sizes and times do (of a folder: those
-            of the files in it).
-        compute: gives the result, plain enough for JSON; picklable. May raise DataError.
+        files: files or folders; the result is valid as long as their names, sizes and times stay the same (of a
+            folder: those of the files in it).
+        compute: gives the result, as plain data for JSON; picklable. May raise DataError.
     """
 
     files: tuple[Path, ...]
@@ -35,14 +35,17 @@ class Job:
 def computed(
     path: Path, version: str, jobs: dict[str, Job], faults: Faults, processes: int = 1
 ) -> dict[str, dict]:
-    """The results of ``jobs``, taken from the index file ``path`` where it has them, and kept there.
+    """Looks up the results of jobs in an index, and computes and adds those that it lacks.
 
     Args:
-        path: a JSON file, made when there is none. Where it cannot be written, a warning says so.
-        version: of what is computed; an index of another version is not used.
-        jobs: by name. Results of others stay in the index.
-        faults: takes the errors of jobs, by name.
+        path: of the index, a JSON file. If it cannot be written, a warning says so.
+        version: of the computation; an index of another version is not used.
+        jobs: by name. Results of other jobs stay in the index.
+        faults: collects the errors of jobs, by name.
         processes: to compute with.
+
+    Returns:
+        the results of jobs without an error, by name.
     """
     stored = _read(path, version)
     results, stamps, missing = {}, {}, {}
@@ -71,7 +74,7 @@ def computed(
 
 
 def _stamp(files: Iterable[Path]) -> list[list]:
-    """[[name, bytes, time], ...]; of a folder the number of files, their bytes and the latest time as well."""
+    """[[name, bytes, time], ...]; for a folder, its name, the number of its files, their bytes and latest time."""
     stamps = []
     for path in files:
         stat = path.stat()
@@ -85,7 +88,7 @@ def _stamp(files: Iterable[Path]) -> list[list]:
 
 
 def _read(path: Path, version: str) -> dict[str, dict]:
-    """What the index has; nothing where it is absent, of another version or damaged."""
+    """Entries of the index; none if it is absent, of another version or damaged."""
     try:
         content = json.loads(path.read_text())
         return content["entries"] if content["version"] == version else {}
@@ -97,7 +100,7 @@ def _read(path: Path, version: str) -> dict[str, dict]:
 
 
 def _write(path: Path, version: str, entries: dict[str, dict]) -> None:
-    """Add ``entries`` to what the index has by now, which may be another process's work."""
+    """Adds entries to those in the index, which another process may have extended meanwhile."""
     content = {"version": version, "entries": {**_read(path, version), **entries}}
     try:
         write_whole(path, json.dumps(content).encode())
