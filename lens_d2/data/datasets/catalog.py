@@ -191,7 +191,7 @@ def load(name: str) -> list[dict]:
     Raises:
         DataError: something else is unsound.
     """
-    faults, left_out = Faults(), read_left_out(name)
+    faults, left_out = Faults(), read_list(name, LEFT_OUT)
     records = read(name, faults)
     for entry, error in faults.items():
         if entry not in left_out:
@@ -202,13 +202,13 @@ def load(name: str) -> list[dict]:
         entry, reason = next(iter(left_out.items()))
         logger.warning(
             f"{name}: {len(left_out)} left out by prepare_datasets.py, {len(sound)} sub-volumes are used "
-            f"({entry}: {reason}; all in {_list_file(name, LEFT_OUT)})"
+            f"({entry}: {reason}; all in {list_file(name, LEFT_OUT)})"
         )
-    if warned := read_warned_of(name):
+    if warned := read_list(name, WARNED_OF):
         entry, reason = next(iter(warned.items()))
         logger.warning(
             f"{name}: prepare_datasets.py warned of {len(warned)} sub-volumes "
-            f"({entry}: {reason}; all in {_list_file(name, WARNED_OF)})"
+            f"({entry}: {reason}; all in {list_file(name, WARNED_OF)})"
         )
     return sound
 
@@ -218,33 +218,22 @@ def cache_folder(root: Path) -> Path:
     return root / "cache"
 
 
-def read_left_out(name: str) -> dict[str, str]:
-    """Reads what the last preparation of a dataset has left out: ``{sub-volume or row: reason}``."""
-    return _read_list(_list_file(name, LEFT_OUT))
-
-
-def read_warned_of(name: str) -> dict[str, str]:
-    """Reads what the last preparation of a dataset found odd but kept: ``{sub-volume: reason}``."""
-    return _read_list(_list_file(name, WARNED_OF))
-
-
-def write_left_out(name: str, faults: Faults) -> Path:
-    """Writes the list of what is to be left out of a dataset, in place of the former one."""
-    return _write_list(_list_file(name, LEFT_OUT), {entry: str(error) for entry, error in faults.items()})
-
-
-def write_warned_of(name: str, faults: Faults) -> Path:
-    """Writes the list of what is odd in a dataset, in place of the former one."""
-    return _write_list(
-        _list_file(name, WARNED_OF), {key: "; ".join(texts) for key, texts in faults.warnings.items()}
-    )
-
-
-def _list_file(name: str, kind: str) -> Path:
+def list_file(name: str, kind: str) -> Path:
+    """File of a list that the preparation of a dataset writes: LEFT_OUT or WARNED_OF."""
     return cache_folder(root_of(name)) / kind / f"{name}.json"
 
 
-def _read_list(file: Path) -> dict[str, str]:
+def read_list(name: str, kind: str) -> dict[str, str]:
+    """Reads a list of the last preparation: ``{sub-volume or row: reason}``; empty if nothing was listed.
+
+    Args:
+        name: of the dataset.
+        kind: LEFT_OUT, or WARNED_OF for what is odd but used.
+
+    Raises:
+        DataError: the list is damaged.
+    """
+    file = list_file(name, kind)
     try:
         return dict(json.loads(file.read_text()))
     except FileNotFoundError:
@@ -253,8 +242,12 @@ def _read_list(file: Path) -> dict[str, str]:
         raise DataError(file, f"not readable, delete it ({error})") from None
 
 
-def _write_list(file: Path, reasons: dict[str, str]) -> Path:
-    if reasons:
-        return write_whole(file, json.dumps(reasons, indent=1).encode())
-    file.unlink(missing_ok=True)
-    return file
+def write_lists(name: str, faults: Faults) -> None:
+    """Writes the lists of what is to be left out of a dataset and of what is odd, in place of the former ones."""
+    left_out = {entry: str(error) for entry, error in faults.items()}
+    warned_of = {entry: "; ".join(texts) for entry, texts in faults.warnings.items()}
+    for kind, reasons in ((LEFT_OUT, left_out), (WARNED_OF, warned_of)):
+        if reasons:
+            write_whole(list_file(name, kind), json.dumps(reasons, indent=1).encode())
+        else:
+            list_file(name, kind).unlink(missing_ok=True)

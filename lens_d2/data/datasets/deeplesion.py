@@ -303,7 +303,7 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
 
 
 def read_rest(split: str, file: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
-    """Reads records as :func:`read_split`, but for those that share a slice with a sub-volume of a released file."""
+    """Reads records as :func:`read_split`, but none that shares a slice with a sub-volume of a released file."""
     path = root / "DeepLesion" / "annotations" / file
     taken: dict[str, list[VolumeName]] = {}
     for name in read_revised(path):

@@ -5,9 +5,9 @@ whatever its own header says.
 
 The volumes 28 to 47 are those of 3D-IRCADb-01, stored with an identity affine: their spacing of 1 mm is wrong.
 :data:`IRCAD` has the published spacing; a volume is corrected by an entry with as many slices. An optional file
-``LiTS/spacing.csv`` (columns volume, x, y, z, axes) corrects any volume and takes precedence: mm per voxel along the
-file's three axes, and optionally their directions ("LPS": to the patient's left, back and head; or R, A, I), for
-volumes that turn out to be flipped or rotated.
+``LiTS/spacing.csv`` (columns volume, x, y, z, axes) corrects any volume and takes precedence: mm per voxel along
+the file's three axes, and optionally their directions ("LPS": to the patient's left, back and head; or R, A, I),
+for volumes that turn out to be flipped or rotated.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def _meeting(mask: Path, volume: Path) -> list[str]:
 
 
 def find_pairs(folder: Path, faults: Faults) -> dict[int, tuple[Path, Path]]:
-    """Finds the volumes and masks in a folder: ``{number: (volume, mask)}``; a file without its partner is a fault.
+    """Finds volumes and masks in a folder: ``{number: (volume, mask)}``; a file without its partner is a fault.
 
     Raises:
         DataError: there is no volume at all.
@@ -223,13 +223,4 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
 
 
 for _split in ("train", "val"):
-    register(
-        Dataset(
-            name=f"lits_{_split}",
-            read=partial(read_split, _split),
-            expert="lits",
-            fully_labelled=True,
-            truth_is_3d=True,
-            evaluator_type="lens3d",
-        )
-    )
+    register(Dataset(name=f"lits_{_split}", read=partial(read_split, _split), expert="lits"))

@@ -77,8 +77,8 @@ def sphere_boxes(geometry: VolumeGeometry, center: np.ndarray, diameter: float) 
         diameter: mm.
 
     Returns:
-        (n, 5) z, x1, y1, x2, y2 in the volume frame, clipped to the image, on every slice whose circle is at least a
-        pixel across. If there is none, one box of the sphere's own diameter, on the nearest slice.
+        (n, 5) z, x1, y1, x2, y2 in the volume frame, clipped to the image, on every slice whose circle is at least
+        a pixel across. If there is none, one box of the sphere's own diameter, on the nearest slice.
     """
     spacing, (width, height, num_slices) = np.array(geometry.spacing), geometry.size
     x, y, z = geometry.world_to_index(np.array([center]))[0] + [0.5, 0.5, 0.0]  # x and y: to edges
@@ -170,13 +170,4 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
 
 
 for _split in ("train", "val"):
-    register(
-        Dataset(
-            name=f"luna_{_split}",
-            read=partial(read_split, _split),
-            expert="luna",
-            fully_labelled=True,
-            truth_is_3d=True,
-            evaluator_type="lens3d",
-        )
-    )
+    register(Dataset(name=f"luna_{_split}", read=partial(read_split, _split), expert="luna"))

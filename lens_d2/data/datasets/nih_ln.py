@@ -1,9 +1,9 @@
 """NIH-LN ("CT Lymph Nodes"): 388 mediastinal nodes on 90 scans, 595 abdominal ones on 86 (LENS, Section VI-A).
 
-The scans are DICOM series, the masks NIfTI files in which every lymph node has a number of its own; if a mask has only
-one number, every connected component is a node. The masks have the voxels of their series, but neither its origin nor
-always the direction of its axes: they are transposed and flipped until their axes lead where those of the series do.
-Remaining contradictions become warnings.
+The scans are DICOM series, the masks NIfTI files in which every lymph node has a number of its own; if a mask has
+only one number, every connected component is a node. The masks have the voxels of their series, but neither its
+origin nor always the direction of its axes: they are transposed and flipped until their axes lead where those of
+the series do. Remaining contradictions become warnings.
 """
 
 from __future__ import annotations
@@ -114,13 +114,4 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
 
 
 for _split in ("train", "val"):
-    register(
-        Dataset(
-            name=f"nih_ln_{_split}",
-            read=partial(read_split, _split),
-            expert="nih_ln",
-            fully_labelled=True,
-            truth_is_3d=True,
-            evaluator_type="lens3d",
-        )
-    )
+    register(Dataset(name=f"nih_ln_{_split}", read=partial(read_split, _split), expert="nih_ln"))

@@ -202,8 +202,8 @@ def check_ledger(ledger: pd.DataFrame, records: Sequence[dict], path: str | os.P
         path: of the ledger, named by errors.
 
     Raises:
-        DataError: a row names an unknown sub-volume or annotation, a slice outside the sub-volume, a box outside the
-            image, or a given lesion of another sub-volume or with a box on the slice; names the row.
+        DataError: a row names an unknown sub-volume or annotation, a slice outside the sub-volume, a box outside
+            the image, or a given lesion of another sub-volume or with a box on the slice; names the row.
     """
     sizes = {r["volume"]: (r["num_slices"], r.get("width", np.inf), r.get("height", np.inf)) for r in records}
     unknown = ~ledger["volume"].isin(sizes)
