@@ -30,7 +30,7 @@ from detectron2.data import DatasetCatalog
 from lens_d2.config import load_config
 from lens_d2.data.cache import VolumeCache, build_cache, superseded
 from lens_d2.data.datasets import register_all
-from lens_d2.data.datasets.catalog import DATASETS, PHANTOM, Faults, read, write_left_out, write_warned_of
+from lens_d2.data.datasets.catalog import DATASETS, PHANTOM, Faults, read, write_lists
 from lens_d2.io import cli
 from lens_d2.io.errors import DataError, WriteError
 from lens_d2.io.parallel import run_all
@@ -145,8 +145,7 @@ def prepare(names: list[str], cache: VolumeCache, processes: int = 1) -> int:
                 faults[name].add(record["volume"], result)
             else:
                 faults[name].warn(record["volume"], result)
-        write_left_out(name, faults[name])
-        write_warned_of(name, faults[name])
+        write_lists(name, faults[name])
     for name in names:
         if name in unreadable:
             print(f"{name}: not usable\n  {unreadable[name]}")

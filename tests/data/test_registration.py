@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lens_d2.data.datasets import register_all
-from lens_d2.data.datasets.catalog import Faults, default_root, read_left_out, split_of, write_left_out
+from lens_d2.data.datasets.catalog import (
+    LEFT_OUT,
+    Faults,
+    default_root,
+    list_file,
+    read_list,
+    split_of,
+    write_lists,
+)
 from lens_d2.io.errors import DataError
 
 NAMES = {
@@ -75,21 +83,22 @@ def test_a_fault_stops_loading_until_it_is_listed_as_left_out(root, caplog):
     with pytest.raises(DataError, match=r"line 3 .*prepare_datasets.py"):
         DatasetCatalog.get("deeplesion_train")
     faults = Faults({"DL_info.csv, line 3": DataError("DL_info.csv", "bad"), VOLUME: DataError("x", "no slices")})
-    write_left_out("deeplesion_train", faults)
-    assert read_left_out("deeplesion_train")[VOLUME] == "x: no slices"
-    assert read_left_out("phantom_deeplesion_train") == {}
+    write_lists("deeplesion_train", faults)
+    assert read_list("deeplesion_train", LEFT_OUT)[VOLUME] == "x: no slices"
+    assert read_list("phantom_deeplesion_train", LEFT_OUT) == {}
     with caplog.at_level(logging.WARNING):
         records = DatasetCatalog.get("deeplesion_train")
     assert [record["volume"] for record in records] == ["000003_01_01_010-016"]
     assert any("2 left out by prepare_datasets.py, 1 sub-volumes are used" in text for text in caplog.messages)
-    write_left_out("deeplesion_train", Faults())
+    write_lists("deeplesion_train", Faults())
     with pytest.raises(DataError, match="line 3"):
         DatasetCatalog.get("deeplesion_train")
 
 
 def test_a_damaged_list_of_what_is_left_out(root):
     write_marks(root, [mark()])
-    write_left_out("deeplesion_train", Faults({VOLUME: DataError("x", "y")})).write_text("{")
+    write_lists("deeplesion_train", Faults({VOLUME: DataError("x", "y")}))
+    list_file("deeplesion_train", LEFT_OUT).write_text("{")
     with pytest.raises(DataError, match="deeplesion_train.json: not readable, delete it"):
         DatasetCatalog.get("deeplesion_train")
 

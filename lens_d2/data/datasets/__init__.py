@@ -1,4 +1,4 @@
-"""One file per dataset; importing this package registers all of them, and opens nothing."""
+"""One module for each dataset; importing this package registers all of them and opens no file."""
 
 from . import deeplesion, lits, luna, nih_ln  # noqa: F401
 from .catalog import import_readers, register_all

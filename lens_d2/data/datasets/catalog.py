@@ -1,6 +1,6 @@
-"""How a dataset becomes known to Detectron2, under its name and, for the synthetic cohort, ``phantom_<name>``.
+"""Registration of datasets in Detectron2, each under its name and, for the synthetic cohort, ``phantom_<name>``.
 
-A dataset file calls :func:`register` at its bottom. Registering opens nothing: files are read when
+A dataset's module calls :func:`register` at its end. Registering opens no file: files are read when
 ``DatasetCatalog.get(name)`` is called.
 """
 
@@ -26,14 +26,14 @@ logger = logging.getLogger(__name__)
 
 PHANTOM = "phantom"
 TRAINING_PART, SPLIT_SEED = 0.8, 2020  # of the split of patients (LENS, Section VI-A)
-LEFT_OUT, WARNED_OF = "left_out", "warned_of"  # the lists that a preparation makes, each in a folder of its own
+LEFT_OUT, WARNED_OF = "left_out", "warned_of"  # folders of the lists that a preparation writes
 
 
 class Faults(dict[str, DataError]):
-    """What could not be read: ``{sub-volume or row: the first error}``, collected while the rest is read.
+    """Errors, by sub-volume or row, that are collected while the rest of a dataset is read.
 
     Attributes:
-        warnings: ``{sub-volume: lines}`` on what is read and used, but is odd.
+        warnings: ``{sub-volume: lines}`` on what is odd but used.
     """
 
     def __init__(self, *args, **kwargs):
@@ -41,10 +41,11 @@ class Faults(dict[str, DataError]):
         self.warnings: dict[str, list[str]] = {}
 
     def add(self, entry: str, error: DataError) -> None:
+        """Adds the error of a sub-volume or row, unless it has one."""
         self.setdefault(entry, error)
 
     def warn(self, entry: str, texts: Iterable[str]) -> None:
-        """Adds what is odd of a sub-volume, each line once."""
+        """Adds oddities of a sub-volume, each line once."""
         known = self.warnings.get(entry, [])
         if new := [text for text in dict.fromkeys(texts) if text not in known]:
             self.warnings[entry] = known + new
@@ -56,8 +57,8 @@ class Dataset:
 
     Attributes:
         name: as in ``cfg.DATASETS``; ``phantom_`` names are derived from it.
-        read: ``read(root, faults, processes)`` gives the sound records below ``root``, adds the others' errors to
-            ``faults``, and raises DataError where nothing can be read at all.
+        read: ``read(root, faults, processes)`` gives the sound records below ``root``, adds the errors of others
+            to ``faults``, and raises DataError if nothing can be read at all.
         expert: the head that learns from it.
         fully_labelled: whether all lesions of its kind are annotated.
         truth_is_3d: whether its lesions have 3D boxes.
@@ -80,30 +81,32 @@ DATASETS: dict[str, Dataset] = {}
 
 
 def default_root() -> Path:
-    """Where the datasets are: the environment's DETECTRON2_DATASETS, else ``datasets``."""
+    """The folder of the datasets: the environment's DETECTRON2_DATASETS, else ``datasets``."""
     return Path(os.path.expanduser(os.getenv("DETECTRON2_DATASETS") or "datasets"))
 
 
 def register(dataset: Dataset) -> None:
-    """Make ``dataset`` and its synthetic twin known to Detectron2, with their data where they are by default."""
+    """Registers a dataset and its synthetic twin, with their data below :func:`default_root`."""
     DATASETS[dataset.name] = dataset
     _register(dataset.name, dataset, default_root())
     _register(f"{PHANTOM}_{dataset.name}", dataset, default_root() / PHANTOM)
 
 
 def register_all(root: str | os.PathLike) -> None:
-    """Let all names, the synthetic ones too, read from below ``root`` from now on."""
+    """Registers all datasets and their synthetic twins anew, with their data below ``root``."""
     for name, dataset in DATASETS.items():
         _register(name, dataset, Path(root))
         _register(f"{PHANTOM}_{name}", dataset, Path(root) / PHANTOM)
 
 
 def register_derived(name: str, dataset: str, read: Callable[[], list[dict]], **changes) -> None:
-    """Register a dataset that is made from a registered one, in the place of what has its name.
+    """Registers a dataset that is derived from a registered one; replaces any of its name.
 
     Args:
-        name: of the new dataset. dataset: of the other one, whose metadata the new one has.
-        read: gives its records. changes: metadata that are different.
+        name: of the new dataset.
+        dataset: name of the other one, whose metadata the new one inherits.
+        read: gives its records.
+        changes: metadata that differ.
     """
     metadata = {key: value for key, value in MetadataCatalog.get(dataset).as_dict().items() if key != "name"}
     _replace(name, read, **metadata | changes)
@@ -134,10 +137,10 @@ def _register(name: str, dataset: Dataset, root: Path) -> None:
 
 
 def import_readers(paths: Iterable[str | os.PathLike]) -> None:
-    """Run Python files, each once, that call :func:`register` at their bottom: ``cfg.DATASETS.READERS``.
+    """Runs the Python files of ``cfg.DATASETS.READERS``, which call :func:`register`, each once.
 
     Raises:
-        DataError: there is no such file, or running it fails.
+        DataError: a file is absent, or running it fails.
     """
     for path in map(Path, paths):
         name = f"lens_d2_reader_{path.stem}"
@@ -155,15 +158,15 @@ def import_readers(paths: Iterable[str | os.PathLike]) -> None:
 
 
 def split_of(patients: Iterable[str], seed: int = SPLIT_SEED) -> dict[str, str]:
-    """``{patient: "train" | "val"}``, at random, the same on every machine.
+    """Splits patients at random, in the same way on every machine: ``{patient: "train" | "val"}``.
 
-    Patients are put in order of a hash of their name, and the first fifth validates. The parts are exact to a
-    patient for any number of them, and where patients are added, only those at the border between the two parts
-    can change sides. A split is therefore final when the dataset is complete.
+    Patients are ordered by a hash of their name, and the first fifth is for validation. If patients are added,
+    only those at the border between the two parts can change sides; the split is final once the dataset is
+    complete.
 
     Args:
-        patients: names; one patient's scans share one, and so are on one side.
-        seed: another seed, another split.
+        patients: their names.
+        seed: of the split.
     """
     ranked = sorted(set(patients), key=lambda patient: hashlib.sha256(f"{seed}/{patient}".encode()).digest())
     validating = round(len(ranked) * (1 - TRAINING_PART))
@@ -171,24 +174,24 @@ def split_of(patients: Iterable[str], seed: int = SPLIT_SEED) -> dict[str, str]:
 
 
 def root_of(name: str) -> Path:
-    """The folder that the dataset registered as ``name`` is read from."""
+    """The folder from which the dataset registered as ``name`` is read."""
     return Path(MetadataCatalog.get(name).root)
 
 
 def read(name: str, faults: Faults, processes: int = 1) -> list[dict]:
-    """The sound records of the dataset registered as ``name``; the others' errors are added to ``faults``."""
+    """Reads the sound records of the dataset registered as ``name``; adds the errors of others to ``faults``."""
     return DATASETS[MetadataCatalog.get(name).dataset].read(root_of(name), faults, processes)
 
 
 def load(name: str) -> list[dict]:
-    """The records of a registered dataset: what ``DatasetCatalog.get(name)`` returns.
+    """Loads the records of a registered dataset; ``DatasetCatalog.get(name)`` calls this.
 
-    What ``datasets/prepare_datasets.py`` has found unsound, and has listed, is left out with a warning.
+    What ``datasets/prepare_datasets.py`` has found and listed as unsound is left out with a warning.
 
     Raises:
         DataError: something else is unsound.
     """
-    faults, left_out = Faults(), read_left_out(name)
+    faults, left_out = Faults(), read_list(name, LEFT_OUT)
     records = read(name, faults)
     for entry, error in faults.items():
         if entry not in left_out:
@@ -199,49 +202,38 @@ def load(name: str) -> list[dict]:
         entry, reason = next(iter(left_out.items()))
         logger.warning(
             f"{name}: {len(left_out)} left out by prepare_datasets.py, {len(sound)} sub-volumes are used "
-            f"({entry}: {reason}; all in {_list_file(name, LEFT_OUT)})"
+            f"({entry}: {reason}; all in {list_file(name, LEFT_OUT)})"
         )
-    if warned := read_warned_of(name):
+    if warned := read_list(name, WARNED_OF):
         entry, reason = next(iter(warned.items()))
         logger.warning(
             f"{name}: prepare_datasets.py warned of {len(warned)} sub-volumes "
-            f"({entry}: {reason}; all in {_list_file(name, WARNED_OF)})"
+            f"({entry}: {reason}; all in {list_file(name, WARNED_OF)})"
         )
     return sound
 
 
 def cache_folder(root: Path) -> Path:
-    """Where what is computed from the datasets below ``root`` is kept."""
+    """The folder of everything that is computed from the datasets below ``root``."""
     return root / "cache"
 
 
-def read_left_out(name: str) -> dict[str, str]:
-    """``{sub-volume or row: reason}``: what the last preparation of dataset ``name`` has left out."""
-    return _read_list(_list_file(name, LEFT_OUT))
-
-
-def read_warned_of(name: str) -> dict[str, str]:
-    """``{sub-volume: reason}``: what the last preparation of dataset ``name`` found odd, and left in."""
-    return _read_list(_list_file(name, WARNED_OF))
-
-
-def write_left_out(name: str, faults: Faults) -> Path:
-    """Keep the list of what is to be left out of dataset ``name`` in the place of the former one."""
-    return _write_list(_list_file(name, LEFT_OUT), {entry: str(error) for entry, error in faults.items()})
-
-
-def write_warned_of(name: str, faults: Faults) -> Path:
-    """Keep the list of what is odd in dataset ``name`` in the place of the former one."""
-    return _write_list(
-        _list_file(name, WARNED_OF), {key: "; ".join(texts) for key, texts in faults.warnings.items()}
-    )
-
-
-def _list_file(name: str, kind: str) -> Path:
+def list_file(name: str, kind: str) -> Path:
+    """File of a list that the preparation of a dataset writes: LEFT_OUT or WARNED_OF."""
     return cache_folder(root_of(name)) / kind / f"{name}.json"
 
 
-def _read_list(file: Path) -> dict[str, str]:
+def read_list(name: str, kind: str) -> dict[str, str]:
+    """Reads a list of the last preparation: ``{sub-volume or row: reason}``; empty if nothing was listed.
+
+    Args:
+        name: of the dataset.
+        kind: LEFT_OUT, or WARNED_OF for what is odd but used.
+
+    Raises:
+        DataError: the list is damaged.
+    """
+    file = list_file(name, kind)
     try:
         return dict(json.loads(file.read_text()))
     except FileNotFoundError:
@@ -250,8 +242,12 @@ def _read_list(file: Path) -> dict[str, str]:
         raise DataError(file, f"not readable, delete it ({error})") from None
 
 
-def _write_list(file: Path, reasons: dict[str, str]) -> Path:
-    if reasons:
-        return write_whole(file, json.dumps(reasons, indent=1).encode())
-    file.unlink(missing_ok=True)
-    return file
+def write_lists(name: str, faults: Faults) -> None:
+    """Writes the lists of what is to be left out of a dataset and of what is odd, in place of the former ones."""
+    left_out = {entry: str(error) for entry, error in faults.items()}
+    warned_of = {entry: "; ".join(texts) for entry, texts in faults.warnings.items()}
+    for kind, reasons in ((LEFT_OUT, left_out), (WARNED_OF, warned_of)):
+        if reasons:
+            write_whole(list_file(name, kind), json.dumps(reasons, indent=1).encode())
+        else:
+            list_file(name, kind).unlink(missing_ok=True)

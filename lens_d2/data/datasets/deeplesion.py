@@ -1,17 +1,18 @@
-"""DeepLesion: 32,735 RECIST marks on 10,594 CT studies, and the sets in which its lesions are all annotated.
+"""DeepLesion: 32,735 RECIST marks on 10,594 CT studies, and the sets in which all lesions are annotated.
 
 One record is one sub-volume: a run of slices with consecutive numbers in one series. The marks of ``DL_info.csv``
-are partial (about half of the lesions) and on their key slice alone.
+are partial (about half of the lesions) and on their key slice only.
 
 Sets (Yan et al., LENS, Section VI-A; Cai et al., Lesion-Harvester, Section IV-A):
 
-- ``deeplesion_{train,val,test}``: the official split with its marks. Training contains V_M and V_H-test as
-  well, with their original marks: the algorithm is to see no others.
+- ``deeplesion_{train,val,test}``: the official split with its marks. Training includes V_M and V_H-test, with
+their
+  original marks only, as the algorithms may see no others.
 - ``deeplesion_1k_{val,test}``: LENS's 200 and 800 sub-volumes of the official test split, 3D boxes.
-- ``deeplesion_vm``: V_M, 744 training sub-volumes with all lesions marked. ``deeplesion_vh``: V_H, the rest of
-  the training split with its marks. ``deeplesion_vh_test``: 100 of these with all lesions marked, for measuring
-  what was harvested. ``deeplesion_vd_test``: 1,071 of the official test split.
-  ``deeplesion_vd3d_test``: 272 of those with 3D boxes.
+- ``deeplesion_vm``: V_M, 744 training sub-volumes with all lesions marked. ``deeplesion_vh``: V_H, the rest of the
+  training split with its marks. ``deeplesion_vh_test``: 100 of these with all lesions marked, to measure
+      harvesting.
+  ``deeplesion_vd_test``: 1,071 of the official test split. ``deeplesion_vd3d_test``: 272 of those with 3D boxes.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ COLUMNS = (
     "Train_Val_Test",
 )
 SPLITS = {"train": 1, "val": 2, "test": 3}
-# Coarse_lesion_type; -1: not known (all of the training split).
+# Coarse_lesion_type; -1: not known (the whole training split).
 TYPES = {
     1: "bone",
     2: "abdomen",
@@ -64,10 +65,8 @@ TYPES = {
     7: "soft tissue",
     8: "pelvis",
 }
-# The boxes are the marks' extent and this many pixels around it, which may stick out of the image.
-BOX_MARGIN = 5.0
-# The release cuts slices this many mm above and below a key slice, where the scan reaches so far.
-RELEASED_MM = 30.0
+BOX_MARGIN = 5.0  # pixels of a box around its mark, which may stick out of the image
+RELEASED_MM = 30.0  # mm above and below a key slice within which slices are released, as far as the scan reaches
 
 _FILE_NAME = re.compile(r"(\d{6}_\d{2,}_\d{2,})_(\d{3,})\.png")
 
@@ -78,7 +77,7 @@ class Mark:
 
     Attributes:
         row: number of the row, from 0; LesaNet's labels refer to it.
-        interval: Spacing_mm_px_'s third number; may be negative, zero or NaN.
+        interval: third number of Spacing_mm_px_; may be negative, zero or NaN.
     """
 
     row: int
@@ -97,7 +96,14 @@ class Mark:
 
 
 class SubVolume(NamedTuple):
-    """What the table knows of a sub-volume: its name, its marks, and its geometry (mm, pixels)."""
+    """A sub-volume according to the table.
+
+    Attributes:
+        name: of the sub-volume.
+        marks: on it.
+        spacing: x, y, z mm.
+        z_direction: +1 if the slices run to the head, -1 to the feet.
+    """
 
     name: VolumeName
     marks: list[Mark]
@@ -106,19 +112,20 @@ class SubVolume(NamedTuple):
 
     @property
     def size(self) -> tuple[int, int, int]:
+        """x, y, z voxels."""
         return (*self.marks[0].size, self.name.num_slices)
 
 
 def read_marks(path: str | PathLike, faults: Faults | None = None) -> list[Mark]:
-    """All rows of ``DL_info.csv``, noisy ones too.
+    """Reads all rows of ``DL_info.csv``, also noisy ones.
 
     Args:
         path: the file.
         faults: collects the errors of single rows; without it the first one is raised.
 
     Raises:
-        DataError: the file is missing, is no table or lacks a column; or a row has a missing or senseless
-            number or a path that is none of the dataset's.
+        DataError: the file is missing, is no table or lacks a column; or in a row, a number is missing or makes no
+            sense, or the path is none of the dataset's.
     """
     marks = []
     for row, (line, values) in enumerate(read_rows(path, COLUMNS)):
@@ -133,7 +140,7 @@ def read_marks(path: str | PathLike, faults: Faults | None = None) -> list[Mark]
 
 
 def _mark(row: int, values: Mapping[str, str]) -> Mark:
-    """One row; ValueError where it makes no sense."""
+    """The mark of a row; ValueError if that makes no sense."""
     match = _FILE_NAME.fullmatch(values["File_name"])
     if not match:
         raise ValueError("File_name is not <patient>_<study>_<series>_<slice>.png")
@@ -168,7 +175,7 @@ def _mark(row: int, values: Mapping[str, str]) -> Mark:
 
 
 def _numbers(values: Mapping[str, str], column: str, count: int, may_be_missing=()) -> tuple[float, ...]:
-    """The numbers of one cell; NaN is let through only at the places ``may_be_missing``."""
+    """The numbers of one cell; NaN is accepted only at the places ``may_be_missing``."""
     try:
         numbers = tuple(float(text) if text.strip() else np.nan for text in values[column].split(","))
     except ValueError:
@@ -182,9 +189,9 @@ def _numbers(values: Mapping[str, str], column: str, count: int, may_be_missing=
 
 
 def sub_volumes(marks: Iterable[Mark]) -> dict[str, SubVolume]:
-    """The sub-volumes that the marks are in, by name.
+    """Groups marks into sub-volumes, by name.
 
-    Rows of a series whose Slice_range touch or overlap are one sub-volume, as their slices have consecutive
+    Rows of a series whose Slice_ranges touch or overlap are one sub-volume, as their slices have consecutive
     numbers.
     """
     series: dict[str, list[Mark]] = {}
@@ -206,7 +213,7 @@ def sub_volumes(marks: Iterable[Mark]) -> dict[str, SubVolume]:
 
 
 def _sub_volume(name: VolumeName, marks: list[Mark], series: list[Mark]) -> SubVolume:
-    """Geometry of a sub-volume from its marks, and from others of the series where theirs say nothing."""
+    """A sub-volume with its geometry by its marks, or by others of the series if they give no interval."""
     intervals = [m.interval for m in [*marks, *series] if np.isfinite(m.interval) and m.interval != 0]
     if intervals:
         interval = intervals[0]
@@ -217,8 +224,8 @@ def _sub_volume(name: VolumeName, marks: list[Mark], series: list[Mark]) -> SubV
             f"{name}: DL_info.csv gives no slice interval; {interval:.2f} mm fits the {RELEASED_MM:g} mm that the "
             "release keeps around a key slice"
         )
-    # Slices run from head to feet where the interval is positive: Normalized_lesion_location grows with the
-    # slice number.
+    # Slices run from head to feet if the interval is positive: Normalized_lesion_location grows with the slice
+    # number.
     return SubVolume(name, marks, (*marks[0].pixel_spacing, abs(interval)), -1 if interval > 0 else 1)
 
 
@@ -244,10 +251,10 @@ def _record(root: Path, volume: SubVolume, lesions: list[dict]) -> dict:
 
 
 def _missing_slices(folder: Path, name: VolumeName, lesions: Iterable[Mapping]) -> list[int]:
-    """Slices, from 0 in the sub-volume, that the release lacks; the nearest ones stand in for them.
+    """Slices, from 0 in the sub-volume, that the release lacks; the nearest ones replace them.
 
-    None where a key slice or more than half of the sub-volume is absent: that is a broken download, which reading
-    the volume reports. None either where there is no folder to look into.
+    Empty if a key slice or more than half of the sub-volume is absent: that is a broken download, which reading
+    the volume reports. Empty also if there is no folder to look into.
     """
     if not folder.is_dir():
         return []
@@ -277,9 +284,9 @@ def _mark_lesion(mark: Mark, volume: SubVolume) -> dict:
 
 
 def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
-    """Records of an official split ("train", "val" or "test") with its marks, without the noisy ones.
+    """Reads the records of an official split ("train", "val" or "test") with its marks, without the noisy ones.
 
-    A sub-volume that has noisy marks alone is left out, as nothing is known of it.
+    Sub-volumes with noisy marks only are left out, as nothing is known of them.
     """
     csv = root / MARK_TABLE
     records = []
@@ -296,7 +303,7 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
 
 
 def read_rest(split: str, file: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
-    """Records as of :func:`read_split`, without those that share a slice with a sub-volume of a released file."""
+    """Reads records as :func:`read_split`, but none that shares a slice with a sub-volume of a released file."""
     path = root / "DeepLesion" / "annotations" / file
     taken: dict[str, list[VolumeName]] = {}
     for name in read_revised(path):
@@ -321,11 +328,14 @@ _Reader = Callable[[Path], Mapping[str, np.ndarray]]
 
 
 def read_annotated(file: str, boxes_of: _Reader, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
-    """Records of the sub-volumes of a released annotation file, with its boxes instead of the marks.
+    """Reads the records of a released annotation file, with its boxes instead of the marks.
 
     Args:
         file: its name in ``DeepLesion/annotations``.
-        boxes_of: reads it; (n, 5) boxes of single slices, or (n, 6) 3D boxes.
+        boxes_of: reads it: (n, 5) boxes on single slices, or (n, 6) 3D boxes, by sub-volume.
+        root: folder of the datasets.
+        faults: collects the errors of sub-volumes.
+        processes: not used.
     """
     path = root / "DeepLesion" / "annotations" / file
     annotated = boxes_of(path)
@@ -351,7 +361,7 @@ def read_annotated(file: str, boxes_of: _Reader, root: Path, faults: Faults, pro
 
 
 def _box_lesion(lesion_id: str, box: np.ndarray, size: tuple[int, int, int]) -> dict:
-    """The lesion of a released box: z, x1, y1, x2, y2 of a slice, or x1, y1, z1, x2, y2, z2."""
+    """The lesion of a released box: z, x1, y1, x2, y2 on a slice, or x1, y1, z1, x2, y2, z2."""
     if len(box) == 5:
         return make_lesion(lesion_id, [box], key_slice=box[0])
     return make_lesion(lesion_id, boxes_through(box, size[2]), box3d=box)

@@ -1,4 +1,4 @@
-"""What has been computed from files, kept until the files change."""
+"""An index of results that were computed from files, valid until the files change."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .catalog import Faults
 
 logger = logging.getLogger(__name__)
 
-SAVE_EVERY = 20  # results between two savings of the index
+SAVE_EVERY = 20  # new results after which the index is saved
 
 
 @dataclass(frozen=True)
 class Job:
-    """Something to compute from files.
+    """A computation from files.
 
     Attributes:
-        files: files or folders; the result holds as long as their names, sizes and times do (of a folder: those
-            of the files in it).
-        compute: gives the result, plain enough for JSON; picklable. May raise DataError.
+        files: files or folders; the result is valid as long as their names, sizes and times stay the same (of a
+            folder: those of the files in it).
+        compute: gives the result, as plain data for JSON; picklable. May raise DataError.
     """
 
     files: tuple[Path, ...]
@@ -34,14 +34,17 @@ class Job:
 def computed(
     path: Path, version: str, jobs: dict[str, Job], faults: Faults, processes: int = 1
 ) -> dict[str, dict]:
-    """The results of ``jobs``, taken from the index file ``path`` where it has them, and kept there.
+    """Looks up the results of jobs in an index, and computes and adds those that it lacks.
 
     Args:
-        path: a JSON file, made when there is none. Where it cannot be written, a warning says so.
-        version: of what is computed; an index of another version is not used.
-        jobs: by name. Results of others stay in the index.
-        faults: takes the errors of jobs, by name.
+        path: of the index, a JSON file. If it cannot be written, a warning says so.
+        version: of the computation; an index of another version is not used.
+        jobs: by name. Results of other jobs stay in the index.
+        faults: collects the errors of jobs, by name.
         processes: to compute with.
+
+    Returns:
+        the results of jobs without an error, by name.
     """
     index = _Index(path.parent, version)
     stored = index.entries(path.stem)
@@ -71,7 +74,7 @@ def computed(
 
 
 def _stamp(files: Iterable[Path]) -> list[list]:
-    """[[name, bytes, time], ...]; of a folder the number of files, their bytes and the latest time as well."""
+    """[[name, bytes, time], ...]; for a folder, its name, the number of its files, their bytes and latest time."""
     stamps = []
     for path in files:
         stat = path.stat()

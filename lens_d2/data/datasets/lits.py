@@ -4,10 +4,10 @@ A tumour is a connected component of label 2 in ``segmentation-N.nii``. A mask l
 whatever its own header says.
 
 The volumes 28 to 47 are those of 3D-IRCADb-01, stored with an identity affine: their spacing of 1 mm is wrong.
-:data:`IRCAD` has what that dataset publishes; a volume is corrected where it has as many slices as the entry.
-``LiTS/spacing.csv`` (columns volume, x, y, z, axes), where there is such a file, corrects any volume and wins:
-mm per voxel along the file's three axes, and optionally where these axes lead ("LPS": to the patient's left,
-back and head; or R, A, I). It is the place to put a volume right that is found to be flipped or rotated.
+:data:`IRCAD` has the published spacing; a volume is corrected by an entry with as many slices. An optional file
+``LiTS/spacing.csv`` (columns volume, x, y, z, axes) corrects any volume and takes precedence: mm per voxel along
+the file's three axes, and optionally their directions ("LPS": to the patient's left, back and head; or R, A, I),
+for volumes that turn out to be flipped or rotated.
 """
 
 from __future__ import annotations
@@ -71,14 +71,19 @@ _FILE_NAME = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?")
 
 
 class Correction(NamedTuple):
-    """A row of ``spacing.csv``: mm along the file's axes, and their directions or ""."""
+    """A row of ``spacing.csv``.
+
+    Attributes:
+        spacing: mm along the file's axes.
+        axes: their directions, or "".
+    """
 
     spacing: tuple[float, float, float]
     axes: str
 
 
 def read_corrections(path: Path) -> dict[int, Correction]:
-    """``{number of the volume: correction}`` of ``spacing.csv``; empty where there is no such file.
+    """Reads ``spacing.csv``: ``{number of the volume: correction}``; empty if there is no such file.
 
     Raises:
         DataError: the table lacks a column, or a row makes no sense.
@@ -102,7 +107,7 @@ def read_corrections(path: Path) -> dict[int, Correction]:
 def corrected_affine(
     number: int, size: tuple[int, int, int], affine: np.ndarray, corrections: dict[int, Correction]
 ) -> np.ndarray | None:
-    """The affine that a volume should have had; None where nothing is known to be wrong with its own.
+    """The affine that a volume should have; None if its own is not known to be wrong.
 
     Args:
         number: of the volume.
@@ -110,7 +115,7 @@ def corrected_affine(
         corrections: see :func:`read_corrections`.
 
     Raises:
-        ValueError: the affine is known to be wrong, but not what is right.
+        ValueError: the affine is known to be wrong, but the right one is not known.
     """
     if number in corrections:
         spacing, axes = corrections[number]
@@ -132,10 +137,10 @@ def corrected_affine(
 
 
 def read_pair(number: int, volume: Path, mask: Path, corrections: dict[int, Correction]) -> dict:
-    """Keywords of :func:`lens_d2.structures.records.make_record` for one volume, and warnings.
+    """Reads one volume: keywords of :func:`lens_d2.structures.records.make_record`, and warnings.
 
     Raises:
-        DataError: a file cannot be read, the mask has another shape than the volume, or other labels.
+        DataError: a file cannot be read, or the mask has another shape than the volume, or unknown labels.
     """
     size, affine = open_source({"file_name": volume}).header()
     try:
@@ -161,7 +166,7 @@ def read_pair(number: int, volume: Path, mask: Path, corrections: dict[int, Corr
 
 
 def _meeting(mask: Path, volume: Path) -> list[str]:
-    """What in the mask's header does not meet that of its volume, whether or not the two are right."""
+    """Contradictions between the headers of a mask and its volume, whether or not the two are right."""
     try:
         return check_mask(read_header(mask), read_header(volume))
     except DataError as error:
@@ -169,7 +174,7 @@ def _meeting(mask: Path, volume: Path) -> list[str]:
 
 
 def find_pairs(folder: Path, faults: Faults) -> dict[int, tuple[Path, Path]]:
-    """``{number: (volume, mask)}`` below ``folder``; a file without its partner is a fault.
+    """Finds volumes and masks in a folder: ``{number: (volume, mask)}``; a file without its partner is a fault.
 
     Raises:
         DataError: there is no volume at all.
@@ -189,13 +194,13 @@ def find_pairs(folder: Path, faults: Faults) -> dict[int, tuple[Path, Path]]:
 
 
 def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
-    """Records of the volumes of a split ("train" or "val"); boxes come from the index where it has them."""
+    """Reads the records of a split ("train" or "val"), with boxes from the index as far as it has them."""
     folder = root / "LiTS"
     table = folder / "spacing.csv"
     corrections = read_corrections(table)
     every_fault = Faults()
     pairs = find_pairs(folder, every_fault)
-    # A volume without its mask has a side too: what is broken does not move the others.
+    # A volume without its mask counts in the split too, so that faults do not move others to the other side.
     splits = split_of({f"volume-{number}" for number in pairs} | every_fault.keys())
     faults.update({name: error for name, error in every_fault.items() if splits[name] == split})
     jobs = {
@@ -218,13 +223,4 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
 
 
 for _split in ("train", "val"):
-    register(
-        Dataset(
-            name=f"lits_{_split}",
-            read=partial(read_split, _split),
-            expert="lits",
-            fully_labelled=True,
-            truth_is_3d=True,
-            evaluator_type="lens3d",
-        )
-    )
+    register(Dataset(name=f"lits_{_split}", read=partial(read_split, _split), expert="lits"))

@@ -1,7 +1,7 @@
 """LUNA16: 1,186 lung nodules in 888 CT scans, all of them marked (Setio et al.; LENS, Section VI-A).
 
-``annotations.csv`` gives the centre of a nodule in world (LPS) millimetres and its diameter. Some scans are
-stored with x and y reversed; the way to voxels goes through their direction matrix.
+``annotations.csv`` gives the centre of a nodule in world (LPS) millimetres and its diameter. Some scans are stored
+with x and y reversed; their direction matrix leads from the world to voxels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
 
 
 class Nodule(NamedTuple):
-    """A row of ``annotations.csv``: centre (x, y, z LPS mm) and diameter (mm), and its line in the file."""
+    """A row of ``annotations.csv``.
+
+    Attributes:
+        center: x, y, z LPS mm.
+        diameter: mm.
+        line: of the file.
+    """
 
     center: tuple[float, float, float]
     diameter: float
@@ -36,14 +42,14 @@ class Nodule(NamedTuple):
 
 
 def read_nodules(path: str | PathLike, faults: Faults | None = None) -> dict[str, list[Nodule]]:
-    """``{seriesuid: nodules}`` of ``annotations.csv``.
+    """Reads ``annotations.csv``: ``{seriesuid: nodules}``.
 
     Args:
         path: the file.
         faults: collects the errors of single rows, by series; without it the first one is raised.
 
     Raises:
-        DataError: the file is missing, is no table or lacks a column; or a number is missing or senseless.
+        DataError: the file is missing, is no table or lacks a column; or a number is missing or makes no sense.
     """
     nodules: dict[str, list[Nodule]] = {}
     for line, row in read_rows(path, COLUMNS):
@@ -63,16 +69,16 @@ def read_nodules(path: str | PathLike, faults: Faults | None = None) -> dict[str
 
 
 def sphere_boxes(geometry: VolumeGeometry, center: np.ndarray, diameter: float) -> np.ndarray:
-    """Boxes around the circles in which a sphere meets the slices.
+    """Boxes around the circles in which a sphere intersects the slices.
 
     Args:
         geometry: of the volume.
-        center: x, y, z LPS mm. diameter: mm.
+        center: x, y, z LPS mm.
+        diameter: mm.
 
     Returns:
-        (n, 5) z, x1, y1, x2, y2 in the volume frame, cut at the edges of the image: every slice whose plane cuts
-        a circle at least a pixel across out of the sphere; where there is none, the nearest slice, with the
-        sphere's own diameter.
+        (n, 5) z, x1, y1, x2, y2 in the volume frame, clipped to the image, on every slice whose circle is at least
+        a pixel across. If there is none, one box of the sphere's own diameter, on the nearest slice.
     """
     spacing, (width, height, num_slices) = np.array(geometry.spacing), geometry.size
     x, y, z = geometry.world_to_index(np.array([center]))[0] + [0.5, 0.5, 0.0]  # x and y: to edges
@@ -90,7 +96,7 @@ def sphere_boxes(geometry: VolumeGeometry, center: np.ndarray, diameter: float) 
 
 
 def _lesion(lesion_id: str, geometry: VolumeGeometry, nodule: Nodule) -> dict:
-    """ValueError where the nodule is not in the volume."""
+    """The lesion of a nodule; ValueError if that lies outside the volume."""
     center = geometry.world_to_index(np.array([nodule.center]))[0]
     if (center < -0.5).any() or (center > np.array(geometry.size) - 0.5).any():
         text = ", ".join(f"{x:.1f}" for x in center)
@@ -126,10 +132,10 @@ def _record(header: Path, nodules: list[Nodule], csv: Path) -> dict:
 
 
 def find_scans(folder: Path) -> dict[str, Path]:
-    """``{seriesuid: .mhd file}`` of ``folder/subset*``.
+    """Finds the scans in ``folder/subset*``: ``{seriesuid: .mhd file}``.
 
     Raises:
-        DataError: there is none, or one series is there twice.
+        DataError: there is none, or a series is there twice.
     """
     scans: dict[str, Path] = {}
     for header in sorted(folder.glob("subset*/*.mhd")):
@@ -142,7 +148,7 @@ def find_scans(folder: Path) -> dict[str, Path]:
 
 
 def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
-    """Records of the scans of a split ("train" or "val"); scans without a nodule have no lesions."""
+    """Reads the records of a split ("train" or "val"); scans without a nodule have no lesions."""
     folder = root / "LUNA16"
     csv = folder / "annotations.csv"
     scans, row_faults = find_scans(folder), Faults()
@@ -164,13 +170,4 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
 
 
 for _split in ("train", "val"):
-    register(
-        Dataset(
-            name=f"luna_{_split}",
-            read=partial(read_split, _split),
-            expert="luna",
-            fully_labelled=True,
-            truth_is_3d=True,
-            evaluator_type="lens3d",
-        )
-    )
+    register(Dataset(name=f"luna_{_split}", read=partial(read_split, _split), expert="luna"))

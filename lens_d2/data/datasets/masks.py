@@ -10,25 +10,25 @@ from scipy import ndimage
 from ...structures.boxes import hull
 from ...structures.records import make_lesion
 
-# Components of fewer voxels are slips of the pen: smaller than anything that counts as a lesion.
+# Smaller components are slips of the pen, smaller than anything that counts as a lesion.
 MIN_VOXELS = 3
 TOUCHING = np.ones((3, 3, 3))  # voxels that share a corner are one component
 
 
 def components(mask: np.ndarray) -> np.ndarray:
-    """The connected components (26 neighbours) of a boolean (z, y, x) mask, numbered from 1."""
+    """Numbers the connected components (26 neighbours) of a boolean (z, y, x) mask from 1."""
     labels = np.zeros(mask.shape, dtype=np.int32)
     occupied = ndimage.find_objects(mask.astype(np.uint8))
-    if occupied:  # most of a volume is empty: label what is not
+    if occupied:  # most of a volume is empty
         labels[occupied[0]], _ = ndimage.label(mask[occupied[0]], structure=TOUCHING)
     return labels
 
 
 def lesions_in(labels: np.ndarray, volume: str, spacing: Sequence[float], kind: str) -> list[dict]:
-    """One lesion for every number in ``labels``, with its box on every slice and in 3D.
+    """Makes a lesion of every number in a mask, with its box on every slice and in 3D.
 
     Args:
-        labels: (z, y, x) integers, 0 where there is no lesion, in the volume frame.
+        labels: (z, y, x) integers in the volume frame; 0 is no lesion.
         volume: name of the sub-volume.
         spacing: x, y, z mm. The diameter is the longest side of a slice box.
         kind: of all the lesions.

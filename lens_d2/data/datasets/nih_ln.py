@@ -1,9 +1,9 @@
 """NIH-LN ("CT Lymph Nodes"): 388 mediastinal nodes on 90 scans, 595 abdominal ones on 86 (LENS, Section VI-A).
 
-The scans are DICOM series, the masks NIfTI files in which every lymph node has a number of its own; where a mask
-knows only one number, every connected component is a node. The masks have the voxels of their series, but
-neither its origin nor always the direction of its axes: they are turned and flipped by their headers' axes until
-these lead where those of the series do. What does not meet is told as a warning.
+The scans are DICOM series, the masks NIfTI files in which every lymph node has a number of its own; if a mask has
+only one number, every connected component is a node. The masks have the voxels of their series, but neither its
+origin nor always the direction of its axes: they are transposed and flipped until their axes lead where those of
+the series do. Remaining contradictions become warnings.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KINDS = {"MED": "mediastinal lymph node", "ABD": "abdominal lymph node"}
 
 
 def read_nodes(mask: Path, geometry: VolumeGeometry, warn: Callable[[str], None] | None = None) -> np.ndarray:
-    """The lymph nodes of a mask, numbered from 1, as a (z, y, x) array in the volume frame of its series.
+    """Reads the lymph nodes of a mask, numbered from 1, as a (z, y, x) array in the volume frame of its series.
 
     Args:
         mask: the file.
@@ -44,10 +44,10 @@ def read_nodes(mask: Path, geometry: VolumeGeometry, warn: Callable[[str], None]
 
 
 def read_pair(patient: str, series: Path, mask: Path) -> dict:
-    """Keywords of :func:`lens_d2.structures.records.make_record` for one patient, and warnings.
+    """Reads one patient: keywords of :func:`lens_d2.structures.records.make_record`, and warnings.
 
     Raises:
-        DataError: the series or the mask cannot be read, or they do not fit.
+        DataError: the series or the mask cannot be read, or they differ in shape.
     """
     geometry = read_header(series)
     kind, warnings = KINDS.get(patient[:3], "lymph node"), list[str]()
@@ -62,7 +62,7 @@ def read_pair(patient: str, series: Path, mask: Path) -> dict:
 
 
 def find_series(folder: Path) -> Path:
-    """The folder below a patient's with most DICOM files: the CT, where there is a segmentation object too.
+    """Finds the folder below a patient's with most DICOM files: the CT, if there is a segmentation object too.
 
     Raises:
         DataError: there is no DICOM file.
@@ -76,7 +76,11 @@ def find_series(folder: Path) -> Path:
 
 
 def find_mask(folder: Path) -> Path:
-    """A patient's mask. Raises DataError where there is none, or more than one."""
+    """Finds a patient's mask.
+
+    Raises:
+        DataError: there is none, or more than one.
+    """
     masks = sorted([*folder.glob("*mask*.nii"), *folder.glob("*mask*.nii.gz")])
     if len(masks) != 1:
         names = ", ".join(mask.name for mask in masks)
@@ -85,7 +89,7 @@ def find_mask(folder: Path) -> Path:
 
 
 def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
-    """Records of the patients of a split ("train" or "val"); boxes come from the index where it has them."""
+    """Reads the records of a split ("train" or "val"), with boxes from the index as far as it has them."""
     scans, masks = root / "NIH-LN" / "DICOM", root / "NIH-LN" / "masks"
     patients = sorted(path.name for path in scans.glob("*") if path.is_dir())
     if not patients:
@@ -110,13 +114,4 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
 
 
 for _split in ("train", "val"):
-    register(
-        Dataset(
-            name=f"nih_ln_{_split}",
-            read=partial(read_split, _split),
-            expert="nih_ln",
-            fully_labelled=True,
-            truth_is_3d=True,
-            evaluator_type="lens3d",
-        )
-    )
+    register(Dataset(name=f"nih_ln_{_split}", read=partial(read_split, _split), expert="nih_ln"))

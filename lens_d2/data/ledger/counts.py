@@ -1,4 +1,4 @@
-"""How much there is to train on, before and after each strategy: the columns of LENS's Table III."""
+"""Counts of the training data before and after each strategy: the columns of LENS's Table III."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tabulate import tabulate
 from ...structures.status import STATUS_OF_RECORD, BoxStatus
 from .merge import RECORD_STATUS
 
-PAPER = ("CrossSlice", "IntraPatient", "CrossDataset")
+PAPER = ("CrossSlice", "IntraPatient", "CrossDataset")  # strategies in the paper's order
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,11 @@ class TrainingCounts:
     """One row of Table III.
 
     Attributes:
-        name: of the last strategy that counts.
-        lesions: 3D ground truths. boxes: 2D ones.
+        name: of the last strategy that is counted.
+        lesions: 3D ground truths.
+        boxes: 2D ground truths.
         uncertain: 2D uncertain regions on the training slices.
-        slices: that are trained on: those with a lesion; with unlabelled slices, all.
+        slices: training slices: those with a lesion; with unlabelled slices, all.
     """
 
     name: str
@@ -35,12 +36,15 @@ class TrainingCounts:
 def count_training_data(
     records: Sequence[dict], ledger: pd.DataFrame, strategies: Sequence[str]
 ) -> list[TrainingCounts]:
-    """Counts without mining, after each strategy, and where slices without any box serve in training as well.
+    """Counts the training data of a partially labelled dataset.
 
     Args:
-        records: of the partially labelled dataset, with given annotations only.
+        records: with given annotations only.
         ledger: as :func:`read_ledger` gives it.
         strategies: in their order; see :func:`strategies_of`.
+
+    Returns:
+        counts without mining, after each strategy, and with slices without any box as well.
     """
     ledger = ledger[["volume", "slice", "lesion", "strategy", "status"]].copy()
     ledger["status"] = ledger["status"].map(RECORD_STATUS).map(STATUS_OF_RECORD)
@@ -55,7 +59,7 @@ def count_training_data(
 
 
 def add_counts(counts: Sequence[TrainingCounts], others: Sequence[TrainingCounts]) -> list[TrainingCounts]:
-    """Counts of two sets of sub-volumes together, from those of each."""
+    """Adds the counts of two sets of sub-volumes."""
     return [
         TrainingCounts(a.name, *(getattr(a, key) + getattr(b, key) for key in _NUMBERS))
         for a, b in zip(counts, others, strict=True)
@@ -66,13 +70,13 @@ _NUMBERS = [field.name for field in fields(TrainingCounts) if field.name != "nam
 
 
 def strategies_of(ledger: pd.DataFrame) -> list[str]:
-    """The strategies that a ledger names: the paper's in the paper's order, and then others."""
+    """The strategies that a ledger names: the paper's in its order, then others."""
     found = ledger["strategy"].unique().tolist()
     return sorted(found, key=lambda name: PAPER.index(name) if name in PAPER else len(PAPER))
 
 
 def format_counts(counts: Sequence[TrainingCounts]) -> str:
-    """The counts as a table."""
+    """The counts as a table in Markdown."""
     header = ("Method", "# 3D GT", "# 2D GT", "# 2D uncertain", "# Training slices")
     rows = [(c.name, c.lesions, c.boxes, c.uncertain, c.slices) for c in counts]
     return tabulate(rows, header, tablefmt="pipe")

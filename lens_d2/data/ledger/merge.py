@@ -1,4 +1,4 @@
-"""From a ledger back into dataset records."""
+"""Merging a ledger into dataset records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...structures.status import STATUS_OF_RECORD, BoxStatus
 from ..datasets.catalog import register_derived
 from .table import check_ledger, read_ledger
 
-# What becomes of a row in a record (lens_d2.structures.records.STATUSES); rejected rows become nothing.
+# Status in a record (lens_d2.structures.records.STATUSES) of a row with a status; rejected rows are left out.
 RECORD_STATUS = {
     "annotation": "mined",
     "accepted": "accepted",
@@ -24,14 +24,13 @@ RECORD_STATUS = {
 
 
 def apply_ledger(records: Sequence[dict], ledger: pd.DataFrame, uncertain_as_lesion: bool = False) -> list[dict]:
-    """Merge mined boxes into dataset records.
+    """Merges mined boxes into dataset records.
 
-    Rows that continue a given lesion add boxes to it, so that it is still one 3D lesion; the others become
-    lesions of their own.
+    Rows that continue a given lesion add boxes to it, so that it remains one 3D lesion; others become new lesions.
 
     Args:
-        records: of the dataset; they are not changed.
-        ledger: as :func:`read_ledger` gives it. Rows of sub-volumes that are not among the records are left out.
+        records: of the dataset; not changed.
+        ledger: as :func:`read_ledger` gives it. Rows of other sub-volumes than the records' are left out.
         uncertain_as_lesion: whether uncertain regions count as lesions ("Ignored as GT", Table IV).
 
     Returns:
@@ -46,19 +45,19 @@ def apply_ledger(records: Sequence[dict], ledger: pd.DataFrame, uncertain_as_les
 
 
 def ledger_records(records: Sequence[dict], ledger: pd.DataFrame) -> list[dict]:
-    """Records of the sub-volumes that the ledger names, with its boxes alone."""
+    """Records of the sub-volumes that a ledger names, with its boxes only."""
     rows_of = _rows_by_volume(ledger, False)
     return [{**r, "lesions": _merge([], rows_of[r["volume"]])} for r in records if r["volume"] in rows_of]
 
 
 def register_ledger(name: str, path: str | os.PathLike, dataset: str, given: bool = False) -> None:
-    """Register a ledger as a Detectron2 dataset of its own.
+    """Registers a ledger as a Detectron2 dataset of its own.
 
     Args:
         name: of the new dataset.
-        path: of the ledger, read when the dataset is.
-        dataset: registered name of the one that was mined.
-        given: whether its given annotations are in the new dataset as well.
+        path: of the ledger; it is read when the dataset is loaded.
+        dataset: registered name of the mined dataset.
+        given: whether the new dataset has the given annotations of the mined one as well.
     """
 
     def load() -> list[dict]:
@@ -79,7 +78,7 @@ def _rows_by_volume(ledger: pd.DataFrame, uncertain_as_lesion: bool) -> dict[str
 
 
 def _merge(lesions: list[dict], rows: pd.DataFrame) -> list[dict]:
-    """Given lesions of one record, and its mined boxes among or after them, in whatever order the rows are."""
+    """Given lesions of one record with its mined boxes added; the order of the rows does not matter."""
     merged = {lesion["id"]: lesion for lesion in lesions}
     groups = rows.groupby(["lesion", "status"], sort=False)
     for (name, status), group in sorted(groups, key=lambda item: STATUSES.index(item[0][1])):  # lesions first
@@ -88,7 +87,7 @@ def _merge(lesions: list[dict], rows: pd.DataFrame) -> list[dict]:
             lesion = merged[name]
             boxes = sorted([*lesion["boxes"], *make_lesion(name, boxes)["boxes"]])
             merged[name] = {**lesion, "boxes": boxes}
-        else:  # a lesion of which some slices have another status is two in the record
+        else:  # a lesion with slices of another status becomes two in the record
             own = name if name not in merged else f"{name}/{status}"
             merged[own] = make_lesion(own, sorted(boxes), status=status)
     return list(merged.values())

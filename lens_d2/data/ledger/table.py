@@ -1,6 +1,6 @@
-"""The ledger: a table with a row for each mined 2D box, as Parquet and as CSV.
+"""The ledger: a table with a row for each mined 2D box, as Parquet or CSV.
 
-It is written by mining, may be reviewed and edited by hand, and is read back with every row checked.
+Mining writes it, people may review and edit it, and every row is checked when it is read.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from ...io.errors import DataError
 from ...io.files import whole_file
 
-# What a row stands for: a missing annotation that is used as one; a region that training ignores; known not to
-# be a lesion; and a reader's verdicts: a lesion, none (the row is without effect), cannot say (ignored).
+# Meaning of a row: a missing annotation that is used as one; a region that training ignores; known not to be a
+# lesion; and a radiologist's verdicts: a lesion; not one (the row has no effect); cannot say (ignored).
 STATUSES = ("annotation", "uncertain", "hard_negative", "accepted", "rejected", "unsure")
 ROWS_PER_GROUP = 65536
 
@@ -32,13 +32,14 @@ class LedgerRow(NamedTuple):
     Attributes:
         id: unique name of the row.
         volume: name of the sub-volume.
-        slice: from 0 in the sub-volume. x1, y1, x2, y2: XYXY pixel edges, in the volume frame.
-        lesion: id of the 3D lesion; that of a given annotation where the row continues it.
-        strategy: that mined it.
+        slice: from 0 in the sub-volume.
+        x1, y1, x2, y2: XYXY pixel edges, in the volume frame.
+        lesion: id of the 3D lesion; that of a given annotation if the row continues it.
+        strategy: name of the strategy that mined it.
         round: of mining, from 1.
-        score: of the detector, NaN where there is none.
-        distance: between embeddings, NaN where there is none.
-        annotation: id of the annotation that it was found by, or "".
+        score: of the detector, or NaN.
+        distance: between embeddings, or NaN.
+        annotation: id of the annotation by which it was found, or "".
         status: one of :data:`STATUSES`.
     """
 
@@ -69,7 +70,7 @@ BOX = ["x1", "y1", "x2", "y2"]
 
 
 def to_table(rows: Iterable[LedgerRow] | pd.DataFrame) -> pa.Table:
-    """The rows as an Arrow table, in which NaN is null."""
+    """Converts rows to an Arrow table, in which NaN is null."""
     if isinstance(rows, pd.DataFrame):
         return pa.Table.from_pandas(rows[SCHEMA.names], SCHEMA, preserve_index=False)
     columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
@@ -80,14 +81,14 @@ def to_table(rows: Iterable[LedgerRow] | pd.DataFrame) -> pa.Table:
 
 
 def read_ledger(path: str | os.PathLike) -> pd.DataFrame:
-    """Read a ledger, by its name Parquet or CSV, and check what can be checked without the dataset.
+    """Reads a ledger, Parquet or CSV by its name, and checks what can be checked without the dataset.
 
     Returns:
         the columns of :class:`LedgerRow`; ``score`` and ``distance`` may be NaN.
 
     Raises:
-        DataError: the file is absent, is no table or lacks a column; or a row has a number that is none, a box
-            without area, an unknown status, no name, or contradicts another row; names the row.
+        DataError: the file is absent, is no table or lacks a column. Or a row has something else than a number, a
+            box without area, an unknown status or no name, or contradicts another row; names the row.
     """
     path = Path(path)
     if path.suffix not in _READERS:
@@ -110,10 +111,10 @@ _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
 
 
 def write_ledger(path: str | os.PathLike, parts: Iterable[pa.Table]) -> int:
-    """Write a ledger to a temporary name and rename it. Holds no more than a few parts in memory.
+    """Writes a ledger, complete or not at all, with no more than a few parts in memory.
 
     Args:
-        path: by its name Parquet or CSV.
+        path: Parquet or CSV by its name.
         parts: tables with the columns of :data:`SCHEMA`, in order, as :func:`to_table` gives them.
 
     Returns:
@@ -134,7 +135,7 @@ _WRITERS = {
 
 
 def _grouped(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in tables of a size that a file's row groups should have."""
+    """The same rows in tables of the size of a file's row groups."""
     waiting, rows = [], 0
     for part in parts:
         waiting.append(part)
@@ -147,7 +148,7 @@ def _grouped(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The table with its types; raises DataError at the first row at fault."""
+    """The table with its types; DataError for the first row at fault."""
     checked = {}
     for name in TEXTS:
         checked[name] = table[name].fillna("").astype(str)
@@ -175,7 +176,7 @@ def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def _refuse_contradictions(path: Path, table: pd.DataFrame) -> None:
-    """Raise DataError where a row contradicts an earlier one."""
+    """DataError for a row that contradicts an earlier one."""
     _refuse(path, table, table.duplicated("id"), lambda row: f"the id {row['id']!r} stands in an earlier row too")
     _refuse(
         path,
@@ -193,17 +194,16 @@ def _refuse_contradictions(path: Path, table: pd.DataFrame) -> None:
 
 
 def check_ledger(ledger: pd.DataFrame, records: Sequence[dict], path: str | os.PathLike) -> None:
-    """Check a ledger against the dataset that it is to be merged into.
+    """Checks a ledger against the dataset into which it is to be merged.
 
     Args:
         ledger: as :func:`read_ledger` gives it.
         records: of all sub-volumes that it may name.
-        path: that errors name.
+        path: of the ledger, named by errors.
 
     Raises:
-        DataError: a row names an unknown sub-volume, a slice outside of it, a box outside of the image, a given
-            lesion of another sub-volume or one that has a box on the slice, or an annotation that there is none;
-            names the row.
+        DataError: a row names an unknown sub-volume or annotation, a slice outside the sub-volume, a box outside
+            the image, or a given lesion of another sub-volume or with a box on the slice; names the row.
     """
     sizes = {r["volume"]: (r["num_slices"], r.get("width", np.inf), r.get("height", np.inf)) for r in records}
     unknown = ~ledger["volume"].isin(sizes)
@@ -236,7 +236,7 @@ def check_ledger(ledger: pd.DataFrame, records: Sequence[dict], path: str | os.P
 
 
 def _refuse(path, table: pd.DataFrame, wrong, fault: Callable[[pd.Series], str]) -> None:
-    """Raise DataError for the first row where ``wrong`` holds. Rows are counted from 1, without the header."""
+    """DataError for the first row for which ``wrong`` holds. Rows are counted from 1, without the header."""
     at = np.flatnonzero(np.asarray(wrong))
     if len(at):
         line = f" (line {at[0] + 2})" if Path(path).suffix == ".csv" else ""

@@ -1,12 +1,12 @@
-"""A reader's verification of what a ledger proposes (Lesion-Harvester, Section III-A: the volumes of V_M).
+"""A radiologist's verdicts on the proposals of a ledger (Lesion-Harvester, Section III-A: the volumes of V_M).
 
-A proposal is a 3D lesion of the ledger: all rows of one ``lesion``. The reader sees the proposals on a page, see
-:mod:`lens_d2.export.review_page`, and the verdicts come back as JSON:
+A proposal is a 3D lesion of the ledger: all rows of one ``lesion``. The radiologist sees the proposals on a page
+(see :mod:`lens_d2.export.review_page`), which saves the verdicts as JSON:
 
     {"ledger": "ledger.parquet", "verdicts": {"<lesion>": {"verdict": "accepted", "boxes": "5f0c2a1b"}, ...}}
 
-``boxes`` is a checksum of the boxes that were looked at, so that a verdict never goes to other boxes that a later
-ledger has under the same name.
+``boxes`` is a checksum of the boxes that were judged, so that a verdict is never applied to other boxes that a
+later ledger has under the same name.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Proposal:
     """A 3D lesion of a ledger, to be judged.
 
     Attributes:
-        id: the ledger's ``lesion``. volume: name of the sub-volume.
-        slice_boxes: (n, 6) z, x1, y1, x2, y2, score, in order of z, in the volume frame; the score 0 where the
-            ledger has none.
-        score: the highest, NaN where the ledger has none.
-        status: in the ledger, of the row with the highest score. strategy, round, distance, annotation: the same
-            row's.
+        id: the ledger's ``lesion``.
+        volume: name of the sub-volume.
+        slice_boxes: (n, 6) z, x1, y1, x2, y2, score, in order of z, in the volume frame; score 0 if the ledger has
+            none.
+        score: the highest; NaN if the ledger has none.
+        status, strategy, round, distance, annotation: of the row with the highest score.
         checksum: of the boxes.
     """
 
@@ -55,7 +55,7 @@ class Proposal:
 
     @classmethod
     def of_rows(cls, rows: pd.DataFrame) -> Proposal:
-        """The proposal that the rows of one lesion are."""
+        """Makes the proposal of the rows of one lesion."""
         rows = rows.sort_values("slice", kind="stable")
         best = rows.iloc[int(rows["score"].fillna(0.0).to_numpy().argmax())]
         return cls(
@@ -78,11 +78,11 @@ class Proposal:
 
 
 def proposals_of(ledger: pd.DataFrame, judged: bool = False) -> list[Proposal]:
-    """The proposals of a ledger, the highest scores first, those without a score last.
+    """The proposals of a ledger, by decreasing score, those without a score last.
 
     Args:
-        ledger: as :func:`lens_d2.mining.read_ledger` gives it.
-        judged: whether those that have a reader's verdict are among them.
+        ledger: as :func:`lens_d2.data.ledger.table.read_ledger` gives it.
+        judged: whether to include proposals that have a verdict.
     """
     proposals = [Proposal.of_rows(rows) for _, rows in ledger.groupby("lesion", sort=True)]
     wanted = [each for each in proposals if judged or each.status not in VERDICTS]
@@ -90,7 +90,7 @@ def proposals_of(ledger: pd.DataFrame, judged: bool = False) -> list[Proposal]:
 
 
 def read_verdicts(path: str | os.PathLike) -> dict[str, dict]:
-    """The verdicts of a file that the page has given, by the id of the proposal.
+    """Reads the file of verdicts that the page saves: ``{id of the proposal: {"verdict": ..., "boxes": ...}}``.
 
     Raises:
         DataError: it cannot be read, is no such file, or a verdict is none of :data:`VERDICTS`.
@@ -114,17 +114,18 @@ def read_verdicts(path: str | os.PathLike) -> dict[str, dict]:
 def apply_verdicts(
     ledger: pd.DataFrame, verdicts: Mapping[str, Mapping], path: str | os.PathLike
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Give the rows of the judged proposals their verdicts as status; a rejected hard negative stays one.
+    """Sets the status of the judged proposals' rows to their verdicts; a rejected hard negative stays one.
 
     Args:
-        ledger: as :func:`lens_d2.mining.read_ledger` gives it; it is not changed.
-        verdicts: of :func:`read_verdicts`. path: that errors name.
+        ledger: as :func:`lens_d2.data.ledger.table.read_ledger` gives it; not changed.
+        verdicts: of :func:`read_verdicts`.
+        path: of the verdicts, named by errors.
 
     Returns:
-        the ledger with its new statuses; how many proposals have got each verdict.
+        the ledger with its new statuses, and the number of proposals with each verdict.
 
     Raises:
-        DataError: the ledger has no such proposal, or has other boxes under its name.
+        DataError: the ledger has no such proposal, or other boxes under its name.
     """
     rows_of = ledger.groupby("lesion", sort=False).indices
     status = ledger["status"].to_numpy(dtype=object, copy=True)
@@ -142,7 +143,7 @@ def apply_verdicts(
 
 
 def _checksum(rows: pd.DataFrame) -> str:
-    """Of where the boxes of a proposal are, to a hundredth of a pixel, so that CSV and Parquet agree."""
+    """Checksum of a proposal's boxes to a hundredth of a pixel, so that CSV and Parquet agree."""
     rows = rows.sort_values("slice", kind="stable")
     boxes = (rows[BOX].to_numpy(dtype=np.float64) * 100).round().astype(np.int64)
     text = json.dumps([rows["volume"].iloc[0], rows["slice"].tolist(), boxes.tolist()])

@@ -63,7 +63,8 @@ def arrange(path: Path, frames: Sequence[Frame], fill_gaps: bool = False) -> Sta
         fill_gaps: accept up to MAX_GAP missing slices in a row.
 
     Raises:
-        DataError: there is one slice alone, or slices share a place, are missing, or are off any regular place.
+        DataError: there is only one slice, or slices lie at the same place, are missing, or are off any regular
+            place.
     """
     if len(frames) < 2:
         fault = "a single slice has no slice interval: a scan is the folder with all slices of a series"
