@@ -1,4 +1,4 @@
-"""Pictures of what the model finds while it is trained, for TensorBoard."""
+"""Pictures of a model's detections during training, for TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,42 +13,45 @@ from ..data.mapper import SliceMapper
 from ..visualization.samples import STYLES, SamplePicture, boxes_by_status, central_slice, sheet
 from ..visualization.sheets import pixels
 
-BEST, MIN_SCORE = 5, 0.05  # the detections that are drawn: at most so many, with at least this score
+BEST, MIN_SCORE = 5, 0.05  # detections drawn on a slice, at most; their lowest score
 
 
 def build_overlay_hooks(cfg: CfgNode) -> list[HookBase]:
-    """The hook on the main rank where ``VIS_PERIOD`` is positive, else none."""
+    """The hook on the main rank if ``VIS_PERIOD`` is positive, else none."""
     return [OverlayHook(cfg)] if cfg.VIS_PERIOD > 0 and comm.is_main_process() else []
 
 
 class OverlayHook(HookBase):
-    """Every ``VIS_PERIOD`` iterations puts "overlay/<expert>" into the event storage, detections and truth.
+    """Puts detections beside the truth into the event storage, as "overlay/<expert>".
 
-    The slices are always the same, one of each training dataset, without augmentation, so that one sees how the
-    model learns. It draws no random numbers: training is the same with it and without.
+    The slices are always the same, one of each training dataset, without augmentation, so that the model can be
+    watched as it learns. The hook draws no random numbers: training is the same with and without it.
     """
 
     @configurable
     def __init__(self, *, mapper: SliceMapper, period: int):
         """
         Args:
-            mapper: without augmentation. period: iterations from one picture to the next.
+            mapper: without augmentation.
+            period: iterations from one picture to the next.
         """
         self.mapper, self.period = mapper, period
         self.samples: dict[str, dict] = {}
 
     @classmethod
     def from_config(cls, cfg: CfgNode):
+        """Read ``INPUT`` and ``VIS_PERIOD``."""
         return {"mapper": SliceMapper(cfg, is_train=False), "period": cfg.VIS_PERIOD}
 
     def after_step(self) -> None:
+        """Draw if the period is over."""
         if (self.trainer.iter + 1) % self.period == 0:
             if not self.samples:
                 self.samples = self._choose(self.trainer.data_loader.samples.records)
             self._put_pictures()
 
     def _choose(self, records: Iterable[dict]) -> dict[str, dict]:
-        """{expert: a sample with a lesion} of the first record of each training dataset that has one."""
+        """{expert: a sample with a lesion} from the first record of each training dataset that has one."""
         chosen: dict[str, dict] = {}
         for record in records:
             boxes = sorted(box for lesion in record["lesions"] for box in lesion["boxes"])

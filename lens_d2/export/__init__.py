@@ -1,6 +1,6 @@
-"""What people open: the detections of a scan as csv, json, 3D Slicer markups, label map, DICOM SR and HTML.
+"""Files about a scan's detections that people open: CSV, JSON, 3D Slicer markups, label map, DICOM SR and HTML.
 
-One file = one format, registered at its class; :func:`write_report` writes all that apply.
+Each format is a module with one class in :data:`EXPORT_REGISTRY`; :func:`write_report` writes all that apply.
 """
 
 from ..structures.detections import Detection

@@ -26,14 +26,14 @@ NO_DETECTION = 0  # as in the label map
 
 @EXPORT_REGISTRY.register()
 class CsvTable(Writer):
-    """The axis order and the convention of every coordinate stand in the column names.
+    """Table of detections whose column names give the axis and the convention of every coordinate.
 
     Voxel boxes are in the volume frame, slices counted from 0 and the last one included; world boxes are in LPS
-    mm. ``slices`` lists all slices, separated by spaces; ``fpr_score`` is empty where nothing gave one, and
-    ``key_slice_instance_number`` and ``key_slice_sop_instance_uid`` where the key slice is no DICOM image.
+    mm. ``slices`` lists all slices, separated by spaces. Unknown scores are empty, as are
+    ``key_slice_instance_number`` and ``key_slice_sop_instance_uid`` if the key slice is no DICOM image.
 
     ``warnings`` are those of the scan, the same in every row. A scan with warnings and without detections has one
-    row with the detection 0 and nothing else but them: the table of a misread scan never looks like a clean one's.
+    row for them, the detection 0: the table of a misread scan never looks like that of a clean one.
     """
 
     file_name = "detections.csv"
@@ -41,6 +41,7 @@ class CsvTable(Writer):
     required = True
 
     def render(self, report: ScanReport) -> bytes:
+        """CSV with a header, in UTF-8."""
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         experts = [f"score_{name}" for name in report.experts]
@@ -74,5 +75,5 @@ class CsvTable(Writer):
 
 
 def warnings_cell(warnings: Sequence[str]) -> str:
-    """Warnings as one cell of a table."""
+    """Joins warnings to one cell of a table."""
     return " | ".join(warnings)

@@ -1,4 +1,4 @@
-"""What the DICOM files of a series say besides their voxels. Nothing of it is taken on trust."""
+"""Headers of a DICOM series for the outputs: references, identity, names of slices. None is taken on trust."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from ..io.dicom_header import read_dicom_header
 
 UTF_8 = "ISO_IR 192"  # the character set of all that is written, whichever the series has
 DEFAULT_CHARACTER_SETS = ("", "ISO_IR 6", "ISO 2022 IR 6")  # ASCII
-# What a reference to an image takes, and says nothing about the patient.
+# Needed for a reference to an image; they say nothing about the patient.
 UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 ONE_PER_SERIES = ("SeriesInstanceUID", "StudyInstanceUID")
-# What else a report of the same study carries, for those who asked to keep it.
+# Carried by a report of the same study as well, if asked for.
 IDENTITY = (
     "PatientID",
     "IssuerOfPatientID",
@@ -39,7 +39,7 @@ IDENTITY = (
     "StudyTime",
     "ReferringPhysicianName",
 )
-OPTIONAL = ("IssuerOfPatientID",)  # not even there if empty
+OPTIONAL = ("IssuerOfPatientID",)  # absent if empty
 SHOWN = {
     "Patient": "PatientName",
     "Patient ID": "PatientID",
@@ -50,10 +50,10 @@ MAX_SHOWN = 200  # characters; a name of three full component groups has 194
 ENUMERATED = {"PatientSex": ("M", "F", "O")}
 NAME_PARTS = 5  # family name, given name, middle name, prefix, suffix
 PARSERS = {"DA": DA, "TM": TM}  # raise ValueError on days and hours that do not exist
-# Control characters, halves of characters (of file names that are no UTF-8), ends of lines and paragraphs.
+# Control characters, surrogates (of file names that are not in UTF-8), ends of lines and paragraphs.
 UNFIT = ("Cc", "Cs", "Zl", "Zp")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# Characters of a text that are sure to be the ones that were meant.
+# Characters of a text that can be relied on.
 ASCII = re.compile(r"[\0-\x7f]*")
 BEYOND_LATIN_1 = re.compile(r"[^\x80-\xff]*")
 ANY = re.compile(r".*", re.DOTALL)
@@ -63,7 +63,7 @@ class Text(NamedTuple):
     """The text of an element.
 
     Attributes:
-        value: as far as it can be decoded; empty where the element is absent.
+        value: as far as it can be decoded; empty if the element is absent.
         allowed: whether DICOM allows it there.
     """
 
@@ -73,10 +73,10 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True)
 class SliceHeader:
-    """What is used of one slice's header.
+    """The elements of one slice's header that outputs use.
 
     Attributes:
-        uids: by keyword; None where the file has no valid one.
+        uids: by keyword; None if the file has no valid one.
         number: InstanceNumber, or None.
         texts: by keyword, of all elements in IDENTITY and SHOWN.
     """
@@ -87,6 +87,7 @@ class SliceHeader:
 
     @property
     def sop_instance_uid(self) -> str | None:
+        """UID of the image, or None."""
         return self.uids["SOPInstanceUID"]
 
 
@@ -102,7 +103,7 @@ class DicomHeaders:
 
     @cached_property
     def fault(self) -> str | None:
-        """Why no report can refer to the slices; None if one can."""
+        """Reason why no report can refer to the slices; None if one can."""
         count = len(self.slices)
         for keyword in UIDS:
             found = [each.uids[keyword] for each in self.slices]
@@ -120,12 +121,12 @@ class DicomHeaders:
 
     @cached_property
     def study_uid(self) -> str:
-        """Of the study; only if there is no fault."""
+        """UID of the study, if there is no fault."""
         return self.slices[0].uids["StudyInstanceUID"] or ""
 
     @cached_property
     def unfit(self) -> dict[str, str]:
-        """What of IDENTITY cannot be carried on, as keyword -> why."""
+        """Elements of IDENTITY that cannot be carried on, as keyword -> reason."""
         reasons = {}
         for keyword in IDENTITY:
             texts = {each.texts[keyword] for each in self.slices}
@@ -136,15 +137,15 @@ class DicomHeaders:
         return reasons
 
     def joins_study(self, keep_ids: bool) -> bool:
-        """Whether a report may be filed with the series, which takes the same patient."""
+        """Whether a report names the same patient, so that it may be filed with the series."""
         return keep_ids and not {"PatientID", "IssuerOfPatientID"} & self.unfit.keys()
 
     def references(self, keep_ids: bool) -> list[Dataset]:
-        """Headers cut down to what a report that refers to the slices needs, in UTF-8.
+        """Headers cut down to the elements that a report needs to refer to the slices, in UTF-8.
 
         Args:
-            keep_ids: whether they say who the patient is and which study this is; else, and where DICOM does not
-                allow what the series says, the elements are empty.
+            keep_ids: whether they name the patient and the study. Otherwise these elements are empty, as are
+                those with a value that DICOM does not allow.
         """
         identity = {keyword: "" for keyword in IDENTITY}
         if keep_ids:
@@ -163,7 +164,7 @@ class DicomHeaders:
         return references
 
     def warnings(self, keep_ids: bool) -> list[str]:
-        """What a report that refers to the slices lacks, a line each, without the values."""
+        """A line, without the value, on each element that a report on the slices has to leave empty."""
         if not keep_ids:
             return []
         lines = [
@@ -175,20 +176,20 @@ class DicomHeaders:
         return lines
 
     def labels(self) -> list[str]:
-        """What viewers call the slices: by the instance number, where all have one of their own."""
+        """Names of the slices in viewers, by instance number; none unless each slice has its own."""
         numbers = [header.number for header in self.slices]
         if None in numbers or len(set(numbers)) < len(numbers):
             return []
         return [f"image {number}" for number in numbers]
 
     def patient(self) -> dict[str, str]:
-        """What identifies the patient, as label -> text."""
+        """Identity of the patient, as label -> text."""
         texts = {label: readable(self.slices[0].texts[key].value, MAX_SHOWN) for label, key in SHOWN.items()}
         return {label: text for label, text in texts.items() if text}
 
 
 def read_headers(files: Sequence[Path]) -> DicomHeaders:
-    """Headers of DICOM files.
+    """Read the headers of DICOM files.
 
     Raises:
         DataError: a file is no DICOM file.
@@ -202,11 +203,11 @@ def is_unfit(character: str) -> bool:
 
 
 def readable(text: str, limit: int | None = None) -> str:
-    """A text in one line that can be shown and encoded.
+    """A text of foreign origin as one line that every output can show and encode.
 
     Args:
         text: of a header, a file name, a message.
-        limit: characters that are kept; None keeps all.
+        limit: most characters; a longer text ends in an ellipsis. None keeps all.
     """
     line = " ".join(str(text).split())
     line = "".join(REPLACEMENT if is_unfit(each) else each for each in line)
@@ -244,13 +245,13 @@ def _read_header(file: Path) -> SliceHeader:
 
 
 def _value(header: Dataset, keyword: str):
-    """The value of an element, several ones in one text; None where it is absent or cannot be decoded."""
+    """The value of an element, several joined to one text; None if it is absent or cannot be decoded."""
     try:
         value = header.get(keyword)
         if isinstance(value, MultiValue):
             return "\\".join(map(str, value))
         return str(value) if isinstance(value, PersonName) else value
-    except Exception:  # on damaged bytes pydicom raises whatever it stumbles over
+    except Exception:  # pydicom raises anything on damaged bytes
         return None
 
 
@@ -268,10 +269,10 @@ def _text(header: Dataset, keyword: str, sure: re.Pattern) -> Text:
 
 
 def _sure_characters(header: Dataset) -> re.Pattern:
-    """The characters that a file's texts may have if none is to come of a guess.
+    """The characters of a file's texts that pydicom decodes without a guess.
 
-    Only ASCII is sure where the file names no character set, or one that nobody knows. Where the first of several
-    is the default one, which ends at ASCII, pydicom takes the bytes beyond for Latin-1.
+    ASCII alone if the file names no character set, or an unknown one. If the first of several is the default one,
+    which ends at ASCII, pydicom takes the bytes beyond it for Latin-1.
     """
     named = str(_value(header, "SpecificCharacterSet") or "").split("\\")
     try:

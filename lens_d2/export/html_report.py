@@ -17,13 +17,14 @@ AXES = ("RL", "AP", "FH")  # what the negative and the positive side of x, y and
 
 @EXPORT_REGISTRY.register()
 class HtmlReport(Writer):
-    """Pictures of every detection, an overview, a table to sort and a slider for the score."""
+    """Page with an overview, a table to sort, a slider for the score, and pictures of every detection."""
 
     file_name = "report.html"
     purpose = "page to look at"
     required = True
 
     def render(self, report: ScanReport) -> bytes:
+        """HTML in UTF-8, with all pictures inside."""
         maker = PictureMaker(report.volume, report.detections)
         page = page_environment().get_template(TEMPLATE)
         return page.render(
@@ -38,7 +39,7 @@ class HtmlReport(Writer):
 
 
 def scan_facts(report: ScanReport) -> dict[str, str]:
-    """What the page's head says of the scan, as label -> text."""
+    """Facts about the scan for the page's head, as label -> text."""
     geometry = report.geometry
     size, spacing = geometry.size, geometry.spacing
     return {
@@ -52,7 +53,7 @@ def scan_facts(report: ScanReport) -> dict[str, str]:
 
 
 def page_environment() -> Environment:
-    """What templates of pages are rendered with: everything is escaped, nothing may be undefined."""
+    """Environment in which templates of pages are rendered: it escapes everything and allows nothing undefined."""
     environment = Environment(
         loader=PackageLoader("lens_d2.export"),
         autoescape=True,
@@ -67,13 +68,13 @@ def page_environment() -> Environment:
 
 
 def describe_position(detection: Detection) -> str:
-    """The centre of a detection as readers write it: "R 43, A 12, H 120" in mm from the world's origin."""
+    """The centre of a detection in mm from the world's origin, as radiologists write it: "R 43, A 12, H 120"."""
     low, high = detection.world_box[:3], detection.world_box[3:]
     middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
     return ", ".join(f"{sides[value >= 0]} {abs(value):.0f}" for sides, value in zip(AXES, middle, strict=True))
 
 
 def window_text(name: str) -> str:
-    """A display window as readers name it: "bone, W 1500 L 300"."""
+    """A display window as radiologists name it: "bone, W 1500 L 300"."""
     low, high = WINDOWS[name]
     return f"{name}, W {high - low:.0f} L {(high + low) / 2:.0f}".replace("-", "−")

@@ -1,4 +1,4 @@
-"""``detections.json``: everything that is known of the detections, for programs."""
+"""``detections.json``: all that is known of the detections, for programs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ CONVENTIONS = {
 
 @EXPORT_REGISTRY.register()
 class JsonFile(Writer):
+    """JSON with a version of its format and the conventions of its numbers."""
+
     file_name = "detections.json"
     purpose = "everything known, for programs"
     required = True
 
     def render(self, report: ScanReport) -> bytes:
+        """JSON in ASCII, indented."""
         content = {
             "format": "lens_d2 detections",
             "format_version": FORMAT_VERSION,

@@ -1,4 +1,4 @@
-"""``detections.nii.gz``: a label map on the scan's own voxels, for ITK-SNAP and whatever else overlays masks."""
+"""``detections.nii.gz``: a label map on the scan's own voxels, for ITK-SNAP and other viewers of masks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 @EXPORT_REGISTRY.register()
 class LabelMap(Writer):
-    """The boxes, filled with the detections' numbers, in the axis order and place of the source file.
+    """Boxes filled with the detections' numbers, in the axis order and place of the source file.
 
     A voxel belongs to a box if its centre lies inside; where boxes overlap, the better score wins. If the scan's
     axes are not at right angles (a tilted gantry), neither are those of the sform; the qform straightens them for

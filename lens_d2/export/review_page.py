@@ -1,7 +1,7 @@
-"""A page on which a reader judges the proposals of a ledger, one at a time; one file that needs no network.
+"""Page on which a radiologist judges the proposals of a ledger, one at a time; a single file, no network.
 
-Each proposal is a row of JSON that the browser parses when the proposal is looked at, so that thousands of them
-stay usable. What becomes of the verdicts is in :mod:`lens_d2.data.ledger.verdicts`.
+Each proposal is a row of JSON that the browser parses only when it shows the proposal, so that thousands of them
+stay usable. The verdicts go back into the ledger through :mod:`lens_d2.data.ledger.verdicts`.
 """
 
 from __future__ import annotations
@@ -34,16 +34,19 @@ SMALL = Style(axial=200, close_up=220, detail=150, strip=96, encoding=Encoding("
 
 @dataclass(frozen=True)
 class Row:
-    """What the page shows of a proposal.
+    """A proposal as the page shows it.
 
     Attributes:
-        proposal: with its volume's record.
+        proposal: of the ledger.
+        record: of its sub-volume.
         size_mm: sides of its box along x, y, z.
         key_slice: from 0 in the sub-volume.
         window: name of the display window that suits it.
         close_ups: the key slice around it, by the name of the window.
-        whole: the whole key slice. coronal, sagittal: around it. strip: neighbouring slices.
-        annotation: the one that it was found by, None where there is none or it is not in the dataset.
+        whole: the whole key slice.
+        coronal, sagittal: reformats around it.
+        strip: neighbouring slices.
+        annotation: the one that it was found by; None if there was none, or if the dataset lacks it.
     """
 
     proposal: Proposal
@@ -61,7 +64,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Annotation:
-    """A given lesion, on the slice that shows it best: its id, volume, slice from 0, and the picture around it."""
+    """A given lesion on the slice that shows it best.
+
+    Attributes:
+        id: of the lesion.
+        record: of its sub-volume.
+        key_slice: from 0 in the sub-volume.
+        picture: around it.
+    """
 
     id: str
     record: dict
@@ -75,14 +85,15 @@ class RowMaker:
     def __init__(self, records: Sequence[dict], cache: VolumeCache):
         """
         Args:
-            records: of the dataset that was mined, with its given annotations. cache: of its volumes.
+            records: of the dataset that was mined, with its given annotations.
+            cache: of its sub-volumes.
         """
         self.records = {record["volume"]: record for record in records}
         self.lesions = {x["id"]: (r, x) for r in records for x in r["lesions"] if x["boxes"]}
         self.cache = cache
 
     def rows(self, proposals: Sequence[Proposal]) -> Iterator[Row]:
-        """The rows of all proposals, those of one volume together.
+        """Yields the rows of proposals, those of one sub-volume together.
 
         Raises:
             DataError: a volume cannot be read.
@@ -125,7 +136,7 @@ class RowMaker:
 
 
 def _detection(slice_boxes: np.ndarray, volume: CachedVolume) -> Detection:
-    """(n, 6) z, x1, y1, x2, y2, score of a volume as a detection to be drawn."""
+    """(n, 6) z, x1, y1, x2, y2, score in a sub-volume as a detection to be drawn."""
     score = float(slice_boxes[:, 5].max())
     return Detection.at(hull(slice_boxes), volume.geometry, number=1, score=score, slice_boxes=slice_boxes)
 
@@ -138,16 +149,18 @@ def write_review_page(
     cache: VolumeCache,
     left_out: int = 0,
 ) -> int:
-    """Write the page, to a temporary name that is renamed in the end. Holds one volume's pictures in memory.
+    """Write the page. Holds the pictures of one sub-volume in memory.
 
     Args:
-        path: of the page. ledger: the file's name.
-        proposals: in the order in which they are to be read.
-        records: of the dataset that was mined. cache: of its volumes.
-        left_out: how many further proposals the page does not show; it says so.
+        path: of the page, which appears when it is complete.
+        ledger: name of the file.
+        proposals: in the order in which they are to be judged.
+        records: of the dataset that was mined.
+        cache: of its sub-volumes.
+        left_out: further proposals that the page does not show; it says how many.
 
     Returns:
-        bytes of the page.
+        Bytes of the page.
 
     Raises:
         DataError: a volume cannot be read.
@@ -176,7 +189,7 @@ def write_review_page(
 
 
 def _index(ledger: str, proposals: Sequence[Proposal]) -> dict:
-    """What the page's script knows of all proposals from the start."""
+    """Ids, checksums and verdicts of all proposals, which the page's script needs from the start."""
     return {
         "ledger": ledger,
         "verdicts": VERDICTS,

@@ -1,4 +1,4 @@
-"""What one scan's detections look like to a person, in the one form that all writers take."""
+"""Report of one scan: its detections and all that the writers of outputs need to know about it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class FileGrid:
     """The voxel grid of a file in its own axis order i, j, k (fastest first).
 
     Attributes:
-        size: voxels along i, j, k. affine: (4, 4) voxel centre index i, j, k -> LPS mm.
+        size: voxels along i, j, k.
+        affine: (4, 4) voxel centre index i, j, k -> LPS mm.
     """
 
     size: tuple[int, int, int]
@@ -36,7 +37,7 @@ class FileGrid:
 
     @cached_property
     def axes(self) -> np.ndarray:
-        """(3,) which of i, j, k is x, which y and which z of the volume frame."""
+        """(3,) places among i, j, k of the volume frame's x, y and z."""
         return body_axes(self.affine)
 
     def boxes_from_volume(self, boxes: np.ndarray) -> np.ndarray:
@@ -63,23 +64,23 @@ class FileGrid:
 
 @dataclass(frozen=True)
 class ScanReport:
-    """The detections of one scan and what writers need to know about it.
+    """Detections of one scan, and the facts about it that outputs tell.
 
     Attributes:
-        name: what the scan is called in the outputs.
-        volume: the cached scan, for pictures. geometry: its volume frame.
+        name: of the scan in the outputs.
+        volume: the cached scan, for pictures.
         grid: of the file.
         detections: the best first.
         experts: names, in the order of the columns.
-        score_threshold: detections below it are left out; left_out: how many above it are left out too,
-            for being more than were asked for.
-        provenance: what made the detections, as label -> text.
-        slice_labels: what the source calls its slices ("image 12"), in the order of the volume frame.
-        headers: of the DICOM series; None for other formats, and where not every slice has a file of its own.
-        patient: what the scan says of the patient, as label -> text; empty unless asked for.
+        score_threshold: detections below it are left out.
+        left_out: detections above it that are left out too, being more than were asked for.
+        provenance: of the detections, as label -> text.
+        slice_labels: the source's names for its slices ("image 12"), in the order of the volume frame.
+        headers: of the DICOM series; None for other formats, and if not every slice has a file of its own.
+        patient: identity of the patient, as label -> text; empty unless asked for.
         keep_ids: whether outputs may name the patient.
-        warnings: what a reader of the outputs should know of the scan, a line each; every output shows them.
-        created: when the detections were made.
+        warnings: about the scan, a line each; every output shows them.
+        created: time at which the detections were made.
     """
 
     name: str
@@ -99,18 +100,20 @@ class ScanReport:
 
     @property
     def geometry(self) -> VolumeGeometry:
+        """Geometry of the scan's volume frame."""
         return self.volume.geometry
 
     def slice_label(self, z: int) -> str:
-        """What a slice of the volume frame is called."""
+        """Name of a slice of the volume frame."""
         return self.slice_labels[z] if self.slice_labels else f"slice {z}"
 
     def header(self, z: int) -> SliceHeader | None:
-        """The header of the DICOM image that is a slice of the volume frame; None where no image is."""
+        """Header of the DICOM image that is a slice of the volume frame; None if no image is."""
         return self.headers.slices[z] if self.headers and self.grid.axes[2] == 2 else None
 
     @property
     def has_fpr_scores(self) -> bool:
+        """Whether false-positive reduction has scored a detection."""
         return any(each.fpr_score is not None for each in self.detections)
 
 
@@ -121,7 +124,7 @@ def select_detections(
     score_threshold: float = 0.0,
     max_detections: int | None = None,
 ) -> tuple[list[Detection], int]:
-    """Chooses the detections worth showing, the best first.
+    """Choose the detections worth showing, the best first.
 
     Args:
         found: in the volume frame.
@@ -172,18 +175,19 @@ def make_report(
     provenance: Mapping[str, str] | None = None,
     keep_ids: bool = False,
 ) -> ScanReport:
-    """The report of one scan.
+    """Make the report of one scan.
 
     Args:
-        name: what the scan is called in the outputs.
+        name: of the scan in the outputs.
         record: with ``file_name`` and what reading it needs, see :func:`lens_d2.data.volume.read_header`.
-        volume: the scan in the cache. found: what was detected in it, in the volume frame.
+        volume: the scan in the cache.
+        found: the detections in it, in the volume frame.
         experts, score_threshold, max_detections: see :func:`select_detections`.
-        provenance: what made the detections, as label -> text.
+        provenance: of the detections, as label -> text.
         keep_ids: whether the patient may be named.
 
     Raises:
-        DataError: the source cannot be read.
+        DataError: the source cannot be read, or ``max_detections`` is negative.
     """
     source = open_source(record)
     size, affine = source.header()
@@ -215,7 +219,7 @@ def make_report(
 
 
 def _headers(source: Source, count: int) -> tuple[DicomHeaders | None, str | None]:
-    """The headers of a DICOM series of ``count`` slices, and why no structured report can refer to them."""
+    """Headers of a DICOM series of ``count`` slices, and the reason why no report can refer to them, if any."""
     if not isinstance(source, DicomFolder):
         return None, None
     files = source.slice_files()
@@ -229,7 +233,7 @@ def _headers(source: Source, count: int) -> tuple[DicomHeaders | None, str | Non
 
 
 def _slice_labels(source: Source, headers: DicomHeaders | None) -> list[str]:
-    """What viewers or file names call the slices along k; DICOM files are not called by their names."""
+    """Names of the slices along k, in viewers for DICOM, else those of the files."""
     if isinstance(source, DicomFolder):
         return headers.labels() if headers else []
     return [f"file {file.stem}" for file in source.slice_files()]

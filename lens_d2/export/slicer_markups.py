@@ -1,4 +1,4 @@
-"""``detections.mrk.json``: an ROI per detection for 3D Slicer (drag the file into its window)."""
+"""``detections.mrk.json``: a region of interest (ROI) per detection, for 3D Slicer."""
 
 from __future__ import annotations
 
@@ -21,22 +21,30 @@ SCHEMA = (
 
 @EXPORT_REGISTRY.register()
 class SlicerMarkups(Writer):
-    """Markups schema 1.0.3, in LPS mm. The boxes follow the axes of the scan, also where it is oblique.
+    """Markups of schema 1.0.3, in LPS mm; boxes follow the axes of the scan, oblique ones too.
 
-    Warnings of the scan stand in the description of every ROI, where 3D Slicer shows them, and beside the ROIs.
+    Warnings stand in the description of every ROI, where 3D Slicer shows them, and beside the ROIs. To open the
+    file, drag it into 3D Slicer's window.
     """
 
     file_name = "detections.mrk.json"
     purpose = "3D Slicer: one ROI per detection"
 
     def render(self, report: ScanReport) -> bytes:
+        """JSON in ASCII."""
         rois = [make_roi(detection, report.geometry, report.warnings) for detection in report.detections]
         content = {"@schema": SCHEMA, "markups": rois, "warnings": list(report.warnings)}
         return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def make_roi(detection: Detection, geometry: VolumeGeometry, warnings: Sequence[str] = ()) -> dict:
-    """One detection of a scan with these warnings as a markup of the type ROI."""
+    """Markup of the type ROI for a detection.
+
+    Args:
+        detection: of the scan.
+        geometry: of the scan.
+        warnings: about the scan.
+    """
     center, orientation, size = oriented_box(detection, geometry)
     color = [round(channel, 4) for channel in score_color(detection.score)]
     name = f"Detection {detection.number} ({detection.score:.2f})"
@@ -85,10 +93,12 @@ def make_roi(detection: Detection, geometry: VolumeGeometry, warnings: Sequence[
 
 
 def oriented_box(detection: Detection, geometry: VolumeGeometry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centre (3,), orientation (3, 3), whose columns are the box's axes, and size (3,) of a detection, LPS mm.
+    """The box of a detection along the scan's axes.
 
-    Where the scan's axes are not at right angles (a tilted gantry), the box is the one along the world's axes
-    around the detection.
+    If these are not at right angles (a tilted gantry), it is the box around the detection along the world's axes.
+
+    Returns:
+        (3,) centre, LPS mm; (3, 3) orientation, whose columns are the box's axes; (3,) size, mm.
     """
     columns = np.asarray(geometry.affine)[:3, :3] / geometry.spacing
     columns = columns * np.where(np.diag(columns) < 0, -1.0, 1.0)  # the scan's axes, whichever way it counts

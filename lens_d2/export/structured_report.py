@@ -33,24 +33,30 @@ MAX_CODE, MAX_MEANING = 16, 64  # characters of a DICOM code
 
 @EXPORT_REGISTRY.register()
 class StructuredReport(Writer):
-    """A Comprehensive SR with one volumetric ROI per detection.
+    """Comprehensive SR with one volumetric region of interest per detection.
 
-    Its regions are the box's outline on every slice that it covers, in pixels of that image, with 0, 0 at the
-    outer corner of the first pixel. The document is preliminary and unverified. Warnings of the scan are comments
-    among its qualitative evaluations.
+    Its regions are the outlines of the box on the slices that it covers, in pixels of each image, with 0, 0 at the
+    outer corner of the first pixel. The document is preliminary and unverified. Warnings are comments among its
+    qualitative evaluations.
 
-    It joins the study of the series only with the patient's identity: an empty patient ID under the same study
-    makes a second patient in an archive. Else it has a study of its own, shared by all reports on that study, and
-    refers to the images as evidence from another one.
+    It joins the study of the series only with the patient's identity: an archive takes an empty patient ID under
+    the same study for a second patient. Otherwise it has a study of its own, shared by all reports on that study,
+    and refers to the images as evidence from another one.
     """
 
     file_name = "detections.dcm"
     purpose = "DICOM structured report (TID 1500)"
 
     def applies(self, report: ScanReport) -> bool:
+        """Whether the scan is a DICOM series whose slices can be referred to."""
         return report.headers is not None and report.headers.fault is None
 
     def render(self, report: ScanReport) -> bytes:
+        """A DICOM file with its preamble.
+
+        Raises:
+            ValueError: the scan is no DICOM series.
+        """
         if report.headers is None:
             raise ValueError("only a report on a DICOM series can be a structured report")
         stream = io.BytesIO()
@@ -93,7 +99,7 @@ class StructuredReport(Writer):
 
 
 def derive_uid(text: str) -> UID:
-    """The UID that this software derives from a text: always the same, and no one else's."""
+    """UID derived from a text: always the same, and no other software's."""
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'{MANUFACTURER} {text}').int}")
 
 
@@ -105,7 +111,7 @@ def expert_code(name: str) -> sr.CodedConcept:
 
 
 def _observer() -> sr.ObservationContext:
-    """The software as the one that observed."""
+    """This software as the observer."""
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=derive_uid(__version__),
         name=MANUFACTURER,
@@ -116,7 +122,7 @@ def _observer() -> sr.ObservationContext:
 
 
 def _nothing_found(algorithm: sr.AlgorithmIdentification) -> sr.MeasurementsAndQualitativeEvaluations:
-    """What a report without detections says, for it has to say something: that there are 0."""
+    """The count 0 as a measurement: a report must have one."""
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(prefix=None), identifier="Detections"),
         algorithm_id=algorithm,
@@ -125,7 +131,7 @@ def _nothing_found(algorithm: sr.AlgorithmIdentification) -> sr.MeasurementsAndQ
 
 
 def _comments(texts: Sequence[str]) -> sr.ContainerContentItem:
-    """Texts on the scan as a whole."""
+    """Comments on the scan as a whole."""
     container = sr.ContainerContentItem(QUALITATIVE, relationship_type=sr.RelationshipTypeValues.CONTAINS)
     container.ContentSequence = sr.ContentSequence(
         sr.TextContentItem(codes.DCM.Comment, text, relationship_type=sr.RelationshipTypeValues.CONTAINS)
@@ -135,6 +141,7 @@ def _comments(texts: Sequence[str]) -> sr.ContainerContentItem:
 
 
 def _roi(detection: Detection, report: ScanReport, references: list, algorithm: sr.AlgorithmIdentification):
+    """A detection as a volumetric region of interest with its measurements."""
     (box,) = report.grid.boxes_from_volume(detection.box)
     i1, j1, i2, j2 = (box[n] for n in (0, 1, 3, 4))
     outline = np.array([[i1, j1], [i2, j1], [i2, j2], [i1, j2], [i1, j1]], np.float32)

@@ -1,4 +1,4 @@
-"""Pictures of detections: slices through each, its neighbourhood, and projections of the whole scan.
+"""Pictures of detections: slices and reformats through each, its neighbours, and projections of the whole scan.
 
 Everything here is in the cache frame, shown as :mod:`lens_d2.visualization.planes` says.
 """
@@ -27,8 +27,15 @@ GIVEN = 0  # the number of the boxes of given annotations
 
 @dataclass(frozen=True)
 class Style:
-    """Pixels of the longer side of whole slices, of the key slice around a detection, of reformats, of neighbours
-    and of projections; the encoding of all of them.
+    """Size of pictures, in pixels of the longer side, and their encoding.
+
+    Attributes:
+        axial: whole slices.
+        close_up: key slices around a detection.
+        detail: reformats.
+        strip: neighbouring slices.
+        projection: of the whole scan.
+        encoding: of all.
     """
 
     axial: int = 480
@@ -44,7 +51,14 @@ REPORT = Style()
 
 @dataclass(frozen=True)
 class DetectionPictures:
-    """The pictures of one detection: the whole key slice, details around it, neighbouring slices, feet first."""
+    """The pictures of one detection.
+
+    Attributes:
+        window: name of their display window.
+        axial: the whole key slice.
+        coronal, sagittal: reformats around the detection.
+        strip: the key slice and its neighbours around the detection, from the feet upwards.
+    """
 
     window: str
     axial: Picture
@@ -54,7 +68,7 @@ class DetectionPictures:
 
 
 class PictureMaker:
-    """Draws detections of one volume. Reads it once for projections and reformats, then slice by slice."""
+    """Draws the detections in one volume, which it reads once for projections and reformats, then by slices."""
 
     def __init__(
         self,
@@ -65,8 +79,10 @@ class PictureMaker:
     ):
         """
         Args:
-            volume: in the cache. detections: in the volume frame. style: of the pictures.
-            given: (n, 5) z, x1, y1, x2, y2 of annotations, in the volume frame, that axial pictures show too.
+            volume: in the cache.
+            detections: in the volume frame.
+            style: of the pictures.
+            given: (n, 5) slice boxes of annotations, in the volume frame, that axial pictures show too.
         """
         self.volume, self.detections, self.style = volume, detections, style
         self.given = np.array(given, dtype=np.float64).reshape(-1, 5)
@@ -84,7 +100,7 @@ class PictureMaker:
 
     @cached_property
     def _scan(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """By orientation the projection and each detection's slice, in one pass over the scan."""
+        """Projection and each detection's reformat, by orientation, from one pass over the scan."""
         depth, height, width = self.volume.shape
         middle = ((self.boxes[:, :3] + self.boxes[:, 3:]) / 2).astype(int)
         rows, columns = middle[:, 1].clip(0, height - 1), middle[:, 0].clip(0, width - 1)
@@ -123,7 +139,7 @@ class PictureMaker:
         )
 
     def window(self, index: int) -> str:
-        """The name of the display window that suits a detection."""
+        """Name of the display window that suits a detection."""
         key = self._key(index)
         return choose_window(self.volume.read([key])[0], self._slice_box(index, key))
 
@@ -180,14 +196,14 @@ class PictureMaker:
         return int(np.rint(self.geometry.slices_to_cache([self.detections[index].key_slice]))[0])
 
     def _around(self, index: int, z: int) -> Plane:
-        """What lies around a detection on a slice."""
+        """The surroundings of a detection on a slice."""
         box = self.boxes[index]
         center = ((box[1] + box[4]) / 2, (box[0] + box[3]) / 2)
         field_mm = float(np.clip(2.5 * max(self.detections[index].size_mm[:2]), *FIELD_RANGE))
         return crop(self.volume.read([z])[0], self.pixel[::-1], center, field_mm)
 
     def _slice_boxes(self, index: int, z: int) -> list[tuple[int, float, np.ndarray]]:
-        """What is drawn on a slice: the detection, and the given boxes with the number 0."""
+        """Boxes on a slice: the detection's, and the given ones with the number 0."""
         each, own = self.detections[index], self._slice_box(index, z)
         (native,) = np.rint(self.geometry.slices_to_volume([z])).astype(int)
         given = self.geometry.boxes_to_cache(self.given[self.given[:, 0] == native, 1:5])
@@ -195,7 +211,7 @@ class PictureMaker:
         return boxes + [(GIVEN, 1.0, box) for box in given]
 
     def _slice_box(self, index: int, z: int) -> np.ndarray | None:
-        """XYXY of a detection on a slice of the cache frame; None where it does not reach that slice."""
+        """(4,) XYXY of a detection on a slice of the cache frame; None if it does not reach that slice."""
         detection = self.detections[index]
         (own,) = np.rint(self.geometry.slices_to_volume([z])).astype(int)
         rows = detection.slice_boxes[detection.slice_boxes[:, 0] == own]

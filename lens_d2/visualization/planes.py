@@ -27,7 +27,12 @@ COLORS = ((1.0, 0.91, 0.35), (1.0, 0.6, 0.15), (1.0, 0.24, 0.24))
 
 @dataclass(frozen=True)
 class Encoding:
-    """How pictures are stored. suffix: OpenCV's name of the format, .jpg or .webp. quality: 1 to 100."""
+    """Format in which pictures are stored.
+
+    Attributes:
+        suffix: OpenCV's name of the format, .jpg or .webp.
+        quality: 1 to 100.
+    """
 
     suffix: str = ".jpg"
     quality: int = 88
@@ -46,7 +51,12 @@ JPEG = Encoding()
 
 @dataclass(frozen=True)
 class Frame:
-    """A box on a picture, in percent of its sides from the left and top."""
+    """A box on a picture.
+
+    Attributes:
+        number, score: of the detection.
+        left, top, width, height: percent of the picture's sides, from the left and the top.
+    """
 
     number: int
     score: float
@@ -58,13 +68,16 @@ class Frame:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture, ready for a page.
+    """A picture ready for a page.
 
     Attributes:
-        uri: data URI of the image. width, height: pixels.
-        frames: boxes on it. caption: where it lies.
-        edges: what lies beyond its left, right, top and bottom edge: L, R, A, P, H or F.
-        scale: percent of the width that the scale bar takes, or None for none; scale_mm: its length.
+        uri: data URI of the image.
+        width, height: pixels.
+        frames: boxes on it.
+        caption: its place in the scan.
+        edges: letters for the sides of the patient beyond its left, right, top and bottom: L, R, A, P, H or F.
+        scale: percent of the width that the scale bar takes.
+        scale_mm: length of the scale bar.
     """
 
     uri: str
@@ -73,17 +86,18 @@ class Picture:
     frames: Sequence[Frame] = ()
     caption: str = ""
     edges: str = ""
-    scale: float | None = None
+    scale: float = 0.0
     scale_mm: int = 50
 
 
 @dataclass(frozen=True)
 class Plane:
-    """A (rows, columns) image in HU and where it lies.
+    """An image in HU and its place in the cache frame.
 
     Attributes:
+        hu: (rows, columns).
         step: mm per row, mm per column.
-        start: row and column of its first pixel in the cache frame's own counting, for placing boxes.
+        start: row and column of its first pixel in the cache frame, for placing boxes.
         padding: rows above and below, columns left and right that lie outside of the scan.
     """
 
@@ -94,11 +108,13 @@ class Plane:
 
 
 def choose_window(hu: np.ndarray, box: np.ndarray | None) -> str:
-    """The display window for a lesion: lung where it or its surroundings are mostly aerated lung, bone where a
-    quarter of it is as dense as bone.
+    """Name of the display window that suits a lesion.
+
+    Lung if aerated lung fills three tenths of its surroundings; bone if a quarter of it is as dense as bone.
 
     Args:
-        hu: (H, W) slice. box: XYXY_ABS in it, or None for the whole slice.
+        hu: (H, W) slice.
+        box: XYXY_ABS in it, or None for the whole slice.
     """
     if box is None:
         return "soft tissue"
@@ -114,7 +130,14 @@ def choose_window(hu: np.ndarray, box: np.ndarray | None) -> str:
 
 
 def crop(hu: np.ndarray, step: tuple[float, float], center: tuple[float, float], field_mm: float) -> Plane:
-    """The square of ``field_mm`` around a point (row, column) of an image; it reaches into the image anyway."""
+    """Cut a square out of an image.
+
+    Args:
+        hu: (rows, columns) image.
+        step: mm per row, mm per column.
+        center: row and column of the square's middle. A square that would miss the image is moved to its edge.
+        field_mm: side of the square.
+    """
     parts, padding, start = [], [], []
     for middle, each, length in zip(center, step, hu.shape, strict=True):
         count = max(round(field_mm / each), 1)
@@ -135,14 +158,16 @@ def draw(
     caption: str = "",
     encoding: Encoding = JPEG,
 ) -> Picture:
-    """A picture of a plane.
+    """Draw a plane.
 
     Args:
         orientation: "axial", "coronal" or "sagittal"; the rows of the latter two run to the head.
+        plane: of the scan.
         window: HU that become black and white.
-        boxes: number, score and XYXY in the plane's own counting of each.
+        boxes: number, score and XYXY in the cache frame of each.
         pixels: of the picture's longer side.
-        caption: where it lies. encoding: of the image.
+        caption: its place in the scan.
+        encoding: of the image.
     """
     rows, columns = plane.hu.shape
     height_mm, width_mm = rows * plane.step[0], columns * plane.step[1]
@@ -162,7 +187,7 @@ def draw(
         placed.append(Frame(number, score, *percent))
     low, high = window
     grey = np.rint((shown - low).clip(0, high - low) * (255 / (high - low))).astype(np.uint8)
-    bar = 50 if width_mm >= 120 else 20
+    bar = next((each for each in (50, 20) if width_mm >= 2.4 * each), 10)
     scale = round(100 * bar / width_mm, 3)
     return Picture(encoding.uri(grey), *size, placed, caption, EDGES[orientation], scale, bar)
 
@@ -187,5 +212,5 @@ def score_color(score: float) -> tuple[float, float, float]:
 
 
 def score_hex(score: float) -> str:
-    """The same as ``#rrggbb``."""
+    """Colour for a score in [0, 1], as ``#rrggbb``."""
     return "#" + "".join(f"{round(255 * channel):02x}" for channel in score_color(score))

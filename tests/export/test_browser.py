@@ -122,5 +122,7 @@ def test_boxes_scale_with_their_pictures(page):
             "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
         )
         assert page.execute_script(script) == pytest.approx(wide, abs=0.01)
+        strip = page.find_elements(By.CSS_SELECTOR, "article .strip figure")[:7]
+        assert len({figure.location["y"] for figure in strip}) == 2  # and not one below the other
     finally:
         page.set_window_size(1440, 1000)

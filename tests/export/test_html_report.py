@@ -105,7 +105,10 @@ def test_patient_is_named_only_on_demand(make_scan):
 def test_no_detections_and_left_out_ones_are_said(make_scan):
     scan = make_scan()
     text = HtmlReport().render(scan.report(score_threshold=0.2, max_detections=1)).decode()
-    assert "2 more detections above 0.20 are left out" in text
+    assert "2 more detections above 0.20 are left out; these are the best 1." in text
+    text = HtmlReport().render(scan.report(max_detections=0)).decode()
+    assert "No detection is shown" in text and "3 more detections above 0.00 are left out." in text
+    Page(text)
     scan.found = VolumeDetections()
     text = HtmlReport().render(scan.report(score_threshold=0.2)).decode()
     assert "No detection with a score of 0.20 or more" in text

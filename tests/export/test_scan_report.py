@@ -1,12 +1,15 @@
 """Choosing detections and describing the scan."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.scan_files import make_affine, write_pngs
 
 from lens_d2.data.cache import VolumeCache
-from lens_d2.export import StructuredReport, make_report
+from lens_d2.export import CsvTable, HtmlReport, JsonFile, StructuredReport, make_report
 from lens_d2.export.scan_report import FileGrid, select_detections
+from lens_d2.io.errors import DataError
 from lens_d2.structures.detections import VolumeDetections
 
 
@@ -28,6 +31,22 @@ def test_threshold_and_limit(scan):
     kept, left_out = select_detections(scan.found, geometry, ("a", "b"), 0.2, max_detections=1)
     assert [each.score for each in kept] == [0.92] and left_out == 2
     assert select_detections(VolumeDetections(), geometry, ("a", "b")) == ([], 0)
+
+
+def test_a_negative_limit_is_refused(scan):
+    with pytest.raises(DataError, match="max_detections: is -1; give 0 or more"):
+        scan.report(max_detections=-1)
+
+
+def test_scores_that_are_no_numbers_are_unknown(scan):
+    scores = scan.found.expert_scores.copy()
+    scores[1, 0] = np.nan
+    found = replace(scan.found, expert_scores=scores, fpr_scores=np.array([0.1, np.nan, 0.3]))
+    report = make_report("Scan", scan.record, scan.cache.open(scan.record), found, experts=("a", "b"))
+    assert report.detections[0].expert_scores == {"b": pytest.approx(0.08)} and report.has_fpr_scores
+    assert [each.fpr_score for each in report.detections] == [None, 0.3, 0.1]
+    assert HtmlReport().render(report).decode().count('<td data-value="-1">–</td>') == 2
+    assert JsonFile().render(report) and CsvTable().render(report)
 
 
 def test_fpr_scores_are_carried(scan):

@@ -1,6 +1,7 @@
 """``detections.dcm``: the template, its measurements, and names of patients and experts."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pydicom
@@ -53,6 +54,15 @@ def test_structured_report_names_the_patient_only_on_demand(series):
     assert b"PID-4711" not in plain and "Jöhn".encode() not in plain
     document = pydicom.dcmread(io.BytesIO(StructuredReport().render(series.report(keep_ids=True))))
     assert (str(document.PatientName), document.PatientID) == ("Doe^Jöhn", "PID-4711")
+
+
+def test_warnings_are_comments(series):
+    report = replace(series.report(), warnings=("values 0 to 255: a window", "a second line"))
+    for each in (report, replace(report, detections=[])):
+        document = pydicom.dcmread(io.BytesIO(StructuredReport().render(each)))
+        told = [item.TextValue for part in document.ContentSequence for item in part.get("ContentSequence", [])
+                if item.ValueType == "TEXT"]  # fmt: skip
+        assert set(report.warnings) <= set(told)
 
 
 def test_a_box_between_or_beyond_slices_lies_on_the_nearest(make_scan):
