@@ -39,10 +39,9 @@ def test_a_negative_limit_is_refused(scan):
 
 
 def test_scores_that_are_no_numbers_are_unknown(scan):
-    found = replace(
-        scan.found, expert_scores=scan.found.expert_scores.copy(), fpr_scores=np.array([0.1, np.nan, 0.3])
-    )
-    found.expert_scores[1, 0] = np.nan
+    scores = scan.found.expert_scores.copy()
+    scores[1, 0] = np.nan
+    found = replace(scan.found, expert_scores=scores, fpr_scores=np.array([0.1, np.nan, 0.3]))
     report = make_report("Scan", scan.record, scan.cache.open(scan.record), found, experts=("a", "b"))
     assert report.detections[0].expert_scores == {"b": pytest.approx(0.08)} and report.has_fpr_scores
     assert [each.fpr_score for each in report.detections] == [None, 0.3, 0.1]
