@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lens_d2.data.loader import build_train_loader
 from lens_d2.data.mapper import SliceMapper
 from lens_d2.engine import build_optimizer
+from lens_d2.inference.detector import build_inference
 from lens_d2.inference.volume import VolumeInference, num_interpolated_slices
 from lens_d2.structures.status import BoxStatus
 
@@ -50,7 +51,7 @@ class Lens:
 
     def inference(self) -> nn.Module:
         """Called with a list of records, it gives what the project's evaluators take."""
-        return VolumeInference(self.cfg, self.model)
+        return build_inference(self.cfg, self.model, rescored=False)
 
 
 class FasterRCNN(Lens):

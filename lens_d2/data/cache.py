@@ -227,6 +227,7 @@ class VolumeInMemory(CachedVolume):
         self._slices = dict(enumerate(cache_slices(volume, self.geometry, params.hu_range)))
 
     def decode(self, slices: Iterable[int]) -> Mapping[int, np.ndarray]:
+        """All slices, which are decoded already."""
         return self._slices
 
 
