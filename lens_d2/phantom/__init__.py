@@ -1,4 +1,4 @@
-"""The synthetic cohort: torsos with lesions, written as the four real datasets are, so that their readers read it.
+"""The synthetic cohort: torsos with lesions, in the files of the four real datasets, for their own readers.
 
-What is simulated, and what is not: ``docs/phantom.md``.
+``docs/phantom.md`` says what is simulated and what is not.
 """

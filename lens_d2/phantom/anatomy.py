@@ -1,4 +1,4 @@
-"""A patient's torso: everything that is not a lesion, and how it is painted onto a canvas."""
+"""A patient's torso, all but the lesions, and the painter that puts it onto a canvas."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class Anatomy:
         age: years, at the first study.
         scale: (3,) size relative to the reference body.
         build: the patient's own displacement field, for ``Pose``.
-        torso, skeleton: the large surfaces and the bones.
+        torso: the large surfaces.
+        skeleton: the bones.
         parts: soft organs, vessels and bowel in the order in which they are painted.
         solids: name -> distance function of the organs that lesions are placed in.
         deviates: the patient's CT numbers (see ``tissue``).
@@ -51,15 +52,19 @@ class Anatomy:
 
     @cached_property
     def obstacles(self) -> np.ndarray:
-        """(n, 4) beads of the vessels, airways and bowel that a lymph node cannot lie in."""
+        """(n, 4) beads of the vessels, airways and bowel in which no lymph node lies."""
         hard = ("lung vessel", "liver vessel", "mesenteric vessel", "renal pelvis")
         beads = [p.shape for p in self.parts if p.is_beads and p.organ not in hard]
         return np.vstack(beads).astype(np.float32)
 
     def clearance(self, points) -> np.ndarray:
-        """(n,) distances in mm from (n, 3) points to the nearest vessel, airway, bowel, organ or bone.
+        """Distance to the nearest vessel, airway, bowel, organ or bone, negative inside them.
 
-        Negative inside them.
+        Args:
+            points: (n, 3) mm.
+
+        Returns:
+            (n,) mm.
         """
         points = np.asarray(points, np.float32).reshape(-1, 3)
         if not len(points):
@@ -71,7 +76,7 @@ class Anatomy:
         return np.minimum(apart.min(axis=1), -np.max(inside, axis=0))
 
     def distance(self, organ: str, point) -> float:
-        """Distance in mm inside one of ``solids`` at a point (x, y, z)."""
+        """Distance inside one of ``solids`` at a point (x, y, z), mm."""
         return float(self.solids[organ](*(np.float32(c).reshape(1) for c in np.asarray(point)))[0])
 
 
@@ -110,7 +115,7 @@ def random_anatomy(rng) -> Anatomy:
 
 
 def spur_beads(spurs) -> np.ndarray:
-    """Osteophytes as short strings of beads that taper upwards."""
+    """Beads (n, 4) of osteophytes (n, 4): short strings that taper upwards."""
     if not len(spurs):
         return np.zeros((0, 4))
     steps = np.linspace(-1, 1, 5)[None, :, None]
@@ -125,10 +130,10 @@ class Painter:
 
     Args:
         canvas: fresh, at -1000 HU.
-        anatomy: who lies there.
+        anatomy: to be painted.
         tissues: the CT numbers of this scan.
-        rng: for the grain of tissues, which is drawn anew in every scan.
-        labels: keep the number of the organ (``ORGANS``) painted last on every fine voxel.
+        rng: for the grain of tissues, which differs from scan to scan.
+        labels: whether to keep, for every fine voxel, the number of the organ (``ORGANS``) painted last.
     """
 
     def __init__(self, canvas: Canvas, anatomy: Anatomy, tissues: Tissues, rng, labels: bool = False):
@@ -161,9 +166,14 @@ class Painter:
             self.field(part.shape(*self.canvas.nodes(window)), window, part.tissue, _label(part))
 
     def field(self, distance, window: Window, tissue: str, organ: str | None = None, slope=None) -> None:
-        """Paint a tissue where a smooth ``distance``, known at the window's nodes, is positive.
+        """Paint a tissue inside a smooth surface.
 
-        ``slope`` (at the nodes too) is added to the tissue's CT number.
+        Args:
+            distance: inside the surface, mm, at the window's nodes.
+            window: to paint in.
+            tissue: key of ``tissue.TISSUES``.
+            organ: name in ``ORGANS``.
+            slope: HU added to the tissue's CT number, at the window's nodes.
         """
         mean, grain = np.float32(self.tissues.mean(tissue)), np.float32(self.tissues.grain(tissue))
         canvas, (_, rows, columns) = self.canvas, window.index
@@ -177,14 +187,21 @@ class Painter:
             self.mark(index, cover, organ)
 
     def fill(self, index, cover, tissue: str, organ: str | None = None) -> None:
-        """Paint a tissue with its grain where ``cover`` says."""
+        """Paint a tissue with its grain.
+
+        Args:
+            index: of a part of the canvas.
+            cover: share of each voxel there that the tissue fills.
+            tissue: key of ``tissue.TISSUES``.
+            organ: name in ``ORGANS``.
+        """
         mean, grain = self.tissues.mean(tissue), self.tissues.grain(tissue)
         value = mean + np.float32(grain) * self.grain[index] if grain else mean
         self.canvas.blend(index, cover, value)
         self.mark(index, cover, organ)
 
     def mark(self, index, cover, organ: str | None) -> None:
-        """Note the organ of the voxels that are wholly covered; a part that hides others clears them."""
+        """Note the organ of the voxels that are wholly covered, and clear those that it hides in part."""
         if self.labels is not None:
             view = self.labels[index]
             view[cover > 0.02] = 0

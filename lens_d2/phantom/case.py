@@ -1,8 +1,8 @@
-"""A patient with everything inside, posed for a scan: what the four datasets' writers share."""
+"""A patient with everything inside, posed and scanned, for the writers of all four datasets."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +20,7 @@ REFERENCE_MATRIX = 208
 
 @dataclass
 class Case:
-    """A patient."""
+    """A patient with lesions and mimics of lesions."""
 
     anatomy: Anatomy
     lesions: list[Lesion]
@@ -28,7 +28,15 @@ class Case:
 
 
 def random_case(rng, plan: CohortPlan, studies: int = 1, emphasis: dict | None = None, at_least: int = 0) -> Case:
-    """A patient with at least ``at_least`` lesions."""
+    """Draw a patient.
+
+    Args:
+        rng: generator.
+        plan: of the cohort.
+        studies: number of studies, for the lesions' growth.
+        emphasis: kind of lesion -> factor on its frequency.
+        at_least: lesions that the patient has, at least.
+    """
     anatomy = random_anatomy(rng)
     lesions = random_lesions(rng, anatomy, studies, plan.hardness, emphasis)
     while len(lesions) < at_least:
@@ -40,7 +48,7 @@ KINDS = ("lung_nodule", "liver_tumour", "mediastinal_node", "abdominal_node")
 
 
 def random_pose(rng, anatomy: Anatomy) -> Pose:
-    """How the patient lies this time: turned and shifted a little, with another breath."""
+    """Draw a pose: the patient turned and shifted a little, with another breath."""
     angles = rng.normal(0, [0.02, 0.02, 0.045])
     return Pose(anatomy.scale, angles, rng.normal(0, [7, 6, 0]), float(rng.normal(0, 7)), anatomy.build)
 
@@ -48,9 +56,19 @@ def random_pose(rng, anatomy: Anatomy) -> Pose:
 def axial_grid(
     rng, plan: CohortPlan, settings: Settings, case: Case, pose: Pose, top: float, slices: int, direction
 ) -> ScanGrid:
-    """A grid of ``slices`` axial slices whose highest one lies at ``top`` mm of scan space.
+    """Draw a grid of axial slices.
 
     The field of view fits the body loosely, as technicians set it; the matrix is a multiple of 16 pixels.
+
+    Args:
+        rng: generator.
+        plan: of the cohort.
+        settings: of the series.
+        case: the patient.
+        pose: of the patient.
+        top: place of the highest slice in scan space, mm.
+        slices: their number.
+        direction: sign of each axis, x, y, z, see ``ScanGrid``.
     """
     spacing = np.array(settings.spacing)
     step = spacing * direction
@@ -69,7 +87,10 @@ class Finding:
     """A lesion as one scan shows it.
 
     Attributes:
-        whole: its centre lies inside the scan, so that its largest cross-section does.
+        lesion: of the patient.
+        mark: its RECIST mark and extent.
+        whole: whether its centre, and with it its largest cross-section, lies inside the scan.
+        diameter_mm: length of the mark's long axis.
         contrast: mean HU of the lesion less that of a rim of 6 mm around it, on the key slice.
     """
 
@@ -80,7 +101,12 @@ class Finding:
     contrast: float
 
     def truth(self, padding: float, shape) -> dict:
-        """The entry of ``hidden_truth.json``: boxes in the record's convention, padded in the plane."""
+        """Entry of ``hidden_truth.json``, with boxes in the convention of records.
+
+        Args:
+            padding: of boxes in the plane, pixels.
+            shape: (Z, H, W) of the scan, which clips them.
+        """
         limits = np.array([shape[2], shape[1], shape[2], shape[1]])
         box = self.mark.box3d(padding)
         box[[0, 1, 3, 4]] = np.clip(box[[0, 1, 3, 4]], 0, limits)
@@ -104,12 +130,12 @@ class Finding:
 
 
 def padding_px(spacing) -> float:
-    """The padding of boxes in pixels: the same millimetres in every scan."""
+    """Padding of boxes in pixels, the same millimetres in every scan."""
     return BOX_PADDING_MM / spacing[0]
 
 
 def find_lesions(case: Case, pose: Pose, scan: Scan) -> list[Finding]:
-    """What the scan shows, in the order of the lesions; caps of a single slice at its ends are left out."""
+    """Find the lesions that a scan shows, in their order, but for caps of a single slice at its ends."""
     depth = scan.grid.shape[0]
     found = []
     for lesion in case.lesions:
@@ -140,6 +166,6 @@ def _contrast(scan: Scan, place, cover, mark: Mark) -> float:
 
 
 def scan_case(case, pose, grid, settings, study, rng, plan, **keep) -> Scan:
-    """Scan a case; louder noise in a harder cohort."""
-    loud = Settings(**{**settings.__dict__, "noise": settings.noise * (0.6 + 0.4 * plan.hardness)})
+    """Scan a patient with the noise of the cohort's hardness; arguments as of ``scan_patient``."""
+    loud = replace(settings, noise=settings.noise * (0.6 + 0.4 * plan.hardness))
     return scan_patient(case.anatomy, case.lesions, case.mimics, pose, grid, loud, study, rng, **keep)

@@ -30,15 +30,21 @@ def write_cohort(
 ) -> dict:
     """Write a cohort.
 
-    Everything is written beside ``output`` and renamed at the end: an interrupted run leaves nothing that a
-    reader would take for a cohort. The files depend on the plan alone, not on ``workers``.
+    Everything is written beside ``output`` and renamed at the end: an interrupted run leaves nothing that could be
+    taken for a cohort. The files depend on the plan alone, not on ``workers``.
 
     Args:
-        workers: processes. start: how they start, see ``run_all``.
+        plan: of the cohort.
+        output: folder.
+        workers: processes.
+        overwrite: whether to replace a cohort that is there.
+        start: method of starting processes, see ``run_all``.
+
     Returns:
-        the manifest: the plan and what was written.
+        The manifest: the plan and the counts of all sets.
+
     Raises:
-        DataError: ``output`` is not empty and may not be, or is no cohort and was to be overwritten.
+        DataError: ``output`` is not empty, or is to be overwritten and holds no cohort.
     """
     output = Path(output).absolute()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -77,7 +83,7 @@ def _write(plan: CohortPlan, root: Path, workers: int, start: str) -> dict:
 
 
 def _run_jobs(plan: CohortPlan, root: Path, workers: int, start: str) -> dict:
-    """All results, in an order that does not depend on who finished first."""
+    """All results, in the order of the jobs."""
     jobs = {}
     number = 0
     for split in ("train", "val", "test"):
@@ -115,7 +121,7 @@ def _boxes3d(entry: dict) -> np.ndarray:
 
 
 def _share_of(patients, rng, total: int, share: float, taken: set) -> dict[str, dict]:
-    """Sub-volumes of whole patients, until they are ``share`` of all; at least one patient's."""
+    """Sub-volumes of whole patients, at least one patient's, until they are ``share`` of all."""
     chosen: dict[str, dict] = {}
     for place in rng.permutation(len(patients)):
         if len(chosen) >= share * total and chosen:
@@ -145,7 +151,7 @@ def _write_released(plan: CohortPlan, root: Path, patients: list[PatientResult])
 
 
 def _write_attributes(path: Path, entries: dict) -> None:
-    """What each lesion of LENS's set is, by its row in the set's array."""
+    """The properties of each lesion of LENS's set, by its row in the set's array."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(

@@ -1,8 +1,8 @@
-"""Lesion labels in LesaNet's layout: body part, type and attribute, text-mined, so with gaps and doubts.
+"""Lesion labels in LesaNet's layout: body part, type and attribute, text-mined and so with gaps and doubts.
 
 The layout is that of the released ``text_mined_labels_171_and_split.json``: ``term_list``, and for each split the
 row numbers of ``DL_info.csv`` (from 0) with the indices of the terms that a report's sentence names for certain,
-with doubt, and (train only) about something else.
+with doubt, and (train only) of something else.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ OF_KIND = {
 
 
 def ancestors(term: str) -> set[str]:
-    """All parents of a term, and theirs."""
+    """The parents of a term, and theirs."""
     found = set(ONTOLOGY[term][1])
     for parent in ONTOLOGY[term][1]:
         found |= ancestors(parent)
@@ -83,7 +83,7 @@ def ancestors(term: str) -> set[str]:
 
 
 def true_terms(lesion: dict) -> list[str]:
-    """All terms that hold for an entry of the hidden truth, parents included, in the ontology's order."""
+    """The terms that hold for an entry of the hidden truth, parents included, in the ontology's order."""
     own = {SYNONYMS.get(term, term) for term in lesion["attributes"]} | {OF_KIND[lesion["type"]]}
     if lesion["diameter_mm"] > 30:
         own.add("large")
@@ -100,13 +100,15 @@ def true_terms(lesion: dict) -> list[str]:
 
 
 def text_mined(rows: list[dict], lesions: list[dict | None], rng) -> dict:
-    """The label file.
+    """Draw the labels that reports would give: some of the true ones, some in doubt, some of other lesions.
 
     Args:
         rows: of ``DL_info.csv``, in the file's order.
-        lesions: beside each, its entry of the hidden truth, or None where the row is noisy.
+        lesions: entry of the hidden truth for each row, None if the row is noisy.
+        rng: generator.
+
     Returns:
-        the JSON content; a report names only some of what holds, doubts some and mentions other lesions.
+        Content of the JSON file.
     """
     names = {1: "train", 2: "val", 3: "test"}
     content: dict = {"term_list": TERMS}
@@ -132,7 +134,7 @@ def text_mined(rows: list[dict], lesions: list[dict | None], rng) -> dict:
 
 
 def hand_labelled(rows: list[dict], lesions: list[dict | None]) -> list[dict]:
-    """The layout of ``hand_labeled_test_set.json``: every true term of every test lesion."""
+    """Content of ``hand_labeled_test_set.json``: every true term of every test lesion."""
     return [
         {"text": " ".join(lesion["attributes"]), "lesion_idx": number, "expanded_terms": true_terms(lesion)}
         for number, (row, lesion) in enumerate(zip(rows, lesions, strict=True))
@@ -141,7 +143,7 @@ def hand_labelled(rows: list[dict], lesions: list[dict | None]) -> list[dict]:
 
 
 def ontology_table() -> str:
-    """The ontology as CSV: the columns of LesaNet's sheet, lists parted by " | "."""
+    """The ontology as CSV, with the columns of LesaNet's sheet; lists are parted by " | "."""
     children: dict[str, list[str]] = {term: [] for term in TERMS}
     for term, (_, parents, _) in ONTOLOGY.items():
         for parent in parents:

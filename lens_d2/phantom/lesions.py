@@ -1,4 +1,4 @@
-"""Lesions: where each kind sits, how large it is, what it looks like in each phase; one registry entry a kind."""
+"""Lesions: the place, size and look in each phase of every kind, one entry of the registry a kind."""
 
 from __future__ import annotations
 
@@ -49,10 +49,11 @@ class Lesion:
 
     @property
     def centre(self) -> np.ndarray:
+        """(3,) centre in anatomy space, mm."""
         return self.shape.centre
 
     def radius(self, study: int = 0) -> float:
-        """Mean radius in mm at a study."""
+        """Mean radius at a study, mm."""
         return self.shape.mean_radius * float(self.growth[min(study, len(self.growth) - 1)])
 
     def at(self, study: int) -> Blob:
@@ -61,10 +62,15 @@ class Lesion:
         return Blob(self.shape.centre, self.shape.radii * factor, self.shape.rotation, self.shape.waves)
 
     def value(self, phase: str) -> float:
+        """CT number of its body in a phase, HU."""
         return float(self.hu[PHASES.index(phase)])
 
     def paint(self, painter: Painter, study: int):
-        """Paint it; returns (index, coverage) on the canvas, or None if it lies outside."""
+        """Paint the lesion.
+
+        Returns:
+            Index of a part of the canvas and the coverage there, or None if the lesion lies outside.
+        """
         canvas, shape = painter.canvas, self.at(study)
         window = canvas.window(*shape.bounds)
         if window is None:
@@ -84,7 +90,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Draw:
-    """What a kind draws for one lesion: a place and a look. ``None`` from a kind means no room was found."""
+    """Place and look of one lesion, drawn by its kind; the attributes are those of ``Lesion``."""
 
     centre: np.ndarray
     organ: str
@@ -98,18 +104,18 @@ class Draw:
 
 @dataclass(frozen=True)
 class Look:
-    """What decides a lesion's contrast: the patient's tissues and how hard the cohort shall be.
+    """Contrast of one lesion: the patient's tissues and the lesion's own grade.
 
     Attributes:
         tissue: function of (name, phase) to HU without injection strength.
-        grade: contrast of this lesion, 1 for the textbook's, lower for faint ones.
+        grade: 1 for the contrast of the textbook, lower for fainter lesions.
     """
 
     tissue: Callable[[str, str], float]
     grade: float
 
     def relative(self, name: str, deltas) -> np.ndarray:
-        """A tissue's CT numbers shifted by graded ``deltas`` in each phase."""
+        """(3,) CT numbers of a tissue in each phase, shifted by graded ``deltas``, HU."""
         return np.array([self.tissue(name, p) + self.grade * d for p, d in zip(PHASES, deltas, strict=True)])
 
 
@@ -122,7 +128,7 @@ def _in_solid(rng, anatomy, organ, low, high, low_depth, high_depth, tries=400):
 
 @LESION_KINDS.register()
 def lung_nodule(rng, anatomy: Anatomy, radius: float, look: Look) -> Draw | None:
-    """Solid, part-solid, ground-glass or cavitary nodules, some against the pleura."""
+    """Draw a solid, part-solid, ground-glass or cavitary nodule, perhaps against the pleura."""
     pleural = rng.random() < 0.3
     span = (0.2 * radius, 0.9 * radius) if pleural else (radius + 1.0, 200.0)
     centre = _in_solid(rng, anatomy, "lung", (-140, -95, -75), (140, 90, 172), *span)
@@ -153,7 +159,7 @@ def lung_nodule(rng, anatomy: Anatomy, radius: float, look: Look) -> Draw | None
 
 @LESION_KINDS.register()
 def liver_tumour(rng, anatomy: Anatomy, radius: float, look: Look) -> Draw | None:
-    """Mostly darker than the liver; some enhance early; some are cysts or have a necrotic centre."""
+    """Draw a tumour darker than the liver, perhaps with a necrotic centre, one that enhances early, or a cyst."""
     centre = _in_solid(rng, anatomy, "liver", (-145, -95, -155), (80, 85, 5), min(0.35 * radius, 9), 200.0)
     if centre is None:
         return None
@@ -206,7 +212,16 @@ def _in_stations(rng, anatomy, stations, radius, room, tries=60):
 
 
 def station_points(rng, stations, count):
-    """(count, 3) random points around the stations' centres, and the stations' names."""
+    """Random points around the centres of stations.
+
+    Args:
+        rng: generator.
+        stations: name -> centre and spread, mm.
+        count: number of points.
+
+    Returns:
+        (count, 3) points, mm, and their stations' names.
+    """
     names = rng.choice(list(stations), count)
     places = np.array([stations[n] for n in names], np.float32).reshape(count, 2, 3)
     centres, spreads = places[:, 0], places[:, 1]
@@ -221,7 +236,7 @@ def _node_look(rng, look, radius):
 
 @LESION_KINDS.register()
 def mediastinal_node(rng, anatomy: Anatomy, radius: float, look: Look) -> Draw | None:
-    """Enlarged nodes in the stations of the chest."""
+    """Draw an enlarged node in a station of the chest."""
 
     def room(x, y, z):
         return np.maximum(-anatomy.torso.lungs(x, y, z), 4.0 - np.abs(anatomy.torso.lungs(x, y, z)))
@@ -235,7 +250,7 @@ def mediastinal_node(rng, anatomy: Anatomy, radius: float, look: Look) -> Draw |
 
 @LESION_KINDS.register()
 def abdominal_node(rng, anatomy: Anatomy, radius: float, look: Look) -> Draw | None:
-    """Enlarged nodes along the great vessels and in the mesentery."""
+    """Draw an enlarged node along the great vessels or in the mesentery."""
     found = _in_stations(rng, anatomy, ABDOMINAL_STATIONS, radius, anatomy.torso.belly_room)
     if found is None:
         return None
@@ -245,7 +260,7 @@ def abdominal_node(rng, anatomy: Anatomy, radius: float, look: Look) -> Draw | N
 
 @LESION_KINDS.register()
 def kidney_lesion(rng, anatomy: Anatomy, radius: float, look: Look) -> Draw | None:
-    """Cysts and solid tumours, many standing out of the kidney."""
+    """Draw a cyst or a solid tumour, often standing out of the kidney."""
     side = "right kidney" if rng.random() < 0.5 else "left kidney"
     low, high = anatomy.solids[side].bounds
     centre = _in_solid(rng, anatomy, side, low, high, -0.35 * radius, 9.0)
@@ -262,7 +277,7 @@ def kidney_lesion(rng, anatomy: Anatomy, radius: float, look: Look) -> Draw | No
 
 @LESION_KINDS.register()
 def bone_lesion(rng, anatomy: Anatomy, radius: float, look: Look) -> Draw | None:
-    """Lytic and sclerotic deposits in vertebrae, ribs and breastbone."""
+    """Draw a lytic or sclerotic deposit in a vertebra, a rib or the breastbone."""
     bones = anatomy.skeleton
     place = rng.choice(["spine", "rib", "sternum"], p=[0.66, 0.24, 0.1])
     if place == "spine":
@@ -298,7 +313,7 @@ def _on_shell(rng, anatomy, place, tries=3000):
 
 @LESION_KINDS.register()
 def adrenal_lesion(rng, anatomy: Anatomy, radius: float, look: Look) -> Draw | None:
-    """Adenomas (dark before contrast) and metastases of the adrenal glands."""
+    """Draw an adenoma (dark before contrast) or a metastasis of an adrenal gland."""
     glands = [p.shape for p in anatomy.parts if p.organ == "adrenal"]
     gland = glands[rng.integers(len(glands))]
     centre = gland[rng.integers(len(gland)), :3] + rng.normal(0, 1.5, 3)
@@ -311,7 +326,7 @@ def adrenal_lesion(rng, anatomy: Anatomy, radius: float, look: Look) -> Draw | N
 
 @LESION_KINDS.register()
 def soft_tissue_lesion(rng, anatomy: Anatomy, radius: float, look: Look) -> Draw | None:
-    """Nodules under the skin and in the muscles of the wall."""
+    """Draw a nodule under the skin or in the muscles of the wall."""
     torso = anatomy.torso
     points = rng.uniform((-170, -130, -190), (170, 120, 160), (400, 3)).astype(np.float32)
     muscle, fat = torso.muscle(*points.T), torso.fat_depth(*points.T)
@@ -342,14 +357,17 @@ DIAMETER_RANGE = (5.5, 46.0)
 
 
 def random_lesions(rng, anatomy: Anatomy, studies: int, hardness: float = 1.0, emphasis: dict | None = None):
-    """Draw a patient's lesions.
+    """Draw a patient's lesions, which keep clear of each other.
 
     Args:
+        rng: generator.
+        anatomy: of the patient.
         studies: number of studies, for growth.
-        hardness: 1 for the default contrast; more is fainter, less is plainer.
-        emphasis: kind -> factor on its frequency (a liver set's patients have liver tumours).
+        hardness: 1 for the default contrast; more makes lesions fainter, less makes them plainer.
+        emphasis: kind -> factor on its frequency (the patients of a liver set have liver tumours).
+
     Returns:
-        list of Lesion that keep clear of each other.
+        List of Lesion.
     """
 
     def tissue(name, phase):
@@ -385,6 +403,6 @@ def _make(rng, instance, kind, diameter, draw: Draw, studies) -> Lesion:
 
 
 def _apart(one: Lesion, other: Lesion) -> bool:
-    """Whether two lesions stay clear of each other in all studies, so that each is one component."""
+    """Whether two lesions keep clear of each other in all studies, so that each is one component."""
     reach = max(one.growth) * max(one.shape.radii) + max(other.growth) * max(other.shape.radii)
     return float(np.linalg.norm(one.centre - other.centre)) > 1.05 * reach + 6.0

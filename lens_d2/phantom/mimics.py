@@ -1,4 +1,4 @@
-"""What looks like a lesion and is none: calcifications, normal nodes, granulomas, scars, a second spleen."""
+"""Mimics of lesions: calcifications, normal nodes, granulomas, scars, a second spleen."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from .shapes import Blob, random_rotation, tube
 
 @dataclass(frozen=True)
 class Mimic:
-    """Something that is painted before the lesions and never annotated.
+    """A mimic, painted before the lesions and never annotated.
 
     Attributes:
+        name: of its kind.
         shape: Blob, or (n, 4) beads.
         tissue: key of ``tissue.TISSUES``.
     """
@@ -25,6 +26,7 @@ class Mimic:
     tissue: str
 
     def paint(self, painter: Painter) -> None:
+        """Paint the mimic, if it touches the canvas."""
         canvas = painter.canvas
         if isinstance(self.shape, np.ndarray):
             painted = canvas.stamp(self.shape)
@@ -41,12 +43,13 @@ class Mimic:
 
 
 def small_ball(rng, centre, radius, stretch=0.3) -> Blob:
+    """Draw a turned ellipsoid whose radii deviate by ``stretch`` (of their logarithm) from ``radius``, mm."""
     radii = radius * np.exp(rng.normal(0, stretch, 3))
     return Blob(np.asarray(centre, float), radii, random_rotation(rng))
 
 
 def normal_nodes(rng, anatomy: Anatomy) -> list[Mimic]:
-    """Nodes of normal size: short axes of 2 to 5 mm, often longish."""
+    """Draw nodes of normal size: short axes of 2 to 5 mm, often longish."""
     found = []
     for stations in (MEDIASTINAL_STATIONS, ABDOMINAL_STATIONS):
         points, _ = station_points(rng, stations, rng.poisson(7))
@@ -56,7 +59,7 @@ def normal_nodes(rng, anatomy: Anatomy) -> list[Mimic]:
 
 
 def plaques(rng, anatomy: Anatomy) -> list[Mimic]:
-    """Calcified plaques in the walls of aorta and iliac arteries, more with age; coronary ones too."""
+    """Draw calcified plaques in the wall of the aorta, more with age."""
     aorta = [p.shape for p in anatomy.parts if p.organ == "aorta"][0]
     found = []
     for _ in range(rng.poisson(max(0, (anatomy.age - 45) / 4))):
@@ -68,7 +71,7 @@ def plaques(rng, anatomy: Anatomy) -> list[Mimic]:
 
 
 def lung_mimics(rng, anatomy: Anatomy) -> list[Mimic]:
-    """Calcified granulomas, scars, plate atelectasis and thickened fissures."""
+    """Draw calcified granulomas and scars of the lungs."""
     points = rng.uniform((-140, -90, -70), (140, 90, 170), (500, 3)).astype(np.float32)
     depth = anatomy.torso.lungs(*points.T)
     inside, edge = points[depth > 6], points[(depth > 0.5) & (depth < 4)]
@@ -85,7 +88,7 @@ def lung_mimics(rng, anatomy: Anatomy) -> list[Mimic]:
 
 
 def belly_mimics(rng, anatomy: Anatomy) -> list[Mimic]:
-    """Accessory spleen, gallstones, phleboliths, injection scars, kidney stones and pills."""
+    """Draw an accessory spleen, a gallstone, kidney stones and calcified nodes."""
     found = []
     if rng.random() < 0.2:
         point = np.array([78, 12, -62]) + rng.normal(0, 8, 3)
@@ -106,5 +109,5 @@ def belly_mimics(rng, anatomy: Anatomy) -> list[Mimic]:
 
 
 def random_mimics(rng, anatomy: Anatomy) -> list[Mimic]:
-    """All of a patient's mimics, the same in every study."""
+    """Draw all of a patient's mimics, the same in every study."""
     return [m for make in (normal_nodes, plaques, lung_mimics, belly_mimics) for m in make(rng, anatomy)]

@@ -1,4 +1,4 @@
-"""Soft organs of chest and belly as blobs and strings of beads, in the order in which they are painted."""
+"""Soft organs of chest and belly, as blobs and strings of beads in the order of painting."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Part:
         organ: name in tables and clearances.
         tissue: key of ``tissue.TISSUES``.
         shape: a function of x, y, z (see ``shapes``), or (n, 4) beads.
-        low, high: box that holds a shape.
-        fine: evaluate at every voxel rather than on the coarse lattice.
+        low, high: corners of the box that holds a shape, mm.
+        fine: whether to evaluate it at every voxel rather than on the coarse lattice.
     """
 
     organ: str
@@ -33,11 +33,12 @@ class Part:
 
     @property
     def is_beads(self) -> bool:
+        """Whether the shape is a string of beads."""
         return isinstance(self.shape, np.ndarray)
 
 
 def merged(parts: list[Part]) -> list[Part]:
-    """The same parts with the beads of one organ and tissue in one part, where the first of them stood."""
+    """Join the beads of each organ and tissue to one part, at the place of the first of them."""
     groups: dict = {}
     for number, part in enumerate(parts):
         groups.setdefault((part.organ, part.tissue) if part.is_beads else number, []).append(part)
@@ -48,7 +49,16 @@ def merged(parts: list[Part]) -> list[Part]:
 
 
 def blob(rng, centre, radii, jitter=3.0, size=0.07, wave=0.05, tilt=0.0) -> Blob:
-    """A blob whose place, size and surface vary from patient to patient."""
+    """Draw a blob.
+
+    Args:
+        rng: generator.
+        centre, radii: (3,) mean, mm.
+        jitter: deviation of its place, mm.
+        size: deviation of the logarithm of its size.
+        wave: deviation of its surface, in units of the mean radius.
+        tilt: turn about x, radians.
+    """
     centre = np.asarray(centre, float) + rng.normal(0, jitter, 3)
     radii = np.asarray(radii, float) * np.exp(rng.normal(0, size)) * np.exp(rng.normal(0, size / 2, 3))
     angle = rng.normal(0, 0.08, 3)
@@ -60,13 +70,13 @@ def blob(rng, centre, radii, jitter=3.0, size=0.07, wave=0.05, tilt=0.0) -> Blob
 
 
 def region(organ, tissue, shape, *blobs, fine=False) -> Part:
-    """A part bounded by the boxes of the blobs that it is made of."""
+    """Part that lies within the boxes of some blobs."""
     lows, highs = zip(*(b.bounds for b in blobs), strict=True)
     return Part(organ, tissue, shape, np.min(lows, axis=0), np.max(highs, axis=0), fine)
 
 
 def heart(rng, torso: Torso) -> list[Part]:
-    """Sac fat, muscle and the four chambers."""
+    """Draw the heart: fat of its sac, muscle and the four chambers."""
     sac = torso.heart
     frame, centre, radii = sac.rotation, sac.centre, sac.radii
 
@@ -94,7 +104,7 @@ def heart(rng, torso: Torso) -> list[Part]:
 
 
 def liver(rng, torso: Torso):
-    """The liver's parts, and its distance function for lesions and vessels."""
+    """Draw the liver's parts, and its distance function for lesions and vessels."""
     right = blob(rng, (-70, -2, -64), (72, 80, 84), 4, 0.06)
     left = blob(rng, (6, -44, -36), (68, 33, 40), 5, 0.12)
     hollow = blob(rng, (-40, 42, -125), (42, 34, 60), 3)
@@ -109,6 +119,7 @@ def liver(rng, torso: Torso):
 
 
 def spleen(rng, torso: Torso):
+    """Draw the spleen's parts, and its distance function."""
     outer = blob(rng, (97, 36, -46), (34, 44, 50), 3, 0.12)
     hilum = blob(rng, (58, 8, -46), (44, 46, 52), 3)
 
@@ -119,7 +130,7 @@ def spleen(rng, torso: Torso):
 
 
 def stomach(rng, torso: Torso) -> list[Part]:
-    """Wall, content and gas; a drunk contrast meal in a third of patients."""
+    """Draw the stomach's wall, content and gas; three tenths of the patients have drunk contrast."""
     blobs = [
         blob(rng, (62, 6, -30), (33, 36, 36), 4, 0.12),
         blob(rng, (56, -32, -72), (25, 27, 48), 5, 0.12),
@@ -148,7 +159,7 @@ def stomach(rng, torso: Torso) -> list[Part]:
 
 
 def kidneys(rng, torso: Torso):
-    """Both kidneys: cortex, medulla, fat of the sinus and pelvis; and their distance functions."""
+    """Draw both kidneys (fat, cortex, medulla, pelvis), and their distance functions."""
     parts, outer = [], []
     for side, centre in ((-1, (-58, 38, -128)), (1, (60, 38, -112))):
         body = blob(rng, centre, (27, 25, 54), 4, 0.07, 0.035, tilt=0.22)
@@ -182,7 +193,7 @@ def kidneys(rng, torso: Torso):
 
 
 def small_organs(rng) -> list[Part]:
-    """Gallbladder, pancreas and adrenal glands."""
+    """Draw gallbladder, pancreas and adrenal glands."""
     bladder = blob(rng, (-46, -38, -100), (14, 17, 27), 4, 0.15)
     shift = rng.normal(0, 3, 3)
     pancreas = tube(
@@ -209,7 +220,7 @@ def small_organs(rng) -> list[Part]:
 
 
 def belly_walls(rng) -> list[Part]:
-    """Psoas, quadratus and the crura, which lie inside the cavity."""
+    """Draw psoas, quadratus and the crura, which lie inside the cavity."""
     parts = []
     for side in (-1, 1):
         parts.append(
@@ -246,7 +257,7 @@ def belly_walls(rng) -> list[Part]:
 
 
 def bowel(rng) -> list[Part]:
-    """Colon with faeces and gas, and loops of small bowel with fluid, gas or drunk contrast."""
+    """Draw the colon with faeces and gas, and loops of small bowel with fluid, gas or contrast."""
     parts: list[Part] = []
     j = lambda *p: np.array(p) + rng.normal(0, 5, (len(p), 3))  # noqa: E731
     colon = [
@@ -297,7 +308,16 @@ def _loops(rng):
 
 
 def lumen_parts(rng, organ, beads, wall, contents, run) -> list[Part]:
-    """A wall and what the tube holds, changing every ``run`` radii; gas rises to the front."""
+    """Draw a tube's wall and content; gas rises to the front.
+
+    Args:
+        rng: generator.
+        organ: name of the parts.
+        beads: (n, 4) of the tube.
+        wall: thickness, mm.
+        contents: tissues and their shares.
+        run: length of one content, in radii.
+    """
     parts = [Part(organ, "bowel wall", beads)]
     inner = beads.copy()
     inner[:, 3] = np.maximum(beads[:, 3] - wall, 1.0)

@@ -1,4 +1,4 @@
-"""How large and how hard a cohort is, and where every random number comes from."""
+"""Plan of a cohort: its size, its hardness, and the source of all its random numbers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ STREAMS = {"deeplesion": 1, "luna": 2, "lits": 3, "nih_ln": 4, "sets": 5}
 
 @dataclass(frozen=True)
 class CohortPlan:
-    """What to write.
+    """Size and hardness of a cohort.
 
     Attributes:
         train, val, test: patients of the universal dataset.
         luna, lits, nih_ln: scans of the single-type datasets (NIH-LN: half chests, half bellies).
         matrix: pixels a side, a multiple of 16; smaller matrices have larger pixels.
-        hardness: 1 by default; more makes lesions fainter and noise louder.
+        hardness: 1 by default; more makes lesions fainter and increases the noise.
         missing_rate: share of visible lesions that carry no mark in the universal dataset.
         seed: of everything.
         vm_share, vh_share: shares of the training sub-volumes that are completely annotated as V_M and as
@@ -51,14 +51,15 @@ class CohortPlan:
             raise ValueError(f"seed is {self.seed}: it must not be negative")
 
     def rng(self, stream: str, *numbers: int) -> np.random.Generator:
-        """The generator of one patient or scan: the same whatever else is drawn, and in whatever order."""
+        """Generator of one patient or scan, the same whatever else is drawn and in whatever order."""
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(STREAMS[stream], *numbers)))
 
     def to_dict(self) -> dict:
+        """The fields, for JSON."""
         return asdict(self)
 
     def with_changes(self, **changes) -> CohortPlan:
-        """The same plan with the given fields replaced; None leaves a field as it is."""
+        """Copy with the given fields replaced; None keeps a field."""
         return replace(self, **{key: value for key, value in changes.items() if value is not None})
 
 

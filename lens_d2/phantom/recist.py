@@ -1,4 +1,4 @@
-"""Measuring a lesion as a radiologist does: key slice, longest diameter and the longest one across it."""
+"""RECIST marks: key slice, longest diameter and the longest one at right angles to it."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class Mark:
 
     @property
     def extent(self) -> np.ndarray:
-        """x1, y1, x2, y2 of the mark itself."""
+        """(4,) x1, y1, x2, y2 of the mark itself."""
         return np.concatenate([self.ends.min(axis=0), self.ends.max(axis=0)])
 
     def box3d(self, padding: float) -> np.ndarray:
-        """x1, y1, z1, x2, y2, z2 of the whole lesion, padded in the plane by ``padding`` pixels."""
+        """(6,) 3D box of the whole lesion, padded in the plane by ``padding`` pixels."""
         return hull(self.slice_boxes) + [-padding, -padding, 0, padding, padding, 0]
 
 
 def measure(place, cover) -> Mark:
-    """Measure a lesion.
+    """Measure a lesion as a radiologist does.
 
     Args:
         place: (z, y, x) slices of the scan that ``cover`` fills.
@@ -64,7 +64,7 @@ def measure(place, cover) -> Mark:
 
 
 def _outline(plane) -> np.ndarray | None:
-    """(n, 2) x, y of the border at coverage 0.5, pixel edges; None where nothing is covered."""
+    """(n, 2) x, y of the border at coverage 0.5, pixel edges; None if nothing is covered."""
     if plane.max() <= 0.5:
         return None
     big = cv2.resize(np.pad(plane, 2), None, fx=UPSAMPLE, fy=UPSAMPLE, interpolation=cv2.INTER_LINEAR)
@@ -77,7 +77,7 @@ def _outline(plane) -> np.ndarray | None:
 
 
 def _cross(outline) -> np.ndarray:
-    """(4, 2) ends of the longest diameter and of the longest one at right angles to it."""
+    """(4, 2) ends of the longest diameter, and of the longest one at right angles to it."""
     apart = np.linalg.norm(outline[:, None] - outline[None], axis=2)
     a, b = np.unravel_index(apart.argmax(), apart.shape)
     start, end = outline[a], outline[b]

@@ -1,4 +1,4 @@
-"""From a painted canvas to the slices that a scanner would give: blur, noise, shading, couch, field of view."""
+"""Scanners: they turn a painted canvas into slices with blur, noise, shading, couch and field of view."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .tissue import PHASES, Tissues
 
 @dataclass(frozen=True)
 class Scanner:
-    """How one dataset's scanners work.
+    """Properties of one dataset's scanners.
 
     Attributes:
-        pixel: range of the pixel size in mm, for the reference matrix.
-        intervals: slice intervals in mm that occur, and their shares.
-        noise: range of the noise's standard deviation in a 3 mm slice of the trunk's middle, HU.
-        sharpness: range of the kernel: 0 smooth and blobby, 1 sharp and fine-grained.
+        pixel: range of the pixel size for the reference matrix, mm.
+        intervals: slice intervals, mm, and their shares.
+        noise: range of the noise's standard deviation in the middle of the trunk for slices of 3 mm, HU.
+        sharpness: range of the kernel, from 0, smooth and blobby, to 1, sharp and fine-grained.
         phases: shares of the contrast phases, in the order of ``PHASES``.
-        offset: HU by which the scanner is off, standard deviation.
-        shading: size of the slow cupping over the body, HU.
-        padding: value outside the round field of view and how often it is cut, or None.
+        offset: standard deviation of the scanner's error, HU.
+        shading: standard deviation of the slow cupping over the body, HU.
+        padding: value outside the round field of view, and share of series that are cut to it; None for none.
     """
 
     pixel: tuple[float, float]
@@ -53,7 +53,15 @@ SCANNERS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """One series' settings, drawn from its scanner."""
+    """Settings of one series; see ``Scanner``.
+
+    Attributes:
+        phase: one of ``PHASES``.
+        strength: of the injection, 1 on average.
+        spacing: x, y, z, mm.
+        noise, sharpness, offset, shading: of this series.
+        padding: value outside the round field of view, or None.
+    """
 
     phase: str
     strength: float
@@ -66,7 +74,7 @@ class Settings:
 
 
 def draw_settings(scanner: Scanner, rng, pixel_factor: float = 1.0) -> Settings:
-    """Settings for one series; ``pixel_factor`` scales the pixels for a smaller matrix."""
+    """Draw the settings of one series; ``pixel_factor`` scales the pixels for a smaller matrix."""
     intervals, shares = zip(*scanner.intervals, strict=True)
     pixel = float(np.round(rng.uniform(*scanner.pixel) * pixel_factor, 4))
     cut = scanner.padding is not None and rng.random() < scanner.padding[1]
@@ -84,14 +92,14 @@ def draw_settings(scanner: Scanner, rng, pixel_factor: float = 1.0) -> Settings:
 
 @dataclass
 class Scan:
-    """A finished scan and what is in it.
+    """A finished scan and its truth.
 
     Attributes:
         hu: (Z, H, W) int16.
         grid: its voxels.
-        covers: lesion instance -> (slices of z, y, x, coverage (z, y, x) in [0, 1]).
+        covers: lesion instance -> (slices of z, y, x; (z, y, x) coverage in [0, 1]).
         organs: (Z, H, W) uint8 numbers of ``anatomy.ORGANS``, or None.
-        liver: (Z, H, W) bool where the liver is, lesions included, or None.
+        liver: (Z, H, W) bool mask of the liver, lesions included, or None.
     """
 
     hu: np.ndarray
@@ -116,10 +124,16 @@ def scan_patient(
     """Scan a patient.
 
     Args:
+        anatomy: of the patient.
+        lesions: of the patient.
         extras: mimics, painted before the lesions (see ``mimics``).
+        pose: of the patient.
         grid: the whole matrix; only the body's part of it is painted.
+        settings: of the series.
         study: index of the study, for the lesions' growth.
-        labels, with_liver: keep the maps of organs, of the liver.
+        rng: generator.
+        labels: whether to keep the map of organs.
+        with_liver: whether to keep the map of the liver.
     """
     rows, columns, inner = _body_part(grid, anatomy, pose)
     canvas = Canvas(inner, pose, subslices=1 if grid.spacing[2] < 3.1 else 2)
@@ -152,7 +166,7 @@ def scan_patient(
 
 
 def body_extent(anatomy: Anatomy) -> tuple[np.ndarray, np.ndarray]:
-    """Corners low and high (x, y) of what the body reaches on the table, mm, before it is shifted."""
+    """Corners low and high (x, y) of the body on the table before it is shifted, mm."""
     torso = anatomy.torso
     side = 151 + 1.1 * torso.fat[1]
     front = 104 + max(1.25 * torso.fat[0] + torso.belly, 0.9 * torso.fat[0] + torso.breasts)
@@ -162,7 +176,7 @@ def body_extent(anatomy: Anatomy) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _body_part(grid: ScanGrid, anatomy: Anatomy, pose: Pose):
-    """The rows and columns that the body needs, as slices in steps of 4, and their grid."""
+    """Rows and columns that the body needs, as slices in steps of 4, and their grid."""
     depth, height, width = grid.shape
     (left, front), (right, back) = (v[:2] + pose.shift[:2] for v in body_extent(anatomy))
     heights = grid.origin[2] + np.array([0, depth - 1]) * grid.step[2]
@@ -183,7 +197,7 @@ def _body_part(grid: ScanGrid, anatomy: Anatomy, pose: Pose):
 
 
 def _slice_cover(canvas: Canvas, index, cover, row: int, column: int):
-    """A lesion's coverage on whole slices: ((z, y, x) slices in the scan, coverage), None if too little."""
+    """(z, y, x) slices of the scan and a lesion's coverage of them; None if it covers fewer than three voxels."""
     n = canvas.subslices
     first, last = index[0].start // n, -(-index[0].stop // n)
     full = np.zeros(((last - first) * n, *cover.shape[1:]), np.float32)
@@ -204,7 +218,7 @@ def _slice_cover(canvas: Canvas, index, cover, row: int, column: int):
 
 
 def _couch(body, grid: ScanGrid, height: float, rng):
-    """A thin curved table top under the patient, where it reaches into the field of view."""
+    """Adds a thin curved table top under the patient, as far as it reaches into the field of view."""
     x = grid.to_scan([[i, 0, 0] for i in range(grid.shape[2])])[:, 0]
     y = grid.to_scan([[0, j, 0] for j in range(grid.shape[1])])[:, 1]
     surface = height - x**2 / rng.uniform(900, 2500)
@@ -214,7 +228,7 @@ def _couch(body, grid: ScanGrid, height: float, rng):
 
 
 def _detect(body, grid: ScanGrid, settings: Settings, rng) -> np.ndarray:
-    """Point spread, shading, correlated noise and the cut field of view; int16 HU."""
+    """(Z, H, W) int16 HU with point spread, shading, correlated noise and the cut field of view."""
     pixel = grid.spacing[0]
     blur = (0.95 - 0.45 * settings.sharpness) / pixel * 0.9
     level = settings.noise * float(np.sqrt(3.0 / grid.spacing[2]))
@@ -242,14 +256,14 @@ def _detect(body, grid: ScanGrid, settings: Settings, rng) -> np.ndarray:
 
 
 def _thickness(plane, pixel):
-    """How much tissue lies within some 35 mm of each pixel, 1 for soft tissue all around."""
+    """(H, W) amount of tissue within some 35 mm of each pixel, 1 for soft tissue all around."""
     small = cv2.resize(np.clip(plane, -1000, 100), None, fx=1 / 8, fy=1 / 8, interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small / 1000 + 1, (0, 0), 34 / pixel / 8)
     return cv2.resize(small, plane.shape[::-1])
 
 
 def _kernel(white, fine, coarse):
-    """White noise through a band-pass like a filtered back-projection's noise power."""
+    """White noise through a band-pass like the noise power of a filtered back-projection."""
     low = cv2.GaussianBlur(white, (0, 0), max(fine, 0.2))
     return low - 0.75 * cv2.GaussianBlur(white, (0, 0), coarse)
 

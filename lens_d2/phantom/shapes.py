@@ -1,7 +1,7 @@
 """Implicit shapes and strings of beads, in anatomy space (LPS mm).
 
-A shape is a function of arrays x, y, z that gives the distance in mm to its surface, positive inside
-(near the surface; farther away only the sign counts).
+A shape is a function of arrays x, y, z that gives the distance to its surface in mm, positive inside. Far from the
+surface only the sign counts.
 """
 
 from __future__ import annotations
@@ -31,16 +31,18 @@ class Blob:
 
     @property
     def mean_radius(self) -> float:
+        """Geometric mean of the radii, mm."""
         return float(np.prod(self.radii) ** (1 / 3))
 
     @property
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Corners low and high of a box that holds the shape, waves included."""
+        """Corners low and high of a box that holds the shape, waves included, mm."""
         grown = np.asarray(self.radii) * 1.35
         reach = np.sqrt(((np.asarray(self.rotation) * grown[:, None]) ** 2).sum(axis=0))
         return np.asarray(self.centre) - reach, np.asarray(self.centre) + reach
 
     def __call__(self, x, y, z):
+        """Distance to the surface, mm, at arrays of coordinates."""
         x, y, z = (c - np.float32(m) for c, m in zip((x, y, z), self.centre, strict=True))
         squares, slopes = 1e-6, 1e-6
         for axis, radius in zip(np.asarray(self.rotation, np.float32), self.radii, strict=True):
@@ -56,7 +58,7 @@ class Blob:
 
 
 def ellipse_distance(x, y, half_x, half_y, squareness: float = 0.0):
-    """Distance inside an ellipse, or a rounder rectangle as ``squareness`` goes from 0 to 1."""
+    """Distance inside an ellipse, or a rectangle with round corners as ``squareness`` goes from 0 to 1."""
     u, v = x / half_x, y / half_y
     uu, vv = u * u, v * v
     if not squareness:
@@ -70,7 +72,7 @@ def ellipse_distance(x, y, half_x, half_y, squareness: float = 0.0):
 
 
 def union(*distances, softness: float = 0.0):
-    """The union of shapes given as distances; a positive softness (mm) rounds the seams."""
+    """Distance inside the union of shapes; a positive softness, mm, rounds the seams."""
     total = distances[0]
     for other in distances[1:]:
         if softness:
@@ -82,7 +84,7 @@ def union(*distances, softness: float = 0.0):
 
 
 def random_rotation(rng) -> np.ndarray:
-    """A uniformly random (3, 3) rotation."""
+    """Draw a (3, 3) rotation uniformly."""
     q, r = np.linalg.qr(rng.normal(size=(3, 3)))
     q = q * np.sign(np.diag(r))
     return q if np.linalg.det(q) > 0 else -q
@@ -92,11 +94,12 @@ def tube(points, radii, spacing: float = 0.6) -> np.ndarray:
     """Beads along a smooth curve.
 
     Args:
-        points: (n, 3) the curve's nodes.
-        radii: scalar or (n,).
+        points: (n, 3) nodes of the curve, mm.
+        radii: scalar or (n,), mm.
         spacing: distance of beads in units of their radius.
+
     Returns:
-        (m, 4) x, y, z, radius.
+        (m, 4) x, y, z, radius, mm.
     """
     points = np.asarray(points, dtype=float)
     radii = np.broadcast_to(np.asarray(radii, dtype=float), len(points))
@@ -110,7 +113,7 @@ def tube(points, radii, spacing: float = 0.6) -> np.ndarray:
 
 
 def catmull_rom(nodes, steps: int) -> np.ndarray:
-    """Points on the Catmull-Rom spline through ``nodes`` (n, k), ``steps`` a segment."""
+    """Points on the Catmull-Rom spline through (n, k) nodes, ``steps`` of them a segment."""
     padded = np.vstack([2 * nodes[0] - nodes[1], nodes, 2 * nodes[-1] - nodes[-2]])
     t = (np.arange(steps) / steps)[:, None, None]
     a, b, c, d = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
@@ -118,22 +121,26 @@ def catmull_rom(nodes, steps: int) -> np.ndarray:
     return np.vstack([np.swapaxes(curve, 0, 1).reshape(-1, nodes.shape[1]), nodes[-1:]])
 
 
-MAX_PIECES = 5  # of the way from a tree to its next target
+MAX_PIECES = 5  # from a tree to its next target
 STEPS = [np.linspace(0, 1, n + 1, dtype=np.float32)[1:, None] for n in range(MAX_PIECES + 1)]
 
 
 def grow_tree(root, targets, leaf_radius: float, exponent: float = 2.7, bend: float = 0.25, rng=None):
     """Beads of a branching, tapering tree of vessels.
 
-    Targets are joined to the nearest point of the tree in the order of their distance from the root;
-    radii follow Murray's law from the number of leaves that a branch feeds.
+    Targets are joined to the nearest point of the tree in the order of their distance from the root. Radii follow
+    Murray's law from the number of leaves that a branch feeds.
 
     Args:
-        root: (3,) where the tree starts.
-        targets: (n, 3) ends of the twigs.
-        leaf_radius: mm of a twig.
+        root: (3,) start of the tree, mm.
+        targets: (n, 3) ends of the twigs, mm.
+        leaf_radius: of a twig, mm.
+        exponent: of Murray's law.
+        bend: of the branches, as a share of their length.
+        rng: generator for the bends; straight branches without it.
+
     Returns:
-        (m, 4) x, y, z, radius.
+        (m, 4) x, y, z, radius, mm.
     """
     root, targets = np.asarray(root, float), np.asarray(targets, float)
     order = np.argsort(np.linalg.norm(targets - root, axis=1))
@@ -162,7 +169,7 @@ def grow_tree(root, targets, leaf_radius: float, exponent: float = 2.7, bend: fl
 
 
 def _string_beads(ends, starts, end_radii, start_radii):
-    """Beads along straight pieces, about a radius apart."""
+    """(m, 4) beads along straight pieces, about a radius apart."""
     start_radii = np.minimum(start_radii, 1.3 * end_radii)
     length = np.linalg.norm(ends - starts, axis=1)
     counts = np.maximum(1, np.ceil(length / (0.9 * np.maximum(end_radii, 1.2)))).astype(int)

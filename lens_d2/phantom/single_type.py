@@ -1,4 +1,4 @@
-"""The single-type datasets: every lesion of their own type annotated, all others present and unmarked."""
+"""The single-type datasets: every lesion of their own type is annotated, all others are there without a mark."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ IDENTITY_AFFINES = range(28, 48)  # LiTS: these numbers' headers are known to be
 
 @dataclass
 class ScanResult:
-    """What one scan leaves for its dataset's files.
+    """Contribution of one scan to its dataset's files.
 
     Attributes:
         volume: its name.
-        entry: entry of ``hidden_truth.json``.
+        entry: of ``hidden_truth.json``.
         nodules: rows of LUNA16's ``annotations.csv``.
     """
 
@@ -41,7 +41,7 @@ class ScanResult:
 
 
 def _scan(plan, dataset, number, span, emphasis, kinds, direction, **keep):
-    """Scan the part ``span`` (low, high anatomy mm) of a new patient."""
+    """Scans the part ``span`` (low and high, anatomy mm) of a new patient."""
     rng = plan.rng(dataset, number)
     case = random_case(rng, plan, 1, emphasis)
     pose = random_pose(rng, case.anatomy)
@@ -79,7 +79,7 @@ def _complete(entry, dataset, patient, volume):
 
 
 def write_luna(plan: CohortPlan, root: Path, number: int) -> ScanResult:
-    """A chest with its nodules as spheres in world millimetres; a fifth with x and y reversed."""
+    """Write a chest with its nodules as spheres in world millimetres; a fifth has x and y reversed."""
 
     def direction(rng):
         return (-1, -1, 1) if rng.random() < 0.2 else (1, 1, 1)
@@ -103,7 +103,7 @@ def write_luna(plan: CohortPlan, root: Path, number: int) -> ScanResult:
 
 
 def write_lits(plan: CohortPlan, root: Path, number: int) -> ScanResult:
-    """A liver with its tumours: 1 is liver, 2 is tumour; some stored with reversed axes."""
+    """Write a liver with its tumours (1 is liver, 2 is tumour); some have reversed axes."""
 
     def direction(rng):
         return [(1, 1, 1), (-1, -1, 1), (1, 1, -1)][rng.choice(3, p=[0.6, 0.25, 0.15])]
@@ -124,7 +124,7 @@ def write_lits(plan: CohortPlan, root: Path, number: int) -> ScanResult:
 
 
 def write_nih_ln(plan: CohortPlan, root: Path, number: int) -> ScanResult:
-    """A chest (even numbers) or a belly (odd) as a DICOM series, with a mask of its nodes."""
+    """Write a chest (even numbers) or a belly (odd) as a DICOM series, with a mask of its nodes."""
     chest = number % 2 == 0
     patient = f"{'MED' if chest else 'ABD'}_LYMPH_{number // 2 + 1:03d}"
     rng = plan.rng("nih_ln", number, 1)

@@ -31,14 +31,15 @@ class Skeleton:
     spurs: np.ndarray
 
     def level(self, z):
-        """The vertebral level, as a number whose fraction runs from 0 to 1 within one body and its disc."""
+        """Vertebral level at a height, a number whose fraction runs from 0 to 1 within one body and its disc."""
         return np.interp(z, LEVEL_HEIGHTS, LEVELS).astype(np.float32) + np.float32(self.offset)
 
     def pitch(self, z):
+        """Height of a vertebral body with its disc, mm."""
         return np.where(z < -60, np.float32(34.4), np.float32(25.4))
 
     def body_outline(self, x, y, z):
-        """Distance inside the column of vertebral bodies and discs, in the axial plane."""
+        """Distance inside the column of vertebral bodies and discs in the axial plane, mm."""
         return self._outline(x, y, self.level(z), z)
 
     def _outline(self, x, y, level, z):
@@ -48,7 +49,7 @@ class Skeleton:
         return np.minimum(front, np.float32(CANAL_Y - 9.5) - y)
 
     def spine(self, x, y, z):
-        """(column, bodies, arches): the discs' and bodies' outline, the bodies alone, and the posterior parts."""
+        """Distances inside the column of bodies and discs, the bodies alone, and the posterior parts, mm."""
         level = self.level(z)
         fraction, pitch = level - np.floor(level), self.pitch(z)
         column = self._outline(x, y, level, z)
@@ -57,7 +58,7 @@ class Skeleton:
 
     @staticmethod
     def _arches(x, y, fraction, pitch):
-        """Pedicles, laminae, transverse and spinous processes, and the joints between them."""
+        """Distance inside pedicles, laminae, transverse and spinous processes, and the joints between them."""
         outer = ellipse_distance(x, y - CANAL_Y, np.float32(17), np.float32(15))
         ring = np.minimum(outer, -ellipse_distance(x, y - CANAL_Y, np.float32(11.5), np.float32(9)))
         sideways = np.where(y < CANAL_Y + 2, np.abs(fraction - 0.62) - 0.2, np.abs(fraction - 0.45) - 0.33)
@@ -74,12 +75,15 @@ class Skeleton:
         return np.maximum(np.maximum(np.maximum(ring, tip), wings), facet)
 
     def canal(self, x, y, z):
-        """The thecal sac."""
+        """Distance inside the thecal sac, mm."""
         return ellipse_distance(x, y - CANAL_Y, np.float32(8.5), np.float32(6.5)) + 0 * z
 
     def rib_place(self, x, y, z):
-        """Smooth fields that place the ribs: distance from their shell, height within the rib cage, and the
-        distances inside the parts of the shell that are bone and cartilage, mm.
+        """Smooth fields that place the ribs, mm.
+
+        Returns:
+            Distance from their shell, height within the rib cage, and distances inside the parts of the shell that
+            are bone and cartilage.
         """
         shell = self.torso.muscle(x, y, z) - self.torso.wall_depth(x, y, z) + 6.0
         drop = 30 - 0.42 * y + 0.0016 * np.square(np.clip(y, -110, 110)) + 0.3 * np.abs(x)
@@ -91,27 +95,27 @@ class Skeleton:
         return tuple(f.astype(np.float32) for f in (shell, height, bone, cartilage))
 
     def ribs(self, shell, height, bone, cartilage):
-        """(bone, cartilage): distances inside the ribs from the fields of ``rib_place``."""
+        """Distances inside the ribs' bone and cartilage, mm, from the fields of ``rib_place``."""
         order = height * np.float32(1 / RIB_PITCH) + np.float32(self.offset)
         vertical = np.float32(RIB_PITCH) * (order - np.floor(order) - np.float32(0.5))
         rib = 4.8 * (1 - np.sqrt(np.square(shell / 3.9) + np.square(vertical / 6.2)))
         return np.minimum(rib, bone), np.minimum(rib, cartilage)
 
     def sternum_place(self, x, y, z):
-        """Smooth fields that place the breastbone: distance from its middle plane, and from its edge inwards."""
+        """Smooth fields that place the breastbone: distances from its middle plane, and inside its edge, mm."""
         depth = self.torso.muscle(x, y, z) - self.torso.wall_depth(x, y, z) + 7.0
         half = np.interp(z, [40, 70, 130, 165], [9, 15, 17, 27]).astype(np.float32)
         return depth, np.minimum(np.minimum(half - np.abs(x), -y), np.minimum(z - 38, 178 - z))
 
     def scapula_place(self, x, y, z):
-        """The same fields for the shoulder blades, thin plates behind and beside the ribs."""
+        """The fields of ``sternum_place`` for the shoulder blades, thin plates behind and beside the ribs."""
         depth = self.torso.muscle(x, y, z) - 9 + 0.06 * (np.abs(x) - 80)
         edge = 34 - np.abs(np.abs(x) - 92 + 0.2 * (z - 130))
         return depth, np.minimum(np.minimum(edge, y - 18), z - 82)
 
 
 def random_skeleton(rng, torso: Torso) -> Skeleton:
-    """Bones for a torso."""
+    """Draw the bones of a torso."""
     width = float(rng.uniform(19.5, 23.5))
     offset = float(rng.uniform(0, 1))
     count = int(rng.poisson(3))

@@ -1,8 +1,8 @@
-"""Where a scan's voxels lie in a patient's anatomy: the voxel grid, the pose, and the canvas that is painted.
+"""Spaces: the voxels of a scan, the pose that maps them into a patient's anatomy, and the canvas to paint on.
 
-Scan space is LPS millimetres on the table (x to the patient's left, y to posterior, z to the head).
-Anatomy space is the same frame for the same patient lying still at reference size: the shapes of
-``anatomy.py`` are defined there, so that a lesion keeps its place from study to study.
+Scan space is LPS millimetres on the table (x to the patient's left, y to the back, z to the head). Anatomy space
+is the same frame for the patient at rest and at reference size. The shapes of ``anatomy.py`` are defined there, so
+that a lesion keeps its place from study to study.
 """
 
 from __future__ import annotations
@@ -29,7 +29,14 @@ class Waves:
 
     @classmethod
     def random(cls, rng, amplitude, wavelength, count=4):
-        """``count`` waves of mean ``wavelength`` mm (within a factor 1.6) and joint deviation ``amplitude``."""
+        """Draw waves.
+
+        Args:
+            rng: generator.
+            amplitude: their joint standard deviation.
+            wavelength: mean, mm; they differ from it by a factor of 1.6 at most.
+            count: their number.
+        """
         directions = rng.normal(size=(count, 3))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         lengths = wavelength * rng.uniform(0.63, 1.6, (count, 1))
@@ -39,7 +46,7 @@ class Waves:
 
     @classmethod
     def displacement(cls, rng, amplitude, wavelength, count=3):
-        """Waves for each of x, y and z, as one function that gives all three."""
+        """Draw waves for each of x, y and z, as one function that gives all three."""
         parts = [cls.random(rng, amplitude, wavelength, count) for _ in range(3)]
         amplitudes = np.zeros((3 * count, 3))
         for axis, part in enumerate(parts):
@@ -48,13 +55,13 @@ class Waves:
         return cls(vectors, phases, amplitudes)
 
     def at(self, points) -> np.ndarray:
-        """Values at (..., 3) points, float32: one matrix product for all waves."""
+        """Values at (..., 3) points, float32, by one matrix product for all waves."""
         angles = np.asarray(points, np.float32) @ self.vectors.T.astype(np.float32)
         angles += self.phases.astype(np.float32)
         return np.sin(angles, out=angles) @ self.amplitudes.astype(np.float32)
 
     def __call__(self, x, y, z):
-        """The function's value at arrays of coordinates that broadcast against each other."""
+        """Values at arrays of coordinates that broadcast against each other."""
         total = 0.0
         for (kx, ky, kz), phase, amplitude in zip(self.vectors, self.phases, self.amplitudes, strict=True):
             angle = np.float32(kx) * x + np.float32(ky) * y + np.float32(kz) * z
@@ -81,6 +88,7 @@ class ScanGrid:
 
     @property
     def step(self) -> np.ndarray:
+        """(3,) mm from one voxel to the next along x, y, z, with signs."""
         return np.asarray(self.spacing) * np.asarray(self.direction)
 
     def to_scan(self, index) -> np.ndarray:
@@ -94,13 +102,13 @@ class ScanGrid:
 
 @dataclass(frozen=True)
 class Pose:
-    """From scan space to anatomy space: turn and shift on the table, breathing, and the patient's own build.
+    """Map from scan space to anatomy space: turn and shift on the table, breathing, and the patient's own build.
 
     Attributes:
         scale: (3,) the patient's size along x, y, z, relative to the reference body.
         angles: (3,) small rotations about x, y, z in radians.
         shift: (3,) of the body on the table, mm.
-        breath: how far the diaphragm stands below its reference height, mm.
+        breath: depth of the diaphragm below its reference height, mm.
         build: the patient's own displacement (see ``Waves.displacement``), mm, or None.
     """
 
@@ -135,7 +143,13 @@ class Pose:
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a canvas: fine slices z, and blocks of ``factor`` pixels along y and x (half-open)."""
+    """A part of a canvas.
+
+    Attributes:
+        z: fine slices.
+        y, x: blocks of ``factor`` pixels along y and x.
+        factor: pixels of a block.
+    """
 
     z: slice
     y: slice
@@ -144,20 +158,20 @@ class Window:
 
     @property
     def index(self) -> tuple[slice, slice, slice]:
-        """The same part in fine voxels z, y, x."""
+        """The same part as slices of fine voxels z, y, x."""
         return self.z, *(slice(s.start * self.factor, s.stop * self.factor) for s in (self.y, self.x))
 
 
 class Canvas:
     """HU on a fine grid, several sub-slices a slice, onto which shapes are painted with soft edges.
 
-    Smooth shapes are evaluated on a coarse lattice (one node per block of ``factor`` pixels) and refined
-    linearly, slice by slice, which is what makes a torso cheap; small ones are evaluated at every voxel.
+    Smooth shapes are evaluated on a coarse lattice (one node per block of ``factor`` pixels) and refined linearly,
+    slice by slice, which makes a torso cheap; small ones are evaluated at every voxel.
 
     Args:
-        grid: the scan; H and W must be multiples of ``factor``.
+        grid: of the scan; H and W must be multiples of ``factor``.
         pose: scan space to anatomy space.
-        subslices: how many fine slices are averaged into one slice (partial volume).
+        subslices: fine slices that are averaged to one slice (partial volume).
         node_mm: wanted distance of the lattice's nodes.
     """
 
@@ -183,12 +197,13 @@ class Canvas:
 
     @property
     def whole(self) -> Window:
+        """The window of the whole canvas."""
         _, height, width = self.hu.shape
         f = self.factor
         return Window(slice(0, len(self.hu)), slice(0, height // f), slice(0, width // f), f)
 
     def window(self, low, high) -> Window | None:
-        """The smallest window that holds the box low..high (x, y, z of anatomy space), None if outside."""
+        """The smallest window that holds a box of anatomy space with corners low and high; None if outside."""
         inside = np.ones(self.coarse.shape[1:], bool)
         reach = 0.7 * max(self.factor * self.pixel, self._stride * self.step[0])
         for axis, (a, b) in enumerate(zip(low, high, strict=True)):
@@ -206,7 +221,7 @@ class Canvas:
         return Window(slice(rows[0], rows[-1] + 1), *spans, self.factor)
 
     def nodes(self, window: Window):
-        """Coarse coordinates x, y, z around a window, one ring of nodes more than its blocks."""
+        """Coordinates x, y, z of the nodes around a window, one ring more than its blocks."""
         y, x = (slice(s.start, s.stop + 2) for s in (window.y, window.x))
         return self.coarse[:, :, y, x]
 
@@ -216,17 +231,17 @@ class Canvas:
         return (values[below] + mix * (values[below + 1] - values[below])).astype(np.float32, copy=False)
 
     def spread(self, level) -> np.ndarray:
-        """A ``level`` of a window, refined to the window's pixels."""
+        """A ``level`` of a window refined to its pixels."""
         f, (rows, columns) = self.factor, level.shape
         return cv2.resize(level, (columns * f, rows * f))[f : (rows - 1) * f, f : (columns - 1) * f]
 
     def planes(self, values, window: Window):
-        """Values at ``nodes(window)`` refined to the window's fine slices, one (h, w) plane after another."""
+        """Yields values at ``nodes(window)`` refined to the window's fine slices, (h, w) each."""
         for k in range(window.z.start, window.z.stop):
             yield self.spread(self.level(values, k))
 
     def refine(self, values, window: Window) -> np.ndarray:
-        """Values at ``nodes(window)`` to the window's fine voxels, linear between nodes."""
+        """Values at ``nodes(window)`` refined to the window's fine voxels, linear between nodes."""
         return np.stack(list(self.planes(values, window)))
 
     def evaluate(self, shape, window: Window) -> np.ndarray:
@@ -235,13 +250,13 @@ class Canvas:
         return np.asarray(shape(x, y, z), np.float32)
 
     def coverage(self, distance, margin: float | None = None) -> np.ndarray:
-        """Distance inside a surface (mm, positive inside) to the share of a voxel that it fills, in place."""
+        """Turns distances inside a surface, mm, into the share of each voxel that it fills, in place."""
         distance *= np.float32(1.0 / (margin or self.pixel))
         distance += np.float32(0.5)
         return np.clip(distance, 0.0, 1.0, out=distance)
 
     def blend(self, index, coverage, value) -> None:
-        """Paint ``value`` (scalar or array, HU) over a part of the canvas where ``coverage`` says."""
+        """Paint ``value`` (scalar or array, HU) over the share ``coverage`` of a part of the canvas."""
         target = self.hu[index]
         change = value - target
         change *= coverage
@@ -249,12 +264,13 @@ class Canvas:
         self.hu[index] = change
 
     def stamp(self, beads: np.ndarray):
-        """How far strings of beads fill each fine voxel.
+        """Share of each fine voxel that strings of beads fill.
 
         Args:
             beads: (n, 4) x, y, z in anatomy space and radius, mm.
+
         Returns:
-            (index, coverage) of the part of the canvas around them, or None if no bead touches it.
+            Index of the part of the canvas around them and the coverage there, or None if no bead touches it.
         """
         heights, margin = self.coarse[2], beads[:, 3].max(initial=0.0) + 4.0
         beads = beads[(beads[:, 2] > heights.min() - margin) & (beads[:, 2] < heights.max() + margin)]
@@ -287,7 +303,7 @@ class Canvas:
         return tuple(slice(a, b) for a, b in zip(low, high, strict=True)), cover
 
     def _stamp_one(self, cover, centre, radius):
-        """Stamp a bead of several pixels."""
+        """Stamps a bead of several pixels."""
         reach = (radius + 0.5 * self.pixel) / self.step
         first = np.maximum(np.ceil(centre - reach), 0).astype(int)
         last = np.minimum(np.floor(centre + reach) + 1, cover.shape).astype(int)
@@ -305,7 +321,7 @@ class Canvas:
         np.maximum(view, value, out=view)
 
     def _stamp_many(self, cover, centres, radii):
-        """Stamp small beads of about one radius, all in one go."""
+        """Stamps small beads of about one radius, all in one go."""
         half = np.ceil((radii.max() + 0.5 * self.pixel) / self.step).astype(int)
         base = np.rint(centres).astype(np.int32)
         squares, places = np.float32(0), base @ np.array([cover.shape[1] * cover.shape[2], cover.shape[2], 1])

@@ -1,7 +1,7 @@
-"""CT numbers of tissues by contrast phase, with their spread between patients and their grain.
+"""CT numbers of tissues by contrast phase, their spread between patients, and their grain.
 
-The values are rounded from the sources listed in ``docs/phantom.md``, which also tabulates what the
-written cohort measures. Phases: "none" (unenhanced), "arterial" (late arterial), "venous" (portal venous).
+The values are rounded from the sources listed in ``docs/phantom.md``, which also tabulates those measured in the
+written cohort. Phases: "none" (unenhanced), "arterial" (late arterial), "venous" (portal venous).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Tissues:
 
     Attributes:
         phase: one of ``PHASES``.
-        strength: how strong this injection came out, 1 on average; scales enhancement over "none".
+        strength: of this injection, 1 on average; scales the enhancement over "none".
         deviates: tissue -> the patient's standard normal deviate.
     """
 
@@ -73,7 +73,7 @@ class Tissues:
 
     @staticmethod
     def patient_deviates(rng, age: int) -> dict[str, float]:
-        """Deviates that share a third of their variance over all tissues; the marrow's falls with age."""
+        """Draw deviates that share a third of their variance over all tissues; the marrow's falls with age."""
         shared = rng.normal()
         own = {name: rng.normal() for name in TISSUES}
         found = {name: float(np.clip(0.6 * shared + 0.8 * value, -2.2, 2.2)) for name, value in own.items()}
@@ -82,11 +82,11 @@ class Tissues:
         return found
 
     def mean(self, name: str) -> float:
-        """The tissue's CT number in HU."""
+        """CT number of a tissue, HU."""
         values, spread, _ = TISSUES[name]
         plain, here = values[0], values[PHASES.index(self.phase)]
         return plain + spread * self.deviates[name] + (here - plain) * self.strength
 
     def grain(self, name: str) -> float:
-        """Standard deviation of the tissue's texture in HU, noise apart."""
+        """Standard deviation of a tissue's texture, noise apart, HU."""
         return TISSUES[name][2]

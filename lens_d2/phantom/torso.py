@@ -26,7 +26,7 @@ class Torso:
 
     Attributes:
         fat: (3,) thickness of the fat under the skin in front, at the sides and behind, mm.
-        breasts: how far they stand out, mm (0 for a flat chest).
+        breasts: their height, mm (0 for a flat chest).
         belly: bulge of the front wall below the ribs, mm.
         wall: thickness of the muscular wall at the sides, mm.
         heart: Blob of the heart with its sac.
@@ -95,7 +95,7 @@ class Torso:
         return (self.diaphragm(x, y) - z) * np.float32(0.75)
 
     def mediastinum(self, x, y, z):
-        """Distance inside what lies between the lungs, mm."""
+        """Distance inside the mediastinum, between the lungs, mm."""
         half = np.interp(z, [0, 60, 100, 135, 190], [16, 25, 33, 30, 24]).astype(np.float32)
         column = ellipse_distance(x, y - 4, half, np.float32(44))
         spine = ellipse_distance(x, y - SPINE_Y - 6, np.float32(27), np.float32(26))
@@ -113,7 +113,7 @@ class Torso:
 
 
 def random_torso(rng, sex: str) -> Torso:
-    """A torso drawn for a man ("M") or a woman ("F")."""
+    """Draw the torso of a man ("M") or a woman ("F")."""
     mean = float(np.clip(rng.lognormal(np.log(19), 0.42), 7, 40))
     female = sex == "F"
     fat = mean * np.array([rng.uniform(0.9, 1.5), rng.uniform(0.7, 1.2), rng.uniform(0.8, 1.2)])

@@ -35,11 +35,13 @@ NOISY_SHARE = 0.02
 
 @dataclass
 class PatientResult:
-    """What one patient leaves for the dataset's files.
+    """Contribution of one patient to the dataset's files.
 
     Attributes:
-        rows: rows of ``DL_info.csv`` as dicts.
-        lesions: beside each row, the Finding's truth entry, for the labels (None for a noisy row).
+        number: of the patient.
+        split: "train", "val" or "test".
+        rows: of ``DL_info.csv``.
+        lesions: entry of the hidden truth for each row, for the labels; None for a noisy row.
         volumes: sub-volume -> entry of ``hidden_truth.json``.
     """
 
@@ -53,7 +55,7 @@ class PatientResult:
 class Radiologist:
     """Marks some of a patient's lesions: large ones more often, and mostly in one series of a study.
 
-    Whether a lesion is to one's taste is partly the same in all studies, and partly drawn in each.
+    The preference for a lesion is partly the same in all studies, and partly drawn in each.
     """
 
     def __init__(self, rng, case: Case, missing_rate: float):
@@ -63,10 +65,11 @@ class Radiologist:
         self.begin_study()
 
     def begin_study(self) -> None:
+        """Draw the preferences of the next study."""
         self._moods = {lesion.instance: self._rng.normal() for lesion in self._case.lesions}
 
     def marks(self, finding: Finding, series: int) -> bool:
-        """Whether a finding gets a mark in a series (from 0) of the study."""
+        """Whether a finding gets a mark in a series of the study, counted from 0."""
         instance = finding.lesion.instance
         taste = 0.6 * self._habits[instance] + 0.6 * self._moods[instance] + 0.3 * self._rng.normal()
         size = 2.0 * np.log(finding.diameter_mm / 14.0)
@@ -74,7 +77,7 @@ class Radiologist:
 
 
 def write_patient(plan: CohortPlan, root: Path, split: str, number: int) -> PatientResult:
-    """Scan one patient of the universal dataset and write the slices under ``root/DeepLesion``."""
+    """Scan one patient of the universal dataset, and write the slices below ``root/DeepLesion``."""
     rng = plan.rng("deeplesion", number)
     studies = int(rng.choice([1, 2, 3], p=[0.55, 0.3, 0.15]))
     case = random_case(rng, plan, studies, at_least=3)
@@ -107,7 +110,7 @@ def _regions(rng, case: Case) -> list[tuple[float, float]]:
 
 @dataclass
 class _PatientWriter:
-    """Writes a patient's series and notes what they show."""
+    """Writes a patient's series, and notes the lesions that they show."""
 
     plan: CohortPlan
     root: Path
@@ -140,7 +143,7 @@ class _PatientWriter:
                 self._note(volume, study, grid, settings, findings, chosen)
 
     def _choose(self, findings: list[Finding], series: int) -> list[Finding]:
-        """The findings that get a mark: the largest, where the radiologist likes none."""
+        """The findings that get a mark: the largest alone if the radiologist marks none."""
         whole = [f for f in findings if f.whole]
         chosen = [f for f in whole if self.radiologist.marks(f, series)]
         return chosen or sorted(whole, key=lambda f: -f.diameter_mm)[:1]
@@ -172,7 +175,7 @@ class _PatientWriter:
         result.volumes[volume] = entry
 
     def _add_row(self, volume, study, grid, finding: Finding, ends, truth: dict | None) -> None:
-        """A row of ``DL_info.csv``, a noisy one where there is no ``truth``."""
+        """Adds a row of ``DL_info.csv``, a noisy one without ``truth``."""
         row = _row(self.result, self.case.anatomy, grid, volume, finding, ends, study)
         self.result.rows.append({**row, "Possibly_noisy": int(truth is None)})
         self.result.lesions.append(truth)

@@ -12,7 +12,7 @@ from .torso import Torso
 AORTA = ((6, -12, 52), (-10, -18, 78), (-14, -15, 104), (-3, -4, 123), (15, 12, 124), (26, 24, 104), (27, 24, 50),
          (22, 22, 0), (13, 14, -50), (7, 8, -100), (5, 8, -150), (4, 10, -188))
 AORTA_RADII = (15, 15.5, 15, 13.5, 12.5, 12.5, 12, 11.5, 11, 10, 9, 8.5)
-# of each side, -1 right and 1 left: organ, tissue, radius, nodes, x away from the middle; None: the aorta's end
+# on each side, -1 right and 1 left: organ, tissue, radius, nodes, x away from the middle; None: the aorta's end
 PAIRS = (
     ("artery", "blood", 5.2, (None, (20, 6, -215), (34, 2, -250))),
     ("artery", "blood", 2.8, ((0, 8, -112), (24, 18, -116), (44, 30, -118))),
@@ -45,7 +45,7 @@ SINGLE = (
 
 
 def great_vessels(rng) -> list[Part]:
-    """Aorta, its large branches, the venae cavae, portal system and pulmonary trunk; and the gullet."""
+    """Draw aorta and large branches, venae cavae, portal system, pulmonary trunk, and the oesophagus."""
 
     def moved(nodes):
         return np.array(nodes, float) + rng.normal(0, 1.6, 3) + rng.normal(0, 0.8, (len(nodes), 3))
@@ -65,7 +65,7 @@ def great_vessels(rng) -> list[Part]:
 
 
 def airways(rng) -> list[Part]:
-    """Trachea and main bronchi: a wall, then its lumen; a little gas in the gullet of some."""
+    """Draw walls, then lumina of trachea and bronchi, and in some a little gas in the oesophagus."""
     j = lambda *points: np.array(points, float) + rng.normal(0, 1.2, 3)  # noqa: E731
     carina = np.array([0.0, 6.0, 98.0]) + rng.normal(0, 1.5, 3)
     tubes = [
@@ -91,14 +91,14 @@ def airways(rng) -> list[Part]:
 
 
 def scatter(rng, distance, low, high, count, depth=3.0, tries=9):
-    """Random points at least ``depth`` mm inside a shape."""
+    """Draw at most ``count`` points of a box that lie at least ``depth`` mm inside a shape."""
     points = rng.uniform(low, high, (count * tries, 3))
     points = points[distance(*points.T) > depth]
     return points[:count]
 
 
 def lung_trees(rng, torso: Torso, count: int = 150) -> list[Part]:
-    """Arteries and veins of both lungs, thinning from the hila to the periphery."""
+    """Draw the arteries and veins of both lungs, which thin out from the hila to the periphery."""
     trees = []
     for side in (-1, 1):
         low = (-145, -95, -70) if side < 0 else (12, -95, -70)
@@ -111,7 +111,7 @@ def lung_trees(rng, torso: Torso, count: int = 150) -> list[Part]:
 
 
 def liver_trees(rng, liver) -> list[Part]:
-    """Portal branches from the hilum and hepatic veins from the vena cava."""
+    """Draw portal branches from the hilum and hepatic veins from the vena cava."""
     low, high = (-140, -90, -150), (75, 85, 5)
     targets = scatter(rng, liver, low, high, 110, depth=7.0)
     portal = grow_tree((-44, -12, -68), targets[:60], 1.0, 2.6, rng=rng)
@@ -120,7 +120,7 @@ def liver_trees(rng, liver) -> list[Part]:
 
 
 def mesentery(rng) -> list[Part]:
-    """Branches of the superior mesenteric vessels among the loops, and strands of the omentum."""
+    """Draw branches of the superior mesenteric vessels among the loops of the bowel."""
     targets = np.column_stack([rng.uniform(-80, 85, 90), rng.uniform(-66, -14, 90), rng.uniform(-230, -112, 90)])
     veins = grow_tree((-3, -26, -130), targets[:50], 0.9, 2.6, rng=rng)
     arteries = grow_tree((4, -26, -130), targets[50:], 0.8, 2.7, rng=rng)

@@ -1,4 +1,4 @@
-"""The file formats of the four datasets, as their readers expect them."""
+"""Writers of scans in the file formats of the four datasets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import SimpleITK as sitk
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from .space import ScanGrid
 
@@ -16,7 +18,16 @@ PNG_OPTIONS = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
 
 
 def write_png_slices(folder: Path, hu: np.ndarray, first: int) -> None:
-    """16-bit PNG slices ``<NNN>.png``, HU + 32768, numbered from ``first``; DeepLesion's ``Images_png``."""
+    """Write 16-bit PNG slices ``<NNN>.png``, HU + 32768, as DeepLesion's ``Images_png``.
+
+    Args:
+        folder: of the series.
+        hu: (Z, H, W) int16.
+        first: number of the first slice.
+
+    Raises:
+        OSError: a slice cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for number, plane in enumerate(hu, start=first):
         picture = (plane.astype(np.int32) + HU_OFFSET).astype(np.uint16)
@@ -25,7 +36,7 @@ def write_png_slices(folder: Path, hu: np.ndarray, first: int) -> None:
 
 
 def write_image(path: Path, array: np.ndarray, grid: ScanGrid) -> None:
-    """A volume in the format of the file's ending (.mhd with its .raw, .nii, .nii.gz)."""
+    """Write a volume in the format of the file's ending (.mhd with its .raw, .nii, .nii.gz)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = sitk.GetImageFromArray(array)
     image.SetSpacing([float(v) for v in grid.spacing])
@@ -35,15 +46,20 @@ def write_image(path: Path, array: np.ndarray, grid: ScanGrid) -> None:
 
 
 def write_dicom_series(folder: Path, hu: np.ndarray, grid: ScanGrid, patient: str, uid: int) -> None:
-    """One CT series, a file a slice, explicit little endian, stored as HU + 1024."""
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
+    """Write a CT series, a file a slice, explicit little endian, stored as HU + 1024.
 
+    Args:
+        folder: of the series.
+        hu: (Z, H, W) int16.
+        grid: its voxels.
+        patient: name and id.
+        uid: number from which the UIDs are made; the next two are taken as well.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     series = f"2.25.{uid}"
     for number, plane in enumerate(hu):
         meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+        meta.MediaStorageSOPClassUID = CTImageStorage
         meta.MediaStorageSOPInstanceUID = f"{series}.{number + 1}"
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
         meta.ImplementationClassUID = "2.25.1"
