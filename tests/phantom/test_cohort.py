@@ -22,7 +22,8 @@ def digest(folder: Path) -> dict[str, str]:
 
 def test_released_layouts_hold_the_full_truth(root, truth):
     folder = root / "DeepLesion/annotations"
-    lens = read_lens_set(folder / "DeepLesion_manual_1K_test_release.pkl")
+    file = folder / "DeepLesion_manual_1K_test_release.pkl"
+    lens = {split: read_lens_set(file, split) for split in ("val", "test")}
     for split, volumes in lens.items():
         assert volumes.keys() == {n for n, e in truth.items() if e.get("split") == split}
         for name, boxes in volumes.items():
