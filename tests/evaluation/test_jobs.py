@@ -44,7 +44,7 @@ def test_a_job_knows_how_its_files_count(write, words, frame):
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     truth = [["--ground-truth", str(write("t.json", {NAME: {} if words == "p3d" else []}))]]
-    job = open_job(parser, parser.parse_args(["--protocol", *words.split(), *truth[0]]))
+    job = open_job(parser.parse_args(["--protocol", *words.split(), *truth[0], "--output", "out"]))
     assert job.frame == frame and job.truth.volumes == [NAME]
 
 
