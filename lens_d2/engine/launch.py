@@ -56,18 +56,17 @@ def run(
     _end_on_fault(lambda: _hide_gpus(check(args)))
     if torch.distributed.is_torchelastic_launched():
         _join()
-        _end_on_fault(partial(main, args))
-        torch.distributed.destroy_process_group()
+        rank(main, args)
         return
     _end_on_fault(lambda: _check_ranks(args))
     try:
         launch(
-            partial(_rank, main),
+            rank,
             _num_ranks(args),
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
-            args=(args,),
+            args=(main, args),
         )
     except ProcessExitedException as error:
         if error.signal_name:
@@ -100,9 +99,17 @@ def _num_gpus() -> int:
     return torch.cuda.device_count() if not hidden and torch.cuda.is_available() else 0
 
 
-def _rank(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
-    """Run one rank; picklable."""
-    _end_on_fault(partial(main, args))
+def rank(main: Callable[..., object], *args: object) -> None:
+    """Run one rank: call ``main(*args)`` and leave the process group afterwards.
+
+    A group that is left to the end of the interpreter may abort the process: gloo's threads hold tensors.
+
+    Raises:
+        SystemExit: as :func:`run`.
+    """
+    _end_on_fault(partial(main, *args))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _end_on_fault(body: Callable[[], object]) -> None:

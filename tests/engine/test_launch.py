@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.utils import comm
 from helpers.blocks import ROOT, blocks_cfg, register_blocks
 
 from lens_d2.engine import LENSTrainer
-from lens_d2.engine.launch import run
+from lens_d2.engine.launch import rank, run
 from lens_d2.io.errors import DataError
 
 
@@ -22,13 +23,20 @@ def meet_bad_input(args):
     comm.synchronize()
 
 
-@pytest.mark.parametrize("ranks, rank", [(1, 0), (2, 1)])
-def test_bad_input_of_a_rank_is_a_line_and_an_exit_code(capfd, ranks, rank):
-    args = argparse.Namespace(num_gpus=ranks, num_machines=1, machine_rank=0, dist_url="auto", rank=rank)
+@pytest.mark.parametrize("ranks, bad", [(1, 0), (2, 1)])
+def test_bad_input_of_a_rank_is_a_line_and_an_exit_code(capfd, ranks, bad):
+    args = argparse.Namespace(num_gpus=ranks, num_machines=1, machine_rank=0, dist_url="auto", rank=bad)
     with pytest.raises(SystemExit) as end:
         run(meet_bad_input, args)
     assert end.value.code == 2
     assert "scan.nii.gz: not a volume" in capfd.readouterr().err.splitlines()
+
+
+def test_a_rank_leaves_its_process_group():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    there = []
+    rank(there.append, torch.distributed.get_world_size())
+    assert there == [1] and not torch.distributed.is_initialized()
 
 
 FIXED_BATCH = ["SOLVER.REFERENCE_WORLD_SIZE", 0]  # the same global batch on any number of ranks

@@ -14,6 +14,7 @@ from helpers.blocks import EXPERTS, blocks_cfg, register_blocks
 
 from lens_d2.data.loader import SampleLoader
 from lens_d2.engine import LENSTrainer
+from lens_d2.engine.launch import rank
 from lens_d2.engine.trainer import CarefulTraining, finite_losses
 from lens_d2.io.errors import DataError
 
@@ -60,7 +61,7 @@ def train_and_watch(folder, steps):
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_step_teaches_one_expert_and_all_ranks_the_same(tmp_path, ranks):
-    launch(train_and_watch, ranks, dist_url="auto", args=(str(tmp_path), 8))
+    launch(rank, ranks, dist_url="auto", args=(train_and_watch, str(tmp_path), 8))
     everyone = torch.load(tmp_path / "watched.pth", weights_only=True)
     assert len(everyone) == ranks
     taught, weights = everyone[0]
@@ -115,7 +116,7 @@ def test_two_ranks_train_and_evaluate_as_one(tmp_path):
     done = []
     for ranks in (1, 2):
         folder = tmp_path / str(ranks)
-        launch(work, ranks, dist_url="auto", args=(str(folder),))
+        launch(rank, ranks, dist_url="auto", args=(work, str(folder)))
         done.append(torch.load(folder / "work.pth", weights_only=False))
     one, two = done
     assert len(one["losses"][0]) == 4

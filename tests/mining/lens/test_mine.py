@@ -16,6 +16,7 @@ from helpers.mining_proposals import patient, proposals, record, tracklets
 from lens_d2.data.ledger.table import read_ledger
 from lens_d2.data.loader import load_training_records
 from lens_d2.engine import LENSTrainer
+from lens_d2.engine.launch import rank
 from lens_d2.io.artifacts import ArtifactStore
 from lens_d2.io.errors import DataError
 from lens_d2.mining.lens.mine import PatientStore, mine, mine_patient
@@ -75,7 +76,7 @@ def test_every_strategy_finds_something(mined):
 
 
 def test_two_ranks_mine_the_same_ledger_as_one(data, mined, tmp_path):
-    launch(propose_and_mine, 2, dist_url="auto", args=(data, tmp_path))
+    launch(rank, 2, dist_url="auto", args=(propose_and_mine, data, tmp_path))
     assert ledgers(tmp_path) == ledgers(mined)
 
 
