@@ -1,16 +1,14 @@
 """The advertised commands as they stand, on a tiny cohort; and the one line with which they end on a fault."""
 
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.blocks import EXPERTS, blocks_cfg, register_blocks
+from helpers.blocks import blocks_cfg, register_blocks
 
-from lens_d2.data.loader import build_train_loader
 from lens_d2.engine import LENSTrainer
 from lens_d2.io.errors import DataError
 
@@ -79,16 +77,6 @@ def test_two_ranks_train_propose_mine_and_evaluate(command, tmp_path, launcher):
     assert (out / "inference/phantom_luna_val/metrics.json").is_file()
 
 
-def test_what_loaders_are_handed_pickles(tmp_path):
-    """Ranks are spawned, and so are their loaders' workers."""
-    register_blocks(tmp_path / "data")
-    for combine in ("experts", "pooling", "positive_pooling"):
-        loader = build_train_loader(blocks_cfg(tmp_path, "DATASETS.COMBINE", combine))
-        dataset, collate = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))
-        batch = next(iter(loader.batch_sampler))
-        assert len(collate([dataset[index] for index in batch])) == len(batch)
-
-
 # Faults of a call are one line and status 2.
 
 FAULTS = {
@@ -155,39 +143,6 @@ def test_a_loss_that_is_not_finite_is_a_line(tmp_path, caplog):
         trainer.train()
     assert "\n" not in str(caught.value)
     assert not any(record.exc_info for record in caplog.records if "train_loop" in record.name)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_bad_input_in_a_loaders_worker_is_the_same_error(tmp_path, workers):
-    register_blocks(tmp_path / "data")
-    cfg = blocks_cfg(tmp_path, "DATALOADER.NUM_WORKERS", workers)
-    loader = build_train_loader(cfg)
-    for path in (tmp_path / "data").rglob("*.nii"):
-        path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(DataError, match=r"\.nii: "):
-        next(iter(loader))
-
-
-def test_training_goes_on_when_the_originals_are_unmounted(tmp_path):
-    register_blocks(tmp_path / "data")
-    cfg = blocks_cfg(tmp_path)
-    loader = build_train_loader(cfg)
-    for record in loader.samples.records:
-        loader.samples.mapper.cache.open(record)
-    for expert in EXPERTS:
-        (tmp_path / "data" / expert).rename(tmp_path / "data" / f"{expert} elsewhere")
-    batches = iter(loader)
-    assert all(len(next(batches)) for _ in range(6))
-
-
-def test_a_resolved_record_is_opened_by_its_own_way_of_caching_alone(tmp_path):
-    register_blocks(tmp_path / "data")
-    fine, coarse = (
-        build_train_loader(blocks_cfg(tmp_path, "INPUT.PIXEL_SPACING", spacing)).samples for spacing in (2.0, 4.0)
-    )
-    record = fine.records[0]
-    shapes = [samples.mapper.cache.open(record).shape for samples in (fine, coarse)]
-    assert shapes[0][2] > shapes[1][2]
 
 
 # A full disk. A limit on the size of files stands in for it: writing beyond it fails as on a full disk.

@@ -200,7 +200,7 @@ class CachedVolume:
         return out
 
     def decode(self, slices: Iterable[int]) -> Mapping[int, np.ndarray]:
-        """Decodes native slices, by number (H, W) int16 HU."""
+        """Decodes native slices: ``{number: (H, W) int16 HU}``."""
         return self._rebuilding(lambda: _open(self.path).decode(slices))
 
     def _rebuilding(self, action: Callable):
@@ -214,20 +214,20 @@ class CachedVolume:
 
 
 class VolumeInMemory(CachedVolume):
-    """A preprocessed sub-volume that leaves nothing on disk; read as one of the cache is.
-
-    Args:
-        volume: in its volume frame.
-        params: of the preprocessing.
-    """
+    """A preprocessed sub-volume that leaves nothing on disk, read like one of the cache."""
 
     def __init__(self, volume: CTVolume, params: PreprocessParams):
+        """
+        Args:
+            volume: in its volume frame.
+            params: of the preprocessing.
+        """
         self.geometry = cache_geometry(volume, params)
         self.warnings = volume.warnings
         self._slices = dict(enumerate(cache_slices(volume, self.geometry, params.hu_range)))
 
     def decode(self, slices: Iterable[int]) -> Mapping[int, np.ndarray]:
-        """All slices, which are decoded already."""
+        """(H, W) int16 HU of every native slice."""
         return self._slices
 
 

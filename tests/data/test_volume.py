@@ -2,12 +2,15 @@
 
 import gzip
 
-import cv2
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from helpers.dicom_checks import fault
+from helpers.scan_files import make_affine
+from helpers.volume_files import ct, nifti, same
 
 from lens_d2.data.volume import read_header, read_mask, read_volume
+from lens_d2.io import memory
 from lens_d2.io.errors import DataError
 
 SPACING = (0.7, 0.8, 2.5)
@@ -29,24 +32,6 @@ def write_image(path, array, spacing=SPACING, direction=IDENTITY, origin=ORIGIN)
     image.SetDirection(np.asarray(direction, dtype=float).ravel().tolist())
     sitk.WriteImage(image, str(path))
     return path
-
-
-def write_pngs(folder, hu, first=1):
-    folder.mkdir(exist_ok=True)
-    for number, picture in enumerate(hu, first):
-        cv2.imwrite(str(folder / f"{number:03d}.png"), (picture.astype(np.int32) + 32768).astype(np.uint16))
-    return folder
-
-
-def fault(source, **options) -> str:
-    """What reading says of a bad source, which must be one line that names a file or folder."""
-    with pytest.raises(DataError) as caught:
-        read_volume(source, **options)
-    assert "\n" not in str(caught.value) and str(caught.value).startswith(caught.value.path)
-    return str(caught.value)
-
-
-# Sound files
 
 
 @pytest.mark.parametrize("extension", FORMATS)
@@ -111,65 +96,11 @@ def test_affine_of_the_record_replaces_that_of_the_file(tmp_path, hu):
     assert volume.geometry.flips == (True, False, False)
 
 
-def test_png_folder(tmp_path, hu):
-    folder = write_pngs(tmp_path / "000001_01_01", hu, first=7)
-    volume = read_volume(folder, spacing=[0.7, 0.8, 2.5])
-    np.testing.assert_array_equal(volume.array, hu)
-    assert volume.geometry == read_header(folder, spacing=[0.7, 0.8, 2.5])
-    np.testing.assert_allclose(volume.geometry.affine, np.diag([0.7, 0.8, 2.5, 1]))
-
-
-def test_png_folder_part_of_the_slices(tmp_path, hu):
-    folder = write_pngs(tmp_path / "000001_01_01", hu, first=7)
-    record = {"file_name": folder, "first_slice": 9, "num_slices": 3, "spacing": SPACING}
-    np.testing.assert_array_equal(read_volume(record).array, hu[2:5])
-    assert read_header(record).size == (11, 9, 3)
-
-
-def test_png_folder_known_gap_takes_the_nearest_slice(tmp_path, hu):
-    folder = write_pngs(tmp_path / "000001_01_01", hu, first=7)
-    for number in (7, 9, 10):
-        (folder / f"{number:03d}.png").unlink()
-    record = {"file_name": folder, "first_slice": 7, "num_slices": 6, "spacing": SPACING}
-    np.testing.assert_array_equal(read_volume(record, missing_slices=[0, 2, 3]).array, hu[[1, 1, 1, 4, 4, 5]])
-
-
-@pytest.mark.parametrize(
-    "options, direction",
-    [
-        ({"spacing": [1, 1, -5]}, -1),
-        ({"spacing": [1, 1, 5], "z_direction": -1}, -1),
-        ({"spacing": [1, 1, -5], "z_direction": 1}, 1),
-    ],
-)
-def test_png_folder_negative_interval_runs_to_the_feet(tmp_path, hu, options, direction):
-    geometry = read_header(write_pngs(tmp_path / "ct", hu), **options)
-    assert geometry.slice_interval == 5
-    assert geometry.flips[2] == (direction < 0)
-    np.testing.assert_array_equal(read_volume(tmp_path / "ct", **options).array, hu)
-
-
 def test_mask_is_turned_to_its_volume(tmp_path, hu):
     ct = read_header(write_image(tmp_path / "ct.nii", hu))
     mask = (hu > 0).astype(np.uint8)
     path = write_image(tmp_path / "mask.nii.gz", mask[::-1, :, ::-1].copy(), direction=np.diag([-1, 1, -1]))
     np.testing.assert_array_equal(read_mask(path, ct), mask)
-
-
-# Faults
-
-
-def test_absent_file_and_empty_folder(tmp_path):
-    assert "no such file" in fault(tmp_path / "absent.mhd")
-    (tmp_path / "empty").mkdir()
-    assert fault(tmp_path / "empty").endswith("the folder is empty")
-
-
-def test_folder_without_slices(tmp_path):
-    (tmp_path / "notes.txt").write_text("nothing here")
-    assert "neither PNG slices nor a DICOM series" in fault(tmp_path)
-    (tmp_path / "overview.png").write_bytes(b"")
-    assert "neither PNG slices nor a DICOM series" in fault(tmp_path)
 
 
 @pytest.mark.parametrize("extension", FORMATS)
@@ -224,54 +155,19 @@ def test_metaimage_spacing_of_zero(tmp_path, hu):
     assert "the voxel spacing is 0 x 1 x 2.5 mm" in fault(path)
 
 
-@pytest.mark.parametrize("spacing", [[0, 1, 2], [1, np.nan, 2], [1, 1, np.nan], [1, 1, 0]])
-def test_png_spacing_of_zero_or_nan(tmp_path, hu, spacing):
-    assert "the voxel spacing is" in fault(write_pngs(tmp_path / "ct", hu), spacing=spacing)
-
-
-def test_png_spacing_not_given(tmp_path, hu):
-    assert "PNG slices carry no spacing" in fault(write_pngs(tmp_path / "ct", hu))
-    assert "PNG slices carry no spacing" in fault(tmp_path / "ct", spacing=[1, 1, None])
-
-
-def test_missing_slice(tmp_path, hu):
-    folder = write_pngs(tmp_path / "ct", hu)
-    (folder / "003.png").unlink()
-    assert fault(folder, spacing=SPACING) == f"{folder}: missing slices: 003.png"
-    assert "missing slices: 007.png, 008.png" in fault(folder, spacing=SPACING, first_slice=5, num_slices=4)
-
-
-@pytest.mark.parametrize("keep", [0, 20, 100])
-def test_unreadable_slice(tmp_path, hu, keep):
-    file = write_pngs(tmp_path / "ct", hu) / "003.png"
-    file.write_bytes(file.read_bytes()[:keep])
-    assert fault(tmp_path / "ct", spacing=SPACING).startswith(f"{file}: ")
-
-
-@pytest.mark.parametrize(
-    "picture, kind",
-    [
-        (np.zeros((9, 11), np.uint8), "L"),
-        (np.zeros((9, 11, 3), np.uint8), "RGB"),
-        (np.zeros((9, 11, 3), np.uint16), "RGB"),
-    ],
-)
-def test_picture_that_is_no_slice(tmp_path, hu, picture, kind):
-    file = write_pngs(tmp_path / "ct", hu) / "001.png"
-    cv2.imwrite(str(file), picture)
-    says = f"{file}: picture of mode {kind} where a 16-bit grey slice (I;16) belongs"
-    assert fault(tmp_path / "ct", spacing=SPACING) == says
-    with pytest.raises(DataError, match=f"mode {kind} "):
-        read_header(tmp_path / "ct", spacing=SPACING)
-
-
-def test_slices_of_different_sizes(tmp_path, hu):
-    folder = write_pngs(tmp_path / "ct", hu)
-    write_pngs(folder, hu[:1, :5], first=4)
-    assert fault(folder, spacing=SPACING).endswith("004.png: 11 x 5 pixels, but 001.png has 11 x 9")
-
-
 def test_mask_of_another_shape(tmp_path, hu):
     ct = read_header(write_image(tmp_path / "ct.nii", hu))
     with pytest.raises(DataError, match="a mask of 11 x 9 x 5 voxels for a volume of 11 x 9 x 6"):
         read_mask(write_image(tmp_path / "mask.nii", hu[:5]), ct)
+
+
+def test_a_volume_is_weighed_before_it_is_read(tmp_path, monkeypatch):
+    path = nifti(tmp_path / "ct.nii")
+    monkeypatch.setattr(memory, "available_memory", lambda: 5 * 10**9)
+    same(path, ct())
+    swollen = nifti(tmp_path / "swollen.nii", dim=[3, 2048, 2048, 1000])
+    assert fault(swollen).endswith("swollen.nii: 4,194,304,000 voxels need 8.7 GB of memory, 5.0 GB are free")
+    turned = make_affine(SPACING, [[0, 0, 1], [1, 0, 0], [0, 1, 0]])  # a second copy, with the axes in order
+    huge = nifti(tmp_path / "turned.nii", affine=turned, dim=[3, 1024, 1024, 2000])
+    assert "2,097,152,000 voxels need 8.7 GB" in fault(huge)
+    assert read_header(swollen).size == (2048, 2048, 1000)

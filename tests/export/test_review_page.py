@@ -13,9 +13,8 @@ from helpers.blocks import register_blocks
 
 from lens_d2.data.cache import PreprocessParams, VolumeCache
 from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_ledger
-from lens_d2.data.ledger.verdicts import apply_verdicts, proposals_of, read_verdicts
+from lens_d2.data.ledger.verdicts import proposals_of, read_verdicts
 from lens_d2.export.review_page import RowMaker
-from lens_d2.io.errors import DataError
 
 DATASET = "blocks_deeplesion"
 
@@ -148,27 +147,9 @@ def test_bad_verdicts_are_one_line_and_change_nothing(tool, ledger_path, tmp_pat
     assert ledger_path.read_bytes() == before
 
 
-@pytest.mark.parametrize("verdict, status", [("rejected", "hard_negative"), ("accepted", "accepted")])
-def test_a_rejected_hard_negative_stays_one(ledger_path, verdict, status):
-    ledger = read_ledger(ledger_path).assign(status="hard_negative")
-    name = ledger["lesion"].iloc[0]
-    after, _ = apply_verdicts(ledger, {name: {"verdict": verdict}}, "v.json")
-    assert set(after["status"][after["lesion"] == name]) == {status}
-
-
 def test_a_ledger_of_several_datasets_makes_a_page(tool, ledger_path, tmp_path):
     args = [str(ledger_path), "--dataset", "blocks_luna", DATASET, "--output", str(tmp_path / "page.html")]
     assert tool.main(args) == 0 and (tmp_path / "page.html").is_file()
-
-
-def test_a_verdict_on_other_boxes_is_refused(ledger_path, tmp_path):
-    ledger = read_ledger(ledger_path)
-    (proposal, *_) = proposals_of(ledger)
-    verdicts = {proposal.id: {"verdict": "accepted", "boxes": proposal.checksum}}
-    assert apply_verdicts(ledger, verdicts, "v.json")[1]["accepted"] == 1
-    moved = ledger.assign(x1=ledger["x1"] - 1)
-    with pytest.raises(DataError, match="v.json: the ledger has other boxes for"):
-        apply_verdicts(moved, verdicts, "v.json")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 
 from helpers.scan_files import make_affine
 from lens_d2.data.volume import read_header, read_volume
@@ -43,3 +44,29 @@ def leave_out(*places):
 def files_of(folder) -> list:
     """The files of a series from the lowest slice to the highest."""
     return sorted(folder.iterdir(), key=lambda file: pydicom.dcmread(file).InstanceNumber)
+
+
+def with_gdcm(file, data, compressor):
+    """Writes a slice with pixels that SimpleITK has compressed."""
+    image = sitk.GetImageFromArray(data.pixel_array)
+    path = file.parent.parent / "compressed.dcm"
+    sitk.WriteImage(image, str(path), useCompression=True, compressor=compressor)
+    compressed = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID = compressed.file_meta.TransferSyntaxUID
+    data.PixelData = compressed.PixelData
+    data["PixelData"].VR, data["PixelData"].is_undefined_length = "OB", True
+    data.save_as(file, enforce_file_format=True)
+
+
+def move(data, offset):
+    position = np.array(data.ImagePositionPatient, float) + offset
+    data.ImagePositionPatient = [f"{x:.10g}"[:16] for x in position]
+
+
+# Orders of frames in a file.
+ORDERS = {
+    "up": [0, 1, 2, 3, 4, 5, 6],
+    "down": [6, 5, 4, 3, 2, 1, 0],
+    "shuffled": [3, 0, 6, 2, 5, 1, 4],
+    "interleaved": [0, 2, 4, 6, 1, 3, 5],
+}

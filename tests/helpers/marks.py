@@ -7,6 +7,7 @@ from detectron2.config import get_cfg
 
 from helpers.blocks import write_blocks
 from lens_d2 import add_lens_config
+from lens_d2.structures.records import make_lesion
 
 
 def embedding_cfg(folder):
@@ -59,3 +60,9 @@ def write_labels(cfg):
         file.write(
             "class,term,term_exclusive,term_parents\nattribute,bright,dark,\nattribute,dark,,hole\ntype,hole,,\n"
         )
+
+
+def record_of(patient, series, *lesions):
+    volume = f"{series}_001-020"
+    made = [make_lesion(f"{volume}/{row}", [[z, *box]], key_slice=z, recist=[0.0] * 8) for row, z, box in lesions]
+    return {"volume": volume, "patient": patient, "series": series, "lesions": made}

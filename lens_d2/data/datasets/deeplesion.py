@@ -41,30 +41,14 @@ logger = logging.getLogger(__name__)
 
 MARK_TABLE = "DeepLesion/DL_info.csv"
 COLUMNS = (
-    "File_name",
-    "Key_slice_index",
-    "Measurement_coordinates",
-    "Bounding_boxes",
-    "Lesion_diameters_Pixel_",
-    "Coarse_lesion_type",
-    "Possibly_noisy",
-    "Slice_range",
-    "Spacing_mm_px_",
-    "Image_size",
-    "Train_Val_Test",
-)
+    "File_name", "Key_slice_index", "Measurement_coordinates", "Bounding_boxes", "Lesion_diameters_Pixel_",
+    "Coarse_lesion_type", "Possibly_noisy", "Slice_range", "Spacing_mm_px_", "Image_size", "Train_Val_Test",
+)  # fmt: skip
 SPLITS = {"train": 1, "val": 2, "test": 3}
 # Coarse_lesion_type; -1: not known (the whole training split).
 TYPES = {
-    1: "bone",
-    2: "abdomen",
-    3: "mediastinum",
-    4: "liver",
-    5: "lung",
-    6: "kidney",
-    7: "soft tissue",
-    8: "pelvis",
-}
+    1: "bone", 2: "abdomen", 3: "mediastinum", 4: "liver", 5: "lung", 6: "kidney", 7: "soft tissue", 8: "pelvis",
+}  # fmt: skip
 BOX_MARGIN = 5.0  # pixels of a box around its mark, which may stick out of the image
 RELEASED_MM = 30.0  # mm above and below a key slice within which slices are released, as far as the scan reaches
 

@@ -15,16 +15,7 @@ IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 class ArraySource(Source):
-    """A volume in memory.
-
-    Args:
-        voxels: (k, j, i) HU of any real type, slices first as SimpleITK's ``GetArrayFromImage`` gives them.
-        spacing: (3,) mm along i, j, k. origin: (3,) LPS mm of the first voxel's centre.
-        direction: (9,) or (3, 3) direction cosines, the axes in columns, as in SimpleITK.
-
-    Raises:
-        DataError: the array has another number of axes, is empty or no real numbers, or the place is incomplete.
-    """
+    """A volume in memory."""
 
     def __init__(
         self,
@@ -33,6 +24,17 @@ class ArraySource(Source):
         origin: Sequence[float] = (0.0, 0.0, 0.0),
         direction: Sequence[float] | np.ndarray = IDENTITY,
     ):
+        """
+        Args:
+            voxels: (k, j, i) HU of any real type, slices first as SimpleITK's ``GetArrayFromImage`` gives them.
+            spacing: (3,) mm along i, j, k.
+            origin: (3,) LPS mm of the first voxel's centre.
+            direction: (9,) or (3, 3) direction cosines, the axes in columns, as in SimpleITK.
+
+        Raises:
+            DataError: the array has another number of axes, is empty or not of real numbers, or the place is
+                incomplete.
+        """
         super().__init__(NAME, {"file_name": str(NAME)})
         self.voxels = np.asarray(voxels)
         if self.voxels.ndim != 3 or not self.voxels.size:
@@ -46,7 +48,7 @@ class ArraySource(Source):
 
     @classmethod
     def from_image(cls, image) -> ArraySource:
-        """The volume of a 3D ``SimpleITK.Image``.
+        """Makes a volume of a 3D ``SimpleITK.Image``.
 
         Raises:
             DataError: the image is not a scalar 3D one.
@@ -67,7 +69,7 @@ class ArraySource(Source):
         """(k, j, i) int16 voxels in HU, rounded and saturated; a copy.
 
         Raises:
-            DataError: voxels are not a number.
+            DataError: some voxels are NaN.
         """
         if self.voxels.dtype == np.int16:
             return self.voxels.copy()

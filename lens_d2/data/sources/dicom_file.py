@@ -55,37 +55,18 @@ FUNCTIONAL_GROUPS = {
 # Elements that tell apart slices of a series that do not belong together. Slices that differ in one of the first
 # are apart as soon as they alternate; the others count only if two slices lie at the same place.
 INDEPENDENT_MARKS = (
-    "AcquisitionNumber",
-    "TemporalPositionIdentifier",
-    "TemporalPositionIndex",
-    "StackID",
-    "StudyInstanceUID",
+    "AcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex", "StackID", "StudyInstanceUID",
     "FrameOfReferenceUID",
-)
+)  # fmt: skip
 MARKS = (
-    *INDEPENDENT_MARKS,
-    "NominalPercentageOfCardiacPhase",
-    "ImageType",
-    "SliceThickness",
-    "ConvolutionKernel",
-    "KVP",
-    "TriggerTime",
-    "AcquisitionTime",
-)
+    *INDEPENDENT_MARKS, "NominalPercentageOfCardiacPhase", "ImageType", "SliceThickness", "ConvolutionKernel",
+    "KVP", "TriggerTime", "AcquisitionTime",
+)  # fmt: skip
 PIXELS = (
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "PlanarConfiguration",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "ExtendedOffsetTable",
+    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
-)
+)  # fmt: skip
 NEEDED_PIXELS = ("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored")
 OTHERS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "SeriesDescription")
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")

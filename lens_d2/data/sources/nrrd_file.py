@@ -36,18 +36,12 @@ TYPES = {
     "i4": ("int", "signed int", "int32", "int32_t"),
     "u4": ("uint", "unsigned int", "uint32", "uint32_t"),
     "i8": (
-        "longlong",
-        "long long",
-        "long long int",
-        "signed long long",
-        "signed long long int",
-        "int64",
-        "int64_t",
+        "longlong", "long long", "long long int", "signed long long", "signed long long int", "int64", "int64_t"
     ),
     "u8": ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
     "f4": ("float",),
     "f8": ("double",),
-}
+}  # fmt: skip
 DTYPES = {name: dtype for dtype, names in TYPES.items() for name in names}
 TEXT = ("txt", "text", "ascii")
 DECODERS: dict[str, Callable] = {

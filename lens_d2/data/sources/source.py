@@ -19,30 +19,15 @@ SOURCE_REGISTRY.__doc__ = "Subclasses of Source; of those that accept a path, th
 
 # Keys of a dataset record that name its sub-volume or tell readers how to read it.
 SOURCE_KEYS = (
-    "file_name",
-    "volume",
-    "spacing",
-    "z_direction",
-    "first_slice",
-    "num_slices",
-    "missing_slices",
-    "affine",
-    "series_uid",
-    "fill_gaps",
-)
+    "file_name", "volume", "spacing", "z_direction", "first_slice", "num_slices", "missing_slices", "affine",
+    "series_uid", "fill_gaps",
+)  # fmt: skip
 
 # Cosine between two axes above which they are not orthogonal: 0.06 degrees, far beyond rounding.
 SHEAR = 1e-3
 MILLIMETRES = {
-    "": 1.0,
-    "mm": 1.0,
-    "cm": 10.0,
-    "m": 1e3,
-    "um": 1e-3,
-    "micron": 1e-3,
-    "microns": 1e-3,
-    "\u00b5m": 1e-3,
-}
+    "": 1.0, "mm": 1.0, "cm": 10.0, "m": 1e3, "um": 1e-3, "micron": 1e-3, "microns": 1e-3, "\u00b5m": 1e-3,
+}  # fmt: skip
 
 
 class Source:

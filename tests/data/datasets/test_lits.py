@@ -1,6 +1,5 @@
 """LiTS's tumours become the right boxes, and volumes with a wrong affine are put right."""
 
-import json
 import logging
 
 import numpy as np
@@ -148,25 +147,3 @@ def test_a_mask_that_does_not_meet_its_volume_is_told(tmp_path):
 def test_no_volumes(tmp_path):
     with pytest.raises(DataError, match="LiTS: no volume-N.nii"):
         everything(tmp_path)
-
-
-def test_the_index_is_used_until_a_file_changes(tmp_path, monkeypatch):
-    pair(tmp_path, 0, [np.s_[1:3, 2:5, 2:5]])
-    first = everything(tmp_path)
-    index = tmp_path / "cache" / "index" / "lits.json"
-    assert list(json.loads(index.read_text())["entries"]) == ["volume-0"]
-    opened = []
-    monkeypatch.setattr("lens_d2.data.datasets.lits.read_mask", lambda mask, *_, **__: opened.append(mask))
-    assert everything(tmp_path) == first and not opened
-    monkeypatch.undo()
-    pair(tmp_path, 0, [np.s_[1:3, 2:5, 2:5], np.s_[5:7, 8:12, 20:22]])
-    assert len(everything(tmp_path)["volume-0"]["lesions"]) == 2
-    index.write_text(index.read_text()[:40])  # damaged: made anew
-    assert len(everything(tmp_path)["volume-0"]["lesions"]) == 2
-
-
-def test_an_index_that_cannot_be_written_is_done_without(tmp_path, caplog):
-    pair(tmp_path, 0, [np.s_[1:3, 2:5, 2:5]])
-    (tmp_path / "cache").write_text("a file where the folder would be")
-    assert len(everything(tmp_path)["volume-0"]["lesions"]) == 1
-    assert any("cannot be written" in text for text in caplog.messages)

@@ -1,0 +1,145 @@
+"""Series that hold more than one scan, copies, or images that belong to none."""
+
+import shutil
+
+import numpy as np
+import pydicom
+import pytest
+from helpers.dicom_checks import AFFINE, check, fault, files_of, move
+from helpers.scan_files import write_enhanced, write_series
+from pydicom import uid
+
+from lens_d2.data.sources import open_source
+from lens_d2.data.volume import read_volume
+
+
+def twice(folder, hu, series="1.2.3", offset=(0, 0, 0), first=None, second=None):
+    """The same slices twice in one series, the second time with other values, elements and places."""
+    write_series(folder, hu, AFFINE, series, StudyInstanceUID="1.2", **(first or {}))
+    others = folder.with_name(f"{folder.name}_second")
+    change = (lambda k, data: move(data, offset)) if any(offset) else None
+    write_series(others, hu + 1, AFFINE, series, change, StudyInstanceUID="1.2", **(second or {}))
+    for number, file in enumerate(sorted(others.iterdir())):
+        shutil.move(file, folder / f"other{number}.dcm")
+    others.rmdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "mark, values",
+    [
+        ("AcquisitionNumber", (1, 2)),
+        ("TemporalPositionIdentifier", (1, 2)),
+        ("ImageType", (["ORIGINAL", "PRIMARY", "AXIAL"], ["DERIVED", "SECONDARY", "AXIAL"])),
+        ("ConvolutionKernel", ("B30f", "B70f")),
+        ("AcquisitionTime", ("101112", "101312")),
+    ],
+)
+def test_acquisitions_and_phases(tmp_path, hu, mark, values):
+    folder = twice(tmp_path / "ct", hu, first={mark: values[0]}, second={mark: values[1]})
+    message = fault(folder)
+    assert "2 DICOM series or parts of one" in message and f"1.2.3:1 (7 slices, {mark}" in message
+    assert message == fault(folder, series_uid="1.2.3")
+    both = [read_volume(folder, series_uid=f"1.2.3:{part}").array for part in (1, 2)]
+    np.testing.assert_array_equal(sorted(array[0, 0, 0] for array in both), [hu[0, 0, 0], hu[0, 0, 0] + 1])
+    assert "part 1 of 2 of its series" in read_volume(folder, series_uid="1.2.3:1").warnings[0]
+    assert "no DICOM series 1.2.3:3" in fault(folder, series_uid="1.2.3:3")
+
+
+def test_acquisitions_that_alternate(tmp_path, hu):
+    """Together they would be a regular stack of half the interval."""
+    marks = {"first": {"AcquisitionNumber": 1}, "second": {"AcquisitionNumber": 2}}
+    folder = twice(tmp_path / "ct", hu, offset=(0, 0, 1.25), **marks)
+    check(folder, hu, warning="part 1 of 2", series_uid="1.2.3:1")
+
+
+def test_acquisitions_one_above_the_other_are_one_scan(tmp_path, hu):
+    def rotation(k, data):
+        data.AcquisitionNumber = k // 3
+
+    check(write_series(tmp_path / "ct", hu, AFFINE, change=rotation), hu)
+
+
+def test_repeated_places_that_nothing_tells_apart(tmp_path, hu):
+    message = fault(twice(tmp_path / "ct", hu))
+    assert (
+        "irregular slice spacing: " in message and "7 of 14 slices do), and no element tells them apart" in message
+    )
+    message = fault(twice(tmp_path / "half", hu, offset=(0, 0, 3 * 2.5)))
+    assert "4 of 14 slices do)" in message
+
+
+def test_exact_copies_are_dropped(tmp_path, hu):
+    folder = write_series(tmp_path / "ct", hu, AFFINE)
+    shutil.copy(files_of(folder)[2], folder / "copy")
+    check(folder, hu, warning="1 image is there twice with the same pixels: left out once")
+    data = pydicom.dcmread(folder / "copy")
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid.generate_uid()
+    data.save_as(folder / "copy")
+    check(folder, hu, warning="1 image is there twice")
+    assert len(open_source({"file_name": folder}).slice_files()) == len(hu)
+
+
+def test_one_sop_instance_uid_for_all_slices_makes_no_copies(tmp_path, hu):
+    check(write_series(tmp_path / "ct", hu, AFFINE, SOPInstanceUID="1.2.3.4"), hu)
+
+
+def test_a_localizer_in_the_series_is_left_out(tmp_path, hu):
+    folder = write_series(tmp_path / "ct", hu, AFFINE, "1.2.3")
+    scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}
+    write_series(tmp_path / "scout", hu[:1, :5], AFFINE, "1.2.3", **scout)
+    shutil.copy(next((tmp_path / "scout").iterdir()), folder / "scout")
+    check(folder, hu, warning="1 localizer image is left out")
+    assert "no CT slices, but CT Image, modality CT" in fault(tmp_path / "scout")
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [{"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, {"PixelSpacing": [0.9, 0.9]}, {"Rows": 3, "Columns": 33}],
+)
+def test_slices_of_another_shape(tmp_path, hu, elements):
+    folder = write_series(tmp_path / "ct", hu, AFFINE, "1.2.3")
+    write_series(tmp_path / "odd", hu[:1], AFFINE, "1.2.3", **elements)
+    shutil.copy(next((tmp_path / "odd").iterdir()), folder / "odd")
+    message = fault(folder)
+    assert (
+        "2 DICOM series or parts of one, name one (--series): 1.2.3:1 (7 slices, 11 x 9 pixels of 0.7 x 0.8 mm"
+        in message
+    )
+    check(folder, hu, warning="part 1 of 2 of its series: 7 of 8 images", series_uid="1.2.3:1")
+
+
+def test_copies_of_a_series_in_two_folders_are_one(tmp_path, hu):
+    shutil.copytree(write_series(tmp_path / "in/a", hu, AFFINE), tmp_path / "in/b")
+    check(tmp_path / "in", hu, warning="7 images are there twice")
+
+
+def test_a_stranger_in_a_series_is_refused(tmp_path, hu):
+    folder = write_series(tmp_path / "ct", hu, AFFINE)
+    file = files_of(folder)[-1]
+    data = pydicom.dcmread(file)
+    data.Modality = "MR"
+    data.save_as(file)
+    assert fault(folder) == f"{file}: CT Image, modality MR, in a series of CT"
+
+
+def test_secondary_captures_with_a_place(tmp_path, hu):
+    folder = write_series(tmp_path / "ct", hu, AFFINE, SOPClassUID=uid.SecondaryCaptureImageStorage)
+    check(folder, hu, warning="secondary captures")
+
+
+def test_frames_of_two_stacks_or_phases(tmp_path, hu):
+    def in_two(k, frame):
+        frame.FrameContentSequence[0].TemporalPositionIndex = 1 + k // 4
+
+    twice = np.concatenate([hu[:4], hu[:3] + 1])
+    path = write_enhanced(tmp_path / "ct.dcm", twice, AFFINE, change=in_two)
+    data = pydicom.dcmread(path)
+    for k in range(4, 7):
+        place = data.PerFrameFunctionalGroupsSequence[k].PlanePositionSequence[0]
+        place.ImagePositionPatient[2] -= 4 * 2.5
+    data.save_as(path)
+    series = data.SeriesInstanceUID
+    assert f"{series}:2 (3 slices, TemporalPositionIndex 2)" in fault(path)
+    check(path, twice[:4], warning="part 1 of 2 of its series: 4 of 7 images", series_uid=f"{series}:1")
+    check(path, twice[4:], warning="part 2 of 2", series_uid=f"{series}:2")

@@ -1,0 +1,54 @@
+"""Other formats, by a process of their own."""
+
+import signal
+import tempfile
+
+import numpy as np
+import psutil
+import pytest
+from helpers.scan_files import write_volume
+from helpers.volume_files import AFFINE, SPACING, ct, fault
+
+from lens_d2.data.sources import sitk_file
+from lens_d2.data.volume import read_volume
+
+
+@pytest.fixture
+def gipl(tmp_path, monkeypatch):
+    """A volume of a format that only SimpleITK reads; its temporary files go to a folder that is looked at."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    yield write_volume(tmp_path / "ct.gipl", ct(), AFFINE)
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_other_formats_are_read_with_a_warning(gipl, tmp_path):
+    volume = read_volume(gipl)
+    np.testing.assert_array_equal(volume.array, ct())
+    np.testing.assert_allclose(volume.geometry.spacing, SPACING, rtol=1e-6)
+    assert volume.warnings[0].startswith("a format whose voxels cannot be checked for damage")
+    gipl.write_bytes(gipl.read_bytes()[:200])
+    assert "not a readable volume" in fault(gipl)
+    (tmp_path / "notes.txt").write_text("no volume")
+    assert "not a readable volume (Unable to determine ImageIO reader" in fault(tmp_path / "notes.txt")
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        (f"import os; os.kill(os.getpid(), {int(signal.SIGSEGV)})", "its reader ended with a segmentation fault"),
+        ("import time; time.sleep(60)", "its reader has not come to an end within 2 s"),
+        ("raise MemoryError('no room')", "its reader failed (MemoryError: no room)"),
+        ("", "its reader failed"),
+        ("print('{')", "its reader tells no header"),
+        ("""print('{"size": [11, 9, 6], "components": 1, "spacing": [1, 1, 1], "origin": [0, 0, 0], '
+                 '"direction": [1, 0, 0, 0, 1, 0, 0, 0, 1], "dtype": "<i2"}')""", "truncated: 0 of"),
+    ],
+)  # fmt: skip
+def test_a_reader_that_dies_or_hangs_is_a_line(script, says, gipl, tmp_path, monkeypatch):
+    (tmp_path / "reader.py").write_text(script)
+    monkeypatch.setattr(sitk_file, "READER", tmp_path / "reader.py")
+    monkeypatch.setattr(sitk_file, "TIMEOUT", 2.0)
+    before = psutil.Process().children()
+    assert says in fault(gipl)
+    assert psutil.Process().children() == before
