@@ -28,6 +28,7 @@ class RetinaNet(Lens):
     """One class; patches around lesions and elsewhere in turn; whole volumes by MONAI's sliding window."""
 
     def build_model(self) -> nn.Module:
+        """MONAI's detector, with random weights."""
         from monai.apps.detection.networks.retinanet_detector import RetinaNetDetector
         from monai.apps.detection.networks.retinanet_network import RetinaNet as Network
         from monai.apps.detection.networks.retinanet_network import resnet_fpn_feature_extractor
@@ -51,9 +52,11 @@ class RetinaNet(Lens):
         return detector
 
     def build_optimizer(self) -> torch.optim.Optimizer:
+        """AdamW."""
         return torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE)
 
     def batches(self) -> Iterator[tuple[list[Tensor], list[dict]]]:
+        """Endless patches, one at a time, with the boxes that are mostly inside."""
         records = [record for record in load_training_records(self.cfg) if record["lesions"]]
         reader = VolumeReader(self.cfg)
         rng = np.random.default_rng(0)
@@ -70,9 +73,11 @@ class RetinaNet(Lens):
             yield [image], [{"boxes": target, "labels": torch.zeros(len(target), dtype=torch.long)}]
 
     def losses(self, batch) -> dict[str, Tensor]:
+        """The losses of a patch by name."""
         return self.model(*batch)
 
     def inference(self) -> nn.Module:
+        """Inference over whole volumes."""
         return WholeVolume(self.cfg, self.model)
 
 
@@ -83,6 +88,7 @@ class VolumeReader(VolumeInference):
         super().__init__(cfg, nn.Identity())
 
     def image(self, volume: CachedVolume, levels: np.ndarray) -> Tensor:
+        """(1, x, y, z) intensities at levels, in 0..1."""
         ratio = self.slice_interval / volume.geometry.slice_interval
         slices = window(volume.read(levels * ratio), self.hu_window) / 255
         return torch.from_numpy(np.ascontiguousarray(slices.transpose(2, 1, 0)))[None]
@@ -125,6 +131,7 @@ class WholeVolume(VolumeReader):
 
     @torch.no_grad()
     def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
+        """Boxes in the frame of the volume's file."""
         image = self.image(volume, np.arange(num_levels(volume, self.slice_interval)))
         (found,) = self.detector([image], use_inferer=True)
         boxes, scores = found["boxes"].double().numpy(), found["labels_scores"].double().numpy()

@@ -35,6 +35,7 @@ class Job:
     first_pixel: int = 0  # the number that the files give to the first pixel of a row
 
     def evaluate(self, path) -> tuple[object, Evaluation]:
+        """Reads a prediction file and scores its detections."""
         detections = self.read(path)
         return detections, self.protocol.evaluate(self.truth, detections)
 
