@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
+from unittest.mock import patch
 
 import torch
 
+from lens_d2.inference import joint_afp
 from lens_d2.inference.folded_backbone import FoldedDenseNet25D
 from lens_d2.inference.joint_afp import JointAFP
 from lens_d2.inference.volume import VolumeInference
@@ -14,6 +17,7 @@ from .networks import LEVELS, SIZE, inference_on_scan, multiply_adds, sample
 from .registry import compare, in_turns, measurement, peak_mb
 
 BASELINE_LEVELS = (0, LEVELS // 2, LEVELS - 1)
+WINOGRAD_LEVELS, WINOGRAD_SIZE = 6, 256
 SCORE, PIXELS = 1e-4, 1e-2  # detections are equal within
 
 
@@ -103,8 +107,40 @@ def bf16() -> dict:
         )
 
 
+@measurement("winograd")
+def winograd() -> dict:
+    """The generators' first convolutions by Winograd against oneDNN's direct one; ratio: the lesser of both."""
+    four = direct_over_winograd()
+    one = direct_over_winograd("MODEL.LENS.EXPERTS", ("deeplesion",))
+    worst = min(one, four, key=lambda times: times["direct"] / times["winograd"])
+    return compare(
+        worst["direct"],
+        worst["winograd"],
+        seconds="processor time of a volume, all of its work",
+        one_expert=one | {"ratio": one["direct"] / one["winograd"]},
+        four_experts=four | {"ratio": four["direct"] / four["winograd"]},
+        size=WINOGRAD_SIZE,
+        slices=WINOGRAD_LEVELS,
+    )
+
+
+@torch.no_grad()
+def direct_over_winograd(*opts) -> dict[str, float]:
+    """Seconds of a volume by either convolution."""
+    with inference_on_scan(*opts, levels=WINOGRAD_LEVELS, size=WINOGRAD_SIZE) as (_, inference, volume):
+
+        def run(channels: float) -> None:
+            with patch.object(joint_afp, "WINOGRAD_CHANNELS", channels):
+                inference.detect(volume)
+
+        channels = joint_afp.WINOGRAD_CHANNELS
+        runs = {"direct": lambda: run(math.inf), "winograd": lambda: run(channels)}
+        return in_turns(runs, 7, clock=time.process_time)
+
+
 @torch.no_grad()
 def measure(*opts) -> dict:
+    """LENS with ``opts`` over a volume against the same slice by slice, and where its time goes."""
     with inference_on_scan(*opts) as (cfg, inference, volume):
         model = inference.model
         images = {level: sample(cfg, inference, volume, level) for level in BASELINE_LEVELS}
@@ -173,7 +209,7 @@ def watch(inference: VolumeInference) -> tuple[list[dict], dict[str, float]]:
 
 
 def different(ours, plain) -> int:
-    """How many of the detections of a slice have no equal, whatever their order (near ties may change places)."""
+    """The number of detections of a slice without an equal, whatever their order (near ties may change places)."""
     scores = (ours.scores[:, None] - plain.scores).abs() <= SCORE
     boxes = ((ours.pred_boxes.tensor[:, None] - plain.pred_boxes.tensor).abs() <= PIXELS).all(dim=2)
     equal = scores & boxes

@@ -44,6 +44,7 @@ def places(patient: int, group: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_records(volumes: int) -> list[dict]:
+    """Records of sub-volumes with marks at their patients' places."""
     records = []
     for number in range(volumes):
         patient, study = divmod(number, PATIENT_SERIES)
@@ -68,6 +69,7 @@ class SyntheticModel:
         self.seconds_of_drawing = 0.0
 
     def __call__(self, record: dict) -> dict:
+        """Detections by expert."""
         return {
             name: link_detections(*boxes, 0.5, np.arange(SLICES) * 2.0, np.arange(SLICES) * 2.0)
             for name, boxes in self._draw(record).items()
@@ -96,6 +98,7 @@ class CellEmbedding:
         self.vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     def __call__(self, items: list[tuple]) -> np.ndarray:
+        """(n, dim) vectors of boxes."""
         cells = (np.array([box[:2] for _, _, box in items]) // CELL).astype(int)
         return self.vectors[cells[:, 1] * (SIZE // CELL) + cells[:, 0]]
 

@@ -64,12 +64,14 @@ def write_scan(folder: Path, levels: int = LEVELS, size: int = SIZE, seed: int =
 
 
 @contextmanager
-def inference_on_scan(*opts, levels: int = LEVELS) -> Iterator[tuple[CfgNode, VolumeInference, object]]:
+def inference_on_scan(
+    *opts, levels: int = LEVELS, size: int = SIZE
+) -> Iterator[tuple[CfgNode, VolumeInference, object]]:
     """A config, its inference, and a cached scan."""
     with tempfile.TemporaryDirectory() as folder:
         cfg = config("lens_multi.yaml", "INPUT.CACHE_DIR", folder, *opts)
         inference = VolumeInference(cfg, network(cfg))
-        yield cfg, inference, inference.cache.open(write_scan(Path(folder), levels))
+        yield cfg, inference, inference.cache.open(write_scan(Path(folder), levels, size))
 
 
 def sample(cfg: CfgNode, inference: VolumeInference, volume, level: int) -> torch.Tensor:

@@ -19,6 +19,7 @@ from .registry import in_turns, measurement, worst_doubling
 
 
 def by_volume(num_volumes: int, volume, *columns) -> list[list[tuple]]:
+    """Rows of every volume."""
     rows: list[list[tuple]] = [[] for _ in range(num_volumes)]
     for v, *row in zip(volume.tolist(), *(column.tolist() for column in columns), strict=True):
         rows[v].append(tuple(row))
@@ -139,10 +140,12 @@ def loop_luna16(truth: NoduleTruth, candidates: Candidates, most: int = 100, fps
 
 
 def spread_over(rng, num_volumes: int, number: int) -> np.ndarray:
+    """(number,) random volumes, sorted."""
     return np.sort(rng.integers(0, num_volumes, number))
 
 
 def case_lens3d(number: int = 14_000, volumes: int = 800, lesions: int = 4_155, seed: int = 0):
+    """Lesions and detections in 3D."""
     rng = np.random.default_rng(seed)
     where = spread_over(rng, volumes, lesions)
     corner = rng.uniform([40, 40, 0], [400, 400, 40], (lesions, 3))
@@ -163,6 +166,7 @@ def case_lens3d(number: int = 14_000, volumes: int = 800, lesions: int = 4_155, 
 
 
 def case_p3d(number: int = 19_000, volumes: int = 1_071, lesions: int = 4_500, seed: int = 0):
+    """Marks on lesions' middle slices, and tracklets."""
     truth, found = case_lens3d(number, volumes, lesions, seed)
     middle = np.round((truth.boxes[:, 2] + truth.boxes[:, 5]) / 2)
     marks = truth.boxes.copy()
@@ -176,6 +180,7 @@ def case_p3d(number: int = 19_000, volumes: int = 1_071, lesions: int = 4_500, s
 
 
 def case_luna16(number: int = 47_000, scans: int = 888, nodules: int = 1_186, others: int = 35_000, seed: int = 0):
+    """Nodules, excluded findings, and candidates."""
     rng = np.random.default_rng(seed)
     low, high = [-160, -160, -400], [160, 160, -50]
     where, excluded = spread_over(rng, scans, nodules), spread_over(rng, scans, others)

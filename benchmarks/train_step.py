@@ -1,4 +1,4 @@
-"""Where a training step's time goes: waiting for data, forward, backward, optimizer."""
+"""Parts of a training step: waiting for data, forward, backward, optimizer."""
 
 from __future__ import annotations
 

@@ -218,6 +218,7 @@ def detect(val: str, test: str, output: Path, processes: int = 1) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
     parser.add_argument("--val", default="phantom_deeplesion_1k_val", help="tuned on (default: %(default)s)")
     parser.add_argument("--test", default="phantom_deeplesion_1k_test", help="run on (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=1, help="default: %(default)s")
@@ -225,4 +226,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Runs the experiment."""
     detect(args.val, args.test, args.output, args.processes)

@@ -140,6 +140,7 @@ def organ_table(plan: CohortPlan, patients: int) -> list[list]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
     parser.add_argument("cohort", type=Path, help="folder that datasets/prepare_phantom.py wrote")
     parser.add_argument("--slices", type=int, default=16, help="slices of each dataset (default: %(default)s)")
     parser.add_argument("--patients", type=int, default=12, help="measured for the table (default: %(default)s)")
@@ -147,6 +148,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Runs the experiment."""
     print(*sheets(args.cohort, args.output, args.slices), sep="\n")
     if args.patients:
         headers = ["organ", *(h for p in PHASES for h in (p, "published"))]

@@ -66,6 +66,7 @@ def register(patients: int | None) -> None:
 
 
 def average_sensitivity(folder: Path) -> float:
+    """That of an evaluation, from its folder."""
     return json.loads((folder / "metrics.json").read_text())["average_sensitivity"]
 
 
@@ -93,12 +94,14 @@ def blob_detector(folder: Path) -> float:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
     runs.add_seed_arguments(parser, "configs/phantom/lens_multi.yaml", "output/guards")
     parser.add_argument("--others", nargs="*", default=OTHERS, help="trained on beside the universal dataset")
     parser.add_argument("--patients", type=int, help="of the universal dataset (default: all)")
 
 
 def run(args: argparse.Namespace) -> None:
+    """Runs the experiment."""
     found = blob_detector(args.output / "blobs")
     results = {seed: {"blob detector": found} for seed in args.seeds}
     for name, dataset in ARMS.items():

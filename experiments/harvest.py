@@ -30,6 +30,7 @@ ARMS = {"lesions": (False, False), "ordinary": (True, False), "hnsl": (True, Tru
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
     runs.add_seed_arguments(parser, "configs/phantom/harvester.yaml", "output/harvest")
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS), help="detectors to train")
     parser.add_argument(
@@ -68,6 +69,7 @@ def average_precision(metrics: dict) -> float | None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Runs the experiment."""
     results: runs.Results = {}
     for seed in args.seeds:
         results[seed], ledger = harvest(args, seed)

@@ -68,6 +68,7 @@ class Tally:
     found_lesions: set = field(default_factory=set)
 
     def line(self, name: str, missing_boxes: set, missing_lesions: set) -> list[str]:
+        """Cells of the strategy's line, in the order of ``HEADER``."""
         return [
             name,
             len(self.boxes),
@@ -87,6 +88,7 @@ class HiddenTruth:
         self.volumes = read_hidden_truth(root)
 
     def lesions(self, volume: str) -> list[dict]:
+        """All lesions of a sub-volume."""
         return self.volumes[volume]["lesions"]
 
     def boxes(self, volume: str) -> tuple[np.ndarray, np.ndarray]:
@@ -204,6 +206,7 @@ def _of(part: set, whole: set) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
     parser.add_argument("ledger", help=".parquet or .csv")
     parser.add_argument(
         "--dataset",
@@ -237,6 +240,7 @@ def report(
 
 
 def run(args: argparse.Namespace) -> None:
+    """Runs the experiment."""
     if args.root:
         register_all(args.root)
     report(args.ledger, args.dataset, args.output, args.iou, args.iobb)

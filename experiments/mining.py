@@ -24,6 +24,7 @@ METRIC = "average_sensitivity"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
     runs.add_seed_arguments(parser, "configs/phantom/lens_full.yaml", "output/mining")
     parser.add_argument("--mined", default="phantom_deeplesion_train", help="dataset whose mining is measured")
     parser.add_argument("--test", default="phantom_deeplesion_1k_test", help="dataset of the figures")
@@ -44,6 +45,7 @@ def experiment(args: argparse.Namespace, seed: int) -> dict[str, float]:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Runs the experiment."""
     results: runs.Results = {}
     for seed in args.seeds:
         results[seed] = experiment(args, seed)

@@ -58,7 +58,7 @@ def steps(output: Path, size: str, seed: int, opts: list[str]) -> dict[str, list
 
 
 def environment(output: Path) -> dict[str, str]:
-    """Where the datasets are, a thread for each core but the loader's, no warnings of libraries."""
+    """Variables of the steps: folder of the datasets, a thread for each core but the loader's, no warnings."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = min(max(cores - 1, 1), 8)
     defaults = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}

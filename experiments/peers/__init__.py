@@ -38,6 +38,7 @@ COLUMNS = ("detector", "steps", "seconds a volume", "average sensitivity")
 
 
 def config(output: Path):
+    """LENS's config, whose datasets and intensities are every peer's."""
     opts = ["MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", 0, "TEST.OVERLAYS", 0, "OUTPUT_DIR", str(output)]
     return load_config(CONFIG, opts)
 
@@ -102,6 +103,7 @@ def evaluate(peer, dataset: str, folder: Path) -> tuple[float, float]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
     parser.add_argument("--seconds", type=float, default=3600, help="processor seconds of each one's training")
     parser.add_argument("--only", nargs="+", choices=list(PEERS), default=list(PEERS), metavar="NAME")
     parser.add_argument("--test", default="phantom_deeplesion_1k_test", help="dataset of the figures")
@@ -110,6 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Runs the experiment."""
     torch.set_num_threads(1)
     rows = []
     for name in args.only:

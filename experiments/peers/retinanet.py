@@ -29,6 +29,7 @@ class RetinaNet(Lens):
     """One class; patches around lesions and elsewhere in turn; whole volumes by MONAI's sliding window."""
 
     def build_model(self) -> nn.Module:
+        """MONAI's detector, with random weights."""
         from monai.apps.detection.networks.retinanet_detector import RetinaNetDetector
         from monai.apps.detection.networks.retinanet_network import RetinaNet as Network
         from monai.apps.detection.networks.retinanet_network import resnet_fpn_feature_extractor
@@ -52,9 +53,11 @@ class RetinaNet(Lens):
         return detector
 
     def build_optimizer(self) -> torch.optim.Optimizer:
+        """AdamW."""
         return torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE)
 
     def batches(self) -> Iterator[tuple[list[Tensor], list[dict]]]:
+        """Endless patches, one at a time, with the boxes that are mostly inside."""
         records = [record for record in load_training_records(self.cfg) if record["lesions"]]
         reader = VolumeReader(self.cfg)
         rng = np.random.default_rng(0)
@@ -71,9 +74,11 @@ class RetinaNet(Lens):
             yield [image], [{"boxes": target, "labels": torch.zeros(len(target), dtype=torch.long)}]
 
     def losses(self, batch) -> dict[str, Tensor]:
+        """The losses of a patch by name."""
         return self.model(*batch)
 
     def inference(self) -> nn.Module:
+        """Inference over whole volumes."""
         return WholeVolume(self.cfg, self.model)
 
 
@@ -84,6 +89,7 @@ class VolumeReader(VolumeInference):
         super().__init__(cfg, nn.Identity())
 
     def image(self, volume: CachedVolume, levels: np.ndarray) -> Tensor:
+        """(1, x, y, z) intensities at levels, in 0..1."""
         ratio = self.slice_interval / volume.geometry.slice_interval
         slices = window(volume.read(levels * ratio), self.hu_window) / 255
         return torch.from_numpy(np.ascontiguousarray(slices.transpose(2, 1, 0)))[None]

@@ -25,7 +25,7 @@ CONFIG = "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml"
 
 
 class Lens:
-    """What every peer has: a model, its optimizer, batches, losses of a batch, inference over volumes."""
+    """A peer: model, optimizer, batches, losses of a batch, inference over volumes."""
 
     def __init__(self, cfg: CfgNode):
         """
@@ -38,15 +38,19 @@ class Lens:
         self.optimizer = self.build_optimizer()
 
     def build_model(self) -> nn.Module:
+        """The detector, with random weights."""
         return build_model(self.cfg)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer, before the first step."""
         return build_optimizer(self.cfg, self.model)
 
     def batches(self) -> Iterator:
+        """Endless batches of training."""
         return iter(build_train_loader(self.cfg))
 
     def losses(self, batch) -> dict[str, Tensor]:
+        """The losses of a batch by name."""
         return self.model(batch)
 
     def inference(self) -> nn.Module:
@@ -58,6 +62,7 @@ class FasterRCNN(Lens):
     """One class; random weights, hence batch norms that learn and no frozen layers; linked along z as LENS's."""
 
     def build_model(self) -> nn.Module:
+        """The detector, with random weights."""
         from detectron2 import model_zoo
 
         self.cfg.INPUT.NUM_SLICES = 3
@@ -70,12 +75,15 @@ class FasterRCNN(Lens):
         return build_model(self.stock)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer, before the first step."""
         return build_detectron2_optimizer(self.stock, self.model)
 
     def losses(self, batch: list[dict]) -> dict[str, Tensor]:
+        """The losses of a batch of slices."""
         return self.model([{"image": x["image"], "instances": lesions(x["instances"])} for x in batch])
 
     def inference(self) -> nn.Module:
+        """Inference over volumes, slice by slice."""
         return SliceBySlice(self.cfg, self.model)
 
 
@@ -93,6 +101,7 @@ class SliceBySlice(VolumeInference):
 
     @torch.no_grad()
     def detect(self, volume) -> dict:
+        """Boxes of all slices, linked along z."""
         ratio = self.slice_interval / volume.geometry.slice_interval
         found = []
         for level in range(num_interpolated_slices(volume, self.slice_interval)):
