@@ -11,7 +11,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from lens_d2.engine import LENSTrainer
-from lens_d2.engine.launch import run
+from lens_d2.engine import launch as launcher
+from lens_d2.engine.launch import rank, run
 from lens_d2.errors import DataError
 
 
@@ -57,7 +58,7 @@ def train_and_watch(folder, steps):
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_step_teaches_one_expert_and_all_ranks_the_same(tmp_path, ranks):
-    launch(train_and_watch, ranks, dist_url="auto", args=(str(tmp_path), 8))
+    launch(rank, ranks, dist_url="auto", args=(train_and_watch, str(tmp_path), 8))
     everyone = torch.load(tmp_path / "watched.pth", weights_only=True)
     assert len(everyone) == ranks
     taught, weights = everyone[0]
@@ -76,10 +77,31 @@ def meet_bad_input(args):
     comm.synchronize()
 
 
-@pytest.mark.parametrize("ranks, rank", [(1, 0), (2, 1)])
-def test_bad_input_of_a_rank_is_a_line_and_an_exit_code(capfd, ranks, rank):
-    args = argparse.Namespace(num_gpus=ranks, num_machines=1, machine_rank=0, dist_url="auto", rank=rank)
+@pytest.mark.parametrize("ranks, bad", [(1, 0), (2, 1)])
+def test_bad_input_of_a_rank_is_a_line_and_an_exit_code(capfd, ranks, bad):
+    args = argparse.Namespace(num_gpus=ranks, num_machines=1, machine_rank=0, dist_url="auto", rank=bad)
     with pytest.raises(SystemExit) as end:
         run(meet_bad_input, args)
     assert end.value.code == 2
     assert "scan.nii.gz: not a volume" in capfd.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("local_rank", [0, 1])
+def test_the_first_of_torchruns_ranks_tells_of_what_all_find(capsys, monkeypatch, local_rank):
+    """The others wait to be ended, and tell of it themselves if they are not."""
+    waited = []
+    monkeypatch.setattr(launcher.time, "sleep", lambda s: waited.append((s, capsys.readouterr().err)))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+    with pytest.raises(SystemExit) as end:
+        run(meet_bad_input, argparse.Namespace(rank=0), check=meet_bad_input)
+    assert end.value.code == 2
+    assert waited == [(launcher.PATIENCE_S, "")] * local_rank
+    assert capsys.readouterr().err == "scan.nii.gz: not a volume\n"
+
+
+def test_a_rank_leaves_its_process_group():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    there = []
+    rank(there.append, torch.distributed.get_world_size())
+    assert there == [1] and not torch.distributed.is_initialized()

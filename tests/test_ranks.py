@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from lens_d2.engine import LENSTrainer
+from lens_d2.engine.launch import rank
 
 FIXED_BATCH = ["SOLVER.REFERENCE_WORLD_SIZE", 0]  # the same global batch on any number of ranks
 # Nothing that depends on which part of a batch a rank has; frozen statistics do not bring intensities to scale.
@@ -56,7 +57,7 @@ def test_two_ranks_train_and_evaluate_as_one(tmp_path):
     done = []
     for ranks in (1, 2):
         folder = tmp_path / str(ranks)
-        launch(work, ranks, dist_url="auto", args=(str(folder),))
+        launch(rank, ranks, dist_url="auto", args=(work, str(folder)))
         done.append(torch.load(folder / "work.pth", weights_only=False))
     one, two = done
     assert len(one["losses"][0]) == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -17,6 +18,8 @@ from torch.multiprocessing import ProcessExitedException
 
 from .. import cli
 from ..errors import DataError
+
+PATIENCE_S = 20
 
 
 def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
@@ -56,18 +59,17 @@ def run(
     _end_on_fault(lambda: _hide_gpus(check(args)))
     if torch.distributed.is_torchelastic_launched():
         _join()
-        _end_on_fault(partial(main, args))
-        torch.distributed.destroy_process_group()
+        rank(main, args)
         return
     _end_on_fault(lambda: _check_ranks(args))
     try:
         launch(
-            partial(_rank, main),
+            rank,
             _num_ranks(args),
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
-            args=(args,),
+            args=(main, args),
         )
     except ProcessExitedException as error:
         if error.signal_name:
@@ -100,20 +102,42 @@ def _num_gpus() -> int:
     return torch.cuda.device_count() if not hidden and torch.cuda.is_available() else 0
 
 
-def _rank(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
-    """One rank; picklable."""
-    _end_on_fault(partial(main, args))
+def rank(main: Callable[..., object], *args: object) -> None:
+    """One rank: call ``main(*args)``, and leave the process group when that is done.
+
+    A group that is still there when the interpreter ends may abort the process: gloo's threads hold tensors.
+
+    Raises:
+        SystemExit: as of :func:`run`.
+    """
+    _end_on_fault(partial(main, *args))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _end_on_fault(body: Callable[[], object]) -> None:
     """Ends the process where the body meets bad input or a full disk, of which a line is printed."""
 
     def plain() -> None:
-        body()
+        try:
+            body()
+        except (DataError, OSError) as error:
+            if cli.fault_of(error) is not None:
+                _let_the_first_tell()
+            raise
 
     status = cli.run(plain)
     if status:
         sys.exit(status)
+
+
+def _let_the_first_tell() -> None:
+    """Waits, on torchrun's ranks but the first of a machine; torchrun ends them when the first has ended.
+
+    So a fault that all of them find is told once, and one that the first does not find is told after the wait.
+    """
+    if torch.distributed.is_torchelastic_launched() and int(os.environ["LOCAL_RANK"]) > 0:
+        time.sleep(PATIENCE_S)
 
 
 def _join() -> None:

@@ -17,6 +17,7 @@ from lens_d2.data.loader import load_training_records
 from lens_d2.engine import LENSTrainer, run_stages
 from lens_d2.engine import harvest as harvest_module
 from lens_d2.engine.harvest import read_lesions
+from lens_d2.engine.launch import rank
 from lens_d2.engine.network_trainer import NetworkTrainer
 from lens_d2.errors import DataError
 from lens_d2.harvesting.rounds import Rules, known_proposals
@@ -218,7 +219,7 @@ def harvest_on_ranks(folder, output):
 
 def test_two_ranks_share_the_rounds(whole, tmp_path):
     """Proposals, marks and the hits of a generator that knows the truth are those of one rank."""
-    launch(harvest_on_ranks, 2, dist_url="auto", args=(tmp_path, tmp_path))
+    launch(rank, 2, dist_url="auto", args=(harvest_on_ranks, tmp_path, tmp_path))
     ours, theirs = json.loads((tmp_path / "results.json").read_text())
     assert ours == theirs and [r["round"] for r in ours["rounds"]] == [1, 2]
     for number, result in enumerate(ours["rounds"], start=1):

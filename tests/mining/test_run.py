@@ -12,6 +12,7 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 
 from lens_d2.engine import LENSTrainer, run_stages
+from lens_d2.engine.launch import rank
 from lens_d2.engine.network_trainer import NetworkTrainer
 from lens_d2.errors import DataError
 from lens_d2.mining import read_ledger
@@ -78,7 +79,7 @@ def test_every_strategy_finds_something(mined):
 
 
 def test_two_ranks_mine_the_same_ledger_as_one(data, mined, tmp_path):
-    launch(propose_and_mine, 2, dist_url="auto", args=(data, tmp_path))
+    launch(rank, 2, dist_url="auto", args=(propose_and_mine, data, tmp_path))
     assert ledgers(tmp_path) == ledgers(mined)
 
 
