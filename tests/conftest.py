@@ -1,6 +1,9 @@
 """Fixtures that more than one test file uses."""
 
 import importlib.util
+import os
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +11,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from helpers.advertised import SHORT
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +47,18 @@ def load_script(repo_root) -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def demo(repo_root, tmp_path_factory) -> Path:
+    """output/demo as `make demo` leaves it, of the smallest cohort and two steps of a narrow network."""
+    folder = tmp_path_factory.mktemp("checkout") / "output/demo"
+    short = [*shlex.split(SHORT), "TEST.OVERLAYS", "1", "DATASETS.TEST", "('phantom_deeplesion_1k_test',)"]
+    words = [sys.executable, "tools/demo.py", "--output", str(folder), "--size", "tiny", *short]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(words, cwd=repo_root, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,55 +1,32 @@
-"""The advertised commands as they stand, on a tiny cohort; and the one line with which they end on a fault."""
+"""The one line with which commands end on a fault; what they leave and how they go on. (As they stand in the
+documents: tests/test_advertised.py.)"""
 
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from helpers.advertised import NETWORK, SHORT, run_line
 from helpers.blocks import blocks_cfg, register_blocks
+from helpers.scan_files import make_affine, write_volume
 
 from lens_d2.engine import LENSTrainer
 from lens_d2.io.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = "--config-file configs/phantom/lens_multi.yaml"
-SHORT = (
-    "MODEL.DENSENET.GROWTH_RATE 4 MODEL.DENSENET.BLOCK_CONFIG (2,2,2) MODEL.DENSENET.INIT_FEATURES 8 "
-    "MODEL.DENSENET.OUT_CHANNELS 16 MODEL.AFP.CONV_DIM 8 MODEL.ROI_BOX_HEAD.FC_DIM 16 SOLVER.IMS_PER_BATCH 2 "
-    "SOLVER.MAX_ITER 2 SOLVER.STEPS () SOLVER.CHECKPOINT_PERIOD 1 TEST.OVERLAYS 0 VIS_PERIOD 0"
-)
-ONE_TEST = "DATASETS.TEST ('phantom_luna_val',)"
-MINED = f"{SHORT} {ONE_TEST} STAGES ('train',) MINING.STRATEGIES ('CrossSlice',)"
-
-
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory) -> Path:
-    """A folder of datasets with the smallest synthetic cohort, prepared for the shipped config."""
-    folder = tmp_path_factory.mktemp("datasets")
-    environment = {**os.environ, "DETECTRON2_DATASETS": str(folder)}
-    for command in (
-        ["datasets/prepare_phantom.py", "--size", "tiny", "--output", str(folder / "phantom")],
-        ["datasets/prepare_datasets.py", "--processes", "1", *SHIPPED.split()],
-    ):
-        words = [sys.executable, *command]
-        subprocess.run(words, cwd=ROOT, check=True, capture_output=True, env=environment)
-    return folder
 
 
 @pytest.fixture
-def command(cohort, tmp_path):
-    """command(words, env) runs a command line of the documentation; the output goes to tmp_path / "out"."""
-
-    def run(words: str, **env: str) -> subprocess.CompletedProcess:
-        words = words.replace("python ", f"{sys.executable} ", 1)
-        words = words.replace("torchrun ", f"{sys.executable} -m torch.distributed.run ", 1)
-        environment = {**os.environ, "DETECTRON2_DATASETS": str(cohort), "OMP_NUM_THREADS": "1", **env}
-        return subprocess.run(
-            words.split(), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-        )
-
-    return lambda words, **env: run(words.replace(" OUT ", f" OUTPUT_DIR {tmp_path / 'out'} "), **env)
+def cohort(demo) -> Path:
+    """A folder of datasets with the smallest synthetic cohort, prepared for the shipped config."""
+    return demo / "data"
 
 
 def last_line(run: subprocess.CompletedProcess) -> str:
@@ -57,24 +34,6 @@ def last_line(run: subprocess.CompletedProcess) -> str:
     assert run.returncode == 2, run.stderr
     assert not any("Traceback" in line for line in lines), run.stderr
     return lines[-1]
-
-
-# Several ranks, with the config's own loader workers
-
-
-@pytest.mark.parametrize(
-    "launcher",
-    [
-        "python train_net.py --config-file configs/phantom/lens_multi.yaml --num-gpus 2",
-        "torchrun --nproc-per-node 2 train_net.py --config-file configs/phantom/lens_full.yaml",
-    ],
-)
-def test_two_ranks_train_propose_mine_and_evaluate(command, tmp_path, launcher):
-    run = command(f"{launcher} OUT {MINED}")
-    assert run.returncode == 0, run.stderr[-3000:]
-    out = tmp_path / "out/train"
-    assert (out / "model_final.pth").is_file() and list((out / "mining").glob("ledger*"))
-    assert (out / "inference/phantom_luna_val/metrics.json").is_file()
 
 
 # Faults of a call are one line and status 2.
@@ -148,60 +107,61 @@ def test_a_loss_that_is_not_finite_is_a_line(tmp_path, caplog):
 # A full disk. A limit on the size of files stands in for it: writing beyond it fails as on a full disk.
 
 
-def limited(words: str, size: int) -> str:
-    """The command with a limit on the bytes of a file."""
+def limited(words: str, size: int, cohort: Path) -> subprocess.CompletedProcess:
+    """A command run with a limit on the bytes of a file."""
     body = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); "
     body += "sys.argv = sys.argv[2:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    return f'python -c "{body}" {size} {words}'
-
-
-def test_training_on_a_full_disk_is_a_line_and_resumes(command, cohort, tmp_path):
-    words = f"train_net.py {SHIPPED} OUT {SHORT} DATASETS.TEST () DATALOADER.NUM_WORKERS 0"
-    full = run_limited(limited(words, 60_000).split('"'), cohort, tmp_path)
-    line = last_line(full)
-    assert str(tmp_path / "out") in line and "cannot be written: File too large" in line
-    assert not [p for p in (tmp_path / "out").iterdir() if p.name.endswith(".pth")]
-    again = command(
-        f"python train_net.py {SHIPPED} --resume OUT {SHORT} DATASETS.TEST () DATALOADER.NUM_WORKERS 0"
-    )
-    assert again.returncode == 0, again.stderr[-2000:]
-
-
-def run_limited(body: list[str], cohort: Path, folder: Path) -> subprocess.CompletedProcess:
-    words = [sys.executable, "-c", body[1], *body[2].replace(" OUT ", f" OUTPUT_DIR {folder / 'out'} ").split()]
+    command = [sys.executable, "-c", body, str(size), *shlex.split(words)]
     environment = {**os.environ, "DETECTRON2_DATASETS": str(cohort), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_training_on_a_full_disk_is_a_line_and_resumes(cohort, tmp_path):
+    out = tmp_path / "out"
+    opts = f"OUTPUT_DIR {out} {SHORT} DATASETS.TEST ()"
+    line = last_line(limited(f"train_net.py {SHIPPED} {opts}", 60_000, cohort))
+    assert str(out) in line and "cannot be written: File too large" in line
+    assert not [p for p in out.iterdir() if p.name.endswith(".pth")]
+    (tmp_path / "train_net.py").symlink_to(ROOT / "train_net.py")
+    again = run_line(f"python train_net.py {SHIPPED} --resume {opts}", tmp_path, DETECTRON2_DATASETS=str(cohort))
+    assert again.returncode == 0, again.stderr[-2000:]
 
 
 def test_preparing_on_a_full_disk_leaves_nothing_out(cohort, tmp_path):
     words = f"datasets/prepare_datasets.py phantom_luna_train --cache-dir {tmp_path / 'cache'} --processes 1"
-    line = last_line(run_limited(limited(words, 3_000).split('"'), cohort, tmp_path))
+    line = last_line(limited(words, 3_000, cohort))
     assert "cannot be written" in line
     assert not list((cohort / "phantom/cache").glob("left_out/*"))
 
 
-# The README's commands for real data, one after another, in a folder of their own
+PREDICT = """
+import contextlib, io, json, os, resource, runpy, sys
+main, output = runpy.run_path("demo/predict.py")["main"], sys.argv[1]
+for size in (1_000, 30_000, resource.RLIM_INFINITY):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        status = main(["--output", output, *sys.argv[2:]])
+    left = [os.listdir(folder) if os.path.isdir(folder) else [] for folder in (output, os.environ["TMPDIR"])]
+    lines = [line for line in told.getvalue().splitlines() if " torch/" not in line]  # warnings of torch's own
+    print("LEFT", json.dumps([status, lines, *left]))
+"""
 
 
-def test_the_readmes_commands_for_real_data(cohort, tmp_path):
-    """As they stand, with overrides at their ends that make them short; the cohort has the real formats."""
-    for name in ("train_net.py", "configs", "demo", "tools", "datasets"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    text = (ROOT / "README.md").read_text()
-    lines = [line.split("  #")[0].strip() for line in text.splitlines()]
-    prepare, *trainings = [
-        line
-        for line in lines
-        if line.startswith("python") and "configs/lens_multi.yaml" in line and "num-gpus" not in line
-    ]
-    assert "prepare_datasets.py" in prepare and any("--resume" in line for line in trainings)
-    assert any("--eval-only" in line for line in trainings) and len(trainings) == 4
-    environment = {**os.environ, "DETECTRON2_DATASETS": str(cohort / "phantom"), "OMP_NUM_THREADS": "1"}
-    short = [*SHORT.split(), "MODEL.DENSENET.WEIGHTS", "", "SOLVER.EPOCHS", "0", "DATALOADER.NUM_WORKERS", "0"]
-    short += ["DATASETS.TEST", "('luna_val',)", "INPUT.MAX_SIZE", "256"]
-    for line in (prepare, *trainings):
-        words = [sys.executable, *line.split()[1:], *(short if line != prepare else ["--processes", "1"])]
-        run = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-        assert run.returncode == 0, f"{line}\n{run.stderr[-2000:]}"
-    assert (tmp_path / "output/lens_multi/inference/luna_val/metrics.json").is_file()
-    assert (tmp_path / "output/faster/model_final.pth").is_file()
+def test_predicting_on_a_full_disk_is_a_line_and_nothing_half_written(tmp_path):
+    """Without room for the preprocessed scan; with room for it and none for the report; with room for all."""
+    array = np.full((5, 40, 48), -1000, np.int16)
+    array[:, 4:36, 4:44] = np.random.default_rng(0).normal(40, 60, (5, 32, 40)).astype(np.int16)
+    scan, output = write_volume(tmp_path / "ct.nii.gz", array, make_affine((4, 4, 3))), tmp_path / "out"
+    (tmp_path / "tmp").mkdir()
+    options = ["--allow-random-weights", "--input", str(scan), *SHIPPED.split(), "--opts", *shlex.split(NETWORK)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path / "tmp")}
+    words = [sys.executable, "-W", "ignore", "-c", PREDICT, str(output), *options]
+    run = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    cache, report, done = (json.loads(line[5:]) for line in run.stdout.splitlines() if line.startswith("LEFT "))
+    (line,) = cache[1]
+    assert cache[0] == 2 and re.search(r"scan-\w+\.b2nd: the cache file cannot be written", line)
+    assert report[:2] == [2, [f"{output / 'report.html'}: cannot be written: File too large"]]
+    assert "detections.csv" in report[2] and not any(name.startswith(".") for name in report[2])
+    assert done[:2] == [0, []] and {"report.html", "detections.json", *report[2]} <= set(done[2])
+    assert cache[2] == cache[3] == report[3] == done[3] == []  # nothing in the output, nothing in TMPDIR

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import get_cfg
+from helpers.advertised import DOCUMENTS, ROOT, RUN, commands_in
+from torch.distributed.run import get_args_parser as torchrun_parser
 
 from benchmarks import MEASUREMENTS
 from experiments import EXPERIMENTS
 from lens_d2 import add_lens_config
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "datasets/README.md"]
-DOCUMENTS += sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))
 # Files that the documentation names and that are not here: written by the reader of an example, or by training.
 NOT_HERE = {"kits.py", "kits.yaml", "my_lens.yaml", "config.yaml"}
 SOURCES = {path.name for folder in ("lens_d2", "datasets") for path in (ROOT / folder).rglob("*.py")}
@@ -65,26 +64,35 @@ def test_citation_names_both_papers():
 
 # Commands. What is in a block of bash, or stands in code as `python ...`, works as it stands.
 
-RUN_AS_THEY_STAND = {"docs/add_dataset.md": "tests/test_add_dataset.py"}
+RUN_AS_THEY_STAND = {
+    "docs/add_dataset.md": "tests/test_add_dataset.py",
+    "docs/evaluation.md": "tests/tools/test_evaluate.py",
+}
 # Commands of the shell, not of the project, and commands that need what is not here.
 NOT_RUN = {
     "export": "sets a variable of the shell",
     "source": "changes the shell",
     "docker": "needs a Docker engine; tests/test_docker.py checks what the image copies and runs",
 }
+# Commands that are only parsed, by a part of them, and why. All others run in tests/test_advertised.py.
+ONLY_PARSED = {
+    "make ": "installs, or runs these tests; tests/conftest.py runs what `make demo` does",
+    "--help": "test_every_script_tells_its_options",
+    "--num-gpus 4": "four ranks; two run, by docs/phantom.md's command",
+    "--num-gpus 8": "eight ranks, of one machine or of two; two run, by docs/phantom.md's command",
+    "--nnodes 2": "needs two machines; torchrun's ranks of one run, by the command before it",
+    "prepare_phantom.py": "takes minutes at these sizes; the demo of tests/conftest.py writes the smallest",
+    "-m benchmarks": "measures for minutes; tests/benchmarks",
+    "-m experiments peers": "trains three detectors for minutes each; tests/experiments/test_peers.py",
+    "-m experiments harvest": "trains for hours; tests/experiments/test_harvest.py",
+    "-m experiments mining": "trains for hours; tests/experiments/test_mining.py",
+    "-m experiments guards": "trains for hours; tests/experiments/test_guards.py",
+    "-m experiments cohort": "scans a dozen patients in each phase",
+}
 
 
 class Parsed(Exception):
     """Carries what a script's parser made of a command line."""
-
-
-def commands_in(path: str) -> list[str]:
-    text = (ROOT / path).read_text()
-    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    inline = re.findall(r"`((?:[A-Z_0-9]+=\S+ )?python [^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
-    commands = (re.sub(r"\s+#\s.*", "", line).strip() for line in [*lines, *inline])
-    return [command for command in commands if command]
 
 
 COMMANDS = sorted({(p, c) for p in DOCUMENTS if p not in RUN_AS_THEY_STAND for c in commands_in(p)})
@@ -98,6 +106,9 @@ def test_commands_can_be_given(path, command, monkeypatch):
         words.pop(0)
     if words[0] in NOT_RUN or words[1:3] == ["-m", "experiments"] and len(words) < 5:
         return  # an experiment that is only named: see test_experiments_and_measurements_exist
+    if words[0] == "torchrun":
+        given = torchrun_parser().parse_args(words[1:])
+        words = ["python", given.training_script, *given.training_script_args]
     if "--help" in words:
         assert (ROOT / words[1]).is_file()  # test_every_command_tells_its_options has what -m names
         return
@@ -115,6 +126,16 @@ def test_commands_can_be_given(path, command, monkeypatch):
         add_lens_config(cfg)
         cfg.merge_from_file(str(ROOT / config))
         cfg.merge_from_list(options.opts if hasattr(options, "opts") else [])
+
+
+def test_every_command_runs_or_says_why_it_is_only_parsed():
+    named = re.compile(r"python -m experiments \w+")  # see test_experiments_and_measurements_exist
+    commands = {command for _, command in COMMANDS if not named.fullmatch(command)}
+    commands = {command for command in commands if command.split()[0] not in NOT_RUN}
+    run = {advertised.command for group in RUN.values() for advertised in group}
+    parsed = {command for command in commands if any(part in command for part in ONLY_PARSED)}
+    assert commands - run - parsed == run & parsed == set()
+    assert [part for part in ONLY_PARSED if not any(part in command for command in commands)] == []
 
 
 def options_of(words: list[str], monkeypatch) -> argparse.Namespace:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -17,6 +18,8 @@ from torch.multiprocessing import ProcessExitedException
 
 from ..io import cli
 from ..io.errors import DataError
+
+PATIENCE_S = 20
 
 
 def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
@@ -116,11 +119,25 @@ def _end_on_fault(body: Callable[[], object]) -> None:
     """End the process if the body meets bad input or a full disk, after printing a line."""
 
     def plain() -> None:
-        body()
+        try:
+            body()
+        except (DataError, OSError) as error:
+            if cli.fault_of(error) is not None:
+                _let_the_first_tell()
+            raise
 
     status = cli.run(plain)
     if status:
         sys.exit(status)
+
+
+def _let_the_first_tell() -> None:
+    """Waits, on torchrun's ranks but the first of a machine; torchrun ends them when the first has ended.
+
+    So a fault that all of them find is told once, and one that the first does not find is told after the wait.
+    """
+    if torch.distributed.is_torchelastic_launched() and int(os.environ["LOCAL_RANK"]) > 0:
+        time.sleep(PATIENCE_S)
 
 
 def _join() -> None:

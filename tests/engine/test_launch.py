@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from helpers.blocks import ROOT, blocks_cfg, register_blocks
 
 from lens_d2.engine import LENSTrainer
+from lens_d2.engine import launch as launcher
 from lens_d2.engine.launch import rank, run
 from lens_d2.io.errors import DataError
 
@@ -30,6 +31,20 @@ def test_bad_input_of_a_rank_is_a_line_and_an_exit_code(capfd, ranks, bad):
         run(meet_bad_input, args)
     assert end.value.code == 2
     assert "scan.nii.gz: not a volume" in capfd.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("local_rank", [0, 1])
+def test_the_first_of_torchruns_ranks_tells_of_what_all_find(capsys, monkeypatch, local_rank):
+    """The others wait to be ended, and tell of it themselves if they are not."""
+    waited = []
+    monkeypatch.setattr(launcher.time, "sleep", lambda s: waited.append((s, capsys.readouterr().err)))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+    with pytest.raises(SystemExit) as end:
+        run(meet_bad_input, argparse.Namespace(rank=0), check=meet_bad_input)
+    assert end.value.code == 2
+    assert waited == [(launcher.PATIENCE_S, "")] * local_rank
+    assert capsys.readouterr().err == "scan.nii.gz: not a volume\n"
 
 
 def test_a_rank_leaves_its_process_group():

@@ -1,0 +1,185 @@
+"""The commands that the documentation advertises: found in its text, and run as a user would run them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "datasets/README.md"]
+DOCUMENTS += sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))
+
+
+def commands_in(path: str) -> list[str]:
+    """Each line of the blocks of bash, and what stands in code as `python ...`, without comments."""
+    text = (ROOT / path).read_text()
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    inline = re.findall(r"`((?:[A-Z_0-9]+=\S+ )?python [^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    commands = (" ".join(re.sub(r"\s#\s.*", "", line).split()) for line in [*lines, *inline])
+    return [command for command in commands if command]
+
+
+class Advertised(NamedTuple):
+    """A command of a document.
+
+    Attributes:
+        document: where it stands.
+        part: of it, that no other command there has; all of it, if others begin with it.
+        short: what is added at its end, so that it takes a moment.
+    """
+
+    document: str
+    part: str
+    short: str = ""
+
+    @property
+    def command(self) -> str:
+        """As it stands in the document."""
+        found = {command for command in commands_in(self.document) if self.part in command}
+        (command,) = found & {self.part} or found
+        return command
+
+    @property
+    def line(self) -> str:
+        """As it is run."""
+        return f"{self.command} {self.short}"
+
+
+NETWORK = (
+    "MODEL.DENSENET.GROWTH_RATE 4 MODEL.DENSENET.BLOCK_CONFIG (2,2,2) MODEL.DENSENET.INIT_FEATURES 8 "
+    "MODEL.DENSENET.OUT_CHANNELS 16 MODEL.AFP.CONV_DIM 8 MODEL.CENTERNET.CONV_DIM 8 MODEL.ROI_BOX_HEAD.FC_DIM 16 "
+    "INPUT.PIXEL_SPACING 4.0 INPUT.SLICE_INTERVAL 6.0 SEED 1"
+)
+TRAINING = (
+    f"{NETWORK} SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 SOLVER.STEPS () SOLVER.CHECKPOINT_PERIOD 2 VIS_PERIOD 0 "
+    "TEST.OVERLAYS 0 TEST.DETECTIONS_PER_IMAGE 5"
+)
+SHORT = f"{TRAINING} DATALOADER.NUM_WORKERS 0"
+REAL = f"{SHORT} SOLVER.EPOCHS 0 MODEL.DENSENET.WEIGHTS '' DATASETS.TEST \"('luna_val',)\""
+DEMO_TEST = "DATASETS.TEST \"('phantom_deeplesion_1k_test',)\""
+ONE_TEST = "DATASETS.TEST \"('phantom_luna_val',)\""
+MINED = f"STAGES \"('train',)\" MINING.STRATEGIES \"('CrossSlice',)\" {ONE_TEST}"
+
+
+def classifier(name: str, patch: str) -> str:
+    keys = f"WIDTH 4 FC_DIM 8 PATCH_SIZE {patch} SOLVER.IMS_PER_BATCH 4 SOLVER.MAX_ITER 2 SOLVER.STEPS ()"
+    keys += " SOLVER.CHECKPOINT_PERIOD 2"
+    words = keys.split()
+    pairs = zip(words[::2], words[1::2], strict=True)
+    return " ".join(f"MODEL.{name}.{key} {value}" for key, value in pairs)
+
+
+CLASSIFIERS = f"{classifier('EMBEDDING', '(3,24,24)')} {classifier('FPR', '(8,24,24)')}"
+FULL = f"{SHORT} {CLASSIFIERS} {ONE_TEST} MINING.CROSS_DATASET.SCORE_THRESH 0.56"
+HARVEST = f"{SHORT} {classifier('LPC', '(8,24,24)')} HARVEST.ROUNDS 1 HARVEST.HIT_IOU 0.001"
+
+# What tests/test_advertised.py runs, by what a user is about, in this order.
+RUN = {
+    "demo": (
+        Advertised("docs/getting_started.md", "--eval-only MODEL.WEIGHTS output/demo", f"{SHORT} {DEMO_TEST}"),
+        Advertised("README.md", "demo/predict.py", f"{NETWORK} TEST.DETECTIONS_PER_IMAGE 5"),
+    ),
+    "real data": (
+        Advertised("README.md", "python datasets/prepare_datasets.py --config-file", "--processes 1"),
+        Advertised("datasets/README.md", "python datasets/prepare_datasets.py --config-file", "--processes 1"),
+        Advertised("datasets/README.md", "prepare_datasets.py deeplesion_train", "--processes 1"),
+        Advertised("datasets/README.md", "python datasets/prepare_datasets.py", "--processes 1"),
+        Advertised("README.md", "python train_net.py --config-file configs/lens_multi.yaml", REAL),
+        Advertised("README.md", "configs/lens_multi.yaml --resume", REAL),
+        Advertised("README.md", "configs/lens_multi.yaml --eval-only", REAL),
+        Advertised("README.md", "configs/lens_multi.yaml SOLVER.BASE_LR", f"{REAL} DATASETS.TEST ()"),
+    ),
+    "lens_full": (
+        Advertised("docs/mining.md", "configs/phantom/lens_full.yaml", FULL),
+        Advertised("docs/classifiers.md", "MODEL.FPR.NAME GLC_MV", f"{FULL} STAGES \"('fpr',)\""),
+    ),
+    "a ledger": (
+        Advertised("docs/mining.md", "tools/ledger.py check"),
+        Advertised("docs/mining.md", "tools/ledger.py counts"),
+        Advertised("docs/mining.md", "tools/ledger.py convert"),
+        Advertised("docs/mining.md", "tools/visualize_data.py", "--num 4"),
+        Advertised("docs/mining.md", "tools/review.py ledger.parquet --dataset", "--max-proposals 10"),
+        Advertised("docs/mining.md", "tools/review.py ledger.parquet --apply"),
+        Advertised("docs/mining.md", "-m experiments mined"),
+    ),
+    "harvester": (Advertised("docs/harvesting.md", "configs/phantom/harvester.yaml", HARVEST),),
+    "what was harvested": (
+        Advertised("docs/harvesting.md", "STAGES \"('retrain',)\"", SHORT),
+        Advertised("docs/harvesting.md", "-m experiments mined"),
+    ),
+    # With the configs' own workers of the loaders.
+    "two ranks": (
+        Advertised("docs/phantom.md", "--num-gpus 2", f"{TRAINING} {MINED}"),
+        Advertised(
+            "docs/scaling.md",
+            "torchrun --nproc-per-node 8",
+            f"{TRAINING} {MINED} SOLVER.EPOCHS 0 MODEL.DENSENET.WEIGHTS '' DATASETS.TEST \"('luna_val',)\"",
+        ),
+    ),
+}
+
+# A process that has imported the libraries that take seconds to import; commands are forked from it.
+_SERVER = multiprocessing.get_context("forkserver")
+_LIBRARIES = ["detectron2.engine", "matplotlib.pyplot", "highdicom", "pandas", "pyarrow.parquet", "scipy.stats"]
+_SERVER.set_forkserver_preload([*_LIBRARIES, "SimpleITK", "nibabel"])
+LIMIT_S = 300
+
+
+def run_line(line: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
+    """Runs a command line `[VARIABLE=value ...] python script ...` in a folder, forked off the common imports.
+
+    Args:
+        line: of the documentation.
+        folder: the working directory.
+        variables: of the environment.
+    """
+    words = shlex.split(line)
+    while assigned := re.fullmatch(r"([A-Z_0-9]+)=(\S*)", words[0]):
+        variables[assigned[1]] = assigned[2]
+        words.pop(0)
+    variables.setdefault("OMP_NUM_THREADS", "1")
+    if words[0] == "torchrun" or "--num-gpus" in words:  # ranks are processes of a launcher
+        if words[0] == "torchrun":
+            words[:1] = ["python", "-m", "torch.distributed.run"]
+        environment = {**os.environ, **variables}
+        command = [sys.executable, *words[1:]]
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S
+        )
+    assert words.pop(0) == "python"
+    streams = [folder / f".std{name}" for name in ("out", "err")]
+    process = _SERVER.Process(target=_become, args=(words, folder, variables, streams))
+    process.start()
+    process.join(LIMIT_S)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    return subprocess.CompletedProcess(words, process.exitcode, *(path.read_text() for path in streams))
+
+
+def _become(words: list[str], folder: Path, variables: dict[str, str], streams: list[Path]) -> None:
+    """Lets this process do what `python words` does."""
+    import torch
+
+    torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))
+    os.environ.update(variables)
+    os.chdir(folder)
+    for descriptor, path in enumerate(streams, start=1):
+        with open(path, "wb") as stream:
+            os.dup2(stream.fileno(), descriptor)
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        sys.path.insert(0, str(folder))
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        return
+    sys.argv = words
+    sys.path.insert(0, str(Path(words[0]).resolve().parent))
+    runpy.run_path(words[0], run_name="__main__")
