@@ -8,7 +8,7 @@ import torch
 from lens_d2.data.augmentation import CropAroundBox, Scale, Shift
 from lens_d2.data.cache import PreprocessParams, VolumeCache
 from lens_d2.data.mapper import SliceMapper, crop_around, resize, sample_positions, window
-from lens_d2.modeling.afp import AFP, pixel_centers
+from lens_d2.modeling.afp import CenterRegionLabeler, pixel_centers
 from lens_d2.structures.status import BoxStatus
 
 BOX = [60.0, 40.0, 80.0, 64.0]  # of the bright block, in the file's pixel edges
@@ -150,9 +150,9 @@ def test_datasets_can_share_a_head(mapper, record):
 def test_positive_pooling_makes_no_negatives_of_the_other_datasets(mapper, record):
     """Neither pixels for AFP nor proposals for the heads."""
     sample = mapper(experts=("deeplesion",), combine="positive_pooling")(record, 5)
-    network = AFP(in_feature="p2", in_channels=1, stride=4, conv_dim=1)
     height, width = sample["image"].shape[-2:]
-    labels, _ = network.label_pixels(pixel_centers(height // 4, width // 4, 4, "cpu"), sample["instances"])
+    pixels = pixel_centers(height // 4, width // 4, 4, "cpu")
+    labels, _, _ = CenterRegionLabeler()(pixels, 4, sample["instances"])
     assert set(labels.tolist()) == {-1, 1}
     own = mapper(experts=("lits",), combine="positive_pooling")(record, 5)
     assert own["instances"].gt_status.tolist() == [BoxStatus.LESION, BoxStatus.UNCERTAIN]
