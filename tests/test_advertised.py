@@ -1,7 +1,7 @@
 """What README.md and docs/ advertise, as it stands there, on the smallest cohort.
 
-The lines are taken from the documents (tests/advertised.py says which); what makes them short is added at their
-ends. tests/test_docs.py has the table of those that are only parsed.
+The lines are taken from the documents (tests/helpers/advertised.py says which); what makes them short is added at
+their ends. tests/test_docs.py has the table of those that are only parsed.
 """
 
 import csv

@@ -77,7 +77,7 @@ NOT_RUN = {
 # Commands that are only parsed, by a part of them, and why. All others run in tests/test_advertised.py.
 ONLY_PARSED = {
     "make ": "installs, or runs these tests; tests/conftest.py runs what `make demo` does",
-    "--help": "test_every_script_tells_its_options",
+    "--help": "test_every_command_tells_its_options",
     "--num-gpus 4": "four ranks; two run, by docs/phantom.md's command",
     "--num-gpus 8": "eight ranks, of one machine or of two; two run, by docs/phantom.md's command",
     "--nnodes 2": "needs two machines; torchrun's ranks of one run, by the command before it",
@@ -136,6 +136,20 @@ def test_every_command_runs_or_says_why_it_is_only_parsed():
     parsed = {command for command in commands if any(part in command for part in ONLY_PARSED)}
     assert commands - run - parsed == run & parsed == set()
     assert [part for part in ONLY_PARSED if not any(part in command for command in commands)] == []
+
+
+def test_the_detectors_table_names_configurations_and_keys():
+    """Their parts are trained in tests/test_one_stage_runs.py; CECN, by the harvester, in test_advertised.py."""
+    text = (ROOT / "docs/detectors.md").read_text()
+    given = re.findall(r"`(?:train_net\.py --config-file )?configs/(\w+\.yaml)((?: [\w.]+)*)`", text)
+    (both,) = re.findall(r"`TRAINED_ON_BOTH` stands for `(.+?)`", text)
+    assert len(given) > 5 and any("TRAINED_ON_BOTH" in opts for _, opts in given)
+    for folder in ("configs", "configs/phantom"):
+        for config, opts in given:
+            cfg = get_cfg()
+            add_lens_config(cfg)
+            cfg.merge_from_file(str(ROOT / folder / config))
+            cfg.merge_from_list(shlex.split(opts.replace("TRAINED_ON_BOTH", both)))
 
 
 def options_of(words: list[str], monkeypatch) -> argparse.Namespace:
