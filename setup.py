@@ -31,6 +31,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
+    entry_points={"console_scripts": ["lens-d2 = lens_d2.commands:main"]},
     packages=find_packages(include=["lens_d2", "lens_d2.*"]),
     include_package_data=True,  # the non-Python files that MANIFEST.in names
     install_requires=read_requirements("requirements.txt"),

@@ -1,7 +1,6 @@
 """docs/add_dataset.md as it stands: its reader, its configuration, its commands."""
 
 import csv
-import importlib
 import logging
 import re
 import shlex
@@ -10,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import default_argument_parser
 from detectron2.utils.logger import setup_logger
 from helpers.scan_files import make_affine, write_volume
 
+from lens_d2.commands import main
 from lens_d2.data.datasets.catalog import DATASETS, import_readers
 from lens_d2.io.errors import DataError
 
@@ -69,8 +68,6 @@ def page(repo_root, tmp_path, monkeypatch):
     (tmp_path / "configs").symlink_to(repo_root / "configs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
-    for folder in ("", "datasets", "demo"):
-        monkeypatch.syspath_prepend(str(repo_root / folder))
     loggers = [logging.getLogger(name) for name in ("", "lens_d2", "detectron2", "fvcore")]
     before = [(logger.handlers[:], logger.propagate) for logger in loggers]
     yield text
@@ -87,16 +84,14 @@ def page(repo_root, tmp_path, monkeypatch):
 
 def test_the_page(page, tmp_path, capsys):
     prepare, train, predict = (shlex.split(line) for line in block(page, "bash").splitlines())
-    module = importlib.import_module("prepare_datasets")
-    assert module.main([*prepare[2:], "--processes", "1", "kits_train", "kits_val"]) == 0
+    assert main(["prepare", *prepare[2:], "--workers", "1", "kits_train", "kits_val"]) == 0
     assert "kits_train: 4 sub-volumes ready, 0 left out" in capsys.readouterr().out
     (lesion,) = DatasetCatalog.get("kits_val")[0]["lesions"]
     assert lesion["box3d"] == [20, 30, 3, 34, 42, 5]
-    importlib.import_module("train_net").main(default_argument_parser().parse_args([*train[2:], *TRAIN, *SMALL]))
+    main(["train", *train[2:], *TRAIN, *SMALL])
     assert (tmp_path / "output/lens_kits/inference/kits_val/metrics.json").is_file()
     (tmp_path / "case.nii.gz").symlink_to(tmp_path / "data/KiTS/case_00000/imaging.nii.gz")
-    module = importlib.import_module("predict")
-    assert module.main([*predict[2:-3], "--score-threshold", "0", *predict[-3:], *TRAIN, *SMALL]) == 0
+    assert main(["predict", *predict[2:-3], "--score-threshold", "0", *predict[-3:], *TRAIN, *SMALL]) == 0
     with open(tmp_path / "output/case/detections.csv") as file:
         assert "score_kits" in next(csv.reader(file))
 

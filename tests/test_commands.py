@@ -15,6 +15,7 @@ from helpers.advertised import NETWORK, SHORT, run_line
 from helpers.blocks import blocks_cfg, register_blocks
 from helpers.scan_files import make_affine, write_volume
 
+from lens_d2.commands import main
 from lens_d2.engine import LENSTrainer
 from lens_d2.io.errors import DataError
 
@@ -65,14 +66,9 @@ FAULTS = {
 @pytest.mark.skipif(torch.cuda.is_available(), reason="some of these are faults where there is no GPU")
 @pytest.mark.parametrize("words", FAULTS)
 def test_a_faulty_call_is_one_line(words, tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT))
-    import train_net
-    from lens_d2.engine import launch
-
     monkeypatch.chdir(ROOT)
-    args = launch.argument_parser().parse_args(words.split())
     with pytest.raises(SystemExit) as ended:
-        launch.run(train_net.main, args, check=train_net.read_config)
+        main(["train", *words.split()])
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(FAULTS[words])
@@ -134,12 +130,13 @@ def test_preparing_on_a_full_disk_leaves_nothing_out(cohort, tmp_path):
 
 
 PREDICT = """
-import contextlib, io, json, os, resource, runpy, sys
-main, output = runpy.run_path("demo/predict.py")["main"], sys.argv[1]
+import contextlib, io, json, os, resource, sys
+from lens_d2.commands import main
+output = sys.argv[1]
 for size in (1_000, 30_000, resource.RLIM_INFINITY):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     with contextlib.redirect_stderr(io.StringIO()) as told:
-        status = main(["--output", output, *sys.argv[2:]])
+        status = main(["predict", "--output", output, *sys.argv[2:]])
     left = [os.listdir(folder) if os.path.isdir(folder) else [] for folder in (output, os.environ["TMPDIR"])]
     lines = [line for line in told.getvalue().splitlines() if " torch/" not in line]  # warnings of torch's own
     print("LEFT", json.dumps([status, lines, *left]))

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 import torch.distributed
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, launch
+from detectron2.engine import launch
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
@@ -20,13 +20,6 @@ from ..io import cli
 from ..io.errors import DataError
 
 PATIENCE_S = 20
-
-
-def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
-    """Detectron2's parser of a training's options; ``num_gpus`` is None unless given."""
-    parser = default_argument_parser(description)
-    parser.set_defaults(num_gpus=None)
-    return parser
 
 
 def world_size(args: argparse.Namespace) -> int:
@@ -49,7 +42,7 @@ def run(
 
     Args:
         main: body of a rank; picklable.
-        args: of :func:`argument_parser`.
+        args: options of the command ``train``.
         check: called with ``args`` before processes are started, so that a fault that every rank would find is
             reported once. The device of the config that it returns decides how ranks communicate.
 

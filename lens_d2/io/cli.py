@@ -59,6 +59,20 @@ def _close_logs() -> None:
 
 
 @contextmanager
+def warnings_on_stderr() -> Iterator[None]:
+    """Context in which the package's warnings are lines on the standard error, without time and place."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    logger = logging.getLogger("lens_d2")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+@contextmanager
 def at_level(level: int, *loggers: str) -> Iterator[None]:
     """Context in which loggers, given by name, say nothing below a level of :mod:`logging`."""
     named = [logging.getLogger(name) for name in loggers]

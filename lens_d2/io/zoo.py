@@ -11,7 +11,7 @@ from .errors import DataError, did_you_mean
 
 PREFIX = "lens_d2://"
 FOLDER = Path(__file__).resolve().parents[1] / "model_zoo"
-CONFIGS, WEIGHTS = FOLDER / "configs", FOLDER / "weights"
+CONFIGS, WEIGHTS, CARDS = FOLDER / "configs", FOLDER / "weights", FOLDER / "cards"
 
 
 def weights_file(name: str) -> Path:

@@ -62,8 +62,8 @@ import os, signal, sys, torch
 sys.path[:0] = [{root!r}, {tests!r}]
 from pathlib import Path
 from helpers.blocks import register_blocks
-import train_net
-from detectron2.engine import default_argument_parser
+from lens_d2.commands import train
+from lens_d2.commands.options import get_parser
 from lens_d2.engine import LENSTrainer, launch
 
 torch.set_num_threads(1)
@@ -76,7 +76,7 @@ def die_or_step(self):
     step(self)
 
 LENSTrainer.run_step = die_or_step
-launch.run(train_net.main, default_argument_parser().parse_args())
+launch.run(train.main, get_parser().parse_args(["train", *sys.argv[1:]]))
 """
 
 

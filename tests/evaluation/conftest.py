@@ -1,6 +1,5 @@
-"""Golden cases, tools as modules, and small files."""
+"""Golden cases, the command ``evaluate``, and small files."""
 
-import functools
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +8,8 @@ import pytest
 from helpers import evaluated
 from helpers.evaluated import registration
 
+from lens_d2.commands import main
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -16,12 +17,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def golden() -> Path:
     """Predictions on made-up truth, with the results that the published scripts give for them."""
     return ROOT / "tests" / "golden"
-
-
-@pytest.fixture(scope="session")
-def load_tool(load_script):
-    """load_tool("evaluate") is tools/evaluate.py as a module."""
-    return functools.cache(lambda name: load_script(f"tools/{name}.py"))
 
 
 @pytest.fixture
@@ -37,8 +32,8 @@ def write(tmp_path):
 
 
 @pytest.fixture
-def evaluate(load_tool, tmp_path, capsys):
-    """evaluate(*words) runs tools/evaluate.py: (status, metrics or None, standard error)."""
+def evaluate(tmp_path, capsys):
+    """evaluate(*words) runs the command: (status, metrics or None, standard error)."""
 
     def run(*words):
         folder = tmp_path / "results"
@@ -47,7 +42,7 @@ def evaluate(load_tool, tmp_path, capsys):
         if "--bootstrap" not in words:
             words += ["--bootstrap", "0"]
         try:
-            status = load_tool("evaluate").main([*words, "--output", str(folder)])
+            status = main(["evaluate", *words, "--output", str(folder)])
         except SystemExit as end:
             status = end.code
         file = folder / "metrics.json"

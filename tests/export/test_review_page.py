@@ -11,6 +11,7 @@ import pytest
 from detectron2.data import DatasetCatalog
 from helpers.blocks import register_blocks
 
+from lens_d2.commands import main
 from lens_d2.data.cache import PreprocessParams, VolumeCache
 from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_ledger
 from lens_d2.data.ledger.verdicts import proposals_of, read_verdicts
@@ -49,18 +50,13 @@ def ledger_path(records, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tool(load_script):
-    return load_script("tools/review.py")
-
-
-@pytest.fixture(scope="module")
-def page_path(tool, records, ledger_path, tmp_path_factory):
+def page_path(records, ledger_path, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     config = folder / "config.yaml"
     config.write_text(f"INPUT:\n  CACHE_DIR: {folder / 'cache'}\n")
     page = folder / "review.html"
     words = [ledger_path, "--dataset", DATASET, "--config-file", config, "--output", page]
-    assert tool.main(list(map(str, words))) == 0
+    assert main(["review", *map(str, words)]) == 0
     return page
 
 
@@ -104,7 +100,7 @@ def test_the_page_is_small_self_contained_and_lazy(page_path):
     assert "luna-&lt;0&gt;" in json.loads(dict(rows)["1"])
 
 
-def test_verdicts_go_into_the_ledger(tool, ledger_path, tmp_path, capsys):
+def test_verdicts_go_into_the_ledger(ledger_path, tmp_path, capsys):
     before = read_ledger(ledger_path)
     names = list(dict.fromkeys(before["lesion"]))
     verdicts = tmp_path / "verdicts.json"
@@ -116,7 +112,7 @@ def test_verdicts_go_into_the_ledger(tool, ledger_path, tmp_path, capsys):
     verdicts.write_text(json.dumps({"verdicts": content}))
     for name in ("new.parquet", "new.csv"):
         args = [str(ledger_path), "--apply", str(verdicts), "--output", str(tmp_path / name)]
-        assert tool.main(args) == 0
+        assert main(["review", *args]) == 0
         assert capsys.readouterr().out == f"{tmp_path / name}: 1 accepted, 1 rejected, 1 unsure\n"
         after = read_ledger(tmp_path / name)
         assert after["status"].tolist() == ["accepted"] * 3 + ["rejected", "unsure", "uncertain", "annotation"]
@@ -136,20 +132,20 @@ def test_verdicts_go_into_the_ledger(tool, ledger_path, tmp_path, capsys):
         (None, "cannot be read: No such file"),
     ],
 )
-def test_bad_verdicts_are_one_line_and_change_nothing(tool, ledger_path, tmp_path, capsys, content, fault):
+def test_bad_verdicts_are_one_line_and_change_nothing(ledger_path, tmp_path, capsys, content, fault):
     verdicts = tmp_path / "verdicts.json"
     if content is not None:
         verdicts.write_text(content)
     before = ledger_path.read_bytes()
-    assert tool.main([str(ledger_path), "--apply", str(verdicts)]) == 2
+    assert main(["review", str(ledger_path), "--apply", str(verdicts)]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"{verdicts}: {fault}") and error.count("\n") == 1
     assert ledger_path.read_bytes() == before
 
 
-def test_a_ledger_of_several_datasets_makes_a_page(tool, ledger_path, tmp_path):
+def test_a_ledger_of_several_datasets_makes_a_page(ledger_path, tmp_path):
     args = [str(ledger_path), "--dataset", "blocks_luna", DATASET, "--output", str(tmp_path / "page.html")]
-    assert tool.main(args) == 0 and (tmp_path / "page.html").is_file()
+    assert main(["review", *args]) == 0 and (tmp_path / "page.html").is_file()
 
 
 @pytest.fixture
@@ -219,7 +215,7 @@ def test_verdicts_outlive_the_window_and_can_be_filtered(page, page_path):
     assert browser.execute_script("return document.getElementById('nothing').innerText") == "No such proposals."
 
 
-def test_the_download_goes_back_into_the_ledger(page, ledger_path, tool, tmp_path):
+def test_the_download_goes_back_into_the_ledger(page, ledger_path, tmp_path):
     browser, press = page
     press("a")
     press("r")
@@ -235,7 +231,7 @@ def test_the_download_goes_back_into_the_ledger(page, ledger_path, tool, tmp_pat
         names[1]: "rejected",
     }
     output = tmp_path / "new.parquet"
-    assert tool.main([str(ledger_path), "--apply", str(path), "--output", str(output)]) == 0
+    assert main(["review", str(ledger_path), "--apply", str(path), "--output", str(output)]) == 0
     assert set(read_ledger(output).set_index("lesion")["status"][names[0]]) == {"accepted"}
 
 

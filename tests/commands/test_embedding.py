@@ -1,4 +1,4 @@
-"""tools/train_embedding.py as users run it, on a tiny DeepLesion with labels."""
+"""The command ``embedding`` as users run it, on a tiny DeepLesion with labels."""
 
 import json
 import os
@@ -7,9 +7,10 @@ import sys
 
 import pytest
 import torch
-from detectron2.engine import default_argument_parser
 from helpers.dataset_files import mark, write_marks, write_slices
 
+from lens_d2.commands import embedding
+from lens_d2.commands.options import get_parser
 from lens_d2.data.datasets.catalog import default_root, register_all
 
 CONFIG = """\
@@ -48,17 +49,12 @@ def root(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def tool(load_script):
-    return load_script("tools/train_embedding.py")
-
-
-def test_it_trains_calibrates_and_reports(root, tool, monkeypatch):
+def test_it_trains_calibrates_and_reports(root, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
     register_all(root)
-    args = ["--config-file", str(root / "config.yaml"), "OUTPUT_DIR", str(root / "output")]
+    args = ["embedding", "--config-file", str(root / "config.yaml"), "OUTPUT_DIR", str(root / "output")]
     try:
-        tool.main(default_argument_parser().parse_args(args))
+        embedding.main(get_parser().parse_args(args))
     finally:
         monkeypatch.undo()
         register_all(default_root())

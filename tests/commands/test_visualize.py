@@ -1,4 +1,4 @@
-"""tools/visualize_data.py: every kind of box in its colour, where the mapper of training puts it."""
+"""The command ``visualize``: every kind of box in its colour, where the mapper of training puts it."""
 
 import cv2
 import numpy as np
@@ -7,6 +7,7 @@ from detectron2.data import DatasetCatalog
 from helpers.blocks import blocks_cfg, register_blocks
 from helpers.sample_colors import has_color
 
+from lens_d2.commands import main, visualize
 from lens_d2.data.ledger.table import LedgerRow, to_table, write_ledger
 from lens_d2.data.mapper import SliceMapper
 
@@ -18,12 +19,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def tool(load_script):
-    return load_script("tools/visualize_data.py")
-
-
-def test_every_kind_of_box_has_its_colour(tool, folder, tmp_path):
+def test_every_kind_of_box_has_its_colour(folder, tmp_path):
     record = DatasetCatalog.get("blocks_deeplesion")[0]
     kinds = {"mined": "annotation", "uncertain": "uncertain", "hard_negative": "hard_negative"}
     z = int(record["lesions"][0]["boxes"][0][0])
@@ -37,18 +33,18 @@ def test_every_kind_of_box_has_its_colour(tool, folder, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(f"INPUT:\n  CACHE_DIR: {folder / 'cache'}\n  PIXEL_SPACING: 2.0\n")
     words = ["blocks_deeplesion", "--config-file", config, "--ledger", tmp_path / "ledger.csv", "--num", "4"]
-    assert tool.main([*map(str, words), "--augment", "--output", str(tmp_path / "out")]) == 0
+    assert main(["visualize", *map(str, words), "--augment", "--output", str(tmp_path / "out")]) == 0
     (path,) = (tmp_path / "out").glob("*.png")
     image = cv2.imread(str(path))
     assert all(has_color(image, name) for name in ("annotation", *kinds))
     first = path.read_bytes()
-    tool.main([*map(str, words), "--augment", "--output", str(tmp_path / "out")])
+    main(["visualize", *map(str, words), "--augment", "--output", str(tmp_path / "out")])
     assert path.read_bytes() == first
-    assert tool.main([*map(str, words), "--seed", "1", "--output", str(tmp_path / "other")]) == 0
+    assert main(["visualize", *map(str, words), "--seed", "1", "--output", str(tmp_path / "other")]) == 0
     assert (tmp_path / "other" / path.name).read_bytes() != first
 
 
-def test_boxes_are_where_the_mapper_of_training_puts_them(tool, folder):
+def test_boxes_are_where_the_mapper_of_training_puts_them(folder):
     """Crops depend on the boxes; kinds must not change them."""
     cfg = blocks_cfg(
         folder,
@@ -67,14 +63,14 @@ def test_boxes_are_where_the_mapper_of_training_puts_them(tool, folder):
     for seed in range(4):
         z = int(second["boxes"][0][0])
         expected = SliceMapper(cfg, is_train=True)(record, z, seed)
-        shown = tool.picture(tool.KindMapper(cfg, is_train=True), record, z, seed)
+        shown = visualize.picture(visualize.KindMapper(cfg, is_train=True), record, z, seed)
         boxes = np.concatenate(list(shown.boxes.values()))
         assert sorted(boxes.tolist()) == sorted(expected["instances"].gt_boxes.tensor.tolist())
         assert shown.hu.shape == (40, 40)
 
 
-def test_faults_are_one_line(tool, tmp_path, capsys):
-    assert tool.main(["nowhere"]) == 2
+def test_faults_are_one_line(tmp_path, capsys):
+    assert main(["visualize", "nowhere"]) == 2
     assert capsys.readouterr().err == "nowhere: no registered dataset\n"
-    assert tool.main(["blocks_luna", "--ledger", str(tmp_path / "no.csv")]) == 2
+    assert main(["visualize", "blocks_luna", "--ledger", str(tmp_path / "no.csv")]) == 2
     assert capsys.readouterr().err.startswith(f"{tmp_path / 'no.csv'}: not readable as a ledger")

@@ -1,8 +1,9 @@
-"""tools/ledger.py, as users run it."""
+"""The command ``ledger``, as users run it."""
 
 import pytest
 from helpers.mined_ledger import hidden_dataset, write_mined_ledger
 
+from lens_d2 import commands
 from lens_d2.data.ledger.table import read_ledger
 
 
@@ -18,8 +19,8 @@ def ledger(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def main(load_script):
-    return load_script("tools/ledger.py").main
+def main():
+    return lambda words: commands.main(["ledger", *words])
 
 
 def test_ledger_check_counts_convert(main, dataset, ledger, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""demo/predict.py from scans to files, with a small network of random weights."""
+"""The command ``predict`` from scans to files, with a small network of random weights."""
 
 import csv
 import json
@@ -17,6 +17,8 @@ from pydicom import uid
 from scipy.special import expit, logit
 
 from lens_d2 import lesion_detector as detector
+from lens_d2.commands import main, predict
+from lens_d2.commands.options import get_parser
 from lens_d2.modeling.classifiers import build_classifier
 
 SMALL = (
@@ -26,11 +28,6 @@ SMALL = (
 )
 FILES = ["detections.csv", "detections.json", "detections.mrk.json", "detections.nii.gz", "report.html"]
 NAME, ID = "Mustermann^Erika", "PID4711"
-
-
-@pytest.fixture(scope="module")
-def predict(load_script):
-    return load_script("demo/predict.py")
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +42,7 @@ def config(repo_root):
 
 
 @pytest.fixture
-def run(predict, config, tmp_path):
+def run(config, tmp_path):
     """Runs the tool and returns its exit code; the output goes to tmp_path / "out"."""
 
     def run(source, *options, opts=(), output=None, weights="--allow-random-weights"):
@@ -60,7 +57,7 @@ def run(predict, config, tmp_path):
             "--max-detections",
             "5",
         ]
-        return predict.main([*command, weights, *options, "--opts", *SMALL, *opts])
+        return main(["predict", *command, weights, *options, "--opts", *SMALL, *opts])
 
     return run
 
@@ -170,7 +167,7 @@ def test_folder_of_scans_goes_on_past_a_broken_one(run, array, tmp_path, capsys,
     assert "not a readable volume" in table[1]["fault"]
 
 
-def test_an_unexpected_error_stops_only_its_scan(run, predict, array, tmp_path, monkeypatch, capsys):
+def test_an_unexpected_error_stops_only_its_scan(run, array, tmp_path, monkeypatch, capsys):
     (tmp_path / "in").mkdir()
     for name in "ab":
         write_volume(tmp_path / f"in/{name}.nii.gz", array, AFFINE)
@@ -279,7 +276,7 @@ def test_output_is_not_input(run, array, tmp_path, capsys):
 def test_weights_are_needed_unless_told_otherwise(run, array, tmp_path, capsys):
     path = write_volume(tmp_path / "ct.nii.gz", array, AFFINE)
     assert run(path, weights="--keep-ids") == 2
-    assert "no weights: add --opts MODEL.WEIGHTS" in capsys.readouterr().err
+    assert "no weights: add MODEL.WEIGHTS" in capsys.readouterr().err
     assert run(path, opts=["MODEL.WEIGHTS", str(tmp_path / "absent.pth")]) == 2
     (tmp_path / "bad.pth").write_bytes(b"nonsense")
     assert run(path, opts=["MODEL.WEIGHTS", str(tmp_path / "bad.pth")]) == 2
@@ -287,9 +284,10 @@ def test_weights_are_needed_unless_told_otherwise(run, array, tmp_path, capsys):
     assert "absent.pth: no such checkpoint" in errors and "bad.pth: not a file of weights" in errors
 
 
-def test_weights_are_used_and_named(run, predict, config, array, tmp_path):
+def test_weights_are_used_and_named(run, config, array, tmp_path):
     path = write_volume(tmp_path / "ct.nii.gz", array, AFFINE)
     arguments = [
+        "predict",
         "--config-file",
         config,
         "--input",
@@ -300,7 +298,7 @@ def test_weights_are_used_and_named(run, predict, config, array, tmp_path):
         "--opts",
         *SMALL,
     ]
-    cfg = predict.setup_cfg(predict.get_parser().parse_args(arguments))
+    cfg = predict.read_config(get_parser().parse_args(arguments))
     torch.manual_seed(7)
     torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "model.pth")
     assert run(path, output=tmp_path / "random") == 0
@@ -330,11 +328,21 @@ def test_one_expert_alone(run, array, tmp_path):
     assert found and all(each["score"] == pytest.approx(each["expert_scores"]["lits"]) for each in found)
 
 
-def test_false_positive_reduction(run, predict, config, array, tmp_path):
+def test_false_positive_reduction(run, config, array, tmp_path):
     path = write_volume(tmp_path / "ct.nii.gz", array, AFFINE)
     small = ["MODEL.FPR.WIDTH", "4", "MODEL.FPR.FC_DIM", "8", "MODEL.FPR.PATCH_SIZE", "(8, 24, 24)"]
-    arguments = ["--config-file", config, "--input", "x", "--output", "y", "--allow-random-weights", "--opts"]
-    cfg = predict.setup_cfg(predict.get_parser().parse_args([*arguments, *SMALL, *small]))
+    arguments = [
+        "predict",
+        "--config-file",
+        config,
+        "--input",
+        "x",
+        "--output",
+        "y",
+        "--allow-random-weights",
+        "--opts",
+    ]
+    cfg = predict.read_config(get_parser().parse_args([*arguments, *SMALL, *small]))
     torch.manual_seed(0)
     torch.save({"model": build_classifier(cfg).state_dict()}, tmp_path / "fpr.pth")
     assert run(path, opts=[*small, "MODEL.FPR.WEIGHTS", str(tmp_path / "fpr.pth")]) == 0
@@ -345,11 +353,21 @@ def test_false_positive_reduction(run, predict, config, array, tmp_path):
     assert run(path, opts=["MODEL.FPR.WEIGHTS", str(tmp_path / "absent.pth")]) == 2
 
 
-def test_scores_are_combined_as_the_evaluation_does(run, predict, config, array, tmp_path):
+def test_scores_are_combined_as_the_evaluation_does(run, config, array, tmp_path):
     path = write_volume(tmp_path / "ct.nii.gz", array, AFFINE)
     small = ["MODEL.FPR.WIDTH", "4", "MODEL.FPR.FC_DIM", "8", "MODEL.FPR.PATCH_SIZE", "(8, 24, 24)"]
-    arguments = ["--config-file", config, "--input", "x", "--output", "y", "--allow-random-weights", "--opts"]
-    cfg = predict.setup_cfg(predict.get_parser().parse_args([*arguments, *SMALL, *small]))
+    arguments = [
+        "predict",
+        "--config-file",
+        config,
+        "--input",
+        "x",
+        "--output",
+        "y",
+        "--allow-random-weights",
+        "--opts",
+    ]
+    cfg = predict.read_config(get_parser().parse_args([*arguments, *SMALL, *small]))
     torch.save({"model": build_classifier(cfg).state_dict()}, tmp_path / "fpr.pth")
     weights = ["MODEL.FPR.WEIGHTS", str(tmp_path / "fpr.pth")]
     every = ["--max-detections", "10000", "--score-threshold", "0"]
@@ -406,8 +424,7 @@ def test_no_copy_of_the_scan_is_left_behind(run, array, tmp_path, monkeypatch):
 # As a command
 
 
-def test_command_line(predict, repo_root, config, tmp_path):
-    assert "Not a medical device" in predict.get_parser().format_help()
+def test_command_line(repo_root, config, tmp_path):
     command = [sys.executable, "demo/predict.py", "--config-file", config, "--allow-random-weights"]
     command += ["--input", str(tmp_path / "absent"), "--output", str(tmp_path / "out")]
     failed = subprocess.run(command, cwd=repo_root, capture_output=True, text=True)

@@ -1,6 +1,7 @@
-"""tools/evaluate.py as users run it; every command in docs/evaluation.md runs as it stands there."""
+"""The command ``evaluate`` as users run it; every command in docs/evaluation.md runs as it stands there."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -15,13 +16,16 @@ def commands(repo_root):
     return [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
 
 
-def test_commands(commands, load_script, repo_root, tmp_path, monkeypatch):
+def test_commands(commands, repo_root, tmp_path, monkeypatch):
     """All scripts; test_docs.py parses the others, whose files cannot be here."""
     monkeypatch.chdir(repo_root)
     scripts = [words for words in map(shlex.split, commands) if words[1] != "-m"]
     for number, (python, script, *words) in enumerate(scripts):
         words[words.index("--output") + 1] = str(tmp_path / str(number))
-        assert python == "python" and load_script(script).main(words) == 0
+        monkeypatch.setattr(sys, "argv", [script, *words])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(script, run_name="__main__")
+        assert python == "python" and ended.value.code == 0
     assert len(scripts) == 4 and len(commands) == 6
 
 

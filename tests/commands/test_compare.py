@@ -1,11 +1,13 @@
-"""tools/compare_predictions.py on the golden case and half of its detections."""
+"""The command ``compare`` on the golden case and half of its detections."""
 
 import json
 
 import pytest
 
+from lens_d2.commands import main
 
-def test_the_better_of_two(load_script, repo_root, tmp_path, capsys):
+
+def test_the_better_of_two(repo_root, tmp_path, capsys):
     golden = repo_root / "tests/golden/lens3d"
     truth, good = golden / "ground_truth.json", golden / "predictions.json"
     content = json.loads(good.read_text())
@@ -22,7 +24,7 @@ def test_the_better_of_two(load_script, repo_root, tmp_path, capsys):
         "--output",
         tmp_path,
     ]
-    assert load_script("tools/compare_predictions.py").main([str(word) for word in words]) == 0
+    assert main(["compare", *map(str, words)]) == 0
     comparison = json.loads((tmp_path / "comparison.json").read_text())
     averages = [metrics["average_sensitivity"] for metrics in comparison["metrics"].values()]
     assert comparison["difference"] == pytest.approx(averages[1] - averages[0]) and comparison["difference"] > 0

@@ -1,6 +1,5 @@
 """The preparation finishes what is sound, lists what is not, and says so with its exit status."""
 
-import importlib
 import json
 
 import numpy as np
@@ -8,18 +7,17 @@ import pytest
 from detectron2.data import DatasetCatalog
 from helpers.dataset_files import mark, write_dicom, write_image, write_marks, write_slices, write_table
 
+from lens_d2.commands import main
 from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import default_root
 from lens_d2.data.datasets.luna import COLUMNS
 
 
 @pytest.fixture
-def prepare(repo_root, tmp_path, monkeypatch):
+def prepare(tmp_path, monkeypatch):
     """The command, called in this process on datasets below ``tmp_path``."""
-    monkeypatch.syspath_prepend(repo_root / "datasets")
-    main = importlib.import_module("prepare_datasets").main
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    yield lambda *args, processes=1: main(["--root", str(tmp_path), "--processes", str(processes), *args])
+    yield lambda *args, processes=1: main(["prepare", "--root", str(tmp_path), "--workers", str(processes), *args])
     monkeypatch.undo()
     register_all(default_root())
 
@@ -167,10 +165,9 @@ def test_all_real_datasets_without_a_name(tmp_path, prepare, capsys):
 
 
 def test_names_that_do_not_exist(tmp_path, prepare, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        prepare("deeplesion")
-    assert exit_.value.code == 2 and "no dataset deeplesion; there are" in capsys.readouterr().err
+    assert prepare("deeplesion") == 2
+    assert capsys.readouterr().err.startswith("NAME: no dataset deeplesion; did you mean deeplesion_")
     config = tmp_path / "config.yaml"
     config.write_text("DATASETS:\n  TRAIN: ('luna',)\n")
     assert prepare("--config-file", str(config)) == 2
-    assert capsys.readouterr().err == f"{config}: no dataset luna\n"
+    assert capsys.readouterr().err == f"{config}: no dataset luna; did you mean luna_val?\n"

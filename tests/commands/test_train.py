@@ -1,15 +1,15 @@
-"""train_net.py as users run it: train, evaluate, resume, evaluate only, override."""
+"""The command ``train`` as users run it: train, evaluate, resume, evaluate only, override."""
 
 import json
-import sys
 
 import pytest
 import torch
 import yaml
 from helpers.blocks import EXPERTS, register_blocks
 
+from lens_d2.commands import train
+from lens_d2.commands.options import get_parser
 from lens_d2.engine import LENSTrainer
-from lens_d2.engine.launch import argument_parser
 from lens_d2.io.errors import DataError
 
 SMALL = {
@@ -27,24 +27,15 @@ SMALL = {
 
 
 @pytest.fixture
-def train_net(repo_root, monkeypatch):
-    monkeypatch.syspath_prepend(str(repo_root))
-    import train_net
-
-    yield train_net
-    sys.modules.pop("train_net")
-
-
-@pytest.fixture
-def run(train_net, repo_root, tmp_path):
-    """Run train_net's main with command line arguments, on blocks, below tmp_path."""
+def run(repo_root, tmp_path):
+    """Run the body of a rank with command line arguments, on blocks, below tmp_path."""
     register_blocks(tmp_path / "data")
     config = {**SMALL, "_BASE_": str(repo_root / SMALL["_BASE_"]), "INPUT": {"CACHE_DIR": str(tmp_path / "cache")}}
     (tmp_path / "blocks.yaml").write_text(yaml.safe_dump(config))
 
     def main(*words):
-        words = ["--config-file", str(tmp_path / "blocks.yaml"), *map(str, words)]
-        return train_net.main(argument_parser().parse_args(words))
+        words = ["train", "--config-file", str(tmp_path / "blocks.yaml"), *map(str, words)]
+        return train.main(get_parser().parse_args(words))
 
     return main
 

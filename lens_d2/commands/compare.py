@@ -1,0 +1,44 @@
+"""Comparison of two detectors on the same truth: ``lens-d2 compare``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..evaluation.bootstrap import intervals, paired_comparison
+from ..evaluation.jobs import open_job
+from ..evaluation.plots import plot_froc
+from ..evaluation.report import froc_table, write_json
+from ..io import cli
+from ..io.errors import DataError
+
+
+@cli.warnings_on_stderr()
+def run(args: argparse.Namespace) -> None:
+    """Write the comparison and both curves, and print the tables.
+
+    Raises:
+        DataError: options contradict each other, or a file is unsound.
+    """
+    if not args.bootstrap:
+        raise DataError("--bootstrap", "0; a comparison needs at least 1")
+    job = open_job(args)
+    events, rows, curves = [], {}, {}
+    for letter, path in zip("AB", args.predictions, strict=True):
+        evaluation = job.evaluate(path)[1]
+        events.append(evaluation.match.events)
+        metrics = evaluation.metrics | intervals(events[-1], job.protocol, args.bootstrap, args.seed)
+        name = f"{letter}: {Path(path).stem}"
+        rows[name] = metrics
+        curves[name] = {key: metrics[key] for key in ("fps", "sensitivity")}
+        curves[name] |= {"curve": evaluation.curve, "average": metrics["average_sensitivity"]}
+        curves[name]["ci"] = metrics["sensitivity_ci"]
+    comparison = paired_comparison(*events, job.protocol, args.bootstrap, args.seed)
+    unit = "scan" if args.protocol == "luna16" else "sub-volume"
+    plot_froc(args.output / "froc.png", curves, unit, f"FROC, protocol {args.protocol}")
+    content = {"protocol": args.protocol, "predictions": args.predictions, **comparison, "metrics": rows}
+    write_json(args.output / "comparison.json", content)
+    print(froc_table(rows), end="\n\n")
+    low, high = comparison["difference_ci"]
+    print(f"B - A: {comparison['difference']:+.4f}, 95% interval {low:+.4f} to {high:+.4f},", end=" ")
+    print(f"p = {comparison['p_value']:.3f}")

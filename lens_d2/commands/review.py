@@ -1,0 +1,53 @@
+"""Page for a radiologist's verdicts, and their way back into the ledger: ``lens-d2 review``."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..config import load_config
+from ..data.cache import build_cache
+from ..data.datasets import register_all
+from ..data.ledger.table import check_ledger, read_ledger, to_table, write_ledger
+from ..data.ledger.verdicts import apply_verdicts, proposals_of, read_verdicts
+from ..data.loader import load_records
+from ..export.review_page import write_review_page
+from ..io.errors import DataError
+
+
+def write_page(args: argparse.Namespace) -> None:
+    """Write the page."""
+    if args.root:
+        register_all(args.root)
+    cfg = load_config(args.config_file)
+    ledger, records = read_ledger(args.ledger), load_records(args.dataset)
+    check_ledger(ledger, records, args.ledger)
+    proposals = proposals_of(ledger, judged=args.all)
+    if args.strategy:
+        proposals = [each for each in proposals if each.strategy in args.strategy]
+    shown = proposals[: args.max_proposals]
+    path = args.output or args.ledger.with_name("review.html")
+    left_out = len(proposals) - len(shown)
+    size = write_review_page(path, args.ledger.name, shown, records, build_cache(cfg), left_out)
+    more = f", {left_out} left out (--max-proposals)" if left_out else ""
+    print(
+        f"{path}: {len(shown)} proposals{more}, {size / 1e6:.1f} MB, {size / 1e3 / max(len(shown), 1):.1f} kB each"
+    )
+
+
+def take_back(args: argparse.Namespace) -> None:
+    """Write the ledger with the verdicts."""
+    ledger, counts = apply_verdicts(read_ledger(args.ledger), read_verdicts(args.apply), args.apply)
+    path = args.output or args.ledger
+    write_ledger(path, [to_table(ledger)])
+    print(f"{path}: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the page, or take verdicts back.
+
+    Raises:
+        DataError: neither is asked for, or a file is unsound.
+    """
+    if not args.apply and not args.dataset:
+        raise DataError("--dataset", "not given: it is needed to write a page, --apply to take verdicts back")
+    (take_back if args.apply else write_page)(args)

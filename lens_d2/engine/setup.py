@@ -1,0 +1,49 @@
+"""Beginning of a run on each rank: logs, the files that say what ran, the device, random numbers."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+
+from ..io import cli
+from ..io.files import write_whole
+from . import checks
+
+LOGGERS = ("fvcore", "detectron2", "lens_d2")
+
+
+def set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Begin as Detectron2's ``default_setup``, with config and environment in files and not in the log.
+
+    Writes ``config.yaml``, which gives the same run again, and ``environment.txt`` to ``OUTPUT_DIR``.
+
+    Args:
+        cfg: its device is settled, and it is frozen.
+        args: options of the command, of which ``eval_only`` is read.
+
+    Raises:
+        WriteError: ``OUTPUT_DIR`` cannot be written.
+    """
+    rank = comm.get_rank()
+    for name in LOGGERS:
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
+    checks.fall_back_to_cpu(cfg)
+    cfg.freeze()
+    if comm.is_main_process():
+        write_whole(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), cfg.dump().encode())
+        with cli.at_level(logging.ERROR, "torch.utils.cpp_extension"):  # which misses CUDA where there is no GPU
+            environment = collect_env_info()
+        write_whole(os.path.join(cfg.OUTPUT_DIR, "environment.txt"), f"{environment}\n".encode())
+    of = f"rank {rank} of {comm.get_world_size()}, " if comm.get_world_size() > 1 else ""
+    logging.getLogger(__name__).info("%s%s, results in %s", of, args.config_file, cfg.OUTPUT_DIR)
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
+    if not args.eval_only:
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
