@@ -66,7 +66,7 @@ def test_citation_names_both_papers():
 
 RUN_AS_THEY_STAND = {
     "docs/add_dataset.md": "tests/test_add_dataset.py",
-    "docs/evaluation.md": "tests/tools/test_evaluate.py",
+    "docs/evaluation.md": "tests/commands/test_evaluate.py",
 }
 # Commands of the shell, not of the project, and commands that need what is not here.
 NOT_RUN = {
@@ -109,6 +109,8 @@ def test_commands_can_be_given(path, command, monkeypatch):
     if words[0] == "torchrun":
         given = torchrun_parser().parse_args(words[1:])
         words = ["python", given.training_script, *given.training_script_args]
+    if words[0] == "lens-d2":
+        words[:1] = ["python", "-m", "lens_d2"]
     if "--help" in words:
         assert (ROOT / words[1]).is_file()  # test_every_command_tells_its_options has what -m names
         return

@@ -145,6 +145,8 @@ def run_line(line: str, folder: Path, **variables: str) -> subprocess.CompletedP
     while assigned := re.fullmatch(r"([A-Z_0-9]+)=(\S*)", words[0]):
         variables[assigned[1]] = assigned[2]
         words.pop(0)
+    if words[0] == "lens-d2":
+        words[:1] = ["python", "-m", "lens_d2"]
     variables.setdefault("OMP_NUM_THREADS", "1")
     if words[0] == "torchrun" or "--num-gpus" in words:  # ranks are processes of a launcher
         if words[0] == "torchrun":
