@@ -1,57 +1,111 @@
-"""Trains the weights that come with the package, and packs them into the model zoo.
+"""Trains the weights that come with the package, and packs them into the model zoo with their model cards.
 
     python -m experiments zoo phantom/lens_multi --output output/zoo
 
 The synthetic cohort that they learn from (``--size``, ``--cohort-seed``) is written and prepared below
 ``--output`` unless it is there. Training resumes where it stopped. Thresholds and calibration are found on the
-validation patients. ``phantom/backbone`` is the backbone of ``phantom/lens_multi``, from which training on the
-synthetic cohort starts. Without ``--pack`` the weights are written below ``--output`` alone.
+validation patients, and the card's figures are those of the test patients, whom training does not see.
+``phantom/backbone`` is the backbone from which training on the synthetic cohort starts; the others need it.
+
+Without ``--pack`` the weights and the facts of their card are written below ``--output`` alone. ``--card`` writes
+nothing but MODEL_ZOO.md and the cards again, from the facts in the package.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
-from dataclasses import dataclass
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from benchmarks.registry import machine
 from lens_d2.evaluation.operating_points import OperatingPoints, find_operating_points
 from lens_d2.evaluation.readers import read_box_detections, read_lesion_boxes
-from lens_d2.io.zoo import WEIGHTS
+from lens_d2.evaluation.report import write_json
+from lens_d2.io.errors import DataError
+from lens_d2.io.files import write_whole
+from lens_d2.io.zoo import CARDS, WEIGHTS
 from lens_d2.model_zoo.pack import pack_weights
 
 from . import runs
 
-VALIDATION = "phantom_deeplesion_1k_val"
+VALIDATION, TEST = "phantom_deeplesion_1k_val", "phantom_deeplesion_1k_test"
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of weights.
+
+    Attributes:
+        checkpoint: below the folder of the training.
+        inference: folder of the evaluations whose predictions give the operating points; none if empty.
+        prefix: of the names of the weights that are kept.
+    """
+
+    checkpoint: str = "model_final.pth"
+    inference: str = ""
+    prefix: str = ""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How weights are made.
+    """How a model is made.
 
     Attributes:
-        config: of the training. opts: key, value, ... over it.
-        prefix: of the names of the weights that are kept.
+        config: of the training.
+        kind: of the model, in words.
+        opts: key, value, ... over the config.
+        parts: its files of weights, by the endings of their names.
+        inference: folder of the evaluations that the card cites.
     """
 
     config: str
+    kind: str
     opts: tuple = ()
-    prefix: str = ""
+    parts: Mapping[str, Part] = field(default_factory=lambda: {"": Part(inference="inference")})
+    inference: str = "inference"
 
 
-LENS_MULTI = ("SOLVER.MAX_ITER", 8000, "SOLVER.STEPS", "(5600,7200)", "SOLVER.CHECKPOINT_PERIOD", 1000)
+STEPS = ("SOLVER.MAX_ITER", 8000, "SOLVER.STEPS", "(5600,7200)", "SOLVER.CHECKPOINT_PERIOD", 1000)
+LENS_FULL = {
+    "": Part("retrain/model_final.pth", "retrain/inference"),
+    ".fpr": Part("fpr/model_final.pth", "evaluate/inference"),
+    ".embedding": Part("embedding/model_final.pth"),
+}
 RECIPES = {
-    "phantom/backbone": Recipe("configs/phantom/lens_multi.yaml", LENS_MULTI, prefix="backbone."),
-    "phantom/lens_multi": Recipe("configs/phantom/lens_multi.yaml", LENS_MULTI),
+    "phantom/backbone": Recipe(
+        "configs/phantom/lens_multi.yaml",
+        "backbone from which training on the synthetic cohort starts: that of a LENS trained from random weights",
+        (*STEPS, "MODEL.DENSENET.WEIGHTS", ""),
+        {"": Part(prefix="backbone.")},
+    ),
+    "phantom/lens_multi": Recipe("configs/phantom/lens_multi.yaml", "LENS on four datasets", STEPS),
+    "phantom/lens_full": Recipe(
+        "configs/phantom/lens_full.yaml",
+        "LENS with mined annotations and false-positive reduction",
+        STEPS,
+        LENS_FULL,
+        "evaluate/inference",
+    ),
+    "phantom/cecn": Recipe("configs/phantom/cecn.yaml", "CECN, Lesion-Harvester's proposal generator", STEPS),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", choices=list(RECIPES), help="weights to make")
+    parser.add_argument("name", nargs="?", choices=list(RECIPES), help="weights to make")
     runs.add_output_argument(parser, "output/zoo")
     parser.add_argument("--size", default="large", help="of the cohort (default: %(default)s)")
     parser.add_argument("--cohort-seed", type=int, default=100, help="default: %(default)s")
     parser.add_argument("--pack", action="store_true", help="replace the weights that come with the package")
+    parser.add_argument("--card", action="store_true", help="write MODEL_ZOO.md and the cards again, nothing else")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config, after --")
 
 
@@ -76,14 +130,78 @@ def operating_points(folder: Path, source: str) -> dict[str, OperatingPoints]:
     return points
 
 
+def pack(args: argparse.Namespace, recipe: Recipe, folder: Path, target: Path) -> dict[str, dict]:
+    """Packs a model's parts, and returns size and checksum of each file by its name in the zoo."""
+    source = f"{VALIDATION} of the synthetic cohort {args.size}, seed {args.cohort_seed}"
+    files = {}
+    for ending, part in recipe.parts.items():
+        points = operating_points(folder / part.inference / VALIDATION, source) if part.inference else None
+        path = target / f"{args.name}{ending}.pth"
+        pack_weights(folder / part.checkpoint, path, operating_points=points, prefix=part.prefix)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        files[f"{args.name}{ending}"] = {"sha256": digest, "megabytes": round(path.stat().st_size / 1e6, 2)}
+        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+    return files
+
+
+def results(folder: Path) -> dict[str, dict]:
+    """Figures of the outputs on the test patients: sensitivities, their average and its interval."""
+    metrics = json.loads((folder / TEST / "metrics.json").read_text())
+    outputs = {"fused": metrics, **metrics["experts"]} if metrics["experts"] else {"alone": metrics}
+    keys = ("fps", "sensitivity", "average_sensitivity", "average_sensitivity_ci", "num_volumes", "num_lesions")
+    return {name: {key: own[key] for key in keys if key in own} for name, own in outputs.items()}
+
+
+def seconds_of(folder: Path, add: float) -> float:
+    """Seconds that the training took, interruptions left out; kept beside it."""
+    path = folder / "seconds.json"
+    total = add + (json.loads(path.read_text()) if path.is_file() else 0.0)
+    write_json(path, total)
+    return total
+
+
+def write_cards() -> None:
+    """Writes MODEL_ZOO.md and the cards from the facts of all models in the package."""
+    found = {path.relative_to(CARDS).as_posix().removesuffix(".json"): path for path in CARDS.rglob("*.json")}
+    models = [json.loads(found[name].read_text()) for name in RECIPES if name in found]
+    templates = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    for model in models:
+        text = templates.get_template("model_card.md").render(model=model)
+        write_whole(CARDS / f"{model['name']}.md", f"{text.rstrip()}\n".encode())
+    text = templates.get_template("model_zoo.md").render(models=models)
+    write_whole(runs.ROOT / "MODEL_ZOO.md", f"{text.rstrip()}\n".encode())
+
+
 def run(args: argparse.Namespace) -> None:
+    if args.card:
+        write_cards()
+        return
+    if not args.name:
+        raise DataError("NAME", f"not given: {', '.join(RECIPES)}, or --card")
     recipe = RECIPES[args.name]
     prepare(args, recipe)
-    folder = args.output / Path(recipe.config).stem
-    opts = ["OUTPUT_DIR", folder, *recipe.opts, "DATASETS.TEST", f"('{VALIDATION}',)", *args.opts]
+    folder = args.output / args.name.rpartition("/")[2]
+    opts = ["OUTPUT_DIR", folder, *recipe.opts, "DATASETS.TEST", f"('{VALIDATION}','{TEST}')", *args.opts]
+    start = time.monotonic()
     runs.call("train_net.py", "--config-file", recipe.config, "--resume", *opts)
-    source = f"{VALIDATION} of the synthetic cohort {args.size}, seed {args.cohort_seed}"
-    points = None if recipe.prefix else operating_points(folder / "inference" / VALIDATION, source)
-    target = (WEIGHTS if args.pack else args.output / "weights") / f"{args.name}.pth"
-    pack_weights(folder / "model_final.pth", target, operating_points=points, prefix=recipe.prefix)
-    print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
+    hours = seconds_of(folder, time.monotonic() - start) / 3600
+    files = pack(args, recipe, folder, WEIGHTS if args.pack else args.output / "weights")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=runs.ROOT, capture_output=True, text=True)
+    facts = {
+        "name": args.name,
+        "kind": recipe.kind,
+        "config": recipe.config,
+        "command": f"python -m experiments zoo {args.name}",
+        "opts": " ".join(map(str, (*recipe.opts, *args.opts))),
+        "cohort": {"size": args.size, "seed": args.cohort_seed},
+        "commit": commit.stdout.strip(),
+        "machine": machine(),
+        "hours": round(hours, 2),
+        "files": files,
+        "results": results(folder / recipe.inference),
+    }
+    write_json((CARDS if args.pack else args.output / "cards") / f"{args.name}.json", facts)
+    if args.pack:
+        write_cards()

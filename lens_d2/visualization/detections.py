@@ -42,7 +42,10 @@ def hits(detections: np.ndarray, lesions: np.ndarray) -> np.ndarray:
 
 
 class OverlayWriter(DatasetEvaluator):
-    """Draws the first sub-volumes of a dataset that have lesions; reports no numbers."""
+    """Draws the first sub-volumes of a dataset that have lesions; reports no numbers.
+
+    Detections are those at the operating point: the score at which a sub-volume has ``fps`` false positives.
+    """
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class OverlayWriter(DatasetEvaluator):
         output_dir: str | Path,
         count: int,
         output: str = "fused",
-        score_thresh: float = 0.1,
+        fps: float = 1.0,
     ):
         """
         Args:
@@ -58,10 +61,10 @@ class OverlayWriter(DatasetEvaluator):
             output_dir: gets ``<sub-volume>.png``.
             count: sub-volumes to draw.
             output: "fused", or the expert whose detections are drawn.
-            score_thresh: detections below it are not drawn (Fig. 5).
+            fps: false positives per sub-volume, counted over all sub-volumes of the evaluation.
         """
         self.cache, self.output_dir = cache, Path(output_dir)
-        self.count, self.output, self.score_thresh = count, output, score_thresh
+        self.count, self.output, self.fps = count, output, fps
         self.reset()
 
     @classmethod
@@ -71,25 +74,32 @@ class OverlayWriter(DatasetEvaluator):
 
     def reset(self) -> None:
         """Start anew with the first sub-volume."""
-        self.left = self.count
+        self.kept: list[tuple[dict, VolumeDetections]] = []
+        self.false_scores: list[np.ndarray] = []  # of each sub-volume
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Draw the sub-volumes of a batch, if they are among the first.
+        """Keep the sub-volumes of a batch that will be drawn, and the scores of all false positives.
 
         Args:
             inputs: their records.
             outputs: what :class:`lens_d2.inference.volume.VolumeInference` gives for them.
         """
         for record, output in zip(inputs, outputs, strict=True):
-            if self.left and record["lesions"]:
-                self.left -= 1
-                self.output_dir.mkdir(parents=True, exist_ok=True)
-                path = self.output_dir / f"{record['volume']}.png"
-                found = output["detections"][self.output]
-                draw_overlay(path, record, found, self.cache.open(record), self.score_thresh)
+            found = output["detections"][self.output]
+            truth = np.array([hull(_slice_boxes(x, record["num_slices"])) for x in record["lesions"]])
+            self.false_scores.append(found.scores[~hits(found.boxes, truth.reshape(-1, 6)).any(axis=1)])
+            if len(self.kept) < self.count and record["lesions"]:
+                self.kept.append((record, found))
 
     def evaluate(self) -> dict:
-        """Nothing: pictures have no metrics."""
+        """Draw; pictures have no metrics."""
+        false = np.sort(np.concatenate([np.zeros(0), *self.false_scores]))[::-1]
+        allowed = int(self.fps * len(self.false_scores))
+        score_thresh = np.nextafter(false[allowed], np.inf) if allowed < len(false) else 0.0
+        for record, found in self.kept:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            path = self.output_dir / f"{record['volume']}.png"
+            draw_overlay(path, record, found, self.cache.open(record), score_thresh)
         return {}
 
 

@@ -52,10 +52,21 @@ def test_found_missed_and_false_have_their_colours(scan, tmp_path):
     assert FOUND.color == RIGHT.color
     lesions = [make_lesion("a", box3d=scan.found.boxes[0]), make_lesion("b", [[4, 22, 3, 30, 9]])]
     record = {**scan.record, "volume": "v", "lesions": lesions, "num_slices": 24, "first_slice": 1}
-    writer = OverlayWriter(scan.cache, tmp_path, count=1, score_thresh=0.3)
+    writer = OverlayWriter(scan.cache, tmp_path, count=1, fps=len(scan.found))
     writer.process([record, record], [{"detections": {"fused": scan.found}}] * 2)
-    assert [path.name for path in tmp_path.iterdir()] == ["v.png"] and writer.evaluate() == {}
+    assert writer.evaluate() == {} and [path.name for path in tmp_path.iterdir()] == ["v.png"]
     assert colors_in(tmp_path / "v.png") == {"found or right", "missed", "false positive"}
     writer.reset()
     writer.process([record], [{"detections": {"fused": VolumeDetections()}}])
+    writer.evaluate()
     assert colors_in(tmp_path / "v.png") == {"missed"}
+
+
+def test_detections_below_the_operating_point_are_not_drawn(scan, tmp_path):
+    """With no false positive allowed, the best of them and all below it are left out."""
+    lesions = [make_lesion("a", box3d=scan.found.boxes[0])]
+    record = {**scan.record, "volume": "v", "lesions": lesions, "num_slices": 24, "first_slice": 1}
+    writer = OverlayWriter(scan.cache, tmp_path, count=1, fps=0)
+    writer.process([record], [{"detections": {"fused": scan.found}}])
+    writer.evaluate()
+    assert "false positive" not in colors_in(tmp_path / "v.png")
