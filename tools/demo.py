@@ -1,12 +1,14 @@
 #!/usr/bin/env python
-"""Demonstrates the project in one command: a synthetic cohort, its cache, LENS trained on it, the evaluation.
+"""Demonstrates the project in one command, from a synthetic cohort to the report of a scan.
 
     make demo
     python tools/demo.py --output output/demo
 
-Each step is a command of the project, run as a user would run it. Under the output folder, ``data/`` is the
-cohort with its cache and ``training/`` what train_net.py writes; what one wants to look at lies beside them.
-A second run begins anew.
+Writes and prepares a small cohort, trains LENS on its four datasets from the backbone that comes with the package,
+evaluates it and the trained detector of the model zoo on the same test patients, and looks for lesions in a scan.
+Each step is a command of the project, run as a user would run it. Under the output folder, ``data/`` is the cohort
+with its cache, ``training/`` and ``zoo/`` are what ``lens-d2 train`` writes; what one wants to look at lies beside
+them. A second run begins anew.
 """
 
 from __future__ import annotations
@@ -21,110 +23,120 @@ import time
 from functools import partial
 from pathlib import Path
 
-from tabulate import tabulate
-
 from lens_d2.io import cli
 from lens_d2.io.errors import DataError
 from lens_d2.io.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/phantom/lens_multi.yaml"
-# The completely annotated test patients, whose curve and pictures are shown.
+MODEL = "phantom/lens_multi"  # of the model zoo
+# The completely annotated test patients, on whom both detectors are evaluated.
 TEST_SET = "phantom_deeplesion_1k_test"
-WRITTEN = ("training", "model_final.pth", "metrics.json", "froc.png", "overlays")
+SCAN = "data/phantom/LiTS/volume-0.nii"
+WRITTEN = ("training", "zoo", "comparison", "scan", "model_final.pth", "metrics.json", "froc.png", "overlays")
 
 
 def parse_args(args: list[str] | None = None) -> argparse.Namespace:
-    """The options."""
+    """Read the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "output/demo", help="folder to write")
-    parser.add_argument("--size", default="small", help="of the cohort, see datasets/prepare_phantom.py")
+    parser.add_argument("--size", default="small", help="of the cohort, see lens-d2 phantom --help")
     parser.add_argument("--seed", type=int, default=0, help="of the cohort")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config, for short trials")
     return parser.parse_args(args)
 
 
 def steps(output: Path, size: str, seed: int, opts: list[str]) -> dict[str, list[str]]:
-    """Title and command of each step, in running order."""
-    cohort = ["--output", str(output / "data/phantom"), "--overwrite", "--size", size, "--seed", str(seed)]
+    """List title and command of each step, in running order."""
+    one_set = ["DATASETS.TEST", f"('{TEST_SET}',)"]
+    cohort = ["--output", f"{output}/data/phantom", "--overwrite", "--size", size, "--seed", str(seed)]
     # So small a cohort is prepared sooner than a second process has started.
-    preparing = ["--processes", "1", "--config-file", CONFIG]
-    training = ["--config-file", CONFIG, "OUTPUT_DIR", str(output / "training"), *opts]
+    preparing = ["--workers", "1", "--config-file", CONFIG]
+    training = ["--config-file", CONFIG, "OUTPUT_DIR", f"{output}/training", *one_set, *opts]
+    zoo = ["--config-file", CONFIG, "--eval-only", "OUTPUT_DIR", f"{output}/zoo", *one_set]
+    zoo += ["MODEL.WEIGHTS", f"lens_d2://{MODEL}"]
+    found = [f"{output}/{name}/inference/{TEST_SET}/predictions.json" for name in ("training", "zoo")]
+    truth = f"{output}/zoo/inference/{TEST_SET}/ground_truth.json"
+    comparison = ["--protocol", "lens3d", "--ground-truth", truth, "--output", f"{output}/comparison"]
     return {
-        "Writing the synthetic cohort": ["datasets/prepare_phantom.py", *cohort],
-        "Checking the data and filling the cache": ["datasets/prepare_datasets.py", *preparing],
-        "Training and evaluating": ["train_net.py", *training],
+        "Writing the synthetic cohort": ["phantom", *cohort],
+        "Checking the data and filling the cache": ["prepare", *preparing],
+        "Training and evaluating": ["train", *training],
+        f"Evaluating {MODEL} of the model zoo": ["train", *zoo],
+        "Comparing the two": ["compare", *comparison, "--predictions", *found],
+        "Looking for lesions in a scan": ["predict", "--input", f"{output}/{SCAN}", "--output", f"{output}/scan"],
     }
 
 
 def environment(output: Path) -> dict[str, str]:
-    """Variables of the steps: folder of the datasets, a thread for each core but the loader's, no warnings."""
+    """Set variables of the steps: folder of the datasets, a thread for each core but the loader's."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = min(max(cores - 1, 1), 8)
     defaults = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    defaults["PYTHONWARNINGS"] = "ignore::FutureWarning,ignore::DeprecationWarning"
     return {**defaults, **os.environ, "DETECTRON2_DATASETS": str(output / "data")}
 
 
 def run(title: str, command: list[str], env: dict[str, str]) -> None:
-    """Runs one step with its output shown.
+    """Run one step with its output shown.
 
     Raises:
         DataError: it failed.
     """
-    print(f"\n=== {title}\n    python {' '.join(command)}", flush=True)
+    print(f"\n=== {title}\n    lens-d2 {' '.join(command)}", flush=True)
     start = time.monotonic()
-    code = subprocess.run([sys.executable, *command], cwd=ROOT, env=env).returncode
+    code = subprocess.run([sys.executable, "-m", "lens_d2", *command], cwd=ROOT, env=env).returncode
     if code:
-        raise DataError(command[0], f"ended with exit code {code}; its last lines above say why")
+        raise DataError(f"lens-d2 {command[0]}", f"ended with exit code {code}; its last lines above say why")
     print(f"=== {title}: {time.monotonic() - start:.0f} s", flush=True)
 
 
 def remove_old(output: Path) -> None:
-    """Removes what an earlier run wrote, except its cohort, which is replaced when the new one is complete."""
+    """Remove what an earlier run wrote, except its cohort, which is replaced when the new one is complete."""
     for name in WRITTEN:
         path = output / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def collect(output: Path) -> dict:
-    """Copies weights, curve and pictures beside ``training/`` and sums up the evaluation in ``metrics.json``.
+    """Copy weights, curves and pictures to the output folder and sum up the evaluations in ``metrics.json``.
 
     Returns:
-        {dataset: its metrics}.
+        {"training" or "zoo": metrics on the test patients}.
     """
-    inference = output / "training/inference"
-    metrics = {path.parent.name: json.loads(path.read_text()) for path in sorted(inference.glob("*/metrics.json"))}
+    found = {name: output / name / "inference" / TEST_SET for name in ("training", "zoo")}
+    metrics = {name: json.loads((folder / "metrics.json").read_text()) for name, folder in found.items()}
     write_whole(output / "metrics.json", f"{json.dumps(metrics, indent=1)}\n".encode())
     shutil.copy2(output / "training/model_final.pth", output)
-    shutil.copy2(inference / TEST_SET / "froc.png", output)
-    shutil.copytree(inference / TEST_SET / "overlays", output / "overlays")
+    shutil.copy2(output / "comparison/froc.png", output)
+    if (found["zoo"] / "overlays").is_dir():  # no pictures of a cohort without lesions in the first sub-volumes
+        shutil.copytree(found["zoo"] / "overlays", output / "overlays")
     return metrics
 
 
 def summary(metrics: dict, output: Path) -> str:
-    """The sensitivities of the fused output and, on the test patients, of each expert; where to look."""
-    test = metrics[TEST_SET]
-    rows = {f"{name}, fused": entry for name, entry in metrics.items()}
-    rows |= {f"{TEST_SET}, {expert} alone": entry for expert, entry in test["experts"].items()}
-    header = ["sensitivity at FPs per sub-volume", *(f"{fps:g}" for fps in test["fps"]), "average"]
-    lines = [
-        [name, *(f"{value:.3f}" for value in (*entry["sensitivity"], entry["average_sensitivity"]))]
-        for name, entry in rows.items()
-    ]
+    """Tell both average sensitivities, and where to look."""
+    trained, zoo = (metrics[name] for name in ("training", "zoo"))
     places = {
-        "FROC plot": output / "froc.png",
-        "overlay pictures": output / "overlays",
-        "metrics": output / "metrics.json",
-        "weights": output / "model_final.pth",
-        "predictions, log, training events": output / "training",
+        "scan/report.html": "report of a scan: open it in a browser",
+        "froc.png": "both FROC curves",
+        "overlays": "detections of the zoo's detector on test slices",
+        "metrics.json": "all figures, of each expert too",
+        "model_final.pth": "weights trained here",
     }
-    table = tabulate(lines, header, disable_numparse=True)
-    return f"{table}\n\n{tabulate(places.items(), tablefmt='plain')}"
+    width = max(len(str(output / name)) for name in places)
+    lines = [
+        f"Average sensitivity on {zoo['num_volumes']} sub-volumes of test patients "
+        "(3D FROC, 1/8 to 8 false positives each):",
+        f"    {trained['average_sensitivity']:.3f}  trained here, from the backbone of the model zoo",
+        f"    {zoo['average_sensitivity']:.3f}  {MODEL} of the model zoo",
+        "",
+        *(f"{str(output / name):{width}}  {what}" for name, what in places.items()),
+    ]
+    return "\n".join(lines)
 
 
 def demonstrate(args: argparse.Namespace) -> None:
-    """Runs all steps and prints what they gave."""
+    """Run all steps and print what they gave."""
     output = args.output.resolve()
     start = time.monotonic()
     remove_old(output)
@@ -132,11 +144,11 @@ def demonstrate(args: argparse.Namespace) -> None:
     for title, command in steps(output, args.size, args.seed, args.opts).items():
         run(title, command, env)
     metrics = collect(output)
-    print(f"\n{summary(metrics, output)}\n\ndemo finished in {(time.monotonic() - start) / 60:.1f} minutes")
+    print(f"\n{summary(metrics, output)}\n\nThe demo took {(time.monotonic() - start) / 60:.1f} minutes.")
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the command and returns its exit status."""
+    """Run the command and return its exit status."""
     return cli.run(partial(demonstrate, parse_args(args)))
 
 

@@ -243,7 +243,9 @@ def add_protocol(parser: Parser) -> None:
     parser.add_argument("--ground-truth", required=True, metavar="FILE", help="pickle, JSON or CSV")
     add_output(parser, required=True)
     parser.add_argument("--split", choices=("train", "val", "test"), help="part to take of a file that has these")
-    parser.add_argument("--metric", choices=("IOU", "IOBB", "IOGT", "IOBBGT"), help="lens3d's overlap (default IOBB)")
+    parser.add_argument(
+        "--metric", choices=("IOU", "IOBB", "IOGT", "IOBBGT"), help="lens3d's overlap (default IOBB)"
+    )
     parser.add_argument("--threshold", type=_share, help="least overlap of a hit (lens3d 0.3, p3d 0.5)")
     parser.add_argument(
         "--box-order",
