@@ -61,10 +61,8 @@ $(STAMP): $(INSTALL_FILES)
 	@$(BIN)/python -W ignore -c "import detectron2, lens_d2.config; print('lens_d2', lens_d2.__version__, 'with detectron2', detectron2.__version__)"
 	@touch $@
 
-# The wheel is tagged for Python 3.10 and its source runs on 3.11, so pip is told to install for another machine.
 define install-wheel
-$(INSTALL) --upgrade --no-deps --only-binary=:all: --python-version 3.10 --require-hashes -r requirements-detectron2.txt \
-    --target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+$(BIN)/python -m lens_d2 setup
 endef
 
 define install-official

@@ -22,5 +22,5 @@ def __getattr__(name: str):
     except ModuleNotFoundError as error:
         if error.name != "detectron2":
             raise
-        hint = "lens_d2 needs Detectron2: run `make setup` (see README.md)"
+        hint = "lens_d2 needs Detectron2: run `lens-d2 setup`, or in a clone `make setup`"
         raise ModuleNotFoundError(hint, name="detectron2") from None

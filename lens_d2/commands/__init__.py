@@ -6,6 +6,7 @@ import argparse
 from importlib import import_module
 
 from ..io import cli
+from ..io.errors import DataError
 from .options import get_parser
 
 
@@ -19,5 +20,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    """Run the command of parsed options."""
-    return import_module(f".{args.command}", __name__).run(args)
+    """Run the command of parsed options.
+
+    Raises:
+        DataError: Detectron2 is not installed.
+    """
+    try:
+        return import_module(f".{args.command}", __name__).run(args)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "detectron2":
+            raise
+        raise DataError("Detectron2", "not installed: run `lens-d2 setup`, or in a clone `make setup`") from None

@@ -411,6 +411,16 @@ def zoo(parser: Parser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="such as phantom/lens_multi")
 
 
+def setup(parser: Parser) -> None:
+    """Installs Detectron2 beside this package, once after `pip install` of it.
+
+        lens-d2 setup
+
+    Detectron2 publishes no wheel of a release. This installs a hash-pinned wheel with the Python source of one of
+    its commits; its compiled operators are not used.
+    """
+
+
 COMMANDS: tuple[Callable[[Parser], None], ...] = (
     predict,
     train,
@@ -423,4 +433,5 @@ COMMANDS: tuple[Callable[[Parser], None], ...] = (
     ledger,
     embedding,
     zoo,
+    setup,
 )

@@ -71,6 +71,6 @@ def test_module_and_scripts_are_the_same_commands(repo_root):
     named = {
         found[1] for path, found in thin.items() if found and path.parent.name in ("tools", "datasets", "demo")
     }
-    assert named | {"train", "zoo"} == set(NAMES)
+    assert named | {"train", "zoo", "setup"} == set(NAMES)
     done = subprocess.run([sys.executable, "-m", "lens_d2", "--version"], capture_output=True, text=True)
     assert re.fullmatch(r"lens_d2 \d+\.\d+\.\d+\n", done.stdout)
