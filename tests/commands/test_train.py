@@ -16,7 +16,13 @@ SMALL = {
     "_BASE_": "configs/phantom/lens_multi.yaml",
     "DATASETS": {"TRAIN": [f"blocks_{e}" for e in EXPERTS], "TEST": ["blocks_deeplesion", "blocks_luna"]},
     "MODEL": {
-        "DENSENET": {"GROWTH_RATE": 4, "BLOCK_CONFIG": [2, 2, 2], "INIT_FEATURES": 8, "OUT_CHANNELS": 16},
+        "DENSENET": {
+            "WEIGHTS": "",
+            "GROWTH_RATE": 4,
+            "BLOCK_CONFIG": [2, 2, 2],
+            "INIT_FEATURES": 8,
+            "OUT_CHANNELS": 16,
+        },  # fmt: skip
         "AFP": {"CONV_DIM": 8},
         "ROI_BOX_HEAD": {"FC_DIM": 16},
     },

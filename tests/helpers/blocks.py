@@ -71,6 +71,7 @@ def blocks_cfg(folder: Path, *opts) -> CfgNode:
     cfg.DATASETS.TRAIN = tuple(f"blocks_{expert}" for expert in EXPERTS)
     cfg.DATASETS.TEST = ("blocks_deeplesion",)
     cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.DENSENET.WEIGHTS = ""
     cfg.MODEL.DENSENET.GROWTH_RATE = 4
     cfg.MODEL.DENSENET.BLOCK_CONFIG = (2, 2, 2)
     cfg.MODEL.DENSENET.INIT_FEATURES = 8

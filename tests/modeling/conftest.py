@@ -24,6 +24,7 @@ def small_cfg(repo_root):
     add_lens_config(cfg)
     cfg.merge_from_file(str(repo_root / "configs/phantom/lens_multi.yaml"))
     cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.DENSENET.WEIGHTS = ""
     cfg.MODEL.DENSENET.GROWTH_RATE = 4
     cfg.MODEL.DENSENET.BLOCK_CONFIG = (2, 2, 2)
     cfg.MODEL.DENSENET.INIT_FEATURES = 8
