@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lens_d2.inference.volume import link_detections
-from lens_d2.mining.harvester.tracker import BoxTracker
+from lens_d2.inference.linking import OverlapLinker
+from lens_d2.inference.tracker import BoxTracker
 from lens_d2.mining.lens.mine import mine
 from lens_d2.mining.lens.strategies import CrossDataset, CrossSlice, IntraPatient
 from lens_d2.mining.proposals import open_shards, propose
@@ -71,8 +71,8 @@ class SyntheticModel:
     def __call__(self, record: dict) -> dict:
         """Detections by expert."""
         return {
-            name: link_detections(*boxes, 0.5, np.arange(SLICES) * 2.0, np.arange(SLICES) * 2.0)
-            for name, boxes in self._draw(record).items()
+            name: OverlapLinker()(np.column_stack([slices, boxes, scores]), SLICES, expert_scores)
+            for name, (slices, boxes, scores, expert_scores) in self._draw(record).items()
         }
 
     def _draw(self, record: dict) -> dict:

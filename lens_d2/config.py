@@ -206,10 +206,25 @@ def _add_test_keys(cfg: CN) -> None:
     cfg.TEST.BF16 = False
     # Slices (of the interpolated volume) that go through the heads together.
     cfg.TEST.SLICES_PER_BATCH = 8
-    # theta: IoU above which boxes of neighbouring slices are one lesion (IV-C).
-    cfg.TEST.LINK_IOU = 0.5
+    # Centres of the slices that are looked at: the volume's native slices, as in training, or slices that are
+    # interpolated to INPUT.SLICE_INTERVAL. Either way their neighbours are INPUT.SLICE_INTERVAL apart.
+    cfg.TEST.NATIVE_SLICES = False
+    # What makes 3D detections of the boxes on slices, a name in the LINKER registry: "OverlapLinker" (LENS, IV-C)
+    # or "BoxTracker" (Lesion-Harvester, III-B2).
+    cfg.TEST.LINKER = "OverlapLinker"
     # 2D boxes below this score are not linked to 3D detections.
     cfg.TEST.LINK_SCORE_THRESH = 0.01
+    # OverlapLinker's theta: IoU above which boxes of neighbouring slices are one lesion.
+    cfg.TEST.LINK_IOU = 0.5
+    # BoxTracker, here and in harvesting. Least IoU of a box with the Kalman filter's prediction that is stacked.
+    cfg.TEST.TRACKER = CN()
+    cfg.TEST.TRACKER.IOU = 0.8
+    # Slices by which a 3D box is extended up and down, and the least IoU of extended ones that meet and are fused.
+    cfg.TEST.TRACKER.EXTEND = 1
+    cfg.TEST.TRACKER.FUSE_IOU = 0.8
+    # Standard deviations in the filter, as parts of a box's size: of a measurement, of the change of a velocity
+    # from slice to slice, of the velocity of a new box. The paper names none.
+    cfg.TEST.TRACKER.NOISE = (0.05, 0.03, 0.1)
     # Sub-volumes whose overlays are drawn after an evaluation (0: none).
     cfg.TEST.OVERLAYS = 4
 
@@ -398,8 +413,10 @@ def _add_harvest_keys(cfg: CN) -> None:
     # A trained generator to begin with. Empty: the first round trains one, with SOLVER. (MODEL.LPC.WEIGHTS is the
     # same for the classifier.)
     cfg.HARVEST.WEIGHTS = ""
-    # The raw proposals that are stacked: "fused" or an expert's name.
+    # The raw proposals that are stacked, with TEST.TRACKER: "fused" or an expert's name ...
     cfg.HARVEST.PROPOSALS = "fused"
+    # ... with at least this score (t_G, III-B2).
+    cfg.HARVEST.SCORE_THRESH = 0.1
     # Least IoU with a mark of a proposal's box on the mark's slice that hits it (P3D, III-E) ...
     cfg.HARVEST.HIT_IOU = 0.5
     # ... and of two proposals, on a slice of both, that are the same lesion.
@@ -428,19 +445,6 @@ def _add_harvest_keys(cfg: CN) -> None:
     cfg.HARVEST.FOLDS = 0
     # Whether a round's classifier starts from the last round's, otherwise from BACKBONE_WEIGHTS.
     cfg.HARVEST.FINETUNE_CLASSIFIER = False
-
-    # From boxes on slices to 3D proposals (III-B2).
-    cfg.HARVEST.TRACKER = CN()
-    # t_G: boxes with a lower score are left out.
-    cfg.HARVEST.TRACKER.SCORE_THRESH = 0.1
-    # Least IoU of a box with the Kalman filter's prediction that is stacked.
-    cfg.HARVEST.TRACKER.IOU = 0.8
-    # Slices by which a 3D box is extended up and down, and the least IoU of extended ones that meet and are fused.
-    cfg.HARVEST.TRACKER.EXTEND = 1
-    cfg.HARVEST.TRACKER.FUSE_IOU = 0.8
-    # Standard deviations in the filter, as parts of a box's size: of a measurement, of the change of a velocity
-    # from slice to slice, of the velocity of a new box. The paper names none.
-    cfg.HARVEST.TRACKER.NOISE = (0.05, 0.03, 0.1)
 
     # Training of the generator from the second round on, which starts from the last round's: takes the place of
     # the same keys of SOLVER. EPOCHS 0: MAX_ITER and STEPS count instead.

@@ -25,6 +25,7 @@ from fvcore.common.registry import Registry
 
 from ..data.augmentation import AUGMENTATION_REGISTRY
 from ..data.mapper import COMBINE as DATASET_COMBINE
+from ..inference.linking import LINKER_REGISTRY
 from ..inference.rescoring import COMBINE as SCORE_COMBINE
 from ..io.errors import DataError, did_you_mean
 from ..mining.harvester.rounds import LABEL_SETS
@@ -68,6 +69,7 @@ NAMES: dict[str, Registry | Mapping | Callable[[CfgNode], Iterable[str]]] = {
     "MINING.CROSS_DATASET.EXPERTS": lambda cfg: cfg.MODEL.LENS.EXPERTS,
     "HARVEST.PROPOSALS": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
     "HARVEST.LABELS": LABEL_SETS,
+    "TEST.LINKER": LINKER_REGISTRY,
     "STAGES": STAGES,
 }
 # Variables with the numbers of a job's GPUs, and with their count.

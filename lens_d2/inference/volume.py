@@ -4,13 +4,14 @@ Neighbouring slices share most of the work: each image of three slices runs thro
 only what follows the fusions runs once per slice (:mod:`lens_d2.inference.folded_backbone`); the experts' proposal
 generators run as one (:mod:`lens_d2.inference.joint_afp`). The detections are those of slice-by-slice inference.
 
-Slices in this file are interpolated to ``INPUT.SLICE_INTERVAL`` and numbered from 0 at the first native slice of
-the cache frame; those of the volume are called native.
+Slices in this file are those that are looked at, numbered from 0 at the first native slice of the cache frame:
+native ones, or interpolated to ``INPUT.SLICE_INTERVAL``. Either way the neighbours that a slice is seen with are
+``INPUT.SLICE_INTERVAL`` apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -26,9 +27,10 @@ from ..modeling.backbone import SLICES_PER_IMAGE
 from ..structures.detections import VolumeDetections
 from .folded_backbone import FoldedDenseNet25D
 from .joint_afp import joint_proposals
-from .linking import link_slices, stack_tracklets
+from .linking import LINKER_REGISTRY, OverlapLinker, to_native_slices
 
 Parts = tuple[Tensor, ...]
+Linker = Callable[[np.ndarray, int, np.ndarray], VolumeDetections]
 
 
 def _cat(tensors: Sequence[Tensor]) -> Tensor:
@@ -53,9 +55,9 @@ class VolumeInference(nn.Module):
         slice_interval: float,
         hu_window: tuple[float, float],
         max_size: int,
+        on_native_slices: bool = False,
         slices_per_batch: int = 8,
-        link_iou: float = 0.5,
-        link_score_thresh: float = 0.01,
+        linker: Linker | None = None,
         bf16: bool = False,
         shows_progress: bool = False,
     ):
@@ -63,12 +65,12 @@ class VolumeInference(nn.Module):
         Args:
             model: a LENS.
             cache: of the volumes.
-            slice_interval: mm, ``INPUT.SLICE_INTERVAL``.
+            slice_interval: mm between a slice and its neighbours, ``INPUT.SLICE_INTERVAL``.
             hu_window: ``INPUT.HU_WINDOW``.
             max_size: ``INPUT.MAX_SIZE``.
+            on_native_slices: whether native slices are looked at, or interpolated ones.
             slices_per_batch: slices that go through the heads together.
-            link_iou: theta.
-            link_score_thresh: 2D boxes below it are not linked.
+            linker: of :data:`LINKER_REGISTRY`; None: an :class:`OverlapLinker`.
             bf16: whether convolutions and matrix products are in bfloat16.
             shows_progress: whether a bar tells how far a volume is.
         """
@@ -76,15 +78,16 @@ class VolumeInference(nn.Module):
         self.model = model
         self.cache = cache
         self.slice_interval, self.hu_window, self.max_size = slice_interval, hu_window, max_size
-        self.slices_per_batch = slices_per_batch
-        self.link_iou, self.link_score_thresh = link_iou, link_score_thresh
+        self.on_native_slices, self.slices_per_batch = on_native_slices, slices_per_batch
+        self.linker = OverlapLinker() if linker is None else linker
         self.bf16, self.shows_progress = bf16, shows_progress
 
     @classmethod
     def from_config(
         cls, cfg: CfgNode, model: nn.Module, cache: VolumeCache | None = None, shows_progress: bool = False
     ):
-        """Reads ``INPUT`` and ``TEST``."""
+        """Read ``INPUT`` and ``TEST``."""
+        linker = LINKER_REGISTRY.get(cfg.TEST.LINKER)
         return {
             "model": model,
             "cache": build_cache(cfg) if cache is None else cache,
@@ -92,9 +95,9 @@ class VolumeInference(nn.Module):
             "slice_interval": cfg.INPUT.SLICE_INTERVAL,
             "hu_window": tuple(cfg.INPUT.HU_WINDOW),
             "max_size": cfg.INPUT.MAX_SIZE,
+            "on_native_slices": cfg.TEST.NATIVE_SLICES,
             "slices_per_batch": cfg.TEST.SLICES_PER_BATCH,
-            "link_iou": cfg.TEST.LINK_IOU,
-            "link_score_thresh": cfg.TEST.LINK_SCORE_THRESH,
+            "linker": linker.from_config(cfg, cfg.TEST.LINK_SCORE_THRESH),
             "bf16": cfg.TEST.BF16,
         }
 
@@ -124,11 +127,17 @@ class VolumeInference(nn.Module):
 
     def _shown(self, batches: Iterator[tuple], volume: CachedVolume) -> Iterator[tuple]:
         """The batches of slices, with a bar if one is asked for."""
-        count = num_interpolated_slices(volume, self.slice_interval) if self.shows_progress else 0
+        count = len(self.slice_positions(volume)) if self.shows_progress else 0
         with Progress(count, "slices", "slice", nested=True) as shown:
             for batch in batches:
                 yield batch
                 shown.update(len(batch[1]))
+
+    def slice_positions(self, volume: CachedVolume) -> np.ndarray:
+        """(s,) mm from the first native slice of the cache frame to each slice that is looked at."""
+        if self.on_native_slices:
+            return np.arange(volume.shape[0]) * volume.geometry.slice_interval
+        return np.arange(num_interpolated_slices(volume, self.slice_interval)) * self.slice_interval
 
     @torch.no_grad()
     def slice_features(
@@ -141,24 +150,24 @@ class VolumeInference(nn.Module):
             scale: factor by which slices are resized.
         """
         backbone = FoldedDenseNet25D(self.model.backbone)
-        count = num_interpolated_slices(volume, self.slice_interval)
         reach = backbone.num_images // 2 * SLICES_PER_IMAGE
-        offsets = range(-reach, reach + 1, SLICES_PER_IMAGE)
-        encoded: dict[int, Parts] = {}
-        for start in range(0, count, self.slices_per_batch):
-            centers = range(start, min(start + self.slices_per_batch, count))
-            # Beyond the ends of a volume its first or last slice repeats, and so do the images from there on.
-            wanted = range(max(centers[0] - reach, -1), min(centers[-1] + reach, count + 1) + 1)
-            encoded = {center: parts for center, parts in encoded.items() if center in wanted}
-            missing = [center for center in wanted if center not in encoded]
+        offsets = np.arange(-reach, reach + 1, SLICES_PER_IMAGE)
+        last = (volume.shape[0] - 1) * volume.geometry.slice_interval / self.slice_interval
+        # Centres of each slice's images, in intervals. Slices share the images whose centres are the same. Beyond
+        # the ends of a volume its first or last slice repeats, and so do the images from there on.
+        centers = (self.slice_positions(volume) / self.slice_interval)[:, None] + offsets
+        centers = centers.clip(-1, last + 1).round(6).tolist()
+        encoded: dict[float, Parts] = {}
+        for batch in self._split(centers, self.slices_per_batch):
+            encoded = {center: parts for center, parts in encoded.items() if center >= batch[0][0]}
+            missing = sorted({center for own in batch for center in own} - encoded.keys())
             for some in self._split(missing, self.slices_per_batch):
                 images, size = self._images(volume, some, scale)
                 for together, own in zip(self._split(some), images.split(self._together), strict=True):
                     parts = (part.split(1) for part in backbone.encode(own))
                     encoded.update(zip(together, zip(*parts, strict=True), strict=True))
-            ends = wanted[0], wanted[-1]
-            samples = [[encoded[int(np.clip(c + offset, *ends))] for offset in offsets] for c in centers]
-            yield self._decode(backbone, samples), [size] * len(centers)
+            samples = [[encoded[center] for center in own] for own in batch]
+            yield self._decode(backbone, samples), [size] * len(batch)
 
     def _decode(self, backbone, samples: list[list[Parts]]) -> dict[str, Tensor]:
         """Feature maps of slices from the parts of their images, from the lowest to the highest."""
@@ -177,14 +186,13 @@ class VolumeInference(nn.Module):
         length = length or self._together
         return [items[i : i + length] for i in range(0, len(items), length)]
 
-    def _images(self, volume: CachedVolume, centers: Sequence[int], scale: float):
-        """(n, 3, H, W) normalised images around slices, which lie in one run, and their size unpadded."""
-        first = centers[0] - SLICES_PER_IMAGE // 2
-        run = np.arange(first, centers[-1] + SLICES_PER_IMAGE // 2 + 1)
-        positions = run * (self.slice_interval / volume.geometry.slice_interval)
-        slices = resize(torch.from_numpy(window(volume.read(positions), self.hu_window)), scale)
-        stacks = [slices[center - first - 1 : center - first + 2] for center in centers]
-        batch = self.model.preprocess_image(stacks)
+    def _images(self, volume: CachedVolume, centers: Sequence[float], scale: float):
+        """(n, 3, H, W) normalised images around centres, in intervals, and their size unpadded."""
+        wanted = np.array(centers)[:, None] + np.arange(SLICES_PER_IMAGE) - SLICES_PER_IMAGE // 2
+        positions, rows = np.unique(wanted.round(6), return_inverse=True)
+        hu = volume.read(positions * (self.slice_interval / volume.geometry.slice_interval))
+        slices = resize(torch.from_numpy(window(hu, self.hu_window)), scale)
+        batch = self.model.preprocess_image(list(slices[torch.from_numpy(rows.reshape(wanted.shape))]))
         return batch.tensor, tuple(batch.image_sizes[0])
 
     def _link(self, slices: list[Instances], volume: CachedVolume) -> VolumeDetections:
@@ -194,64 +202,10 @@ class VolumeInference(nn.Module):
         boxes = merged.pred_boxes.tensor.double().numpy()
         scores = merged.scores.double().numpy()
         expert_scores = merged.expert_scores.double().numpy()
-        keep = scores >= self.link_score_thresh
-        number, boxes, scores, expert_scores = number[keep], boxes[keep], scores[keep], expert_scores[keep]
 
         height, width = merged.image_size
         boxes *= np.tile([volume.shape[2] / width, volume.shape[1] / height], 2)
         boxes = volume.geometry.boxes_to_volume(boxes).clip(0, np.tile(volume.geometry.size[:2], 2))
+        found = self.linker(np.column_stack([number, boxes, scores]), len(slices), expert_scores)
         native = volume.geometry.slices_to_cache(np.arange(volume.shape[0]))
-        return link_detections(
-            number,
-            boxes,
-            scores,
-            expert_scores,
-            self.link_iou,
-            np.arange(len(slices)) * self.slice_interval,
-            native * volume.geometry.slice_interval,
-        )
-
-
-def link_detections(
-    slices: np.ndarray,
-    boxes: np.ndarray,
-    scores: np.ndarray,
-    expert_scores: np.ndarray,
-    link_iou: float,
-    slice_mm: np.ndarray,
-    native_mm: np.ndarray,
-) -> VolumeDetections:
-    """Stack 2D boxes on interpolated slices to 3D detections on the file's native slices (LENS, Section IV-C).
-
-    A detection covers the native slices whose centres lie within half an interval of its interpolated ones, and at
-    least the nearest; on each of them it has the box of its nearest interpolated slice.
-
-    Args:
-        slices: (n,) number of the 2D boxes' interpolated slices.
-        boxes: (n, 4) XYXY in the file's pixels.
-        scores: (n,).
-        expert_scores: (n, E).
-        link_iou: theta.
-        slice_mm: position of every interpolated slice along z, evenly spaced.
-        native_mm: position of every slice of the file along z.
-    """
-    tracklet = link_slices(slices, boxes, link_iou)
-    boxes3d, scores3d = stack_tracklets(slices, boxes, scores, tracklet)
-    order = np.lexsort((slices, tracklet))
-    runs = np.split(order, np.searchsorted(tracklet[order], np.arange(1, len(boxes3d))))
-    half = (slice_mm[1] - slice_mm[0]) / 2 if len(slice_mm) > 1 else 0.0
-    slice_boxes, owners = [], []
-    for number, run in enumerate(runs[: len(boxes3d)]):
-        run_mm = slice_mm[slices[run]]
-        covered = np.flatnonzero((native_mm >= run_mm[0] - half) & (native_mm < run_mm[-1] + half))
-        if not len(covered):
-            covered = np.abs(native_mm - run_mm.mean()).argmin(keepdims=True)
-        nearest = run[np.abs(native_mm[covered, None] - run_mm).argmin(axis=1)]
-        boxes3d[number, [2, 5]] = covered[0], covered[-1]
-        slice_boxes.append(np.column_stack([covered, boxes[nearest], scores[nearest]]))
-        owners.append(np.full(len(covered), number))
-    if not len(boxes3d):
-        return VolumeDetections(expert_scores=expert_scores[:0])
-    best = np.zeros((len(boxes3d), expert_scores.shape[1]))
-    np.maximum.at(best, tracklet, expert_scores)
-    return VolumeDetections(boxes3d, scores3d, np.concatenate(slice_boxes), np.concatenate(owners), best)
+        return to_native_slices(found, self.slice_positions(volume), native * volume.geometry.slice_interval)

@@ -51,7 +51,7 @@ def whole(data, tmp_path_factory):
     [
         ("HARVEST.ROUNDS", 0, "HARVEST.ROUNDS: 0; at least 1 is needed"),
         ("HARVEST.VERIFIED", "blocks_none", "blocks_none: HARVEST.VERIFIED and HARVEST.DATASETS have to be"),
-        ("HARVEST.TRACKER.IOU", 0.0, "IoU"),
+        ("TEST.TRACKER.IOU", 0.0, "IoU"),
         ("MODEL.LPC.WEIGHTS", "nowhere.pth", "nowhere.pth"),
         ("HARVEST.FOLDS", 1, "HARVEST.FOLDS: 1, where blocks_vm has 2 patients"),
         ("HARVEST.FOLDS", 3, "HARVEST.FOLDS: 3, where blocks_vm has 2 patients"),

@@ -9,7 +9,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from helpers.blocks import blocks_cfg, write_blocks
-from lens_d2.mining.harvester.tracker import BoxTracker
+from lens_d2.inference.tracker import BoxTracker
 from lens_d2.mining.shards import ShardStore
 
 VERIFIED, PARTIAL, TEST = "blocks_vm", "blocks_vh", "blocks_vh_test"

@@ -13,7 +13,7 @@ from lens_d2 import add_lens_config
 from lens_d2.data.mapper import SliceMapper
 from lens_d2.inference import joint_afp
 from lens_d2.inference.folded_backbone import FoldedDenseNet25D
-from lens_d2.inference.volume import VolumeInference, link_detections, num_interpolated_slices
+from lens_d2.inference.volume import VolumeInference
 from lens_d2.modeling import FUSED
 
 
@@ -60,34 +60,45 @@ def scan(tmp_path_factory):
     return {"file_name": path, "volume": "scan", "expert": "lits", "num_slices": 11, "lesions": []}
 
 
-def slice_by_slice(cfg, model, record):
-    """The plain way: a sample of 9 slices for every level, each through the whole network."""
+def slice_by_slice(cfg, model, record, positions):
+    """The plain way: a sample of 9 slices around every position, in native slices, through the whole network."""
     mapper = SliceMapper(cfg, is_train=False)
     volume = mapper.cache.open(record)
-    ratio = cfg.INPUT.SLICE_INTERVAL / volume.geometry.slice_interval
-    levels = []
-    for level in range(num_interpolated_slices(volume, cfg.INPUT.SLICE_INTERVAL)):
-        image = torch.from_numpy(mapper.read(volume, level * ratio))
+    found = []
+    for position in positions:
+        image = torch.from_numpy(mapper.read(volume, position))
         with torch.no_grad():
-            levels += model([{"image": image}])
-    return levels
+            found += model([{"image": image}])
+    return found
 
 
 @pytest.mark.parametrize(
-    "slices_per_batch, together, channels", [(1, 1, 0), (3, 1, 128), (5, 2, 128), (64, 64, 0)]
+    "slices_per_batch, together, channels, on_native_slices",
+    [
+        (1, 1, 0, False),
+        (3, 1, 128, False),
+        (5, 2, 128, False),
+        (64, 64, 0, False),
+        (3, 1, 0, True),
+        (64, 2, 0, True),
+    ],
 )
-def test_equal_to_slice_by_slice(cfg, model, scan, slices_per_batch, together, channels, monkeypatch):
+def test_equal_to_slice_by_slice(
+    cfg, model, scan, slices_per_batch, together, channels, on_native_slices, monkeypatch
+):
     monkeypatch.setattr(joint_afp, "WINOGRAD_CHANNELS", channels)
     monkeypatch.setattr(VolumeInference, "_together", together)  # 1 on a CPU, more on a GPU
     inference = VolumeInference(cfg, model)
+    inference.on_native_slices = on_native_slices
     inference.slices_per_batch = slices_per_batch
     found = []
     original = model.detect
     monkeypatch.setattr(model, "detect", lambda *args: found.extend(out := original(*args)) or out)
     inference.detect(inference.cache.open(scan))
     monkeypatch.undo()
-    expected = slice_by_slice(cfg, model, scan)
-    assert len(found) == len(expected) == 16  # 30 mm at 2 mm
+    positions = np.arange(11) if on_native_slices else np.arange(16) * 2 / 3  # 30 mm at 2 mm
+    expected = slice_by_slice(cfg, model, scan, positions)
+    assert len(found) == len(expected) == len(positions)
     for ours, plain in zip(found, expected, strict=True):
         for name, instances in plain["experts"].items():
             torch.testing.assert_close(ours["experts"][name].scores, instances.scores, atol=1e-4, rtol=0)
@@ -139,7 +150,7 @@ def test_each_image_runs_through_the_trunk_once(cfg, model, scan, monkeypatch):
     original = FoldedDenseNet25D.encode
     monkeypatch.setattr(FoldedDenseNet25D, "encode", lambda s, x: encoded.append(len(x)) or original(s, x))
     inference.detect(inference.cache.open(scan))
-    assert sum(encoded) == 16 + 3  # and what repeats beyond the ends
+    assert sum(encoded) == 16 + 2  # and what repeats beyond the ends
 
 
 def test_results_have_the_evaluators_form_and_lie_in_the_file(cfg, model, scan):
@@ -182,27 +193,24 @@ def test_real_ct_boxes_land_inside_the_volume(cfg, model, shared_dir):
     assert (found.boxes <= [width, height, slices - 1] * 2).all()
 
 
-BOX = np.array([10.0, 10, 30, 30])
+def test_native_slices_share_images_where_their_neighbours_meet(cfg, model, scan, monkeypatch):
+    """With slices 3 mm apart, images of a sample lie 6 mm apart: each is one of another slice, too."""
+    encoded = []
+    original = FoldedDenseNet25D.encode
+    monkeypatch.setattr(FoldedDenseNet25D, "encode", lambda self, x: encoded.append(len(x)) or original(self, x))
+    inference = VolumeInference(cfg, model)
+    inference.on_native_slices = True
+    inference.detect(inference.cache.open(scan))
+    assert sum(encoded) == 11 + 2  # and one beyond each end
 
 
-@pytest.mark.parametrize("interval, expected", [(2.0, (1, 3)), (1.0, (1, 6)), (5.0, (1, 1)), (20.0, (0, 0))])
-def test_levels_become_the_slices_whose_centres_they_cover(interval, expected):
-    level = np.array([1, 2, 3])  # 2, 4 and 6 mm: from 1 to 7 mm
-    slice_mm = np.arange(0, 20.1, interval)
-    found = link_detections(
-        level, np.tile(BOX, (3, 1)), np.array([0.2, 0.9, 0.3]), np.ones((3, 2)), 0.5, np.arange(11) * 2.0, slice_mm
-    )
-    assert len(found) == 1 and found.scores.tolist() == [0.9]
-    first, last = found.boxes[0, [2, 5]]
-    assert (first, last) == expected
-    assert found.slice_boxes[:, 0].tolist() == list(range(int(first), int(last) + 1))
-
-
-def test_slices_that_count_downwards_keep_their_own_numbers():
-    slice_mm = np.arange(10)[::-1] * 2.0
-    boxes, scores = np.stack([BOX, BOX + 1]), np.array([0.9, 0.5])
-    level_mm = np.arange(10) * 2.0
-    found = link_detections(np.array([1, 2]), boxes, scores, np.ones((2, 1)), 0.5, level_mm, slice_mm)
-    assert found.boxes[0, [2, 5]].tolist() == [7, 8]
-    np.testing.assert_allclose(found.slice_boxes[:, :2], [[7, 11], [8, 10]])
-    assert found.slice_boxes[:, 5].tolist() == [0.5, 0.9]
+@pytest.mark.parametrize("linker", ["OverlapLinker", "BoxTracker"])
+def test_the_linker_of_the_config_makes_the_detections(cfg, model, scan, linker):
+    own = cfg.clone()
+    own.merge_from_list(["TEST.LINKER", linker, "TEST.NATIVE_SLICES", True])
+    inference = VolumeInference(own, model)
+    assert type(inference.linker).__name__ == linker
+    found = inference.detect(inference.cache.open(scan))[FUSED]
+    assert len(found) and found.expert_scores.shape == (len(found), 4)
+    assert set(found.slice_detection) == set(range(len(found)))
+    assert ((found.boxes[:, [2, 5]] >= 0) & (found.boxes[:, [2, 5]] <= 10)).all()

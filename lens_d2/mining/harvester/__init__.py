@@ -4,6 +4,5 @@ boxes on slices -> 3D proposals -> classifier -> lesions and hard negatives -> l
 """
 
 from .pool import Harvested, merge
-from .tracker import BoxTracker, fuse, track
 
-__all__ = ["BoxTracker", "Harvested", "fuse", "merge", "track"]
+__all__ = ["Harvested", "merge"]

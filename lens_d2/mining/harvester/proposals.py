@@ -9,10 +9,10 @@ from pathlib import Path
 from detectron2.config import CfgNode
 
 from ...inference.rescoring import load_classifier, score_proposals
+from ...inference.tracker import BoxTracker
 from ...io.artifacts import digest, digest_of_file
 from ...structures.detections import VolumeDetections
 from ..shards import ShardStore
-from .tracker import BoxTracker
 
 GROUP = "proposals"  # of detections in a shard of scored proposals
 
@@ -21,13 +21,13 @@ Proposals = Callable[[dict], VolumeDetections]
 
 
 def stack_proposals(cfg: CfgNode, shards: ShardStore) -> Proposals:
-    """The 3D proposals that ``HARVEST.TRACKER`` stacks from the generator's raw proposals.
+    """Make the 3D proposals that the tracker stacks from the generator's raw proposals above t_G.
 
     Args:
         cfg: of the run.
         shards: of raw proposals.
     """
-    tracker, group = BoxTracker.from_config(cfg), cfg.HARVEST.PROPOSALS
+    tracker, group = BoxTracker.from_config(cfg, cfg.HARVEST.SCORE_THRESH), cfg.HARVEST.PROPOSALS
     return lambda record: tracker(shards.read(record)[group].slice_boxes, record["num_slices"])
 
 
@@ -52,5 +52,10 @@ def score_proposals_3d(
         return {GROUP: replace(found, fpr_scores=scores)}
 
     keys = cfg.HARVEST
-    made_from = [shards.made_from, list(map(digest_of_file, weights)), cfg.MODEL.LPC.dump(), keys.TRACKER.dump()]
-    return ShardStore(folder, digest([*made_from, keys.PROPOSALS]), make)
+    made_from = [
+        shards.made_from,
+        list(map(digest_of_file, weights)),
+        cfg.MODEL.LPC.dump(),
+        cfg.TEST.TRACKER.dump(),
+    ]
+    return ShardStore(folder, digest([*made_from, keys.SCORE_THRESH, keys.PROPOSALS]), make)

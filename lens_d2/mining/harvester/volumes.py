@@ -9,10 +9,10 @@ from detectron2.config import CfgNode
 from ...data.cache import build_cache
 from ...data.loader import load_records
 from ...inference.rescoring import load_classifier
+from ...inference.tracker import BoxTracker
 from ...io.errors import DataError
 from ..proposals import mined_datasets
 from .measures import HarvestMeasure
-from .tracker import BoxTracker
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,6 @@ def check_settings(cfg: CfgNode, volumes: HarvestVolumes) -> None:
     for name, fault in faults.items():
         if fault:
             raise DataError(name, fault)
-    BoxTracker.from_config(cfg)
+    BoxTracker.from_config(cfg, keys.SCORE_THRESH)
     if cfg.MODEL.LPC.WEIGHTS:
         load_classifier(cfg, "LPC")

@@ -20,8 +20,9 @@ def test_the_configs_name_what_there_is(repo_root, name):
     names = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, cfg.HARVEST.VERIFIED, cfg.HARVEST.TEST}
     assert names <= set(DatasetCatalog.list()) and cfg.HARVEST.VERIFIED in cfg.DATASETS.TRAIN
     if name == "harvester.yaml":
-        tracker, keys = cfg.HARVEST.TRACKER, cfg.HARVEST
-        assert (tracker.SCORE_THRESH, tracker.IOU, tracker.EXTEND, tracker.FUSE_IOU) == (0.1, 0.8, 1, 0.8)
+        tracker, keys = cfg.TEST.TRACKER, cfg.HARVEST
+        assert (keys.SCORE_THRESH, tracker.IOU, tracker.EXTEND, tracker.FUSE_IOU) == (0.1, 0.8, 1, 0.8)
+        assert cfg.TEST.LINKER == "BoxTracker" and cfg.TEST.NATIVE_SLICES
         assert (keys.ROUNDS, keys.PRECISION, keys.NEGATIVE_SCORE_THRESH) == (3, 0.95, 0.5)
         assert (keys.NEGATIVES_PER_VOLUME, keys.HIT_IOU, cfg.INPUT.NUM_SLICES) == (5, 0.5, 9)
         assert cfg.MODEL.LPC.NAME == "GLC_MV"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_d2.mining.harvester.tracker import BoxTracker, assign, fuse, track
+from lens_d2.inference.tracker import BoxTracker, assign, fuse, track
 from lens_d2.structures.boxes import pairwise_iou
 
 few = settings(max_examples=30, deadline=None)
@@ -169,5 +169,5 @@ def test_proposals_hold_every_box_once(boxes):
 
 
 def test_an_iou_of_zero_is_refused():
-    with pytest.raises(ValueError, match="HARVEST.TRACKER"):
+    with pytest.raises(ValueError, match="TEST.TRACKER"):
         BoxTracker(iou=0.0)

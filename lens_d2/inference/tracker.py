@@ -1,13 +1,13 @@
 """Stacking of boxes on slices to 3D proposals (Lesion-Harvester, Section III-B2).
 
-Boxes above t_G on neighbouring slices are stacked by a Kalman filter; each stack is then extended by a slice up
-and down, and fused with another that it meets there. All boxes are XYXY pixel edges of the volume frame, slices
-are counted from 0 in the sub-volume.
+Boxes on neighbouring slices are stacked by a Kalman filter; each stack is then extended by a slice up and down,
+and fused with another that it meets there. All boxes are XYXY pixel edges of the volume frame, slices are counted
+from 0 in the sub-volume.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -15,20 +15,21 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ...inference.linking import stack_tracklets
-from ...structures.boxes import expand_ranges, pairwise_iou
-from ...structures.detections import VolumeDetections
+from ..structures.boxes import expand_ranges, pairwise_iou
+from ..structures.detections import VolumeDetections
 from .kalman import BoxStates, Noise, to_boxes
+from .linking import LINKER_REGISTRY, highest, stack_tracklets
 
 NOISE = Noise()
 
 
+@LINKER_REGISTRY.register()
 @dataclass(frozen=True)
 class BoxTracker:
     """Stacks the boxes of one sub-volume to 3D proposals.
 
     Attributes:
-        score_thresh: t_G; boxes with a lower score are left out.
+        score_thresh: boxes with a lower score are left out; t_G in harvesting.
         iou: least IoU of a box with the filter's prediction of it.
         extend: slices by which a stack is extended up and down.
         fuse_iou: least IoU of two stacks that are fused, on the slices where they meet when extended.
@@ -42,23 +43,24 @@ class BoxTracker:
     noise: Noise = NOISE
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> BoxTracker:
-        """The tracker of HARVEST.TRACKER."""
-        tracker = cfg.HARVEST.TRACKER
-        return cls(
-            tracker.SCORE_THRESH, tracker.IOU, tracker.EXTEND, tracker.FUSE_IOU, Noise(*map(float, tracker.NOISE))
-        )
+    def from_config(cls, cfg: CfgNode, score_thresh: float) -> BoxTracker:
+        """Make the tracker of TEST.TRACKER."""
+        keys = cfg.TEST.TRACKER
+        return cls(score_thresh, keys.IOU, keys.EXTEND, keys.FUSE_IOU, Noise(*map(float, keys.NOISE)))
 
     def __post_init__(self):
         if not (0 < self.iou <= 1 and 0 < self.fuse_iou <= 1):
-            raise ValueError(f"HARVEST.TRACKER: an IoU of {self.iou} or {self.fuse_iou} is not in (0, 1]")
+            raise ValueError(f"TEST.TRACKER: an IoU of {self.iou} or {self.fuse_iou} is not in (0, 1]")
 
-    def __call__(self, slice_boxes: np.ndarray, num_slices: int) -> VolumeDetections:
+    def __call__(
+        self, slice_boxes: np.ndarray, num_slices: int, expert_scores: np.ndarray | None = None
+    ) -> VolumeDetections:
         """Stack the boxes of a sub-volume.
 
         Args:
             slice_boxes: (n, 6) z, x1, y1, x2, y2, score of single slices.
             num_slices: of the sub-volume.
+            expert_scores: (n, E), of which each proposal has the highest, or None.
 
         Returns:
             3D proposals. x and y are the means of the boxes, weighted by their scores; the score is the highest
@@ -66,11 +68,16 @@ class BoxTracker:
         """
         boxes = np.asarray(slice_boxes, dtype=np.float64).reshape(-1, 6)
         sound = (boxes[:, 5] >= self.score_thresh) & (boxes[:, 1:3] < boxes[:, 3:5]).all(axis=1)
+        if expert_scores is not None:  # they go along as further columns
+            boxes = np.column_stack([boxes, expert_scores])
         boxes = boxes[sound]
         tracklet = track(boxes[:, 0], boxes[:, 1:5], self.iou, self.noise)
         order = np.lexsort((boxes[:, 0], tracklet))
         boxes, tracklet, fills = fuse(boxes[order], tracklet[order], self.fuse_iou, self.extend)
-        return _stack(boxes, tracklet, fills, self.extend, num_slices)
+        found = _stack(boxes[:, :6], tracklet, fills, self.extend, num_slices)
+        if expert_scores is not None:
+            found = replace(found, expert_scores=highest(boxes[:, 6:], tracklet, len(found)))
+        return found
 
 
 def track(slices: np.ndarray, boxes: np.ndarray, gate: float, noise: Noise = NOISE) -> np.ndarray:
@@ -141,13 +148,13 @@ def fuse(
     nearest ends are joined first, and each end once.
 
     Args:
-        boxes: (n, 6) z, x1, y1, x2, y2, score.
+        boxes: (n, 6 or more) z, x1, y1, x2, y2, score, and columns that go along.
         tracklet: (n,), from 0; rows of one stand together, z ascending.
         gate: least IoU.
         extend: slices.
 
     Returns:
-        the boxes and those between joined tracklets, z, x1, y1, x2, y2 interpolated and the score 0; the number
+        the boxes and those between joined tracklets, z, x1, y1, x2, y2 interpolated and the rest 0; the number
         of each one's tracklet; and whether it is interpolated. In the same order as the arguments.
     """
     first = np.flatnonzero(np.diff(tracklet, prepend=-1))
@@ -160,7 +167,8 @@ def fuse(
     owner, step = expand_ranges(np.ones_like(gap), gap)
     low, high = boxes[last[below[owner]], :5], boxes[first[above[owner]], :5]
     between = low + (high - low) * (step / (gap[owner] + 1))[:, None]
-    everything = np.concatenate([boxes, np.column_stack([between, np.zeros(len(between))])])
+    filled = np.zeros((len(between), boxes.shape[1] - between.shape[1]))
+    everything = np.concatenate([boxes, np.column_stack([between, filled])])
     numbers = np.concatenate([label[tracklet], label[below[owner]]]).astype(np.int64)
     is_interpolated = np.arange(len(everything)) >= len(boxes)
     order = np.lexsort((everything[:, 0], numbers))

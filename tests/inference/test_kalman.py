@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_d2.mining.harvester.kalman import BoxStates, Noise, measure, to_boxes
+from lens_d2.inference.kalman import BoxStates, Noise, measure, to_boxes
 
 few = settings(max_examples=30, deadline=None)
 
