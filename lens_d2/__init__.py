@@ -4,9 +4,13 @@ Importing the package loads neither Detectron2 nor torch. :func:`add_lens_config
 and the datasets with it.
 """
 
+import warnings
 from importlib import import_module
 
 __version__ = "0.1.0"
+
+# Detectron2 compiles two functions with torch.jit.script when it is imported.
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 # The public names, imported when they are asked for.
 _HOMES = {"LesionDetector": "lesion_detector", "add_lens_config": "config"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from .ledger.merge import apply_ledger
 from .ledger.table import check_ledger, read_ledger
 from .mapper import SliceMapper
 from .sampler import BatchStream, SingleDatasetBatchSampler, SliceIndex, SlicePool
+
+logger = logging.getLogger(__name__)
 
 
 class SampleLoader(DataLoader):
@@ -115,7 +118,12 @@ def load_records(names: Iterable[str], cache: VolumeCache | None = None) -> list
     for name in names:
         if name not in known:
             raise DataError(name, f"no registered dataset{did_you_mean(name, known)}")
-    records = [record for name in names for record in DatasetCatalog.get(name)]
+    records = []
+    for name in names:
+        own = DatasetCatalog.get(name)
+        lesions = sum(len(record["lesions"]) for record in own)
+        logger.info("%s: %d sub-volumes, %d lesions", name, len(own), lesions)
+        records += own
     return records if cache is None else cache.resolve(records)
 
 

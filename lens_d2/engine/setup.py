@@ -13,11 +13,12 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
-from ..io import cli
 from ..io.files import write_whole
 from . import checks
 
 LOGGERS = ("fvcore", "detectron2", "lens_d2")
+# Loggers of others whose warnings are about their own code.
+TALKATIVE = ("torch.fx._symbolic_trace", "torch.utils.cpp_extension", "detectron2.data.common")
 
 
 def set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -35,13 +36,13 @@ def set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
     rank = comm.get_rank()
     for name in LOGGERS:
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
     checks.fall_back_to_cpu(cfg)
     cfg.freeze()
     if comm.is_main_process():
         write_whole(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), cfg.dump().encode())
-        with cli.at_level(logging.ERROR, "torch.utils.cpp_extension"):  # which misses CUDA where there is no GPU
-            environment = collect_env_info()
-        write_whole(os.path.join(cfg.OUTPUT_DIR, "environment.txt"), f"{environment}\n".encode())
+        write_whole(os.path.join(cfg.OUTPUT_DIR, "environment.txt"), f"{collect_env_info()}\n".encode())
     of = f"rank {rank} of {comm.get_world_size()}, " if comm.get_world_size() > 1 else ""
     logging.getLogger(__name__).info("%s%s, results in %s", of, args.config_file, cfg.OUTPUT_DIR)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)

@@ -12,6 +12,7 @@ from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.engine.defaults import AMPTrainer, SimpleTrainer, TrainerBase, create_ddp_model
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.modeling import build_model
 from detectron2.utils import comm
 from torch import nn
 
@@ -24,6 +25,8 @@ from ..mining.hooks import build_mining_hooks
 from ..modeling.pretrained import load_backbone_weights
 from .overlays import build_overlay_hooks
 from .solver import build_optimizer, with_epochs
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -68,6 +71,14 @@ class CarefulTraining(TrainerBase):
 
 class LENSTrainer(CarefulTraining, DefaultTrainer):
     """Trains LENS: each step's batch comes from one dataset, the same one on all ranks."""
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Build the model; its size is logged, not its layers."""
+        model = build_model(cfg)
+        millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        logger.info("%s: %.2f million parameters, on %s", cfg.MODEL.META_ARCHITECTURE, millions, cfg.MODEL.DEVICE)
+        return model
 
     def __init__(self, cfg: CfgNode):
         # DefaultTrainer's own __init__ wraps the model in a way that fails on the CPU and with heads that a

@@ -353,11 +353,7 @@ def _box_lesion(lesion_id: str, box: np.ndarray, size: tuple[int, int, int]) -> 
 
 def _log_counts(name: str, records: list[dict]) -> None:
     runs = Counter(record["z_direction"] for record in records)
-    lesions = sum(len(record["lesions"]) for record in records)
-    logger.info(
-        f"{name}: {len(records)} sub-volumes, {lesions} lesions; slices run to the feet in {runs[-1]}, to the "
-        f"head in {runs[1]}"
-    )
+    logger.debug(f"{name}: slices run to the feet in {runs[-1]} sub-volumes, to the head in {runs[1]}")
     gaps = [record for record in records if "missing_slices" in record]
     if gaps:
         slices = sum(len(record["missing_slices"]) for record in gaps)
