@@ -37,15 +37,25 @@ def run(here: Path, advertised: Advertised, **variables: str) -> str:
 
 def test_after_the_demo(demo, here):
     """Its weights are evaluated again, with the same result, and look for lesions in a scan."""
-    evaluate, predict = RUN["demo"]
+    evaluate, *predictions = RUN["demo"]
     run(here, evaluate)
     name = "phantom_deeplesion_1k_test"
     again = json.loads((here / "output/phantom/lens_multi/inference" / name / "metrics.json").read_text())
-    assert again == json.loads((demo / "metrics.json").read_text())[name]
+    assert again == json.loads((demo / "metrics.json").read_text())["training"]
     scan = next((demo / "data/phantom/LiTS").glob("**/volume-*.nii"))
     (here / "scan.nii.gz").write_bytes(gzip.compress(scan.read_bytes(), 1))
-    assert "detections; look at output/scan/report.html" in run(here, predict)
+    for predict in predictions:
+        assert "detections; look at output/scan/report.html" in run(here, predict)
     assert (here / "output/scan/detections.csv").is_file()
+
+
+def test_the_model_zoo(demo, here):
+    scan = next((demo / "data/phantom/LiTS").glob("**/volume-*.nii"))
+    (here / "scan.nii.gz").write_bytes(gzip.compress(scan.read_bytes(), 1))
+    shown, predict = RUN["the model zoo"]
+    assert "lens_d2://phantom/lens_multi" in run(here, shown)
+    run(here, predict)
+    assert (here / "output/zoo/report.html").is_file()
 
 
 def test_real_data(demo, here):

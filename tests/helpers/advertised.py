@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "datasets/README.md"]
+DOCUMENTS = ["README.md", "MODEL_ZOO.md", "CONTRIBUTING.md", "CHANGELOG.md", "datasets/README.md"]
 DOCUMENTS += sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))
 
 
@@ -87,7 +87,9 @@ RUN = {
     "demo": (
         Advertised("docs/getting_started.md", "--eval-only MODEL.WEIGHTS output/demo", f"{SHORT} {DEMO_TEST}"),
         Advertised("README.md", "demo/predict.py", f"{NETWORK} TEST.DETECTIONS_PER_IMAGE 5"),
+        Advertised("README.md", "lens-d2 predict"),
     ),
+    "the model zoo": (Advertised("MODEL_ZOO.md", "lens-d2 zoo"), Advertised("MODEL_ZOO.md", "--model")),
     "real data": (
         Advertised("README.md", "python datasets/prepare_datasets.py --config-file", "--processes 1"),
         Advertised("datasets/README.md", "python datasets/prepare_datasets.py --config-file", "--processes 1"),
