@@ -9,8 +9,8 @@ or a box within another one. Two detections count as parts of one lesion if
 - the larger box has at most four times the area of the smaller one: a small lesion inside a large box stays a
   finding of its own.
 
-Detections are taken the best first. Each joins the best finding whose best detection it matches, so that a chain of
-boxes along a vessel does not grow into one. Findings bear the number and the scores of their best detection.
+Detections are taken the best first. Each joins the best finding whose best detection it matches, so that a chain
+of boxes along a vessel does not grow into one. Findings bear the number and the scores of their best detection.
 """
 
 from __future__ import annotations

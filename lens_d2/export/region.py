@@ -1,9 +1,9 @@
 """The region of a finding in words, where densities alone tell it: lung, and its side.
 
-Nothing else is said. The experts know types of lesions, not organs, and a place in the trunk does not tell the liver
-from the bowel beside it. A finding is in the lung if most of what surrounds its box on the key slice, without the box
-itself, has the density of aerated lung; lesions at the pleura, the hilum or the diaphragm mostly fall short of that,
-and then nothing is said of them. The side is named if the box lies clear of the body's middle on that slice.
+Nothing else is said. The experts know types of lesions, not organs, and a place in the trunk does not tell the
+liver from the bowel beside it. A finding is in the lung if most of what surrounds its box on the key slice, the box
+itself aside, has the density of aerated lung; lesions at the pleura, the hilum or the diaphragm mostly fall short of
+that, and nothing is said of them. The side is named if the box lies clear of the body's middle on that slice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BODY_HU, MIN_BODY = -300.0, 0.05  # of a column's pixels, where the body is
 
 
 def describe_region(hu: np.ndarray, box: np.ndarray, pixel: tuple[float, float]) -> str | None:
-    """ "right lung", "left lung" or "lung"; None where densities do not tell.
+    """Names the region of a box: "right lung", "left lung" or "lung"; None where densities do not tell it.
 
     Args:
         hu: (H, W) slice of the cache frame, the patient's right at its low columns.

@@ -11,8 +11,8 @@ import numpy as np
 from highdicom import AlgorithmIdentificationSequence, PixelMeasuresSequence
 from highdicom.color import CIELabColor
 from highdicom.seg import (
-    Segmentation,
     SegmentAlgorithmTypeValues,
+    Segmentation,
     SegmentationTypeValues,
     SegmentDescription,
 )
@@ -69,7 +69,10 @@ class SegmentationFile(Writer):
 
     @staticmethod
     def _document(report: ScanReport, headers: DicomHeaders) -> Segmentation:
-        """highdicom's document on slices of one pixel, then the frames: its own array has a slice for every segment."""
+        """Fills the frames of a document that highdicom lays out on slices of one pixel.
+
+        highdicom itself takes an array with every slice for every segment: gigabytes for a hundred boxes.
+        """
         boxes = report.grid.boxes_from_volume(np.array([each.box for each in report.detections]))
         covered = [report.grid.covered(box) for box in boxes]
         planes = sorted({k for _, _, along in covered for k in range(along.start, along.stop)})

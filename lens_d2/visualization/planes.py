@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -87,7 +87,7 @@ class Picture:
     """A picture ready for a page.
 
     Attributes:
-        uri: data URI of the image.
+        uri: data URI of the image; empty if the page paints it.
         width, height: pixels.
         frames: boxes on it.
         caption: its place in the scan.
@@ -190,6 +190,20 @@ def crop(hu: np.ndarray, step: tuple[float, float], center: tuple[float, float],
     return Plane(np.pad(hu[tuple(parts)], padding, mode="edge"), step, tuple(start), tuple(padding))
 
 
+def lay_out(orientation: str, width_mm: float, height_mm: float, pixels: int) -> Picture:
+    """Lays out a picture that has no image yet.
+
+    Args:
+        orientation: "axial", "coronal" or "sagittal".
+        width_mm, height_mm: of what it shows.
+        pixels: of its longer side.
+    """
+    scale = pixels / max(height_mm, width_mm)
+    width, height = max(round(width_mm * scale), 1), max(round(height_mm * scale), 1)
+    bar = next((each for each in (50, 20) if width_mm >= 2.4 * each), 10)
+    return Picture("", width, height, edges=EDGES[orientation], scale=round(100 * bar / width_mm, 3), scale_mm=bar)
+
+
 def draw(
     orientation: str,
     plane: Plane,
@@ -211,10 +225,8 @@ def draw(
         encoding: of the image.
     """
     rows, columns = plane.hu.shape
-    height_mm, width_mm = rows * plane.step[0], columns * plane.step[1]
-    scale = pixels / max(height_mm, width_mm)
-    size = max(round(width_mm * scale), 1), max(round(height_mm * scale), 1)
-    shown = _resize(plane, size)
+    picture = lay_out(orientation, columns * plane.step[1], rows * plane.step[0], pixels)
+    shown = _resize(plane, (picture.width, picture.height))
     upright = orientation == "axial"
     if not upright:
         shown = shown[::-1]  # head up
@@ -227,9 +239,7 @@ def draw(
         percent = [round(100 * value, 3) for value in (left, top, right - left, bottom - top)]
         placed.append(Frame(number, score, *percent))
     grey = compand(shown) if window is None else _grey(shown, *window)
-    bar = next((each for each in (50, 20) if width_mm >= 2.4 * each), 10)
-    scale = round(100 * bar / width_mm, 3)
-    return Picture(encoding.uri(grey), *size, placed, caption, EDGES[orientation], scale, bar)
+    return replace(picture, uri=encoding.uri(grey), frames=placed, caption=caption)
 
 
 def _grey(hu: np.ndarray, low: float, high: float) -> np.ndarray:
