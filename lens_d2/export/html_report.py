@@ -182,8 +182,9 @@ def start_score(report: ScanReport) -> float:
     """The score at which the page opens: that of one false positive per sub-volume if known, else the lowest."""
     lowest = _floor(report.score_threshold, 2)
     points = report.operating_points
-    known = points is not None and START_RATE in points.thresholds
-    return max(_floor(points.thresholds[START_RATE], 3), lowest) if known else lowest
+    if points is None or START_RATE not in points.thresholds:
+        return lowest
+    return max(_floor(points.thresholds[START_RATE], 3), lowest)
 
 
 def share_text(points: OperatingPoints, score: float) -> str:

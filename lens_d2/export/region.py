@@ -1,9 +1,9 @@
 """The region of a finding in words, where densities alone tell it: lung, and its side.
 
 Nothing else is said. The experts know types of lesions, not organs, and a place in the trunk does not tell the
-liver from the bowel beside it. A finding is in the lung if most of what surrounds its box on the key slice, the box
-itself aside, has the density of aerated lung; lesions at the pleura, the hilum or the diaphragm mostly fall short of
-that, and nothing is said of them. The side is named if the box lies clear of the body's middle on that slice.
+liver from the bowel beside it. A finding is in the lung if most of what surrounds its box on the key slice has the
+density of aerated lung, the box itself left aside. Lesions at the pleura, the hilum or the diaphragm mostly fall
+short of that: nothing is said of them. The side is named if the box lies clear of the body's middle on that slice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..visualization.planes import aerated
 
-MIN_LUNG = 0.5  # of the surroundings
+MIN_LUNG = 0.6  # of the surroundings
 MARGIN = 6.0  # mm of the surroundings on each side of the box, at least
 MIDDLE = 15.0  # mm on either side of the body's middle, where no side is named
 BODY_HU, MIN_BODY = -300.0, 0.05  # of a column's pixels, where the body is

@@ -220,6 +220,8 @@ def make_report(
     warnings = [*volume.warnings, *(headers.warnings(keep_ids) if headers and not fault else [])]
     if fault:
         warnings.append(f"no structured report is written: {fault}")
+    elif headers and headers.frame_of_reference is None:
+        warnings.append("no segmentation is written: the slices share no Frame of Reference UID")
     patient = {}
     if keep_ids:
         patient = {"File": readable(source.path.name), **(headers.patient() if headers else {})}

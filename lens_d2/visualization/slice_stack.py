@@ -68,17 +68,17 @@ def make_stack(volume: CachedVolume, budget: int, kept: Iterable[int] = ()) -> S
     Args:
         volume: in the cache.
         budget: characters of all images together.
-        kept: slices of the cache frame that are held in any case, such as key slices.
+        kept: slices of the cache frame that are held if there is room for more than one, such as key slices.
     """
-    wanted = sorted(set(kept))
+    wanted, depth = set(kept), volume.shape[0]
     for plan in _plans(volume):
-        slices = np.union1d(np.arange(0, volume.shape[0], plan.step), wanted).astype(int).tolist()
+        slices = sorted({*range(0, depth, plan.step), *(wanted if plan.step < depth else ())})
         sample = [slices[i] for i in np.linspace(0, len(slices) - 1, min(SAMPLES, len(slices))).astype(int)]
         expected = np.mean([len(image) for image in _encode(volume, sample, plan)]) * len(slices)
-        if expected > budget and plan.step < volume.shape[0]:
+        if expected > budget and plan.step < depth:
             continue
         images = list(_encode(volume, slices, plan))
-        if sum(map(len, images)) <= budget or plan.step >= volume.shape[0]:
+        if sum(map(len, images)) <= budget:
             break
     return SliceStack(plan, volume.shape, slices, images)
 
