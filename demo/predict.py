@@ -10,7 +10,7 @@ then all are run, each into a folder of its own under OUTPUT, and scans.csv list
 their number in the order of their paths, or by name with --keep-ids. Without it, no output or message holds the
 name of a file or folder below INPUT, nor anything that DICOM headers say of the patient. In every folder:
 report.html to look at, detections.csv and .json, detections.mrk.json for 3D Slicer, detections.nii.gz for ITK-
-SNAP, and for DICOM detections.dcm, a structured report.
+SNAP, and for DICOM detections.dcm, a structured report, and detections.seg.dcm, a segmentation.
 
 Exit code: 0, or 1 where some scans of several failed, or 2 where nothing could be run.
 
@@ -35,7 +35,7 @@ from detectron2.utils.logger import setup_logger
 from lens_d2.config import load_config
 from lens_d2.data.scans import Scan, SeveralSeries, find_scans, without_names
 from lens_d2.engine import checks
-from lens_d2.export import StructuredReport, Written, warnings_cell
+from lens_d2.export import SegmentationFile, StructuredReport, Written, warnings_cell
 from lens_d2.io import cli
 from lens_d2.io.errors import DataError, WriteError
 from lens_d2.io.files import write_whole
@@ -183,12 +183,13 @@ def run_all(predictor: Predictor, scans: list[Scan], output: Path) -> int:
 
 
 def say_where_reports_go(results: Iterable[Written], keep_ids: bool) -> None:
-    """Tell those who have structured reports without identifiers that these stand apart."""
-    if not keep_ids and any(file.name == StructuredReport.file_name for each in results for file in each.files):
-        print(
-            f"{StructuredReport.file_name} names no patient and is a study of its own; "
-            "with --keep-ids it joins the study of the series"
-        )
+    """Tell those who have DICOM outputs without identifiers that these stand apart."""
+    written = {file.name for each in results for file in each.files}
+    for name in (StructuredReport.file_name, SegmentationFile.file_name):
+        if not keep_ids and name in written:
+            print(
+                f"{name} names no patient and is in a study of its own; --keep-ids puts it into that of the series"
+            )
 
 
 def fault_in(scan: Scan, error: Exception, keep_ids: bool) -> str:

@@ -293,7 +293,7 @@ def test_keys_go_through_findings(page, forwards, backwards):
 def test_keys_go_on_among_the_cards_where_the_scan_is_out_of_sight(page):
     page.execute_script("document.getElementById('finding-1').scrollIntoView()")
     press(page, "n")
-    wait(page, "Math.round(document.getElementById('finding-2').getBoundingClientRect().top) < 100", True)
+    wait(page, "Math.round(document.getElementById('finding-2').getBoundingClientRect().top) < 130", True)
 
 
 def test_boxes_are_on_the_slices_that_they_span(page):
