@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the weights")
     parser.add_argument("--input", required=True, metavar="SCAN", help="a scan of which no patient is seen")
     parser.add_argument("--output", type=Path, default=Path("docs/report.jpg"), help="picture to write")
+    parser.add_argument("--max-detections", type=int, default=100, metavar="N", help="the best N are shown")
     parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config overrides"
     )
@@ -71,7 +72,8 @@ def take_picture(page: Path, picture: Path) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Looks for lesions in the scan, and photographs the report."""
-    findings = LesionDetector(load_config(args.config_file, args.opts))(args.input)
+    detector = LesionDetector(load_config(args.config_file, args.opts))
+    findings = detector(args.input, max_detections=args.max_detections)
     with tempfile.TemporaryDirectory() as folder:
         page = write_whole(Path(folder) / HtmlReport.file_name, HtmlReport().render(findings.report))
         take_picture(page, args.output)

@@ -12,7 +12,7 @@ from ..data.cache import CachedVolume
 from .planes import Encoding, compand
 
 SIDES = (768, 512, 384, 256)  # pixels of a slice's longer side
-QUALITIES = (92, 85, 75)  # of JPEG
+QUALITIES = (92, 84, 76)  # of JPEG
 THIN = 2.5  # mm; slices closer than this are left out before those that remain lose pixels
 SAMPLES = 8  # slices by which the size of a stack is judged
 CHUNK = 16  # slices that are in memory together
@@ -91,7 +91,7 @@ def _plans(volume: CachedVolume) -> Iterator[Plan]:
     sides = sorted({min(side, longest) for side in SIDES}, reverse=True)
     sizes = [(max(round(width * s / longest), 1), max(round(height * s / longest), 1)) for s in sides]
     for size in sizes:
-        for step in dict.fromkeys([1, thin] if size == sizes[0] else [thin]):
+        for step in range(1 if size == sizes[0] else thin, thin + 1):
             yield from (Plan(step, size, quality) for quality in QUALITIES)
     step = thin
     while step < depth:
