@@ -13,4 +13,5 @@ EXPERIMENTS = {
     "mining": "measures the gain from mining with retraining, and from false-positive reduction, over seeds",
     "zoo": "trains the weights that come with the package",
     "peers": "trains LENS and other projects' detectors for the same time",
+    "picture": "takes the picture of a report that the README shows",
 }

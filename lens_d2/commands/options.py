@@ -140,7 +140,8 @@ def predict(parser: Parser) -> None:
     cannot be used: by their number in the order of their paths, or by name with --keep-ids. Without it, no
     output or message holds the name of a file or folder below INPUT, nor anything that DICOM headers say of the
     patient. In every folder: report.html to look at, detections.csv and .json, detections.mrk.json for 3D
-    Slicer, detections.nii.gz for ITK- SNAP, and for DICOM detections.dcm, a structured report.
+    Slicer, detections.nii.gz for ITK-SNAP, and for DICOM detections.dcm, a structured report, and
+    detections.seg.dcm, a segmentation.
 
     Without --config-file and --model the package's own weights are used. They have learned from synthetic
     patients alone: they show how everything works, and their detections in a patient's scan mean nothing.

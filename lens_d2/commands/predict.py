@@ -19,7 +19,7 @@ from .. import model_zoo
 from ..config import load_config
 from ..data.scans import Scan, SeveralSeries, find_scans, without_names
 from ..engine import checks
-from ..export import StructuredReport, Written, warnings_cell
+from ..export import SegmentationFile, StructuredReport, Written, warnings_cell
 from ..io import cli
 from ..io.config_files import merge_opts
 from ..io.errors import DataError, WriteError
@@ -127,12 +127,13 @@ def run_all(predictor: Predictor, scans: list[Scan], output: Path) -> int:
 
 
 def say_where_reports_go(results: Iterable[Written], keep_ids: bool) -> None:
-    """Tell those who have structured reports without identifiers that these stand apart."""
-    if not keep_ids and any(file.name == StructuredReport.file_name for each in results for file in each.files):
-        print(
-            f"{StructuredReport.file_name} names no patient and is a study of its own; "
-            "with --keep-ids it joins the study of the series"
-        )
+    """Tell those who have DICOM outputs without identifiers that these stand apart."""
+    written = {file.name for each in results for file in each.files}
+    for name in (StructuredReport.file_name, SegmentationFile.file_name):
+        if not keep_ids and name in written:
+            print(
+                f"{name} names no patient and is in a study of its own; --keep-ids puts it into that of the series"
+            )
 
 
 def fault_in(scan: Scan, error: Exception, keep_ids: bool) -> str:

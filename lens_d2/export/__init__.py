@@ -1,4 +1,4 @@
-"""Files about a scan's detections that people open: CSV, JSON, 3D Slicer markups, label map, DICOM SR and HTML.
+"""Files about a scan's detections that people open: CSV, JSON, Slicer markups, label map, DICOM SR and SEG, HTML.
 
 Each format is a module with one class in :data:`EXPORT_REGISTRY`; :func:`write_report` writes all that apply.
 """
@@ -9,6 +9,7 @@ from .html_report import HtmlReport
 from .json_file import JsonFile
 from .label_map import LabelMap
 from .scan_report import NOT_A_MEDICAL_DEVICE, ScanReport, make_report
+from .segmentation import SegmentationFile
 from .slicer_markups import SlicerMarkups
 from .structured_report import StructuredReport
 from .writer import EXPORT_REGISTRY, Writer, Written, write_report
@@ -22,6 +23,7 @@ __all__ = [
     "JsonFile",
     "LabelMap",
     "ScanReport",
+    "SegmentationFile",
     "SlicerMarkups",
     "StructuredReport",
     "Writer",

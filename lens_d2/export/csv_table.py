@@ -38,6 +38,8 @@ class CsvTable(Writer):
 
     ``warnings`` are those of the scan, the same in every row. A scan with warnings and without detections has one
     row for them, the detection 0: the table of a misread scan never looks like that of a clean one.
+
+    ``finding`` is the number of the best detection of the same lesion, see :mod:`lens_d2.export.findings`.
     """
 
     file_name = "detections.csv"
@@ -49,7 +51,16 @@ class CsvTable(Writer):
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         experts = [f"score_{name}" for name in report.experts]
-        columns = ["detection", "score", *POINT_COLUMNS, "fpr_score", *experts, *VOXEL_COLUMNS, *WORLD_COLUMNS]
+        columns = [
+            "detection",
+            "finding",
+            "score",
+            *POINT_COLUMNS,
+            "fpr_score",
+            *experts,
+            *VOXEL_COLUMNS,
+            *WORLD_COLUMNS,
+        ]
         columns += [*SIZE_COLUMNS, *SLICE_COLUMNS, "warnings"]
         rows = [self._row(detection, report) for detection in report.detections]
         if report.warnings and not rows:
@@ -63,6 +74,7 @@ class CsvTable(Writer):
         box, header = detection.box, report.header(detection.key_slice)
         return [
             detection.number,
+            report.finding_of[detection.number],
             f"{detection.score:.6f}",
             "" if detection.probability is None else f"{detection.probability:.4f}",
             "" if detection.false_positive_rate is None else f"{detection.false_positive_rate:g}",

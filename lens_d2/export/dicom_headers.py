@@ -25,6 +25,7 @@ UTF_8 = "ISO_IR 192"  # the character set of all that is written, whichever the 
 DEFAULT_CHARACTER_SETS = ("", "ISO_IR 6", "ISO 2022 IR 6")  # ASCII
 # Needed for a reference to an image; they say nothing about the patient.
 UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+FRAME = "FrameOfReferenceUID"  # needed for a segmentation only
 ONE_PER_SERIES = ("SeriesInstanceUID", "StudyInstanceUID")
 # Carried by a report of the same study as well, if asked for.
 IDENTITY = (
@@ -120,6 +121,12 @@ class DicomHeaders:
         return None
 
     @cached_property
+    def frame_of_reference(self) -> str | None:
+        """UID of the frame of reference that all slices share, or None."""
+        found = {each.uids[FRAME] for each in self.slices}
+        return found.pop() if len(found) == 1 else None
+
+    @cached_property
     def study_uid(self) -> str:
         """UID of the study, if there is no fault."""
         return self.slices[0].uids["StudyInstanceUID"] or ""
@@ -155,8 +162,8 @@ class DicomHeaders:
         for header in self.slices:
             reference = Dataset()
             reference.SpecificCharacterSet = UTF_8
-            for keyword, uid in header.uids.items():
-                setattr(reference, keyword, uid)
+            for keyword in UIDS:
+                setattr(reference, keyword, header.uids[keyword])
             for keyword, text in identity.items():
                 if text or keyword not in OPTIONAL:
                     setattr(reference, keyword, text or None)
@@ -238,7 +245,7 @@ def _read_header(file: Path) -> SliceHeader:
         number = _value(header, "InstanceNumber")
         sure = _sure_characters(header)
         return SliceHeader(
-            uids={keyword: _uid(header, keyword) for keyword in UIDS},
+            uids={keyword: _uid(header, keyword) for keyword in (*UIDS, FRAME)},
             number=int(number) if isinstance(number, int) else None,
             texts={keyword: _text(header, keyword, sure) for keyword in {*IDENTITY, *SHOWN.values()}},
         )

@@ -20,6 +20,8 @@ CONVENTIONS = {
     "diameters_mm": "Sides of the voxel box along its x, y and z axes.",
     "key_slice": "The slice with the highest score. Its InstanceNumber and SOPInstanceUID are null where it is no "
     "DICOM image.",
+    "finding": "The number of the best detection of the same lesion: detections that overlap by half of the "
+    "smaller box on common or neighbouring slices, their areas within a factor of four, are one finding.",
     "warnings": "What to know of the scan before its detections, or their absence, are trusted.",
     "score": "0 to 1; not a probability of disease.",
     "probability": "Share of detections with this score that were lesions on the validation patients of the "
@@ -74,6 +76,7 @@ class JsonFile(Writer):
         world, header = detection.world_box, report.header(detection.key_slice)
         return {
             "detection": detection.number,
+            "finding": report.finding_of[detection.number],
             "score": detection.score,
             "probability": detection.probability,
             "operating_point_fp_per_volume": detection.false_positive_rate,

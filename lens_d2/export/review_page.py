@@ -6,7 +6,6 @@ stay usable. The verdicts go back into the ledger through :mod:`lens_d2.data.led
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from ..structures.boxes import hull, key_slice_box
 from ..structures.detections import Detection
 from ..visualization.pictures import PictureMaker, Style
 from ..visualization.planes import WINDOWS, Encoding, Picture
-from .html_report import page_environment
+from .html_report import page_environment, script_data
 from .scan_report import NOT_A_MEDICAL_DEVICE
 
 PAGE, ROW = "review.html.j2", "review_row.html.j2"
@@ -171,7 +170,7 @@ def write_review_page(
     def rows() -> Iterator[tuple[int, Markup]]:
         with Progress(len(proposals), "review page", "proposal") as shown:
             for row in RowMaker(records, cache).rows(proposals):
-                yield number[row.proposal.id], _json(_render_row(environment, row))
+                yield number[row.proposal.id], script_data(_render_row(environment, row))
                 shown.update()
 
     page = environment.get_template(PAGE)
@@ -180,7 +179,7 @@ def write_review_page(
             ledger=ledger,
             count=len(proposals),
             left_out=left_out,
-            index=_json(_index(ledger, proposals)),
+            index=script_data(_index(ledger, proposals)),
             rows=rows(),
             notice=NOT_A_MEDICAL_DEVICE,
             version=__version__,
@@ -201,9 +200,3 @@ def _index(ledger: str, proposals: Sequence[Proposal]) -> dict:
 
 def _render_row(environment: Environment, row: Row) -> str:
     return environment.get_template(ROW).render(row=row, proposal=row.proposal)
-
-
-def _json(content) -> Markup:
-    """JSON in which no HTML parser finds the end of its script element, nor a comment that hides it."""
-    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
-    return Markup(text.replace("</", "<\\/").replace("<!", "\\u003c!"))

@@ -17,6 +17,7 @@ from ..io.errors import DataError
 from ..structures.detections import Detection, VolumeDetections
 from ..structures.geometry import VolumeGeometry, body_axes
 from .dicom_headers import DicomHeaders, SliceHeader, read_headers, readable
+from .findings import Finding, group_detections
 
 NOT_A_MEDICAL_DEVICE = (
     "Research use only. Not a medical device: no output of this software may guide the care of a patient."
@@ -112,6 +113,16 @@ class ScanReport:
     def header(self, z: int) -> SliceHeader | None:
         """Header of the DICOM image that is a slice of the volume frame; None if no image is."""
         return self.headers.slices[z] if self.headers and self.grid.axes[2] == 2 else None
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """Detections grouped for a reader, the best first; see :mod:`lens_d2.export.findings`."""
+        return group_detections(self.detections, self.geometry)
+
+    @cached_property
+    def finding_of(self) -> dict[int, int]:
+        """Number of the finding that each detection belongs to, by the detection's number."""
+        return {member: each.whole.number for each in self.findings for member in each.members}
 
     @property
     def has_fpr_scores(self) -> bool:
@@ -209,6 +220,8 @@ def make_report(
     warnings = [*volume.warnings, *(headers.warnings(keep_ids) if headers and not fault else [])]
     if fault:
         warnings.append(f"no structured report is written: {fault}")
+    elif headers and headers.frame_of_reference is None:
+        warnings.append("no segmentation is written: the slices share no Frame of Reference UID")
     patient = {}
     if keep_ids:
         patient = {"File": readable(source.path.name), **(headers.patient() if headers else {})}

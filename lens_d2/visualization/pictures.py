@@ -6,7 +6,7 @@ Everything here is in the cache frame, shown as :mod:`lens_d2.visualization.plan
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from ..data.cache import CachedVolume
 from ..structures.boxes import PLANE
 from ..structures.detections import Detection
-from .planes import AIR, JPEG, WINDOWS, Encoding, Picture, Plane, choose_window, crop, draw
+from .planes import AIR, JPEG, WINDOWS, Encoding, Frame, Picture, Plane, choose_window, crop, draw, lay_out
 
 CHUNK = 16  # slices that are in memory together
 PROJECTION_WINDOW = (-250.0, 950.0)
@@ -47,24 +47,6 @@ class Style:
 
 
 REPORT = Style()
-
-
-@dataclass(frozen=True)
-class DetectionPictures:
-    """The pictures of one detection.
-
-    Attributes:
-        window: name of their display window.
-        axial: the whole key slice.
-        coronal, sagittal: reformats around the detection.
-        strip: the key slice and its neighbours around the detection, from the feet upwards.
-    """
-
-    window: str
-    axial: Picture
-    coronal: Picture
-    sagittal: Picture
-    strip: Sequence[Picture] = field(default_factory=list)
 
 
 class PictureMaker:
@@ -127,47 +109,64 @@ class PictureMaker:
             made[orientation] = self._draw(orientation, plane, PROJECTION_WINDOW, boxes, self.style.projection)
         return made
 
-    def pictures(self, index: int) -> DetectionPictures:
-        """The pictures of one detection, by its position among them."""
-        window = self.window(index)
-        return DetectionPictures(
-            window=window,
-            axial=self.whole(index, window),
-            coronal=self.reformat(index, "coronal", window),
-            sagittal=self.reformat(index, "sagittal", window),
-            strip=self.strip(index, window),
-        )
-
     def window(self, index: int) -> str:
         """Name of the display window that suits a detection."""
-        key = self._key(index)
-        return choose_window(self.volume.read([key])[0], self._slice_box(index, key))
+        key = self.key(index)
+        return choose_window(self.volume.read([key])[0], self.slice_box(index, key))
+
+    def slice_view(self) -> Picture:
+        """Layout of a whole slice that the page paints itself."""
+        _, height, width = self.volume.shape
+        return lay_out("axial", width * self.pixel[0], height * self.pixel[1], self.style.axial)
+
+    def close_view(self, index: int) -> tuple[Picture, Frame]:
+        """Layout of the surroundings of a detection that the page paints itself, and their part of the slice."""
+        _, height, width = self.volume.shape
+        plane = self._around(index, self.key(index))
+        rows, columns = plane.hu.shape
+        layout = lay_out("axial", columns * self.pixel[0], rows * self.pixel[1], self.style.close_up)
+        percent = 100 * np.array([plane.start[1] / width, plane.start[0] / height, columns / width, rows / height])
+        each = self.detections[index]
+        return layout, Frame(each.number, each.score, *percent.round(3).tolist())
+
+    def frames(self, index: int) -> dict[int, Frame]:
+        """Boxes of a detection by the slice of the cache frame."""
+        _, height, width = self.volume.shape
+        each = self.detections[index]
+        frames = {}
+        for z in np.rint(self.geometry.slices_to_cache(each.slices)).astype(int).tolist():
+            box = self.slice_box(index, z)
+            if box is not None:
+                x1, y1, x2, y2 = 100 * box / [width, height, width, height]
+                percent = [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)]
+                frames[z] = Frame(each.number, each.score, *percent)
+        return frames
 
     def whole(self, index: int, window: str) -> Picture:
         """The whole key slice."""
-        key = self._key(index)
+        key = self.key(index)
         plane = Plane(self.volume.read([key])[0], self.pixel[::-1])
         return self._draw("axial", plane, WINDOWS[window], self._slice_boxes(index, key), self.style.axial)
 
     def close_ups(self, index: int, windows: Sequence[str]) -> list[Picture]:
         """The key slice around a detection in several windows."""
-        key = self._key(index)
+        key = self.key(index)
         plane, boxes = self._around(index, key), self._slice_boxes(index, key)
         return [self._draw("axial", plane, WINDOWS[name], boxes, self.style.close_up) for name in windows]
 
-    def reformat(self, index: int, orientation: str, window: str) -> Picture:
-        """A "coronal" or "sagittal" picture around a detection."""
+    def reformat(self, index: int, orientation: str, window: str | None) -> Picture:
+        """A "coronal" or "sagittal" picture around a detection in a window; in companded HU for None."""
         axis = AXES[orientation]
         each, box, step = self.detections[index], self.boxes[index], (self.interval, self.pixel[axis])
         field_mm = float(np.clip(3 * max(each.size_mm), 2 * FIELD_RANGE[0], FIELD_RANGE[1]))
         center = ((box[2] + box[5]) / 2, (box[axis] + box[axis + 3]) / 2)
         boxes = [(each.number, each.score, (box[axis], box[2], box[axis + 3], box[5]))]
         plane = crop(self._scan[orientation][1][index], step, center, field_mm)
-        return self._draw(orientation, plane, WINDOWS[window], boxes, self.style.detail)
+        return self._draw(orientation, plane, WINDOWS[window] if window else None, boxes, self.style.detail)
 
     def strip(self, index: int, window: str) -> list[Picture]:
         """The key slice and its neighbours around a detection, from the feet upwards."""
-        key = self._key(index)
+        key = self.key(index)
         step = max(round(self.detections[index].size_mm[2] / (2 * STRIP_REACH) / self.interval), 1)
         step = max(step, int(np.ceil(MIN_STRIP_STEP / self.interval - 1e-6)))
         pictures = []
@@ -184,15 +183,15 @@ class PictureMaker:
         self,
         orientation: str,
         plane: Plane,
-        window: tuple[float, float],
+        window: tuple[float, float] | None,
         boxes: Sequence[tuple[int, float, Sequence[float]]],
         pixels: int,
         caption: str = "",
     ) -> Picture:
         return draw(orientation, plane, window, boxes, pixels, caption, self.style.encoding)
 
-    def _key(self, index: int) -> int:
-        """The key slice in the cache frame."""
+    def key(self, index: int) -> int:
+        """The key slice of a detection in the cache frame."""
         return int(np.rint(self.geometry.slices_to_cache([self.detections[index].key_slice]))[0])
 
     def _around(self, index: int, z: int) -> Plane:
@@ -204,13 +203,13 @@ class PictureMaker:
 
     def _slice_boxes(self, index: int, z: int) -> list[tuple[int, float, np.ndarray]]:
         """Boxes on a slice: the detection's, and the given ones with the number 0."""
-        each, own = self.detections[index], self._slice_box(index, z)
+        each, own = self.detections[index], self.slice_box(index, z)
         (native,) = np.rint(self.geometry.slices_to_volume([z])).astype(int)
         given = self.geometry.boxes_to_cache(self.given[self.given[:, 0] == native, 1:5])
         boxes = [] if own is None else [(each.number, each.score, own)]
         return boxes + [(GIVEN, 1.0, box) for box in given]
 
-    def _slice_box(self, index: int, z: int) -> np.ndarray | None:
+    def slice_box(self, index: int, z: int) -> np.ndarray | None:
         """(4,) XYXY of a detection on a slice of the cache frame; None if it does not reach that slice."""
         detection = self.detections[index]
         (own,) = np.rint(self.geometry.slices_to_volume([z])).astype(int)

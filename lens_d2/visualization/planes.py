@@ -8,17 +8,27 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 # Display windows, (low, high) HU.
 WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": (-160.0, 240.0), "bone": (-450.0, 1050.0)}
+PRESETS = {
+    **WINDOWS,
+    "liver": (-15.0, 135.0),
+    "vessels": (-100.0, 500.0),
+}  # offered where the window can be changed
 BONE_HU = 250.0  # above contrast-enhanced organs
 LUNG_HU = (-950.0, -600.0)  # aerated lung; gas in the bowel and air around the body lie below
 AIR = -1024.0
 OUTSIDE = -4096.0  # beyond the scan: black in every window
+# Companded pictures: HU and their levels, linear between. A level is 3 HU in soft tissue, 15 in lung, 26 in bone.
+# The lowest levels are beyond the scan, the gap above them keeps JPEG's errors from turning air into these.
+KNOTS_HU = (-1024.0, -950.0, -150.0, 250.0, 1250.0, 3071.0)
+KNOTS_LEVEL = (9.0, 13.0, 65.0, 197.0, 235.0, 255.0)
+FIRST_LEVEL = 5  # that is air
 EDGES = {"axial": "RLAP", "coronal": "RLHF", "sagittal": "APHF"}  # left, right, top, bottom of each plane
 SCORES = (0.0, 0.5, 1.0)
 # Yellow for low scores, orange, red for high ones: light enough to stand out from a dark CT.
@@ -39,11 +49,17 @@ class Encoding:
 
     def uri(self, grey: np.ndarray) -> str:
         """A data URI of a (rows, columns) uint8 image."""
-        flag, mime = {".jpg": (cv2.IMWRITE_JPEG_QUALITY, "jpeg"), ".webp": (cv2.IMWRITE_WEBP_QUALITY, "webp")}[
-            self.suffix
-        ]
-        _, data = cv2.imencode(self.suffix, grey, [flag, self.quality])
-        return f"data:image/{mime};base64,{base64.b64encode(data.tobytes()).decode()}"
+        mime = {".jpg": "jpeg", ".webp": "webp"}[self.suffix]
+        return f"data:image/{mime};base64,{self.text(grey)}"
+
+    def text(self, grey: np.ndarray) -> str:
+        """The file of a (rows, columns) uint8 image in base64."""
+        flags = {
+            ".jpg": [cv2.IMWRITE_JPEG_QUALITY, self.quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1],
+            ".webp": [cv2.IMWRITE_WEBP_QUALITY, self.quality],
+        }[self.suffix]
+        _, data = cv2.imencode(self.suffix, grey, flags)
+        return base64.b64encode(data.tobytes()).decode()
 
 
 JPEG = Encoding()
@@ -71,7 +87,7 @@ class Picture:
     """A picture ready for a page.
 
     Attributes:
-        uri: data URI of the image.
+        uri: data URI of the image; empty if the page paints it.
         width, height: pixels.
         frames: boxes on it.
         caption: its place in the scan.
@@ -107,6 +123,31 @@ class Plane:
     padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
 
 
+def compand(hu: np.ndarray) -> np.ndarray:
+    """Squeezes HU into 256 levels, fine in soft tissue and coarse in air and bone.
+
+    Args:
+        hu: of any shape; :data:`OUTSIDE` where there is no scan.
+
+    Returns:
+        uint8 levels of the same shape, to be decoded with :func:`level_table`.
+    """
+    levels = np.rint(np.interp(hu, KNOTS_HU, KNOTS_LEVEL))
+    return np.where(np.asarray(hu) < (AIR + OUTSIDE) / 2, 0, levels).astype(np.uint8)
+
+
+def level_table() -> list[int]:
+    """HU of each of the 256 levels of :func:`compand`."""
+    table = np.interp(np.arange(256), KNOTS_LEVEL, KNOTS_HU)
+    table[:FIRST_LEVEL] = OUTSIDE
+    return [round(value) for value in table.tolist()]
+
+
+def aerated(hu: np.ndarray) -> np.ndarray:
+    """Mask of voxels with the density of aerated lung."""
+    return (hu > LUNG_HU[0]) & (hu < LUNG_HU[1])
+
+
 def choose_window(hu: np.ndarray, box: np.ndarray | None) -> str:
     """Name of the display window that suits a lesion.
 
@@ -121,7 +162,7 @@ def choose_window(hu: np.ndarray, box: np.ndarray | None) -> str:
     x1, y1, x2, y2 = np.round(box).astype(int)
     margin = max(4, (x2 - x1) // 2)
     around = hu[max(y1 - margin, 0) : y2 + margin, max(x1 - margin, 0) : x2 + margin]
-    if around.size and np.mean((around > LUNG_HU[0]) & (around < LUNG_HU[1])) > 0.3:
+    if around.size and np.mean(aerated(around)) > 0.3:
         return "lung"
     inside = hu[max(y1, 0) : max(y2, y1 + 1), max(x1, 0) : max(x2, x1 + 1)]
     if inside.size and np.mean(inside > BONE_HU) > 0.25:
@@ -149,10 +190,24 @@ def crop(hu: np.ndarray, step: tuple[float, float], center: tuple[float, float],
     return Plane(np.pad(hu[tuple(parts)], padding, mode="edge"), step, tuple(start), tuple(padding))
 
 
+def lay_out(orientation: str, width_mm: float, height_mm: float, pixels: int) -> Picture:
+    """Lays out a picture that has no image yet.
+
+    Args:
+        orientation: "axial", "coronal" or "sagittal".
+        width_mm, height_mm: of what it shows.
+        pixels: of its longer side.
+    """
+    scale = pixels / max(height_mm, width_mm)
+    width, height = max(round(width_mm * scale), 1), max(round(height_mm * scale), 1)
+    bar = next((each for each in (50, 20) if width_mm >= 2.4 * each), 10)
+    return Picture("", width, height, edges=EDGES[orientation], scale=round(100 * bar / width_mm, 3), scale_mm=bar)
+
+
 def draw(
     orientation: str,
     plane: Plane,
-    window: tuple[float, float],
+    window: tuple[float, float] | None,
     boxes: Sequence[tuple[int, float, Sequence[float]]],
     pixels: int,
     caption: str = "",
@@ -163,17 +218,15 @@ def draw(
     Args:
         orientation: "axial", "coronal" or "sagittal"; the rows of the latter two run to the head.
         plane: of the scan.
-        window: HU that become black and white.
+        window: HU that become black and white; None for the levels of :func:`compand`.
         boxes: number, score and XYXY in the cache frame of each.
         pixels: of the picture's longer side.
         caption: its place in the scan.
         encoding: of the image.
     """
     rows, columns = plane.hu.shape
-    height_mm, width_mm = rows * plane.step[0], columns * plane.step[1]
-    scale = pixels / max(height_mm, width_mm)
-    size = max(round(width_mm * scale), 1), max(round(height_mm * scale), 1)
-    shown = _resize(plane, size)
+    picture = lay_out(orientation, columns * plane.step[1], rows * plane.step[0], pixels)
+    shown = _resize(plane, (picture.width, picture.height))
     upright = orientation == "axial"
     if not upright:
         shown = shown[::-1]  # head up
@@ -185,11 +238,13 @@ def draw(
             top, bottom = 1 - bottom, 1 - top
         percent = [round(100 * value, 3) for value in (left, top, right - left, bottom - top)]
         placed.append(Frame(number, score, *percent))
-    low, high = window
-    grey = np.rint((shown - low).clip(0, high - low) * (255 / (high - low))).astype(np.uint8)
-    bar = next((each for each in (50, 20) if width_mm >= 2.4 * each), 10)
-    scale = round(100 * bar / width_mm, 3)
-    return Picture(encoding.uri(grey), *size, placed, caption, EDGES[orientation], scale, bar)
+    grey = compand(shown) if window is None else _grey(shown, *window)
+    return replace(picture, uri=encoding.uri(grey), frames=placed, caption=caption)
+
+
+def _grey(hu: np.ndarray, low: float, high: float) -> np.ndarray:
+    """HU as uint8, black at ``low`` and white at ``high``."""
+    return np.rint((hu - low).clip(0, high - low) * (255 / (high - low))).astype(np.uint8)
 
 
 def _resize(image: Plane, size: tuple[int, int]) -> np.ndarray:

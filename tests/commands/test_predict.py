@@ -105,7 +105,7 @@ def test_real_ct_as_nifti_and_as_dicom_gives_the_same_in_world_coordinates(run, 
     voxels = np.rint(sitk.GetArrayFromImage(image)).clip(-1024, 3071).astype(np.int16)
     series = write_series(tmp_path / "series", voxels, affine)
     assert run(path, output=tmp_path / "nifti") == run(series, output=tmp_path / "dicom") == 0
-    assert names(tmp_path / "dicom") == sorted([*FILES, "detections.dcm"])
+    assert names(tmp_path / "dicom") == sorted([*FILES, "detections.dcm", "detections.seg.dcm"])
     assert len(worlds(tmp_path / "nifti")) == 5
     np.testing.assert_allclose(worlds(tmp_path / "nifti"), worlds(tmp_path / "dicom"), atol=0.01)
     labels = [sitk.ReadImage(str(tmp_path / kind / "detections.nii.gz")) for kind in ("nifti", "dicom")]

@@ -37,8 +37,11 @@ def test_every_format_is_written_under_its_name(report, tmp_path):
     assert all(issubclass(kind, Writer) and kind.purpose for _, kind in EXPORT_REGISTRY)
 
 
-def test_dicom_input_adds_a_structured_report(empty, tmp_path):
-    assert sorted(path.name for path in write_report(empty, tmp_path).files) == sorted([*FILES, "detections.dcm"])
+def test_dicom_input_adds_a_structured_report_and_a_segmentation_of_what_there_is(empty, make_scan, tmp_path):
+    written = write_report(make_scan(dicom=True).report(), tmp_path)
+    assert {path.name for path in written.files} == {*FILES, "detections.dcm", "detections.seg.dcm"}
+    write_report(empty, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*FILES, "detections.dcm"}
 
 
 def test_a_writer_that_fails_leaves_the_former_file(report, tmp_path, monkeypatch):

@@ -92,6 +92,7 @@ def make_slice(values, series_uid, study_uid, sop_class=CTImageStorage) -> pydic
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = sop_class
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     data.StudyInstanceUID, data.SeriesInstanceUID, data.Modality = study_uid, series_uid, "CT"
+    data.FrameOfReferenceUID = "2.25.1"
     data.Rows, data.Columns = values.shape[-2:]
     data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"

@@ -37,8 +37,8 @@ def test_boxes_lie_on_the_lesions(make_scan, grid):
     report = make_scan(grid).report()
     maker = PictureMaker(report.volume, report.detections)
     for index in (1, 2):  # the first one is a single voxel wide
-        shown = maker.pictures(index)
-        for picture in (shown.axial, shown.coronal, shown.sagittal):
+        reformats = [maker.reformat(index, orientation, "bone") for orientation in ("coronal", "sagittal")]
+        for picture in (maker.whole(index, "bone"), *reformats):
             (frame,) = picture.frames
             around = frame_pixels(picture, frame)
             blur = 2.5 * picture.scale / 100 * picture.width / 50
@@ -60,22 +60,23 @@ def test_planes_are_shown_the_way_radiologists_expect(make_scan):
     front, back = min(worlds, key=lambda n: worlds[n][1]), max(worlds, key=lambda n: worlds[n][1])
     assert by_number[front].left < by_number[back].left
     assert [overview[plane].edges for plane in ("coronal", "sagittal")] == ["RLHF", "APHF"]
-    assert maker.pictures(0).axial.edges == "RLAP"
+    assert maker.whole(0, "bone").edges == "RLAP"
 
 
 def test_strip_shows_neighbours_and_boxes_only_where_the_detection_is(report):
     maker = PictureMaker(report.volume, report.detections)
-    captions = [picture.caption for picture in maker.pictures(2).strip]  # slices 2 to 4 of 24
+    strips = {index: maker.strip(index, "bone") for index in (1, 2)}
+    captions = [picture.caption for picture in strips[2]]  # slices 2 to 4 of 24
     assert captions == ["−9.0 mm", "−6.0 mm", "−3.0 mm", "key slice", "+3.0 mm", "+6.0 mm", "+9.0 mm"]
-    assert [len(picture.frames) for picture in maker.pictures(2).strip] == [0, 0, 1, 1, 1, 0, 0]
-    assert [len(picture.frames) for picture in maker.pictures(1).strip] == [0, 1, 1, 1, 1, 1]  # ends at slice 23
+    assert [len(picture.frames) for picture in strips[2]] == [0, 0, 1, 1, 1, 0, 0]
+    assert [len(picture.frames) for picture in strips[1]] == [0, 1, 1, 1, 1, 1]  # ends at slice 23
 
 
 def test_beyond_the_scan_is_black_without_a_bright_rim(make_scan):
     """The second block reaches the highest slice; above it there is nothing to show."""
     report = make_scan().report()
     detection = report.detections[1]
-    picture = PictureMaker(report.volume, report.detections).pictures(1).coronal
+    picture = PictureMaker(report.volume, report.detections).reformat(1, "coronal", "bone")
     image, (frame,) = pixels(picture), picture.frames
     top = round(frame.top * picture.height / 100)
     assert detection.slices[-1] == 23 and image[: top - 3].max() < 12
@@ -84,6 +85,6 @@ def test_beyond_the_scan_is_black_without_a_bright_rim(make_scan):
 
 
 def test_scale_bar_is_as_long_as_it_says(report):
-    picture = PictureMaker(report.volume, report.detections).pictures(0).axial
+    picture = PictureMaker(report.volume, report.detections).whole(0, "bone")
     assert picture.scale * report.geometry.cache_shape[2] / 100 == pytest.approx(20, abs=0.1)  # pixels of 1 mm
     assert picture.scale_mm == 20  # 5 cm where the picture is wide enough
