@@ -18,6 +18,7 @@ from lens_d2.evaluation.coco import coco_json
 from lens_d2.evaluation.jobs import add_arguments, open_job, run
 from lens_d2.evaluation.plots import plot_froc, plot_precision_recall
 from lens_d2.evaluation.readers import read_marks_as_detections
+from lens_d2.evaluation.readers.foreign import MILLIMETRES
 from lens_d2.evaluation.report import froc_table, summary_table, write_json
 from lens_d2.evaluation.strata import read_groups, stratify
 from lens_d2.io.errors import DataError
@@ -27,7 +28,7 @@ def parse_args(args: list[str] | None = None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--predictions", required=True, metavar="FILE", help="JSON, pickle or CSV")
+    parser.add_argument("--predictions", required=True, metavar="FILE", help="JSON, pickle or CSV, or a folder")
     parser.add_argument("--attributes", metavar="CSV", help="lesions' diameter_mm, type, organ, thickness_mm")
     parser.add_argument("--annotations", metavar="FILE", help="p3d: marks whose recall at precision 100%% is told")
     parser.add_argument("--coco", action="store_true", help="also write truth and predictions as COCO JSON")
@@ -39,6 +40,8 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.coco and args.protocol == "luna16":
         raise DataError("--coco", "needs boxes, and the protocol luna16 has points")
     job = open_job(args)
+    if args.coco and job.frame is MILLIMETRES:
+        raise DataError("--coco", "needs voxels, and the truth is in mm: name the folder of the scans by --scans")
     groups = read_groups(args.attributes, job.truth) if args.attributes else {}
     given = read_marks_as_detections(args.annotations, job.truth) if args.annotations else None
     detections, evaluation = job.evaluate(args.predictions)
