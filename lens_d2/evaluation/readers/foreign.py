@@ -1,7 +1,7 @@
 """Boxes that other programs have written, brought into one form and to the protocols.
 
-A format is a :class:`BoxReader` in :data:`BOX_READERS`. It gives boxes in the package's own coordinates: of voxels,
-of the world, or of both.
+A format is a :class:`BoxReader` in :data:`BOX_READERS`. It gives boxes in the coordinates of this package: of
+voxels, of the world, or of both.
 """
 
 from __future__ import annotations

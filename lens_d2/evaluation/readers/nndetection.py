@@ -25,8 +25,8 @@ class nndetection(BoxReader):
     """Boxes in the array of each case's scan, a file a case.
 
     - A box is ``(x1, y1, x2, y2, z1, z2)`` in nnDetection's words, which are the axes 0, 1, 0, 1, 2, 2 of
-      SimpleITK's array: z, y, z, y, x, x of the scan. Ends count voxel centres and lie one voxel outside: an object
-      on the voxels a to b has the ends a - 1 and b + 1.
+      SimpleITK's array: z, y, z, y, x, x of the scan. Ends count voxel centres and lie one voxel outside: an
+      object on the voxels a to b has the ends a - 1 and b + 1.
     - The pickle has ``pred_boxes``, ``pred_scores``, ``restore`` (which must be true: boxes in the scan's own
       array) and the scan's size, spacing, origin and direction, from which the world is known.
     - The JSON has ``{"1": {"box": [...], "score": ..., "label": ...}, ...}``, without the scan's place. It has
