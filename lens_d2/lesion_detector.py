@@ -37,7 +37,7 @@ SCORE_THRESHOLD = 0.1  # for weights without operating points
 FRAME_HEIGHT = 800  # pixels of a report in a notebook
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Findings(Sequence[Detection]):
     """Detections in one scan, the best first.
 
@@ -52,6 +52,9 @@ class Findings(Sequence[Detection]):
 
     def __len__(self) -> int:
         return len(self.report.detections)
+
+    def __repr__(self) -> str:
+        return f"<Findings: {len(self)} detections in {self.report.name!r}>"
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -73,9 +76,9 @@ class Findings(Sequence[Detection]):
 
     def show(self) -> None:
         """Display the report in a notebook."""
-        from IPython.display import HTML, display
+        from IPython.display import display
 
-        display(HTML(self._repr_html_()))
+        display(self)
 
     def _repr_html_(self) -> str:
         page = html.escape(HtmlReport().render(self.report).decode())
