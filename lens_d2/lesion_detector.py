@@ -88,6 +88,8 @@ class Findings(Sequence[Detection]):
 class LesionDetector:
     """A trained detector.
 
+    ::
+
         detector = LesionDetector.from_zoo("phantom/lens_multi")
         findings = detector("scan.nii.gz")
         findings.to_dataframe()
@@ -171,8 +173,9 @@ class LesionDetector:
 
         Args:
             scan: a file or folder of CT, a dataset record, a ``SimpleITK.Image``, or (z, y, x) HU.
-            spacing: (3,) mm along x, y, z, of an array or of PNG slices. origin: (3,) LPS mm of an array's first
-                voxel. direction: its direction cosines, as in SimpleITK.
+            spacing: (3,) mm along x, y, z, of an array or of PNG slices.
+            origin: (3,) LPS mm, centre of an array's first voxel.
+            direction: (9,) direction cosines of an array, as in SimpleITK.
             score_threshold: detections below it are left out. None: the operating point with the most false
                 positives that the weights know of, or 0.1.
             max_detections: as many of the others are kept; None: all.

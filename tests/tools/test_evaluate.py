@@ -22,7 +22,7 @@ def test_commands(commands, load_script, repo_root, tmp_path, monkeypatch):
     for number, (python, script, *words) in enumerate(scripts):
         words[words.index("--output") + 1] = str(tmp_path / str(number))
         assert python == "python" and load_script(script).main(words) == 0
-    assert len(scripts) == 4 and len(commands) == 6
+    assert len(scripts) == 8 and len(commands) == 10
 
 
 def test_as_a_user_runs_it(repo_root, tmp_path):
