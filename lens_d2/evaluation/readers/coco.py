@@ -15,7 +15,8 @@ from ...structures.boxes import flat_boxes3d
 from .foreign import BOX_READERS, BoxReader, VolumeBoxes
 
 COLUMNS = ("the coordinate x", "the coordinate y", "the width", "the height")
-_FILE_NAME = re.compile(r"(.+)/\D*(\d+)(?:\.\w+)+")
+MAX_SLICES = 1_000_000
+_FILE_NAME = re.compile(r"(.+)/\D*(\d{1,6})(?:\.\w+)+")
 
 
 @BOX_READERS.register()
@@ -51,7 +52,7 @@ class coco(BoxReader):
 def _places(path: str | PathLike | None, dataset) -> dict:
     """{image id: (volume, slice)} of a dataset."""
     images = dataset.get("images") if isinstance(dataset, Mapping) else None
-    if not isinstance(images, list) or not all(isinstance(image, Mapping) and "id" in image for image in images):
+    if not isinstance(images, list) or not all(_has_key(image, "id") for image in images):
         raise DataError(path, "no COCO dataset: it has no list of images with an id each")
     places = {image["id"]: _place(path, image) for image in images}
     if len(places) < len(images) or len(set(places.values())) < len(images):
@@ -61,7 +62,7 @@ def _places(path: str | PathLike | None, dataset) -> dict:
 
 def _place(path: str | PathLike | None, image: Mapping) -> tuple[str, int]:
     volume, number = image.get("volume"), image.get("slice")
-    if isinstance(volume, str) and isinstance(number, int):
+    if isinstance(volume, str) and isinstance(number, int) and 0 <= number < MAX_SLICES:
         return volume, number
     named = _FILE_NAME.fullmatch(str(image.get("file_name")).replace("\\", "/"))
     if named is None:
@@ -76,12 +77,14 @@ def _volumes(path: Path, rows, places: dict, is_result: bool) -> Iterator[Volume
     scored = is_result or bool(rows) and "score" in rows[0]
     members: dict[str, list[int]] = {volume: [] for volume, _ in places.values()}
     for number, row in enumerate(rows):
-        if row.get("image_id") not in places:
+        if not _has_key(row, "image_id") or row["image_id"] not in places:
             raise DataError(path, f"row {number}: there is no image {row.get('image_id')!r}")
         if row.get("iscrowd"):
             raise DataError(path, f"row {number}: a crowd, and the protocols count single lesions")
+        if "track_id" in row and not _has_key(row, "track_id"):
+            raise DataError(path, f"row {number}: track_id is a number or text")
         members[places[row["image_id"]][0]].append(number)
-    given = [[row.get("bbox"), row.get("score", 0)] for row in rows]
+    given = [[row.get("bbox"), row.get("score") if scored else 0] for row in rows]
     wide = [[*box, score] if isinstance(box, list) else [] for box, score in given]
     numbers = parse_rows(path, "row", wide, (*COLUMNS, "the score"))
     slices = np.array([places[row["image_id"]][1] for row in rows], dtype=np.float64)
@@ -91,3 +94,8 @@ def _volumes(path: Path, rows, places: dict, is_result: bool) -> Iterator[Volume
         track = {key: index for index, key in enumerate(dict.fromkeys(tracks))}
         detection = np.array([track[key] for key in tracks], dtype=np.int64)
         yield VolumeBoxes(volume, numbers[mine, 4] if scored else None, voxels=boxes[mine], detection=detection)
+
+
+def _has_key(row, name: str) -> bool:
+    """Whether a row has a number or text that names something."""
+    return isinstance(row, Mapping) and isinstance(row.get(name), int | str)

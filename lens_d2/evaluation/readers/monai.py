@@ -72,7 +72,8 @@ def read_scores(path: Path, name: str, scores, count: int) -> np.ndarray:
 
 
 def _entries(path: Path, content, split: str | None) -> list:
-    lists = {key: value for key, value in content.items() if isinstance(value, list)} if content else {}
+    given = content if isinstance(content, Mapping) else {}
+    lists = {key: value for key, value in given.items() if isinstance(key, str) and isinstance(value, list)}
     if split is not None:
         lists = {key: value for key, value in lists.items() if key.startswith(split)}
     if len(lists) != 1:

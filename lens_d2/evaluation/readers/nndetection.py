@@ -51,7 +51,7 @@ class nndetection(BoxReader):
         if "pred_boxes" not in content:
             yield _from_json(path, name, list(content.values()))
             return
-        if not content.get("restore"):
+        if not np.array_equal(content.get("restore"), True):
             raise DataError(path, "boxes of the preprocessed scan: predict with restore=True")
         voxels = to_voxels(parse_rows(path, f"volume {name}, detection", content["pred_boxes"], COLUMNS))
         scores = read_scores(path, name, content.get("pred_scores"), len(voxels))
@@ -83,5 +83,5 @@ def _geometry(path: Path, content: Mapping) -> VolumeGeometry:
         affine[:3, :3] = np.reshape(content["itk_direction"], (3, 3)) * content["itk_spacing"]
         affine[:3, 3] = content["itk_origin"]
         return VolumeGeometry(size, affine)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(path, f"no size, spacing, origin and direction of the scan ({error})") from None

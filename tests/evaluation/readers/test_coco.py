@@ -107,6 +107,8 @@ def test_3d_protocols_refuse_slices(evaluate, write):
         (TRUTH, [result(7, [1, 1, 1], 0.5)], "found.json: row 0: 5 numbers belong here"),
         (TRUTH, [result(7, [1, 1, -1, 1], 0.5)], "found.json: volume a, detection 0: x1 > x2"),
         (TRUTH, [result(7, [1, 1, 1, 1], float("nan"))], "found.json: row 0: the score is nan"),
+        (TRUTH, [{key: x for key, x in FOUND[0].items() if key != "score"}], "row 0: None is not a number"),
+        (TRUTH, [result(7, [1, 1, 1, 1], 0.5, track_id=[])], "found.json: row 0: track_id is a number or text"),
         (TRUTH, [3], "found.json: no list of annotations or results"),
         (TRUTH | {"images": [{"id": 1}]}, FOUND, "truth.json: image 1: neither volume and slice"),
         (

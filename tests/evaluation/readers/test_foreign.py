@@ -1,5 +1,9 @@
 """From other programs' boxes to the protocols: frames, volumes, folders."""
 
+import copy
+import json
+import pickle
+
 import numpy as np
 import pytest
 from helpers.foreign_boxes import (
@@ -19,6 +23,7 @@ from helpers.scan_files import write_volume
 from lens_d2.evaluation import froc
 from lens_d2.evaluation.readers import BOX_READERS, find_reader, read_boxes, scan_geometry
 from lens_d2.io.errors import DataError
+from lens_d2.io.pickles import load_pickle
 
 
 @pytest.fixture
@@ -131,3 +136,58 @@ def test_a_scan_that_is_not_there(scans):
     assert scan_geometry(scans, "a").size == SIZE
     with pytest.raises(DataError, match="no scan c"):
         scan_geometry(scans, "c")
+
+
+ODD = ["x", "", None, True, -1, 7.5, float("nan"), float("inf"), 10**400, [], {}, [1], [[1]], {"a": 1}]
+
+
+def places(content, path=()):
+    """Paths to everything in JSON."""
+    inner = (
+        content.items() if isinstance(content, dict) else enumerate(content if isinstance(content, list) else [])
+    )
+    return [path, *(place for key, value in inner for place in places(value, (*path, key)))]
+
+
+def with_value(content, path, value):
+    if not path:
+        return value
+    content = copy.copy(content)
+    content[path[0]] = with_value(content[path[0]], path[1:], value)
+    return content
+
+
+@pytest.mark.parametrize(
+    "file", ["coco_truth.json", "coco_results.json", "monai_truth.json", "monai_results.json"]
+)
+def test_whatever_stands_in_a_file_is_read_or_refused_in_one_line(golden, tmp_path, file):
+    name, images = file.partition("_")[0], golden / "foreign/coco_truth.json"
+    content = json.loads((golden / "foreign" / file).read_text())
+    refused = 0
+    for path in places(content):
+        for value in ODD:
+            (tmp_path / file).write_text(json.dumps(with_value(content, path, value)))
+            try:
+                read_boxes(tmp_path / file, name, images=images)
+            except DataError as error:
+                refused += 1
+                assert str(error).startswith(str(tmp_path / file)) and "\n" not in str(error)
+    assert refused > 100
+
+
+def test_whatever_stands_in_nndetection_s_pickle(golden, tmp_path):
+    content = load_pickle((golden / "foreign/nndetection/a_boxes.pkl").read_bytes(), "a_boxes.pkl")
+    for key in [
+        "pred_boxes",
+        "pred_scores",
+        "restore",
+        "original_size_of_raw_data",
+        "itk_origin",
+        "itk_direction",
+    ]:
+        for value in [*ODD, np.zeros(3), np.zeros((2, 6)), np.array(["x"])]:
+            (tmp_path / "a_boxes.pkl").write_bytes(pickle.dumps(content | {key: value}))
+            try:
+                read_boxes(tmp_path)
+            except DataError as error:
+                assert "a_boxes.pkl" in str(error) and "\n" not in str(error)
