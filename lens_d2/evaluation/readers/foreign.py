@@ -121,17 +121,17 @@ class ForeignBoxes:
             located[name] = volume
         return ForeignBoxes(self.path, located)
 
-    def arrays(self, protocol: str) -> dict[str, object]:
+    def arrays(self, protocol: str, frame: str = "voxels") -> dict[str, object]:
         """Boxes as :func:`lens_d2.evaluation.froc` takes them.
 
         Args:
-            protocol: ``lens3d``, ``p3d`` or ``luna16``. For ``lens3d`` boxes that are known in the world alone are
-                given in millimetres; a truth in millimetres goes with them.
+            protocol: ``lens3d``, ``p3d`` or ``luna16``.
+            frame: of ``lens3d``: "voxels", or "world" for LPS mm; that of truth and detections must be the same.
 
         Raises:
             DataError: the protocol needs boxes of another kind.
         """
-        return {name: _ARRAYS[protocol](self, volume) for name, volume in self.volumes.items()}
+        return {name: _ARRAYS[protocol](self, volume, frame) for name, volume in self.volumes.items()}
 
     def need(self, field: str, volume: VolumeBoxes | None = None):
         """A volume's value of a field of :class:`VolumeBoxes`.
@@ -323,16 +323,13 @@ def _check_corners(path, volume: VolumeBoxes) -> None:
             check_entries(path, kind, [volume.name], np.zeros(len(boxes), int), rows, box_faults(boxes))
 
 
-def _lens3d(boxes: ForeignBoxes, volume: VolumeBoxes) -> np.ndarray:
+def _lens3d(boxes: ForeignBoxes, volume: VolumeBoxes, frame: str) -> np.ndarray:
     boxes.need_3d()
-    if boxes.knows("voxels"):
-        rows = boxes.need("voxels", volume)
-    else:
-        rows = boxes.need("world", volume) - [0, 0, 0, 0, 0, 1]  # the last slice is included
+    rows = boxes.need(frame, volume) - [0, 0, 0, 0, 0, frame == "world"]  # froc counts the last slice, or mm, too
     return rows if volume.scores is None else np.column_stack([rows, volume.scores])
 
 
-def _p3d(boxes: ForeignBoxes, volume: VolumeBoxes) -> np.ndarray | list[np.ndarray]:
+def _p3d(boxes: ForeignBoxes, volume: VolumeBoxes, _frame: str) -> np.ndarray | list[np.ndarray]:
     detection = boxes.need("detection", volume)
     rows = boxes.need("voxels", volume)[:, [2, *PLANE]]
     if volume.scores is None:
@@ -341,7 +338,7 @@ def _p3d(boxes: ForeignBoxes, volume: VolumeBoxes) -> np.ndarray | list[np.ndarr
     return [rows[detection == i] for i in dict.fromkeys(detection.tolist())]
 
 
-def _luna16(boxes: ForeignBoxes, volume: VolumeBoxes) -> np.ndarray:
+def _luna16(boxes: ForeignBoxes, volume: VolumeBoxes, _frame: str) -> np.ndarray:
     return np.column_stack([_centres(boxes.need("world", volume)), boxes.need("scores", volume)])
 
 

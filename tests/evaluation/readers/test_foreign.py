@@ -83,14 +83,13 @@ def test_3d_boxes_lie_on_their_slices_for_p3d(evaluate, write, tmp_path):
     assert status == 0 and metrics["sensitivity"][0] == 0.5 and metrics["num_detections"] == 4, error
 
 
-@pytest.mark.parametrize("world", [False, True])
-def test_froc_of_plain_arrays(write, world):
-    truth = read_boxes(write("truth.csv", table_text(LESIONS, None, world)))
-    found = read_boxes(write("found.csv", table_text(BOXES, SCORES, world)))
-    metrics = froc(truth.arrays("lens3d"), found.arrays("lens3d"), fps=(0.5, 1)).metrics
-    assert metrics["sensitivity"] == SENSITIVITY
-    exact = froc(truth.arrays("lens3d"), found.arrays("lens3d"), metric="IOGT", threshold=0.599, fps=(1,)).metrics
-    over = froc(truth.arrays("lens3d"), found.arrays("lens3d"), metric="IOGT", threshold=0.601, fps=(1,)).metrics
+@pytest.mark.parametrize("frame", ["voxels", "world"])
+def test_froc_of_plain_arrays(write, frame):
+    truth = read_boxes(write("truth.csv", table_text(LESIONS, None, frame == "world"))).arrays("lens3d", frame)
+    found = read_boxes(write("found.csv", table_text(BOXES, SCORES, frame == "world"))).arrays("lens3d", frame)
+    assert froc(truth, found, fps=(0.5, 1)).metrics["sensitivity"] == SENSITIVITY
+    exact = froc(truth, found, metric="IOGT", threshold=0.599, fps=(1,)).metrics
+    over = froc(truth, found, metric="IOGT", threshold=0.601, fps=(1,)).metrics
     assert (exact["sensitivity"], over["sensitivity"]) == ([1.0], [0.5])  # 8 x 9 x 2 of 10 x 12 x 2 voxels: 0.6
 
 
@@ -104,6 +103,7 @@ def test_luna16_takes_the_centres(write):
     ("protocol", "world", "message"),
     [
         ("luna16", False, "found.csv: holds boxes in voxels alone: name the folder of the scans by --scans"),
+        ("lens3d", True, "found.csv: holds boxes in millimetres alone: name the folder of the scans by --scans"),
         ("p3d", False, "found.csv: holds 3D boxes, and the truth of p3d are boxes on single slices"),
     ],
 )
