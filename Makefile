@@ -10,6 +10,7 @@
 # make test    the tests (PYTEST_ARGS="-k name" picks some); make coverage: the same, with coverage measured
 # make lint    ruff, mypy on the public modules (alone: make typecheck) and hadolint; make format rewrites what
 #              ruff can; make hooks has git run the same before every commit
+# make docs    the documentation and the API as pages: build/docs/index.html
 # make clean   caches and build leftovers; make distclean: the environment and the demo's output too
 #
 # Every command makes the environment where it is missing or older than a requirements file.
@@ -42,7 +43,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(CI),--quiet)
 # Conflicts are not shown: the metadata of Detectron2's wheel asks for numpy<2 and black, and it needs neither.
 INSTALL := $(PIP) install --no-warn-conflicts
 
-.PHONY: setup demo test coverage lint typecheck format hooks constraints clean distclean
+.PHONY: setup demo test coverage docs lint typecheck format hooks constraints clean distclean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -79,6 +80,9 @@ test: $(STAMP)
 
 coverage: $(STAMP)
 	$(BIN)/python -m pytest --cov=lens_d2 --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
+
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
 lint: $(STAMP) typecheck
 	$(BIN)/ruff check .

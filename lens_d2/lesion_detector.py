@@ -37,7 +37,7 @@ SCORE_THRESHOLD = 0.1  # for weights without operating points
 FRAME_HEIGHT = 800  # pixels of a report in a notebook
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Findings(Sequence[Detection]):
     """Detections in one scan, the best first.
 
@@ -52,6 +52,9 @@ class Findings(Sequence[Detection]):
 
     def __len__(self) -> int:
         return len(self.report.detections)
+
+    def __repr__(self) -> str:
+        return f"<Findings: {len(self)} detections in {self.report.name!r}>"
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -73,9 +76,9 @@ class Findings(Sequence[Detection]):
 
     def show(self) -> None:
         """Display the report in a notebook."""
-        from IPython.display import HTML, display
+        from IPython.display import display
 
-        display(HTML(self._repr_html_()))
+        display(self)
 
     def _repr_html_(self) -> str:
         page = html.escape(HtmlReport().render(self.report).decode())
@@ -84,6 +87,8 @@ class Findings(Sequence[Detection]):
 
 class LesionDetector:
     """A trained detector.
+
+    ::
 
         detector = LesionDetector.from_zoo("phantom/lens_multi")
         findings = detector("scan.nii.gz")
@@ -168,8 +173,9 @@ class LesionDetector:
 
         Args:
             scan: a file or folder of CT, a dataset record, a ``SimpleITK.Image``, or (z, y, x) HU.
-            spacing: (3,) mm along x, y, z, of an array or of PNG slices. origin: (3,) LPS mm of an array's first
-                voxel. direction: its direction cosines, as in SimpleITK.
+            spacing: (3,) mm along x, y, z, of an array or of PNG slices.
+            origin: (3,) LPS mm, centre of an array's first voxel.
+            direction: (9,) direction cosines of an array, as in SimpleITK.
             score_threshold: detections below it are left out. None: the operating point with the most false
                 positives that the weights know of, or 0.1.
             max_detections: as many of the others are kept; None: all.

@@ -98,6 +98,7 @@ def test_findings_are_a_sequence_a_table_files_and_a_page(findings, tmp_path):
     names = {path.name for path in written.files}
     assert {"report.html", "detections.csv", "detections.json", "detections.nii.gz"} <= names
     assert findings._repr_html_().startswith("<iframe srcdoc=")
+    assert repr(findings) == "<Findings: 5 detections in 'Scan'>"
     assert np.allclose(
         sitk.ReadImage(str(tmp_path / "out/detections.nii.gz")).GetOrigin(), ORIGIN
     )  # the array's own grid

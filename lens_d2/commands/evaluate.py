@@ -10,6 +10,7 @@ from ..evaluation.coco import coco_json
 from ..evaluation.jobs import open_job
 from ..evaluation.plots import plot_froc, plot_precision_recall
 from ..evaluation.readers import read_marks_as_detections
+from ..evaluation.readers.foreign import MILLIMETRES
 from ..evaluation.report import froc_table, summary_table, write_json
 from ..evaluation.strata import read_groups, stratify
 from ..io import cli
@@ -26,6 +27,8 @@ def run(args: argparse.Namespace) -> None:
     if args.coco and args.protocol == "luna16":
         raise DataError("--coco", "needs boxes, and the protocol luna16 has points")
     job = open_job(args)
+    if args.coco and job.frame is MILLIMETRES:
+        raise DataError("--coco", "needs voxels, and the truth is in mm: name the folder of the scans by --scans")
     groups = read_groups(args.attributes, job.truth) if args.attributes else {}
     given = read_marks_as_detections(args.annotations, job.truth) if args.annotations else None
     detections, evaluation = job.evaluate(args.predictions)

@@ -15,6 +15,7 @@ from pathlib import Path
 from .. import __version__
 
 PROTOCOLS = ("lens3d", "p3d", "luna16")
+FORMATS = ("coco", "monai", "monai_ras", "nndetection", "table")  # of other programs' boxes
 Parser = argparse.ArgumentParser
 
 
@@ -220,7 +221,7 @@ def evaluate(parser: Parser) -> None:
     docs/evaluation.md has the protocols, the layouts of files and all that is written.
     """
     add_protocol(parser)
-    parser.add_argument("--predictions", required=True, metavar="FILE", help="JSON, pickle or CSV")
+    parser.add_argument("--predictions", required=True, metavar="FILE", help="JSON, pickle or CSV, or a folder")
     parser.add_argument("--attributes", metavar="CSV", help="lesions' diameter_mm, type, organ, thickness_mm")
     parser.add_argument("--annotations", metavar="FILE", help="p3d: marks whose recall at precision 100%% is told")
     parser.add_argument("--coco", action="store_true", help="also write truth and predictions as COCO JSON")
@@ -253,6 +254,11 @@ def add_protocol(parser: Parser) -> None:
         choices=("xyzxyz", "xyxyzz"),
         help="lens3d: columns of the truth's boxes; xyxyzz is 3D-Box.pkl's, with z from 0 in the sub-volume",
     )
+    text = "of predictions of another program (default: by content)"
+    parser.add_argument("--format", choices=FORMATS, metavar="NAME", help=f"{text}: {', '.join(FORMATS)}")
+    parser.add_argument("--truth-format", choices=FORMATS, metavar="NAME", help="of the truth, likewise")
+    parser.add_argument("--images", metavar="FILE", help="COCO's dataset, for results (default: the truth)")
+    parser.add_argument("--scans", metavar="DIR", help="scans by volume, if boxes are in mm and the truth is not")
     parser.add_argument("--excluded", metavar="FILE", help="luna16: excluded findings")
     parser.add_argument("--seriesuids", metavar="FILE", help="luna16: the series of the evaluation")
     parser.add_argument("--fps", type=_rate, nargs="+", help="false positives per volume to read the curve at")

@@ -2,7 +2,7 @@
 
 - ``arrays.py``: FROC of plain arrays; ``curves.py``: its curves; ``overlap.py``: boxes;
 - ``protocols/``: one file a protocol;
-- ``readers.py``, ``report.py``: input and output; ``jobs.py``: options of the tools;
+- ``readers/``, ``report.py``: input and output, other programs' boxes too; ``jobs.py``: options of the tools;
 - ``bootstrap.py``, ``strata.py``, ``study.py``, ``coco.py``, ``plots.py``: more than the published scripts give;
 - ``evaluators.py``, ``slice_ap.py``, ``frames.py``: the same as Detectron2 evaluators, in training and testing.
 

@@ -26,12 +26,14 @@ class Slices:
         volume, z: (n,).
         boxes: (n, 4) XYXY pixel edges.
         scores: (n,) or None.
+        detection: (n,) detection that each box belongs to, or None.
     """
 
     volume: np.ndarray
     z: np.ndarray
     boxes: np.ndarray
     scores: np.ndarray | None = None
+    detection: np.ndarray | None = None
 
 
 def truth_slices(truth: BoxTruth, frame: FileFrame) -> Slices:
@@ -48,7 +50,7 @@ def detection_slices(detections: BoxDetections | Tracklets, frame: FileFrame) ->
     else:
         row, z = detections.slice_detection, np.round(detections.slice_z).astype(np.int64)
         boxes, scores = detections.slice_boxes, detections.slice_scores
-    return Slices(detections.volume[row], z, _edges(boxes, frame), scores)
+    return Slices(detections.volume[row], z, _edges(boxes, frame), scores, row)
 
 
 def _edges(boxes: np.ndarray, frame: FileFrame) -> np.ndarray:
@@ -87,10 +89,16 @@ def coco_truth(images: list[dict], lesions: Slices, ids: dict) -> dict:
 
 
 def coco_results(found: Slices, ids: dict) -> list[dict]:
-    """COCO's list of results; ``ids`` as in :func:`coco_truth`."""
+    """COCO's list of results, in which the boxes of one detection have the same ``track_id``.
+
+    Args:
+        found: boxes; those on slices without an image are left out.
+        ids: {(volume, z): image id}.
+    """
     scores = np.zeros(0) if found.scores is None else found.scores
+    tracks = [{}] * len(scores) if found.detection is None else [{"track_id": int(i)} for i in found.detection]
     return [
-        {"image_id": image, "category_id": 1, "bbox": box, "score": float(scores[row])}
+        {"image_id": image, "category_id": 1, "bbox": box, "score": float(scores[row]), **tracks[row]}
         for row, image, box in _rows(found, ids)
     ]
 

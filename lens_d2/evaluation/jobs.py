@@ -6,18 +6,31 @@ import argparse
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..io.errors import DataError
 from ..io.formats import HARVESTER, LENS, FileFrame
 from .protocols import PROTOCOLS, Evaluation, Protocol
 from .readers import (
+    ForeignBoxes,
+    find_reader,
     read_box_detections,
+    read_boxes,
     read_candidates,
     read_lesion_boxes,
     read_marks,
     read_nodules,
     read_tracklets,
+    scan_geometry,
+)
+from .readers.foreign import (
+    MILLIMETRES,
+    to_box_detections,
+    to_box_truth,
+    to_candidates,
+    to_mark_truth,
+    to_tracklets,
 )
 
 logger = logging.getLogger(__name__)
@@ -70,14 +83,41 @@ def open_job(args: argparse.Namespace) -> Job:
     fps = tuple(sorted(args.fps)) if args.fps else None
     keys = {key: getattr(args, key) for key in ("metric", "threshold") if getattr(args, key) is not None}
     protocol = PROTOCOLS.get(args.protocol)(fps=fps, **keys)
-    name = Path(args.ground_truth).name
-    if args.protocol == "lens3d":
-        frame = BOX_ORDERS[args.box_order or "xyzxyz"]
+    return _JOBS[args.protocol](protocol, args)
+
+
+def _lens3d_job(protocol: Protocol, args: argparse.Namespace) -> Job:
+    frame, name = BOX_ORDERS[args.box_order or "xyzxyz"], Path(args.ground_truth).name
+    if (given := _foreign_truth(args)) is None:
         truth = read_lesion_boxes(args.ground_truth, args.split, frame)
-        return Job(protocol, truth, lambda path: read_box_detections(path, truth, name, args.split), frame)
-    if args.protocol == "p3d":
-        truth = read_marks(args.ground_truth, args.split)
-        return Job(protocol, truth, lambda path: read_tracklets(path, truth, name, args.split), HARVESTER)
+    else:
+        frame = frame if given.knows("voxels") else MILLIMETRES
+        truth = to_box_truth(given, frame)
+
+    def read(path):
+        if (found := _foreign(path, args)) is not None:
+            return to_box_detections(found, truth, name, frame)
+        if frame is MILLIMETRES:
+            raise DataError(path, "is in voxels, and the truth in mm: name the folder of the scans by --scans")
+        return read_box_detections(path, truth, name, args.split)
+
+    return Job(protocol, truth, read, frame)
+
+
+def _p3d_job(protocol: Protocol, args: argparse.Namespace) -> Job:
+    name, given = Path(args.ground_truth).name, _foreign_truth(args)
+    truth = read_marks(args.ground_truth, args.split) if given is None else to_mark_truth(given, HARVESTER)
+
+    def read(path):
+        found = _foreign(path, args)
+        if found is None:
+            return read_tracklets(path, truth, name, args.split)
+        return to_tracklets(found, truth, name, HARVESTER)
+
+    return Job(protocol, truth, read, HARVESTER)
+
+
+def _luna16_job(protocol: Protocol, args: argparse.Namespace) -> Job:
     if not args.seriesuids:
         raise DataError("--seriesuids", "not given: the protocol luna16 needs the list of series")
     if not args.excluded:
@@ -86,4 +126,36 @@ def open_job(args: argparse.Namespace) -> Job:
             "and sensitivities are lower than the official ones"
         )
     nodules = read_nodules(args.ground_truth, args.seriesuids, args.excluded)
-    return Job(protocol, nodules, lambda path: read_candidates(path, nodules, Path(args.seriesuids).name))
+    name = Path(args.seriesuids).name
+
+    def read(path):
+        found = _foreign(path, args)
+        if found is None:
+            return read_candidates(path, nodules, name)
+        return to_candidates(found, nodules.volumes, name)
+
+    return Job(protocol, nodules, read)
+
+
+_JOBS = {"lens3d": _lens3d_job, "p3d": _p3d_job, "luna16": _luna16_job}
+
+
+def _foreign_truth(args: argparse.Namespace) -> ForeignBoxes | None:
+    """Truth in another program's format; None if it is in the protocol's own layout."""
+    if find_reader(args.ground_truth, args.truth_format) is None:
+        return None
+    return _located(read_boxes(args.ground_truth, args.truth_format, split=args.split), args)
+
+
+def _foreign(path, args: argparse.Namespace) -> ForeignBoxes | None:
+    """Predictions in another program's format; None if they are in the protocol's own layout."""
+    if find_reader(path, args.format) is None:
+        return None
+    images = args.images
+    if images is None and find_reader(args.ground_truth, args.truth_format) is not None:
+        images = args.ground_truth
+    return _located(read_boxes(path, args.format, split=args.split, images=images), args)
+
+
+def _located(boxes: ForeignBoxes, args: argparse.Namespace) -> ForeignBoxes:
+    return boxes.locate(partial(scan_geometry, args.scans)) if args.scans else boxes

@@ -6,19 +6,11 @@ import csv
 import io
 from collections.abc import Sequence
 
+from ..io.tables import VOXEL_COLUMNS, WORLD_COLUMNS
 from ..structures.detections import Detection
 from .scan_report import ScanReport
 from .writer import EXPORT_REGISTRY, Writer
 
-VOXEL_COLUMNS = (
-    "x1_pixel_edge",
-    "y1_pixel_edge",
-    "z1_first_slice",
-    "x2_pixel_edge",
-    "y2_pixel_edge",
-    "z2_last_slice",
-)
-WORLD_COLUMNS = tuple(f"lps_{axis}_{end}_mm" for end in ("min", "max") for axis in "xyz")
 SIZE_COLUMNS = ("diameter_x_mm", "diameter_y_mm", "diameter_z_mm")
 SLICE_COLUMNS = ("key_slice", "num_slices", "slices", "key_slice_instance_number", "key_slice_sop_instance_uid")
 POINT_COLUMNS = ("probability", "operating_point_fp_per_volume")

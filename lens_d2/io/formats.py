@@ -152,7 +152,7 @@ def read_volumes(path: str | PathLike, split: str | None = None, splits: str = "
     Raises:
         DataError: the file is missing, empty, damaged or unsafe, lacks the split, or has a volume twice.
     """
-    content = _load(path)
+    content = load_content(path)
     volumes = _choose_split(path, content, split)
     if split and volumes is content and splits != "optional":
         if splits == "required":
@@ -169,7 +169,12 @@ def read_volumes(path: str | PathLike, split: str | None = None, splits: str = "
     return entries
 
 
-def _load(path: str | PathLike):
+def load_content(path: str | PathLike):
+    """Reads JSON, or a pickle of plain data; unchecked.
+
+    Raises:
+        DataError: the file is missing, empty, damaged or unsafe, or a JSON object has a key twice.
+    """
     data = read_bytes(path)
     is_json = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[") or Path(path).suffix.lower() == ".json"
     if not is_json:
@@ -214,12 +219,12 @@ def _choose_split(path: str | PathLike, content, split: str | None) -> Mapping:
 
 def parse_boxes3d(path: str | PathLike, name: str, entry, frame: FileFrame = LENS) -> np.ndarray:
     """(n, 6) x1, y1, z1, x2, y2, z2 of the 3D boxes of sub-volume ``name``, which ``frame`` says the order of."""
-    return _numbers(path, f"volume {name}, lesion", entry, _BOX3D)[:, np.argsort(frame.order3d)]
+    return parse_rows(path, f"volume {name}, lesion", entry, _BOX3D)[:, np.argsort(frame.order3d)]
 
 
 def parse_detections(path: str | PathLike, name: str, entry) -> np.ndarray:
     """(n, 7) x1, y1, z1, x2, y2, z2, score of the predicted 3D boxes of sub-volume ``name``."""
-    return _numbers(path, f"volume {name}, detection", entry, (*_BOX3D, "the score"))
+    return parse_rows(path, f"volume {name}, detection", entry, (*_BOX3D, "the score"))
 
 
 def parse_marks(path: str | PathLike, name: str, entry) -> np.ndarray:
@@ -235,7 +240,7 @@ def parse_marks(path: str | PathLike, name: str, entry) -> np.ndarray:
             z = float(key)
         except (TypeError, ValueError):
             raise DataError(path, f"volume {name}: {key!r} is not the number of a slice") from None
-        rows = _numbers(path, f"{where}, lesion", rows, (*_PLANE, "the slice", "the slice"), shorter=4)
+        rows = parse_rows(path, f"{where}, lesion", rows, (*_PLANE, "the slice", "the slice"), shorter=4)
         if not (rows[:, 4:] == z).all():
             raise DataError(path, f"{where}: a box that says it is on another slice")
         found.append(np.column_stack([np.full(len(rows), z), rows[:, :4]]))
@@ -256,7 +261,7 @@ def parse_tracklets(path: str | PathLike, name: str, entry) -> list[np.ndarray]:
 
 def _tracklet(path: str | PathLike, where: str, number: int, detection) -> np.ndarray:
     if isinstance(detection, list | tuple | np.ndarray) and len(detection) and np.isscalar(detection[0]):
-        return _numbers(path, where, [detection], (*_BOX3D, "the score"), first=number)[0]
+        return parse_rows(path, where, [detection], (*_BOX3D, "the score"), first=number)[0]
     try:
         rows = np.array([(z, *box) for z, box in detection], dtype=np.float64)
     except (TypeError, ValueError):
@@ -270,15 +275,21 @@ def _tracklet(path: str | PathLike, where: str, number: int, detection) -> np.nd
     return rows
 
 
-def _numbers(
+def parse_rows(
     path: str | PathLike, where: str, rows, columns: Sequence[str], shorter: int | None = None, first: int = 0
 ) -> np.ndarray:
     """(n, c) finite float64 of a list of n rows of numbers, or of an array.
 
     Args:
+        path: file of the rows, for errors.
         where: names the entry in an error, together with the row's number: "volume 000001_01_01_001-020, lesion".
-        columns: what the c numbers are. shorter: a length that rows may have instead.
+        rows: the list.
+        columns: what the c numbers are.
+        shorter: a length that rows may have instead.
         first: number of the first row.
+
+    Raises:
+        DataError: a row has another length, or something that is not a finite number.
     """
     if not isinstance(rows, np.ndarray | list | tuple):
         raise DataError(path, f"{where}s: a list of boxes belongs here, not {_kind(rows)}")

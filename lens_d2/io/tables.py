@@ -13,6 +13,17 @@ import pandas as pd
 from .errors import DataError
 from .files import read_bytes
 
+# Columns of 3D boxes: of the volume frame, and of the world.
+VOXEL_COLUMNS = (
+    "x1_pixel_edge",
+    "y1_pixel_edge",
+    "z1_first_slice",
+    "x2_pixel_edge",
+    "y2_pixel_edge",
+    "z2_last_slice",
+)
+WORLD_COLUMNS = tuple(f"lps_{axis}_{end}_mm" for end in ("min", "max") for axis in "xyz")
+
 
 def read_table(path: str | PathLike, columns: Sequence[str] = (), numbers: Sequence[str] = ()) -> pd.DataFrame:
     """A CSV file with a header, without its blank lines; the row with index i is line i + 2 of the file.
@@ -40,12 +51,21 @@ def read_table(path: str | PathLike, columns: Sequence[str] = (), numbers: Seque
         raise DataError(path, f"no column {', '.join(absent)}; there are {', '.join(table.columns)}")
     table = table[(table != "").any(axis=1)].apply(lambda cells: cells.str.strip())
     for column in numbers:
-        table[column] = _floats(path, table[column], table[list(columns)])
+        table[column] = finite_numbers(path, table[column], table[list(columns)])
     return table
 
 
-def _floats(path: str | PathLike, cells: pd.Series, names: pd.DataFrame) -> np.ndarray:
-    """The numbers of a column; names: the columns that tell in an error which row it is."""
+def finite_numbers(path: str | PathLike, cells: pd.Series, names: pd.DataFrame) -> np.ndarray:
+    """(n,) float64 of a column of text.
+
+    Args:
+        path: file of the column, for errors.
+        cells: the column, with the index of :func:`read_table`.
+        names: columns that tell in an error which row it is.
+
+    Raises:
+        DataError: a cell is not a finite number.
+    """
     try:
         values = cells.to_numpy(dtype=object).astype(np.float64)  # as Python's float, correct to the last bit
     except ValueError:

@@ -1,5 +1,7 @@
 """Configs and trained weights that come with the package, as in ``detectron2.model_zoo``.
 
+::
+
     from lens_d2 import model_zoo
     model = model_zoo.get("phantom/lens_multi", trained=True)
 

@@ -16,6 +16,7 @@ from ..io.errors import DataError
 from ..io.files import write_whole
 
 LIMIT = 2_000_000  # bytes of a file
+STATISTICS = ("running_mean", "running_var")  # of batch norms: their values span more than half precision does
 
 
 def pack_weights(
@@ -25,7 +26,7 @@ def pack_weights(
     operating_points: Mapping[str, OperatingPoints] | None = None,
     prefix: str = "",
 ) -> Path:
-    """Write the weights of a checkpoint alone, in half precision.
+    """Write the weights of a checkpoint alone, in half precision but for the statistics of batch norms.
 
     Args:
         checkpoint: of a training.
@@ -34,14 +35,15 @@ def pack_weights(
         prefix: start of the names of the weights that are kept, such as ``backbone.``.
 
     Raises:
-        DataError: the checkpoint cannot be read, has no such weights, or holds values that half precision does
-            not, or the result is larger than 2 MB.
+        DataError: the checkpoint cannot be read or has no such weights, or the result is larger than 2 MB.
     """
     state = load_weights(str(checkpoint))
     state = {name: value for name, value in state.get("model", state).items() if name.startswith(prefix)}
     if not state:
         raise DataError(checkpoint, f"no weights whose names start with {prefix!r}")
-    content: dict = {"model": {name: _halved(checkpoint, name, value) for name, value in state.items()}}
+    content: dict = {
+        "model": {name: value if name.endswith(STATISTICS) else _halved(value) for name, value in state.items()}
+    }
     if operating_points:
         content["operating_points"] = {name: points.to_dict() for name, points in operating_points.items()}
     file = io.BytesIO()
@@ -51,10 +53,7 @@ def pack_weights(
     return write_whole(target, file.getbuffer())
 
 
-def _halved(path: str | os.PathLike, name: str, value: Tensor) -> Tensor:
-    if not value.is_floating_point():
-        return value
-    half = value.to(torch.float16)
-    if not torch.isfinite(half).all():
-        raise DataError(path, f"{name} holds values that half precision does not")
-    return half.contiguous().clone()
+def _halved(value: Tensor) -> Tensor:
+    """The value in half precision, unless that is too coarse or too narrow for it."""
+    half = value.to(torch.float16) if value.is_floating_point() else value
+    return half.contiguous().clone() if torch.isfinite(half).all() else value

@@ -21,6 +21,7 @@ from fvcore.common.registry import Registry
 from torch import Tensor
 
 MISSING_LABELS = Registry("MISSING_LABELS")
+MISSING_LABELS.__doc__ = "Treatments of missing labels, by the names that MODEL.ROI_HEADS.MISSING_LABELS has."
 
 # IoU with a known lesion from which on a background proposal "overlaps" it (Section II-A).
 OVERLAP = 0.1

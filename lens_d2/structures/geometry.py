@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+
+_CORNERS = np.array(list(product([0, 1], repeat=3)))  # (8, 3): which end of a box along x, y, z each corner is
 
 
 def body_axes(affine: np.ndarray) -> np.ndarray:
@@ -179,9 +182,26 @@ class VolumeGeometry:
         corners = _corners(boxes, 3) - [0.5, 0.5, 0.0]  # edges to centre indices
         corners[:, 0, 2] -= 0.5  # from the outer face of the first slice
         corners[:, 1, 2] += 0.5  # to that of the last
-        pick = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), axis=-1).reshape(8, 3)
-        world = self.index_to_world(corners[:, pick, [0, 1, 2]])
+        world = self.index_to_world(corners[:, _CORNERS, [0, 1, 2]])
         return np.concatenate([world.min(axis=1), world.max(axis=1)], axis=1)
+
+    def boxes3d_from_world(self, boxes: np.ndarray) -> np.ndarray:
+        """Smallest 3D boxes of the volume frame around LPS boxes; the reverse of :meth:`boxes3d_to_world`.
+
+        Args:
+            boxes: (n, 6) smallest x, y, z and largest x, y, z in mm, at the outer faces of the voxels.
+
+        Returns:
+            (n, 6) x1, y1, z1, x2, y2, z2, edges in x and y, first and last slice in z. A box thinner than a slice
+            has its middle as both.
+        """
+        world = _corners(boxes, 3)[:, _CORNERS, [0, 1, 2]]
+        index = self.world_to_index(world.reshape(-1, 3)).reshape(world.shape)
+        low, high = index.min(axis=1) + 0.5, index.max(axis=1) + 0.5  # centre indices to edges
+        first, last = low[:, 2], high[:, 2] - 1
+        thin = last < first
+        first[thin] = last[thin] = (first[thin] + last[thin]) / 2
+        return np.column_stack([low[:, :2], first, high[:, :2], last])
 
     @property
     def cache_affine(self) -> np.ndarray:

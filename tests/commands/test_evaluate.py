@@ -26,7 +26,7 @@ def test_commands(commands, repo_root, tmp_path, monkeypatch):
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(script, run_name="__main__")
         assert python == "python" and ended.value.code == 0
-    assert len(scripts) == 4 and len(commands) == 6
+    assert len(scripts) == 8 and len(commands) == 10
 
 
 def test_as_a_user_runs_it(repo_root, tmp_path):

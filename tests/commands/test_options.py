@@ -14,6 +14,7 @@ from lens_d2.commands.options import COMMANDS, get_parser
 from lens_d2.evaluation.jobs import BOX_ORDERS, OPTIONS
 from lens_d2.evaluation.overlap import OVERLAPS
 from lens_d2.evaluation.protocols import PROTOCOLS
+from lens_d2.evaluation.readers import BOX_READERS
 from lens_d2.phantom.plan import DIFFICULTIES, SIZES
 
 NAMES = [declare.__name__ for declare in COMMANDS]
@@ -45,6 +46,7 @@ def test_help_imports_nothing_that_is_slow(words):
 def test_names_are_the_registries():
     assert set(option("evaluate", "--protocol").choices) == {*OPTIONS} == {name for name, _ in PROTOCOLS}
     assert set(option("evaluate", "--metric").choices) == set(OVERLAPS)
+    assert set(option("evaluate", "--format").choices) == {name for name, _ in BOX_READERS}
     assert set(option("evaluate", "--box-order").choices) == set(BOX_ORDERS)
     assert list(option("phantom", "--size").choices) == list(SIZES)
     assert list(option("phantom", "--difficulty").choices) == list(DIFFICULTIES)

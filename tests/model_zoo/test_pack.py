@@ -35,10 +35,17 @@ def test_a_part_of_the_weights(checkpoint, tmp_path):
         pack_weights(checkpoint, tmp_path / "none.pth", prefix="neck.")
 
 
-def test_what_does_not_fit_is_refused(tmp_path):
-    torch.save({"model": {"a": torch.tensor([1e6])}}, tmp_path / "large.pth")
-    with pytest.raises(DataError, match="large.pth: a holds values that half precision does not"):
-        pack_weights(tmp_path / "large.pth", tmp_path / "small.pth")
+def test_what_half_precision_does_not_hold_stays_as_it_is(tmp_path):
+    state = {"norm.running_var": torch.tensor([1e-7, 1e6]), "norm.weight": torch.tensor([1e6]), "a": torch.ones(1)}
+    torch.save({"model": state}, tmp_path / "large.pth")
+    packed = load_weights(pack_weights(tmp_path / "large.pth", tmp_path / "small.pth"))["model"]
+    assert {name: value.dtype for name, value in packed.items()} == {
+        "norm.running_var": torch.float32, "norm.weight": torch.float32, "a": torch.float16,
+    }  # fmt: skip
+    assert all(torch.equal(packed[name], state[name]) for name in state)
+
+
+def test_too_much_is_refused(tmp_path):
     torch.save({"model": {"a": torch.zeros(LIMIT // 2 + 1)}}, tmp_path / "many.pth")
     with pytest.raises(DataError, match="bytes of weights; at most 2,000,000 come with the package"):
         pack_weights(tmp_path / "many.pth", tmp_path / "small.pth")

@@ -56,6 +56,26 @@ def test_round_trips(geometry):
             np.testing.assert_allclose(second(first(values)), values, rtol=0, atol=TOLERANCE)
 
 
+@given(geometries(), st.permutations([0, 1, 2]))
+def test_boxes_come_back_from_the_world(geometry, axes):
+    """Exactly if the axes are those of the world, in any direction; else the box back is around the box there."""
+    boxes = boxes3d(geometry)
+    boxes[:, [2, 5]] = np.round(boxes[:, [2, 5]])
+    back = geometry.boxes3d_from_world(geometry.boxes3d_to_world(boxes))
+    assert (back[:, :3] <= boxes[:, :3] + TOLERANCE).all() and (back[:, 3:] >= boxes[:, 3:] - TOLERANCE).all()
+    affine = np.eye(4)
+    affine[:3, :3] = np.eye(3)[list(axes)] * geometry.spacing * np.where(geometry.flips, -1, 1)
+    straight = VolumeGeometry(geometry.size, affine)
+    there = straight.boxes3d_to_world(boxes)
+    np.testing.assert_allclose(straight.boxes3d_from_world(there), boxes, atol=TOLERANCE)
+
+
+def test_a_box_thinner_than_a_slice_has_its_middle_as_both():
+    straight = VolumeGeometry((9, 9, 9), np.eye(4))
+    (box,) = straight.boxes3d_from_world(np.array([[1, 1, 4.1, 2, 2, 4.5]]))
+    np.testing.assert_allclose(box, [1.5, 1.5, 4.3, 2.5, 2.5, 4.3])
+
+
 @given(geometries())
 def test_cache_and_volume_frame_meet_in_the_world(geometry):
     """A cache voxel has the same place in the world through the volume frame as through the cache's affine."""

@@ -6,9 +6,9 @@ import logging
 
 import numpy as np
 
-from ..io.errors import DataError
-from ..io.files import read_bytes
-from ..io.formats import (
+from ...io.errors import DataError
+from ...io.files import read_bytes
+from ...io.formats import (
     LENS,
     FileFrame,
     parse_boxes3d,
@@ -18,9 +18,9 @@ from ..io.formats import (
     read_volumes,
     slice_range,
 )
-from ..io.tables import read_table
-from ..structures.boxes import PLANE, flat_boxes3d
-from .sets import BoxDetections, BoxTruth, Candidates, NoduleTruth, Tracklets, row_in_volume
+from ...io.tables import read_table
+from ...structures.boxes import PLANE, flat_boxes3d
+from ..sets import BoxDetections, BoxTruth, Candidates, NoduleTruth, Tracklets, row_in_volume
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def read_box_detections(path, truth: BoxTruth, of_truth="the ground truth", spli
     rows = [parse_detections(path, name, entries[name]) for name in names]
     volume = np.repeat(np.array([index[name] for name in names], dtype=np.int64), [len(r) for r in rows])
     boxes = np.concatenate([np.zeros((0, 7)), *rows])
-    check_entries(path, "detection", truth.volumes, volume, row_in_volume(volume), _box_faults(boxes[:, :6]))
+    check_entries(path, "detection", truth.volumes, volume, row_in_volume(volume), box_faults(boxes[:, :6]))
     warn_of_empty(path, truth.volumes, len(entries), volume)
     return BoxDetections(volume, boxes[:, :6], boxes[:, 6])
 
@@ -79,11 +79,11 @@ def read_tracklets(
         found = parse_tracklets(path, name, entry)
         volume += [index[name]] * len(found)
         scores += [rows[..., -1].max() for rows in found]
-        parts += [rows if rows.ndim == 2 else _spread(path, name, n, rows, span) for n, rows in enumerate(found)]
+        parts += [rows if rows.ndim == 2 else spread(path, name, n, rows, span) for n, rows in enumerate(found)]
     tracklets = Tracklets.of_rows(np.array(volume, dtype=np.int64), parts, scores)
     numbers = row_in_volume(tracklets.volume)[tracklets.slice_detection]
     of_slice = tracklets.volume[tracklets.slice_detection]
-    check_entries(path, "detection", truth.volumes, of_slice, numbers, _box_faults(tracklets.slice_boxes))
+    check_entries(path, "detection", truth.volumes, of_slice, numbers, box_faults(tracklets.slice_boxes))
     warn_of_empty(path, truth.volumes, len(entries), tracklets.volume)
     return tracklets
 
@@ -178,7 +178,7 @@ def warn_of_empty(path, volumes: list[str], in_file: int, volume: np.ndarray) ->
         )
 
 
-def _box_faults(boxes: np.ndarray) -> dict:
+def box_faults(boxes: np.ndarray) -> dict:
     """{fault: (n,) bool} of (n, 4) or (n, 6) boxes, as check_entries takes it."""
     d = boxes.shape[1] // 2
     return {f"{x}1 > {x}2": boxes[:, axis] > boxes[:, d + axis] for axis, x in enumerate("xyz"[:d])}
@@ -195,19 +195,19 @@ def _checked_truth(path, names: list[str], boxes: list[np.ndarray], from_zero: b
             bounds[number] = (0, slices[1] - slices[0]) if from_zero else slices
     low, high = bounds[truth.volume].T
     outside = (truth.boxes[:, 2] < low - OUTSIDE) | (truth.boxes[:, 5] > high + OUTSIDE)
-    faults = _box_faults(truth.boxes) | {"more than half a slice outside the slices in the volume's name": outside}
+    faults = box_faults(truth.boxes) | {"more than half a slice outside the slices in the volume's name": outside}
     check_entries(path, "lesion", names, truth.volume, row_in_volume(truth.volume), faults)
     return truth
 
 
-def _spread(path, name: str, number: int, box: np.ndarray, span: tuple) -> np.ndarray:
+def spread(path, name: str, number: int, box: np.ndarray, span: tuple) -> np.ndarray:
     """(k, 6) a (7,) 3D box on each slice from z1 to z2 that volume ``name`` has.
 
     Args:
         number: of the detection.
         span: the first and the last slice, if the name does not tell.
     """
-    check_entries(path, "detection", [name], np.zeros(1, int), np.array([number]), _box_faults(box[None, :6]))
+    check_entries(path, "detection", [name], np.zeros(1, int), np.array([number]), box_faults(box[None, :6]))
     slices = slice_range(name)
     first, last = (0, slices[1] - slices[0]) if slices else span
     z = np.arange(np.ceil(max(box[2], first)), np.floor(min(box[5], last)) + 1)

@@ -199,7 +199,8 @@ def test_damaged_json(lens3d, text):
 
 def test_files_that_are_not_there(lens3d, tmp_path):
     refused(lens3d(tmp_path / "absent.pkl"), "absent.pkl", "No such file")
-    refused(lens3d(found=tmp_path), "cannot be read")
+    refused(lens3d(found=tmp_path / "absent"), "cannot be read")
+    refused(lens3d(found=tmp_path), "the folder holds none of *_boxes.pkl, *_boxes.json, detections.csv")
 
 
 class Malicious:

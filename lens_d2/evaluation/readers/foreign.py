@@ -1,0 +1,345 @@
+"""Boxes that other programs have written, brought into one form and to the protocols.
+
+A format is a :class:`BoxReader` in :data:`BOX_READERS`. It gives boxes in the coordinates of this package: of
+voxels, of the world, or of both.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from fvcore.common.registry import Registry
+
+from ...io.errors import DataError, did_you_mean
+from ...io.files import read_bytes
+from ...io.formats import FileFrame, slice_range
+from ...structures.boxes import PLANE
+from ...structures.geometry import VolumeGeometry
+from ..sets import BoxDetections, BoxTruth, Candidates, Tracklets
+from .published import box_faults, check_entries, match_volumes, spread, warn_of_empty
+
+BOX_READERS = Registry("BOX_READER")
+BOX_READERS.__doc__ = """
+Formats of other programs' boxes by the name that ``tools/evaluate.py --format`` takes: subclasses of
+:class:`BoxReader`.
+"""
+
+# Numbers of boxes in the world, whose ends count as cells of 1 mm: overlaps are those of the boxes themselves.
+MILLIMETRES = FileFrame(numbered_slices=False)
+SCAN_SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd")
+
+
+@dataclass(frozen=True)
+class VolumeBoxes:
+    """Boxes of one volume; ``voxels``, ``world`` or both are known.
+
+    Attributes:
+        name: of the volume.
+        scores: (n,), or None in a truth.
+        voxels: (n, 6) x1, y1, z1, x2, y2, z2: x and y are pixel edges (pixel i spans i to i + 1), z the first and
+            the last slice, counted from 0 in the volume, both included.
+        world: (n, 6) smallest x, y, z and largest x, y, z in LPS mm, at the outer faces of the voxels.
+        detection: (n,) detection that each box belongs to, if boxes lie on single slices; None for 3D boxes.
+    """
+
+    name: str
+    scores: np.ndarray | None
+    voxels: np.ndarray | None = None
+    world: np.ndarray | None = None
+    detection: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return next(len(each) for each in (self.voxels, self.world) if each is not None)
+
+
+class BoxReader(ABC):
+    """A file format of boxes.
+
+    Attributes:
+        patterns: names of its files in a folder, if it has a file for each volume.
+    """
+
+    patterns: tuple[str, ...] = ()
+
+    @abstractmethod
+    def recognizes(self, data: bytes) -> bool:
+        """Tells whether a file with this content is in the format."""
+
+    @abstractmethod
+    def read(self, path: Path, split: str | None, images: str | PathLike | None) -> Iterator[VolumeBoxes]:
+        """Reads one file.
+
+        Args:
+            path: the file.
+            split: "train", "val" or "test": part to take of a file with several.
+            images: file that says which slice of which volume each image is, for formats that number images.
+
+        Raises:
+            DataError: the file is damaged or lacks something.
+        """
+
+    def files(self, path: Path) -> list[Path]:
+        """Files of the format at a path, which is one of them or a folder."""
+        if not path.is_dir():
+            return [path]
+        return sorted(file for pattern in self.patterns for file in path.rglob(pattern))
+
+
+@dataclass(frozen=True)
+class ForeignBoxes:
+    """Boxes of several volumes.
+
+    Attributes:
+        path: file or folder that they come from.
+        volumes: boxes by name, in the order of the file.
+    """
+
+    path: str | PathLike
+    volumes: dict[str, VolumeBoxes]
+
+    def knows(self, field: str) -> bool:
+        """Whether all volumes have this field of :class:`VolumeBoxes`."""
+        return all(getattr(volume, field) is not None for volume in self.volumes.values())
+
+    def locate(self, geometry: Callable[[str], VolumeGeometry]) -> ForeignBoxes:
+        """Adds the voxels to boxes of the world, and the reverse.
+
+        Args:
+            geometry: gives that of a volume by its name, such as ``partial(scan_geometry, folder)``.
+        """
+        located = {}
+        for name, volume in self.volumes.items():
+            if volume.voxels is None:
+                volume = replace(volume, voxels=geometry(name).boxes3d_from_world(volume.world))
+            elif volume.world is None:
+                volume = replace(volume, world=geometry(name).boxes3d_to_world(volume.voxels))
+            located[name] = volume
+        return ForeignBoxes(self.path, located)
+
+    def arrays(self, protocol: str, frame: str = "voxels") -> dict[str, object]:
+        """Boxes as :func:`lens_d2.evaluation.froc` takes them.
+
+        Args:
+            protocol: ``lens3d``, ``p3d`` or ``luna16``.
+            frame: of ``lens3d``: "voxels", or "world" for LPS mm; that of truth and detections must be the same.
+
+        Raises:
+            DataError: the protocol needs boxes of another kind.
+        """
+        return {name: _ARRAYS[protocol](self, volume, frame) for name, volume in self.volumes.items()}
+
+    def need(self, field: str, volume: VolumeBoxes | None = None):
+        """A volume's value of a field of :class:`VolumeBoxes`.
+
+        Raises:
+            DataError: the field is not known of all volumes.
+        """
+        if not self.knows(field):
+            raise DataError(self.path, NEEDED[field])
+        return getattr(volume, field, None)
+
+    def need_3d(self) -> None:
+        """Raises a DataError if boxes lie on single slices."""
+        if self.volumes and self.knows("detection"):
+            raise DataError(self.path, "holds boxes on single slices: the protocol p3d scores these")
+
+
+NEEDED = {
+    "scores": "holds boxes without scores",
+    "voxels": "holds boxes in millimetres alone: name the folder of the scans by --scans",
+    "world": "holds boxes in voxels alone: name the folder of the scans by --scans",
+    "detection": "holds 3D boxes, and the truth of p3d are boxes on single slices",
+}
+
+
+def find_reader(path: str | PathLike, name: str | None = None) -> BoxReader | None:
+    """Reader of a file or folder: the one of that name, else by content; None for a protocol's own layout.
+
+    Raises:
+        DataError: no format of that name, the path cannot be read, or a folder has no files of a known format.
+    """
+    known = {key: kind() for key, kind in BOX_READERS}
+    if name is not None:
+        if name not in known:
+            raise DataError("--format", f"no format {name!r}{did_you_mean(name, known)}")
+        return known[name]
+    if Path(path).is_dir():
+        readers = [reader for reader in known.values() if reader.files(Path(path))]
+        if len(readers) != 1:
+            patterns = ", ".join(pattern for reader in known.values() for pattern in reader.patterns)
+            found = "files of several formats: choose one by --format" if readers else f"none of {patterns}"
+            raise DataError(path, f"the folder holds {found}")
+        return readers[0]
+    data = read_bytes(path)
+    return next((reader for reader in known.values() if reader.recognizes(data)), None)
+
+
+def read_boxes(
+    path: str | PathLike,
+    format: str | None = None,
+    *,
+    split: str | None = None,
+    images: str | PathLike | None = None,
+) -> ForeignBoxes:
+    """Reads the boxes of another program.
+
+    Args:
+        path: a file, or a folder with a file for each volume.
+        format: name in :data:`BOX_READERS`; by content if None.
+        split: "train", "val" or "test": part to take of a file with several.
+        images: COCO's dataset, if ``path`` holds COCO's results, which name images by number.
+
+    Raises:
+        DataError: the format is not known, or a file is damaged, incomplete or unsafe; names it and the entry.
+    """
+    reader = find_reader(path, format)
+    if reader is None:
+        raise DataError(path, f"in no format that is known: {', '.join(name for name, _ in BOX_READERS)}")
+    volumes: dict[str, VolumeBoxes] = {}
+    files = reader.files(Path(path))
+    if not files:
+        raise DataError(path, f"the folder holds no {' or '.join(reader.patterns) or 'file of this format'}")
+    for file in files:
+        for volume in reader.read(file, split, images):
+            if volume.name in volumes:
+                raise DataError(file, f"volume {volume.name} appears twice")
+            _check_corners(file, volume)
+            volumes[volume.name] = volume
+    return ForeignBoxes(path, volumes)
+
+
+def scan_geometry(folder: str | PathLike, name: str) -> VolumeGeometry:
+    """Geometry of the scan ``<folder>/<name>.nii.gz`` (or .nii, .mhd, .mha, .nrrd, or a folder of DICOM).
+
+    Raises:
+        DataError: the scan is not there or cannot be read.
+    """
+    from ...data.volume import read_header  # loads SimpleITK, which most evaluations do without
+
+    for suffix in (*SCAN_SUFFIXES, ""):
+        path = Path(folder) / f"{name}{suffix}"
+        if path.exists():
+            return read_header(path)
+    raise DataError(folder, f"no scan {name} ({', '.join(SCAN_SUFFIXES)} or a folder)")
+
+
+def to_box_truth(boxes: ForeignBoxes, frame: FileFrame) -> BoxTruth:
+    """3D truth in the numbers of a frame; in millimetres for :data:`MILLIMETRES`."""
+    boxes.need_3d()
+    return _truth(boxes, frame)
+
+
+def to_mark_truth(boxes: ForeignBoxes, frame: FileFrame) -> BoxTruth:
+    """Truth on single slices in the numbers of a frame."""
+    boxes.need("detection")
+    return _truth(boxes, frame)
+
+
+def to_box_detections(boxes: ForeignBoxes, truth: BoxTruth, of_truth: str, frame: FileFrame) -> BoxDetections:
+    """3D boxes with scores for a truth in the numbers of a frame; rows in the truth's order."""
+    boxes.need_3d()
+    volume, members = _matched(boxes, truth.volumes, of_truth)
+    rows = [_numbers(boxes, member, frame) for member in members]
+    return BoxDetections(volume, _stack(rows, 6), _stack([m.scores for m in members]))
+
+
+def to_tracklets(boxes: ForeignBoxes, truth: BoxTruth, of_truth: str, frame: FileFrame) -> Tracklets:
+    """Detections on slices for a truth on single slices; a 3D box has the same outline on each of its slices."""
+    boxes.need("voxels")
+    volume, members = _matched(boxes, truth.volumes, of_truth)
+    marked = truth.boxes[:, 2]
+    span = (marked.min(), marked.max()) if len(marked) else (0, -1)
+    parts, owner = [], []
+    for index, member in zip(dict.fromkeys(volume), _with_boxes(members), strict=True):
+        found = np.column_stack([_numbers(boxes, member, frame), member.scores])
+        if member.detection is None:
+            tracks = [spread(boxes.path, member.name, i, row, span) for i, row in enumerate(found)]
+        else:
+            slices = found[:, [2, *PLANE, 6]]
+            tracks = [slices[member.detection == i] for i in dict.fromkeys(member.detection.tolist())]
+        parts += tracks
+        owner += [index] * len(tracks)
+    scores = [part[:, 5].max() if len(part) else -np.inf for part in parts]
+    return Tracklets.of_rows(np.array(owner, dtype=np.int64), parts, scores)
+
+
+def to_candidates(boxes: ForeignBoxes, volumes: list[str], of_truth: str) -> Candidates:
+    """Centres of the boxes in LPS mm, as LUNA16's candidates."""
+    boxes.need("world")
+    volume, members = _matched(boxes, volumes, of_truth)
+    world = _stack([member.world for member in members], 6)
+    return Candidates(volume, _centres(world), _stack([member.scores for member in members]))
+
+
+def _matched(boxes: ForeignBoxes, volumes: list[str], of_truth: str) -> tuple[np.ndarray, list[VolumeBoxes]]:
+    """(n,) ascending index of each box's volume, and the volumes in that order."""
+    boxes.need("scores")
+    index = match_volumes(boxes.path, list(boxes.volumes), volumes, of_truth)
+    members = sorted(boxes.volumes.values(), key=lambda member: index[member.name])
+    volume = np.repeat(np.array([index[m.name] for m in members], np.int64), [len(m) for m in members])
+    warn_of_empty(boxes.path, volumes, len(members), volume)
+    return volume, members
+
+
+def _with_boxes(members: list[VolumeBoxes]) -> list[VolumeBoxes]:
+    return [member for member in members if len(member)]
+
+
+def _truth(boxes: ForeignBoxes, frame: FileFrame) -> BoxTruth:
+    if not boxes.volumes:
+        raise DataError(boxes.path, "holds no volume")
+    rows = [_numbers(boxes, volume, frame) for volume in boxes.volumes.values()]
+    owner = np.repeat(np.arange(len(rows)), [len(each) for each in rows])
+    return BoxTruth(list(boxes.volumes), owner, _stack(rows, 6))
+
+
+def _numbers(boxes: ForeignBoxes, volume: VolumeBoxes, frame: FileFrame) -> np.ndarray:
+    """(n, 6) boxes of a volume that count both ends, as the protocols do."""
+    if frame is MILLIMETRES:
+        return boxes.need("world", volume) - [0, 0, 0, 1, 1, 1]
+    slices = slice_range(volume.name)
+    return frame.to_file(boxes.need("voxels", volume), slices[0] if slices else 0)
+
+
+def _centres(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, :3] + boxes[:, 3:]) / 2
+
+
+def _stack(rows: list, columns: int | None = None) -> np.ndarray:
+    empty = np.zeros(0 if columns is None else (0, columns))
+    return np.concatenate([empty, *rows])
+
+
+def _check_corners(path, volume: VolumeBoxes) -> None:
+    for boxes in (volume.voxels, volume.world):
+        if boxes is not None:
+            kind = "lesion" if volume.scores is None else "detection"
+            rows = np.arange(len(boxes))
+            check_entries(path, kind, [volume.name], np.zeros(len(boxes), int), rows, box_faults(boxes))
+
+
+def _lens3d(boxes: ForeignBoxes, volume: VolumeBoxes, frame: str) -> np.ndarray:
+    boxes.need_3d()
+    rows = boxes.need(frame, volume) - [0, 0, 0, 0, 0, frame == "world"]  # froc counts the last slice, or mm, too
+    return rows if volume.scores is None else np.column_stack([rows, volume.scores])
+
+
+def _p3d(boxes: ForeignBoxes, volume: VolumeBoxes, _frame: str) -> np.ndarray | list[np.ndarray]:
+    detection = boxes.need("detection", volume)
+    rows = boxes.need("voxels", volume)[:, [2, *PLANE]]
+    if volume.scores is None:
+        return rows
+    rows = np.column_stack([rows, volume.scores])
+    return [rows[detection == i] for i in dict.fromkeys(detection.tolist())]
+
+
+def _luna16(boxes: ForeignBoxes, volume: VolumeBoxes, _frame: str) -> np.ndarray:
+    return np.column_stack([_centres(boxes.need("world", volume)), boxes.need("scores", volume)])
+
+
+_ARRAYS: dict[str, Callable] = {"lens3d": _lens3d, "p3d": _p3d, "luna16": _luna16}

@@ -1,0 +1,54 @@
+"""Tables of boxes: ``detections.csv`` of ``demo/predict.py``, and others with its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from ...io.errors import DataError
+from ...io.tables import VOXEL_COLUMNS, WORLD_COLUMNS, finite_numbers, read_table
+from .foreign import BOX_READERS, BoxReader, VolumeBoxes
+
+FRAMES = {"voxels": VOXEL_COLUMNS, "world": WORLD_COLUMNS}
+
+
+@BOX_READERS.register()
+class table(BoxReader):
+    """A row for each 3D box, with the columns of ``detections.csv``; others are not read.
+
+    - ``x1_pixel_edge, y1_pixel_edge, z1_first_slice, x2_pixel_edge, y2_pixel_edge, z2_last_slice``: voxels, slices
+      from 0, the last one included; or ``lps_x_min_mm, lps_y_min_mm, lps_z_min_mm, lps_x_max_mm, ...``: LPS mm; or
+      both.
+    - ``score``; without it the file is a truth.
+    - ``volume``; without it the volume is named like the file's folder, as ``demo/predict.py`` writes one file
+      into the folder of each scan. A row without coordinates names a volume without boxes.
+    """
+
+    patterns = ("detections.csv",)
+
+    def recognizes(self, data: bytes) -> bool:
+        """All columns of one of the two frames."""
+        header = {name.strip() for name in data.split(b"\n", 1)[0].removeprefix(b"\xef\xbb\xbf").split(b",")}
+        return any({name.encode() for name in names} <= header for names in FRAMES.values())
+
+    def read(self, path: Path, split: str | None, images: str | PathLike | None) -> Iterator[VolumeBoxes]:
+        """Reads a table of one volume or of several."""
+        cells = read_table(path)
+        frames = {frame: list(names) for frame, names in FRAMES.items() if set(names) <= set(cells.columns)}
+        if not frames:
+            raise DataError(path, f"no columns {', '.join(VOXEL_COLUMNS)}, and none of LPS mm")
+        if "volume" not in cells:
+            cells["volume"] = path.resolve().parent.name
+        names = list(dict.fromkeys(cells["volume"])) or [path.resolve().parent.name]
+        columns = [name for given in frames.values() for name in given]
+        cells = cells[(cells[columns] != "").any(axis=1)].copy()
+        for column in [*columns, *(["score"] if "score" in cells else [])]:
+            cells[column] = finite_numbers(path, cells[column], cells[["volume"]])
+        for name in names:
+            mine = cells[cells["volume"] == name]
+            boxes = {frame: mine[given].to_numpy(dtype=np.float64) for frame, given in frames.items()}
+            scores = mine["score"].to_numpy(dtype=np.float64) if "score" in cells else None
+            yield VolumeBoxes(name, scores, **boxes)

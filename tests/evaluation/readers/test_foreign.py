@@ -1,0 +1,193 @@
+"""From other programs' boxes to the protocols: frames, volumes, folders."""
+
+import copy
+import json
+import pickle
+
+import numpy as np
+import pytest
+from helpers.foreign_boxes import (
+    AFFINE,
+    AT_FPS,
+    BOXES,
+    LESIONS,
+    SCORES,
+    SENSITIVITY,
+    SIZE,
+    monai_entries,
+    table_text,
+    write_nndetection,
+)
+from helpers.scan_files import write_volume
+
+from lens_d2.evaluation import froc
+from lens_d2.evaluation.readers import BOX_READERS, find_reader, read_boxes, scan_geometry
+from lens_d2.io.errors import DataError
+from lens_d2.io.pickles import load_pickle
+
+
+@pytest.fixture
+def scans(tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name in LESIONS:
+        write_volume(folder / f"{name}.nii.gz", np.zeros(SIZE[::-1], np.int16), AFFINE)
+    return folder
+
+
+@pytest.mark.parametrize("world_truth", [False, True])
+def test_the_scans_bring_voxels_and_millimetres_together(evaluate, write, scans, world_truth):
+    files = [
+        write("truth.csv", table_text(LESIONS, None, world=world_truth)),
+        write("found.csv", table_text(BOXES, SCORES, world=not world_truth)),
+    ]
+    words = ["--protocol", "lens3d", "--ground-truth", files[0], "--predictions", files[1], *AT_FPS]
+    status, _, error = evaluate(*words)
+    assert status == 2 and "name the folder of the scans by --scans" in error
+    status, metrics, error = evaluate(*words, "--scans", scans)
+    assert status == 0 and metrics["sensitivity"] == SENSITIVITY, error
+
+
+def test_native_predictions_against_a_truth_of_another_program(evaluate, write):
+    """z is the number in the volume's name, pixels count inclusively."""
+    lesions = {"s_005-016": LESIONS["a"], "s_020-031": []}
+    truth = write("truth.csv", table_text(lesions, None))
+    shifts = {"a": ("s_005-016", 5), "b": ("s_020-031", 20)}
+    native = {
+        name: [
+            [x1, y1, z1 + z, x2 - 1, y2 - 1, z2 + z, score]
+            for (x1, y1, z1, x2, y2, z2), score in zip(BOXES[key], SCORES[key], strict=True)
+        ]
+        for key, (name, z) in shifts.items()
+    }
+    words = [
+        "--protocol",
+        "lens3d",
+        "--ground-truth",
+        truth,
+        "--predictions",
+        write("found.json", native),
+        *AT_FPS,
+    ]
+    status, metrics, error = evaluate(*words)
+    assert status == 0 and metrics["sensitivity"] == SENSITIVITY, error
+    world = write("truth.json", {"validation": monai_entries(LESIONS)})
+    status, _, error = evaluate(*words[:3], world, *words[4:])
+    assert status == 2 and "found.json: is in voxels, and the truth in mm" in error
+
+
+def test_3d_boxes_lie_on_their_slices_for_p3d(evaluate, write, tmp_path):
+    marks = {"a": {"3": [[11, 11, 20, 20, 3, 3]], "8": [[41, 41, 50, 52, 8, 8]]}, "b": {}}
+    words = ["--protocol", "p3d", "--ground-truth", write("truth.json", marks), "--fps", "0.5", "2"]
+    status, metrics, error = evaluate(*words, "--predictions", write_nndetection(tmp_path / "found"))
+    assert status == 0 and metrics["sensitivity"][0] == 0.5 and metrics["num_detections"] == 4, error
+
+
+@pytest.mark.parametrize("frame", ["voxels", "world"])
+def test_froc_of_plain_arrays(write, frame):
+    truth = read_boxes(write("truth.csv", table_text(LESIONS, None, frame == "world"))).arrays("lens3d", frame)
+    found = read_boxes(write("found.csv", table_text(BOXES, SCORES, frame == "world"))).arrays("lens3d", frame)
+    assert froc(truth, found, fps=(0.5, 1)).metrics["sensitivity"] == SENSITIVITY
+    exact = froc(truth, found, metric="IOGT", threshold=0.599, fps=(1,)).metrics
+    over = froc(truth, found, metric="IOGT", threshold=0.601, fps=(1,)).metrics
+    assert (exact["sensitivity"], over["sensitivity"]) == ([1.0], [0.5])  # 8 x 9 x 2 of 10 x 12 x 2 voxels: 0.6
+
+
+def test_luna16_takes_the_centres(write):
+    found = read_boxes(write("found.csv", table_text(BOXES, SCORES, world=True))).arrays("luna16")
+    # x: -30 - 0.5 * 14.5, y: 20 + 0.75 * 14.5, z: -100 + 2 * 3.5
+    np.testing.assert_allclose(found["a"][0], [-37.25, 30.875, -93.0, 0.9])
+
+
+@pytest.mark.parametrize(
+    ("protocol", "world", "message"),
+    [
+        ("luna16", False, "found.csv: holds boxes in voxels alone: name the folder of the scans by --scans"),
+        ("lens3d", True, "found.csv: holds boxes in millimetres alone: name the folder of the scans by --scans"),
+        ("p3d", False, "found.csv: holds 3D boxes, and the truth of p3d are boxes on single slices"),
+    ],
+)
+def test_what_a_protocol_cannot_take(write, protocol, world, message):
+    with pytest.raises(DataError, match=message):
+        read_boxes(write("found.csv", table_text(BOXES, SCORES, world))).arrays(protocol)
+
+
+def test_scores_are_needed(evaluate, write):
+    files = [write(name, table_text(LESIONS, None)) for name in ("truth.csv", "found.csv")]
+    status, _, error = evaluate("--protocol", "lens3d", "--ground-truth", files[0], "--predictions", files[1])
+    assert status == 2 and "found.csv: holds boxes without scores" in error
+
+
+def test_formats_are_found_by_content_or_name(write, tmp_path, golden):
+    assert sorted(name for name, _ in BOX_READERS) == ["coco", "monai", "monai_ras", "nndetection", "table"]
+    assert find_reader(golden / "lens3d/predictions.json") is None
+    assert find_reader(golden / "luna16/predictions.csv") is None
+    assert type(find_reader(write_nndetection(tmp_path / "found"))).__name__ == "nndetection"
+    with pytest.raises(DataError, match="no format 'nndet'; did you mean nndetection"):
+        read_boxes(tmp_path / "found", "nndet")
+    with pytest.raises(DataError, match="the folder holds no detections.csv"):
+        read_boxes(tmp_path / "found", "table")
+    (tmp_path / "found/detections.csv").write_text(table_text(BOXES, SCORES))
+    with pytest.raises(DataError, match="files of several formats: choose one by --format"):
+        read_boxes(tmp_path / "found")
+
+
+def test_a_scan_that_is_not_there(scans):
+    assert scan_geometry(scans, "a").size == SIZE
+    with pytest.raises(DataError, match="no scan c"):
+        scan_geometry(scans, "c")
+
+
+ODD = ["x", "", None, True, -1, 7.5, float("nan"), float("inf"), 10**400, [], {}, [1], [[1]], {"a": 1}]
+
+
+def places(content, path=()):
+    """Paths to everything in JSON."""
+    inner = (
+        content.items() if isinstance(content, dict) else enumerate(content if isinstance(content, list) else [])
+    )
+    return [path, *(place for key, value in inner for place in places(value, (*path, key)))]
+
+
+def with_value(content, path, value):
+    if not path:
+        return value
+    content = copy.copy(content)
+    content[path[0]] = with_value(content[path[0]], path[1:], value)
+    return content
+
+
+@pytest.mark.parametrize(
+    "file", ["coco_truth.json", "coco_results.json", "monai_truth.json", "monai_results.json"]
+)
+def test_whatever_stands_in_a_file_is_read_or_refused_in_one_line(golden, tmp_path, file):
+    name, images = file.partition("_")[0], golden / "foreign/coco_truth.json"
+    content = json.loads((golden / "foreign" / file).read_text())
+    refused = 0
+    for path in places(content):
+        for value in ODD:
+            (tmp_path / file).write_text(json.dumps(with_value(content, path, value)))
+            try:
+                read_boxes(tmp_path / file, name, images=images)
+            except DataError as error:
+                refused += 1
+                assert str(error).startswith(str(tmp_path / file)) and "\n" not in str(error)
+    assert refused > 100
+
+
+def test_whatever_stands_in_nndetection_s_pickle(golden, tmp_path):
+    content = load_pickle((golden / "foreign/nndetection/a_boxes.pkl").read_bytes(), "a_boxes.pkl")
+    for key in [
+        "pred_boxes",
+        "pred_scores",
+        "restore",
+        "original_size_of_raw_data",
+        "itk_origin",
+        "itk_direction",
+    ]:
+        for value in [*ODD, np.zeros(3), np.zeros((2, 6)), np.array(["x"])]:
+            (tmp_path / "a_boxes.pkl").write_bytes(pickle.dumps(content | {key: value}))
+            try:
+                read_boxes(tmp_path)
+            except DataError as error:
+                assert "a_boxes.pkl" in str(error) and "\n" not in str(error)
