@@ -5,7 +5,8 @@
 The synthetic cohort that they learn from (``--size``, ``--cohort-seed``) is written and prepared below
 ``--output`` unless it is there. Training resumes where it stopped. Thresholds and calibration are found on the
 validation patients, and the card's figures are those of the test patients, whom training does not see.
-``phantom/backbone`` is the backbone from which training on the synthetic cohort starts; the others need it.
+``phantom/backbone``, from which training on the synthetic cohort starts, is the backbone of
+``phantom/lens_multi``, which itself starts from random weights.
 
 Without ``--pack`` the weights and the facts of their card are written below ``--output`` alone. ``--card`` writes
 nothing but MODEL_ZOO.md and the cards again, from the facts in the package.
@@ -63,13 +64,15 @@ class Recipe:
         config: of the training.
         kind: of the model, in words.
         opts: key, value, ... over the config.
+        folder: of the training, below ``--output``.
         parts: its files of weights, by the endings of their names.
         inference: folder of the evaluations that the card cites.
     """
 
     config: str
     kind: str
-    opts: tuple = ()
+    opts: tuple
+    folder: str
     parts: Mapping[str, Part] = field(default_factory=lambda: {"": Part(inference="inference")})
     inference: str = "inference"
 
@@ -80,22 +83,32 @@ LENS_FULL = {
     ".fpr": Part("fpr/model_final.pth", "evaluate/inference"),
     ".embedding": Part("embedding/model_final.pth"),
 }
+FROM_RANDOM = (*STEPS, "MODEL.DENSENET.WEIGHTS", "")
 RECIPES = {
     "phantom/backbone": Recipe(
         "configs/phantom/lens_multi.yaml",
-        "backbone from which training on the synthetic cohort starts: that of a LENS trained from random weights",
-        (*STEPS, "MODEL.DENSENET.WEIGHTS", ""),
+        "backbone of phantom/lens_multi, from which training on the synthetic cohort starts",
+        FROM_RANDOM,
+        "lens_multi",
         {"": Part(prefix="backbone.")},
     ),
-    "phantom/lens_multi": Recipe("configs/phantom/lens_multi.yaml", "LENS on four datasets", STEPS),
+    "phantom/lens_multi": Recipe(
+        "configs/phantom/lens_multi.yaml", "LENS on four datasets, from random weights", FROM_RANDOM, "lens_multi"
+    ),
     "phantom/lens_full": Recipe(
         "configs/phantom/lens_full.yaml",
-        "LENS with mined annotations and false-positive reduction",
+        "LENS with mined annotations and false-positive reduction, from phantom/backbone",
         STEPS,
+        "lens_full",
         LENS_FULL,
         "evaluate/inference",
     ),
-    "phantom/cecn": Recipe("configs/phantom/cecn.yaml", "CECN, Lesion-Harvester's proposal generator", STEPS),
+    "phantom/cecn": Recipe(
+        "configs/phantom/cecn.yaml",
+        "CECN, Lesion-Harvester's proposal generator, from phantom/backbone",
+        STEPS,
+        "cecn",
+    ),
 }
 
 
@@ -182,7 +195,7 @@ def run(args: argparse.Namespace) -> None:
         raise DataError("NAME", f"not given: {', '.join(RECIPES)}, or --card")
     recipe = RECIPES[args.name]
     prepare(args, recipe)
-    folder = args.output / args.name.rpartition("/")[2]
+    folder = args.output / recipe.folder
     opts = ["OUTPUT_DIR", folder, *recipe.opts, "DATASETS.TEST", f"('{VALIDATION}','{TEST}')", *args.opts]
     start = time.monotonic()
     runs.call("train_net.py", "--config-file", recipe.config, "--resume", *opts)
