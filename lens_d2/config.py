@@ -173,9 +173,9 @@ def _add_centernet_keys(cfg: CN) -> None:
     cfg.MODEL.CENTERNET.IN_FEATURE = "p2"
     # Hidden channels of each of the three outputs.
     cfg.MODEL.CENTERNET.CONV_DIM = 256
-    # Radius of a lesion's Gaussian: its corners may be off by it at this IoU with the lesion ...
+    # Overlap from which CenterNet's published code computes the radius of a lesion's Gaussian ...
     cfg.MODEL.CENTERNET.MIN_OVERLAP = 0.7
-    # ... but at least so many pixels of the feature map.
+    # ... which is at least so many pixels of the feature map.
     cfg.MODEL.CENTERNET.MIN_RADIUS = 0
     # alpha and beta of Eq. 6.
     cfg.MODEL.CENTERNET.ALPHA = 2.0
