@@ -77,8 +77,14 @@ def _add_input_keys(cfg: CN) -> None:
 def _add_dataset_keys(cfg: CN) -> None:
     # Negative slices drawn per positive slice in an epoch: positive to negative is 2:1 (VI-B).
     cfg.DATASETS.NEGATIVE_RATIO = 0.5
+    # Positive slices of an epoch: "lesions", of each 3D lesion one of the slices on which its box is known (VI-B);
+    # or "slices", each slice with a lesion once, so that the key slice of a mark and the best slice of what was
+    # harvested of it are both there (Lesion-Harvester, III-D).
+    cfg.DATASETS.EPOCH = "lesions"
     # At most so many slices of hard negatives (a ledger's) per positive slice in an epoch.
     cfg.DATASETS.HARD_NEGATIVE_RATIO = 1.0
+    # Whether they are drawn so that all sub-volumes count equally; otherwise each hard negative is drawn as often.
+    cfg.DATASETS.HARD_NEGATIVES_BY_RECORD = False
     # Whether slices without any mark of a partially labelled dataset serve as negatives. Table III's
     # "+ Unlabeled"; without it a partially labelled dataset has positive slices alone.
     cfg.DATASETS.UNLABELED_SLICES = False
@@ -421,8 +427,8 @@ def _add_harvest_keys(cfg: CN) -> None:
     # Whether the best slices of hard negatives join training, or hard negatives stand only on slices of lesions.
     cfg.HARVEST.NEGATIVE_SLICES = True
     # A proposal with this IoU with a known lesion, on a slice of both, is a piece of it and no negative: neither
-    # one of the classifier's nor a hard negative. The paper sets no limit (above 1: none).
-    cfg.HARVEST.NEGATIVE_IOU = 0.1
+    # one of the classifier's nor a hard negative. Above 1: no limit, as in the paper.
+    cfg.HARVEST.NEGATIVE_IOU = 1.1
     # The threshold is found on V_M, where the classifier was trained. With n > 0 folds, n more classifiers are
     # trained, each without one part of V_M's patients, which it then scores. The paper has 0.
     cfg.HARVEST.FOLDS = 0

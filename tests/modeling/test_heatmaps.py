@@ -40,7 +40,7 @@ def test_the_radius_is_that_of_centernets_published_code(overlap):
 
 
 def test_released_boxes_have_the_radius_of_centernets_code(shared_dir):
-    """The marks of the validation split, at the file's pixels, which are of about 0.8 mm; none is a single cell."""
+    """The marks of the validation split, at the file's pixels of about 0.8 mm. None has the radius 0."""
     entries = formats.read_revised(shared_dir / "annotations/deeplesion/RECIST-Box-Valid.pkl")
     boxes = np.concatenate([np.asarray(rows, dtype=float).reshape(-1, 5)[:, 1:] for rows in entries.values()])
     cells = (boxes[:, 2:] - boxes[:, :2]) / 4

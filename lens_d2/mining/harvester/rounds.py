@@ -30,7 +30,7 @@ class Rules:
     negative_lesion_score: float = 1.0
     negatives_per_volume: int = 5
     verified_negatives_per_volume: int = -1
-    negative_iou: float = 0.1
+    negative_iou: float = 1.1
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Rules:
