@@ -393,8 +393,10 @@ def _add_mining_keys(cfg: CN) -> None:
 def _add_harvest_keys(cfg: CN) -> None:
     # Lesion-Harvester, the stage "harvest"; sections are of that paper.
     cfg.HARVEST = CN()
-    # Rounds (K); fewer if the mean recall on HARVEST.TEST no longer rises.
+    # Rounds (K) ...
     cfg.HARVEST.ROUNDS = 3
+    # ... fewer if the mean recall on HARVEST.TEST no longer rises (IV-D); False: all of them, as Table I has.
+    cfg.HARVEST.STOP_EARLY = True
     # V_M, all lesions marked; one of DATASETS.TRAIN.
     cfg.HARVEST.VERIFIED = "deeplesion_vm"
     # V_H, harvested from. Empty: those of DATASETS.TRAIN that are partially labelled.
@@ -421,9 +423,9 @@ def _add_harvest_keys(cfg: CN) -> None:
     # Hard negatives of V_M: with n >= 0 only the n highest of a sub-volume, with at least the score of V_H's;
     # otherwise all, as in the paper.
     cfg.HARVEST.VERIFIED_NEGATIVES_PER_VOLUME = -1
-    # Lesions and hard negatives of a round's ledger (Table II): "recovered" (P_H^R, P_M^R), "harvested" (P_H^+),
-    # "verified_negatives" (P_M^-), "negatives" (P_H^-).
-    cfg.HARVEST.LABELS = ("recovered", "harvested", "verified_negatives", "negatives")
+    # Lesions and hard negatives of a round's ledger (Table II): "verified_recovered" (P_M^R), "verified_negatives"
+    # (P_M^-), "recovered" (P_H^R), "harvested" (P_H^+), "negatives" (P_H^-).
+    cfg.HARVEST.LABELS = ("verified_recovered", "verified_negatives", "recovered", "harvested", "negatives")
     # Whether the best slices of hard negatives join training, or hard negatives stand only on slices of lesions.
     cfg.HARVEST.NEGATIVE_SLICES = True
     # A proposal with this IoU with a known lesion, on a slice of both, is a piece of it and no negative: neither
@@ -432,8 +434,9 @@ def _add_harvest_keys(cfg: CN) -> None:
     # The threshold is found on V_M, where the classifier was trained. With n > 0 folds, n more classifiers are
     # trained, each without one part of V_M's patients, which it then scores. The paper has 0.
     cfg.HARVEST.FOLDS = 0
-    # Whether a round's classifier starts from the last round's, otherwise from BACKBONE_WEIGHTS.
-    cfg.HARVEST.FINETUNE_CLASSIFIER = False
+    # Ledgers of other methods, pairs of a name and a file, such as ("MGTM-SLLP", "ledger.parquet"): measured as
+    # the harvest is, each a row of Table I and a curve of Fig. 8a.
+    cfg.HARVEST.OTHER_LEDGERS = ()
 
     # From boxes on slices to 3D proposals (III-B2).
     cfg.HARVEST.TRACKER = CN()
@@ -448,14 +451,17 @@ def _add_harvest_keys(cfg: CN) -> None:
     # from slice to slice, of the velocity of a new box. The paper names none.
     cfg.HARVEST.TRACKER.NOISE = (0.05, 0.03, 0.1)
 
-    # Training of the generator from the second round on, which starts from the last round's: takes the place of
-    # the same keys of SOLVER. EPOCHS 0: MAX_ITER and STEPS count instead.
-    cfg.HARVEST.FINETUNE = CN()
-    cfg.HARVEST.FINETUNE.BASE_LR = 1e-5
-    cfg.HARVEST.FINETUNE.EPOCHS = 2
-    cfg.HARVEST.FINETUNE.EPOCH_STEPS = ()
-    cfg.HARVEST.FINETUNE.MAX_ITER = 0
-    cfg.HARVEST.FINETUNE.STEPS = ()
+    # Training from the second round on, which starts from the last round's weights (Fig. 2): takes the place of
+    # the same keys of SOLVER for the generator ...
+    cfg.HARVEST.FINETUNE = _finetuning(lr=1e-5, epochs=2)
+    # ... and of MODEL.LPC.SOLVER for the classifier. Without FINETUNE_CLASSIFIER it is trained anew in each round.
+    cfg.HARVEST.FINETUNE_CLASSIFIER = True
+    cfg.HARVEST.FINETUNE_LPC = _finetuning(lr=2e-5, epochs=2)
+
+
+def _finetuning(lr: float, epochs: int) -> CN:
+    """The keys of SOLVER that a fine-tuning has of its own. EPOCHS 0: MAX_ITER and STEPS count instead."""
+    return CN({"BASE_LR": lr, "EPOCHS": epochs, "EPOCH_STEPS": (), "MAX_ITER": 0, "STEPS": ()})
 
 
 def _solver(optimizer: str, lr: float, weight_decay: float, batch: int, epochs: int, steps: tuple[int, ...]) -> CN:

@@ -81,6 +81,7 @@ ONLY_PARSED = {
     "--num-gpus 4": "four ranks; two run, by docs/phantom.md's command",
     "--num-gpus 8": "eight ranks, of one machine or of two; two run, by docs/phantom.md's command",
     "--nnodes 2": "needs two machines; torchrun's ranks of one run, by the command before it",
+    "SOLVER.OPTIMIZER Adam": "trains on DeepLesion; tests/test_config.py has its settings",
     "prepare_phantom.py": "takes minutes at these sizes; the demo of tests/conftest.py writes the smallest",
     "-m benchmarks": "measures for minutes; tests/benchmarks",
     "-m experiments peers": "trains three detectors for minutes each; tests/experiments/test_peers.py",

@@ -7,6 +7,7 @@ import logging
 from detectron2.config import CfgNode
 
 from ...data.cache import build_cache
+from ...data.ledger.table import read_ledger
 from ...data.loader import load_records
 from ...inference.rescoring import load_classifier
 from ...io.errors import DataError
@@ -74,7 +75,7 @@ def check_settings(cfg: CfgNode, volumes: HarvestVolumes) -> None:
     """Refuse settings that could not be harvested with, before anything is trained.
 
     Raises:
-        DataError: names the key, what it says and what is allowed; or the classifier that cannot be read.
+        DataError: names the key, what it says and what is allowed; or a classifier or ledger that is not readable.
         ValueError: an IoU of the tracker is out of range.
     """
     keys, patients = cfg.HARVEST, len({record["patient"] for record in volumes.verified})
@@ -90,5 +91,7 @@ def check_settings(cfg: CfgNode, volumes: HarvestVolumes) -> None:
         if fault:
             raise DataError(name, fault)
     BoxTracker.from_config(cfg)
+    for _, path in keys.OTHER_LEDGERS:
+        read_ledger(path)
     if cfg.MODEL.LPC.WEIGHTS:
         load_classifier(cfg, "LPC")
