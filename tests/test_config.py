@@ -2,10 +2,10 @@
 
 import re
 import shlex
-from ast import literal_eval
 
 import pytest
 from detectron2.config import CfgNode, get_cfg
+from helpers.advertised import spelled_out
 
 from lens_d2 import add_lens_config
 from lens_d2.config import load_config
@@ -39,25 +39,17 @@ def flat(node, prefix=""):
         yield from flat(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else [(f"{prefix}{key}", value)]
 
 
-def words_of(document, start):
-    """The overrides of the code in a document that begins like this."""
-    words = shlex.split(re.search(rf"`({re.escape(start)}[^`]*)`", document)[1])
-    return [literal_eval(word) if word.startswith("(") else word for word in words]
-
-
 @pytest.mark.parametrize("name", ["cecn", "centernet", "faster_rcnn"])
 def test_rows_of_table_4_differ_by_what_was_harvested_alone(repo_root, name):
-    """Those of the marks, the harvested lesions and both, with the keys that docs/detectors.md names."""
-    document = " ".join((repo_root / "docs/detectors.md").read_text().split())
-    marks = words_of(document, "DATASETS.TRAIN ")
-    lesions = words_of(document, "DATASETS.HARD_NEGATIVE_RATIO ")
-    ledger = ["DATASETS.LEDGER", "ledger.parquet"]
-    rows = [[*marks], [*marks, *ledger, *lesions], [*marks, *ledger]]
-    path = repo_root / f"configs/{name}.yaml"
-    alone, harvested, both = (dict(flat(load_config(path, row))) for row in rows)
+    """Those of the marks, of the harvested lesions, and of both kinds, as docs/detectors.md has them."""
+    rows = [shlex.split(spelled_out(f"TRAINED_ON_{what}")) for what in ("MARKS", "LESIONS", "BOTH")]
+    alone, lesions, both = (dict(flat(load_config(repo_root / f"configs/{name}.yaml", row))) for row in rows)
     assert alone["DATASETS.TRAIN"] == ("deeplesion_vm", "deeplesion_vh")
     assert {key for key in both if both[key] != alone[key]} == {"DATASETS.LEDGER"}
-    assert {key for key in both if both[key] != harvested[key]} == {*lesions[::2]}
+    assert {key for key in both if both[key] != lesions[key]} == {
+        "DATASETS.HARD_NEGATIVE_RATIO",
+        "MODEL.CENTERNET.SUPPRESS_HARD_NEGATIVES",
+    }
 
 
 def test_centernets_own_settings(repo_root):
