@@ -54,6 +54,7 @@ def whole(data, tmp_path_factory):
         ("HARVEST.TRACKER.IOU", 0.0, "IoU"),
         ("MODEL.LPC.WEIGHTS", "nowhere.pth", "nowhere.pth"),
         ("HARVEST.OTHER_LEDGERS", (("MGTM-SLLP", "nowhere.parquet"),), "nowhere.parquet"),
+        ("HARVEST.OTHER_LEDGERS", ("MGTM-SLLP", "ledger.parquet"), "HARVEST.OTHER_LEDGERS: .*; pairs of a name"),
         ("HARVEST.FOLDS", 1, "HARVEST.FOLDS: 1, where blocks_vm has 2 patients"),
         ("HARVEST.FOLDS", 3, "HARVEST.FOLDS: 3, where blocks_vm has 2 patients"),
         ("HARVEST.NEGATIVE_IOU", 0.0, "HARVEST.NEGATIVE_IOU: 0.0; it has to be above 0"),
