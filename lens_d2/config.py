@@ -169,7 +169,8 @@ def _add_model_keys(cfg: CN) -> None:
     # Uncertain regions are left out of the ROI heads' sampling where a proposal covers one with this IoU.
     cfg.MODEL.ROI_HEADS.IGNORE_IOU = 0.5
     # How much background proposals weigh where labels are missing (Lesion-Harvester, Table IV): "OBHS", "OBSS" or
-    # "MOBHS"; empty: all alike. (MODEL.ROI_HEADS.NUM_CLASSES 2: hard negatives are a class of their own, ULDor's.)
+    # "MOBHS"; empty: all alike. (MODEL.ROI_HEADS.NUM_CLASSES 2: hard negatives are a class of their own, ULDor's,
+    # which the proposal generator proposes as well. NMS_THRESH_TEST 1.0: no NMS, with one stage as well.)
     cfg.MODEL.ROI_HEADS.MISSING_LABELS = ""
 
 
