@@ -77,8 +77,14 @@ def _add_input_keys(cfg: CN) -> None:
 def _add_dataset_keys(cfg: CN) -> None:
     # Negative slices drawn per positive slice in an epoch: positive to negative is 2:1 (VI-B).
     cfg.DATASETS.NEGATIVE_RATIO = 0.5
+    # Positive slices of an epoch: "lesions", of each 3D lesion one of the slices on which its box is known (VI-B);
+    # or "slices", each slice with a lesion once, so that the key slice of a mark and the best slice of what was
+    # harvested of it are both there (Lesion-Harvester, III-D).
+    cfg.DATASETS.EPOCH = "lesions"
     # At most so many slices of hard negatives (a ledger's) per positive slice in an epoch.
     cfg.DATASETS.HARD_NEGATIVE_RATIO = 1.0
+    # Whether they are drawn so that all sub-volumes count equally; otherwise each hard negative is drawn as often.
+    cfg.DATASETS.HARD_NEGATIVES_BY_RECORD = False
     # Whether slices without any mark of a partially labelled dataset serve as negatives. Table III's
     # "+ Unlabeled"; without it a partially labelled dataset has positive slices alone.
     cfg.DATASETS.UNLABELED_SLICES = False
@@ -163,7 +169,8 @@ def _add_model_keys(cfg: CN) -> None:
     # Uncertain regions are left out of the ROI heads' sampling where a proposal covers one with this IoU.
     cfg.MODEL.ROI_HEADS.IGNORE_IOU = 0.5
     # How much background proposals weigh where labels are missing (Lesion-Harvester, Table IV): "OBHS", "OBSS" or
-    # "MOBHS"; empty: all alike. (MODEL.ROI_HEADS.NUM_CLASSES 2: hard negatives are a class of their own, ULDor's.)
+    # "MOBHS"; empty: all alike. (MODEL.ROI_HEADS.NUM_CLASSES 2: hard negatives are a class of their own, ULDor's,
+    # which the proposal generator proposes as well. NMS_THRESH_TEST 1.0: no NMS, with one stage as well.)
     cfg.MODEL.ROI_HEADS.MISSING_LABELS = ""
 
 
@@ -173,9 +180,9 @@ def _add_centernet_keys(cfg: CN) -> None:
     cfg.MODEL.CENTERNET.IN_FEATURE = "p2"
     # Hidden channels of each of the three outputs.
     cfg.MODEL.CENTERNET.CONV_DIM = 256
-    # Radius of a lesion's Gaussian: its corners may be off by it at this IoU with the lesion ...
+    # Overlap from which CenterNet's published code computes the radius of a lesion's Gaussian ...
     cfg.MODEL.CENTERNET.MIN_OVERLAP = 0.7
-    # ... but at least so many pixels of the feature map.
+    # ... which is at least so many pixels of the feature map.
     cfg.MODEL.CENTERNET.MIN_RADIUS = 0
     # alpha and beta of Eq. 6.
     cfg.MODEL.CENTERNET.ALPHA = 2.0
@@ -402,8 +409,10 @@ def _add_mining_keys(cfg: CN) -> None:
 def _add_harvest_keys(cfg: CN) -> None:
     # Lesion-Harvester, the stage "harvest"; sections are of that paper.
     cfg.HARVEST = CN()
-    # Rounds (K); fewer if the mean recall on HARVEST.TEST no longer rises.
+    # Rounds (K) ...
     cfg.HARVEST.ROUNDS = 3
+    # ... fewer if the mean recall on HARVEST.TEST no longer rises (IV-D); False: all of them, as Table I has.
+    cfg.HARVEST.STOP_EARLY = True
     # V_M, all lesions marked; one of DATASETS.TRAIN.
     cfg.HARVEST.VERIFIED = "deeplesion_vm"
     # V_H, harvested from. Empty: those of DATASETS.TRAIN that are partially labelled.
@@ -432,28 +441,32 @@ def _add_harvest_keys(cfg: CN) -> None:
     # Hard negatives of V_M: with n >= 0 only the n highest of a sub-volume, with at least the score of V_H's;
     # otherwise all, as in the paper.
     cfg.HARVEST.VERIFIED_NEGATIVES_PER_VOLUME = -1
-    # Lesions and hard negatives of a round's ledger (Table II): "recovered" (P_H^R, P_M^R), "harvested" (P_H^+),
-    # "verified_negatives" (P_M^-), "negatives" (P_H^-).
-    cfg.HARVEST.LABELS = ("recovered", "harvested", "verified_negatives", "negatives")
+    # Lesions and hard negatives of a round's ledger (Table II): "verified_recovered" (P_M^R), "verified_negatives"
+    # (P_M^-), "recovered" (P_H^R), "harvested" (P_H^+), "negatives" (P_H^-).
+    cfg.HARVEST.LABELS = ("verified_recovered", "verified_negatives", "recovered", "harvested", "negatives")
     # Whether the best slices of hard negatives join training, or hard negatives stand only on slices of lesions.
     cfg.HARVEST.NEGATIVE_SLICES = True
     # A proposal with this IoU with a known lesion, on a slice of both, is a piece of it and no negative: neither
-    # one of the classifier's nor a hard negative. The paper sets no limit (above 1: none).
-    cfg.HARVEST.NEGATIVE_IOU = 0.1
+    # one of the classifier's nor a hard negative. Above 1: no limit, as in the paper.
+    cfg.HARVEST.NEGATIVE_IOU = 1.1
     # The threshold is found on V_M, where the classifier was trained. With n > 0 folds, n more classifiers are
     # trained, each without one part of V_M's patients, which it then scores. The paper has 0.
     cfg.HARVEST.FOLDS = 0
-    # Whether a round's classifier starts from the last round's, otherwise from BACKBONE_WEIGHTS.
-    cfg.HARVEST.FINETUNE_CLASSIFIER = False
+    # Ledgers of other methods, pairs of a name and a file, such as ("MGTM-SLLP", "ledger.parquet"): measured as
+    # the harvest is, each a row of Table I and a curve of Fig. 8a.
+    cfg.HARVEST.OTHER_LEDGERS = ()
 
-    # Training of the generator from the second round on, which starts from the last round's: takes the place of
-    # the same keys of SOLVER. EPOCHS 0: MAX_ITER and STEPS count instead.
-    cfg.HARVEST.FINETUNE = CN()
-    cfg.HARVEST.FINETUNE.BASE_LR = 1e-5
-    cfg.HARVEST.FINETUNE.EPOCHS = 2
-    cfg.HARVEST.FINETUNE.EPOCH_STEPS = ()
-    cfg.HARVEST.FINETUNE.MAX_ITER = 0
-    cfg.HARVEST.FINETUNE.STEPS = ()
+    # Training from the second round on, which starts from the last round's weights (Fig. 2): takes the place of
+    # the same keys of SOLVER for the generator ...
+    cfg.HARVEST.FINETUNE = _finetuning(lr=1e-5, epochs=2)
+    # ... and of MODEL.LPC.SOLVER for the classifier. Without FINETUNE_CLASSIFIER it is trained anew in each round.
+    cfg.HARVEST.FINETUNE_CLASSIFIER = True
+    cfg.HARVEST.FINETUNE_LPC = _finetuning(lr=2e-5, epochs=2)
+
+
+def _finetuning(lr: float, epochs: int) -> CN:
+    """The keys of SOLVER that a fine-tuning has of its own. EPOCHS 0: MAX_ITER and STEPS count instead."""
+    return CN({"BASE_LR": lr, "EPOCHS": epochs, "EPOCH_STEPS": (), "MAX_ITER": 0, "STEPS": ()})
 
 
 def _solver(optimizer: str, lr: float, weight_decay: float, batch: int, epochs: int, steps: tuple[int, ...]) -> CN:

@@ -149,16 +149,20 @@ def build_batch_sampler(cfg: CfgNode, records: list[dict]) -> SingleDatasetBatch
     partly_labelled = {
         metadata.expert for metadata in map(MetadataCatalog.get, cfg.DATASETS.TRAIN) if not metadata.fully_labelled
     }
+    keys = cfg.DATASETS
     pools = [
-        SlicePool.from_records(records, indices, expert not in partly_labelled or cfg.DATASETS.UNLABELED_SLICES)
+        SlicePool.from_records(
+            records, indices, expert not in partly_labelled or keys.UNLABELED_SLICES, keys.EPOCH
+        )
         for expert, indices in of_expert.items()
     ]
     return SingleDatasetBatchSampler(
         pools,
         cfg.SOLVER.IMS_PER_BATCH,
-        cfg.DATASETS.NEGATIVE_RATIO,
+        keys.NEGATIVE_RATIO,
         max(cfg.SEED, 0),
-        cfg.DATASETS.HARD_NEGATIVE_RATIO,
+        keys.HARD_NEGATIVE_RATIO,
+        keys.HARD_NEGATIVES_BY_RECORD,
     )
 
 

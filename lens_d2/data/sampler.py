@@ -88,15 +88,45 @@ class SliceIndex(NamedTuple):
     seed: int
 
 
+# The slices of each of several 3D lesions or hard negatives of a record, (k,) whole numbers each.
+Slices = list[np.ndarray]
+
+
+def one_of_each(lesions: Slices, hard_negatives: Slices) -> tuple[Slices, Slices]:
+    """One slice of each 3D lesion and hard negative (LENS, Section VI-B)."""
+    return lesions, hard_negatives
+
+
+def each_slice(lesions: Slices, hard_negatives: Slices) -> tuple[Slices, Slices]:
+    """Each slice with a lesion, and each other one with a hard negative (Lesion-Harvester, Section III-D).
+
+    So the slice of a mark and the best slice of a proposal are both in the epoch.
+    """
+    with_lesion, with_hard_negative = (
+        {z for own in slices for z in own.tolist()} for slices in (lesions, hard_negatives)
+    )
+    rest = with_hard_negative - with_lesion
+    return [np.array([z]) for z in sorted(with_lesion)], [np.array([z]) for z in sorted(rest)]
+
+
+# What an epoch has one sample of, by the names of DATASETS.EPOCH: functions that give the slices between which the
+# sample is chosen, for the lesions and for the hard negatives of a record.
+EPOCHS: dict[str, Callable[[Slices, Slices], tuple[Slices, Slices]]] = {
+    "lesions": one_of_each,
+    "slices": each_slice,
+}
+
+
 @dataclass
 class SlicePool:
-    """The slices that one expert can learn from (LENS, Section VI-B).
+    """The slices that one expert can learn from.
 
     Attributes:
-        lesions: for each 3D lesion, the number of its record and the slices on which its box is known.
+        lesions: for each positive sample of an epoch, the number of its record and the slices from which it is
+            drawn, see :data:`EPOCHS`.
         negatives: for each record with free slices, its number and its slices without a box of a lesion or hard
             negative.
-        hard_negatives: as ``lesions`` (Lesion-Harvester, Section III-D).
+        hard_negatives: as ``lesions``.
     """
 
     lesions: list[tuple[int, np.ndarray]]
@@ -104,44 +134,53 @@ class SlicePool:
     hard_negatives: list[tuple[int, np.ndarray]] = field(default_factory=list)
 
     @classmethod
-    def from_records(cls, records: list[dict], indices: list[int], with_negatives: bool) -> SlicePool:
+    def from_records(
+        cls, records: list[dict], indices: list[int], with_negatives: bool, epoch: str = "lesions"
+    ) -> SlicePool:
         """The pool of some of the records.
 
         Args:
             records: all records.
             indices: numbers of the expert's own.
             with_negatives: whether slices without a box count as negatives.
+            epoch: what an epoch has one sample of, a name in :data:`EPOCHS`.
         """
-        drawn = {BoxStatus.LESION: [], BoxStatus.HARD_NEGATIVE: []}
-        negatives = []
+        pool = cls([], [])
         for index in indices:
-            record, positive = records[index], []
+            record = records[index]
+            known: dict[BoxStatus, Slices] = {status: [] for status in BoxStatus}
             for lesion in record["lesions"]:
                 slices = np.array([int(box[0]) for box in lesion["boxes"]], dtype=np.int64)
-                status = STATUS_OF_RECORD[lesion["status"]]
-                if status in drawn and len(slices):
-                    drawn[status].append((index, slices))
-                    positive.append(slices)
+                if len(slices):
+                    known[STATUS_OF_RECORD[lesion["status"]]].append(slices)
+            drawn = known[BoxStatus.LESION], known[BoxStatus.HARD_NEGATIVE]
+            lesions, hard_negatives = EPOCHS[epoch](*drawn)
+            pool.lesions += [(index, slices) for slices in lesions]
+            pool.hard_negatives += [(index, slices) for slices in hard_negatives]
             if with_negatives:
-                everything = np.arange(record["num_slices"])
-                free = np.setdiff1d(everything, np.concatenate(positive)) if positive else everything
+                free = np.setdiff1d(np.arange(record["num_slices"]), np.concatenate([[], *drawn[0], *drawn[1]]))
                 if len(free):
-                    negatives.append((index, free))
-        return cls(drawn[BoxStatus.LESION], negatives, drawn[BoxStatus.HARD_NEGATIVE])
+                    pool.negatives.append((index, free))
+        return pool
 
     def draw(
-        self, negative_ratio: float, rng: np.random.Generator, hard_negative_ratio: float = 1.0
+        self,
+        negative_ratio: float,
+        rng: np.random.Generator,
+        hard_negative_ratio: float = 1.0,
+        records_alike: bool = False,
     ) -> list[tuple[int, int]]:
-        """Draws the samples of an epoch: one slice of each 3D lesion, and negative slices in proportion.
+        """Draws the samples of an epoch: one of each of ``lesions``, and negative slices in proportion.
 
-        Each hard negative contributes one slice, at most ``hard_negative_ratio`` per lesion, drawn so that all
-        records count equally: a completely marked one may have a hundred times as many as another. Without any
-        lesion, as many negatives are drawn as there are records.
+        Each of ``hard_negatives`` contributes one slice, at most ``hard_negative_ratio`` per positive sample.
+        Without any lesion, as many negatives are drawn as there are records.
 
         Args:
-            negative_ratio: negative slices per lesion.
+            negative_ratio: negative slices per positive sample.
             rng: source of every draw.
-            hard_negative_ratio: hard negatives per lesion, at most.
+            hard_negative_ratio: hard negatives per positive sample, at most.
+            records_alike: whether hard negatives are drawn so that all records count equally, though a completely
+                marked one may have a hundred times as many as another; otherwise each is drawn as often.
 
         Returns:
             (record, slice) of each sample, shuffled.
@@ -155,8 +194,8 @@ class SlicePool:
                 drawn.append((record, int(rng.choice(slices))))
         if self.hard_negatives:
             count = min(len(self.hard_negatives), round(len(self.lesions) * hard_negative_ratio))
-            records = [record for record, _ in self.hard_negatives]
-            weights = 1 / np.bincount(records)[records]
+            records = np.array([record for record, _ in self.hard_negatives])
+            weights = 1 / np.bincount(records)[records] if records_alike else np.ones(len(records))
             for i in rng.choice(len(records), size=count, replace=False, p=weights / weights.sum()):
                 record, slices = self.hard_negatives[i]
                 drawn.append((record, int(rng.choice(slices))))
@@ -173,6 +212,7 @@ class SingleDatasetBatchSampler(BatchStream):
         negative_ratio: float,
         seed: int,
         hard_negative_ratio: float = 1.0,
+        records_alike: bool = False,
     ):
         """
         Args:
@@ -181,11 +221,13 @@ class SingleDatasetBatchSampler(BatchStream):
             negative_ratio: negatives per positive.
             seed: of every draw.
             hard_negative_ratio: hard negatives per positive, at most.
+            records_alike: whether hard negatives are drawn from all records alike, see :meth:`SlicePool.draw`.
 
         Raises:
             ValueError: there is no slice to train on.
         """
-        self.pools, self.negative_ratio, self.hard_negative_ratio = pools, negative_ratio, hard_negative_ratio
+        self.pools, self.negative_ratio = pools, negative_ratio
+        self.hard_negative_ratio, self.records_alike = hard_negative_ratio, records_alike
         super().__init__(batch_size, seed)
         if not self.epoch_length:
             raise ValueError("the training datasets have no slice to train on")
@@ -194,7 +236,7 @@ class SingleDatasetBatchSampler(BatchStream):
         """Samples that do not fill a batch are left out until another epoch draws them."""
         batches = []
         for pool in self.pools:
-            drawn = pool.draw(self.negative_ratio, rng, self.hard_negative_ratio)
+            drawn = pool.draw(self.negative_ratio, rng, self.hard_negative_ratio, self.records_alike)
             while drawn and len(drawn) < self.batch_size:
                 drawn = drawn + drawn[: self.batch_size - len(drawn)]
             samples = [SliceIndex(r, z, int(rng.integers(2**31))) for r, z in drawn]

@@ -25,6 +25,7 @@ from fvcore.common.registry import Registry
 
 from ..data.augmentation import AUGMENTATION_REGISTRY
 from ..data.mapper import COMBINE as DATASET_COMBINE
+from ..data.sampler import EPOCHS
 from ..inference.linking import LINKER_REGISTRY
 from ..inference.rescoring import COMBINE as SCORE_COMBINE
 from ..io.errors import DataError, did_you_mean
@@ -60,6 +61,7 @@ NAMES: dict[str, Registry | Mapping | Callable[[CfgNode], Iterable[str]]] = {
     "INPUT.AUGMENTATIONS": AUGMENTATION_REGISTRY,
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": lambda cfg: (kind.value for kind in GradientClipType),
     "DATASETS.COMBINE": DATASET_COMBINE,
+    "DATASETS.EPOCH": EPOCHS,
     "DATASETS.TRAIN": lambda cfg: DatasetCatalog.list(),
     "DATASETS.TEST": lambda cfg: DatasetCatalog.list(),
     "MINING.STRATEGIES": STRATEGIES,

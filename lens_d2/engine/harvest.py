@@ -50,8 +50,8 @@ def harvest(run: Run) -> dict:
         finished.append(run.results(harvest_round.step).once(ROUND, harvest_round.run))
         folders.append(harvest_round.folder)
         if comm.is_main_process():
-            write_table(run.folder(FOLDER), volumes.measure, folders)
-        if _has_converged(finished):
+            write_table(run.folder(FOLDER), volumes.measure, folders, cfg.HARVEST.OTHER_LEDGERS)
+        if cfg.HARVEST.STOP_EARLY and _has_converged(finished):
             logger.info("the mean recall no longer rises: round %d is the last", number)
             break
     best = max(finished, key=lambda result: result["mean"])  # the first of the best
@@ -67,7 +67,7 @@ def _is_complete(cfg: CfgNode, result: dict) -> bool:
     """Whether no further round is asked for; a radiologist may judge the ledger and then ask for one."""
     if len(result["rounds"]) >= cfg.HARVEST.ROUNDS:
         return True
-    if _has_converged(result["rounds"]):
+    if cfg.HARVEST.STOP_EARLY and _has_converged(result["rounds"]):
         logger.warning("harvest: no further round, as the mean recall no longer rose in the last one")
         return True
     return False
@@ -115,7 +115,7 @@ class HarvestRound:
         result = finish_round(
             self.cfg, self.volumes, lambda record: scored.read(record)[GROUP], before, self.number, self.folder
         )
-        return {"round": self.number, "weights": weights, "classifier": classifiers[0], **result}
+        return {"round": self.number, "weights": weights, "classifiers": classifiers, **result}
 
     def _once(self, step: str, train: Callable[[], str]) -> str:
         """The weights of a training, which is done unless it is finished."""
@@ -135,14 +135,19 @@ class HarvestRound:
         return train_model(self.stage.config(f"{self.step}/generator", *opts), self.stage.resume)["weights"]
 
     def _train_classifier(self, stacked: Proposals, before: Sequence[Harvested], fold: int | None = None) -> str:
-        """Step 3: on P_H^R and P_M^R against P_M^-, without one fold of V_M if that is given."""
+        """Step 3: on P_H^R and P_M^R against P_M^-, without one fold of V_M if that is given.
+
+        From the second round on it is fine-tuned from that of the last round, which has not seen the fold either.
+        """
         verified = [r for r in self.volumes.verified if fold is None or self.folds[r["volume"]] != fold]
         rules = Rules.from_config(self.cfg)
         positives, negatives = known_proposals(verified, stacked, rules, before)
         marked, _ = known_proposals(self.volumes.partial, stacked, rules, before)
-        start = self.last["classifier"] if self.last and self.keys.FINETUNE_CLASSIFIER else ""
-        cfg = self.cfg.clone()
+        cfg, start = self.cfg.clone(), ""
         cfg.defrost()
+        if self.last and self.keys.FINETUNE_CLASSIFIER:
+            start = self.last["classifiers"][0 if fold is None else 1 + fold]
+            cfg.MODEL.LPC.SOLVER.update(self.keys.FINETUNE_LPC)
         cfg.OUTPUT_DIR = str(self.folder if fold is None else self.folder / f"fold_{fold}")
         cfg.freeze()
         records = [*verified, *self.volumes.partial]

@@ -17,6 +17,7 @@ from torch.nn.utils import clip_grad_value_
 # Optimizers by name, each with what it takes from cfg.SOLVER besides the learning rate and the weight decay.
 OPTIMIZERS = {
     "RAdam": (torch.optim.RAdam, lambda solver: {}),
+    "Adam": (torch.optim.Adam, lambda solver: {}),
     "AdamW": (torch.optim.AdamW, lambda solver: {}),
     "SGD": (torch.optim.SGD, lambda solver: {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}),
 }

@@ -18,10 +18,6 @@ from torch import Tensor, nn
 from ..structures.status import BoxStatus
 from .supervision import of_status
 
-# The ways in which the corners of a box can be off by r, as (sides that r is taken from, power of the overlap t):
-# one side of each pair shifted, both moved inwards, both moved outwards.
-_SHIFTS = ((1, lambda t: 2 * t / (1 + t)), (2, lambda t: t), (-2, lambda t: 1 / t))
-
 
 class OutputBranch(nn.Sequential):
     """A 3x3 convolution, a ReLU, and a convolution; the branches of AFP and CenterNet."""
@@ -89,21 +85,23 @@ class HeatmapLabeler:
 
 
 def gaussian_radius(sizes: Tensor, min_overlap: float) -> Tensor:
-    """Distance by which a box's corners may be off while its IoU with the true box is ``min_overlap``.
+    """Radius of the Gaussian of each box, as CenterNet's published code has it.
+
+    That code takes the smallest of three roots of quadratic equations, and divides by 2 where 2a belongs. So the
+    last of its roots is always the smallest, r = -o (w + h) + sqrt(o^2 (w + h)^2 + 4 o (1 - o) w h) for an overlap
+    o: at most (w + h) / 4, where the others are at least (w + h) / 2. Corners that are off by r do not have the
+    overlap o.
 
     Args:
-        sizes: (M, 2) widths and heights.
-        min_overlap: IoU in (0, 1].
+        sizes: (M, 2) widths and heights in cells; sides are rounded up.
+        min_overlap: o, in (0, 1].
 
     Returns:
-        (M,) in the units of ``sizes``.
+        (M,) whole cells, rounded down.
     """
-    total, area = sizes.sum(dim=1), sizes.prod(dim=1)
-    radii = []
-    for sides, part in _SHIFTS:  # (w - sides r)(h - sides r) = part w h, solved for r
-        root = (total**2 - 4 * (1 - part(min_overlap)) * area).clamp(min=0).sqrt()
-        radii.append((total - root) / (2 * sides))
-    return torch.stack(radii).amin(dim=0)
+    sizes = sizes.ceil()
+    total, area = min_overlap * sizes.sum(dim=1), sizes.prod(dim=1)
+    return ((total**2 + 4 * min_overlap * (1 - min_overlap) * area).sqrt() - total).floor()
 
 
 def gaussian_heatmap(boxes: Tensor, size: tuple[int, int], min_overlap: float, min_radius: int = 0) -> Tensor:
@@ -113,7 +111,7 @@ def gaussian_heatmap(boxes: Tensor, size: tuple[int, int], min_overlap: float, m
         boxes: (M, 4) XYXY, in cells of the map.
         size: H, W.
         min_overlap: see :func:`gaussian_radius`.
-        min_radius: radii are whole cells, at least this many.
+        min_radius: in cells, that every Gaussian has at least.
 
     Returns:
         (H, W), the largest value where Gaussians overlap.
@@ -121,7 +119,7 @@ def gaussian_heatmap(boxes: Tensor, size: tuple[int, int], min_overlap: float, m
     height, width = size
     if not len(boxes):
         return boxes.new_zeros(size)
-    radius = gaussian_radius(boxes[:, 2:] - boxes[:, :2], min_overlap).floor().clamp(min=min_radius)
+    radius = gaussian_radius(boxes[:, 2:] - boxes[:, :2], min_overlap).clamp(min=min_radius)
     cells = center_cells(boxes, size).to(boxes)
     sigma = (2 * radius + 1) / 6
     profiles = []

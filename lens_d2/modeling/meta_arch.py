@@ -13,6 +13,8 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torchvision.ops import nms
 
+from .supervision import with_hard_negatives_as_foreground
+
 FUSED = "fused"
 # From images and feature maps to the proposals of all experts, experts x images.
 Propose = Callable[[ImageList, dict[str, Tensor]], list[list[Instances]]]
@@ -175,7 +177,10 @@ class LENS(nn.Module):
         if any(x["expert"] != expert for x in batched_inputs):
             raise ValueError(f"a batch mixes datasets: {sorted({x['expert'] for x in batched_inputs})}")
         targets = [x["instances"].to(self.device) for x in batched_inputs]
-        proposals, losses = self._propose(features, images.image_sizes, targets, expert)
+        proposed = targets
+        if self.roi_heads is not None and self.roi_heads.num_classes > 1:  # both classes are to be proposed
+            proposed = [with_hard_negatives_as_foreground(x) for x in targets]
+        proposals, losses = self._propose(features, images.image_sizes, proposed, expert)
         if self.roi_heads is not None:
             pooled = [self._pool(per_image) for per_image in proposals]
             seeds = [x["seed"] for x in batched_inputs] if "seed" in batched_inputs[0] else None

@@ -18,7 +18,8 @@ from .supervision import of_status, on_uncertain
 class LENSRPN(RPN):
     """One expert's RPN: Detectron2's, with its keys (``MODEL.RPN``, ``MODEL.ANCHOR_GENERATOR``).
 
-    An anchor on an uncertain region is not sampled, unless it matches a lesion. Hard negatives are background.
+    An anchor on an uncertain region is not sampled, unless it matches a lesion. Hard negatives are background
+    (a detection head with a class for them has LENS pass them as lesions).
     """
 
     @configurable

@@ -22,6 +22,16 @@ def of_status(targets: Instances, status: BoxStatus) -> Instances:
     return targets if status == BoxStatus.LESION else targets[:0]
 
 
+def with_hard_negatives_as_foreground(targets: Instances) -> Instances:
+    """Copy of targets whose hard negatives are to be proposed as lesions are (ULDor, Tang et al.)."""
+    if not targets.has("gt_status"):
+        return targets
+    status = targets.gt_status
+    foreground = Instances(targets.image_size, **targets.get_fields())
+    foreground.gt_status = status.masked_fill(status == BoxStatus.HARD_NEGATIVE, BoxStatus.LESION)
+    return foreground
+
+
 def on_uncertain(boxes: Boxes, uncertain: Boxes, ignore_iou: float = 0.5) -> Tensor:
     """Find the boxes that overlap an uncertain region.
 

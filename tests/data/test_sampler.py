@@ -40,17 +40,30 @@ def epoch_of(sampler):
     return list(islice(iter(sampler), sampler.epoch_length))
 
 
-def test_hard_negatives_are_drawn_from_every_record_alike():
-    """A record with a hundred of them, and ten with five each: of 15 slices an epoch, each gives about as many."""
+@pytest.mark.parametrize("records_alike, least, most", [(False, 900, 1100), (True, 100, 250)])
+def test_hard_negatives_are_drawn_alike_or_those_of_every_record(records_alike, least, most):
+    """A record with a hundred of them, ten with five each; 15 slices an epoch, so 1,500 in a hundred."""
     slices = [(z, z, "hard_negative") for z in range(100)]
     records = [record(0, slices, 100), *(record(i, slices[:5], 100) for i in range(1, 11))]
     records += [record(i, [(4, 4, "annotation")]) for i in range(11, 71)]
     pool = SlicePool.from_records(records, list(range(71)), with_negatives=False)
     rng, drawn = np.random.default_rng(0), Counter()
     for _ in range(100):
-        drawn.update(r for r, _ in pool.draw(0.5, rng, hard_negative_ratio=0.25) if r < 11)
+        samples = pool.draw(0.5, rng, hard_negative_ratio=0.25, records_alike=records_alike)
+        drawn.update(r for r, _ in samples if r < 11)
     assert sum(drawn.values()) == 100 * 15
-    assert 100 < drawn[0] < 250  # 1,000 where every hard negative were drawn alike
+    assert least < drawn[0] < most
+
+
+def test_an_epoch_of_slices_has_each_slice_with_a_lesion_once():
+    """Two lesions that share a slice; hard negatives on the slice of a lesion and on one of their own."""
+    lesions = [(3, 5, "annotation"), (5, 6, "mined"), (5, 5, "hard_negative"), (9, 9, "hard_negative")]
+    pool = SlicePool.from_records([record(0, lesions)], [0], with_negatives=True, epoch="slices")
+    assert [(r, z.tolist()) for r, z in pool.lesions] == [(0, [3]), (0, [4]), (0, [5]), (0, [6])]
+    assert [(r, z.tolist()) for r, z in pool.hard_negatives] == [(0, [9])]
+    assert not {3, 4, 5, 6, 9} & set(pool.negatives[0][1].tolist())
+    drawn = pool.draw(0.5, np.random.default_rng(0))
+    assert Counter(z for _, z in drawn if z in (3, 4, 5, 6, 9)) == Counter([3, 4, 5, 6, 9]) and len(drawn) == 7
 
 
 def test_one_slice_of_every_lesion_and_negatives_two_to_one(pools, records):

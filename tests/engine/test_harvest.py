@@ -53,6 +53,8 @@ def whole(data, tmp_path_factory):
         ("HARVEST.VERIFIED", "blocks_none", "blocks_none: HARVEST.VERIFIED and HARVEST.DATASETS have to be"),
         ("TEST.TRACKER.IOU", 0.0, "IoU"),
         ("MODEL.LPC.WEIGHTS", "nowhere.pth", "nowhere.pth"),
+        ("HARVEST.OTHER_LEDGERS", (("MGTM-SLLP", "nowhere.parquet"),), "nowhere.parquet"),
+        ("HARVEST.OTHER_LEDGERS", ("MGTM-SLLP", "ledger.parquet"), "HARVEST.OTHER_LEDGERS: .*; pairs of a name"),
         ("HARVEST.FOLDS", 1, "HARVEST.FOLDS: 1, where blocks_vm has 2 patients"),
         ("HARVEST.FOLDS", 3, "HARVEST.FOLDS: 3, where blocks_vm has 2 patients"),
         ("HARVEST.NEGATIVE_IOU", 0.0, "HARVEST.NEGATIVE_IOU: 0.0; it has to be above 0"),
@@ -141,8 +143,11 @@ def test_the_measures_have_table_1s_layout(whole):
         table = list(csv.DictReader(file))
     assert [float(r["mean"]) for r in table[1:]] == [r["mean"] for r in rows[1:]]
     assert (output / "harvest/curves.png").stat().st_size > 10_000
-    log = json.loads((output / "harvest/round_2/measures.json").read_text())["curves"]
-    assert set(log) == {"s_g", "s_c", "s", "harvested"}
+    measures = json.loads((output / "harvest/round_2/measures.json").read_text())
+    assert set(measures["curves"]) == {"s_g", "s_c", "s", "harvested"}
+    assert measures["generator"]["round"] == 2 and measures["generator"]["8"] == 1.0  # it knows the truth
+    with open(output / "harvest/generators.csv") as file:
+        assert [row["round"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
 KILLS = [
@@ -205,28 +210,45 @@ def test_two_ranks_share_the_rounds(whole, tmp_path):
         assert len(read_lesions(result["lesions"])) == result["recovered"] + result["harvested"]
 
 
-def test_it_stops_when_the_mean_recall_no_longer_rises(data, whole, tmp_path, monkeypatch):
-    means = iter([0.5, 0.6, 0.6, 0.9])
-    monkeypatch.setattr(harvest_module.HarvestRound, "run", lambda self: {"mean": next(means)})
+@pytest.mark.parametrize("early, rounds", [(True, 3), (False, 4)])
+def test_it_stops_when_the_mean_recall_no_longer_rises_unless_all_are_asked_for(
+    data, tmp_path, monkeypatch, early, rounds
+):
+    means = [0.5, 0.6, 0.6, 0.55]
+    monkeypatch.setattr(harvest_module.HarvestRound, "run", lambda self: {"mean": means[self.number - 1]})
     monkeypatch.setattr(harvest_module, "write_table", lambda *args: None)
-    result = run_stages(harvest_cfg(data[0], tmp_path, "HARVEST.ROUNDS", 6))["harvest"]
-    assert [r["mean"] for r in result["rounds"]] == [0.5, 0.6, 0.6] and result["mean"] == 0.6
+    cfg = harvest_cfg(data[0], tmp_path, "HARVEST.ROUNDS", 4, "HARVEST.STOP_EARLY", early)
+    result = run_stages(cfg)["harvest"]
+    assert [r["mean"] for r in result["rounds"]] == means[:rounds] and result["mean"] == 0.6
+    assert run_stages(cfg, resume=True)["harvest"] == result
 
 
 def test_with_folds_no_classifier_judges_what_it_was_trained_on(data, tmp_path, monkeypatch):
+    """Neither in the round nor, as each is fine-tuned from its own of the last round, in one before."""
     folder, sets = data
     trained, original = [], harvest_module.train_lpc
 
     def train_lpc(cfg, records, *args):
-        trained.append({r["volume"] for r in records})
-        return original(cfg, records, *args)
+        path = original(cfg, records, *args)
+        trained.append(({r["volume"] for r in records}, args[3], path, cfg.MODEL.LPC.SOLVER.MAX_ITER))
+        return path
 
     monkeypatch.setattr(harvest_module, "train_lpc", train_lpc)
-    run_stages(harvest_cfg(folder, tmp_path, "HARVEST.FOLDS", 2, "HARVEST.ROUNDS", 1))
+    run_stages(harvest_cfg(folder, tmp_path, "HARVEST.FOLDS", 2, "HARVEST.STOP_EARLY", False))
     everything = {r["volume"] for r in [*sets[VERIFIED], *sets[PARTIAL]]}
     one, two = (r["volume"] for r in sets[VERIFIED])
-    assert trained == [everything, everything - {one}, everything - {two}]
+    volumes, starts, paths, steps = zip(*trained, strict=True)
+    assert list(volumes) == [everything, everything - {one}, everything - {two}] * 2
+    assert starts == ("", "", "", *paths[:3]) and steps == (3, 3, 3, 2, 2, 2)
     assert (tmp_path / "harvest/round_1/fold_1/lpc/model_final.pth").is_file()
+
+
+def test_a_classifier_can_be_trained_anew_in_each_round(whole, data, tmp_path):
+    opts = ("HARVEST.FINETUNE_CLASSIFIER", False, "HARVEST.WEIGHTS", whole[1]["rounds"][0]["weights"])
+    with pytest.MonkeyPatch.context() as patch:
+        steps = kill_at(patch, NetworkTrainer, "run_step")
+        run_stages(harvest_cfg(data[0], tmp_path, *opts, "HARVEST.STOP_EARLY", False))
+    assert len(steps) == 6  # MODEL.LPC.SOLVER's three in both
 
 
 def test_a_round_after_a_review(whole, data, tmp_path):

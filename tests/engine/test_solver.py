@@ -42,7 +42,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, clip: str = "") ->
 
 
 @pytest.mark.parametrize("clip", ["norm", "value", ""])
-@pytest.mark.parametrize("name", ["RAdam", "AdamW", "SGD"])
+@pytest.mark.parametrize("name", ["RAdam", "Adam", "AdamW", "SGD"])
 def test_steps_are_those_of_a_loop_over_the_parameters(name, clip):
     cfg = get_cfg()
     add_lens_config(cfg)

@@ -27,6 +27,14 @@ def commands_in(path: str) -> list[str]:
     return [command for command in commands if command]
 
 
+def spelled_out(options: str) -> str:
+    """Options as docs/detectors.md has them, with what its shorthands stand for."""
+    text = " ".join((ROOT / "docs/detectors.md").read_text().split())
+    for name, meaning in reversed(re.findall(r"`(TRAINED_ON_\w+)` stands for `(.+?)`", text)):
+        options = options.replace(name, meaning)
+    return options
+
+
 class Advertised(NamedTuple):
     """A command of a document.
 

@@ -114,3 +114,39 @@ def test_it_learns_to_propose_a_lesion(small_cfg, make_targets, name):
     (proposals,), losses = generator.eval()(IMAGES, {"p2": feature})
     best = proposals[proposals.objectness_logits.argmax().item()]
     assert losses == {} and pairwise_iou(best.proposal_boxes, Boxes(box)).item() > 0.5
+
+
+@every_generator
+@pytest.mark.parametrize("num_classes", [1, 2])
+def test_hard_negatives_are_proposed_if_they_are_a_class(model_of, small_cfg, make_targets, name, num_classes):
+    """ULDor: what the second class is to learn must not be suppressed by the generator."""
+    small_cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_classes
+    model = model_of(name, ONE)
+    taught = []
+    generator = model.proposal_generators["deeplesion"]
+    generator.register_forward_pre_hook(lambda module, args: taught.extend(args[2]))
+    gt = make_targets([(20, 16, 44, 40), (50, 10, 70, 30)], [BoxStatus.LESION, BoxStatus.HARD_NEGATIVE])
+    with EventStorage():
+        model([{"image": torch.rand(9, 64, 80) * 255, "instances": gt, "expert": "deeplesion"}])
+    hard_negative = BoxStatus.HARD_NEGATIVE if num_classes == 1 else BoxStatus.LESION
+    assert [x.gt_status.tolist() for x in taught] == [[BoxStatus.LESION, hard_negative]]
+    assert gt.gt_status.tolist() == [BoxStatus.LESION, BoxStatus.HARD_NEGATIVE]  # the head's own are unchanged
+
+
+@pytest.mark.parametrize("num_classes, labels", [(1, [1, 0]), (2, [1, 1])])
+def test_rpns_anchors_on_hard_negatives(model_of, small_cfg, make_targets, monkeypatch, num_classes, labels):
+    small_cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_classes
+    model, boxes = model_of("LENSRPN", ONE), [(20, 16, 44, 40), (50, 10, 70, 30)]
+    found, anchors = [], Boxes(torch.tensor(boxes, dtype=torch.float32))
+    generator = model.proposal_generators["deeplesion"]
+    original = generator.label_and_sample_anchors
+
+    def label(all_anchors, gt_instances):
+        found.append(original([anchors], gt_instances)[0][0].tolist())
+        return original(all_anchors, gt_instances)
+
+    monkeypatch.setattr(generator, "label_and_sample_anchors", label)
+    gt = make_targets(boxes, [BoxStatus.LESION, BoxStatus.HARD_NEGATIVE])
+    with EventStorage():
+        model([{"image": torch.rand(9, 64, 80) * 255, "instances": gt, "expert": "deeplesion"}])
+    assert found == [labels]

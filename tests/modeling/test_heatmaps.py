@@ -1,12 +1,13 @@
 """Heatmaps of centres, and the losses of Eqs. 6 and 8."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
-from detectron2.structures import Boxes, pairwise_iou
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lens_d2.config import load_config
+from lens_d2.io import formats
 from lens_d2.modeling.heatmaps import (
     gaussian_heatmap,
     gaussian_radius,
@@ -15,13 +16,38 @@ from lens_d2.modeling.heatmaps import (
 )
 
 
-@settings(max_examples=50, deadline=None)
-@given(w=st.floats(2, 60), h=st.floats(2, 60), overlap=st.floats(0.3, 0.9))
-def test_corners_off_by_the_radius_keep_the_overlap(w, h, overlap):
-    r = gaussian_radius(torch.tensor([[w, h]]), overlap).item()
-    true = Boxes(torch.tensor([[0.0, 0, w, h]]))
-    off = Boxes(torch.tensor([[a, a, w + b, h + b] for a, b in ((r, r), (r, -r), (-r, r))]))
-    assert pairwise_iou(true, off).min() == pytest.approx(overlap, abs=1e-4)
+def published_radius(width, height, overlap=0.7):
+    """Radius of CenterNet's published code before it is rounded: of three roots, the smallest."""
+    total, area = width + height, width * height
+    quadratics = (
+        (1, total, area * (1 - overlap) / (1 + overlap)),
+        (4, 2 * total, area * (1 - overlap)),
+        (4 * overlap, -2 * overlap * total, area * (overlap - 1)),
+    )
+    return min((b + math.sqrt(b**2 - 4 * a * c)) / 2 for a, b, c in quadratics)
+
+
+@pytest.mark.parametrize("overlap", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_the_radius_is_that_of_centernets_published_code(overlap):
+    """For all boxes of up to 128 cells a side: all that an image of 512 pixels holds."""
+    assert published_radius(10, 10) == pytest.approx(2.733, abs=1e-3)
+    sides = torch.cartesian_prod(torch.arange(1.0, 129), torch.arange(1.0, 129))
+    published = torch.tensor([published_radius(*pair, overlap) for pair in sides.tolist()])
+    rest = published - gaussian_radius(sides, overlap)
+    assert rest.min() > -1e-4 and rest.max() < 1 + 1e-4  # a root may be a whole number
+    assert overlap != 0.7 or torch.equal(gaussian_radius(sides, overlap), published.floor())
+    assert torch.equal(gaussian_radius(sides - 0.5, overlap), gaussian_radius(sides, overlap))  # rounded up
+
+
+def test_released_boxes_have_the_radius_of_centernets_code(shared_dir):
+    """The marks of the validation split, at the file's pixels of about 0.8 mm. None has the radius 0."""
+    entries = formats.read_revised(shared_dir / "annotations/deeplesion/RECIST-Box-Valid.pkl")
+    boxes = np.concatenate([np.asarray(rows, dtype=float).reshape(-1, 5)[:, 1:] for rows in entries.values()])
+    cells = (boxes[:, 2:] - boxes[:, :2]) / 4
+    published = [int(published_radius(*map(math.ceil, pair))) for pair in cells.tolist()]
+    radius = gaussian_radius(torch.tensor(cells, dtype=torch.float32), 0.7)
+    assert len(cells) == 4885 and radius.tolist() == published
+    assert radius.min() == 1
 
 
 def test_heatmap_is_a_gaussian_around_the_cell_of_the_centre():
@@ -29,7 +55,7 @@ def test_heatmap_is_a_gaussian_around_the_cell_of_the_centre():
     heat = gaussian_heatmap(boxes, (40, 50), min_overlap=0.7)
     radius = int(gaussian_radius(torch.tensor([[30.0, 30]]), 0.7))
     sigma = (2 * radius + 1) / 6
-    assert radius == 2 and (heat == 1).sum() == 1 and heat[16, 22] == 1
+    assert radius == 8 and (heat == 1).sum() == 1 and heat[16, 22] == 1
     assert heat[16, 24] == pytest.approx(torch.exp(torch.tensor(-(2**2) / (2 * sigma**2))).item())
     assert heat[15, 24] == pytest.approx((heat[16, 24] * heat[15, 22]).item())
     assert (heat > 0).sum() == (2 * radius + 1) ** 2

@@ -10,6 +10,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from lens_d2 import add_lens_config
+from lens_d2.config import load_config
 from lens_d2.engine import STAGES, build_optimizer
 from lens_d2.mining.lens.strategies import STRATEGIES
 from lens_d2.modeling import CECN, FUSED, LENS, CenterNet, LENSROIHeads
@@ -187,11 +188,12 @@ def test_one_stage_is_a_config_key_of_lens(small_cfg, make_batch):
     assert len(result["instances"]) and result["instances"].expert_scores.shape[1] == 4
 
 
-def test_detections_say_what_each_expert_thinks_of_the_place():
-    def proposals(boxes, scores):
-        logits = torch.logit(torch.tensor(scores))
-        return Instances((100, 100), proposal_boxes=Boxes(torch.tensor(boxes)), objectness_logits=logits)
+def proposals(boxes, scores):
+    logits = torch.logit(torch.tensor(scores))
+    return Instances((100, 100), proposal_boxes=Boxes(torch.tensor(boxes)), objectness_logits=logits)
 
+
+def test_detections_say_what_each_expert_thinks_of_the_place():
     found = one_stage_detections(
         {
             "a": proposals([[10.0, 10, 30, 30], [11, 11, 31, 31], [60, 60, 80, 80]], [0.6, 0.5, 0.3]),
@@ -203,6 +205,16 @@ def test_detections_say_what_each_expert_thinks_of_the_place():
     )
     torch.testing.assert_close(found["a"].expert_scores, torch.tensor([[0.6, 0.8], [0.3, 0.0]]))
     torch.testing.assert_close(found["b"].expert_scores, torch.tensor([[0.6, 0.8]]))
+
+
+def test_without_nms_every_peak_is_a_detection(repo_root):
+    """CenterNet leaves NMS off; the same box twice stays, too."""
+    boxes = [[10.0, 10, 30, 30], [10, 10, 30, 30], [11, 11, 31, 31]]
+    cfg = load_config(repo_root / "configs/cecn.yaml")
+    for thresh, count in ((cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST, 3), (0.5, 1)):
+        found = one_stage_detections({"a": proposals(boxes, [0.6, 0.5, 0.4])}, 0.01, thresh, 10)
+        assert len(found["a"]) == len(fuse_experts(found, thresh, 10)) == count
+    assert load_config(repo_root / "configs/faster_rcnn.yaml").MODEL.ROI_HEADS.NMS_THRESH_TEST == 0.5
 
 
 @pytest.mark.parametrize("folder", ["", "phantom/"])

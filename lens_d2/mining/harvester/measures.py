@@ -1,20 +1,23 @@
-"""Completeness of the labels after a round, measured on V_H-test (Lesion-Harvester, Table I and Fig. 8)."""
+"""Completeness of the labels after a round, measured on V_H-test (Lesion-Harvester, Tables I and II, Fig. 8)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 import numpy as np
+import pandas as pd
 from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
 from ...evaluation.evaluators import P3DFROCEvaluator
+from ...evaluation.protocols.protocol import Match
 from ...structures.boxes import flat_boxes3d
 from ...structures.detections import VolumeDetections
 from ...structures.known_boxes import KnownBoxes
 from ...structures.status import BoxStatus
-from .pool import Harvested, merge, to_harvested
+from .pool import Harvested, lesions_of, merge, to_harvested
 from .selection import on_lesions
 
 GIVEN = "R_H"
@@ -79,13 +82,46 @@ class HarvestMeasure:
             {"round": number, "labels": label, **matches[name].metrics["recall_at_precision"]}
             for name, label in names.items()
         ]
-        curves = {name: [match.recall.tolist(), match.precision.tolist()] for name, match in matches.items()}
-        return rows, curves
+        return rows, {name: _curve(match) for name, match in matches.items()}
+
+    def of_ledger(self, name: str, ledger: pd.DataFrame) -> tuple[dict, list]:
+        """Measure the lesions that another method has mined, beside the original marks.
+
+        Args:
+            name: of the row.
+            ledger: of V_H; rows that continue an original mark add nothing.
+
+        Returns:
+            the row, with the recall at each precision; and [recall, precision].
+        """
+        mined: dict[str, list[Harvested]] = {volume: [] for volume in self.marks}
+        for lesion in lesions_of(ledger[ledger["volume"].isin(self.marks)]):
+            mined[lesion.volume].append(lesion)
+        found = {volume: detections_of(lesions) for volume, lesions in mined.items()}
+        new = {x: _chosen(v, ~on_lesions(v, [self.marks[x]], self.iou)) for x, v in found.items()}
+        match = self._match(new)
+        return {"round": 0, "labels": name, **match.metrics["recall_at_precision"]}, _curve(match)
+
+    def of_generator(self, number: int, found: Mapping[str, VolumeDetections]) -> dict:
+        """Measure the generator of a round as a detector, by its 3D proposals and s_g (Table II).
+
+        Args:
+            number: of the round.
+            found: by sub-volume, its 3D proposals.
+
+        Returns:
+            the row: the sensitivity at each number of false positives a sub-volume, by that number, and "AP".
+        """
+        metrics = self.evaluator.protocol.evaluate(self.truth, self._tracklets(found)).metrics
+        sensitivities = {f"{fp:g}": s for fp, s in zip(metrics["fps"], metrics["sensitivity"], strict=True)}
+        return {"round": number, **sensitivities, "AP": metrics["ap"]}
 
     def _unite(
         self, name: str, number: int, found: VolumeDetections, before: Sequence[Harvested]
     ) -> VolumeDetections:
-        """Unite the proposals of this round and the earlier harvest: of one lesion the most confident one.
+        """Unite the proposals of this round and the earlier harvest: of one lesion that with the highest s.
+
+        By s, as the threshold on s decides here which of them are harvested at all.
 
         A lesion that a radiologist has accepted is sure, and no proposal counts on one that was rejected.
         """
@@ -94,7 +130,7 @@ class HarvestMeasure:
         rows = np.flatnonzero(~on_lesions(found, rejected, self.iou))
         earlier = [x for x in before if x.is_lesion and not x.annotation]
         earlier = [replace(x, generator=1.0, classifier=1.0) if x.status == "accepted" else x for x in earlier]
-        lesions = merge([*to_harvested(found, rows, name, number), *earlier], self.iou)
+        lesions = merge([*to_harvested(found, rows, name, number), *earlier], self.iou, attrgetter("score"))
         return detections_of(lesions)
 
     def _match(self, labels: Mapping[str, VolumeDetections]):
@@ -108,6 +144,10 @@ class HarvestMeasure:
             if record["volume"] in labels
         }
         return self.evaluator.detections(self.truth, entries)
+
+
+def _curve(match: Match) -> list[list[float]]:
+    return [np.asarray(match.recall).tolist(), np.asarray(match.precision).tolist()]
 
 
 def given_marks(record: dict, partial: Sequence[dict]) -> np.ndarray:
@@ -165,6 +205,12 @@ def format_rows(rows: Sequence[dict]) -> str:
     lines = [[row["round"] or "", row["labels"], *_cells(row)] for row in rows]
     header = ["Round", "Training label set", "R@80P", "R@85P", "R@90P", "R@95P", "Avg."]
     return tabulate(lines, header, tablefmt="pipe", disable_numparse=True)
+
+
+def format_generators(rows: Sequence[dict]) -> str:
+    """Format Table II: a row for each round's generator, in per cent."""
+    lines = [[row["round"], *(f"{100 * row[key]:.1f}" for key in list(row)[1:])] for row in rows]
+    return tabulate(lines, list(rows[0]), tablefmt="pipe", disable_numparse=True)
 
 
 def _cells(row: dict) -> list[str]:

@@ -1,9 +1,10 @@
-"""The pool of harvested proposals: 3D lesions, of one lesion the most confident proposal (Eq. 5)."""
+"""The pool of harvested proposals: 3D lesions, of one lesion the proposal of the highest s_g (Eq. 5)."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 import pandas as pd
@@ -142,6 +143,16 @@ def with_verdicts(lesions: Iterable[Harvested], ledger: pd.DataFrame) -> list[Ha
     return list(pool.values())
 
 
+def lesions_of(ledger: pd.DataFrame) -> list[Harvested]:
+    """The lesions that a ledger has of its own: none of the given ones, and nothing uncertain or rejected.
+
+    s is the highest score of a lesion's rows, 1 if they have none.
+    """
+    own = ledger[ledger["status"].isin(("annotation", "accepted")) & (ledger["annotation"] == "")]
+    groups = own.sort_values("slice").groupby(["volume", "lesion"])
+    return [_of_rows(name, rows) for (_, name), rows in groups]
+
+
 def _of_rows(name: str, rows: pd.DataFrame) -> Harvested:
     """A lesion that only the ledger knows: a hard negative, or boxes drawn by hand, which are sure."""
     first, slice_boxes = rows.iloc[0], rows[["slice", *BOX, "score"]].fillna({"score": 1.0}).to_numpy(dtype=float)
@@ -158,8 +169,13 @@ def _corrected(lesion: Harvested, rows: pd.DataFrame, refused: Container[int]) -
     return replace(lesion, slice_boxes=np.array([boxes[z] for z in sorted(boxes)]))
 
 
-def merge(lesions: Iterable[Harvested], iou: float = 0.5) -> list[Harvested]:
-    """Keep one proposal for each lesion: a judged one before one that hits a mark, before that with the highest s.
+_DETECTION_SCORE = attrgetter("generator")
+
+
+def merge(
+    lesions: Iterable[Harvested], iou: float = 0.5, confidence: Callable[[Harvested], float] = _DETECTION_SCORE
+) -> list[Harvested]:
+    """Keep one proposal for each lesion: a judged one before one that hits a mark, before the most confident one.
 
     Two are the same lesion if they have the same id, as those that hit the same mark, or lie in one volume and
     have an IoU of at least ``iou`` on a slice. Judged are those with a verdict, whatever it is.
@@ -167,11 +183,12 @@ def merge(lesions: Iterable[Harvested], iou: float = 0.5) -> list[Harvested]:
     Args:
         lesions: of any volumes and rounds.
         iou: of the same lesion.
+        confidence: of a proposal; the "detection confidence" of Eq. 5 is s_g.
     """
     kept: list[Harvested] = []
     known: dict[str, KnownBoxes] = {}
     names = set()
-    for lesion in sorted(lesions, key=_precedence):
+    for lesion in sorted(lesions, key=lambda x: _precedence(x, confidence(x))):
         boxes = known.setdefault(lesion.volume, KnownBoxes())
         if lesion.lesion in names or (boxes.largest_overlap(lesion.slice_boxes) >= iou).any():
             continue
@@ -181,8 +198,8 @@ def merge(lesions: Iterable[Harvested], iou: float = 0.5) -> list[Harvested]:
     return sorted(kept, key=lambda x: (x.volume, x.round, x.number))
 
 
-def _precedence(x: Harvested) -> tuple:
-    return x.status != "accepted", x.status not in VERDICTS, not x.annotation, -x.score, x.round, x.number
+def _precedence(x: Harvested, confidence: float) -> tuple:
+    return x.status != "accepted", x.status not in VERDICTS, not x.annotation, -confidence, x.round, x.number
 
 
 _COLUMNS = {

@@ -21,7 +21,7 @@ from ...io.formats import write_tracklets
 from ...structures.detections import VolumeDetections
 from ..lens.mine import LEDGER, LEDGER_CSV
 from . import pool
-from .measures import HarvestMeasure, format_rows
+from .measures import HarvestMeasure, format_generators, format_rows
 from .pool import Harvested, with_verdicts
 from .rounds import Harvest, Rules, harvest_round
 from .volumes import HarvestVolumes
@@ -61,7 +61,8 @@ def finish_round(
     parts = _write_lesions(folder, harvested)
     test = {record["volume"]: scored(record) for record in volumes.measure.records}
     rows, curves = volumes.measure.of_round(number, test, before)
-    write_whole(folder / MEASURES, json.dumps({"rows": rows, "curves": curves}).encode())
+    measures = {"rows": rows, "curves": curves, "generator": volumes.measure.of_generator(number, test)}
+    write_whole(folder / MEASURES, json.dumps(measures).encode())
     counts = {name: len(lesions) for name, lesions in parts.items()}
     logger.info(
         "round %d: threshold %.4f, precision on V_M %.3f; %d lesions, %d of them new; %d hard negatives",
@@ -120,21 +121,29 @@ def read_pool(finished: Sequence[dict]) -> list[Harvested]:
     return lesions
 
 
-def write_table(folder: Path, measure: HarvestMeasure, rounds: Sequence[Path]) -> None:
-    """Write Table I and Fig. 8 of the rounds so far: ``table.csv``, ``table.json``, ``curves.png``.
+def write_table(
+    folder: Path, measure: HarvestMeasure, rounds: Sequence[Path], others: Sequence[tuple[str, str]] = ()
+) -> None:
+    """Write Table I, Table II's figures and Fig. 8 of the rounds so far.
+
+    They are ``table.csv`` and ``table.json``, ``generators.csv``, and ``curves.png``.
 
     Args:
         folder: to be written.
         measure: of V_H-test.
         rounds: the folders of the finished rounds.
+        others: names and ledgers of other methods.
     """
     measured = [json.loads((path / MEASURES).read_text()) for path in rounds]
-    given = measure.given()
-    rows = [given, *(row for measures in measured for row in measures["rows"])]
+    compared = [measure.of_ledger(name, read_ledger(path)) for name, path in others]
+    given, generators = measure.given(), [measures["generator"] for measures in measured]
+    rows = [given, *(row for row, _ in compared), *(row for measures in measured for row in measures["rows"])]
     logger.info("recall on V_H-test:\n%s", format_rows(rows))
+    logger.info("3D proposals on V_H-test, recall by false positives:\n%s", format_generators(generators))
     write_whole(folder / "table.csv", pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False).encode())
     write_whole(folder / "table.json", json.dumps(rows, indent=1).encode())
-    curves = {"P_H,1": measured[0]["curves"]["s_g"]}
+    write_whole(folder / "generators.csv", pd.DataFrame(generators).to_csv(index=False).encode())
+    curves = {row["labels"]: curve for row, curve in compared} | {"P_H,1": measured[0]["curves"]["s_g"]}
     curves |= {m["rows"][-1]["labels"]: m["curves"]["harvested"] for m in measured}
     scores = {name: measured[-1]["curves"][name] for name in ("s_g", "s_c", "s")}
     panels = {"Round by round": curves, f"Scores of round {len(measured)}": scores}

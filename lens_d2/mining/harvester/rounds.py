@@ -30,7 +30,7 @@ class Rules:
     negative_lesion_score: float = 1.0
     negatives_per_volume: int = 5
     verified_negatives_per_volume: int = -1
-    negative_iou: float = 0.1
+    negative_iou: float = 1.1
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Rules:
@@ -55,9 +55,10 @@ class Rules:
 
 # Sets of labels that a round can give to training (Table II), by name.
 LABEL_SETS: dict[str, Callable[[Harvest], list[Harvested]]] = {
-    "recovered": lambda harvest: [x for x in harvest.pool if x.status == "annotation" and x.annotation],
-    "harvested": lambda harvest: [x for x in harvest.pool if x.status == "annotation" and not x.annotation],
+    "verified_recovered": lambda harvest: [x for x in harvest.recovered if x.volume in harvest.verified],
     "verified_negatives": lambda harvest: harvest.verified_negatives,
+    "recovered": lambda harvest: [x for x in harvest.recovered if x.volume not in harvest.verified],
+    "harvested": lambda harvest: [x for x in harvest.pool if x.status == "annotation" and not x.annotation],
     "negatives": lambda harvest: harvest.negatives,
 }
 
@@ -71,6 +72,7 @@ class Harvest:
         precision: of the proposals of V_M above it, NaN without any.
         pool: P_H^R, P_M^R and the union of P_H,i^+ of all rounds so far; lesions that a radiologist has judged
             have the verdict as status.
+        verified: names of the sub-volumes of V_M.
         verified_negatives: P_M^- of this round.
         negatives: P_H^- of this round.
         new: number of lesions of this round's P_H^+ that no earlier round had.
@@ -79,9 +81,15 @@ class Harvest:
     threshold: float
     precision: float
     pool: list[Harvested]
+    verified: frozenset[str]
     verified_negatives: list[Harvested]
     negatives: list[Harvested]
     new: int
+
+    @property
+    def recovered(self) -> list[Harvested]:
+        """P_M^R and P_H^R without those that a radiologist has judged."""
+        return [x for x in self.pool if x.status == "annotation" and x.annotation]
 
     @property
     def lesions(self) -> list[Harvested]:
@@ -164,7 +172,7 @@ def harvest_round(
         number: of the round, from 1.
         rules: of the harvest.
     """
-    earlier = _by_volume(before)
+    earlier, verified = _by_volume(before), list(verified)
     pool_of_verified, verified_negatives, scores, is_lesion = [], [], [np.zeros(0)], [np.zeros(0, bool)]
     for record in verified:
         known = _Known.of(scored(record), record, earlier[record["volume"]], rules, number)
@@ -188,7 +196,8 @@ def harvest_round(
         new += count
     above = is_lesion[scores >= threshold]
     precision = float(above.mean()) if len(above) else float("nan")
-    return Harvest(threshold, precision, [*pool, *pool_of_verified], verified_negatives, negatives, new)
+    names = frozenset(record["volume"] for record in verified)
+    return Harvest(threshold, precision, [*pool, *pool_of_verified], names, verified_negatives, negatives, new)
 
 
 def _harvest_volume(

@@ -7,6 +7,7 @@ import logging
 from detectron2.config import CfgNode
 
 from ...data.cache import build_cache
+from ...data.ledger.table import read_ledger
 from ...data.loader import load_records
 from ...inference.rescoring import load_classifier
 from ...inference.tracker import BoxTracker
@@ -74,7 +75,7 @@ def check_settings(cfg: CfgNode, volumes: HarvestVolumes) -> None:
     """Refuse settings that could not be harvested with, before anything is trained.
 
     Raises:
-        DataError: names the key, what it says and what is allowed; or the classifier that cannot be read.
+        DataError: names the key, what it says and what is allowed; or a classifier or ledger that is not readable.
         ValueError: an IoU of the tracker is out of range.
     """
     keys, patients = cfg.HARVEST, len({record["patient"] for record in volumes.verified})
@@ -83,6 +84,8 @@ def check_settings(cfg: CfgNode, volumes: HarvestVolumes) -> None:
         "HARVEST.FOLDS": keys.FOLDS not in (0, *range(2, patients + 1))
         and f"{keys.FOLDS}, where {keys.VERIFIED} has {patients} patients: 0, or from 2 to as many as these",
         "HARVEST.NEGATIVE_IOU": keys.NEGATIVE_IOU <= 0 and f"{keys.NEGATIVE_IOU}; it has to be above 0",
+        "HARVEST.OTHER_LEDGERS": not all(isinstance(x, tuple | list) and len(x) == 2 for x in keys.OTHER_LEDGERS)
+        and f"{keys.OTHER_LEDGERS}; pairs of a name and a ledger, as (('MGTM-SLLP', 'ledger.parquet'),)",
         "DATASETS.LEDGER": cfg.DATASETS.LEDGER
         and "harvesting makes its own; a ledger of V_M may be registered as a dataset (docs/harvesting.md)",
     }
@@ -90,5 +93,7 @@ def check_settings(cfg: CfgNode, volumes: HarvestVolumes) -> None:
         if fault:
             raise DataError(name, fault)
     BoxTracker.from_config(cfg, keys.SCORE_THRESH)
+    for _, path in keys.OTHER_LEDGERS:
+        read_ledger(path)
     if cfg.MODEL.LPC.WEIGHTS:
         load_classifier(cfg, "LPC")

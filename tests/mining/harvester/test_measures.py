@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from helpers.harvest_cohort import PARTIAL, TEST, VERIFIED, register
 
-from lens_d2.mining.harvester.measures import HarvestMeasure, format_rows, given_marks
+from lens_d2.data.ledger.table import LedgerRow, to_table
+from lens_d2.mining.harvester.measures import HarvestMeasure, format_generators, format_rows, given_marks
 from lens_d2.mining.harvester.pool import to_harvested
 from lens_d2.structures.detections import VolumeDetections
 
@@ -56,6 +57,55 @@ def test_what_a_radiologist_has_accepted_is_measured_as_sure_and_what_is_rejecte
     (generator, unjudged), _ = measure.of_round(2, found, [])
     (same, judged), _ = measure.of_round(2, found, before)
     assert generator == same and unjudged["R@95P"] == 0.5 and judged["R@95P"] == 1.0
+
+
+def test_another_methods_ledger_is_measured_as_the_harvest_is(sets):
+    """It follows a mark to another slice, and finds the lesion that is not marked in one of two sub-volumes."""
+    measure = HarvestMeasure(TEST, sets[PARTIAL])
+    record = sets[TEST][0]
+    marked, missing = record["lesions"]
+    name = record["volume"]
+
+    def row(lesion, z, box, score, annotation="", status="annotation", volume=name):
+        return LedgerRow(
+            f"{lesion}@{z}", volume, z, *box, lesion, "CrossSlice", 1, score, np.nan, annotation, status
+        )
+
+    (z, *box), (_, *other) = missing["boxes"][0], marked["boxes"][0]
+    rows = [
+        row(marked["id"], z, other, 0.9, marked["id"]),
+        row("found", z + 1, box, 0.7),
+        row("found", z, box, 0.8),
+        row("wrong", 0, (0.0, 0.0, 5.0, 5.0), 0.6),
+        row("uncertain", 1, (0.0, 0.0, 5.0, 5.0), 0.95, status="uncertain"),
+        row("elsewhere", 0, (0.0, 0.0, 5.0, 5.0), 0.95, volume=sets[VERIFIED][0]["volume"]),
+    ]
+    measured, (recall, precision) = measure.of_ledger("MGTM-SLLP", to_table(rows).to_pandas())
+    assert (measured["round"], measured["labels"], measured["R@95P"], measured["mean"]) == (
+        0,
+        "MGTM-SLLP",
+        0.75,
+        0.75,
+    )
+    assert (recall[-1], precision[-1]) == (0.75, 0.75)  # two marks, one found, one wrong
+    nothing = measure.of_ledger("none", to_table(rows[:1]).to_pandas())[0]
+    assert nothing["R@95P"] == 0.5  # the marks themselves
+
+
+def test_the_generator_is_measured_as_a_detector(sets):
+    """By s_g, without the marks: all four lesions, and one proposal on nothing in each of two sub-volumes."""
+    measure = HarvestMeasure(TEST, sets[PARTIAL])
+    nothing = np.array([[1, 0, 0, 5, 5]])
+    found = {
+        r["volume"]: found_in(r, np.concatenate([boxes_of(r), nothing]), [0.9, 0.8, s])
+        for r, s in zip(sets[TEST], (0.85, 0.1), strict=True)
+    }
+    row = measure.of_generator(3, found)
+    assert list(row) == ["round", "0.125", "0.25", "0.5", "1", "2", "4", "8", "16", "AP"] and row["round"] == 3
+    assert row["0.125"] == 0.5 and row["1"] == row["8"] == 1 and 0.5 < row["AP"] < 1
+    assert format_generators([row]).splitlines()[2].split()[1:4:2] == ["3", "50.0"]
+    empty = {name: VolumeDetections() for name in found}
+    assert measure.of_generator(1, empty)["8"] == 0
 
 
 def test_marks_of_the_same_series_are_found_on_their_slices(sets):

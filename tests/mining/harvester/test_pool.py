@@ -17,18 +17,20 @@ from lens_d2.structures.detections import VolumeDetections
 few = settings(max_examples=40, deadline=None)
 
 
-def test_of_one_lesion_the_most_confident_is_kept():
-    weak, strong = harvested(classifier=0.6), harvested(z=4, classifier=0.9, round=2)
+def test_of_one_lesion_the_one_with_the_highest_detection_score_is_kept():
+    """Eq. 5 goes by the detection's confidence, s_g, whatever the classifier says."""
+    weak, strong = harvested(generator=0.6, classifier=0.9), harvested(z=4, generator=0.7, classifier=0.1, round=2)
     elsewhere, other = harvested(x=40), harvested(volume="w")
     kept = merge([weak, strong, elsewhere, other])
     assert kept == [elsewhere, strong, other]
     assert merge([strong, weak, other, elsewhere]) == kept == merge(kept)
+    assert merge([weak, strong], confidence=lambda x: x.score) == [weak]
 
 
 def test_a_given_mark_goes_before_what_was_found():
     marked = harvested(annotation="v/7", classifier=0.1, number=1)
-    assert merge([harvested(classifier=0.9), marked]) == [marked]
-    again = harvested(x=60, annotation="v/7", classifier=0.2, number=2)
+    assert merge([harvested(generator=0.9), marked]) == [marked]
+    again = harvested(x=60, annotation="v/7", generator=0.6, number=2)
     assert merge([marked, again]) == [again]
 
 
@@ -47,7 +49,7 @@ def test_merging_keeps_one_for_each_lesion(first, second):
     kept = merge(everything)
     assert merge(kept) == kept
     for one in everything:  # each is kept, or is the same lesion as one kept that is no less confident
-        same = [x for x in kept if x.volume == one.volume and x.score >= one.score and overlaps(x, one)]
+        same = [x for x in kept if x.volume == one.volume and x.generator >= one.generator and overlaps(x, one)]
         assert same
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lens_d2.data.ledger.merge import apply_ledger
 from lens_d2.data.ledger.table import LedgerRow, to_table
 from lens_d2.data.sampler import SlicePool
 from lens_d2.mining.harvester.pool import from_table, with_verdicts
@@ -61,15 +62,16 @@ def test_a_round_divides_the_proposals():
     assert result.new == 1
 
 
-def test_what_overlaps_a_known_lesion_is_no_hard_negative():
+def test_all_proposals_of_v_m_that_hit_no_mark_are_negatives_unless_pieces_of_lesions_are_left_out():
     """A box 6 of 10 pixels beside a lesion (IoU 0.25) hits no mark; a box on a slice next to a mark's neither."""
     found = scored((10, 2, 0.9, 0.9), (16, 2, 0.9, 0.1), (50, 5, 0.9, 0.1), (70, 3, 0.9, 0.1))
-    for iou, numbers in ((0.5, [1, 2, 3]), (0.2, [2, 3])):
+    for iou, numbers in ((1.1, [1, 2, 3]), (0.5, [1, 2, 3]), (0.2, [2, 3])):
         result = harvest_round([V_M], [V_H], lambda r: found, [], 1, Rules(precision=0.2, negative_iou=iou))
         assert [x.number for x in result.verified_negatives] == numbers
     followed = scored((50, 4, 0.9, 0.9), (50, 5, 0.8, 0.1))  # the first goes through slice 3, where the mark is
-    result = harvest_round([V_M], [V_H], lambda r: followed, [], 1, Rules(precision=0.2))
-    assert not result.verified_negatives
+    for iou, numbers in ((1.1, [1]), (0.1, [])):
+        result = harvest_round([V_M], [V_H], lambda r: followed, [], 1, Rules(precision=0.2, negative_iou=iou))
+        assert [x.number for x in result.verified_negatives] == numbers
 
 
 def test_what_may_well_be_a_lesion_is_no_hard_negative_where_it_is_asked():
@@ -148,9 +150,8 @@ def test_a_hard_negative_that_may_be_a_lesion_is_none_any_more(verdict):
 
 def test_no_lesion_of_the_pool_is_a_hard_negative_whatever_pieces_are():
     """That at 30 is now found less surely, by the very boxes."""
-    rules = Rules(precision=0.5, negative_iou=1.1)
-    first = harvest(rules=rules)
-    second = harvest([(10, 2, 0.9, 0.95), (30, 4, 0.6, 0.1)], first.pool, 2, rules)
+    first = harvest()
+    second = harvest([(10, 2, 0.9, 0.95), (30, 4, 0.6, 0.1)], first.pool, 2)
     assert [x.number for x in second.lesions if x.volume == V_H["volume"]] == [1, 0] and not second.negatives
 
 
@@ -200,7 +201,9 @@ def test_a_ledger_has_the_label_sets_that_are_asked_for():
         together
     )
     assert [x[21:] for x in sorted(kinds["harvested"])] == ["lesion-1-1"]
-    assert [x[21:] for x in sorted(kinds["recovered"])] == ["0", "1"]  # on another mark's slice
+    assert kinds["verified_recovered"] == {f"{V_M['volume']}/{i}" for i in (0, 1)}  # on another mark's slice
+    assert [x.lesion for x in LABEL_SETS["recovered"](result)] == [f"{V_H['volume']}/0"]
+    assert not kinds["recovered"]  # it is best on the mark's own slice, and no other slice joins
     assert [x[:6] for x in sorted(kinds["verified_negatives"])] == ["000001"] * 2
     assert [x[:6] for x in sorted(kinds["negatives"])] == ["000002"] * 2
     assert result.rows([V_M, V_H], ()) == []
@@ -249,6 +252,22 @@ def test_the_ledger_has_no_box_that_is_given():
     result = harvest_round([V_M], [V_H], lambda r: scored() if r is V_M else elsewhere, [], 1, RULES)
     (row,) = result.rows([V_M, V_H])
     assert (row.lesion, row.slice, row.annotation) == (f"{V_H['volume']}/0", 3, f"{V_H['volume']}/0")
+
+
+def test_the_marks_slice_and_the_best_slice_are_both_in_an_epoch():
+    """On V_H, a lesion is marked on slice 2 and found best on slice 5, and another one is harvested on slice 4."""
+    found = scored((10, 2, 0.5, 0.9), (30, 4, 0.9, 0.8))
+    best = found.slice_boxes[2].copy()
+    best[[0, 5]] = 5, 0.95
+    found.slice_boxes[2], found.scores[0] = best, 0.95
+    everything = {V_M["volume"]: scored(*ON_V_M), V_H["volume"]: found}
+    result = harvest_round([V_M], [V_H], lambda r: everything[r["volume"]], [], 1, RULES)
+    ledger = to_table(result.rows([V_M, V_H], ("recovered", "harvested"))).to_pandas()
+    records = apply_ledger([V_H], ledger)
+    slices = SlicePool.from_records(records, [0], with_negatives=False, epoch="slices")
+    assert sorted(z for _, z in slices.draw(0.0, np.random.default_rng(0))) == [2, 4, 5]
+    lesions = SlicePool.from_records(records, [0], with_negatives=False)
+    assert len(lesions.draw(0.0, np.random.default_rng(0))) == 2  # LENS's rule: one slice of each lesion
 
 
 def test_slices_of_hard_negatives_are_drawn_too():
