@@ -17,7 +17,7 @@ from experiments import EXPERIMENTS
 from lens_d2 import add_lens_config
 
 # Files that the documentation names and that are not here: written by the reader of an example, or by training.
-NOT_HERE = {"kits.py", "kits.yaml", "my_lens.yaml", "config.yaml"}
+NOT_HERE = {"kits.py", "kits.yaml", "my_lens.yaml", "config.yaml", "environment.txt"}
 SOURCES = {path.name for folder in ("lens_d2", "datasets") for path in (ROOT / folder).rglob("*.py")}
 
 
