@@ -6,6 +6,7 @@ Each is a module: its docstring is its help, ``add_arguments(parser)`` adds its 
 EXPERIMENTS = {
     "blobs": "tunes and tests a blob detector, which shows what can be found without learning",
     "cohort": "draws contact sheets of a synthetic cohort and compares its CT numbers with published ones",
+    "fusion": "asks whether fusing experts brings more than the best one, and whether calibration would",
     "guards": "compares LENS with the blob detector, and partial labels with the hidden truth",
     "harvest": "measures the gain from harvesting and from hard negative suppression, over seeds",
     "metrics": "finds the cheaper metrics that agree with 3D IoU (Lesion-Harvester, Section IV-B)",
