@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Mapping
@@ -66,7 +67,7 @@ class Recipe:
         opts: key, value, ... over the config.
         folder: of the training, below ``--output``.
         parts: its files of weights, by the endings of their names.
-        inference: folder of the evaluations that the card cites.
+        inference: folder of the evaluations that the card cites; none if empty.
     """
 
     config: str
@@ -91,6 +92,7 @@ RECIPES = {
         FROM_RANDOM,
         "lens_multi",
         {"": Part(prefix="backbone.")},
+        inference="",
     ),
     "phantom/lens_multi": Recipe(
         "configs/phantom/lens_multi.yaml", "LENS on four datasets, from random weights", FROM_RANDOM, "lens_multi"
@@ -207,13 +209,13 @@ def run(args: argparse.Namespace) -> None:
         "kind": recipe.kind,
         "config": recipe.config,
         "command": f"python -m experiments zoo {args.name}",
-        "opts": " ".join(map(str, (*recipe.opts, *args.opts))),
+        "opts": shlex.join(map(str, (*recipe.opts, *args.opts))),
         "cohort": {"size": args.size, "seed": args.cohort_seed},
         "commit": commit.stdout.strip(),
         "machine": machine(),
         "hours": round(hours, 2),
         "files": files,
-        "results": results(folder / recipe.inference),
+        "results": results(folder / recipe.inference) if recipe.inference else {},
     }
     write_json((CARDS if args.pack else args.output / "cards") / f"{args.name}.json", facts)
     if args.pack:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..io.zoo import PREFIX, weights_file, weights_names
+from ..io.zoo import CONFIGS, PREFIX, weights_file, weights_names
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -27,8 +27,7 @@ ROLES = {"": "MODEL.WEIGHTS", ".fpr": "MODEL.FPR.WEIGHTS", ".embedding": "MODEL.
 
 def names() -> list[str]:
     """Names of the configs that have trained weights."""
-    known = weights_names()
-    return [name for name in known if not any(name.endswith(role) for role in ROLES if role)]
+    return [name for name in weights_names() if (CONFIGS / f"{name}.yaml").is_file()]
 
 
 def get_config_file(name: str) -> str:
