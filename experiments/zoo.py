@@ -40,6 +40,7 @@ from . import runs
 
 VALIDATION, TEST = "phantom_deeplesion_1k_val", "phantom_deeplesion_1k_test"
 TEMPLATES = Path(__file__).parent / "templates"
+NOTE = "the detector has learned from synthetic patients alone: in a patient's scan its detections mean nothing"
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def pack(args: argparse.Namespace, recipe: Recipe, folder: Path, target: Path) -
     for ending, part in recipe.parts.items():
         points = operating_points(folder / part.inference / VALIDATION, source) if part.inference else None
         path = target / f"{args.name}{ending}.pth"
-        pack_weights(folder / part.checkpoint, path, operating_points=points, prefix=part.prefix)
+        pack_weights(folder / part.checkpoint, path, operating_points=points, prefix=part.prefix, note=NOTE)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         files[f"{args.name}{ending}"] = {"sha256": digest, "megabytes": round(path.stat().st_size / 1e6, 2)}
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")

@@ -7,7 +7,7 @@ import html
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +135,7 @@ class LesionDetector:
         self.inference = build_inference(cfg, model, self.cache, shows_progress)
         self.experts: tuple[str, ...] = model.experts
         self.operating_points = read_operating_points(cfg)
+        self.note = load_weights(cfg.MODEL.WEIGHTS).get("note", "") if cfg.MODEL.WEIGHTS else ""
         self.provenance = {
             "Weights": describe_weights(cfg.MODEL.WEIGHTS),
             "Output": cfg.MODEL.LENS.OUTPUT,
@@ -203,6 +204,8 @@ class LesionDetector:
             provenance=self.provenance,
             keep_ids=keep_ids,
         )
+        if self.note:
+            report = replace(report, warnings=(*report.warnings, self.note))
         return Findings(report)
 
     @staticmethod

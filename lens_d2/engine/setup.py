@@ -17,8 +17,6 @@ from ..io.files import write_whole
 from . import checks
 
 LOGGERS = ("fvcore", "detectron2", "lens_d2")
-# Loggers of others whose warnings are about their own code.
-TALKATIVE = ("torch.fx._symbolic_trace", "torch.utils.cpp_extension", "detectron2.data.common")
 
 
 def set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -36,8 +34,6 @@ def set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
     rank = comm.get_rank()
     for name in LOGGERS:
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
-    for name in TALKATIVE:
-        logging.getLogger(name).setLevel(logging.ERROR)
     checks.fall_back_to_cpu(cfg)
     cfg.freeze()
     if comm.is_main_process():

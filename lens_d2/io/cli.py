@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from .errors import DataError, WriteError
 
 BAD_INPUT = 2
+# Loggers of libraries that tell users about the libraries' own code.
+TALKATIVE = ("torch.fx._symbolic_trace", "torch.utils.cpp_extension", "detectron2.data.common")
 
 
 def fault_of(error: BaseException) -> str | None:
@@ -36,6 +38,8 @@ def run(body: Callable[[], int | None]) -> int:
         the exit status: the body's own, or 0 if it gives none.
     """
     logging.raiseExceptions = False  # a log on a full disk would print a traceback for every line
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         return body() or 0
     except (DataError, OSError) as error:

@@ -25,6 +25,7 @@ def pack_weights(
     *,
     operating_points: Mapping[str, OperatingPoints] | None = None,
     prefix: str = "",
+    note: str = "",
 ) -> Path:
     """Write the weights of a checkpoint alone, in half precision but for the statistics of batch norms.
 
@@ -33,6 +34,7 @@ def pack_weights(
         target: file to write.
         operating_points: of the detector's outputs ("fused", or experts), on the validation patients.
         prefix: start of the names of the weights that are kept, such as ``backbone.``.
+        note: that every prediction with them warns of.
 
     Raises:
         DataError: the checkpoint cannot be read or has no such weights, or the result is larger than 2 MB.
@@ -46,6 +48,8 @@ def pack_weights(
     }
     if operating_points:
         content["operating_points"] = {name: points.to_dict() for name, points in operating_points.items()}
+    if note:
+        content["note"] = note
     file = io.BytesIO()
     torch.save(content, file)
     if file.tell() > LIMIT:

@@ -66,7 +66,7 @@ def test_a_backbone_alone(commands, tmp_path):
     assert main(["zoo", "phantom/backbone", "--output", str(tmp_path / "out"), "--cohort-seed", "7"]) == 0
     assert [words[0] for words in commands] == ["train_net.py"]
     packed = load_weights(str(tmp_path / "out/weights/phantom/backbone.pth"))
-    assert set(packed) == {"model"} and set(packed["model"]) == {"backbone.a"}
+    assert set(packed) == {"model", "note"} and set(packed["model"]) == {"backbone.a"}
 
 
 def test_packing_replaces_weights_facts_card_and_list(commands, tmp_path, monkeypatch):

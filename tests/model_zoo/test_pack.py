@@ -18,8 +18,10 @@ def checkpoint(tmp_path):
 
 def test_only_halved_weights_and_operating_points_are_kept(checkpoint, tmp_path):
     points = OperatingPoints({1.0: 0.4}, 1.1, -0.2, "validation patients")
-    packed = load_weights(pack_weights(checkpoint, tmp_path / "zoo/small.pth", operating_points={"fused": points}))
-    assert set(packed) == {"model", "operating_points"}
+    packed = load_weights(
+        pack_weights(checkpoint, tmp_path / "zoo/small.pth", operating_points={"fused": points}, note="n")
+    )
+    assert set(packed) == {"model", "operating_points", "note"} and packed["note"] == "n"
     original = load_weights(checkpoint)["model"]
     for name, value in packed["model"].items():
         expected = original[name]
