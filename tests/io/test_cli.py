@@ -14,9 +14,10 @@ from lens_d2.io.errors import DataError, WriteError
 @pytest.fixture(autouse=True)
 def log_file(tmp_path, monkeypatch):
     """The only log that a command finds and closes, while pytest's own stay open."""
-    root = SimpleNamespace(handlers=[SimpleNamespace(stream=open(tmp_path / "log.txt", "w"))])
+    handlers = [SimpleNamespace(stream=open(tmp_path / "log.txt", "w"))]
+    root = SimpleNamespace(handlers=handlers, setLevel=lambda level: None)
     manager = SimpleNamespace(loggerDict={"a": object()})  # as the place of a logger without a name
-    fake = SimpleNamespace(getLogger=lambda: root, Logger=SimpleNamespace(manager=manager))
+    fake = SimpleNamespace(getLogger=lambda *names: root, ERROR=40, Logger=SimpleNamespace(manager=manager))
     monkeypatch.setattr(cli, "logging", fake)
     yield root.handlers[0].stream
     root.handlers[0].stream.close()
