@@ -88,6 +88,7 @@ ONLY_PARSED = {
     "-m experiments harvest": "trains for hours; tests/experiments/test_harvest.py",
     "-m experiments mining": "trains for hours; tests/experiments/test_mining.py",
     "-m experiments guards": "trains for hours; tests/experiments/test_guards.py",
+    "-m experiments fusion": "needs a whole evaluation; tests/experiments/test_fusion.py",
     "-m experiments zoo": "trains for an hour; tests/experiments/test_zoo.py",
     "-m experiments cohort": "scans a dozen patients in each phase",
 }
