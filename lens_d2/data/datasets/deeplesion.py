@@ -20,7 +20,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -282,7 +281,7 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
             faults.add(name, DataError(csv, f"line {wrong[0][0].row + 2} ({name}): {wrong[0][1]}"))
         elif lesions:
             records.append(_record(root, volume, lesions))
-    _log_counts(f"deeplesion_{split}", records)
+    _warn_of_gaps(f"deeplesion_{split}", records)
     return records
 
 
@@ -298,7 +297,7 @@ def read_rest(split: str, file: str, root: Path, faults: Faults, processes: int 
         for record in read_split(split, root, faults, processes)
         if not any(_share_slices(record, name) for name in taken.get(record["series"], ()))
     ]
-    _log_counts(f"deeplesion_{split} without {file}", records)
+    _warn_of_gaps(f"deeplesion_{split} without {file}", records)
     return records
 
 
@@ -340,7 +339,7 @@ def read_annotated(file: str, boxes_of: _Reader, root: Path, faults: Faults, pro
             faults.add(name, DataError(path, f"{name}: {wrong[0]}"))
         else:
             records.append(_record(root, volume, lesions))
-    _log_counts(file, records)
+    _warn_of_gaps(file, records)
     return records
 
 
@@ -351,9 +350,7 @@ def _box_lesion(lesion_id: str, box: np.ndarray, size: tuple[int, int, int]) -> 
     return make_lesion(lesion_id, boxes_through(box, size[2]), box3d=box)
 
 
-def _log_counts(name: str, records: list[dict]) -> None:
-    runs = Counter(record["z_direction"] for record in records)
-    logger.debug(f"{name}: slices run to the feet in {runs[-1]} sub-volumes, to the head in {runs[1]}")
+def _warn_of_gaps(name: str, records: list[dict]) -> None:
     gaps = [record for record in records if "missing_slices" in record]
     if gaps:
         slices = sum(len(record["missing_slices"]) for record in gaps)
