@@ -133,6 +133,12 @@ def test_native_slices_stay_as_they_are(count, interval, downwards):
     np.testing.assert_array_equal(scores, found.slice_boxes[:, 5])
 
 
+def test_the_best_box_is_not_lost_between_slices_of_5_mm():
+    """Boxes at 2, 4 and 6 mm, the best one farthest from the native slice at 5 mm."""
+    found = to_native_slices(linked([1, 2, 3], [0.9, 0.4, 0.4]), np.arange(11) * 2.0, np.arange(5) * 5.0)
+    assert found.slice_boxes[:, 0].tolist() == [1] and found.slice_boxes[:, 5].tolist() == [0.9]
+
+
 # A lesion that grows from slice to slice
 
 
