@@ -63,7 +63,7 @@ def steps(output: Path, size: str, seed: int, opts: list[str]) -> dict[str, list
         "Checking the data and filling the cache": ["prepare", *preparing],
         "Training and evaluating": ["train", *training],
         f"Evaluating {MODEL} of the model zoo": ["train", *zoo],
-        "Comparing the two": ["compare", *comparison, "--predictions", *found],
+        "Comparing the two": ["compare", *comparison, "--predictions", *found, "--names", "trained here", MODEL],
         "Looking for lesions in a scan": ["predict", "--input", f"{output}/{SCAN}", "--output", f"{output}/scan"],
     }
 

@@ -24,11 +24,12 @@ def run(args: argparse.Namespace) -> None:
         raise DataError("--bootstrap", "0; a comparison needs at least 1")
     job = open_job(args)
     events, rows, curves = [], {}, {}
-    for letter, path in zip("AB", args.predictions, strict=True):
+    names = args.names or [Path(path).stem for path in args.predictions]
+    for letter, own, path in zip("AB", names, args.predictions, strict=True):
         evaluation = job.evaluate(path)[1]
         events.append(evaluation.match.events)
         metrics = evaluation.metrics | intervals(events[-1], job.protocol, args.bootstrap, args.seed)
-        name = f"{letter}: {Path(path).stem}"
+        name = f"{letter}: {own}"
         rows[name] = metrics
         curves[name] = {key: metrics[key] for key in ("fps", "sensitivity")}
         curves[name] |= {"curve": evaluation.curve, "average": metrics["average_sensitivity"]}

@@ -237,6 +237,8 @@ def compare(parser: Parser) -> None:
     """
     add_protocol(parser)
     parser.add_argument("--predictions", required=True, nargs=2, metavar=("A", "B"))
+    text = "of the two in tables and plot (default: those of the files)"
+    parser.add_argument("--names", nargs=2, metavar=("A", "B"), help=text)
 
 
 def add_protocol(parser: Parser) -> None:

@@ -23,9 +23,13 @@ def test_the_better_of_two(repo_root, tmp_path, capsys):
         good,
         "--output",
         tmp_path,
+        "--names",
+        "half",
+        "whole",
     ]
     assert main(["compare", *map(str, words)]) == 0
     comparison = json.loads((tmp_path / "comparison.json").read_text())
+    assert list(comparison["metrics"]) == ["A: half", "B: whole"]
     averages = [metrics["average_sensitivity"] for metrics in comparison["metrics"].values()]
     assert comparison["difference"] == pytest.approx(averages[1] - averages[0]) and comparison["difference"] > 0
     assert (tmp_path / "froc.png").stat().st_size > 10_000 and "B - A: +" in capsys.readouterr().out
