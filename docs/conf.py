@@ -34,6 +34,7 @@ REGISTRIES = [
     ("lens_d2.modeling.classifiers", "CLASSIFIER_REGISTRY"),
     ("lens_d2.modeling.classifiers", "CLASSIFIER_LOSS_REGISTRY"),
     ("lens_d2.modeling.missing_labels", "MISSING_LABELS"),
+    ("lens_d2.inference.linking", "LINKER_REGISTRY"),
     ("lens_d2.mining.lens.strategies", "STRATEGIES"),
     ("lens_d2.evaluation.protocols", "PROTOCOLS"),
     ("lens_d2.evaluation.readers", "BOX_READERS"),

@@ -18,6 +18,7 @@ from ..structures.boxes import pairwise_iou
 from ..structures.detections import VolumeDetections
 
 LINKER_REGISTRY = Registry("LINKER")
+LINKER_REGISTRY.__doc__ = "Ways of linking boxes on slices to 3D detections, by the names that TEST.LINKER has."
 
 
 @LINKER_REGISTRY.register()
