@@ -7,7 +7,7 @@
 #              DETECTRON2=official  the official repository at a pinned commit, built from source (needs git)
 #              DEV=no               without the tools that test and lint
 # make demo    synthetic data, LENS trained on four datasets, evaluation: everything under output/demo
-# make test    the tests (PYTEST_ARGS="-k name" picks some); make coverage: the same, with coverage measured
+# make test    the tests (PYTEST_ARGS="-k name" picks some, PYTEST_WORKERS=1 runs them in one process); make coverage: the same, with coverage measured
 # make lint    ruff, mypy on the public modules (alone: make typecheck) and hadolint; make format rewrites what
 #              ruff can; make hooks has git run the same before every commit
 # make docs    the documentation and the API as pages: build/docs/index.html
@@ -19,6 +19,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO_OUTPUT ?= output/demo
 PYTEST_ARGS ?=
+PYTEST_WORKERS ?= 2
 DEV ?= yes
 
 DETECTRON2_REPOSITORY ?= https://github.com/facebookresearch/detectron2
@@ -76,7 +77,7 @@ demo: $(STAMP)
 	$(BIN)/python tools/demo.py --output $(DEMO_OUTPUT)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 coverage: $(STAMP)
 	$(BIN)/python -m pytest --cov=lens_d2 --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
