@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, islice, starmap
 
@@ -23,10 +21,10 @@ from pydicom.uid import generate_uid
 from .. import __version__
 from ..structures.detections import Detection
 from ..visualization.planes import score_color
+from .dicom_document import DESCRIPTION, MANUFACTURER, DicomWriter
 from .dicom_headers import FRAME, DicomHeaders, readable
 from .scan_report import FileGrid, ScanReport
-from .structured_report import DESCRIPTION, MANUFACTURER, derive_uid
-from .writer import EXPORT_REGISTRY, Writer
+from .writer import EXPORT_REGISTRY
 
 Covered = tuple[slice, slice, slice]  # voxels of a box, along i, j, k
 
@@ -36,7 +34,7 @@ MAX_COMMENT = 10240  # characters of Image Comments
 
 
 @EXPORT_REGISTRY.register()
-class SegmentationFile(Writer):
+class SegmentationFile(DicomWriter):
     """Binary segmentation with one segment per detection: its box, filled, on the scan's own voxels.
 
     A voxel belongs to a box if its centre lies inside, as in the label map; boxes may overlap. Only slices with a
@@ -50,28 +48,14 @@ class SegmentationFile(Writer):
     def applies(self, report: ScanReport) -> bool:
         """Whether the scan is a DICOM series that a segmentation can lie on, with a detection at least."""
         headers = report.headers
-        usable = headers is not None and headers.fault is None and headers.frame_of_reference is not None
+        usable = super().applies(report) and headers is not None and headers.frame_of_reference is not None
         return usable and len(report.detections) > 0
 
-    def render(self, report: ScanReport) -> bytes:
-        """A DICOM file with its preamble.
+    def document(self, report: ScanReport, headers: DicomHeaders) -> Segmentation:
+        """Boxes of all detections; arguments as in :class:`DicomWriter`.
 
-        Raises:
-            ValueError: the scan is no DICOM series.
-        """
-        if report.headers is None:
-            raise ValueError("only detections in a DICOM series can be a segmentation")
-        stream = io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's quote what stands in the elements
-            self._document(report, report.headers).save_as(stream, enforce_file_format=True)
-        return stream.getvalue()
-
-    @staticmethod
-    def _document(report: ScanReport, headers: DicomHeaders) -> Segmentation:
-        """Fills the frames of a document that highdicom lays out on slices of one pixel.
-
-        highdicom itself takes an array with every slice for every segment: gigabytes for a hundred boxes.
+        Fills the frames of a document that highdicom lays out on slices of one pixel. highdicom itself takes an
+        array with every slice for every segment: gigabytes for a hundred boxes.
         """
         boxes = report.grid.boxes_from_volume(np.array([each.box for each in report.detections]))
         covered = [report.grid.covered(box) for box in boxes]
@@ -100,9 +84,15 @@ class SegmentationFile(Writer):
         document.PixelData = _pack(_boxes_of_frames(document, covered), document.Rows, document.Columns)
         document.SegmentsOverlap = "YES" if any(starmap(_overlap, combinations(covered, 2))) else "NO"
         document.ImageComments = readable(" | ".join([BOXES, *report.warnings]), MAX_COMMENT)
-        if not headers.joins_study(report.keep_ids):
-            _put_apart(document, headers.study_uid)
         return document
+
+    def refer_to_another_study(self, document: Dataset, study_uid: str) -> None:
+        """List the slices under the other study; arguments as in :class:`DicomWriter`."""
+        other = Dataset()
+        other.StudyInstanceUID = study_uid
+        other.ReferencedSeriesSequence = document.ReferencedSeriesSequence
+        document.StudiesContainingOtherReferencedInstancesSequence = [other]
+        del document.ReferencedSeriesSequence
 
 
 def _boxes_of_frames(document: Segmentation, covered: Sequence[Covered]) -> Iterator[Covered]:
@@ -129,17 +119,6 @@ def _pack(boxes: Iterable[Covered], rows: int, columns: int) -> bytes:
 def _overlap(one: Covered, other: Covered) -> bool:
     """Whether two boxes share a voxel."""
     return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
-
-
-def _put_apart(document: Segmentation, study_uid: str) -> None:
-    """Moves a segmentation into a study of its own, that of the structured report on the same study."""
-    other = Dataset()
-    other.StudyInstanceUID = study_uid
-    other.ReferencedSeriesSequence = document.ReferencedSeriesSequence
-    document.StudiesContainingOtherReferencedInstancesSequence = [other]
-    del document.ReferencedSeriesSequence
-    document.StudyInstanceUID = derive_uid(study_uid)
-    document.StudyDescription = DESCRIPTION
 
 
 def _sources(grid: FileGrid, headers: DicomHeaders, keep_ids: bool) -> list[Dataset]:

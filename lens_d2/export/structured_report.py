@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import io
-import uuid
-import warnings
 import zlib
 from collections.abc import Sequence
 
 import numpy as np
 from highdicom import sr
+from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import UID, generate_uid
+from pydicom.uid import generate_uid
 
 from .. import __version__
 from ..structures.detections import Detection
+from .dicom_document import DESCRIPTION, MANUFACTURER, DicomWriter, derive_uid
 from .dicom_headers import DicomHeaders, readable
 from .scan_report import ScanReport
-from .writer import EXPORT_REGISTRY, Writer
+from .writer import EXPORT_REGISTRY
 
-MANUFACTURER = "LENS-D2"
 SCHEME = "99LENSD2"  # codes of this project, where DICOM and SNOMED have none that says the same
 SCORE = sr.CodedConcept("score", SCHEME, "Detection score (0 to 1)")
 FPR_SCORE = sr.CodedConcept("fpr_score", SCHEME, "False-positive reduction score (0 to 1)")
@@ -27,46 +25,23 @@ COUNT = sr.CodedConcept("count", SCHEME, "Number of detections")
 BOX_SIDES = tuple(sr.CodedConcept(f"box_{axis}", SCHEME, f"Extent of the box along {axis}") for axis in "xyz")
 QUALITATIVE = sr.CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500, row 12
 SERIES_NUMBER = 9900
-DESCRIPTION = "LENS-D2 detections, research use only"
 MAX_CODE, MAX_MEANING = 16, 64  # characters of a DICOM code
 
 
 @EXPORT_REGISTRY.register()
-class StructuredReport(Writer):
+class StructuredReport(DicomWriter):
     """Comprehensive SR with one volumetric region of interest per detection.
 
     Its regions are the outlines of the box on the slices that it covers, in pixels of each image, with 0, 0 at the
     outer corner of the first pixel. The document is preliminary and unverified. Warnings are comments among its
     qualitative evaluations.
-
-    It joins the study of the series only with the patient's identity: an archive takes an empty patient ID under
-    the same study for a second patient. Otherwise it has a study of its own, shared by all reports on that study,
-    and refers to the images as evidence from another one.
     """
 
     file_name = "detections.dcm"
     purpose = "DICOM structured report (TID 1500)"
 
-    def applies(self, report: ScanReport) -> bool:
-        """Whether the scan is a DICOM series whose slices can be referred to."""
-        return report.headers is not None and report.headers.fault is None
-
-    def render(self, report: ScanReport) -> bytes:
-        """A DICOM file with its preamble.
-
-        Raises:
-            ValueError: the scan is no DICOM series.
-        """
-        if report.headers is None:
-            raise ValueError("only a report on a DICOM series can be a structured report")
-        stream = io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's quote what stands in the elements
-            self._document(report, report.headers).save_as(stream, enforce_file_format=True)
-        return stream.getvalue()
-
-    @staticmethod
-    def _document(report: ScanReport, headers: DicomHeaders) -> sr.ComprehensiveSR:
+    def document(self, report: ScanReport, headers: DicomHeaders) -> sr.ComprehensiveSR:
+        """Measurements of all detections; arguments as in :class:`DicomWriter`."""
         references = headers.references(report.keep_ids)
         algorithm = sr.AlgorithmIdentification(name=MANUFACTURER, version=__version__)
         content = sr.MeasurementReport(
@@ -78,7 +53,7 @@ class StructuredReport(Writer):
         )
         if report.warnings:
             content[0].ContentSequence.append(_comments(report.warnings))
-        document = sr.ComprehensiveSR(
+        return sr.ComprehensiveSR(
             evidence=references,
             content=content,
             series_instance_uid=generate_uid(prefix=None),
@@ -90,17 +65,11 @@ class StructuredReport(Writer):
             is_final=False,
             series_description=DESCRIPTION,
         )
-        if not headers.joins_study(report.keep_ids):
-            document.StudyInstanceUID = derive_uid(headers.study_uid)
-            document.StudyDescription = DESCRIPTION
-            document.PertinentOtherEvidenceSequence = document.CurrentRequestedProcedureEvidenceSequence
-            del document.CurrentRequestedProcedureEvidenceSequence
-        return document
 
-
-def derive_uid(text: str) -> UID:
-    """UID derived from a text: always the same, and no other software's."""
-    return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'{MANUFACTURER} {text}').int}")
+    def refer_to_another_study(self, document: Dataset, study_uid: str) -> None:
+        """Make the images evidence from another study; arguments as in :class:`DicomWriter`."""
+        document.PertinentOtherEvidenceSequence = document.CurrentRequestedProcedureEvidenceSequence
+        del document.CurrentRequestedProcedureEvidenceSequence
 
 
 def expert_code(name: str) -> sr.CodedConcept:
