@@ -129,13 +129,15 @@ class LesionDetector:
         self.cfg = cfg
         torch.manual_seed(max(cfg.SEED, 0))  # random weights, where they are allowed, are the same every time
         model = build_model(cfg).eval()
-        if cfg.MODEL.WEIGHTS:
-            LENSCheckpointer(model, whole=True).load(cfg.MODEL.WEIGHTS)
+        # All that the checkpoint holds beside the weights.
+        beside = LENSCheckpointer(model, whole=True).load(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else {}
         self.cache = build_cache(cfg)
         self.inference = build_inference(cfg, model, self.cache, shows_progress)
         self.experts: tuple[str, ...] = model.experts
-        self.operating_points = read_operating_points(cfg)
-        self.note = load_weights(cfg.MODEL.WEIGHTS).get("note", "") if cfg.MODEL.WEIGHTS else ""
+        path = cfg.MODEL.FPR.WEIGHTS or cfg.MODEL.WEIGHTS  # the classifier's points if it has one
+        scored = load_weights(path) if cfg.MODEL.FPR.WEIGHTS else beside
+        self.operating_points = operating_points_in(path, scored, cfg.MODEL.LENS.OUTPUT)
+        self.note: str = beside.get("note", "")
         self.provenance = {
             "Weights": describe_weights(cfg.MODEL.WEIGHTS),
             "Output": cfg.MODEL.LENS.OUTPUT,
@@ -231,18 +233,22 @@ class LesionDetector:
         return VolumeInMemory(volume, self.cache.params)
 
 
-def read_operating_points(cfg: CfgNode) -> OperatingPoints | None:
-    """Operating points that come with a config's weights: the classifier's if it has one, else the detector's.
+def operating_points_in(path: str, checkpoint: Mapping, output: str) -> OperatingPoints | None:
+    """Operating points that come with weights; None without any for this output.
+
+    Args:
+        path: of the checkpoint, for errors.
+        checkpoint: its content.
+        output: "fused", or an expert.
 
     Raises:
-        DataError: the weights cannot be read, or their operating points are damaged.
+        DataError: the operating points are damaged.
     """
-    path = cfg.MODEL.FPR.WEIGHTS or cfg.MODEL.WEIGHTS
-    content = load_weights(path).get("operating_points") if path else None
+    content = checkpoint.get("operating_points")
     if content is None:
         return None
     try:
-        return OperatingPoints.from_dict(content[cfg.MODEL.LENS.OUTPUT])
+        return OperatingPoints.from_dict(content[output])
     except KeyError:
         return None
     except (TypeError, ValueError) as error:

@@ -13,10 +13,10 @@ from ..io.errors import DataError
 from ..io.formats import HARVESTER, LENS, FileFrame
 from .protocols import PROTOCOLS, Evaluation, Protocol
 from .readers import (
+    BoxReader,
     ForeignBoxes,
     find_reader,
     read_box_detections,
-    read_boxes,
     read_candidates,
     read_lesion_boxes,
     read_marks,
@@ -95,7 +95,7 @@ def _lens3d_job(protocol: Protocol, args: argparse.Namespace) -> Job:
         truth = to_box_truth(given, frame)
 
     def read(path):
-        if (found := _foreign(path, args)) is not None:
+        if (found := _foreign(path, args, given is not None)) is not None:
             return to_box_detections(found, truth, name, frame)
         if frame is MILLIMETRES:
             raise DataError(path, "is in voxels, and the truth in mm: name the folder of the scans by --scans")
@@ -109,7 +109,7 @@ def _p3d_job(protocol: Protocol, args: argparse.Namespace) -> Job:
     truth = read_marks(args.ground_truth, args.split) if given is None else to_mark_truth(given, HARVESTER)
 
     def read(path):
-        found = _foreign(path, args)
+        found = _foreign(path, args, given is not None)
         if found is None:
             return read_tracklets(path, truth, name, args.split)
         return to_tracklets(found, truth, name, HARVESTER)
@@ -129,7 +129,7 @@ def _luna16_job(protocol: Protocol, args: argparse.Namespace) -> Job:
     name = Path(args.seriesuids).name
 
     def read(path):
-        found = _foreign(path, args)
+        found = _foreign(path, args, is_foreign_truth=False)
         if found is None:
             return read_candidates(path, nodules, name)
         return to_candidates(found, nodules.volumes, name)
@@ -142,20 +142,17 @@ _JOBS = {"lens3d": _lens3d_job, "p3d": _p3d_job, "luna16": _luna16_job}
 
 def _foreign_truth(args: argparse.Namespace) -> ForeignBoxes | None:
     """Truth in another program's format; None if it is in the protocol's own layout."""
-    if find_reader(args.ground_truth, args.truth_format) is None:
-        return None
-    return _located(read_boxes(args.ground_truth, args.truth_format, split=args.split), args)
+    return _read_foreign(find_reader(args.ground_truth, args.truth_format), args.ground_truth, None, args)
 
 
-def _foreign(path, args: argparse.Namespace) -> ForeignBoxes | None:
+def _foreign(path, args: argparse.Namespace, is_foreign_truth: bool) -> ForeignBoxes | None:
     """Predictions in another program's format; None if they are in the protocol's own layout."""
-    if find_reader(path, args.format) is None:
+    images = args.images or (args.ground_truth if is_foreign_truth else None)
+    return _read_foreign(find_reader(path, args.format), path, images, args)
+
+
+def _read_foreign(reader: BoxReader | None, path, images, args: argparse.Namespace) -> ForeignBoxes | None:
+    if reader is None:
         return None
-    images = args.images
-    if images is None and find_reader(args.ground_truth, args.truth_format) is not None:
-        images = args.ground_truth
-    return _located(read_boxes(path, args.format, split=args.split, images=images), args)
-
-
-def _located(boxes: ForeignBoxes, args: argparse.Namespace) -> ForeignBoxes:
+    boxes = reader.read_all(path, args.split, images)
     return boxes.locate(partial(scan_geometry, args.scans)) if args.scans else boxes

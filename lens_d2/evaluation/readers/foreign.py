@@ -89,6 +89,30 @@ class BoxReader(ABC):
             return [path]
         return sorted(file for pattern in self.patterns for file in path.rglob(pattern))
 
+    def read_all(
+        self, path: str | PathLike, split: str | None = None, images: str | PathLike | None = None
+    ) -> ForeignBoxes:
+        """Reads the file at a path, or all those of a folder.
+
+        Args:
+            path: a file, or a folder with a file for each volume.
+            split, images: as for :meth:`read`.
+
+        Raises:
+            DataError: a file is damaged, incomplete or unsafe, or the folder has none; names it and the entry.
+        """
+        volumes: dict[str, VolumeBoxes] = {}
+        files = self.files(Path(path))
+        if not files:
+            raise DataError(path, f"the folder holds no {' or '.join(self.patterns) or 'file of this format'}")
+        for file in files:
+            for volume in self.read(file, split, images):
+                if volume.name in volumes:
+                    raise DataError(file, f"volume {volume.name} appears twice")
+                _check_corners(file, volume)
+                volumes[volume.name] = volume
+        return ForeignBoxes(path, volumes)
+
 
 @dataclass(frozen=True)
 class ForeignBoxes:
@@ -200,17 +224,7 @@ def read_boxes(
     reader = find_reader(path, format)
     if reader is None:
         raise DataError(path, f"in no format that is known: {', '.join(name for name, _ in BOX_READERS)}")
-    volumes: dict[str, VolumeBoxes] = {}
-    files = reader.files(Path(path))
-    if not files:
-        raise DataError(path, f"the folder holds no {' or '.join(reader.patterns) or 'file of this format'}")
-    for file in files:
-        for volume in reader.read(file, split, images):
-            if volume.name in volumes:
-                raise DataError(file, f"volume {volume.name} appears twice")
-            _check_corners(file, volume)
-            volumes[volume.name] = volume
-    return ForeignBoxes(path, volumes)
+    return reader.read_all(path, split, images)
 
 
 def scan_geometry(folder: str | PathLike, name: str) -> VolumeGeometry:
