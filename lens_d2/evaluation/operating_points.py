@@ -81,14 +81,28 @@ def find_operating_points(
     detection, _ = lens3d().pairs(truth, detections)
     is_lesion = np.zeros(len(detections), dtype=bool)
     is_lesion[detection] = True
-    wrong = np.sort(detections.scores[~is_lesion])[::-1]
+    wrong = detections.scores[~is_lesion]
     thresholds = {}
     for rate in fps:
-        allowed = int(rate * len(truth.volumes))
-        floor = wrong[allowed] if allowed < len(wrong) else -np.inf
+        floor = floor_at(wrong, len(truth.volumes), rate)
         thresholds[float(rate)] = float(detections.scores[detections.scores > floor].min(initial=1.0))
     slope, intercept = fit_calibration(detections.scores, is_lesion)
     return OperatingPoints(thresholds, slope, intercept, source)
+
+
+def floor_at(false_scores: np.ndarray, num_volumes: int, fps: float) -> float:
+    """Score that detections have to exceed for a sub-volume to have ``fps`` false positives at most, on average.
+
+    Args:
+        false_scores: (n,) of all false positives.
+        num_volumes: sub-volumes that they are from.
+        fps: false positives per sub-volume.
+
+    Returns:
+        the score, or -inf if all false positives together are not too many.
+    """
+    allowed = int(fps * num_volumes)
+    return float(np.sort(false_scores)[::-1][allowed]) if allowed < len(false_scores) else -np.inf
 
 
 def fit_calibration(scores: np.ndarray, is_lesion: np.ndarray) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
 
 from ..data.cache import CachedVolume, VolumeCache, build_cache
+from ..evaluation.operating_points import floor_at
 from ..evaluation.overlap import overlap
 from ..io.files import whole_file
 from ..io.formats import FileFrame
@@ -93,9 +94,8 @@ class OverlayWriter(DatasetEvaluator):
 
     def evaluate(self) -> dict:
         """Draw; pictures have no metrics."""
-        false = np.sort(np.concatenate([np.zeros(0), *self.false_scores]))[::-1]
-        allowed = int(self.fps * len(self.false_scores))
-        score_thresh = np.nextafter(false[allowed], np.inf) if allowed < len(false) else 0.0
+        false = np.concatenate([np.zeros(0), *self.false_scores])
+        score_thresh = np.nextafter(floor_at(false, len(self.false_scores), self.fps), np.inf)
         for record, found in self.kept:
             self.output_dir.mkdir(parents=True, exist_ok=True)
             path = self.output_dir / f"{record['volume']}.png"
