@@ -51,7 +51,11 @@ def add_config_file(parser, help: str = "its INPUT keys count; else the project'
 def add_overrides(parser: Parser) -> None:
     """Add config overrides, which stand last."""
     parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the config; they stand last"
+        "opts",
+        nargs=argparse.REMAINDER,
+        action="extend",
+        metavar="KEY VALUE",
+        help="overrides of the config; they stand last",
     )
 
 
@@ -70,11 +74,6 @@ def add_workers(parser: Parser, default: int) -> None:
     """Add ``--workers``."""
     text = "processes side by side (default: %(default)s)"
     parser.add_argument("--workers", "--processes", type=int, default=default, metavar="N", help=text)
-
-
-def _one_of(*names: str) -> dict:
-    """Keys of an option that takes one of these names."""
-    return {"choices": names, "metavar": "NAME"}
 
 
 def _share(text: str) -> float:
@@ -204,13 +203,7 @@ def predict(parser: Parser) -> None:
         default=[],
         help="as in Detectron2's demo; may be left out",
     )
-    parser.add_argument(
-        "opts",
-        nargs=argparse.REMAINDER,
-        action="extend",
-        metavar="KEY VALUE",
-        help="overrides of the config; they stand last",
-    )
+    add_overrides(parser)
 
 
 def evaluate(parser: Parser) -> None:
@@ -243,7 +236,7 @@ def compare(parser: Parser) -> None:
 
 def add_protocol(parser: Parser) -> None:
     """Add the options that choose a protocol and its truth, and the folder of results."""
-    parser.add_argument("--protocol", required=True, **_one_of(*PROTOCOLS), help=", ".join(PROTOCOLS))
+    parser.add_argument("--protocol", required=True, choices=PROTOCOLS, metavar="NAME", help=", ".join(PROTOCOLS))
     parser.add_argument("--ground-truth", required=True, metavar="FILE", help="pickle, JSON or CSV")
     add_output(parser, required=True)
     parser.add_argument("--split", choices=("train", "val", "test"), help="part to take of a file that has these")

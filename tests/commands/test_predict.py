@@ -26,6 +26,7 @@ SMALL = (
     + ["MODEL.DENSENET.GROWTH_RATE", "4", "MODEL.DENSENET.BLOCK_CONFIG", "(2, 2, 2)"]
     + ["MODEL.DENSENET.OUT_CHANNELS", "16", "MODEL.AFP.CONV_DIM", "8", "MODEL.ROI_BOX_HEAD.FC_DIM", "16"]
 )
+SMALL_CLASSIFIER = ["MODEL.FPR.WIDTH", "4", "MODEL.FPR.FC_DIM", "8", "MODEL.FPR.PATCH_SIZE", "(8, 24, 24)"]
 FILES = ["detections.csv", "detections.json", "detections.mrk.json", "detections.nii.gz", "report.html"]
 NAME, ID = "Mustermann^Erika", "PID4711"
 
@@ -39,6 +40,12 @@ def closed_logs(monkeypatch):
 @pytest.fixture(scope="module")
 def config(repo_root):
     return str(repo_root / "configs/phantom/lens_multi.yaml")
+
+
+def config_with(config: str, *opts: str):
+    """The config of a run of the small network, with overrides."""
+    words = ["predict", "--config-file", config, "--input", "x", "--output", "y", "--allow-random-weights"]
+    return predict.read_config(get_parser().parse_args([*words, "--opts", *SMALL, *opts]))
 
 
 @pytest.fixture
@@ -286,19 +293,7 @@ def test_weights_are_needed_unless_told_otherwise(run, array, tmp_path, capsys):
 
 def test_weights_are_used_and_named(run, config, array, tmp_path):
     path = write_volume(tmp_path / "ct.nii.gz", array, AFFINE)
-    arguments = [
-        "predict",
-        "--config-file",
-        config,
-        "--input",
-        "x",
-        "--output",
-        "y",
-        "--allow-random-weights",
-        "--opts",
-        *SMALL,
-    ]
-    cfg = predict.read_config(get_parser().parse_args(arguments))
+    cfg = config_with(config)
     torch.manual_seed(7)
     torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "model.pth")
     assert run(path, output=tmp_path / "random") == 0
@@ -330,22 +325,10 @@ def test_one_expert_alone(run, array, tmp_path):
 
 def test_false_positive_reduction(run, config, array, tmp_path):
     path = write_volume(tmp_path / "ct.nii.gz", array, AFFINE)
-    small = ["MODEL.FPR.WIDTH", "4", "MODEL.FPR.FC_DIM", "8", "MODEL.FPR.PATCH_SIZE", "(8, 24, 24)"]
-    arguments = [
-        "predict",
-        "--config-file",
-        config,
-        "--input",
-        "x",
-        "--output",
-        "y",
-        "--allow-random-weights",
-        "--opts",
-    ]
-    cfg = predict.read_config(get_parser().parse_args([*arguments, *SMALL, *small]))
+    cfg = config_with(config, *SMALL_CLASSIFIER)
     torch.manual_seed(0)
     torch.save({"model": build_classifier(cfg).state_dict()}, tmp_path / "fpr.pth")
-    assert run(path, opts=[*small, "MODEL.FPR.WEIGHTS", str(tmp_path / "fpr.pth")]) == 0
+    assert run(path, opts=[*SMALL_CLASSIFIER, "MODEL.FPR.WEIGHTS", str(tmp_path / "fpr.pth")]) == 0
     for each in detections(tmp_path / "out"):
         detector = 2 * each["score"] - each["fpr_score"]
         assert 0 <= each["fpr_score"] <= 1 and 0 <= detector <= 1
@@ -355,19 +338,7 @@ def test_false_positive_reduction(run, config, array, tmp_path):
 
 def test_scores_are_combined_as_the_evaluation_does(run, config, array, tmp_path):
     path = write_volume(tmp_path / "ct.nii.gz", array, AFFINE)
-    small = ["MODEL.FPR.WIDTH", "4", "MODEL.FPR.FC_DIM", "8", "MODEL.FPR.PATCH_SIZE", "(8, 24, 24)"]
-    arguments = [
-        "predict",
-        "--config-file",
-        config,
-        "--input",
-        "x",
-        "--output",
-        "y",
-        "--allow-random-weights",
-        "--opts",
-    ]
-    cfg = predict.read_config(get_parser().parse_args([*arguments, *SMALL, *small]))
+    cfg = config_with(config, *SMALL_CLASSIFIER)
     torch.save({"model": build_classifier(cfg).state_dict()}, tmp_path / "fpr.pth")
     weights = ["MODEL.FPR.WEIGHTS", str(tmp_path / "fpr.pth")]
     every = ["--max-detections", "10000", "--score-threshold", "0"]
@@ -376,7 +347,7 @@ def test_scores_are_combined_as_the_evaluation_does(run, config, array, tmp_path
         ("mean", lambda score, fpr: 2 * score - fpr),
         ("mean_log_odds", lambda score, fpr: expit(2 * logit(score) - logit(fpr))),
     ):
-        assert run(path, *every, opts=[*small, *weights, "MODEL.FPR.COMBINE", combine]) == 0
+        assert run(path, *every, opts=[*SMALL_CLASSIFIER, *weights, "MODEL.FPR.COMBINE", combine]) == 0
         detectors[combine] = sorted(invert(x["score"], x["fpr_score"]) for x in detections(tmp_path / "out"))
     np.testing.assert_allclose(*detectors.values(), atol=1e-5)
 

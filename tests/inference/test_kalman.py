@@ -1,21 +1,12 @@
 """The filter is the textbook's."""
 
 import numpy as np
+from helpers.slice_boxes import slice_boxes
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lens_d2.inference.kalman import BoxStates, Noise, measure, to_boxes
 
 few = settings(max_examples=30, deadline=None)
-
-
-@st.composite
-def slice_boxes(draw, most=24, slices=5):
-    count = draw(st.integers(0, most))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    corner, side = rng.integers(0, 4, (count, 2)) * 3.0, rng.integers(8, 14, (count, 2))
-    z = rng.integers(0, slices, count)
-    return np.column_stack([z, corner, corner + side, rng.uniform(0, 1, count)])
 
 
 @few

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from helpers.slice_boxes import slice_boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,15 +21,6 @@ def rows(*boxes, score=0.9):
 
 def squares(zs, x=10.0, side=10.0, step=0.0, score=0.9):
     return [[z, x + step * i, 20, x + step * i + side, 20 + side, score] for i, z in enumerate(zs)]
-
-
-@st.composite
-def slice_boxes(draw, most=24, slices=5):
-    count = draw(st.integers(0, most))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    corner, side = rng.integers(0, 4, (count, 2)) * 3.0, rng.integers(8, 14, (count, 2))
-    z = rng.integers(0, slices, count)
-    return np.column_stack([z, corner, corner + side, rng.uniform(0, 1, count)])
 
 
 def same_tracklets(one, other):
