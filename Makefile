@@ -77,7 +77,7 @@ demo: $(STAMP)
 	$(BIN)/python tools/demo.py --output $(DEMO_OUTPUT)
 
 test: $(STAMP)
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 coverage: $(STAMP)
 	$(BIN)/python -m pytest --cov=lens_d2 --cov-report=term-missing:skip-covered $(PYTEST_ARGS)

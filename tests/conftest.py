@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from filelock import FileLock
 from helpers.advertised import SHORT
 from hypothesis import settings
 
@@ -50,15 +51,28 @@ def load_script(repo_root) -> Callable[[str], ModuleType]:
 
 
 @pytest.fixture(scope="session")
-def demo(repo_root, tmp_path_factory) -> Path:
-    """output/demo as `make demo` leaves it, of the smallest cohort and two steps of a narrow network."""
-    folder = tmp_path_factory.mktemp("checkout") / "output/demo"
+def demo(repo_root, tmp_path_factory, worker_id) -> Path:
+    """output/demo as `make demo` leaves it, of the smallest cohort and two steps of a narrow network.
+
+    The first process that needs it makes it, for all.
+    """
+    own = tmp_path_factory.getbasetemp()
+    checkout = (own if worker_id == "master" else own.parent) / "checkout"
+    folder, done = checkout / "output/demo", checkout / "done"
+    with FileLock(f"{checkout}.lock"):
+        if not done.exists():
+            make_demo(repo_root, folder)
+            done.touch()
+    return folder
+
+
+def make_demo(repo_root: Path, folder: Path) -> None:
+    """Runs tools/demo.py."""
     short = [*shlex.split(SHORT), "TEST.OVERLAYS", "1", "DATASETS.TEST", "('phantom_deeplesion_1k_test',)"]
     words = [sys.executable, "tools/demo.py", "--output", str(folder), "--size", "tiny", *short]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.run(words, cwd=repo_root, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
-    return folder
 
 
 @pytest.fixture(scope="module")

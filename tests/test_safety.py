@@ -34,8 +34,7 @@ WRITTEN_OTHERWISE = {
     "lens_d2/phantom/writers.py",
     "lens_d2/data/sources/gdcm_decoder.py",
     "lens_d2/export/label_map.py",
-    "lens_d2/export/segmentation.py",
-    "lens_d2/export/structured_report.py",
+    "lens_d2/export/dicom_document.py",
     "benchmarks/data_path.py",
     "benchmarks/networks.py",
 }
