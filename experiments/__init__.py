@@ -7,12 +7,10 @@ EXPERIMENTS = {
     "blobs": "tunes and tests a blob detector, which shows what can be found without learning",
     "cohort": "draws contact sheets of a synthetic cohort and compares its CT numbers with published ones",
     "fusion": "asks whether fusing experts brings more than the best one, and whether calibration would",
-    "guards": "compares LENS with the blob detector, and partial labels with the hidden truth",
-    "harvest": "measures the gain from harvesting and from hard negative suppression, over seeds",
     "metrics": "finds the cheaper metrics that agree with 3D IoU (Lesion-Harvester, Section IV-B)",
     "mined": "checks mined annotations against the hidden truth of the synthetic cohort",
-    "mining": "measures the gain from mining with retraining, and from false-positive reduction, over seeds",
     "zoo": "trains the weights that come with the package",
     "peers": "trains LENS and other projects' detectors for the same time",
     "picture": "takes the picture of a report that the README shows",
+    "reproduce": "makes the tables of both papers on the synthetic cohort, over seeds",
 }

@@ -1,13 +1,12 @@
-"""Parts that experiments share: runs of the project's commands, results of these, tables over seeds."""
+"""Parts that experiments share: calls of the project's commands, a cohort, its hidden truth, tables."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import os
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from tabulate import tabulate
@@ -17,16 +16,6 @@ from lens_d2.io.errors import DataError
 from lens_d2.io.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
-# {seed: {name of a number: value, None if it is undefined}}
-Results = dict[int, dict[str, float | None]]
-
-
-def add_seed_arguments(parser: argparse.ArgumentParser, config_file: str, output: str) -> None:
-    """Adds the options of an experiment that trains with several seeds."""
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--config-file", default=config_file, metavar="FILE", help="default: %(default)s")
-    add_output_argument(parser, output)
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config, after --")
 
 
 def add_output_argument(parser: argparse.ArgumentParser, default: str, help: str = "folder to write") -> None:
@@ -46,20 +35,34 @@ def call(*words: object) -> None:
         raise DataError(words[0], f"ended with exit code {code}; its last lines above say why")
 
 
-def train(args: argparse.Namespace, folder: Path, *opts: object) -> None:
-    """Runs train_net.py, which resumes where it stopped.
+def commit() -> str:
+    """The commit of this repository, short: the environment's COMMIT, else what git says; empty without both."""
+    words = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout
+    except OSError:
+        said = ""
+    return os.environ.get("COMMIT") or said.strip()
+
+
+def write_cohort(root: Path, size: str, seed: int, config: str, workers: int | None = None) -> None:
+    """Writes and prepares a synthetic cohort, unless that is done; commands started from here find it afterwards.
 
     Args:
-        args: options of :func:`add_seed_arguments`.
-        folder: its OUTPUT_DIR.
-        opts: key, value, ... that overrule those of ``args``.
+        root: of the datasets; the cohort is ``phantom`` below it.
+        size: name of the cohort's size.
+        seed: of the cohort.
+        config: whose datasets are prepared.
+        workers: processes; None: as many as the commands take by themselves.
     """
-    call("train_net.py", "--config-file", args.config_file, "--resume", *args.opts, "OUTPUT_DIR", folder, *opts)
-
-
-def stage_result(folder: Path, stage: str) -> dict:
-    """The result of a finished stage of a run."""
-    return json.loads((folder / stage / "stage.json").read_text())["result"]
+    os.environ["DETECTRON2_DATASETS"] = str(root)
+    if (root / "prepared.json").is_file():
+        return
+    options = [] if workers is None else ["--workers", workers]
+    if not (root / "phantom/phantom.json").is_file():
+        call("datasets/prepare_phantom.py", "--size", size, "--seed", seed, "--output", root / "phantom", *options)
+    call("datasets/prepare_datasets.py", "--config-file", config, *options)
+    write_json(root / "prepared.json", {"size": size, "seed": seed})
 
 
 def read_hidden_truth(root: Path) -> dict[str, dict]:
@@ -75,30 +78,6 @@ def read_hidden_truth(root: Path) -> dict[str, dict]:
         raise DataError(path, f"cannot be read: {error.strerror}") from None
     except (ValueError, KeyError) as error:
         raise DataError(path, f"no hidden truth ({error})") from None
-
-
-def mean_of(values: Iterable[float | None]) -> float | None:
-    """The mean of the values that are defined; None without any."""
-    found = [value for value in values if value is not None]
-    return statistics.mean(found) if found else None
-
-
-def write_results(output: Path, results: Results, **content: object) -> str:
-    """Writes ``results.json`` and ``results.md``: every number of every seed, and their means.
-
-    Args:
-        output: folder.
-        results: so far.
-        content: more entries of ``results.json``.
-
-    Returns:
-        the table in Markdown.
-    """
-    names = dict.fromkeys(name for own in results.values() for name in own)
-    means = {name: mean_of(own.get(name) for own in results.values()) for name in names}
-    rows = [[name, means[name], *(own.get(name) for own in results.values())] for name in names]
-    header = ["", "mean", *(f"seed {seed}" for seed in results)]
-    return write_table(output, rows, header, {**content, "seeds": results, "mean": means})
 
 
 def write_table(output: Path, rows: list, header: list[str] | str, content: object) -> str:

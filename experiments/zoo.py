@@ -17,9 +17,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shlex
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -125,17 +123,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config, after --")
 
 
-def prepare(args: argparse.Namespace, recipe: Recipe) -> None:
-    """Writes and prepares the cohort unless it is there; commands find it afterwards."""
-    data = args.output / f"{args.size}_{args.cohort_seed}"
-    os.environ["DETECTRON2_DATASETS"] = str(data)
-    if (data / "phantom/phantom.json").is_file():
-        return
-    cohort = ["--size", args.size, "--seed", args.cohort_seed, "--output", data / "phantom"]
-    runs.call("datasets/prepare_phantom.py", *cohort)
-    runs.call("datasets/prepare_datasets.py", "--config-file", recipe.config)
-
-
 def operating_points(folder: Path, source: str) -> dict[str, OperatingPoints]:
     """Operating points of every output, from the predictions of an evaluation."""
     truth = read_lesion_boxes(folder / "ground_truth.json")
@@ -197,14 +184,14 @@ def run(args: argparse.Namespace) -> None:
     if not args.name:
         raise DataError("NAME", f"not given: {', '.join(RECIPES)}, or --card")
     recipe = RECIPES[args.name]
-    prepare(args, recipe)
+    data = args.output / f"{args.size}_{args.cohort_seed}"
+    runs.write_cohort(data, args.size, args.cohort_seed, recipe.config)
     folder = args.output / recipe.folder
     opts = ["OUTPUT_DIR", folder, *recipe.opts, "DATASETS.TEST", f"('{VALIDATION}','{TEST}')", *args.opts]
     start = time.monotonic()
     runs.call("train_net.py", "--config-file", recipe.config, "--resume", *opts)
     hours = seconds_of(folder, time.monotonic() - start) / 3600
     files = pack(args, recipe, folder, WEIGHTS if args.pack else args.output / "weights")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=runs.ROOT, capture_output=True, text=True)
     facts = {
         "name": args.name,
         "kind": recipe.kind,
@@ -212,7 +199,7 @@ def run(args: argparse.Namespace) -> None:
         "command": f"python -m experiments zoo {args.name}",
         "opts": shlex.join(map(str, (*recipe.opts, *args.opts))),
         "cohort": {"size": args.size, "seed": args.cohort_seed},
-        "commit": commit.stdout.strip(),
+        "commit": runs.commit(),
         "machine": machine(),
         "hours": round(hours, 2),
         "files": files,

@@ -110,4 +110,4 @@ class SliceBySlice(VolumeInference):
             instances = result["instances"].to("cpu")
             instances.expert_scores = instances.scores[:, None]
             found.append(instances)
-        return {"fused": self._link(found, volume)}
+        return {"fused": self.link(found, volume)}

@@ -7,6 +7,8 @@ of the original evaluation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .curves import FrocEvents
@@ -182,21 +184,43 @@ def intervals(events: FrocEvents, protocol, draws: int, seed: int) -> dict:
     }
 
 
-def paired_comparison(first: FrocEvents, second: FrocEvents, protocol, draws: int, seed: int) -> dict:
+def paired_comparison(
+    first: FrocEvents | Sequence[FrocEvents],
+    second: FrocEvents | Sequence[FrocEvents],
+    protocol,
+    draws: int,
+    seed: int,
+) -> dict:
     """Average sensitivity of the second detector minus the first's, both resampled with the same volumes.
 
+    Args:
+        first, second: of one training, or of several, whose average sensitivities are averaged in every draw; all
+            of the same volumes in the same order.
+        protocol: of the evaluations.
+        draws, seed: of the bootstrap.
+
     Returns:
-        dict with "difference", "difference_ci" (95% interval) and the two-sided "p_value", twice the share of
-        draws on the far side of zero (the observed one counted among them, at most 1).
+        dict with "average_sensitivity" of both, "difference", "difference_ci" (95% interval) and the two-sided
+        "p_value", twice the share of draws on the far side of zero (the observed one counted among them, at most
+        1).
     """
-    weights = draw_weights(first.num_volumes, draws, seed)
-    sampled = [
-        resampled_sensitivities(events, protocol.fps, weights, protocol.count_side).mean(axis=1)
-        for events in (first, second)
+    both = [[events] if isinstance(events, FrocEvents) else list(events) for events in (first, second)]
+    weights = draw_weights(both[0][0].num_volumes, draws, seed)
+    drawn = [
+        np.mean(
+            [
+                resampled_sensitivities(events, protocol.fps, weights, protocol.count_side).mean(axis=1)
+                for events in trainings
+            ],
+            axis=0,
+        )
+        for trainings in both
     ]
-    averages = [float(protocol.sensitivities(events).mean()) for events in (first, second)]
+    averages = [
+        float(np.mean([protocol.sensitivities(events).mean() for events in trainings])) for trainings in both
+    ]
     difference = averages[1] - averages[0]
-    sampled = sampled[1] - sampled[0]
+    sampled = drawn[1] - drawn[0]
     sampled = sampled[np.isfinite(sampled)]
     beyond = min(np.sum(sampled <= 0), np.sum(sampled >= 0))
     return {

@@ -112,9 +112,13 @@ class VolumeInference(nn.Module):
             {"volume": record["volume"], "detections": self.detect(self.cache.open(record))} for record in records
         ]
 
-    @torch.no_grad()
     def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
         """3D detections of one volume, in the frame of its file, fused and of each expert."""
+        return {name: self.link(slices, volume) for name, slices in self.detect_slices(volume).items()}
+
+    @torch.no_grad()
+    def detect_slices(self, volume: CachedVolume) -> dict[str, list[Instances]]:
+        """2D detections on the slices of one volume, in the pixels of the resized cache frame; as of `detect`."""
         scale = fit_scale(volume.shape, self.max_size)
         slices: dict[str, list[Instances]] = {}
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
@@ -123,7 +127,7 @@ class VolumeInference(nn.Module):
                 for detected in self.model.detect(features, image_sizes, propose):
                     for name, instances in detected["experts"].items():
                         slices.setdefault(name, []).append(instances.to("cpu"))
-        return {name: self._link(instances, volume) for name, instances in slices.items()}
+        return slices
 
     def _shown(self, batches: Iterator[tuple], volume: CachedVolume) -> Iterator[tuple]:
         """The batches of slices, with a bar if one is asked for."""
@@ -195,8 +199,8 @@ class VolumeInference(nn.Module):
         batch = self.model.preprocess_image(list(slices[torch.from_numpy(rows.reshape(wanted.shape))]))
         return batch.tensor, tuple(batch.image_sizes[0])
 
-    def _link(self, slices: list[Instances], volume: CachedVolume) -> VolumeDetections:
-        """3D detections of one expert from its 2D boxes on all slices."""
+    def link(self, slices: list[Instances], volume: CachedVolume) -> VolumeDetections:
+        """3D detections of one expert from its 2D boxes on all slices, those of :meth:`detect_slices`."""
         number = np.repeat(np.arange(len(slices)), [len(i) for i in slices])
         merged = Instances.cat(slices)
         boxes = merged.pred_boxes.tensor.double().numpy()

@@ -60,9 +60,9 @@ def test_a_detector_with_its_operating_points(commands, tmp_path):
 
 
 def test_a_backbone_alone(commands, tmp_path):
-    cohort = tmp_path / "out/large_7/phantom/phantom.json"
-    cohort.parent.mkdir(parents=True)
-    cohort.write_text("{}")
+    prepared = tmp_path / "out/large_7/prepared.json"
+    prepared.parent.mkdir(parents=True)
+    prepared.write_text("{}")
     assert main(["zoo", "phantom/backbone", "--output", str(tmp_path / "out"), "--cohort-seed", "7"]) == 0
     assert [words[0] for words in commands] == ["train_net.py"]
     packed = load_weights(str(tmp_path / "out/weights/phantom/backbone.pth"))

@@ -1,0 +1,92 @@
+"""Makes the tables of both papers, on the synthetic cohort: runs, their records, pages with the paper's numbers.
+
+    python -m experiments reproduce --table lens-1 --seeds 1 2 3 --output docs/results --jobs 2
+
+A table is a file in ``experiments/tables``. Rows share runs, within a table and among tables. Every run leaves a
+record in ``<output>/runs``; one whose record is there is not made again, and one that was stopped goes on. Cohorts,
+checkpoints and predictions are below ``--work``. If some runs failed, the exit status is 1. ``--render`` writes the
+pages again from the records and makes nothing. ``--size`` and ``--cohort-seed`` take another cohort than the
+tables', and overrides of all runs go after ``--``, to try a table out:
+
+    python -m experiments reproduce --table lens-1 --seeds 1 --size tiny --output /tmp/results --work /tmp/work \\
+        -- SOLVER.MAX_ITER 20 SOLVER.STEPS "()"
+
+docs/reproduce.md describes the files and the statistics.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+import yaml
+
+from lens_d2.io.errors import DataError
+
+from .. import runs
+from .jobs import Workshop
+from .render import render
+from .tables import Table, read_table, table_names
+
+PREPARED = "configs/phantom/lens_multi.yaml"  # its datasets have the sub-volumes of all of the cohort's
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    names = ", ".join(table_names())
+    parser.add_argument("--table", nargs="+", required=True, metavar="NAME", help=f"{names}; or YAML files")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of the trainings (default: 1)")
+    runs.add_output_argument(parser, "docs/results", "folder of records and pages")
+    parser.add_argument("--work", type=lambda path: Path(path).resolve(), default="output/reproduce", metavar="DIR",
+                        help="folder of cohorts, checkpoints and predictions (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at once (default: one, or one for each GPU)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that write a cohort (default: --jobs)")
+    parser.add_argument("--render", action="store_true", help="write the pages from the records, make no runs")
+    parser.add_argument("--size", help="of the cohort, instead of the tables'")
+    parser.add_argument("--cohort-seed", type=int, metavar="N", help="of the cohort, instead of the tables'")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of all runs' configs, after --")
+
+
+def read_tables(args: argparse.Namespace) -> list[Table]:
+    """The tables that the options name.
+
+    Raises:
+        DataError: see :func:`.tables.read_table`; or a config key without a value.
+    """
+    if len(args.opts) % 2:
+        raise DataError(args.opts[-1], "a config key without a value: overrides are KEY VALUE pairs")
+    opts = dict(zip(args.opts[::2], map(_value, args.opts[1::2]), strict=True))
+    cohort = {"size": args.size, "seed": args.cohort_seed}
+    cohort = {key: value for key, value in cohort.items() if value is not None}
+    return [read_table(name, cohort, opts) for name in args.table]
+
+
+def _value(word: str) -> object:
+    """A number or truth value of the command line as such, so that it is the same as in a table's file."""
+    value = yaml.safe_load(word) if word else word
+    return value if isinstance(value, int | float | bool) else word
+
+
+def run(args: argparse.Namespace) -> int:
+    """Makes the runs and writes the pages; 1 if a run failed, 130 if it was stopped."""
+    tables, failed = read_tables(args), {}
+    if not args.render:
+        devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        slots = args.jobs or max(devices, 1)
+        if slots < 1:
+            raise DataError("--jobs", f"{slots}; at least 1 is needed")
+        workshop = Workshop(args.work, args.output, slots, devices, say=lambda line: print(line, flush=True))
+        tasks = workshop.wanted(tables, args.seeds)
+        for cohort in dict.fromkeys(task.cohort for task in tasks):
+            runs.write_cohort(workshop.data(cohort), cohort.size, cohort.seed, PREPARED, args.workers or slots)
+        try:
+            failed = workshop.make(tasks)
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on from here", flush=True)
+            return 130
+    for table in tables:
+        print(render(table, args.seeds, args.output))
+    for task, reason in failed.items():
+        print(f"{task}: {reason}")
+    return int(bool(failed))

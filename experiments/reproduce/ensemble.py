@@ -1,0 +1,43 @@
+"""Separate models whose boxes are fused at inference (LENS, Table IV, "Separate models")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from lens_d2.data.cache import CachedVolume
+from lens_d2.inference.volume import VolumeInference
+from lens_d2.modeling.meta_arch import FUSED, fuse_experts
+from lens_d2.structures.detections import VolumeDetections
+
+
+class Ensemble(nn.Module):
+    """Whole-volume inference with several models: their boxes on a slice are fused as one model's experts are.
+
+    It is called as :class:`VolumeInference` is.
+    """
+
+    def __init__(self, members: Sequence[VolumeInference], nms_thresh: float, topk: int):
+        """
+        Args:
+            members: one a model, of the same slices; the first one's cache and linker count.
+            nms_thresh: IoU of the NMS among the models' boxes.
+            topk: boxes of a slice that are kept at most.
+        """
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.nms_thresh, self.topk = nms_thresh, topk
+
+    def forward(self, records: list[dict]) -> list[dict]:
+        """Detect in the volumes of records, as :class:`VolumeInference` does."""
+        cache = self.members[0].cache
+        return [{"volume": record["volume"], "detections": self.detect(cache.open(record))} for record in records]
+
+    def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
+        """Fused 3D detections of one volume, in the frame of its file."""
+        found = [member.detect_slices(volume)[FUSED] for member in self.members]
+        slices = [
+            fuse_experts(dict(enumerate(own)), self.nms_thresh, self.topk) for own in zip(*found, strict=True)
+        ]
+        return {FUSED: self.members[0].link(slices, volume)}

@@ -1,0 +1,226 @@
+"""A table and its FROC curves from the records of its runs, beside the paper's numbers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+from lens_d2.evaluation.bootstrap import draw_weights, interval, paired_comparison, resampled_sensitivities
+from lens_d2.evaluation.curves import read_highest
+from lens_d2.evaluation.plots import plot_froc
+from lens_d2.evaluation.protocols import PROTOCOLS
+from lens_d2.io.files import write_whole
+
+from .records import events_in, events_of, numbers_of, read_record
+from .tables import Row, Table
+
+AVERAGE = "average_sensitivity"
+DRAWS, SEED = 1000, 0  # of the bootstrap
+DASH = "–"
+# Metrics that are no share: name -> how a value and a deviation are written. All others are in per cent.
+FORMATS = {
+    "parameters": lambda value, _: f"{value / 1e6:.3f} M",
+    "ms_per_slice": lambda value, _: f"{value:.1f}",
+    **dict.fromkeys(("lesions", "boxes", "uncertain", "slices"), lambda value, _: f"{value:,.0f}"),
+}
+PLAIN = "pearson of "  # beginning of the metrics that are correlations
+
+
+@dataclass(frozen=True)
+class Results:
+    """What there is of a row.
+
+    Attributes:
+        row: of the table.
+        records: by seed; of those seeds alone whose run has been made.
+    """
+
+    row: Row
+    records: Mapping[int, Mapping]
+
+    def values(self, metric: str) -> dict[int, float]:
+        """A metric by seed."""
+        row = self.row
+        numbers = {
+            seed: numbers_of(record, row.stage, row.dataset, row.output, row.harvest)
+            for seed, record in self.records.items()
+        }
+        return {seed: own[metric] for seed, own in numbers.items() if metric in own}
+
+    def events(self) -> dict[int, dict]:
+        """Compact events by seed; none of rows that are measured otherwise."""
+        row = self.row
+        if row.harvest:
+            return {}
+        found = {
+            seed: events_in(record, row.stage, row.dataset, row.output) for seed, record in self.records.items()
+        }
+        return {seed: own for seed, own in found.items() if own is not None}
+
+
+def read_results(table: Table, seeds: Sequence[int], output: Path) -> list[Results]:
+    """The results of all rows.
+
+    Raises:
+        DataError: a record is damaged.
+    """
+    results = []
+    for row in table.rows:
+        found = {seed: read_record(output, row.run, table.cohort, seed) for seed in seeds}
+        results.append(Results(row, {seed: own for seed, own in found.items() if own is not None}))
+    return results
+
+
+def render(table: Table, seeds: Sequence[int], output: Path) -> Path:
+    """Write ``<table>.md`` and, if there are curves, ``<table>.png``.
+
+    Args:
+        table: to be written.
+        seeds: of its runs.
+        output: folder with the records in ``runs``.
+
+    Returns:
+        the page.
+    """
+    results = read_results(table, seeds, output)
+    parts = [f"# {table.title}", f"{table.source}.", _body(table, results, seeds), _legend(table, seeds)]
+    if table.figure and (curves := froc_curves(results)):
+        plot_froc(output / f"{table.name}.png", curves, title=table.title)
+        parts.append(f"![FROC curves, means over the seeds]({table.name}.png)")
+    parts += [_provenance(table, results), table.notes.strip()]
+    text = "\n\n".join(part for part in parts if part)
+    return write_whole(output / f"{table.name}.md", f"{text}\n".encode())
+
+
+def _body(table: Table, results: Sequence[Results], seeds: Sequence[int]) -> str:
+    """The table itself: for each row a line of measured and, if the paper has it, a line of the paper's numbers."""
+    by_name = {own.row.name: own for own in results}
+    lines = []
+    for own in results:
+        row = own.row
+        cells = [_cell(list(own.values(metric).values()), metric) for metric in table.columns.values()]
+        against = by_name.get(row.against)
+        change = "" if against is None else difference(against, own, table.compare)
+        lines.append([row.name, *cells, change, f"{len(own.records)} of {len(seeds)}"])
+        if row.paper:
+            paper = [str(row.paper.get(column, "")) for column in table.columns]
+            lines.append(["*paper*", *paper, _paper_difference(table, against and against.row, row), ""])
+    header = ["", *table.columns, "difference", "seeds"]
+    return tabulate(lines, header, tablefmt="pipe", disable_numparse=True)
+
+
+def _cell(values: Sequence[float], metric: str) -> str:
+    """Mean and, of several seeds, standard deviation."""
+    if not values:
+        return DASH
+    mean, deviation = statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
+    if metric in FORMATS:
+        return FORMATS[metric](mean, deviation)
+    scale, digits = (1, 3) if metric.startswith(PLAIN) else (100, 1)
+    text = f"{scale * mean:.{digits}f}"
+    return text if deviation is None else f"{text} ± {scale * deviation:.{digits}f}"
+
+
+def difference(first: Results, second: Results, metric: str) -> str:
+    """By how much a metric of the second row is above the first's, in per cent, over the seeds that both have.
+
+    Of the average sensitivity with the 95% interval of the paired bootstrap over sub-volumes; of other metrics,
+    which are not counted by sub-volume, with the standard deviation over seeds.
+    """
+    compared = compare(first, second) if metric == AVERAGE else None
+    if compared:
+        low, high = compared["difference_ci"]
+        return f"{100 * compared['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    one, two = first.values(metric), second.values(metric)
+    values = [100 * (two[seed] - one[seed]) for seed in one.keys() & two.keys()]
+    if not values:
+        return DASH
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):+.1f}{deviation}"
+
+
+def compare(first: Results, second: Results) -> dict | None:
+    """The paired bootstrap of two rows, see :func:`paired_comparison`; None if they share no seed or sub-volumes."""
+    one, two = first.events(), second.events()
+    seeds = sorted(one.keys() & two.keys())
+    alike = [seed for seed in seeds if all(one[seed][key] == two[seed][key] for key in ("volumes", "protocol"))]
+    if not alike:
+        return None
+    protocol = PROTOCOLS.get(one[alike[0]]["protocol"])()
+    both = ([events_of(own[seed]) for seed in alike] for own in (one, two))
+    return paired_comparison(*both, protocol, DRAWS, SEED)
+
+
+def _paper_difference(table: Table, before: Row | None, row: Row) -> str:
+    """The same in the paper, if it gives both numbers."""
+    columns = [column for column, metric in table.columns.items() if metric == table.compare]
+    if before is None or not columns:
+        return ""
+    pair = [own.paper.get(columns[0]) for own in (before, row)]
+    return "" if None in pair or any(isinstance(value, str) for value in pair) else f"{pair[1] - pair[0]:+.1f}"
+
+
+def froc_curves(results: Sequence[Results]) -> dict[str, dict]:
+    """Curves for :func:`plot_froc`: means over the seeds, with the 95% interval of the first row alone."""
+    curves: dict[str, dict] = {}
+    for own in results:
+        compacted = list(own.events().values())
+        if not compacted:
+            continue
+        protocol = PROTOCOLS.get(compacted[0]["protocol"])()
+        events = [events_of(content) for content in compacted]
+        grid = np.geomspace(protocol.fps[0] / 4, protocol.fps[-1], 200)
+        curve = np.mean([read_highest(*protocol.curve(each), grid) for each in events], axis=0)
+        sensitivity = np.mean([protocol.sensitivities(each) for each in events], axis=0)
+        weights = draw_weights(events[0].num_volumes, DRAWS, SEED)
+        drawn = [resampled_sensitivities(each, protocol.fps, weights, protocol.count_side) for each in events]
+        bands = [interval(column, 0.0) for column in np.mean(drawn, axis=0).T]
+        curves[own.row.name] = {
+            "curve": (grid, curve),
+            "fps": protocol.fps,
+            "sensitivity": sensitivity,
+            "average": float(sensitivity.mean()),
+            "ci": None if curves else bands,
+        }
+    return curves
+
+
+def _legend(table: Table, seeds: Sequence[int]) -> str:
+    """How the numbers are to be read."""
+    named = "the average sensitivity" if table.compare == AVERAGE else f"`{table.compare}`"
+    spread = "95% interval of a paired bootstrap over the test sub-volumes, all seeds together"
+    spread = spread if table.compare == AVERAGE else "standard deviation over seeds"
+    references = {own.against for own in table.rows if own.against}
+    before = [row.name for row in table.rows]
+    in_turn = all(row.against in ("", before[number - 1]) for number, row in enumerate(table.rows) if number)
+    to = "the row before" if in_turn else " or ".join(sorted(references))
+    text = f"Shares in per cent, mean ± standard deviation over the seeds {', '.join(map(str, seeds))}."
+    if references:
+        text += f" Difference: of {named} to {to}, with the {spread}."
+    return f"{text} *Paper*: its numbers, on the real datasets. {DASH}: not made yet."
+
+
+def _provenance(table: Table, results: Sequence[Results]) -> str:
+    """Cohort, commits and machines of the runs."""
+    records = [record for own in results for record in own.records.values()]
+    if not records:
+        return ""
+    commits = sorted({record["commit"] for record in records if record["commit"]})
+    machines = sorted({_machine(record) for record in records})
+    made = {(own.row.run, seed): record["seconds"] for own in results for seed, record in own.records.items()}
+    hours = sum(made.values()) / 3600
+    return (
+        f"Synthetic cohort {table.cohort.size}, seed {table.cohort.seed}; commit {', '.join(commits) or 'unknown'}; "
+        f"{'; '.join(machines)}; {hours:.1f} hours of runs; records in `runs/`."
+    )
+
+
+def _machine(record: Mapping) -> str:
+    machine = record["machine"]
+    where = record.get("gpu") or f"{machine['cpu']}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+    return f"{where}, torch {machine['torch']}"
