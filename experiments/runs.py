@@ -37,12 +37,13 @@ def call(*words: object) -> None:
 
 def commit() -> str:
     """The commit of this repository, short: the environment's COMMIT, else what git says; empty without both."""
-    words = ["git", "rev-parse", "--short", "HEAD"]
+    if said := os.environ.get("COMMIT"):
+        return said
     try:
-        said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout
+        words = ["git", "rev-parse", "--short", "HEAD"]
+        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     except OSError:
-        said = ""
-    return os.environ.get("COMMIT") or said.strip()
+        return ""
 
 
 def write_cohort(root: Path, size: str, seed: int, config: str, workers: int | None = None) -> None:

@@ -3,10 +3,10 @@
     python -m experiments reproduce --table lens-1 --seeds 1 2 3 --output docs/results --jobs 2
 
 A table is a file in ``experiments/tables``. Rows share runs, within a table and among tables. Every run leaves a
-record in ``<output>/runs``; one whose record is there is not made again, and one that was stopped goes on. Cohorts,
-checkpoints and predictions are below ``--work``. If some runs failed, the exit status is 1. ``--render`` writes the
-pages again from the records and makes nothing. ``--size`` and ``--cohort-seed`` take another cohort than the
-tables', and overrides of all runs go after ``--``, to try a table out:
+record in ``<output>/runs``; one whose record is there is not made again, and one that was stopped goes on.
+Cohorts, checkpoints and predictions are below ``--work``. If some runs failed, the exit status is 1. ``--render``
+writes the pages again from the records and makes nothing. ``--size`` and ``--cohort-seed`` take another cohort
+than the tables', and overrides of all runs go after ``--``, to try a table out:
 
     python -m experiments reproduce --table lens-1 --seeds 1 --size tiny --output /tmp/results --work /tmp/work \\
         -- SOLVER.MAX_ITER 20 SOLVER.STEPS "()"
@@ -17,6 +17,7 @@ docs/reproduce.md describes the files and the statistics.
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
@@ -38,10 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", nargs="+", required=True, metavar="NAME", help=f"{names}; or YAML files")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of the trainings (default: 1)")
     runs.add_output_argument(parser, "docs/results", "folder of records and pages")
-    parser.add_argument("--work", type=lambda path: Path(path).resolve(), default="output/reproduce", metavar="DIR",
-                        help="folder of cohorts, checkpoints and predictions (default: %(default)s)")  # fmt: skip
+    text = "folder of cohorts, checkpoints and predictions (default: %(default)s)"
+    work = "output/reproduce"
+    parser.add_argument("--work", type=lambda path: Path(path).resolve(), default=work, metavar="DIR", help=text)
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at once (default: one, or one for each GPU)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that write a cohort (default: --jobs)")
+    text = "stop the runs after N minutes; the same command goes on (default: never)"
+    parser.add_argument("--minutes", type=float, default=math.inf, metavar="N", help=text)
     parser.add_argument("--render", action="store_true", help="write the pages from the records, make no runs")
     parser.add_argument("--size", help="of the cohort, instead of the tables'")
     parser.add_argument("--cohort-seed", type=int, metavar="N", help="of the cohort, instead of the tables'")
@@ -81,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         for cohort in dict.fromkeys(task.cohort for task in tasks):
             runs.write_cohort(workshop.data(cohort), cohort.size, cohort.seed, PREPARED, args.workers or slots)
         try:
-            failed = workshop.make(tasks)
+            failed = workshop.make(tasks, args.minutes)
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here", flush=True)
             return 130

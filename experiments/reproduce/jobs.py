@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -98,18 +99,28 @@ class Workshop:
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.folder(task) / RECORD, path)
 
-    def make(self, tasks: Sequence[Task]) -> dict[Task, str]:
+    def make(self, tasks: Sequence[Task], minutes: float = math.inf) -> dict[Task, str]:
         """Do tasks, as many at once as there are slots, each after those that it needs.
 
         If this process is stopped, so are those of the tasks; the next call goes on where they were.
 
+        Args:
+            tasks: in the order in which they are begun.
+            minutes: after which those that are not done are stopped.
+
         Returns:
             the failed tasks with the reason of each.
         """
+        end, self._failed = time.monotonic() + 60 * minutes, {}
         waiting, running = list(tasks), dict[Task, tuple[subprocess.Popen, int]]()
         with _terminated_as_interrupted():
             try:
                 while waiting or running:
+                    if time.monotonic() > end:
+                        self.say(
+                            f"time is up: {len(waiting) + len(running)} runs are left; the same command goes on"
+                        )
+                        break
                     for task in self._ready(waiting, running):
                         waiting.remove(task)
                         taken = {slot for _, slot in running.values()}

@@ -1,7 +1,7 @@
 """The record of a run: one JSON file with everything that the tables need of it, small enough to be committed.
 
-Of each sub-volume it keeps the number of lesions, the scores of the lesions' first hits, and the scores of the false
-positives that count at the rates of the FROC curve. So tables are rendered, compared and drawn without predictions.
+Of each sub-volume it keeps the scores of the lesions' first hits, and those of the false positives that count at
+the rates of the FROC curve. So tables are rendered, compared and drawn without predictions.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ def compact(events: FrocEvents, scores: np.ndarray, most_fps: float) -> dict:
     false = events.fp_rank[:kept]
     floor = false[-1] if len(events.fp_rank) > kept else len(scores)
     found = (events.hit_rank >= 0) & (events.hit_rank <= floor)
-    hit = [round(float(scores[rank]), DIGITS) if ok else None for rank, ok in zip(events.hit_rank, found, strict=True)]
+    rounded = [round(score, DIGITS) for score in scores.tolist()]
     hits: list[list] = [[] for _ in range(events.num_volumes)]
     others: list[list] = [[] for _ in range(events.num_volumes)]
-    for volume, score in zip(events.lesion_volume.tolist(), hit, strict=True):
-        hits[volume].append(score)
-    for volume, rank in zip(events.fp_volume[:kept].tolist(), false.tolist(), strict=True):
-        others[volume].append(round(float(scores[rank]), DIGITS))
+    for volume, rank, is_found in zip(events.lesion_volume, events.hit_rank, found, strict=True):
+        hits[volume].append(rounded[rank] if is_found else None)
+    for volume, rank in zip(events.fp_volume[:kept], false, strict=True):
+        others[volume].append(rounded[rank])
     return {"hits": hits, "false_positives": others}
 
 
@@ -104,7 +104,9 @@ def read_evaluation(folder: Path) -> dict:
     read_truth, read_detections = READERS[protocol.name]
     truth = read_truth(folder / "ground_truth.json", dataset)
     expert = MetadataCatalog.get(dataset).expert
-    files = {"": "predictions.json"} | ({expert: f"predictions_{expert}.json"} if expert in metrics["experts"] else {})
+    files = {"": "predictions.json"} | (
+        {expert: f"predictions_{expert}.json"} if expert in metrics["experts"] else {}
+    )
     events = {}
     for output, file in files.items():
         detections = read_detections(folder / file, truth, dataset)

@@ -98,15 +98,16 @@ def render(table: Table, seeds: Sequence[int], output: Path) -> Path:
 
 
 def _body(table: Table, results: Sequence[Results], seeds: Sequence[int]) -> str:
-    """The table itself: for each row a line of measured and, if the paper has it, a line of the paper's numbers."""
+    """The table itself: for each row a line of what was measured and, if there are any, one of the paper's."""
     by_name = {own.row.name: own for own in results}
-    lines = []
+    lines, before = [], ""
     for own in results:
         row = own.row
         cells = [_cell(list(own.values(metric).values()), metric) for metric in table.columns.values()]
         against = by_name.get(row.against)
         change = "" if against is None else difference(against, own, table.compare)
-        lines.append([row.name, *cells, change, f"{len(own.records)} of {len(seeds)}"])
+        named, before = f" vs {row.against}" if against and row.against != before else "", row.name
+        lines.append([row.name, *cells, f"{change}{named}", f"{len(own.records)} of {len(seeds)}"])
         if row.paper:
             paper = [str(row.paper.get(column, "")) for column in table.columns]
             lines.append(["*paper*", *paper, _paper_difference(table, against and against.row, row), ""])
@@ -145,7 +146,7 @@ def difference(first: Results, second: Results, metric: str) -> str:
 
 
 def compare(first: Results, second: Results) -> dict | None:
-    """The paired bootstrap of two rows, see :func:`paired_comparison`; None if they share no seed or sub-volumes."""
+    """The paired bootstrap of two rows over the seeds of both; None if they share no seed or sub-volumes."""
     one, two = first.events(), second.events()
     seeds = sorted(one.keys() & two.keys())
     alike = [seed for seed in seeds if all(one[seed][key] == two[seed][key] for key in ("volumes", "protocol"))]
@@ -195,13 +196,9 @@ def _legend(table: Table, seeds: Sequence[int]) -> str:
     named = "the average sensitivity" if table.compare == AVERAGE else f"`{table.compare}`"
     spread = "95% interval of a paired bootstrap over the test sub-volumes, all seeds together"
     spread = spread if table.compare == AVERAGE else "standard deviation over seeds"
-    references = {own.against for own in table.rows if own.against}
-    before = [row.name for row in table.rows]
-    in_turn = all(row.against in ("", before[number - 1]) for number, row in enumerate(table.rows) if number)
-    to = "the row before" if in_turn else " or ".join(sorted(references))
     text = f"Shares in per cent, mean ± standard deviation over the seeds {', '.join(map(str, seeds))}."
-    if references:
-        text += f" Difference: of {named} to {to}, with the {spread}."
+    if any(row.against for row in table.rows):
+        text += f" Difference: of {named} to the row before, or to the one that it names, with the {spread}."
     return f"{text} *Paper*: its numbers, on the real datasets. {DASH}: not made yet."
 
 
@@ -215,8 +212,9 @@ def _provenance(table: Table, results: Sequence[Results]) -> str:
     made = {(own.row.run, seed): record["seconds"] for own in results for seed, record in own.records.items()}
     hours = sum(made.values()) / 3600
     return (
-        f"Synthetic cohort {table.cohort.size}, seed {table.cohort.seed}; commit {', '.join(commits) or 'unknown'}; "
-        f"{'; '.join(machines)}; {hours:.1f} hours of runs; records in `runs/`."
+        f"Synthetic cohort {table.cohort.size}, seed {table.cohort.seed}; "
+        f"commit {', '.join(commits) or 'unknown'}; {'; '.join(machines)}; {hours:.1f} hours of runs; "
+        "records in `runs/`."
     )
 
 

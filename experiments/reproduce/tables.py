@@ -182,21 +182,8 @@ def read_table(
     return _Reader(name, cohort or {}, opts or {}).table()
 
 
-def _known(path: Path, where: str, content, required: Iterable[str], optional: Iterable[str] = ()) -> dict:
-    """The content of a mapping, with all required keys and no unknown ones."""
-    required, optional = list(required), list(optional)
-    if not isinstance(content, Mapping):
-        raise DataError(path, f"{where} is no mapping; its keys are {', '.join([*required, *optional])}")
-    for key in content:
-        if key not in required and key not in optional:
-            raise DataError(path, f"{where} has an unknown key {key}{did_you_mean(str(key), [*required, *optional])}")
-    for key in required:
-        if key not in content:
-            raise DataError(path, f"{where} has no {key}")
-    return dict(content)
-
-
-MAKING = ("run", "config", "opts", "readers", "given", "ensemble", "study")  # keys of a run; a row has them as well
+# Keys of a run, which a row has as well; of a row alone; of a table.
+MAKING = ("run", "config", "opts", "readers", "given", "ensemble", "study")
 SHOWN = ("stage", "dataset", "output", "harvest", "against", "paper")
 REQUIRED = ("title", "source", "cohort", "dataset", "columns", "rows")
 OPTIONAL = ("config", "opts", "compare", "runs", "figure", "notes")

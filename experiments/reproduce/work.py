@@ -49,7 +49,9 @@ from .records import read_evaluations
 SECONDS = "seconds.json"  # in a run's folder
 TIMED_VOLUMES = 3  # sub-volumes on which the inference is timed
 KINDS = Registry("KIND")
-KINDS.__doc__ = "Functions (job: Job) -> parts of the record, by the kind of a run. To add one, see :mod:`.tables`."
+KINDS.__doc__ = (
+    "Functions (job: Job) -> parts of the record, by the kind of a run. To add one, see :mod:`.tables`."
+)
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def _weights(folder: Path) -> Path | None:
 
 
 def _training_counts(cfg: CfgNode) -> dict[str, int]:
-    """Columns of LENS's Table III: "lesions", "boxes", "uncertain", "slices" of the partially labelled datasets."""
+    """Counts of LENS's Table III, of the partially labelled datasets: lesions, boxes, uncertain boxes, slices."""
     try:
         names = mined_datasets(cfg)
     except DataError:

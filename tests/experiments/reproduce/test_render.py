@@ -1,0 +1,95 @@
+"""Pages from records alone."""
+
+import json
+
+import pytest
+import yaml
+
+from experiments.__main__ import main
+from experiments.reproduce.records import record_path
+from experiments.reproduce.tables import read_table
+
+HIT, MISS = {"hits": [[0.9], [0.8]], "false_positives": [[], [0.1]]}, {"hits": [[0.9], [None]]}
+MISS["false_positives"] = [[0.5], []]
+
+
+@pytest.fixture
+def page(tmp_path):
+    """page(seeds, ...) writes the records of two rows, renders, and gives the lines of the table by name."""
+    path = tmp_path / "small.yaml"
+    content = {
+        "title": "A table",
+        "source": "Paper, Table 0",
+        "cohort": {"size": "tiny", "seed": 0},
+        "dataset": "d",
+        "config": "configs/phantom/lens_multi.yaml",
+        "columns": {"Average": "average_sensitivity", "Parameters": "parameters", "Boxes": "boxes"},
+        "runs": {"lens": {"opts": {"SEED": 2}}},
+        "rows": [
+            {"name": "first", "paper": {"Average": 36.8, "Parameters": "1×"}},
+            {
+                "name": "second",
+                "opts": {"SEED": 2},
+                "stage": "train",
+                "output": "luna",
+                "paper": {"Average": 39.4},
+            },
+            {"name": "third", "opts": {"SEED": 3}, "against": "first"},
+        ],
+        "notes": "Seen by eye.",
+    }
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    table = read_table(str(path))
+
+    def render(made):
+        for (name, seed), (events, average) in made.items():
+            row = next(row for row in table.rows if row.name == name)
+            metrics = {
+                "protocol": "lens3d",
+                "fps": [1.0],
+                "sensitivity": [average],
+                "average_sensitivity": average,
+            }
+            evaluation = {
+                "metrics": {**metrics, "experts": {"luna": metrics}},
+                "volumes": ["v", "w"],
+                "events": {"": events, "luna": events},
+            }
+            record = {"run": row.run.describe(), "seed": seed, "commit": "abc1234", "seconds": 1800}
+            record |= {"machine": {"cpu": "CPU", "threads": 1, "torch": "2"}, "device": "cpu"}
+            record |= {"evaluations": {row.stage: {"d": evaluation}}, "numbers": {"parameters": 2.5e6}}
+            out = record_path(tmp_path / "out", row.run, table.cohort, seed)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(record))
+        words = ["--table", str(path), "--seeds", "1", "2", "--output", str(tmp_path / "out"), "--render"]
+        assert main(["reproduce", *words]) == 0
+        text = (tmp_path / "out/small.md").read_text()
+        cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
+        return text, cells[2:]
+
+    return render
+
+
+def test_means_deviations_and_paired_differences_beside_the_paper(page, tmp_path):
+    made = {("first", seed): (MISS, 0.4 + 0.1 * seed) for seed in (1, 2)}
+    text, cells = page(made | {("second", seed): (HIT, 1.0) for seed in (1, 2)})
+    assert cells[0] == ["first", "55.0 ± 7.1", "2.500 M", "–", "", "2 of 2"]
+    assert cells[1] == ["*paper*", "36.8", "1×", "", "", ""]
+    assert cells[2][:4] == ["second", "100.0 ± 0.0", "2.500 M", "–"]
+    assert cells[2][4].startswith("+") and " to " in cells[2][4] and cells[2][5] == "2 of 2"
+    assert cells[3][:2] == ["*paper*", "39.4"] and cells[3][4] == "+2.6"
+    assert cells[4] == ["third", "–", "–", "–", "– vs first", "0 of 2"]
+    assert "# A table" in text and "commit abc1234; CPU, 1 thread, torch 2; 2.0 hours" in text
+    assert text.rstrip().endswith("Seen by eye.")
+    assert "![FROC" in text and (tmp_path / "out/small.png").stat().st_size > 10_000
+
+
+def test_differences_are_over_the_seeds_that_both_rows_have(page):
+    _, cells = page({("first", 1): (MISS, 0.5), ("first", 2): (HIT, 1.0), ("second", 2): (HIT, 1.0)})
+    assert cells[2][4] == "+0.0 (+0.0 to +0.0)" and cells[2][5] == "1 of 2"
+
+
+def test_without_any_record_everything_is_a_dash(page):
+    text, cells = page({})
+    assert cells[0] == ["first", "–", "–", "–", "", "0 of 2"] and "![FROC" not in text
+    assert cells[2][4] == "–"
