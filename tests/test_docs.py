@@ -17,7 +17,7 @@ from experiments import EXPERIMENTS
 from lens_d2 import add_lens_config
 
 # Files that the documentation names and that are not here: written by the reader of an example, or by training.
-NOT_HERE = {"kits.py", "kits.yaml", "my_lens.yaml", "config.yaml", "environment.txt"}
+NOT_HERE = {"kits.py", "kits.yaml", "config.yaml", "environment.txt"}
 SOURCES = {path.name for folder in ("lens_d2", "datasets") for path in (ROOT / folder).rglob("*.py")}
 
 
@@ -85,9 +85,7 @@ ONLY_PARSED = {
     "prepare_phantom.py": "takes minutes at these sizes; the demo of tests/conftest.py writes the smallest",
     "-m benchmarks": "measures for minutes; tests/benchmarks",
     "-m experiments peers": "trains three detectors for minutes each; tests/experiments/test_peers.py",
-    "-m experiments harvest": "trains for hours; tests/experiments/test_harvest.py",
-    "-m experiments mining": "trains for hours; tests/experiments/test_mining.py",
-    "-m experiments guards": "trains for hours; tests/experiments/test_guards.py",
+    "-m experiments reproduce": "trains for hours; tests/experiments/reproduce/test_end_to_end.py",
     "-m experiments fusion": "needs a whole evaluation; tests/experiments/test_fusion.py",
     "-m experiments zoo": "trains for an hour; tests/experiments/test_zoo.py",
     "-m experiments cohort": "scans a dozen patients in each phase",

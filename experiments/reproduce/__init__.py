@@ -74,7 +74,8 @@ def _value(word: str) -> object:
 
 def run(args: argparse.Namespace) -> int:
     """Makes the runs and writes the pages; 1 if a run failed, 130 if it was stopped."""
-    tables, failed = read_tables(args), {}
+    tables = read_tables(args)
+    tasks, failed = [], {}
     if not args.render:
         devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
         slots = args.jobs or max(devices, 1)
@@ -91,6 +92,6 @@ def run(args: argparse.Namespace) -> int:
             return 130
     for table in tables:
         print(render(table, args.seeds, args.output))
-    for task, reason in failed.items():
-        print(f"{task}: {reason}")
+    if failed:
+        print(f"{len(failed)} of {len(tasks)} runs failed; the lines above say why")
     return int(bool(failed))

@@ -154,3 +154,13 @@ def test_paired_comparison():
     assert 0 < low < better["difference"] < high and better["p_value"] < 0.02
     worse = paired_comparison(good, poor, protocol, 200, 0)
     assert worse["difference"] == -better["difference"] and worse["p_value"] == better["p_value"]
+
+
+def test_several_trainings_are_averaged_in_every_draw():
+    rng, protocol = np.random.default_rng(1), PROTOCOLS.get("lens3d")()
+    one, two, other = (random_events(rng, False, 9) for _ in range(3))
+    both = paired_comparison([one, two], [other, other], protocol, 200, 0)
+    single = [paired_comparison(events, other, protocol, 200, 0) for events in (one, two)]
+    assert both["difference"] == pytest.approx(np.mean([each["difference"] for each in single]))
+    assert both["average_sensitivity"][1] == single[0]["average_sensitivity"][1]
+    assert paired_comparison([one, one], [other], protocol, 200, 0)["difference_ci"] == single[0]["difference_ci"]

@@ -1,6 +1,5 @@
 """The universal training set with the hidden truth in the place of its marks."""
 
-import importlib
 import json
 
 import pytest
@@ -8,7 +7,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from helpers.mined_ledger import LESION
 from helpers.mining_proposals import record
 
-hidden_truth = importlib.import_module("experiments.reproduce.hidden_truth")
+from experiments.reproduce import hidden_truth
 
 
 @pytest.fixture
@@ -29,16 +28,12 @@ def universal(tmp_path, monkeypatch):
 
 
 def test_all_lesions_on_their_key_slices_or_on_all(universal):
-    for name, slices in ((hidden_truth.KEY_TRUTH, [[6]] * 2), (hidden_truth.FULL_TRUTH, [[5, 6]] * 2)):
+    for name, slices, key in ((hidden_truth.KEY_TRUTH, [6], 6), (hidden_truth.FULL_TRUTH, [5, 6], None)):
         (record,) = DatasetCatalog.get(name)
-        assert [[box[0] for box in lesion["boxes"]] for lesion in record["lesions"]] == slices
-        assert [lesion["key_slice"] for lesion in record["lesions"]] == [
-            slices[0][0] if len(slices[0]) == 1 else None
-        ] * 2
+        assert [[box[0] for box in lesion["boxes"]] for lesion in record["lesions"]] == [slices] * 2
+        assert [lesion["key_slice"] for lesion in record["lesions"]] == [key] * 2
 
 
 def test_only_the_full_truth_has_negative_slices():
-    labelled = [
-        MetadataCatalog.get(name).fully_labelled for name in (hidden_truth.KEY_TRUTH, hidden_truth.FULL_TRUTH)
-    ]
-    assert labelled == [False, True]
+    names = (hidden_truth.KEY_TRUTH, hidden_truth.FULL_TRUTH)
+    assert [MetadataCatalog.get(name).fully_labelled for name in names] == [False, True]

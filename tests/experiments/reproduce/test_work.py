@@ -1,0 +1,77 @@
+"""What a run is given of others, and how it is told."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from experiments.reproduce import work
+from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_ledger
+
+ROWS = {  # of V_M, v, and of V_H, h: strategy, annotation, status
+    "v, recovered": ("v", "LesionHarvester", "mark", "annotation"),
+    "v, negative": ("v", "LesionHarvester", "", "hard_negative"),
+    "h, recovered": ("h", "LesionHarvester", "mark", "annotation"),
+    "h, harvested": ("h", "LesionHarvester", "", "annotation"),
+    "h, negative": ("h", "Other", "", "hard_negative"),
+}
+
+
+@pytest.fixture
+def given(tmp_path, monkeypatch):
+    """given(...): the names of the rows that a run gets of a ledger."""
+    rows = [
+        LedgerRow(name, volume, 1, 1.0, 1.0, 5.0, 5.0, name, strategy, 1, 0.5, float("nan"), annotation, status)
+        for name, (volume, strategy, annotation, status) in ROWS.items()
+    ]
+    write_ledger(tmp_path / "ledger.parquet", [to_table(rows)])
+    verified = SimpleNamespace(HARVEST=SimpleNamespace(VERIFIED="vm"))
+    monkeypatch.setattr(work, "load_config", lambda path: verified)
+    monkeypatch.setattr(work, "load_records", lambda names: [{"volume": "v"}])
+    folder = tmp_path / "run"
+    folder.mkdir()
+
+    def names(strategies=(), labels=(), value="{}"):
+        of = {"folder": str(tmp_path), "file": "ledger.parquet", "strategies": strategies, "labels": labels}
+        of["value"] = value
+        job = {"run": {"kind": "training", "opts": {"SOLVER.STEPS": [1, 2]}}, "seed": 3, "device": "cpu"}
+        job |= {"given": {"DATASETS.LEDGER": of}, "members": [], "facts": {}}
+        (folder / "job.json").write_text(json.dumps(job))
+        words = work.Job.read(folder / "job.json").opts()
+        opts = dict(zip(words[::2], words[1::2], strict=True))
+        assert (opts["SEED"], opts["SOLVER.STEPS"], opts["OUTPUT_DIR"]) == ("3", "[1, 2]", str(folder))
+        return opts["DATASETS.LEDGER"]
+
+    return names
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["verified_recovered"], ["v, recovered"]),
+        (["verified_negatives", "recovered"], ["v, negative", "h, recovered"]),
+        (["harvested"], ["h, harvested"]),
+        (["negatives"], ["h, negative"]),
+    ],
+)
+def test_label_sets_of_a_harvest(given, labels, expected):
+    assert read_ledger(given(labels=labels))["id"].tolist() == expected
+
+
+def test_strategies_of_a_ledger(given):
+    assert read_ledger(given(strategies=["Other"]))["id"].tolist() == ["h, negative"]
+
+
+def test_a_file_as_it_is_in_a_value_of_its_own(given, tmp_path):
+    assert given() == str(tmp_path / "ledger.parquet")
+    assert given(value="(('A', '{}'),)") == f"(('A', '{tmp_path / 'ledger.parquet'}'),)"
+
+
+def test_seconds_of_all_parts_of_a_run_are_summed(tmp_path):
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), work._counted(tmp_path / "seconds.json"):
+            raise KeyboardInterrupt
+    (tmp_path / "seconds.json").write_text("40.0")
+    with work._counted(tmp_path / "seconds.json"):
+        pass
+    assert json.loads((tmp_path / "seconds.json").read_text()) >= 40
