@@ -37,6 +37,7 @@ WRITTEN_OTHERWISE = {
     "lens_d2/export/dicom_document.py",
     "benchmarks/data_path.py",
     "benchmarks/networks.py",
+    "experiments/reproduce/jobs.py",  # the logs of processes
 }
 
 

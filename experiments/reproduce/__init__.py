@@ -21,7 +21,6 @@ import math
 from pathlib import Path
 
 import torch
-import yaml
 
 from lens_d2.io.errors import DataError
 
@@ -60,16 +59,10 @@ def read_tables(args: argparse.Namespace) -> list[Table]:
     """
     if len(args.opts) % 2:
         raise DataError(args.opts[-1], "a config key without a value: overrides are KEY VALUE pairs")
-    opts = dict(zip(args.opts[::2], map(_value, args.opts[1::2]), strict=True))
+    opts = dict(zip(args.opts[::2], args.opts[1::2], strict=True))
     cohort = {"size": args.size, "seed": args.cohort_seed}
     cohort = {key: value for key, value in cohort.items() if value is not None}
     return [read_table(name, cohort, opts) for name in args.table]
-
-
-def _value(word: str) -> object:
-    """A number or truth value of the command line as such, so that it is the same as in a table's file."""
-    value = yaml.safe_load(word) if word else word
-    return value if isinstance(value, int | float | bool) else word
 
 
 def run(args: argparse.Namespace) -> int:

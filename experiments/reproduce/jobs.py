@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from lens_d2.evaluation.report import write_json
+from lens_d2.io.files import write_whole
 
 from .. import runs
 from .records import read_record, record_path
@@ -96,8 +96,7 @@ class Workshop:
         """Copy the record of a finished run to where the tables look for it."""
         path = record_path(self.output, task.run, task.cohort, task.seed)
         if self._has_files(task) and not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.folder(task) / RECORD, path)
+            write_whole(path, (self.folder(task) / RECORD).read_bytes())
 
     def make(self, tasks: Sequence[Task], minutes: float = math.inf) -> dict[Task, str]:
         """Do tasks, as many at once as there are slots, each after those that it needs.
