@@ -1,14 +1,15 @@
-"""Contact sheets of a synthetic cohort with boxes, and the CT numbers of its organs beside published ones.
+"""Contact sheets of a synthetic cohort with boxes, and its lesions, marks and CT numbers beside real ones.
 
     python -m experiments cohort datasets/phantom --output output/cohort
 
-The sheets open ``hidden_truth.json``; they are for people, not for training. Green boxes are annotated lesions,
-orange ones lesions without a mark.
+The sheets and the table of marks open ``hidden_truth.json``; they are for people, not for training. Green boxes
+are annotated lesions, orange ones lesions without a mark.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 
 import cv2
@@ -41,6 +42,23 @@ PUBLISHED = {
     "pancreas": {"arterial": "112 ± 15 to 128 ± 17 [7]"},
     "vertebral marrow": {"none": "226 ± 44 below 30 years, 2.5 less a year [4]", "venous": "+12% [6]"},
 }
+
+
+# Counted in DeepLesion: the 800 completely annotated test sub-volumes that LENS's authors released, and the marks of
+# the official test split on them. Sizes are the longest sides of boxes, mm, with 8 mm of padding.
+SIZES_MM = (8, 12, 16, 24, 32, 48, 80)
+DEEPLESION = {
+    **dict(zip((f"lesions of {a} to {b} mm" for a, b in itertools.pairwise(SIZES_MM)),
+               ("6%", "23%", "43%", "13%", "10%", "4%"), strict=True)),
+    **dict(zip((f"marked of {a} to {b} mm" for a, b in itertools.pairwise(SIZES_MM)),
+               ("12%", "16%", "20%", "37%", "50%", "55%"), strict=True)),
+    "marked of all": "25%",
+    "lesions a sub-volume": "5.2",
+    "marks a sub-volume": "1.5",
+    "sub-volumes with 1, 2, 3 marks": "67%, 22%, 6%",
+    "slices of a lesion (5, 25, 50, 75, 95%)": "3, 4, 7, 11, 22",
+    "studies a patient": "2.4",
+}  # fmt: skip
 
 
 def picture(plane, window) -> np.ndarray:
@@ -139,6 +157,35 @@ def organ_table(plan: CohortPlan, patients: int) -> list[list]:
     return rows
 
 
+def marks_table(truth: dict[str, dict]) -> list[list[str]]:
+    """Rows of a property, its value in the universal dataset of a cohort, and that of DeepLesion.
+
+    Args:
+        truth: sub-volumes by name, see :func:`runs.read_hidden_truth`.
+    """
+    entries = [entry for entry in truth.values() if entry["dataset"] == "deeplesion"]
+    lesions = [(lesion, entry["spacing"]) for entry in entries for lesion in entry["lesions"]]
+    sides = np.array(
+        [np.subtract(x["key_box"][2:], x["key_box"][:2]).max() * spacing[0] for x, spacing in lesions]
+    )
+    marked = np.array([x["annotated"] for x, _ in lesions])
+    slices = np.percentile([len(x["boxes"]) for x, _ in lesions], [5, 25, 50, 75, 95])
+    marks = np.array([sum(x["annotated"] for x in entry["lesions"]) for entry in entries])
+    studies = {entry["study"] for entry in entries}
+    bins = [(sides >= low) & (sides < high) for low, high in itertools.pairwise(SIZES_MM)]
+    values = [
+        *(f"{inside.mean():.0%}" for inside in bins),
+        *(f"{marked[inside].mean():.0%}" if inside.any() else "" for inside in bins),
+        f"{marked.mean():.0%}",
+        f"{len(lesions) / len(entries):.1f}",
+        f"{marks.mean():.1f}",
+        ", ".join(f"{(marks == count).mean():.0%}" for count in (1, 2, 3)),
+        ", ".join(f"{count:.0f}" for count in slices),
+        f"{len(studies) / len({entry['patient'] for entry in entries}):.1f}",
+    ]
+    return [[name, own, real] for (name, real), own in zip(DEEPLESION.items(), values, strict=True)]
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("cohort", type=Path, help="folder that datasets/prepare_phantom.py wrote")
@@ -150,6 +197,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs the experiment."""
     print(*sheets(args.cohort, args.output, args.slices), sep="\n")
+    rows = marks_table(read_hidden_truth(args.cohort))
+    table = tabulate(rows, ["", "this cohort", "DeepLesion"], tablefmt="github", disable_numparse=True)
+    write_whole(args.output / "marks.md", f"{table}\n".encode())
+    print(table)
     if args.patients:
         headers = ["organ", *(h for p in PHASES for h in (p, "published"))]
         table = tabulate(organ_table(SIZES["small"], args.patients), headers, tablefmt="github")

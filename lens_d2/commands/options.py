@@ -296,7 +296,7 @@ def phantom(parser: Parser) -> None:
     """
     root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
     add_output(parser, "folder to write (default: %(default)s)", default=root / "phantom")
-    sizes = ("tiny", "small", "standard", "large")
+    sizes = ("tiny", "small", "standard", "study", "large")
     parser.add_argument("--size", choices=sizes, default="small", help="a ready size (default: %(default)s)")
     for name in ("train", "val", "test"):
         text = f"{name} patients of the universal dataset, instead of the size's"
@@ -310,7 +310,7 @@ def phantom(parser: Parser) -> None:
     text = "faintness of lesions, noise (default: %(default)s)"
     parser.add_argument("--difficulty", choices=("easy", "medium", "hard"), default="medium", help=text)
     text = "share of lesions without a mark (default: %(default)s)"
-    parser.add_argument("--missing-rate", type=float, default=0.5, metavar="SHARE", help=text)
+    parser.add_argument("--missing-rate", type=float, default=0.75, metavar="SHARE", help=text)
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     add_workers(parser, min(os.cpu_count() or 1, 8))
     parser.add_argument("--overwrite", action="store_true", help="replace a cohort that is there")

@@ -23,6 +23,7 @@ from .universal import PatientResult, write_patient
 
 MANIFEST = "phantom.json"
 LAYOUT = 1
+GENERATOR = 2  # raised with every change after which a plan gives other files
 
 
 def write_cohort(
@@ -77,7 +78,7 @@ def _write(plan: CohortPlan, root: Path, workers: int, start: str) -> dict:
     volumes |= {scan.volume: scan.entry for scan in scans}
     truth = {"layout": LAYOUT, "padding_mm": BOX_PADDING_MM, "volumes": volumes}
     _write_json(root / "hidden_truth.json", truth)
-    manifest = {"layout": LAYOUT, "plan": plan.to_dict(), "counts": _counts(volumes)}
+    manifest = {"layout": LAYOUT, "generator": GENERATOR, "plan": plan.to_dict(), "counts": _counts(volumes)}
     _write_json(root / MANIFEST, manifest, indent=2)
     return manifest
 

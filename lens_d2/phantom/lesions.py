@@ -344,16 +344,16 @@ def soft_tissue_lesion(rng, anatomy: Anatomy, radius: float, look: Look) -> Draw
 
 # kind: mean number in a whole torso, and the median and log-deviation of the diameter in mm
 FREQUENCY = {
-    "lung_nodule": (4.2, 12.0, 0.45),
-    "liver_tumour": (3.4, 17.0, 0.48),
-    "mediastinal_node": (4.4, 14.0, 0.30),
-    "abdominal_node": (3.8, 14.5, 0.32),
-    "kidney_lesion": (1.6, 19.0, 0.42),
-    "bone_lesion": (2.0, 14.0, 0.35),
-    "adrenal_lesion": (0.4, 17.0, 0.30),
-    "soft_tissue_lesion": (0.8, 14.0, 0.35),
+    "lung_nodule": (7.4, 8.0, 0.60),
+    "liver_tumour": (5.8, 12.0, 0.62),
+    "mediastinal_node": (7.2, 10.0, 0.48),
+    "abdominal_node": (6.2, 10.5, 0.50),
+    "kidney_lesion": (2.4, 14.0, 0.58),
+    "bone_lesion": (3.2, 10.5, 0.52),
+    "adrenal_lesion": (0.7, 13.0, 0.45),
+    "soft_tissue_lesion": (1.3, 10.0, 0.52),
 }
-DIAMETER_RANGE = (5.5, 46.0)
+DIAMETER_RANGE = (4.5, 56.0)
 
 
 def random_lesions(rng, anatomy: Anatomy, studies: int, hardness: float = 1.0, emphasis: dict | None = None):

@@ -32,7 +32,7 @@ class CohortPlan:
     nih_ln: int
     matrix: int = 208
     hardness: float = 1.0
-    missing_rate: float = 0.5
+    missing_rate: float = 0.75
     seed: int = 0
     vm_share: float = 0.07
     vh_share: float = 0.08
@@ -64,9 +64,10 @@ class CohortPlan:
 
 
 SIZES = {
-    "tiny": CohortPlan(train=5, val=2, test=3, luna=4, lits=4, nih_ln=4, matrix=96),
-    "small": CohortPlan(train=32, val=6, test=14, luna=12, lits=12, nih_ln=12),
-    "standard": CohortPlan(train=200, val=30, test=80, luna=60, lits=60, nih_ln=60),
-    "large": CohortPlan(train=800, val=60, test=160, luna=160, lits=130, nih_ln=160),
+    "tiny": CohortPlan(train=4, val=1, test=2, luna=4, lits=4, nih_ln=4, matrix=96),
+    "small": CohortPlan(train=20, val=4, test=9, luna=12, lits=12, nih_ln=12),
+    "standard": CohortPlan(train=120, val=18, test=48, luna=60, lits=60, nih_ln=60),
+    "study": CohortPlan(train=150, val=24, test=60, luna=60, lits=60, nih_ln=60),
+    "large": CohortPlan(train=480, val=36, test=96, luna=160, lits=130, nih_ln=160),
 }
 DIFFICULTIES = {"easy": 0.5, "medium": 1.0, "hard": 1.4}

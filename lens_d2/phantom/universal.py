@@ -31,6 +31,8 @@ COARSE_TYPE = {
     "lung_nodule": 5, "kidney_lesion": 6, "soft_tissue_lesion": 7,
 }  # fmt: skip
 NOISY_SHARE = 0.02
+STUDIES, MOST_STUDIES = 2.5, 8  # of a patient: mean of the geometric distribution, and its cut
+SIZE_WEIGHT = 0.9  # of the log diameter in the choice of what is marked
 
 
 @dataclass
@@ -55,7 +57,8 @@ class PatientResult:
 class Radiologist:
     """Marks some of a patient's lesions: large ones more often, and mostly in one series of a study.
 
-    The preference for a lesion is partly the same in all studies, and partly drawn in each.
+    The preference for a lesion is partly the same in all studies, and partly drawn in each. Size weighs as it does
+    in DeepLesion's test split, where 12% of the smallest lesions and 55% of the largest are marked.
     """
 
     def __init__(self, rng, case: Case, missing_rate: float):
@@ -68,18 +71,18 @@ class Radiologist:
         """Draw the preferences of the next study."""
         self._moods = {lesion.instance: self._rng.normal() for lesion in self._case.lesions}
 
-    def marks(self, finding: Finding, series: int) -> bool:
-        """Whether a finding gets a mark in a series of the study, counted from 0."""
+    def interest(self, finding: Finding, series: int) -> float:
+        """How far the interest in a finding exceeds what a mark needs; series of a study count from 0."""
         instance = finding.lesion.instance
         taste = 0.6 * self._habits[instance] + 0.6 * self._moods[instance] + 0.3 * self._rng.normal()
-        size = 2.0 * np.log(finding.diameter_mm / 14.0)
-        return bool(size + 1.4 * taste > self._need + 0.8 * series + 0.2)
+        size = SIZE_WEIGHT * np.log(finding.diameter_mm / 12.0)
+        return float(size + 1.4 * taste - self._need - 0.8 * series + 0.2)
 
 
 def write_patient(plan: CohortPlan, root: Path, split: str, number: int) -> PatientResult:
     """Scan one patient of the universal dataset, and write the slices below ``root/DeepLesion``."""
     rng = plan.rng("deeplesion", number)
-    studies = int(rng.choice([1, 2, 3], p=[0.55, 0.3, 0.15]))
+    studies = min(int(rng.geometric(1 / STUDIES)), MOST_STUDIES)
     case = random_case(rng, plan, studies, at_least=3)
     radiologist, result = Radiologist(rng, case, plan.missing_rate), PatientResult(number, split)
     writer = _PatientWriter(plan, root, case, radiologist, rng, result)
@@ -129,7 +132,7 @@ class _PatientWriter:
         start = 190.0 + rng.uniform(0, interval) if down < 0 else -260.0
         for low, high in regions:
             low, high = pose.to_scan(np.array([[0.0, 0, low], [0, 0, high]]))[:, 2] + rng.uniform(-12, 12)
-            slices = int(np.clip((high - low) / interval, 14, 40))
+            slices = int(np.clip((high - low) / interval, 14, 64))
             first = 1 + max(0, int(abs((high if down < 0 else low) - start) / interval))
             volume = f"{name}_{first:03d}-{first + slices - 1:03d}"
             if any(_touches(volume, other) for other in self.result.volumes):
@@ -143,10 +146,10 @@ class _PatientWriter:
                 self._note(volume, study, grid, settings, findings, chosen)
 
     def _choose(self, findings: list[Finding], series: int) -> list[Finding]:
-        """The findings that get a mark: the largest alone if the radiologist marks none."""
-        whole = [f for f in findings if f.whole]
-        chosen = [f for f in whole if self.radiologist.marks(f, series)]
-        return chosen or sorted(whole, key=lambda f: -f.diameter_mm)[:1]
+        """The findings that get a mark: the most interesting alone if the radiologist would mark none."""
+        interest = [(self.radiologist.interest(f, series), f) for f in findings if f.whole]
+        chosen = [f for level, f in interest if level > 0]
+        return chosen or [f for _, f in sorted(interest, key=lambda pair: -pair[0])[:1]]
 
     def _note(self, volume, study, grid, settings: Settings, findings, chosen) -> None:
         """Rows of the table and the entry of the hidden truth for one sub-volume."""
