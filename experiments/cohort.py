@@ -44,8 +44,8 @@ PUBLISHED = {
 }
 
 
-# Counted in DeepLesion: the 800 completely annotated test sub-volumes that LENS's authors released, and the marks of
-# the official test split on them. Sizes are the longest sides of boxes, mm, with 8 mm of padding.
+# Counted in DeepLesion: the 800 completely annotated test sub-volumes that the authors of LENS released, and the
+# marks of the official test split on them. Sizes are the longest sides of boxes, mm, with 8 mm of padding.
 SIZES_MM = (8, 12, 16, 24, 32, 48, 80)
 DEEPLESION = {
     **dict(zip((f"lesions of {a} to {b} mm" for a, b in itertools.pairwise(SIZES_MM)),

@@ -94,7 +94,7 @@ def test_harvesting_and_a_training_with_what_was_harvested(here):
         assert (here / "output/phantom" / name / "retrain/model_final.pth").is_file()
 
 
-@pytest.mark.parametrize("advertised", RUN["two ranks"], ids=["--num-gpus", "torchrun"])
+@pytest.mark.parametrize("advertised", RUN["two ranks"], ids=["torchrun"])
 def test_two_ranks_train_propose_mine_and_evaluate(demo, here, advertised):
     """On the CPU, with the config's own workers; of torchrun's eight ranks, two."""
     (here / "pretraining").symlink_to(demo / "data")

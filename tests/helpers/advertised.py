@@ -128,7 +128,6 @@ RUN = {
     ),
     # With the configs' own workers of the loaders.
     "two ranks": (
-        Advertised("docs/phantom.md", "--num-gpus 2", f"{TRAINING} {MINED}"),
         Advertised(
             "docs/scaling.md",
             "torchrun --nproc-per-node 8",
