@@ -12,6 +12,7 @@ from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import InferenceSampler
 from torch.utils.data import DataLoader, Dataset
 
+from ..io import preemption
 from ..io.errors import DataError, did_you_mean
 from .cache import VolumeCache, build_cache
 from .ledger.merge import apply_ledger
@@ -23,9 +24,10 @@ logger = logging.getLogger(__name__)
 
 
 class SampleLoader(DataLoader):
-    """A DataLoader that raises a worker's :class:`DataError` unchanged.
+    """A DataLoader that raises a worker's :class:`DataError` unchanged, and whose workers ignore requests to end.
 
-    PyTorch would turn it into a RuntimeError with a traceback, as its constructor takes two arguments.
+    PyTorch would turn the error into a RuntimeError with a traceback, as its constructor takes two arguments; and
+    a batch system signals the workers, too, of a rank that is to finish its step.
     """
 
     def __init__(self, dataset: Dataset, *, collate_fn: Callable[[list], Any], num_workers: int, **kwargs):
@@ -38,6 +40,7 @@ class SampleLoader(DataLoader):
             collate_fn=_Collate(collate_fn),
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
+            worker_init_fn=preemption.ignore,
             **kwargs,
         )
 

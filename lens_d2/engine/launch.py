@@ -16,7 +16,7 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
-from ..io import cli
+from ..io import cli, preemption
 from ..io.errors import DataError
 
 PATIENCE_S = 20
@@ -47,7 +47,8 @@ def run(
             reported once. The device of the config that it returns decides how ranks communicate.
 
     Raises:
-        SystemExit: a rank met bad input or a full disk and has printed a line about it.
+        SystemExit: a rank met bad input or a full disk and has printed a line about it, or was asked to end
+            (:mod:`lens_d2.io.preemption`).
     """
     _end_on_fault(lambda: _hide_gpus(check(args)))
     if torch.distributed.is_torchelastic_launched():
@@ -56,14 +57,15 @@ def run(
         return
     _end_on_fault(lambda: _check_ranks(args))
     try:
-        launch(
-            rank,
-            _num_ranks(args),
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(main, args),
-        )
+        with preemption.passed_on():
+            launch(
+                rank,
+                _num_ranks(args),
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                args=(main, args),
+            )
     except ProcessExitedException as error:
         if error.signal_name:
             raise
@@ -103,7 +105,19 @@ def rank(main: Callable[..., object], *args: object) -> None:
     Raises:
         SystemExit: as :func:`run`.
     """
-    _end_on_fault(partial(main, *args))
+    try:
+        with preemption.obeyed():
+            _end_on_fault(partial(main, *args))
+    except preemption.Preempted:
+        preemption.ignore()  # what is left is short
+        if comm.is_main_process():
+            print(f"asked to end: status {preemption.REQUEUE}, the same with --resume goes on", file=sys.stderr)
+        _leave()
+        raise
+    _leave()
+
+
+def _leave() -> None:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, default_collate
 
 from ..data.loader import SampleLoader
 from ..io.checkpoint import LENSCheckpointer
+from .preemption import PreemptionHook
 from .solver import build_optimizer, with_epochs
 from .trainer import CarefulTraining
 
@@ -78,6 +79,7 @@ class NetworkTrainer(CarefulTraining, SimpleTrainer):
                 hooks.IterationTimer(),
                 hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
                 hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if main else None,
+                PreemptionHook(),
                 hooks.PeriodicWriter(default_writers(cfg.OUTPUT_DIR, self.max_iter), period=20) if main else None,
             ]
         )

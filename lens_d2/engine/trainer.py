@@ -24,6 +24,7 @@ from ..io.errors import DataError
 from ..mining.hooks import build_mining_hooks
 from ..modeling.pretrained import load_backbone_weights
 from .overlays import build_overlay_hooks
+from .preemption import PreemptionHook
 from .solver import build_optimizer, with_epochs
 
 logger = logging.getLogger(__name__)
@@ -116,11 +117,12 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
             self.checkpointer.save("model_final", iteration=self.iter)
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's hooks and overlays; mining before the evaluation, so that a kill in mining repeats none."""
+        """Detectron2's hooks and ours; mining before the evaluation, so that a kill in mining repeats none."""
         hooks = super().build_hooks()
         evaluation = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
         return [
             *hooks[:evaluation],
+            PreemptionHook(),
             *build_overlay_hooks(self.cfg),
             *build_mining_hooks(self.cfg),
             *hooks[evaluation:],

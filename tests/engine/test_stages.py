@@ -10,6 +10,7 @@ from helpers.mining_cohort import mining_cfg, register_partly
 
 from lens_d2.engine import LENSTrainer, run_stages
 from lens_d2.engine.network_trainer import NetworkTrainer
+from lens_d2.io import preemption
 from lens_d2.io.artifacts import ArtifactStore
 from lens_d2.io.errors import DataError
 from lens_d2.mining.lens.mine import PatientStore
@@ -124,6 +125,36 @@ def test_killed_in_the_middle_of_training_it_goes_on_from_a_checkpoint(data, tmp
         steps = kill_at(patch, LENSTrainer, "run_step", 99)
         assert run_stages(cfg, resume=True)["train"]["weights"] == str(tmp_path / "train/model_final.pth")
     assert len(steps) == 3  # of five, after the checkpoint of the second
+
+
+def test_asked_to_end_in_every_training_it_goes_on(data, whole_run, tmp_path, monkeypatch):
+    """Each training ends after a step that is no multiple of the checkpoint's period; none is done twice."""
+    whole, _ = whole_run
+    cfg = config(data, tmp_path, *FULL, "STAGES", FULL[1][:3], "MODEL.FPR.SOLVER.CHECKPOINT_PERIOD", 100)
+    steps = [kill_at(monkeypatch, trainer, "run_step") for trainer in (LENSTrainer, NetworkTrainer)]
+    for asked in (3, 5 + 1, 5 + 5 + 2):  # steps after which the run is asked to end
+        monkeypatch.setattr(preemption, "requested", lambda asked=asked: sum(map(len, steps)) == asked)
+        with pytest.raises(preemption.Preempted):
+            run_stages(cfg, resume=True)
+    monkeypatch.undo()
+    steps = [kill_at(monkeypatch, trainer, "run_step") for trainer in (LENSTrainer, NetworkTrainer)]
+    run_stages(cfg, resume=True)
+    assert list(map(len, steps)) == [0, 2]
+    for stage in ("train", "retrain", "fpr"):
+        ours, theirs = (
+            torch.load(folder / stage / "model_final.pth", weights_only=True)["model"]
+            for folder in (tmp_path, whole)
+        )
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), stage
+
+
+def test_asked_to_end_with_the_last_step_what_follows_the_training_waits(data, tmp_path, monkeypatch):
+    cfg = config(data, tmp_path, *FULL, "STAGES", ("train",))
+    steps = kill_at(monkeypatch, LENSTrainer, "run_step")
+    monkeypatch.setattr(preemption, "requested", lambda: len(steps) == 5)
+    with pytest.raises(preemption.Preempted):
+        run_stages(cfg)
+    assert (tmp_path / "train/model_final.pth").exists() and not (tmp_path / "train/proposals").exists()
 
 
 def test_finished_stages_are_passed_over_and_a_new_run_begins_anew(data, whole_run, tmp_path):
