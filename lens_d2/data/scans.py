@@ -12,9 +12,10 @@ from pathlib import Path
 
 from ..io.dicom_header import looks_like_dicom
 from ..io.errors import DataError
+from ..io.files import visible_files
 from .sources.dicom_file import DicomFile, Kind
 from .sources.dicom_folder import no_ct
-from .sources.dicom_series import DicomIndex, Part, find_parts, read_dicom_files, read_index, visible_files
+from .sources.dicom_series import DicomIndex, Part, find_parts, read_dicom_files, read_index
 from .sources.png_folder import fault_of_picture, numbered_pictures
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd", ".nhdr")

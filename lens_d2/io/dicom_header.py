@@ -8,11 +8,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
-
-import pydicom
-from pydicom.dataset import Dataset
+from typing import TYPE_CHECKING
 
 from .errors import DataError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 PREAMBLE = 132  # bytes: 128 of anything and the letters DICM
 FIRST_GROUPS = (0x0002, 0x0008)  # of the first element in a file without preamble
@@ -67,6 +68,8 @@ def read_dicom_header(file: str | PathLike, keywords: tuple[str, ...] = ()) -> D
     Raises:
         DataError: the file is no DICOM file, is damaged, or has an element that cannot be decoded.
     """
+    import pydicom
+
     with dicom_errors(file):
         header = pydicom.dcmread(file, stop_before_pixels=True, force=looks_like_dicom(file))
         for keyword in keywords:

@@ -34,3 +34,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f"; there are {', '.join(map(str, known))}" if 0 < len(known) <= 20 else ""
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things, such as "1 image" or "2 images"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def count_of(number: int, thing: str) -> str:
+    """A number of things and its verb, such as "1 image is" or "2 images are"."""
+    return f"{counted(number, thing)} {'is' if number == 1 else 'are'}"

@@ -81,6 +81,17 @@ def write_whole(path: str | os.PathLike, data: bytes | memoryview) -> Path:
     return Path(path)
 
 
+def visible_files(root: Path) -> list[Path]:
+    """The file itself, or all files below a folder, sorted; without hidden ones and those in hidden folders."""
+    if root.is_file():
+        return [root]
+    found = []
+    for name, folders, files in os.walk(root):
+        folders[:] = [folder for folder in folders if folder[0] != "."]
+        found += [Path(name, file) for file in files if file[0] != "."]
+    return sorted(found)
+
+
 @contextmanager
 def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
     """Keeps a second run out of a folder while the block is running.

@@ -9,9 +9,10 @@ from helpers.scan_files import make_affine, make_slice, write_enhanced, write_pn
 from pydicom import uid
 
 from lens_d2.data.scans import DICOM, PICTURES, PNG, VOLUME, SeveralSeries, find_scans, without_names
-from lens_d2.data.sources.dicom_series import read_index, visible_files
+from lens_d2.data.sources.dicom_series import read_index
 from lens_d2.data.volume import read_volume
 from lens_d2.io.errors import DataError
+from lens_d2.io.files import visible_files
 
 ARRAY = np.random.default_rng(0).integers(-1000, 1000, (3, 8, 9)).astype(np.int16)
 AFFINE = make_affine((1, 1, 3))

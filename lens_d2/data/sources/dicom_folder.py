@@ -6,16 +6,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...io.dicom_header import looks_like_dicom
-from ...io.errors import DataError
-from .dicom_file import DicomFile, Frame
-from .dicom_pixels import read_frames
-from .dicom_series import Part, count_of, counted, read_index, visible_files
-from .dicom_stack import Stack, arrange
+from ...io.errors import DataError, count_of, counted
+from ...io.files import visible_files
 from .source import SOURCE_REGISTRY, Source
+
+if TYPE_CHECKING:
+    from .dicom_file import DicomFile, Frame
+    from .dicom_series import Part
+    from .dicom_stack import Stack
 
 MAX_LISTED = 5  # series that a message lists
 
@@ -53,6 +56,8 @@ class DicomFolder(Source):
 
     def array(self) -> np.ndarray:
         """(k, j, i) int16 voxels in HU."""
+        from .dicom_pixels import read_frames
+
         stack = self._stack
         columns, rows, count = stack.size
         volume = np.empty((count, rows, columns), np.int16)
@@ -72,6 +77,8 @@ class DicomFolder(Source):
 
     @cached_property
     def _stack(self) -> Stack:
+        from .dicom_stack import arrange
+
         part = self._part
         if part.fault is not None:
             raise part.fault
@@ -82,6 +89,8 @@ class DicomFolder(Source):
 
     @cached_property
     def _part(self) -> Part:
+        from .dicom_series import read_index
+
         index = read_index(self.files())
         if index.damaged:
             fault = index.damaged[0].fault

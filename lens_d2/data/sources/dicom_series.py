@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...io.errors import DataError
+from ...io.errors import DataError, count_of, counted
 from .dicom_file import INDEPENDENT_MARKS, MARKS, DicomFile, Frame, Kind, read_dicom_file
 from .dicom_pixels import read_frame
 
@@ -73,17 +72,6 @@ class DicomIndex:
     def pick(self, uid: str) -> list[Part]:
         """The part with this UID, or all parts of the series with it."""
         return [part for part in self.parts if uid in (part.uid, part.series)]
-
-
-def visible_files(root: Path) -> list[Path]:
-    """The file itself, or all files below a folder, sorted; without hidden ones and those in hidden folders."""
-    if root.is_file():
-        return [root]
-    found = []
-    for name, folders, files in os.walk(root):
-        folders[:] = [folder for folder in folders if folder[0] != "."]
-        found += [Path(name, file) for file in files if file[0] != "."]
-    return sorted(found)
 
 
 def read_index(paths: Iterable[Path]) -> DicomIndex:
@@ -153,16 +141,6 @@ def _parts(uid: str, members: Sequence[DicomFile]) -> list[Part]:
         fault = faults[0] if faults else None
         parts.append(Part(name, number, len(stacks), stack, paths, told_by, description, own, fault))
     return parts
-
-
-def counted(number: int, thing: str) -> str:
-    """A number of things, such as "1 image" or "2 images"."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def count_of(number: int, thing: str) -> str:
-    """A number of things and its verb, such as "1 image is" or "2 images are"."""
-    return f"{counted(number, thing)} {'is' if number == 1 else 'are'}"
 
 
 # Splitting a series

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...io.errors import DataError
+from ...io.errors import DataError, count_of
 from .dicom_file import MARKS, Frame
-from .dicom_series import SAME_PLACE, count_of, heights
+from .dicom_series import SAME_PLACE, heights
 
 MAX_GAP = 2  # adjacent missing slices that may be interpolated
 # Parts of the interval by which slices may be off their places, without and with a warning. The effect of rounded

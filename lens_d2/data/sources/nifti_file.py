@@ -7,23 +7,19 @@ import zlib
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nibabel as nib
 import numpy as np
-from nibabel.spatialimages import HeaderDataError
 
 from ...io.errors import DataError
 from ...structures.geometry import displacement
 from .source import SOURCE_REGISTRY, Source
 from .streams import inflated, is_gzip, read_voxels, skipped, stored
 
-# Header classes by the header's length, with which a file begins, and whether the voxels are in the same file.
-HEADERS = {
-    (348, True): nib.Nifti1Header,
-    (348, False): nib.nifti1.Nifti1PairHeader,
-    (540, True): nib.Nifti2Header,
-    (540, False): nib.nifti2.Nifti2PairHeader,
-}
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Header
+
+HEADER_LENGTHS = (348, 540)  # of NIfTI-1 and NIfTI-2, with which a file begins
 NAME = re.compile(r"(?P<stem>.+)\.(?P<kind>nii|hdr|img)(?:\.gz)?", re.IGNORECASE)
 UNITS = {0: "", 1: "m", 2: "mm", 3: "um"}  # by xyzt_units
 LENGTH_UNITS = 7  # the bits of xyzt_units with the unit of lengths
@@ -60,6 +56,8 @@ class NiftiFile(Source):
 
     def array(self) -> np.ndarray:
         """(k, j, i) int16 voxels in HU, with the header's slope and intercept applied."""
+        from nibabel.spatialimages import HeaderDataError
+
         header = self._header
         dtype = header.get_data_dtype()
         file = self._file_of("img")
@@ -91,16 +89,24 @@ class NiftiFile(Source):
         )
 
     @cached_property
-    def _header(self) -> nib.Nifti1Header:
+    def _header(self) -> Nifti1Header:
         """The header, each field of which makes sense."""
-        block = _first_bytes(self._file_of("hdr"), max(length for length, _ in HEADERS))
+        from nibabel import nifti1, nifti2
+
+        block = _first_bytes(self._file_of("hdr"), max(HEADER_LENGTHS))
         for order in "<>":
             length = int(np.frombuffer(block[:4], order + "i4")[0]) if len(block) >= 4 else 0
-            if (length, self._is_single) in HEADERS and len(block) >= length:
+            if length in HEADER_LENGTHS and len(block) >= length:
                 break
         else:
             raise DataError(self.path, "not a readable volume (truncated or damaged NIfTI header)")
-        kind = HEADERS[length, self._is_single]
+        kinds = {
+            (348, True): nifti1.Nifti1Header,
+            (348, False): nifti1.Nifti1PairHeader,
+            (540, True): nifti2.Nifti2Header,
+            (540, False): nifti2.Nifti2PairHeader,
+        }
+        kind = kinds[length, self._is_single]
         header = kind(block[:length], endianness=order, check=False)
         magic = kind.single_magic if self._is_single else kind.pair_magic
         if bytes(header["magic"]).rstrip(b"\0") != magic.rstrip(b"\0"):
@@ -111,12 +117,15 @@ class NiftiFile(Source):
 
     def _check(self, header) -> None:
         """DataError if the voxels are not numbers, or the header contradicts itself about their type."""
+        from nibabel.nifti1 import data_type_codes
+        from nibabel.spatialimages import HeaderDataError
+
         try:
             dtype = header.get_data_dtype()
         except (HeaderDataError, KeyError) as error:
             raise DataError(self.path, f"voxels of an unknown type ({error})") from error
         if dtype.kind not in "iuf" or dtype.itemsize > 8:
-            name = nib.nifti1.data_type_codes.label[int(header["datatype"])]
+            name = data_type_codes.label[int(header["datatype"])]
             raise DataError(self.path, f"voxels of type {name} where CT has one number per voxel")
         if int(header["bitpix"]) != dtype.itemsize * 8:
             raise DataError(self.path, f"damaged header: {int(header['bitpix'])} bits for voxels of {dtype.name}")
@@ -144,6 +153,8 @@ class NiftiFile(Source):
 
     def _affine(self) -> np.ndarray:
         """(4, 4) voxel index -> LPS mm; zero or NaN along axes whose spacing is."""
+        from nibabel.spatialimages import HeaderDataError
+
         header, forms = self._header, {}
         for name, read in (("sform", header.get_sform), ("qform", header.get_qform)):
             try:

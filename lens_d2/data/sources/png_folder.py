@@ -11,8 +11,6 @@ import numpy as np
 from PIL import Image
 
 from ...io.errors import DataError
-from .dicom_file import Kind
-from .dicom_series import read_dicom_files
 from .source import SOURCE_REGISTRY, Source
 
 HU_OFFSET = 32768  # the pictures hold HU + 32768
@@ -39,7 +37,7 @@ class PngFolder(Source):
         if not path.is_dir() or not numbered_pictures(path):
             return False
         others = [each for each in path.iterdir() if not is_picture(each) and each.is_file()]
-        return not any(file.kind == Kind.CT for file in read_dicom_files(others))
+        return not (others and _hold_ct(others))
 
     def files(self) -> list[Path]:
         """The files of the sub-volume's slices, each once."""
@@ -92,6 +90,13 @@ class PngFolder(Source):
         if absent or not len(existing):
             raise DataError(self.path, f"missing slices: {', '.join(absent) or 'all of them'}")
         return [present[existing[np.abs(existing - number).argmin()]] for number in wanted]
+
+
+def _hold_ct(files: list[Path]) -> bool:
+    from .dicom_file import Kind
+    from .dicom_series import read_dicom_files
+
+    return any(file.kind == Kind.CT for file in read_dicom_files(files))
 
 
 def is_picture(file: Path) -> bool:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from detectron2.utils.registry import Registry
 
 from ...io.errors import DataError
@@ -148,6 +147,8 @@ def affine_of(spacing: np.ndarray, direction: np.ndarray, origin: np.ndarray) ->
 @contextmanager
 def sitk_errors(path: Path, fault: str) -> Iterator[None]:
     """Turns SimpleITK's exceptions of many lines into a one-line DataError, and silences its warnings."""
+    import SimpleITK as sitk
+
     warnings = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
