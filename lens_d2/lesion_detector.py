@@ -33,7 +33,10 @@ from .io.zoo import local_path
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
+    Scannable = str | os.PathLike | Mapping | Source | np.ndarray | sitk.Image
+
 SCORE_THRESHOLD = 0.1  # for weights without operating points
+ORIGIN, IDENTITY = (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)  # the place of a bare array
 FRAME_HEIGHT = 800  # pixels of a report in a notebook
 
 
@@ -83,6 +86,19 @@ class Findings(Sequence[Detection]):
     def _repr_html_(self) -> str:
         page = html.escape(HtmlReport().render(self.report).decode())
         return f'<iframe srcdoc="{page}" style="width: 100%; height: {FRAME_HEIGHT}px; border: 0"></iframe>'
+
+
+@dataclass(frozen=True)
+class ReadScan:
+    """A scan that has been read.
+
+    Attributes:
+        source: that it comes from.
+        volume: its voxels in the cache frame.
+    """
+
+    source: Source
+    volume: CachedVolume
 
 
 class LesionDetector:
@@ -162,11 +178,11 @@ class LesionDetector:
 
     def __call__(
         self,
-        scan: str | os.PathLike | Mapping | Source | np.ndarray | sitk.Image,
+        scan: Scannable | ReadScan,
         *,
         spacing: Sequence[float] | None = None,
-        origin: Sequence[float] = (0.0, 0.0, 0.0),
-        direction: Sequence[float] | np.ndarray = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+        origin: Sequence[float] = ORIGIN,
+        direction: Sequence[float] | np.ndarray = IDENTITY,
         score_threshold: float | None = None,
         max_detections: int | None = 100,
         name: str = "Scan",
@@ -175,7 +191,8 @@ class LesionDetector:
         """Find lesions in one scan.
 
         Args:
-            scan: a file or folder of CT, a dataset record, a ``SimpleITK.Image``, or (z, y, x) HU.
+            scan: a file or folder of CT, a dataset record, a ``SimpleITK.Image``, or (z, y, x) HU; or what
+                :meth:`read` has given for one of them.
             spacing: (3,) mm along x, y, z, of an array or of PNG slices.
             origin: (3,) LPS mm, centre of an array's first voxel.
             direction: (9,) direction cosines of an array, as in SimpleITK.
@@ -188,16 +205,15 @@ class LesionDetector:
         Raises:
             DataError: the scan cannot be read.
         """
-        source = self._source(scan, spacing, origin, direction)
-        volume = self._volume(source)
-        found = self.inference.detect(volume)[self.cfg.MODEL.LENS.OUTPUT]
+        read = scan if isinstance(scan, ReadScan) else self.read(scan, spacing, origin, direction)
+        found = self.inference.detect(read.volume)[self.cfg.MODEL.LENS.OUTPUT]
         if score_threshold is None:
             points = self.operating_points
             score_threshold = min(points.thresholds.values()) if points else SCORE_THRESHOLD
         report = make_report(
             name,
-            source,
-            volume,
+            read.source,
+            read.volume,
             found,
             experts=self.experts,
             score_threshold=score_threshold,
@@ -209,6 +225,24 @@ class LesionDetector:
         if self.note:
             report = replace(report, warnings=(*report.warnings, self.note))
         return Findings(report)
+
+    def read(
+        self,
+        scan: Scannable,
+        spacing: Sequence[float] | None = None,
+        origin: Sequence[float] = ORIGIN,
+        direction: Sequence[float] | np.ndarray = IDENTITY,
+    ) -> ReadScan:
+        """Read a scan, for a later call; a thread may do so while the detector is at work on another.
+
+        Args:
+            scan, spacing, origin, direction: as in a call.
+
+        Raises:
+            DataError: the scan cannot be read.
+        """
+        source = self._source(scan, spacing, origin, direction)
+        return ReadScan(source, self._volume(source))
 
     @staticmethod
     def _source(scan, spacing, origin, direction) -> Source:

@@ -76,6 +76,17 @@ def add_workers(parser: Parser, default: int) -> None:
     parser.add_argument("--workers", "--processes", type=int, default=default, metavar="N", help=text)
 
 
+def add_ranks(parser: Parser) -> None:
+    """Add Detectron2's options of processes; all are 1 or 0 unless given."""
+    parser.add_argument("--num-gpus", type=int, metavar="N", help="processes of this machine, one a GPU")
+    parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="default: %(default)s")
+    parser.add_argument("--machine-rank", type=int, default=0, metavar="N", help="of this machine, from 0")
+    # Detectron2's port: the same for a user every time, so that processes left behind show by an occupied port.
+    user = os.getuid() if hasattr(os, "getuid") else 1
+    url = f"tcp://127.0.0.1:{2**15 + 2**14 + hash(user) % 2**14}"
+    parser.add_argument("--dist-url", default=url, metavar="URL", help="of the first machine's process group")
+
+
 def _share(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1:
@@ -113,19 +124,8 @@ def train(parser: Parser) -> None:
     add_config_file(parser, "config of the training; a name below configs/ means the package's own", default="")
     parser.add_argument("--resume", action="store_true", help="go on where OUTPUT_DIR's training stopped")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS on DATASETS.TEST")
-    _add_ranks(parser)
+    add_ranks(parser)
     add_overrides(parser)
-
-
-def _add_ranks(parser: Parser) -> None:
-    """Add Detectron2's options of processes; all are 1 or 0 unless given."""
-    parser.add_argument("--num-gpus", type=int, metavar="N", help="processes of this machine, one a GPU")
-    parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="default: %(default)s")
-    parser.add_argument("--machine-rank", type=int, default=0, metavar="N", help="of this machine, from 0")
-    # Detectron2's port: the same for a user every time, so that processes left behind show by an occupied port.
-    user = os.getuid() if hasattr(os, "getuid") else 1
-    url = f"tcp://127.0.0.1:{2**15 + 2**14 + hash(user) % 2**14}"
-    parser.add_argument("--dist-url", default=url, metavar="URL", help="of the first machine's process group")
 
 
 def predict(parser: Parser) -> None:
@@ -143,10 +143,17 @@ def predict(parser: Parser) -> None:
     Slicer, detections.nii.gz for ITK-SNAP, and for DICOM detections.dcm, a structured report, and
     detections.seg.dcm, a segmentation.
 
+        lens-d2 predict --input archive --output out --num-gpus 8 --resume
+
+    Processes share many scans as they share a training, by --num-gpus or torchrun; each reads its next scan while
+    it works on this one. With --resume, scans are passed over whose outputs are there, of the same input, options
+    and weights.
+
     Without --config-file and --model the package's own weights are used. They have learned from synthetic
     patients alone: they show how everything works, and their detections in a patient's scan mean nothing.
 
-    Exit code: 0, or 1 where some scans of several failed, or 2 where nothing could be run.
+    Exit code: 0, or 1 where some scans of several failed, or 2 where nothing could be run, or 75 where a signal
+    asked to end (docs/scaling.md): the same with --resume goes on.
 
     Research use only. Not a medical device.
     """
@@ -196,6 +203,8 @@ def predict(parser: Parser) -> None:
     parser.add_argument(
         "--allow-random-weights", action="store_true", help="run a config without MODEL.WEIGHTS, to try the tool"
     )
+    parser.add_argument("--resume", action="store_true", help="of several scans, run those without whole outputs")
+    add_ranks(parser)
     parser.add_argument(
         "--opts",
         nargs=argparse.REMAINDER,
@@ -398,7 +407,7 @@ def embedding(parser: Parser) -> None:
     add_config_file(parser, "config of the run", required=True)
     parser.add_argument("--resume", action="store_true", help="go on where OUTPUT_DIR's training stopped")
     parser.add_argument("--eval-only", action="store_true", help="calibrate MODEL.EMBEDDING.WEIGHTS alone")
-    _add_ranks(parser)
+    add_ranks(parser)
     add_overrides(parser)
 
 

@@ -9,28 +9,35 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from .. import model_zoo
+from .. import __version__, model_zoo
 from ..config import load_config
 from ..data.scans import Scan, SeveralSeries, find_scans, without_names
-from ..engine import checks
+from ..engine import checks, launch
 from ..export import SegmentationFile, StructuredReport, Written, warnings_cell
 from ..io import cli
+from ..io.artifacts import ResultStore, digest, digest_of_file, share_out
 from ..io.config_files import merge_opts
 from ..io.errors import DataError, WriteError
 from ..io.files import write_whole
-from ..io.progress import progress
-from ..lesion_detector import LesionDetector
+from ..io.parallel import read_ahead
+from ..io.zoo import local_path
+from ..lesion_detector import LesionDetector, ReadScan
 
 logger = logging.getLogger(__name__)
 
-
 DEFAULT_MODEL = "phantom/lens_multi"
+OUTCOMES = ".scans"  # folder below the output
+DONE, FAILED, PASSED_OVER = "done", "failed", "passed over"
+# What --resume looks at, of the options that have an effect on a scan's outputs.
+EFFECTIVE = ("series", "fill_gaps", "spacing", "score_threshold", "max_detections", "keep_ids")
 
 
 def read_config(args: argparse.Namespace) -> CfgNode:
@@ -47,10 +54,43 @@ def read_config(args: argparse.Namespace) -> CfgNode:
     checks.check_names(cfg)
     if not cfg.MODEL.WEIGHTS and not args.allow_random_weights:
         raise DataError(args.config_file, "no weights: add MODEL.WEIGHTS model_final.pth at the end")
-    checks.check_device(cfg)
-    checks.fall_back_to_cpu(cfg)
-    cfg.freeze()
+    checks.check_device(cfg, args.num_gpus)
     return cfg
+
+
+class OutcomeStore(ResultStore):
+    """What became of scans: {"status", "detections", "fault", "warnings", "files": {name: bytes}} for each.
+
+    It depends on the scan's file or folder, the options, the config and the weights, and is outdated when one of
+    them changes. It does not tell the scan's path, which may name a patient.
+    """
+
+    def __init__(self, output: Path, cfg: CfgNode, args: argparse.Namespace):
+        weights = [digest_of_file(local_path(path)) for path in (cfg.MODEL.WEIGHTS, cfg.MODEL.FPR.WEIGHTS) if path]
+        options = [getattr(args, name) for name in EFFECTIVE]
+        super().__init__(output / OUTCOMES, digest([__version__, cfg.dump(), weights, options]))
+        self.output = output
+
+    def name(self, thing: Scan) -> str:
+        """Name of the scan."""
+        return thing.name
+
+    def header(self, thing: Scan) -> dict[str, str]:
+        """Digest of what the outcome is of."""
+        stat = os.stat(thing.record["file_name"])
+        identity = [stat.st_ino, stat.st_size, stat.st_mtime_ns, thing.record.get("series_uid")]
+        return {self.digest_key: digest([self.made_from, *identity])}
+
+    def find_whole(self, scan: Scan) -> dict | None:
+        """The outcome of a scan all of whose outputs are there, or None."""
+        outcome = self.find(scan)
+        sizes = {name: _size(self.output / scan.name / name) for name in outcome["files"]} if outcome else {}
+        return outcome if outcome and sizes == outcome["files"] else None
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; -1 without it."""
+    return path.stat().st_size if path.is_file() else -1
 
 
 class Predictor:
@@ -62,16 +102,20 @@ class Predictor:
         model = Path(args.config_file).name if args.config_file else args.model or DEFAULT_MODEL
         self.detector.provenance = {"Model": model, **self.detector.provenance}
 
-    def run(self, scan: Scan, title: str, folder: Path) -> tuple[int, Written]:
-        """Detect in one scan, write its files to ``folder``, and return how many detections they show, and them.
+    def read(self, scan: Scan) -> ReadScan:
+        """Read one scan.
 
         Raises:
             DataError: the scan cannot be read.
         """
         if scan.fault is not None:
             raise scan.fault
+        return self.detector.read(scan.record)
+
+    def run(self, scan: Scan, read: ReadScan, title: str, folder: Path) -> tuple[int, Written]:
+        """Detect in one scan, write its files to ``folder``; returns the number of detections, and the files."""
         findings = self.detector(
-            scan.record,
+            read,
             score_threshold=self.args.score_threshold,
             max_detections=self.args.max_detections,
             name=scan.name if self.args.keep_ids else title,
@@ -79,56 +123,105 @@ class Predictor:
         )
         return len(findings), findings.save(folder)
 
+    def run_each(self, scans: Iterable[tuple[str, Scan]], outcomes: OutcomeStore) -> Iterator[dict]:
+        """Run scans with their titles into folders of their own, and give what became of each.
+
+        The next scan is read meanwhile; the outcome of a sound one is stored when all of its files are written.
+
+        Raises:
+            WriteError: a file cannot be written; of the next scan nothing could be written either.
+        """
+        for (title, scan), read in read_ahead(scans, lambda titled: self.read(titled[1])):
+            yield self._try(title, scan, read, outcomes)
+
+    def _try(self, title: str, scan: Scan, read: Callable[[], ReadScan], outcomes: OutcomeStore) -> dict:
+        try:
+            count, written = self.run(scan, read(), title, outcomes.output / scan.name)
+        except WriteError:
+            raise
+        except Exception as error:  # whatever is wrong with one scan, the others are run
+            if not isinstance(error, DataError):
+                trace = "".join(traceback.format_exception(error))
+                logger.error("unexpected error\n%s", trace if self.args.keep_ids else without_names(trace, scan))
+            return _outcome(FAILED, fault=fault_in(scan, error, self.args.keep_ids))
+        files = {file.name: _size(file) for file in written.files}
+        outcome = _outcome(DONE, detections=count, warnings=list(written.warnings), files=files)
+        outcomes.put(scan, outcome)
+        return outcome
+
+
+def _outcome(status: str, **parts) -> dict:
+    return {"status": status, "detections": "", "fault": "", "warnings": [], "files": {}, **parts}
+
 
 def run_one(predictor: Predictor, scan: Scan, output: Path) -> int:
     """Run the only scan there is, and return the exit code."""
     try:
-        count, written = predictor.run(scan, "Scan", output)
+        count, written = predictor.run(scan, predictor.read(scan), "Scan", output)
     except WriteError:
         raise
     except DataError as error:
         print(f"{predictor.args.input}: {fault_in(scan, error, predictor.args.keep_ids)}", file=sys.stderr)
-        return 2
+        return cli.BAD_INPUT
     print(f"{count} detections; look at {output / 'report.html'}")
-    say_where_reports_go([written], predictor.args.keep_ids)
+    say_where_reports_go([file.name for file in written.files], predictor.args.keep_ids)
     for warning in written.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return 0
 
 
-def run_all(predictor: Predictor, scans: list[Scan], output: Path) -> int:
-    """Run scans into folders of their own, go on past those that fail, and return the exit code."""
-    rows, done, failures, keep_ids = [], {}, [], predictor.args.keep_ids
-    for number, scan in enumerate(progress(scans, "scans", "scan"), 1):
+def run_all(predictor: Predictor, scans: list[Scan], outcomes: OutcomeStore) -> int:
+    """Run scans, every rank a share of them, and go on past those that fail.
+
+    The first rank tells the results of all ranks.
+
+    Returns:
+        the exit code, on the first rank; 0 on the others, which have none of their own.
+    """
+    keep_ids, output = predictor.args.keep_ids, outcomes.output
+    titled = [(f"Scan {number}", scan) for number, scan in enumerate(scans, 1) if scan.is_scan]
+    done = _finished(titled, outcomes, predictor.args.resume)
+    left = [(title, scan) for title, scan in titled if scan.name not in done]
+    ran = share_out(left, partial(predictor.run_each, outcomes=outcomes), "scans")
+    if not comm.is_main_process():
+        return 0
+    done |= {scan.name: outcome for (_, scan), outcome in zip(left, ran, strict=True)}
+    for scan in scans:
         if not scan.is_scan:
-            rows.append([scan.name, "passed over", "", fault_in(scan, scan.fault, keep_ids), ""])
-            continue
-        try:
-            count, done[scan.name] = predictor.run(scan, f"Scan {number}", output / scan.name)
-            rows.append([scan.name, "done", count, "", warnings_cell(done[scan.name].warnings)])
-        except WriteError:  # of the next scan nothing could be written either
-            raise
-        except Exception as error:  # whatever is wrong with one scan, the others are run
-            if not isinstance(error, DataError):
-                trace = "".join(traceback.format_exception(error))
-                logger.error("unexpected error\n%s", trace if keep_ids else without_names(trace, scan))
-            failures.append(f"{scan.name}: {fault_in(scan, error, keep_ids)}")
-            rows.append([scan.name, "failed", "", fault_in(scan, error, keep_ids), ""])
+            done[scan.name] = _outcome(PASSED_OVER, fault=fault_in(scan, scan.fault, keep_ids))
+    in_order = {scan.name: done[scan.name] for scan in scans}
+    rows = [
+        [name, each["status"], each["detections"], each["fault"], warnings_cell(each["warnings"])]
+        for name, each in in_order.items()
+    ]
     write_table(output / "scans.csv", ["folder", "status", "detections", "fault", "warnings"], rows)
-    wanted = sum(scan.is_scan for scan in scans)
-    print(f"{wanted - len(failures)} of {wanted} scans done; look at {output}/*/report.html")
-    say_where_reports_go(done.values(), keep_ids)
-    for name, written in done.items():
-        for warning in written.warnings:
+    failures = [f"{name}: {each['fault']}" for name, each in in_order.items() if each["status"] == FAILED]
+    print(f"{len(titled) - len(failures)} of {len(titled)} scans done; look at {output}/*/report.html")
+    say_where_reports_go({file for each in in_order.values() for file in each["files"]}, keep_ids)
+    for name, each in in_order.items():
+        for warning in each["warnings"]:
             print(f"warning: {name}: {warning}", file=sys.stderr)
     for line in failures:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if failures else 0
 
 
-def say_where_reports_go(results: Iterable[Written], keep_ids: bool) -> None:
-    """Tell those who have DICOM outputs without identifiers that these stand apart."""
-    written = {file.name for each in results for file in each.files}
+def _finished(titled: list[tuple[str, Scan]], outcomes: OutcomeStore, resume: bool) -> dict[str, dict]:
+    """The outcomes of an earlier run that stay, by the names of scans, on all ranks; without ``resume``, none."""
+    kept: dict[str, dict] = {}
+    if comm.is_main_process():
+        for _, scan in titled:
+            outcome = outcomes.find_whole(scan) if resume else outcomes.forget(scan)
+            if outcome:
+                kept[scan.name] = outcome
+        if resume:
+            logger.info("scans: %d of %d are done", len(kept), len(titled))
+    return comm.all_gather(kept)[0]
+
+
+def say_where_reports_go(written: Iterable[str], keep_ids: bool) -> None:
+    """Tell those who have DICOM outputs without identifiers, among the files written, that these stand apart."""
+    written = set(written)
     for name in (StructuredReport.file_name, SegmentationFile.file_name):
         if not keep_ids and name in written:
             print(
@@ -154,31 +247,53 @@ def write_table(path: Path, header: list[str], rows: list[list]) -> None:
     write_whole(path, text.getvalue().encode())
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run what the options ask for, and return the exit code.
+def find(args: argparse.Namespace) -> list[Scan] | None:
+    """Find the scans of the input, on all ranks; None, after a line on each, if the user has to pick one.
+
+    Raises:
+        DataError: the input cannot be used.
+    """
+    scans = None
+    if comm.is_main_process():
+        try:
+            scans = find_scans(
+                args.input,
+                spacing=args.spacing,
+                series_uid=args.series,
+                fill_gaps=args.fill_gaps,
+                keep_ids=args.keep_ids,
+                leave_out=args.output,
+            )
+        except SeveralSeries as error:
+            print(f"{error} (--series UID):", *error.lines, sep="\n  ", file=sys.stderr)
+    return comm.all_gather(scans)[0]
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run what the options ask for, and return the exit code; the body of a rank.
 
     Raises:
         DataError: the config, the weights or the input cannot be used.
         WriteError: an output cannot be written.
     """
-    setup_logger(name="lens_d2")
-    source, output = Path(args.input), args.output
+    setup_logger(name="lens_d2", distributed_rank=comm.get_rank())
     cfg = read_config(args)
-    if source.resolve() == output.resolve():
-        raise DataError(output, "is both input and output: give another --output")
-    try:
-        scans = find_scans(
-            source,
-            spacing=args.spacing,
-            series_uid=args.series,
-            fill_gaps=args.fill_gaps,
-            keep_ids=args.keep_ids,
-            leave_out=output,
-        )
-    except SeveralSeries as error:
-        print(f"{error} (--series UID):", *error.lines, sep="\n  ", file=sys.stderr)
+    checks.fall_back_to_cpu(cfg)
+    cfg.freeze()
+    if Path(args.input).resolve() == args.output.resolve():
+        raise DataError(args.output, "is both input and output: give another --output")
+    scans = find(args)
+    if scans is None:
         return cli.BAD_INPUT
-    predictor = Predictor(cfg, args)
     wanted = [scan for scan in scans if scan.is_scan]
-    alone = len(wanted) == 1 and wanted[0].record["file_name"] == os.path.abspath(source)
-    return run_one(predictor, wanted[0], output) if alone else run_all(predictor, scans, output)
+    if len(wanted) == 1 and wanted[0].record["file_name"] == os.path.abspath(args.input):
+        status = run_one(Predictor(cfg, args), wanted[0], args.output) if comm.is_main_process() else 0
+    else:
+        status = run_all(Predictor(cfg, args), scans, OutcomeStore(args.output, cfg, args))
+    comm.synchronize()  # a rank that ends with another status than 0 takes the others along
+    return status
+
+
+def run(args: argparse.Namespace) -> None:
+    """Start the ranks that the options ask for."""
+    launch.run(main, args, check=read_config)

@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 
 import torch
 import torch.distributed
@@ -41,14 +40,14 @@ def run(
     ``machine_rank``, ``dist_url``. Either way, a rank that fails ends all others.
 
     Args:
-        main: body of a rank; picklable.
-        args: options of the command ``train``.
+        main: body of a rank; picklable. A whole number that it returns is the rank's exit status.
+        args: options of a command that has those of ranks.
         check: called with ``args`` before processes are started, so that a fault that every rank would find is
             reported once. The device of the config that it returns decides how ranks communicate.
 
     Raises:
-        SystemExit: a rank met bad input or a full disk and has printed a line about it, or was asked to end
-            (:mod:`lens_d2.io.preemption`).
+        SystemExit: a rank has returned another status than 0, met bad input or a full disk and has printed a line
+            about it, or was asked to end (:mod:`lens_d2.io.preemption`).
     """
     _end_on_fault(lambda: _hide_gpus(check(args)))
     if torch.distributed.is_torchelastic_launched():
@@ -105,9 +104,10 @@ def rank(main: Callable[..., object], *args: object) -> None:
     Raises:
         SystemExit: as :func:`run`.
     """
+    returned: list[object] = []
     try:
         with preemption.obeyed():
-            _end_on_fault(partial(main, *args))
+            _end_on_fault(lambda: returned.append(main(*args)))
     except preemption.Preempted:
         preemption.ignore()  # what is left is short
         if comm.is_main_process():
@@ -115,6 +115,8 @@ def rank(main: Callable[..., object], *args: object) -> None:
         _leave()
         raise
     _leave()
+    if isinstance(returned[0], int) and returned[0]:
+        sys.exit(returned[0])
 
 
 def _leave() -> None:

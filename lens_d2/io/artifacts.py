@@ -7,7 +7,9 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,10 +24,11 @@ from .progress import Progress
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+R = TypeVar("R")
 
-# Units of work that a rank does between two meetings. Ranks meet often enough that none waits for longer than the
-# limit of the process group, however many units there are.
-UNITS_BETWEEN_MEETINGS = 4
+# Seconds after which ranks meet and share out anew what is left: a slow rank gets less, and none waits for longer
+# than the limit of the process group, however many items there are.
+SECONDS_BETWEEN_MEETINGS = 300.0
 
 
 class DamagedArtifact(DataError):
@@ -152,7 +155,7 @@ class ArtifactStore:
         wanted = {name for share in comm.all_gather([n for n, f in faults.items() if f]) for name in share}
         missing = [thing for thing in things if self.name(thing) in wanted]
         logger.info("%s: %d of %d are done", title, len(things) - len(missing), len(things))
-        share_out(missing, self.write, title)
+        share_out(missing, partial(map, self.write), title)
         comm.synchronize()
 
     def _read(self, thing: Any) -> Any:
@@ -242,19 +245,41 @@ def digest_of_file(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def share_out(items: Sequence[T], work: Callable[[T], None], title: str) -> None:
-    """Do the work on each item, every rank its share; returns when all are done. All ranks have the same items.
+def share_out(items: Sequence[T], work: Callable[[Iterable[T]], Iterable[R]], title: str) -> list[R]:
+    """Do the work on all items, every rank a share; returns when all are done. All ranks have the same items.
 
     The first rank shows the progress of all.
+
+    Args:
+        items: of which each rank gets every n-th, until the ranks meet and share out what is left.
+        work: gives the results of items in their order; it may ask for an item before the one before it is done.
+        title: of the progress that is shown.
+
+    Returns:
+        the result of each item, on every rank.
     """
-    own = _own_share(items)
-    rounds = -(-len(items) // (comm.get_world_size() * UNITS_BETWEEN_MEETINGS))
+    done: dict[int, R] = {}
     with Progress(len(items), title) as shown:
-        for number in range(rounds):
-            mine = own[number * UNITS_BETWEEN_MEETINGS : (number + 1) * UNITS_BETWEEN_MEETINGS]
-            for item in mine:
-                work(item)
-            shown.update(sum(comm.all_gather(len(mine))))
+        while len(done) < len(items):
+            numbers = _own_share([number for number in range(len(items)) if number not in done])
+            own: dict[int, R] = {}
+            for number, result in zip(numbers, work(_for_a_while(items[n] for n in numbers)), strict=False):
+                own[number] = result
+                shown.update()
+            shares = comm.all_gather(own)
+            shown.update(sum(map(len, shares)) - len(own))
+            for share in shares:
+                done |= share
+    return [done[number] for number in range(len(items))]
+
+
+def _for_a_while(items: Iterable[T]) -> Iterator[T]:
+    """The first items, until it is time for the ranks to meet; one at least."""
+    end = time.monotonic() + SECONDS_BETWEEN_MEETINGS
+    for item in items:
+        yield item
+        if time.monotonic() > end:
+            return
 
 
 def _own_share(items: Sequence[T]) -> Sequence[T]:

@@ -1,17 +1,20 @@
-"""The same work on many files, on one or more processes, with progress."""
+"""The same work on many files: on one or more processes, with progress; or with the next one read meanwhile."""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 from .errors import DataError
 from .progress import Progress
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def run_all(
@@ -60,3 +63,37 @@ def _result(job: Callable[[], T]) -> T | DataError:
         return job()
     except DataError as error:
         return error
+
+
+def read_ahead(items: Iterable[T], read: Callable[[T], R]) -> Iterator[tuple[T, Callable[[], R]]]:
+    """Yields each item with a function that gives what ``read`` makes of it, once.
+
+    A thread reads the next item while the caller works on this one: two results are in memory at most. What cannot
+    be read beside another is read again alone, so that a lack of memory is not taken for a fault of the file; the
+    error of that attempt is the function's.
+
+    Args:
+        items: are asked for one by one, each when the one before it is taken.
+        read: called in the thread.
+    """
+    items = iter(items)
+    coming: list[tuple[T, Future]] = []
+    with ThreadPoolExecutor(1) as thread:
+
+        def begin() -> None:
+            coming.extend((item, thread.submit(read, item)) for item in islice(items, 1))
+
+        def take(item: T, future: Future) -> R:
+            try:
+                result = future.result()
+            except Exception:
+                result = read(item)
+            begin()
+            return result
+
+        begin()
+        while coming:
+            item, future = coming.pop()
+            yield item, partial(take, item, future)
+            if not coming:  # it was not taken, or could not be read
+                begin()

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
+import time
 
 import cv2
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from detectron2.modeling import build_model
+from helpers.kills import Killed, kill_at
 from helpers.scan_files import make_affine, make_slice, write_enhanced, write_pngs, write_series, write_volume
 from pydicom import uid
 from scipy.special import expit, logit
@@ -19,6 +22,8 @@ from scipy.special import expit, logit
 from lens_d2 import lesion_detector as detector
 from lens_d2.commands import main, predict
 from lens_d2.commands.options import get_parser
+from lens_d2.io.errors import DataError
+from lens_d2.lesion_detector import LesionDetector
 from lens_d2.modeling.classifiers import build_classifier
 
 SMALL = (
@@ -91,7 +96,7 @@ def worlds(folder) -> np.ndarray:
 
 
 def names(folder) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 # One scan
@@ -222,6 +227,106 @@ def test_a_disc_and_outputs_within_the_input(run, array, tmp_path):
     for output in (disc / "out1", disc / "out2"):
         assert run(disc, output=output) == 0
         assert names(output) == ["scan_001", "scans.csv"]
+
+
+# Resuming, and several processes
+
+
+@pytest.fixture
+def archive(array, tmp_path):
+    """Five scans, the second of them damaged, and pictures that are none."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in "acde":
+        write_volume(folder / f"{name}.nii.gz", array + ord(name), AFFINE)
+    (folder / "b.nii.gz").write_bytes(b"\x1f\x8b not a volume")
+    (folder / "f").mkdir()
+    cv2.imwrite(str(folder / "f/1.png"), np.zeros((8, 8), np.uint8))
+    return folder
+
+
+def test_resumed_it_runs_what_has_no_whole_outputs(run, archive, array, tmp_path, monkeypatch, capsys):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, detector, "make_report", 3)
+        run(archive)
+    assert names(tmp_path / "out") == ["scan_001", "scan_003"]
+    made = kill_at(monkeypatch, detector, "make_report")
+    (tmp_path / "out/scan_003/report.html").write_text("cut")
+    assert run(archive, "--resume") == 1
+    assert [title for title, *_ in made] == ["Scan 3", "Scan 4", "Scan 5"]
+    assert "4 of 5 scans done" in capsys.readouterr().out
+    table = (tmp_path / "out/scans.csv").read_text()
+    statuses = [line.split(",")[1] for line in table.splitlines()[1:]]
+    assert statuses == ["done", "failed", "done", "done", "done", "passed over"]
+    assert run(archive, "--resume") == 1 and len(made) == 3 and (tmp_path / "out/scans.csv").read_text() == table
+    write_volume(archive / "d.nii.gz", array, AFFINE)
+    assert run(archive, "--resume") == 1 and [title for title, *_ in made[3:]] == ["Scan 4"]
+    assert run(archive, "--resume", "--score-threshold", "0.2") == 1 and len(made) == 4 + 4
+    assert run(archive, "--score-threshold", "0.2") == 1 and len(made) == 4 + 4 + 4
+
+
+def test_a_scan_that_memory_holds_alone_is_no_failure(run, archive, monkeypatch, tmp_path):
+    """Free memory is short while another scan is there."""
+    read, at_work = LesionDetector.read, []
+
+    def read_if_alone(self, *args):
+        if at_work:
+            raise DataError("scan", "12,345 voxels need 2.0 GB of memory, 1.0 GB are free")
+        return read(self, *args)
+
+    detect = LesionDetector.__call__
+
+    def call(self, *args, **options):
+        at_work.append(True)
+        time.sleep(0.05)  # in which the next scan is tried
+        found = detect(self, *args, **options)
+        at_work.clear()
+        return found
+
+    monkeypatch.setattr(LesionDetector, "read", read_if_alone)
+    monkeypatch.setattr(LesionDetector, "__call__", call)
+    (archive / "b.nii.gz").unlink()
+    assert run(archive) == 0
+    assert names(tmp_path / "out") == ["scan_001", "scan_002", "scan_003", "scan_004", "scans.csv"]
+
+
+def test_two_processes_write_what_one_writes(run, archive, config, repo_root, tmp_path):
+    assert run(archive) == 1
+    words = [
+        "--config-file",
+        config,
+        "--input",
+        str(archive),
+        "--output",
+        str(tmp_path / "two"),
+        "--num-gpus",
+        "2",
+    ]
+    words += [
+        "--num-gpus",
+        "2",
+        "--dist-url",
+        f"file://{tmp_path}/group",
+        "--allow-random-weights",
+        "--max-detections",
+        "5",
+        *SMALL,
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(repo_root)}
+    command = [sys.executable, "-m", "lens_d2", "predict", *words]
+    ended = subprocess.run(command, cwd=repo_root, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 1, ended.stderr
+    assert "4 of 5 scans done" in ended.stdout
+    assert [line for line in ended.stderr.splitlines() if "Traceback" in line] == []
+    (failure,) = [line for line in ended.stderr.splitlines() if line.startswith("failed: ")]
+    assert failure.startswith("failed: scan_002: not a readable volume")
+    assert names(tmp_path / "two") == names(tmp_path / "out")
+    for name in names(tmp_path / "out"):
+        ours, theirs = tmp_path / "two" / name, tmp_path / "out" / name
+        if name == "scans.csv":
+            assert ours.read_text() == theirs.read_text()
+        else:
+            np.testing.assert_allclose(worlds(ours), worlds(theirs), atol=1e-4)
 
 
 # Scans of DICOM that are not one file per slice

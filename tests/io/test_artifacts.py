@@ -2,8 +2,10 @@
 
 import pyarrow as pa
 import pytest
+from detectron2.utils import comm
 
-from lens_d2.io.artifacts import ResultStore, TableStore, digest, digest_of_file
+from lens_d2.io import artifacts
+from lens_d2.io.artifacts import ResultStore, TableStore, digest, digest_of_file, share_out
 from lens_d2.io.errors import DataError, WriteError
 
 
@@ -129,3 +131,31 @@ def test_digests_are_of_the_content(tmp_path):
     assert digest([{"a": 1, "b": 2}]) == digest(iter([{"b": 2, "a": 1}])) != digest([{"a": 1}, {"b": 2}])
     (tmp_path / "a").write_bytes(b"x")
     assert len(digest_of_file(tmp_path / "a")) == 64 and digest_of_file(tmp_path / "b") == ""
+
+
+@pytest.mark.parametrize("seconds", [-1, 300])
+def test_work_is_shared_out_anew_at_every_meeting(monkeypatch, seconds):
+    """The other of two ranks does two items of its share until they meet, or all of them."""
+    monkeypatch.setattr(artifacts, "SECONDS_BETWEEN_MEETINGS", seconds)
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    meetings, done = [], []
+
+    def all_gather(own):
+        left = [number for number in range(9) if number not in {n for m in meetings for n in m}]
+        others = left[1::2] if seconds > 0 else left[1::2][:2]
+        meetings.append([*own, *others])
+        return [own, {number: -number for number in others}]
+
+    monkeypatch.setattr(comm, "all_gather", all_gather)
+
+    def work(items):
+        for item in items:
+            done.append(item)
+            yield item
+
+    assert share_out(range(9), work, "scans") == [n if n in done else -n for n in range(9)]
+    assert sorted(n for meeting in meetings for n in meeting) == list(range(9))
+    if seconds > 0:
+        assert meetings == [[0, 2, 4, 6, 8, 1, 3, 5, 7]]
+    else:  # one each at a meeting here, two there
+        assert meetings == [[0, 1, 3], [2, 4, 6], [5, 7], [8]]

@@ -5,12 +5,14 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import time
+import weakref
 
 import pytest
 
 from lens_d2.io.errors import DataError
-from lens_d2.io.parallel import run_all
+from lens_d2.io.parallel import read_ahead, run_all
 
 
 def double(number):
@@ -48,3 +50,83 @@ def test_other_errors_and_an_end_before_time_stop_the_processes():
     next(results)
     results.close()
     assert not multiprocessing.active_children()
+
+
+# One item read ahead
+
+
+class Volume:
+    """Something that takes memory as long as somebody has it."""
+
+
+def test_the_next_item_is_read_while_this_one_is_worked_on():
+    reading, worked_on = threading.Event(), threading.Event()
+
+    def read(number):
+        if number == 1:
+            reading.set()
+            assert worked_on.wait(30)
+        return number
+
+    for number, take in read_ahead(range(3), read):
+        assert take() == number
+        if number == 0:
+            assert reading.wait(30)  # the next one, before this one is done
+            worked_on.set()
+
+
+def test_two_results_are_in_memory_at_most():
+    alive, counts = weakref.WeakSet(), []
+
+    def read(number):
+        volume = Volume()
+        alive.add(volume)
+        counts.append(len(alive))
+        return volume
+
+    for _, take in read_ahead(range(20), read):
+        volume = take()
+        del take
+        assert isinstance(volume, Volume)
+        del volume
+    assert len(counts) == 20 and max(counts) <= 2
+
+
+def test_what_cannot_be_read_beside_another_is_read_again_alone():
+    attempts, tried = [], threading.Event()
+
+    def read(number):
+        attempts.append(number)
+        if number == 1 and attempts.count(1) == 1:
+            tried.set()
+            raise DataError("1", "no memory for it")
+        if number == 2:
+            raise DataError("2", "damaged")
+        return number
+
+    done, faults = [], []
+    for _, take in read_ahead(range(4), read):
+        try:
+            done.append(take())
+        except DataError as error:
+            faults.append(str(error))
+        assert tried.wait(30)
+    assert done == [0, 1, 3] and faults == ["2: damaged"]
+    assert attempts == [0, 1, 1, 2, 2, 3]
+
+
+def test_an_item_is_asked_for_when_the_one_before_it_is_taken():
+    asked = []
+
+    def items():
+        for number in range(4):
+            asked.append(number)
+            yield number
+
+    ahead = read_ahead(items(), str)
+    _, take = next(ahead)
+    assert asked == [0] and take() == "0" and asked == [0, 1]
+    next(ahead)
+    next(ahead)  # the second was not taken
+    assert asked == [0, 1, 2]
+    ahead.close()
