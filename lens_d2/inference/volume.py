@@ -126,7 +126,7 @@ class VolumeInference(nn.Module):
             for features, image_sizes in self._shown(self.slice_features(volume, scale), volume):
                 for detected in self.model.detect(features, image_sizes, propose):
                     for name, instances in detected["experts"].items():
-                        slices.setdefault(name, []).append(instances.to("cpu"))
+                        slices.setdefault(name, []).append(instances)
         return slices
 
     def _shown(self, batches: Iterator[tuple], volume: CachedVolume) -> Iterator[tuple]:
@@ -200,9 +200,12 @@ class VolumeInference(nn.Module):
         return batch.tensor, tuple(batch.image_sizes[0])
 
     def link(self, slices: list[Instances], volume: CachedVolume) -> VolumeDetections:
-        """3D detections of one expert from its 2D boxes on all slices, those of :meth:`detect_slices`."""
+        """3D detections of one expert from its 2D boxes on all slices, those of :meth:`detect_slices`.
+
+        The boxes leave the model's device here, those of all slices together.
+        """
         number = np.repeat(np.arange(len(slices)), [len(i) for i in slices])
-        merged = Instances.cat(slices)
+        merged = Instances.cat(slices).to("cpu")
         boxes = merged.pred_boxes.tensor.double().numpy()
         scores = merged.scores.double().numpy()
         expert_scores = merged.expert_scores.double().numpy()

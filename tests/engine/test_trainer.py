@@ -5,9 +5,10 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from detectron2.engine import SimpleTrainer, launch
+from detectron2.engine import AMPTrainer, SimpleTrainer, launch
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from helpers.blocks import EXPERTS, blocks_cfg, register_blocks
@@ -125,6 +126,50 @@ def test_two_ranks_train_and_evaluate_as_one(tmp_path):
     for a, b in zip(one["weights"], two["weights"], strict=True):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
     assert one["results"] and json.dumps(one["results"]) == json.dumps(two["results"])
+
+
+def losses_of_steps(trainer: LENSTrainer, steps: int) -> list[float]:
+    """Total losses of training steps."""
+    totals = []
+    with EventStorage() as storage:
+        for trainer.iter in range(steps):
+            trainer.run_step()
+            totals.append(storage.latest()["total_loss"][0])
+            storage.step()
+    return totals
+
+
+@pytest.mark.gpu
+def test_mixed_precision_learns_on_a_gpu(tmp_path):
+    register_blocks(tmp_path / "data")
+    cfg = blocks_cfg(tmp_path, "MODEL.DEVICE", "cuda", "SOLVER.AMP.ENABLED", True, "SOLVER.MAX_ITER", 30)
+    torch.manual_seed(0)
+    trainer = LENSTrainer(cfg)
+    assert isinstance(trainer._trainer, AMPTrainer)
+    totals = losses_of_steps(trainer, 30)
+    assert np.isfinite(totals).all() and np.mean(totals[-8:]) < np.mean(totals[:8])
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
+    assert trainer._trainer.grad_scaler.get_scale() > 1  # few steps were skipped for an overflow
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_low_precision_gives_finite_losses_and_gradients(tmp_path, precision):
+    """The forward and backward pass of every expert under autocast, on the CPU."""
+    register_blocks(tmp_path / "data")
+    torch.manual_seed(0)
+    trainer = LENSTrainer(blocks_cfg(tmp_path))
+    plain, batches = trainer.model, iter(trainer.data_loader)
+    seen = set()
+    with EventStorage():
+        for batch in (next(batches) for _ in range(12)):
+            with torch.autocast("cpu", precision):
+                losses = plain(batch)
+            trainer.optimizer.zero_grad()
+            sum(losses.values()).backward()
+            assert all(loss.isfinite() for loss in losses.values())
+            assert all(p.grad.isfinite().all() for p in plain.parameters() if p.grad is not None)
+            seen.add(batch[0]["expert"])
+    assert seen == set(EXPERTS)
 
 
 class Careful(CarefulTraining, SimpleTrainer):

@@ -1,6 +1,8 @@
 """Whole-volume inference: equal to slice-by-slice, independent of its window, back in the file's frame."""
 
+import copy
 import gc
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import SimpleITK as sitk
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
+from detectron2.structures import Instances
 
 from lens_d2 import add_lens_config
 from lens_d2.data.mapper import SliceMapper
@@ -123,6 +126,36 @@ def test_bfloat16_gives_nearly_the_same_detections(cfg, model, scan, monkeypatch
     best = [detections.scores.max() for detections, _ in found.values()]
     np.testing.assert_allclose(*best, atol=0.02)
     assert found[True][0].boxes.dtype == np.float64
+
+
+@pytest.mark.gpu
+def test_a_gpu_detects_what_the_cpu_detects(cfg, model, scan, monkeypatch):
+    """But for near ties, which round-off decides, in the order and in what NMS keeps of two."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    on_cpu = VolumeInference(cfg, model)
+    ours = on_cpu.detect(on_cpu.cache.open(scan))
+    on_gpu = VolumeInference(cfg, copy.deepcopy(model).to("cuda"))
+    theirs = on_gpu.detect(on_gpu.cache.open(scan))
+    assert ours.keys() == theirs.keys()
+    unequal = sum(without_equal(*pair) for name in ours for pair in permutations((ours[name], theirs[name])))
+    assert len(ours[FUSED]) > 20 and unequal < 0.02 * sum(map(len, (*ours.values(), *theirs.values())))
+
+
+def without_equal(ours, theirs) -> int:
+    """Number of 3D detections of which the others have none with the same box and score."""
+    boxes = np.abs(ours.boxes[:, None] - theirs.boxes).max(axis=2) < 0.05
+    scores = np.abs(ours.scores[:, None] - theirs.scores) < 1e-3
+    return int((~(boxes & scores).any(axis=1)).sum())
+
+
+def test_detections_leave_the_device_once_an_output(cfg, model, scan, monkeypatch):
+    """Whatever the number of slices: each transfer waits for all that the device has been given to do."""
+    moved = []
+    original = Instances.to
+    monkeypatch.setattr(Instances, "to", lambda self, *args: moved.append(self) or original(self, *args))
+    inference = VolumeInference(cfg, model)
+    outputs = inference.detect(inference.cache.open(scan))
+    assert len(moved) == len(outputs) == 5
 
 
 def test_memory_is_bounded_by_a_window_of_slices(cfg, model, scan, monkeypatch):
