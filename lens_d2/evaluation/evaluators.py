@@ -11,7 +11,7 @@ Each reports under its protocol's name, for the fused output and for each expert
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
-from ..io.formats import FileFrame, marks_entry, parse_tracklets, tracklet_entry
+from ..io.formats import FileFrame, marks_entry, tracklet_entry
 from ..io.progress import progress
 from ..structures.boxes import PLANE
 from ..structures.detections import VolumeDetections
@@ -29,7 +29,7 @@ from .bootstrap import intervals
 from .frames import box_truth, frame_of, mark_truth, slice_boxes
 from .plots import plot_froc, plot_precision_recall
 from .protocols import PROTOCOLS, Evaluation, Protocol
-from .report import froc_table, write_json
+from .report import froc_table, write_entries, write_json
 from .sets import BoxDetections, BoxTruth, Tracklets
 
 FUSED = "fused"
@@ -69,7 +69,7 @@ class FROCEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         """Forgets all outputs."""
-        self._entries: dict[str, dict[str, list]] = {}
+        self._entries: dict[str, dict] = {}
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Takes outputs of the model.
@@ -90,7 +90,7 @@ class FROCEvaluator(DatasetEvaluator):
             return None
         records = DatasetCatalog.get(self.dataset_name)
         truth = self.truth(records)
-        outputs: dict[str, dict[str, list]] = {}
+        outputs: dict[str, dict] = {}
         for entries in gathered:
             for name, volumes in entries.items():
                 outputs.setdefault(name, {}).update(volumes)
@@ -115,7 +115,7 @@ class FROCEvaluator(DatasetEvaluator):
             numbers |= _flat(results[name].metrics, "" if name == first else f"{name}/")
         return {self.protocol.name: numbers}
 
-    def _evaluate_one(self, truth: BoxTruth, entries: dict[str, list]) -> Evaluation:
+    def _evaluate_one(self, truth: BoxTruth, entries: dict) -> Evaluation:
         result = self.protocol.evaluate(truth, self.detections(truth, entries))
         if self.draws:
             result.metrics.update(intervals(result.match.events, self.protocol, self.draws, self.seed))
@@ -127,14 +127,15 @@ class FROCEvaluator(DatasetEvaluator):
         curves = {}
         for name, result in results.items():
             is_first = not curves
-            entries = {record["volume"]: outputs[name].get(record["volume"], []) for record in records}
+            own = outputs[name]
+            entries = ((v, self.entry_to_json(own[v]) if v in own else []) for v in (r["volume"] for r in records))
             file = "predictions.json" if is_first else f"predictions_{name}.json"
-            write_json(folder / file, entries, indent=None)
+            write_entries(folder / file, entries)
             metrics = result.metrics
             curves[name] = {key: metrics[key] for key in ("fps", "sensitivity")}
             curves[name] |= {"curve": result.curve, "average": metrics["average_sensitivity"]}
             curves[name]["ci"] = metrics.get("sensitivity_ci") if is_first else None
-        write_json(folder / "ground_truth.json", self.truth_to_file(truth), indent=None)
+        write_entries(folder / "ground_truth.json", self.truth_to_file(truth))
         plot_froc(folder / "froc.png", curves, title=f"FROC, {self.dataset_name}")
         first = next(iter(results.values()))
         if first.match.recall is not None:
@@ -150,16 +151,20 @@ class FROCEvaluator(DatasetEvaluator):
         """The records' lesions in the files' coordinates."""
         raise NotImplementedError
 
-    def truth_to_file(self, truth: BoxTruth) -> dict:
-        """Truth in the layout of the protocol's files."""
+    def truth_to_file(self, truth: BoxTruth) -> Iterator[tuple[str, list | dict]]:
+        """Names of the sub-volumes and their truth in the layout of the protocol's files."""
         raise NotImplementedError
 
-    def to_file(self, detections: VolumeDetections, first_slice: int) -> list:
-        """A sub-volume's entry in the prediction file."""
+    def to_file(self, detections: VolumeDetections, first_slice: int):
+        """A sub-volume's detections in the numbers of the prediction file, as arrays."""
         raise NotImplementedError
 
-    def detections(self, truth: BoxTruth, entries: dict[str, list]):
-        """Entries of a prediction file as the protocol takes them."""
+    def entry_to_json(self, entry) -> list:
+        """A sub-volume's entry in the prediction file, of what :meth:`to_file` gives."""
+        raise NotImplementedError
+
+    def detections(self, truth: BoxTruth, entries: dict):
+        """What :meth:`to_file` has given for sub-volumes, by their names, as the protocol takes it."""
         raise NotImplementedError
 
 
@@ -172,21 +177,25 @@ class FROC3DEvaluator(FROCEvaluator):
         """Lesions with a 3D box."""
         return box_truth(records, self.frame)
 
-    def truth_to_file(self, truth: BoxTruth) -> dict:
+    def truth_to_file(self, truth: BoxTruth) -> Iterator[tuple[str, list]]:
         """3D boxes by sub-volume."""
-        boxes = truth.boxes[:, self.frame.order3d]
-        return {name: boxes[truth.volume == v].tolist() for v, name in enumerate(truth.volumes)}
+        return ((name, rows.tolist()) for name, rows in truth.by_volume(truth.boxes[:, self.frame.order3d]))
 
-    def to_file(self, detections: VolumeDetections, first_slice: int) -> list:
-        """3D boxes with scores."""
+    def to_file(self, detections: VolumeDetections, first_slice: int) -> np.ndarray:
+        """(n, 7) 3D boxes with scores."""
         boxes = self.frame.to_file(np.asarray(detections.boxes).reshape(-1, 6), first_slice)
-        return np.column_stack([boxes, detections.scores]).tolist()
+        return np.column_stack([boxes, detections.scores])
 
-    def detections(self, truth: BoxTruth, entries: dict[str, list]) -> BoxDetections:
+    def entry_to_json(self, entry: np.ndarray) -> list:
+        """A list for each detection."""
+        return entry.tolist()
+
+    def detections(self, truth: BoxTruth, entries: dict[str, np.ndarray]) -> BoxDetections:
         """3D boxes with scores, in the truth's order."""
-        rows = [entries.get(name, []) for name in truth.volumes]
+        none = np.zeros((0, 7))
+        rows = [entries.get(name, none) for name in truth.volumes]
         volume = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
-        boxes = np.array([box for r in rows for box in r], dtype=np.float64).reshape(-1, 7)
+        boxes = np.concatenate([none, *rows])
         return BoxDetections(volume, boxes[:, :6], boxes[:, 6])
 
 
@@ -206,21 +215,25 @@ class P3DFROCEvaluator(FROCEvaluator):
         """Boxes on key slices."""
         return mark_truth(records, self.frame)
 
-    def truth_to_file(self, truth: BoxTruth) -> dict:
+    def truth_to_file(self, truth: BoxTruth) -> Iterator[tuple[str, dict]]:
         """Boxes on key slices by sub-volume and slice."""
-        rows = truth.boxes[:, [2, *PLANE]]
-        return {name: marks_entry(rows[truth.volume == v]) for v, name in enumerate(truth.volumes)}
+        rows = truth.by_volume(truth.boxes[:, [2, *PLANE]])
+        return ((name, marks_entry(own)) for name, own in rows)
 
-    def to_file(self, detections: VolumeDetections, first_slice: int) -> list:
-        """Boxes on slices, a list for each detection."""
+    def to_file(self, detections: VolumeDetections, first_slice: int) -> list[np.ndarray]:
+        """(k, 6) boxes on slices, with their scores, of each detection."""
         rows, owner = slice_boxes(detections)
         rows = self.frame.slice_boxes_to_file(rows, first_slice)
         ends = np.searchsorted(owner, np.arange(len(detections)), side="right")
-        return [tracklet_entry(part) for part in np.split(rows, ends)[: len(detections)]]
+        return np.split(rows, ends)[: len(detections)]
 
-    def detections(self, truth: BoxTruth, entries: dict[str, list]) -> Tracklets:
+    def entry_to_json(self, entry: list[np.ndarray]) -> list:
+        """Boxes on slices, a list for each detection."""
+        return [tracklet_entry(rows) for rows in entry]
+
+    def detections(self, truth: BoxTruth, entries: dict[str, list[np.ndarray]]) -> Tracklets:
         """Tracklets, in the truth's order."""
-        parts = [parse_tracklets("predictions", name, entries.get(name, [])) for name in truth.volumes]
+        parts = [entries.get(name, []) for name in truth.volumes]
         volume = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         return Tracklets.of_rows(volume, [rows for part in parts for rows in part])
 

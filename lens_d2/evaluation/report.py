@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tabulate import tabulate
 
-from ..io.files import write_whole
+from ..io.files import whole_file, write_whole
 
 _FLAT_LIST = re.compile(r"\[(?:[-\d.eE+,\s]|null)*\]")  # a list of numbers reads better on one line
 
@@ -25,6 +25,25 @@ def write_json(path, content, indent: int | None = 1) -> Path:
     if indent:
         text = _FLAT_LIST.sub(lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"), text)
     return write_whole(path, f"{text}\n".encode())
+
+
+def write_entries(path, entries: Iterable[tuple[str, list | dict]]) -> None:
+    """Writes a JSON object, entry by entry, so that only one of them is in memory as text.
+
+    Args:
+        path: of the file.
+        entries: names and values.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+        WriteError: the folder cannot be written to.
+    """
+    with whole_file(path) as temporary, open(temporary, "w") as file:
+        between = "{"
+        for name, value in entries:
+            file.write(f"{between}{json.dumps(name)}: {json.dumps(value, allow_nan=False)}")
+            between = ", "
+        file.write("}\n" if between == ", " else "{}\n")
 
 
 def froc_table(rows: Mapping[str, Mapping]) -> str:

@@ -6,7 +6,7 @@ x2 - x1 + 1 pixels). Rows of one volume stand together, in the order of the file
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,11 @@ class BoxTruth:
 
     def __len__(self) -> int:
         return len(self.volume)
+
+    def by_volume(self, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Name and rows of each sub-volume, of (L, *) rows, one a lesion."""
+        starts = np.searchsorted(self.volume, np.arange(1, len(self.volumes)))
+        return zip(self.volumes, np.split(rows, starts), strict=False)  # without volumes there is one empty part
 
 
 @dataclass(frozen=True)

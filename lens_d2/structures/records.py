@@ -16,10 +16,9 @@ Everything is in the volume frame: x and y in pixel edges (pixel i spans [i, i +
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from os import PathLike, path
-
-import numpy as np
 
 from ..io.errors import DataError
 
@@ -149,17 +148,14 @@ def fault_of(lesion: dict, size: Sequence[int]) -> str | None:
         return f"a lesion with the status {lesion['status']!r}"
     if not lesion["boxes"] and lesion["box3d"] is None:
         return "a lesion without a box"
-    planes = [(f"slice {z}", box) for z, *box in lesion["boxes"]]
+    planes = [(z, box) for z, *box in lesion["boxes"]]
     if lesion["box3d"] is not None:
-        planes.append(("3D", [lesion["box3d"][i] for i in (0, 1, 3, 4)]))
-    for where, box in planes:
-        text = ", ".join(f"{x:g}" for x in box)
-        if len(box) != 4 or not _is_finite(box):
-            return f"the box {text} ({where}) is not four numbers"
-        if box[0] >= box[2] or box[1] >= box[3]:
-            return f"the box {text} ({where}) has no area"
-        if min(box) < 0 or box[2] > width or box[3] > height:
-            return f"the box {text} ({where}) lies outside the image of {width} x {height} pixels"
+        planes.append((None, [lesion["box3d"][i] for i in (0, 1, 3, 4)]))
+    for z, box in planes:
+        fault = _fault_of_box(box, width, height)
+        if fault:
+            text, where = ", ".join(f"{x:g}" for x in box), "3D" if z is None else f"slice {z}"
+            return f"the box {text} ({where}) {fault}"
     slices = [z for z, *_ in lesion["boxes"]] + ([lesion["key_slice"]] if lesion["key_slice"] is not None else [])
     if any(not 0 <= z < num_slices for z in slices):
         return f"a box on slice {[z for z in slices if not 0 <= z < num_slices][0]} of {num_slices}"
@@ -170,5 +166,16 @@ def fault_of(lesion: dict, size: Sequence[int]) -> str | None:
     return None
 
 
+def _fault_of_box(box: Sequence[float], width: int, height: int) -> str | None:
+    if len(box) != 4 or not _is_finite(box):
+        return "is not four numbers"
+    x1, y1, x2, y2 = box
+    if x1 >= x2 or y1 >= y2:
+        return "has no area"
+    if x1 < 0 or y1 < 0 or x2 > width or y2 > height:
+        return f"lies outside the image of {width} x {height} pixels"
+    return None
+
+
 def _is_finite(numbers: Sequence[float]) -> bool:
-    return bool(np.isfinite(np.asarray(numbers, dtype=np.float64)).all())
+    return all(map(math.isfinite, numbers))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lens_d2.evaluation.report import froc_table, summary_table, write_json
+from lens_d2.evaluation.report import froc_table, summary_table, write_entries, write_json
 
 METRICS = {"fps": [0.125, 8.0], "sensitivity": [0.25, 0.5], "average_sensitivity": 0.375}
 
@@ -19,6 +19,16 @@ def test_a_number_that_json_does_not_have_is_refused(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "metrics.json", {"a": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [{}, {"a": [[1.5, 2]], 'b "c"': [], "d": {1: [[2.0]]}}])
+def test_an_object_written_by_entries_is_the_same(tmp_path, content):
+    write_entries(tmp_path / "entries.json", iter(content.items()))
+    write_json(tmp_path / "whole.json", content, indent=None)
+    assert (tmp_path / "entries.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+    with pytest.raises(ValueError):
+        write_entries(tmp_path / "other.json", [("a", [1.0]), ("b", [float("inf")])])
+    assert not (tmp_path / "other.json").exists()
 
 
 def test_tables():

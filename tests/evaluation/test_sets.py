@@ -18,3 +18,11 @@ def test_tracklets_of_rows():
     assert found.slice_z.tolist() == [3, 4, 1] and found.scores.tolist() == [0.75, 0.1, 1]
     assert Tracklets.of_rows(np.array([0]), parts[:1]).scores.tolist() == [0.75]
     assert Tracklets.of_rows(np.zeros(0, int), []).slice_boxes.shape == (0, 4)
+
+
+def test_rows_by_volume():
+    truth = BoxTruth(["a", "b", "c", "d"], np.array([0, 0, 2]), np.zeros((3, 6)))
+    assert [(name, rows.tolist()) for name, rows in truth.by_volume(np.arange(3))] == [
+        ("a", [0, 1]), ("b", []), ("c", [2]), ("d", []),
+    ]  # fmt: skip
+    assert list(BoxTruth([], np.zeros(0, int), np.zeros((0, 6))).by_volume(np.zeros(0))) == []
