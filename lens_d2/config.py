@@ -206,6 +206,10 @@ def _add_solver_keys(cfg: CN) -> None:
     # Epochs after which the learning rate is multiplied by SOLVER.GAMMA.
     cfg.SOLVER.EPOCH_STEPS = ()
 
+    # Project of Weights & Biases to which trainings send their scalars; it needs the package wandb. Empty: none.
+    cfg.WANDB = CN()
+    cfg.WANDB.PROJECT = ""
+
 
 def _add_test_keys(cfg: CN) -> None:
     # Whether inference over volumes runs its convolutions and matrix products in bfloat16. Scores and boxes then

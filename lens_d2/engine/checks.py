@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
+from importlib.util import find_spec
 from operator import getitem
 from pathlib import Path
 
@@ -117,6 +118,11 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
     if solver.AMP.ENABLED and (torch.device(cfg.MODEL.DEVICE).type == "cpu" or not torch.cuda.is_available()):
         fault = "True, and the training is on the CPU: mixed precision is for GPUs; set it to False"
         raise DataError("SOLVER.AMP.ENABLED", fault)
+    if cfg.WANDB.PROJECT and find_spec("wandb") is None:
+        fault = (
+            f"{cfg.WANDB.PROJECT!r}, and the package wandb is not installed: install it, or leave the key empty"
+        )
+        raise DataError("WANDB.PROJECT", fault)
     for key in (f"{node}.{count}" for node in SOLVERS for count in ("CHECKPOINT_PERIOD", "IMS_PER_BATCH")):
         if _value(cfg, key) < 1:
             raise DataError(key, f"{_value(cfg, key)}; at least 1 is needed")

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 
 from detectron2.config import CfgNode
-from detectron2.engine import SimpleTrainer, create_ddp_model, default_writers, hooks
+from detectron2.engine import SimpleTrainer, create_ddp_model, hooks
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 from torch import nn
@@ -19,6 +19,7 @@ from ..io.checkpoint import LENSCheckpointer
 from .preemption import PreemptionHook
 from .solver import build_optimizer, with_epochs
 from .trainer import CarefulTraining
+from .writers import build_writers
 
 
 def stage_config(cfg: CfgNode, node: CfgNode, name: str) -> CfgNode:
@@ -80,7 +81,7 @@ class NetworkTrainer(CarefulTraining, SimpleTrainer):
                 hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
                 hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if main else None,
                 PreemptionHook(),
-                hooks.PeriodicWriter(default_writers(cfg.OUTPUT_DIR, self.max_iter), period=20) if main else None,
+                hooks.PeriodicWriter(build_writers(cfg, self.max_iter), period=20) if main else None,
             ]
         )
 

@@ -14,6 +14,7 @@ from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from torch import nn
 
 from ..data.loader import build_batch_sampler, build_test_loader, build_train_loader, load_training_records
@@ -26,6 +27,7 @@ from ..modeling.pretrained import load_backbone_weights
 from .overlays import build_overlay_hooks
 from .preemption import PreemptionHook
 from .solver import build_optimizer, with_epochs
+from .writers import build_writers
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +129,10 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
             *build_mining_hooks(self.cfg),
             *hooks[evaluation:],
         ]
+
+    def build_writers(self) -> list[EventWriter]:
+        """See :func:`lens_d2.engine.writers.build_writers`."""
+        return build_writers(self.cfg, self.max_iter)
 
     @staticmethod
     def auto_scale_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
