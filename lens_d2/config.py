@@ -91,6 +91,13 @@ def _add_dataset_keys(cfg: CN) -> None:
     # How datasets are combined (Table IV): "experts" (a head per dataset), "pooling" (one head for all), or
     # "positive_pooling" (one head; all datasets but the first give positive regions only).
     cfg.DATASETS.COMBINE = "experts"
+    # Pairs of a dataset of DATASETS.TRAIN and a share of its patients that is trained on, such as
+    # (("luna_train", 0.25), ("lits_train", 0.25)) (LENS, Fig. 6). A smaller share is a part of a larger one; which
+    # patients they are depends on SEED. Datasets that are not named are used whole.
+    cfg.DATASETS.SHARES = ()
+    # Pairs of a dataset of DATASETS.TRAIN and how often an epoch draws each of its samples: 2.0 twice, 0.5 every
+    # other one, anew in each epoch. Datasets that are not named have 1 (LENS, VI-B: "reweight the samples").
+    cfg.DATASETS.WEIGHTS = ()
     # Python files that register further datasets (docs/add_dataset.md); relative to the working directory.
     cfg.DATASETS.READERS = ()
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..io import preemption
 from ..io.errors import DataError, did_you_mean
 from .cache import VolumeCache, build_cache
+from .datasets.catalog import shuffled_patients
 from .ledger.merge import apply_ledger
 from .ledger.table import check_ledger, read_ledger
 from .mapper import SliceMapper
@@ -130,13 +131,65 @@ def load_records(names: Iterable[str], cache: VolumeCache | None = None) -> list
     return records if cache is None else cache.resolve(records)
 
 
+def dataset_numbers(cfg: CfgNode, key: str, most: float = float("inf")) -> dict[str, float]:
+    """Reads pairs of a training dataset and a number.
+
+    Args:
+        cfg: of a run.
+        key: below ``DATASETS``: "SHARES" or "WEIGHTS".
+        most: largest number that is allowed; it must be positive.
+
+    Returns:
+        {dataset: number} of the datasets that are named.
+
+    Raises:
+        DataError: an entry is no such pair, a dataset is none of ``DATASETS.TRAIN``, or a number is not allowed.
+    """
+    pairs, known = cfg.DATASETS[key], list(cfg.DATASETS.TRAIN)
+    try:
+        numbers = {name: float(number) for name, number in pairs}
+    except (TypeError, ValueError):
+        form = f"give pairs of a dataset and a number, such as (('{known[0] if known else 'luna_train'}', 0.5),)"
+        raise DataError(f"DATASETS.{key}", f"{pairs!r} cannot be used: {form}") from None
+    for name, number in numbers.items():
+        if name not in known:
+            raise DataError(f"DATASETS.{key}", f"no {name!r} in DATASETS.TRAIN{did_you_mean(str(name), known)}")
+        if not 0 < number <= most or number == float("inf"):
+            limit = f" and at most {most:g}" if most < float("inf") else ""
+            raise DataError(f"DATASETS.{key}", f"{number:g} for {name}; it must be above 0{limit}")
+    return numbers
+
+
+def share_of_patients(records: list[dict], share: float, seed: int) -> list[dict]:
+    """Selects the records of a share of the patients, at least one; a smaller share is a part of a larger one.
+
+    Args:
+        records: of one dataset.
+        share: of its patients, in (0, 1].
+        seed: of the choice.
+    """
+    patients = shuffled_patients((record["patient"] for record in records), seed)
+    chosen = set(patients[: max(round(share * len(patients)), 1)])
+    return [record for record in records if record["patient"] in chosen]
+
+
 def load_training_records(cfg: CfgNode) -> list[dict]:
     """Loads the records of ``DATASETS.TRAIN``, merged with the mined boxes of ``DATASETS.LEDGER`` if there is one.
 
+    Datasets in ``DATASETS.SHARES`` are cut to a share; records of those in ``DATASETS.WEIGHTS`` have a ``weight``.
+
     Raises:
-        DataError: as in :func:`load_records`, or the ledger contradicts itself or the datasets.
+        DataError: as in :func:`load_records` and :func:`dataset_numbers`, or the ledger contradicts itself or the
+            datasets.
     """
-    records = load_records(cfg.DATASETS.TRAIN, build_cache(cfg))
+    shares, weights = dataset_numbers(cfg, "SHARES", most=1.0), dataset_numbers(cfg, "WEIGHTS")
+    cache, records = build_cache(cfg), []
+    for name in cfg.DATASETS.TRAIN:
+        own = load_records((name,), cache)
+        if name in shares:
+            whole, own = own, share_of_patients(own, shares[name], max(cfg.SEED, 0))
+            logger.info("%s: %d of %d sub-volumes (DATASETS.SHARES)", name, len(own), len(whole))
+        records += [{**record, "weight": weights[name]} for record in own] if name in weights else own
     if not cfg.DATASETS.LEDGER:
         return records
     ledger = read_ledger(cfg.DATASETS.LEDGER)

@@ -127,11 +127,13 @@ class SlicePool:
         negatives: for each record with free slices, its number and its slices without a box of a lesion or hard
             negative.
         hard_negatives: as ``lesions``.
+        weights: {record: how often an epoch draws each of its samples}; 1 for records that it leaves out.
     """
 
     lesions: list[tuple[int, np.ndarray]]
     negatives: list[tuple[int, np.ndarray]]
     hard_negatives: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    weights: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def from_records(
@@ -148,6 +150,8 @@ class SlicePool:
         pool = cls([], [])
         for index in indices:
             record = records[index]
+            if "weight" in record:
+                pool.weights[index] = record["weight"]
             known: dict[BoxStatus, Slices] = {status: [] for status in BoxStatus}
             for lesion in record["lesions"]:
                 slices = np.array([int(box[0]) for box in lesion["boxes"]], dtype=np.int64)
@@ -172,6 +176,7 @@ class SlicePool:
     ) -> list[tuple[int, int]]:
         """Draws the samples of an epoch: one of each of ``lesions``, and negative slices in proportion.
 
+        With a weight w of its record, a lesion has w samples, the fraction of w being drawn among all fractions.
         Each of ``hard_negatives`` contributes one slice, at most ``hard_negative_ratio`` per positive sample.
         Without any lesion, as many negatives are drawn as there are records.
 
@@ -185,9 +190,9 @@ class SlicePool:
         Returns:
             (record, slice) of each sample, shuffled.
         """
-        drawn = [(record, int(rng.choice(slices))) for record, slices in self.lesions]
+        drawn = [(record, int(rng.choice(slices))) for record, slices in self._weighted_lesions(rng)]
         if self.negatives:
-            weights = np.array([len(slices) for _, slices in self.negatives], dtype=float)
+            weights = np.array([len(z) * self.weights.get(record, 1.0) for record, z in self.negatives])
             count = round(len(drawn) * negative_ratio) if drawn else len(self.negatives)
             for i in rng.choice(len(self.negatives), size=count, p=weights / weights.sum()):
                 record, slices = self.negatives[i]
@@ -200,6 +205,18 @@ class SlicePool:
                 record, slices = self.hard_negatives[i]
                 drawn.append((record, int(rng.choice(slices))))
         return [drawn[i] for i in rng.permutation(len(drawn))]
+
+    def _weighted_lesions(self, rng: np.random.Generator) -> list[tuple[int, np.ndarray]]:
+        """``lesions``, each as often as its record's weight says; as many in every epoch, and at least one."""
+        if not self.weights or not self.lesions:
+            return self.lesions
+        weights = np.array([self.weights.get(record, 1.0) for record, _ in self.lesions])
+        rest = weights % 1
+        times = (weights - rest).astype(int)
+        count = round(rest.sum()) or int(not times.any())
+        if count:
+            times[rng.choice(len(rest), size=count, replace=False, p=rest / rest.sum())] += 1
+        return [lesion for lesion, n in zip(self.lesions, times.tolist(), strict=True) for _ in range(n)]
 
 
 class SingleDatasetBatchSampler(BatchStream):

@@ -25,6 +25,7 @@ from detectron2.solver.build import GradientClipType
 from fvcore.common.registry import Registry
 
 from ..data.augmentation import AUGMENTATION_REGISTRY
+from ..data.loader import dataset_numbers
 from ..data.mapper import COMBINE as DATASET_COMBINE
 from ..data.sampler import EPOCHS
 from ..inference.linking import LINKER_REGISTRY
@@ -115,6 +116,8 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
     written_for = solver.REFERENCE_WORLD_SIZE
     if not cfg.DATASETS.TRAIN:
         raise DataError("DATASETS.TRAIN", "names no dataset to train on")
+    dataset_numbers(cfg, "SHARES", most=1.0)
+    dataset_numbers(cfg, "WEIGHTS")
     if solver.AMP.ENABLED and (torch.device(cfg.MODEL.DEVICE).type == "cpu" or not torch.cuda.is_available()):
         fault = "True, and the training is on the CPU: mixed precision is for GPUs; set it to False"
         raise DataError("SOLVER.AMP.ENABLED", fault)

@@ -9,7 +9,8 @@ A record can be pickled or written as JSON. It holds everything about a sub-volu
 - ``width``, ``height``, ``num_slices``: voxels. ``first_slice``: the source's number of slice 0.
 - ``spacing``: [x, y, z] mm, all positive. ``z_direction``: +1 if the slices run to the head, -1 to the feet.
 - ``lesions``: list of dicts, see :func:`make_lesion`.
-- if needed ``affine`` (4x4, replaces a wrong header, see :func:`lens_d2.data.volume.read_header`).
+- if needed ``affine`` (4x4, replaces a wrong header, see :func:`lens_d2.data.volume.read_header`), and ``weight``
+  (how often an epoch draws each of its samples, 1 by default, see ``DATASETS.WEIGHTS``).
 
 Everything is in the volume frame: x and y in pixel edges (pixel i spans [i, i + 1]), slices counted from 0.
 """

@@ -1,13 +1,21 @@
 """Loaders: what they hand to workers, what they do with bad input, which slices they draw."""
 
 import pickle
+from collections import Counter
 from itertools import permutations
 
+import numpy as np
 import pytest
 from helpers.blocks import EXPERTS, blocks_cfg, register_blocks
 
 from lens_d2.config import load_config
-from lens_d2.data.loader import build_batch_sampler, build_train_loader
+from lens_d2.data.loader import (
+    build_batch_sampler,
+    build_train_loader,
+    dataset_numbers,
+    load_training_records,
+    share_of_patients,
+)
 from lens_d2.io.errors import DataError
 
 
@@ -62,3 +70,51 @@ def test_free_slices_are_negatives_where_all_parts_are_fully_labelled(repo_root,
     assert build_batch_sampler(cfg, records).pools[0].negatives == []
     cfg.DATASETS.TRAIN = ("phantom_deeplesion_vm",)
     assert len(build_batch_sampler(cfg, records).pools[0].negatives) == len(records)
+
+
+def test_a_smaller_share_is_a_part_of_a_larger_one_and_patients_stay_whole():
+    records = [{"patient": f"p{n // 2}", "volume": f"v{n}"} for n in range(40)]
+    chosen = {}
+    for share in (0.01, 0.1, 0.25, 0.5, 1.0):
+        own = share_of_patients(records, share, seed=1)
+        chosen[share] = [record["volume"] for record in own]
+        assert len(own) == 2 * max(round(20 * share), 1)
+        assert len({record["patient"] for record in own}) == len(own) // 2
+    ordered = list(chosen.values())
+    assert all(set(small) < set(large) for small, large in zip(ordered, ordered[1:], strict=False))
+    assert chosen[1.0] == [record["volume"] for record in records]
+    assert [r["volume"] for r in share_of_patients(records, 0.25, seed=1)] == chosen[0.25]
+    assert [r["volume"] for r in share_of_patients(records, 0.25, seed=2)] != chosen[0.25]
+
+
+def test_shares_and_weights_of_the_training_datasets(tmp_path):
+    """Four sub-volumes a dataset, each of its own patient, with two lesions each."""
+    register_blocks(tmp_path)
+    opts = ["DATASETS.SHARES", (("blocks_luna", 0.5),), "DATASETS.WEIGHTS", (("blocks_lits", 2.0),)]
+    cfg = blocks_cfg(tmp_path, *opts)
+    records = load_training_records(cfg)
+    number = {expert: sum(record["expert"] == expert for record in records) for expert in EXPERTS}
+    assert number == {"deeplesion": 4, "luna": 2, "lits": 4, "nih_ln": 4}
+    assert {record["expert"] for record in records if record.get("weight") == 2.0} == {"lits"}
+    batches = build_batch_sampler(cfg, records).draw_epoch(np.random.default_rng(0))
+    drawn = Counter(records[sample.record]["expert"] for batch in batches for sample in batch)
+    assert drawn == {"deeplesion": 8, "luna": 4, "lits": 24, "nih_ln": 12}  # with half as many negatives
+
+
+@pytest.mark.parametrize(
+    ("key", "pairs", "fault"),
+    [
+        ("SHARES", (("luna_trian", 0.5),), "no 'luna_trian'"),
+        ("SHARES", (("blocks_luna", 1.5),), "at most 1"),
+        ("SHARES", (("blocks_luna", 0.0),), "above 0"),
+        ("SHARES", ("blocks_luna", 0.5), "give pairs"),
+        ("WEIGHTS", (("blocks_luna", -1.0),), "above 0"),
+        ("WEIGHTS", (("blocks_luna", float("nan")),), "above 0"),
+        ("WEIGHTS", (("blocks_luna", "twice"),), "give pairs"),
+    ],
+)
+def test_a_share_or_weight_that_cannot_be_used_is_one_line(tmp_path, key, pairs, fault):
+    cfg = blocks_cfg(tmp_path, f"DATASETS.{key}", pairs)
+    with pytest.raises(DataError, match=fault) as error:
+        dataset_numbers(cfg, key, 1.0)
+    assert f"DATASETS.{key}" in str(error.value) and "\n" not in str(error.value)

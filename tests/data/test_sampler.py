@@ -89,6 +89,29 @@ def test_a_partially_labelled_dataset_has_no_negatives_until_they_are_switched_o
     assert len(drawn) == 24 and sum(z != 3 for _, z in drawn) == 8
 
 
+@pytest.mark.parametrize(("weight", "times"), [(2.0, {2}), (0.5, {0, 1}), (1.25, {1, 2}), (0.01, {0, 1})])
+def test_a_dataset_of_another_weight_is_drawn_more_or_less_often(weight, times):
+    """Ten records with the weight, ten without; the negatives follow."""
+    own = [(4, 7, "annotation"), (10, 10, "annotation")]
+    records = [{**record(i, own), **({"weight": weight} if i < 10 else {})} for i in range(20)]
+    pool = SlicePool.from_records(records, list(range(20)), with_negatives=True)
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(20):
+        drawn = pool.draw(0.5, rng)
+        lesions = Counter((r, z == 10) for r, z in drawn if 4 <= z <= 7 or z == 10)
+        weighted = [lesions[r, key] for r in range(10) for key in (False, True)]
+        assert sum(weighted) == round(20 * weight) and set(weighted) <= times
+        assert all(lesions[r, key] == 1 for r in range(10, 20) for key in (False, True))
+        assert len(drawn) == sum(lesions.values()) + round(sum(lesions.values()) / 2)
+        seen.add(tuple(weighted))
+    assert (len(seen) > 1) == (weight % 1 > 0.1)
+
+
+def test_a_weighted_dataset_always_takes_part():
+    pool = SlicePool.from_records([{**record(0, [(4, 7, "annotation")]), "weight": 0.1}], [0], False)
+    assert len(pool.draw(0.5, np.random.default_rng(0))) == 1
+
+
 def test_uncertain_regions_are_no_positives(pools):
     assert all(slices.tolist() == [3] for _, slices in pools[1].lesions)
 

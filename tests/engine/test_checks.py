@@ -45,6 +45,8 @@ def test_a_fault_of_the_training_names_its_key(tmp_path):
     checks.check_training(cfg, ranks=2)
     for key, value, fault in (
         ("DATASETS.TRAIN", (), "DATASETS.TRAIN: names no dataset"),
+        ("DATASETS.SHARES", (("luna_train", 0.5),), "DATASETS.SHARES: no 'luna_train' in DATASETS.TRAIN"),
+        ("DATASETS.WEIGHTS", (("phantom_luna_train", 0.0),), "DATASETS.WEIGHTS: 0 for phantom_luna_train"),
         ("SOLVER.REFERENCE_WORLD_SIZE", 5, "SOLVER.REFERENCE_WORLD_SIZE: 5 ranks cannot share a batch"),
         ("MODEL.EMBEDDING.SOLVER.CHECKPOINT_PERIOD", 0, "MODEL.EMBEDDING.SOLVER.CHECKPOINT_PERIOD: 0; at least 1"),
     ):

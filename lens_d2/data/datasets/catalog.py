@@ -157,18 +157,27 @@ def import_readers(paths: Iterable[str | os.PathLike]) -> None:
             raise DataError(path, f"cannot be imported: {type(error).__name__}: {error}") from error
 
 
+def shuffled_patients(patients: Iterable[str], seed: int) -> list[str]:
+    """Orders patients at random, each once and in the same way on every machine: by a hash of their name.
+
+    Args:
+        patients: their names.
+        seed: of the order.
+    """
+    return sorted(set(patients), key=lambda patient: hashlib.sha256(f"{seed}/{patient}".encode()).digest())
+
+
 def split_of(patients: Iterable[str], seed: int = SPLIT_SEED) -> dict[str, str]:
     """Splits patients at random, in the same way on every machine: ``{patient: "train" | "val"}``.
 
-    Patients are ordered by a hash of their name, and the first fifth is for validation. If patients are added,
-    only those at the border between the two parts can change sides; the split is final once the dataset is
-    complete.
+    The first fifth of :func:`shuffled_patients` is for validation. If patients are added, only those at the border
+    between the two parts can change sides; the split is final once the dataset is complete.
 
     Args:
         patients: their names.
         seed: of the split.
     """
-    ranked = sorted(set(patients), key=lambda patient: hashlib.sha256(f"{seed}/{patient}".encode()).digest())
+    ranked = shuffled_patients(patients, seed)
     validating = round(len(ranked) * (1 - TRAINING_PART))
     return {patient: "val" if rank < validating else "train" for rank, patient in enumerate(ranked)}
 
