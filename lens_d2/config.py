@@ -131,6 +131,10 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.DENSENET.OUT_CHANNELS = 512
     # "BN", "FrozenBN" (statistics and affine fixed) or "SyncBN".
     cfg.MODEL.DENSENET.NORM = "BN"
+    # Adaptation to the experts' datasets (Table IV; lens_d2/modeling/adapters.py): "residual", 1x1 convolutions of
+    # each dataset, with which the backbone runs once per expert at inference; "domain_attention", a bank of
+    # squeeze-and-excitation adapters; empty: none, all datasets share everything.
+    cfg.MODEL.DENSENET.ADAPTERS = ""
     # Initial weights of the trunk: a file with a DenseNet state_dict, "imagenet" for torchvision's
     # densenet121, a checkpoint of this project (then of the pyramid as well), or empty for random
     # initialisation. Not used where MODEL.WEIGHTS is given.

@@ -1,4 +1,4 @@
-"""CECN, CenterNet and Faster R-CNN as whole runs: training, evaluation, proposals, inference by shared trunk."""
+"""Other detectors than LENS as whole runs: training, evaluation, proposals, inference by shared trunk."""
 
 import copy
 import json
@@ -16,11 +16,15 @@ from lens_d2.mining.proposals import open_shards, propose
 from lens_d2.structures.status import BoxStatus
 
 ONE_DATASET = ("DATASETS.TRAIN", ("blocks_deeplesion",), "MODEL.LENS.EXPERTS", ("deeplesion",))
+TWO = ("deeplesion", "luna")
+TWO_DATASETS = ("DATASETS.TRAIN", tuple(f"blocks_{expert}" for expert in TWO), "MODEL.LENS.EXPERTS", TWO)
 SMALL = ("MODEL.CENTERNET.CONV_DIM", 8, "MODEL.RPN.CONV_DIMS", [8], "SOLVER.MAX_ITER", 2, "TEST.OVERLAYS", 0)
 DETECTORS = {
     "CECN": ("MODEL.META_ARCHITECTURE", "CECN"),
     "CenterNet": ("MODEL.META_ARCHITECTURE", "CECN", "INPUT.NUM_SLICES", 3),
     "Faster R-CNN": ("MODEL.PROPOSAL_GENERATOR.NAME", "LENSRPN"),
+    "residual adapters": (*TWO_DATASETS, "MODEL.DENSENET.ADAPTERS", "residual", "SOLVER.MAX_ITER", 4),
+    "domain attention": (*TWO_DATASETS, "MODEL.DENSENET.ADAPTERS", "domain_attention"),
 }
 
 
@@ -33,12 +37,12 @@ def test_trains_evaluates_and_proposes(tmp_path, name):
     trainer.resume_or_load()
     trainer.train()
     metrics = json.loads((tmp_path / "output/inference/blocks_deeplesion/metrics.json").read_text())
-    assert set(metrics["experts"]) == {"fused", "deeplesion"} - {cfg.MODEL.LENS.OUTPUT}
+    assert set(metrics["experts"]) == {"fused", *cfg.MODEL.LENS.EXPERTS} - {cfg.MODEL.LENS.OUTPUT}
 
     records = DatasetCatalog.get("blocks_deeplesion")[:1]
     shards = open_shards(cfg, trainer.model, tmp_path / "proposals")
     propose(records, shards)
-    assert set(shards.read(records[0])) == {"fused", "deeplesion"}
+    assert set(shards.read(records[0])) == {"fused", *cfg.MODEL.LENS.EXPERTS}
 
     inference, found = VolumeInference(cfg, trainer.model.eval()), []
     volume = inference.cache.open(records[0])

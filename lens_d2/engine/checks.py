@@ -34,6 +34,7 @@ from ..io.errors import DataError, did_you_mean
 from ..mining.harvester.rounds import LABEL_SETS
 from ..mining.lens.strategies import STRATEGIES
 from ..mining.lens.strategies.intra_patient import CALIBRATIONS
+from ..modeling.adapters import ADAPTERS
 from ..modeling.classifiers import CLASSIFIER_LOSS_REGISTRY, CLASSIFIER_REGISTRY
 from ..modeling.meta_arch import FUSED
 from ..modeling.missing_labels import MISSING_LABELS
@@ -49,6 +50,7 @@ SOLVERS = ("SOLVER", "MODEL.FPR.SOLVER", "MODEL.LPC.SOLVER", "MODEL.EMBEDDING.SO
 NAMES: dict[str, Registry | Mapping | Callable[[CfgNode], Iterable[str]]] = {
     "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
     "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+    "MODEL.DENSENET.ADAPTERS": ADAPTERS,
     "MODEL.PROPOSAL_GENERATOR.NAME": PROPOSAL_GENERATOR_REGISTRY,
     "MODEL.ROI_HEADS.NAME": ROI_HEADS_REGISTRY,
     "MODEL.ROI_BOX_HEAD.NAME": ROI_BOX_HEAD_REGISTRY,

@@ -11,7 +11,8 @@ per image (:meth:`FoldedDenseNet25D.encode`) and not once for each of the sample
   ones;
 - transitions average before their 1x1 convolution, not after it;
 - laterals, upsampling and the second fusion are linear, so the laterals are multiplied into the fusion, which
-  then works at each level's own resolution.
+  then works at each level's own resolution;
+- residual adapters of a dataset are added to the convolutions beside which they stand.
 
 Under autocast, features have its type and weights are cast where they are used.
 
@@ -26,22 +27,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..modeling.adapters import AdaptedConv2d
+
 Parts = tuple[Tensor, ...]
 
 
 class FoldedDenseNet25D:
     """A :class:`DenseNet25D`, with its weights of the moment at which this is constructed."""
 
-    def __init__(self, backbone: nn.Module):
+    def __init__(self, backbone: nn.Module, domain: str | None = None):
+        """
+        Args:
+            backbone: in evaluation mode.
+            domain: one of its ``domains``, if it has any.
+
+        Raises:
+            ValueError: ``domain`` is none of them.
+        """
         self.num_images, (self.name,) = backbone.num_images, backbone.output_shape()
         self.stem = fold(backbone.stem[0], backbone.stem[1])
         self.block1, self.block2, self.block3 = (
-            FoldedBlock(block) for block in (backbone.block1, backbone.block2, backbone.block3)
+            FoldedBlock(block, domain) for block in (backbone.block1, backbone.block2, backbone.block3)
         )
         self.transition1, self.transition2 = (
             FoldedTransition(t) for t in (backbone.transition1, backbone.transition2)
         )
-        self.fuse_trunk = backbone.fuse_trunk
+        self.after_block, self.fuse_trunk = backbone.after_block, backbone.fuse_trunk
         self.levels, self.bias = fuse_laterals(backbone)
 
     def encode(self, images: Tensor) -> Parts:
@@ -55,16 +66,16 @@ class FoldedDenseNet25D:
         """
         weight, bias = self.stem
         x = F.conv2d(images.contiguous(memory_format=torch.channels_last), weight, bias, stride=2, padding=3)
-        c2 = self.block1(F.max_pool2d(x.relu_(), kernel_size=3, stride=2, padding=1))
-        c3 = self.block2(self.transition1(c2))
+        c2 = self.after_block[0](self.block1(F.max_pool2d(x.relu_(), kernel_size=3, stride=2, padding=1)))
+        c3 = self.after_block[1](self.block2(self.transition1(c2)))
         trunk = self.transition2(c3)
-        return trunk, c2, c3, self.block3(trunk)
+        return trunk, c2, c3, self.after_block[2](self.block3(trunk))
 
     def decode(self, images: Sequence[Parts]) -> dict[str, Tensor]:
         """The stride-4 maps of N samples from their K images' parts, from the lowest image to the highest."""
         trunks, *levels = ([parts[i] for parts in images] for i in range(4))
         if self.num_images > 1:
-            levels[2][self.num_images // 2] = self.block3(self.fuse_trunk(trunks))
+            levels[2][self.num_images // 2] = self.after_block[2](self.block3(self.fuse_trunk(trunks)))
         fine, middle, coarse = (weighted_sum(*level) for level in zip(levels, self.levels, strict=True))
         add_upsampled(middle, coarse)
         add_upsampled(fine, middle)
@@ -74,9 +85,9 @@ class FoldedDenseNet25D:
 class FoldedBlock:
     """A dense block."""
 
-    def __init__(self, block: nn.ModuleDict):
+    def __init__(self, block: nn.ModuleDict, domain: str | None):
         self.layers = [
-            (*scale_and_shift(layer.norm1), *fold(layer.conv1, layer.norm2), layer.conv2.weight)
+            (*scale_and_shift(layer.norm1), *fold(layer.conv1, layer.norm2), adapted_weight(layer.conv2, domain))
             for layer in block.values()
         ]
 
@@ -106,6 +117,13 @@ class FoldedTransition:
         """(n, C, h, w) to (n, C / 2, h / 2, w / 2)."""
         x = torch.addcmul(self.shift.to(x.dtype), x, self.scale.to(x.dtype)).relu_()
         return F.conv2d(F.avg_pool2d(x, kernel_size=2), self.weight)
+
+
+def adapted_weight(conv: nn.Conv2d, domain: str | None) -> Tensor:
+    """Weight of a convolution, with a dataset's adapter added if it has adapters."""
+    if not isinstance(conv, AdaptedConv2d):
+        return conv.weight
+    return conv.weight_of(domain).contiguous(memory_format=torch.channels_last)
 
 
 def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:

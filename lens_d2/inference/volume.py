@@ -23,6 +23,7 @@ from ..data.augmentation import fit_scale
 from ..data.cache import CachedVolume, VolumeCache, build_cache
 from ..data.mapper import resize, window
 from ..io.progress import Progress
+from ..modeling.adapters import ExpertFeatures
 from ..modeling.backbone import SLICES_PER_IMAGE
 from ..structures.detections import VolumeDetections
 from .folded_backbone import FoldedDenseNet25D
@@ -122,7 +123,8 @@ class VolumeInference(nn.Module):
         scale = fit_scale(volume.shape, self.max_size)
         slices: dict[str, list[Instances]] = {}
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
-            propose = joint_proposals(self.model.proposal_generators.values())
+            generators = self.model.proposal_generators.values()
+            propose = None if self.model.domains else joint_proposals(generators)
             for features, image_sizes in self._shown(self.slice_features(volume, scale), volume):
                 for detected in self.model.detect(features, image_sizes, propose):
                     for name, instances in detected["experts"].items():
@@ -146,14 +148,29 @@ class VolumeInference(nn.Module):
     @torch.no_grad()
     def slice_features(
         self, volume: CachedVolume, scale: float
-    ) -> Iterator[tuple[dict[str, Tensor], list[tuple[int, int]]]]:
+    ) -> Iterator[tuple[dict[str, Tensor] | ExpertFeatures, list[tuple[int, int]]]]:
         """Feature maps of successive slices, ``slices_per_batch`` at a time, and the images' sizes.
+
+        With residual adapters the backbone runs once for each expert, and each has maps of its own.
 
         Args:
             volume: in the cache frame.
             scale: factor by which slices are resized.
         """
-        backbone = FoldedDenseNet25D(self.model.backbone)
+        backbone, domains = self.model.backbone, self.model.domains
+        if not domains:
+            yield from self._slice_features(FoldedDenseNet25D(backbone), volume, scale)
+            return
+        everyone = [self._slice_features(FoldedDenseNet25D(backbone, name), volume, scale) for name in domains]
+        for batches in zip(*everyone, strict=True):
+            maps = ExpertFeatures({name: own for name, (own, _) in zip(domains, batches, strict=True)})
+            yield maps, batches[0][1]
+
+    @torch.no_grad()
+    def _slice_features(
+        self, backbone: FoldedDenseNet25D, volume: CachedVolume, scale: float
+    ) -> Iterator[tuple[dict[str, Tensor], list[tuple[int, int]]]]:
+        """Feature maps of one backbone, as :meth:`slice_features` has them."""
         reach = backbone.num_images // 2 * SLICES_PER_IMAGE
         offsets = np.arange(-reach, reach + 1, SLICES_PER_IMAGE)
         last = (volume.shape[0] - 1) * volume.geometry.slice_interval / self.slice_interval

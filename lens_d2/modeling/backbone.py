@@ -18,6 +18,8 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torchvision.models.densenet import DenseNet
 
+from .adapters import ADAPTERS, AdaptedConv2d
+
 SLICES_PER_IMAGE = 3
 NORMS = {
     "BN": lambda module: module,
@@ -56,6 +58,10 @@ class DenseNet25D(Backbone):
 
     Up to the fusions, an image's features depend on its own three slices alone. Inference over a volume computes
     them once, with :class:`~lens_d2.inference.folded_backbone.FoldedDenseNet25D`.
+
+    Attributes:
+        domains: experts, among which each forward pass has to name one; () if all datasets share everything, or if
+            the adapters tell images apart by themselves.
     """
 
     @configurable
@@ -70,6 +76,8 @@ class DenseNet25D(Backbone):
         out_channels: int = 512,
         norm: str = "BN",
         out_feature: str = "p2",
+        adapters: str = "",
+        domains: tuple[str, ...] = (),
     ):
         """
         Args:
@@ -81,6 +89,8 @@ class DenseNet25D(Backbone):
             out_channels: C.
             norm: one of ``NORMS``.
             out_feature: name of the output map.
+            adapters: name in :data:`lens_d2.modeling.adapters.ADAPTERS`; empty: none.
+            domains: names of the experts whose datasets the adapters tell apart.
         """
         super().__init__()
         self.num_images, rest = divmod(num_slices, SLICES_PER_IMAGE)
@@ -109,10 +119,12 @@ class DenseNet25D(Backbone):
         self._out_feature_channels = {out_feature: out_channels}
         self._out_feature_strides = {out_feature: 4}
         NORMS[norm](self)
+        self.after_block = nn.ModuleList(nn.Identity() for _ in block_config)
+        self.domains = ADAPTERS.get(adapters)(self, tuple(domains)) if adapters else ()
 
     @classmethod
     def from_config(cls, cfg, input_shape=None):
-        """Reads ``MODEL.DENSENET`` and ``INPUT.NUM_SLICES``."""
+        """Reads ``MODEL.DENSENET``, ``INPUT.NUM_SLICES`` and ``MODEL.LENS.EXPERTS``."""
         return {
             "num_slices": cfg.INPUT.NUM_SLICES,
             "growth_rate": cfg.MODEL.DENSENET.GROWTH_RATE,
@@ -121,6 +133,8 @@ class DenseNet25D(Backbone):
             "bn_size": cfg.MODEL.DENSENET.BN_SIZE,
             "out_channels": cfg.MODEL.DENSENET.OUT_CHANNELS,
             "norm": cfg.MODEL.DENSENET.NORM,
+            "adapters": cfg.MODEL.DENSENET.ADAPTERS,
+            "domains": cfg.MODEL.LENS.EXPERTS,
         }
 
     @property
@@ -138,8 +152,8 @@ class DenseNet25D(Backbone):
             trunk: (n, *, H/16, W/16), after transition 2.
             fine: (n, C, H/4, W/4), the finer two levels of the pyramid.
         """
-        c2 = self.block1(self.stem(images))
-        c3 = self.block2(self.transition1(c2))
+        c2 = self.after_block[0](self.block1(self.stem(images)))
+        c3 = self.after_block[1](self.block2(self.transition1(c2)))
         fine = self.laterals[0](c2) + F.interpolate(self.laterals[1](c3), scale_factor=2.0, mode="nearest")
         return self.transition2(c3), fine
 
@@ -153,18 +167,25 @@ class DenseNet25D(Backbone):
         Returns:
             (n, C, H/4, W/4)
         """
-        top = self.laterals[2](self.block3(trunk))
+        top = self.laterals[2](self.after_block[2](self.block3(trunk)))
         return fine + F.interpolate(top, scale_factor=4.0, mode="nearest")
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, domain: str | None = None) -> dict[str, Tensor]:
         """Stride-4 map of a batch of samples.
 
         Args:
             x: (N, 3 K, H, W), slices in order along z.
+            domain: the expert, one of ``self.domains``, with whose dataset's adapters; None if there are none.
 
         Returns:
             {out_feature: (N, C, H/4, W/4)}
+
+        Raises:
+            ValueError: ``domain`` is none of ``self.domains``.
         """
+        for module in self.modules():
+            if isinstance(module, AdaptedConv2d):
+                module.domain = domain
         n, _, height, width = x.shape
         trunk, fine = self.encode(x.reshape(n * self.num_images, SLICES_PER_IMAGE, height, width))
         if self.num_images > 1:

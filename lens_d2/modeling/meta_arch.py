@@ -13,6 +13,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torchvision.ops import nms
 
+from .adapters import ExpertFeatures, features_of
 from .supervision import with_hard_negatives_as_foreground
 
 FUSED = "fused"
@@ -150,6 +151,11 @@ class LENS(nn.Module):
         return self.pixel_mean.device
 
     @property
+    def domains(self) -> tuple[str, ...]:
+        """Experts for each of which the backbone has feature maps of their own, see :mod:`.adapters`."""
+        return getattr(self.backbone, "domains", ())
+
+    @property
     def experts(self) -> tuple[str, ...]:
         """Names of the experts, in order."""
         return tuple(self.proposal_generators)
@@ -169,13 +175,13 @@ class LENS(nn.Module):
             ValueError: a batch mixes datasets.
         """
         images = self.preprocess_image([x["image"] for x in batched_inputs])
-        features = self.backbone(images.tensor)
         if not self.training:
-            return self.detect(features, images.image_sizes)
+            return self.detect(self._features(images.tensor), images.image_sizes)
 
         expert = batched_inputs[0]["expert"]
         if any(x["expert"] != expert for x in batched_inputs):
             raise ValueError(f"a batch mixes datasets: {sorted({x['expert'] for x in batched_inputs})}")
+        features = self._features(images.tensor, expert)
         targets = [x["instances"].to(self.device) for x in batched_inputs]
         proposed = targets
         if self.roi_heads is not None and self.roi_heads.num_classes > 1:  # both classes are to be proposed
@@ -188,6 +194,14 @@ class LENS(nn.Module):
         get_event_storage().put_scalar(f"{expert}/total_loss", float(sum(losses.values()).detach()))
         return losses
 
+    def _features(self, images: Tensor, expert: str | None = None) -> dict[str, Tensor] | ExpertFeatures:
+        """Feature maps of normalised images, for one expert or for all."""
+        if not self.domains:
+            return self.backbone(images)
+        if expert is not None:
+            return self.backbone(images, expert)
+        return ExpertFeatures({name: self.backbone(images, name) for name in self.domains})
+
     def preprocess_image(self, images: list[Tensor]) -> ImageList:
         """Normalise intensities, and pad with air to a batch whose sides the backbone's stride divides."""
         air = float(-self.pixel_mean / self.pixel_std)
@@ -195,12 +209,15 @@ class LENS(nn.Module):
         return ImageList.from_tensors(images, self.backbone.size_divisibility, pad_value=air)
 
     def detect(
-        self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]], propose: Propose | None = None
+        self,
+        features: dict[str, Tensor] | ExpertFeatures,
+        image_sizes: list[tuple[int, int]],
+        propose: Propose | None = None,
     ) -> list[dict]:
         """Detections from feature maps, in the images' pixels.
 
         Args:
-            features: maps by name, as the backbone gives them.
+            features: maps by name, as the backbone gives them; or those of each expert, if it has ``domains``.
             image_sizes: height and width of each image, without padding.
             propose: takes the place of the proposal generators, see
                 :func:`lens_d2.inference.joint_afp.joint_proposals`; None: they run one after another.
@@ -209,10 +226,10 @@ class LENS(nn.Module):
             For every image, "instances": the model's own detections, and "experts": {name: Instances} of
             ``FUSED`` and of every expert, each with ``pred_boxes``, ``scores`` and ``expert_scores``.
         """
-        images = ImageList(next(iter(features.values())), image_sizes)
         if propose is None:
             proposals, _ = self._propose(features, image_sizes)
         else:
+            images = ImageList(next(iter(features.values())), image_sizes)
             everyone = zip(*propose(images, features), strict=True)
             proposals = [dict(zip(self.experts, per_image, strict=True)) for per_image in everyone]
         if self.roi_heads is None:
@@ -233,7 +250,7 @@ class LENS(nn.Module):
 
     def _propose(
         self,
-        features: dict[str, Tensor],
+        features: dict[str, Tensor] | ExpertFeatures,
         image_sizes: list[tuple[int, int]],
         targets: list[Instances] | None = None,
         expert: str | None = None,
@@ -242,14 +259,15 @@ class LENS(nn.Module):
 
         In training with one stage the other experts' proposals are not needed, and not made.
         """
-        images = ImageList(next(iter(features.values())), image_sizes)
         everyone, losses = {}, {}
         for name, generator in self.proposal_generators.items():
+            own = features_of(features, name)
+            images = ImageList(next(iter(own.values())), image_sizes)
             if name == expert:
-                everyone[name], losses = generator(images, features, targets)
+                everyone[name], losses = generator(images, own, targets)
             elif expert is None or self.roi_heads is not None:
                 with torch.no_grad():
-                    everyone[name], _ = generator(images, features)
+                    everyone[name], _ = generator(images, own)
         return [dict(zip(everyone, own, strict=True)) for own in zip(*everyone.values(), strict=True)], losses
 
     @torch.no_grad()

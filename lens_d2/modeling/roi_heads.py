@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from ..structures.status import BoxStatus
+from .adapters import ExpertFeatures
 from .missing_labels import MISSING_LABELS
 from .supervision import global_normalizer, of_status, on_uncertain, seeded
 
@@ -208,11 +209,13 @@ class LENSROIHeads(ROIHeads):
             return uncertain_ones
         return uncertain_ones & (self.proposal_matcher(pairwise_iou(lesions, boxes))[1] != 1)
 
-    def inference(self, features: dict[str, Tensor], proposals: list[Instances]) -> list[dict[str, Instances]]:
+    def inference(
+        self, features: dict[str, Tensor] | ExpertFeatures, proposals: list[Instances]
+    ) -> list[dict[str, Instances]]:
         """Every expert's detections from all proposals.
 
         Args:
-            features: feature maps of N images by name.
+            features: feature maps of N images by name, of all experts or of each.
             proposals: N, with ``proposal_boxes``.
 
         Returns:
@@ -220,8 +223,11 @@ class LENSROIHeads(ROIHeads):
             ``scores``, ``pred_classes`` (0) and ``expert_scores`` (n, experts): the score that each expert, in the
             order of ``self.experts``, gives the proposal that the box comes from.
         """
-        box_features = self._box_features(features, proposals)
-        predictions = {name: predictor(box_features) for name, predictor in self.box_predictors.items()}
+        shared = None if isinstance(features, ExpertFeatures) else self._box_features(features, proposals)
+        predictions = {
+            name: predictor(self._box_features(features[name], proposals) if shared is None else shared)
+            for name, predictor in self.box_predictors.items()
+        }
         counts = [len(p) for p in proposals]
         expert_scores = torch.stack(
             [scores.float().softmax(dim=1)[:, 0] for scores, _ in predictions.values()], dim=1
