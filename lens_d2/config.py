@@ -162,6 +162,7 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.AFP.SCORE_THRESH_TEST = 0.0
 
     _add_centernet_keys(cfg)
+    _add_mulan_keys(cfg)
 
     # FCOS as a proposal generator, Detectron2's.
     cfg.MODEL.FCOS = CN()
@@ -183,6 +184,22 @@ def _add_model_keys(cfg: CN) -> None:
     # "MOBHS"; empty: all alike. (MODEL.ROI_HEADS.NUM_CLASSES 2: hard negatives are a class of their own, ULDor's,
     # which the proposal generator proposes as well. NMS_THRESH_TEST 1.0: no NMS, with one stage as well.)
     cfg.MODEL.ROI_HEADS.MISSING_LABELS = ""
+
+
+def _add_mulan_keys(cfg: CN) -> None:
+    # MODEL.ROI_HEADS.NAME "MULANROIHeads" (Yan et al., MICCAI 2019): LENS's detection head and, if they are on, a
+    # mask head (MODEL.ROI_MASK_HEAD) that learns from RECIST marks ...
+    cfg.MODEL.MULAN = CN()
+    cfg.MODEL.MULAN.MASK_ON = False
+    # ... and a tag head that learns from the labels of MODEL.EMBEDDING.LABELS, as many as these.
+    cfg.MODEL.MULAN.TAG_ON = False
+    cfg.MODEL.MULAN.NUM_TAGS = 171
+    # Width of the tag head's two FC layers.
+    cfg.MODEL.MULAN.TAG_FC_DIM = 1024
+    # Weights of both heads' losses (its released configuration; a positive tag weighs at most
+    # MODEL.EMBEDDING.MAX_POSITIVE_WEIGHT).
+    cfg.MODEL.MULAN.MASK_LOSS_WEIGHT = 1.0
+    cfg.MODEL.MULAN.TAG_LOSS_WEIGHT = 1.0
 
 
 def _add_centernet_keys(cfg: CN) -> None:

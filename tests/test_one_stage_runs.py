@@ -18,11 +18,13 @@ from lens_d2.structures.status import BoxStatus
 ONE_DATASET = ("DATASETS.TRAIN", ("blocks_deeplesion",), "MODEL.LENS.EXPERTS", ("deeplesion",))
 TWO = ("deeplesion", "luna")
 TWO_DATASETS = ("DATASETS.TRAIN", tuple(f"blocks_{expert}" for expert in TWO), "MODEL.LENS.EXPERTS", TWO)
+MASKS = ("MODEL.MULAN.MASK_ON", True, "MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead")
 SMALL = ("MODEL.CENTERNET.CONV_DIM", 8, "MODEL.RPN.CONV_DIMS", [8], "SOLVER.MAX_ITER", 2, "TEST.OVERLAYS", 0)
 DETECTORS = {
     "CECN": ("MODEL.META_ARCHITECTURE", "CECN"),
     "CenterNet": ("MODEL.META_ARCHITECTURE", "CECN", "INPUT.NUM_SLICES", 3),
     "Faster R-CNN": ("MODEL.PROPOSAL_GENERATOR.NAME", "LENSRPN"),
+    "MULAN": ("MODEL.PROPOSAL_GENERATOR.NAME", "LENSRPN", "MODEL.ROI_HEADS.NAME", "MULANROIHeads", *MASKS),
     "residual adapters": (*TWO_DATASETS, "MODEL.DENSENET.ADAPTERS", "residual", "SOLVER.MAX_ITER", 4),
     "domain attention": (*TWO_DATASETS, "MODEL.DENSENET.ADAPTERS", "domain_attention"),
 }

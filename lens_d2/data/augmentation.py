@@ -33,18 +33,33 @@ class SampleInput(T.AugInput):
     Attributes:
         image: (H, W, S) float32 intensities 0..255 of its slices.
         boxes: (n, 4) XYXY_ABS in the image; may end up outside.
+        points: (m, 2) x, y in the image, moved along with it; may be NaN.
         crop_around: mask or slice of the boxes around which a crop may be placed.
         rng: source of every draw.
     """
 
-    def __init__(self, image: np.ndarray, boxes: np.ndarray, crop_around: np.ndarray | slice, seed: int):
+    def __init__(
+        self,
+        image: np.ndarray,
+        boxes: np.ndarray,
+        crop_around: np.ndarray | slice,
+        seed: int,
+        points: np.ndarray | None = None,
+    ):
         """
         Args:
             image, boxes, crop_around: the attributes.
             seed: of the sample.
+            points: the attribute; None: no points.
         """
         super().__init__(image, boxes=boxes)
+        self.points = np.zeros((0, 2)) if points is None else points
         self.crop_around, self.seed, self.rng = crop_around, seed, np.random.default_rng(seed)
+
+    def transform(self, tfm: T.Transform) -> None:
+        """Applies a transform to image, boxes and points."""
+        super().transform(tfm)
+        self.points = tfm.apply_coords(self.points)
 
     def augment(self, augmentations: Sequence[T.Augmentation]) -> None:
         """Applies augmentations one after another; Detectron2's own draw from the seed as well."""

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from ..structures.boxes import PLANE, flat_boxes3d
 from .cache import VolumeCache
-from .lesion_labels import LabelRelations, LesionLabels, Targets, mark_row
+from .lesion_labels import LabelRelations, LesionLabels, Targets, class_weights, mark_row
 from .patches import PatchGrid
 from .sampler import SampleIndex
 
@@ -63,14 +63,8 @@ class LabelledLesions:
         return rng.permutation(len(self))
 
     def class_weights(self, max_positive: float = 300.0) -> tuple[np.ndarray, np.ndarray]:
-        """(C,) weights of a positive and of a negative label with which both classes count equally.
-
-        They are N / 2P, at most ``max_positive``, and N / 2(N - P), if P of N lesions have the label.
-        """
-        positive = self.targets.positive.sum(axis=0)
-        count = len(self)
-        weight = np.minimum(count / np.maximum(2 * positive, 1), max_positive)
-        return weight, count / np.maximum(2 * (count - positive), 1)
+        """(C,) weights of a positive and of a negative label, see :func:`.lesion_labels.class_weights`."""
+        return class_weights(self.targets.positive, max_positive)
 
 
 class LesionPatchDataset(Dataset):

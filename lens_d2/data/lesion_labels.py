@@ -17,8 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from detectron2.config import CfgNode
 
 from ..io.errors import DataError
+from .datasets.catalog import default_root
 
 SPLITS = ("train", "val", "test")
 _COLUMNS = ("class", "term", "term_exclusive", "term_parents")
@@ -226,6 +228,72 @@ def _compose(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def _all_names(ontology: Mapping[str, Term]) -> Iterable[str]:
     for name, term in ontology.items():
         yield from (name, *term.parents, *term.exclusive)
+
+
+def class_weights(positive: np.ndarray, max_positive: float = 300.0) -> tuple[np.ndarray, np.ndarray]:
+    """(C,) weights of a positive and of a negative label with which both classes count equally.
+
+    They are N / 2P, at most ``max_positive``, and N / 2(N - P), if P of N lesions have the label (LesaNet, MULAN).
+
+    Args:
+        positive: (N, C) bool, the label holds.
+        max_positive: the most that a positive label weighs.
+    """
+    count, of_label = len(positive), positive.sum(axis=0)
+    weight = np.minimum(count / np.maximum(2 * of_label, 1), max_positive)
+    return weight, count / np.maximum(2 * (count - of_label), 1)
+
+
+def label_path(name: str) -> Path:
+    """Path of a file of labels, below the dataset folder unless absolute."""
+    return default_root() / name
+
+
+def read_label_files(cfg: CfgNode) -> tuple[LabelFile, LabelRelations]:
+    """Reads the labels of ``MODEL.EMBEDDING.LABELS`` and their relations in ``MODEL.EMBEDDING.ONTOLOGY``."""
+    labels = read_labels(label_path(cfg.MODEL.EMBEDDING.LABELS))
+    ontology = read_ontology(label_path(cfg.MODEL.EMBEDDING.ONTOLOGY))
+    return labels, LabelRelations.from_ontology(labels.terms, ontology)
+
+
+@dataclass(frozen=True)
+class TagTargets:
+    """Labels of the training split's lesions, as a tag head learns them (MULAN).
+
+    Attributes:
+        rows: number of each lesion by its row in ``DL_info.csv``.
+        positive: (n, C) bool, the label holds.
+        weight: (n, C) of each label in the loss, by :func:`class_weights`; 0 if it is doubtful.
+    """
+
+    rows: Mapping[int, int]
+    positive: np.ndarray
+    weight: np.ndarray
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> TagTargets:
+        """Reads the label files of ``MODEL.EMBEDDING``.
+
+        Raises:
+            DataError: a file cannot be read, or has another number of labels than ``MODEL.MULAN.NUM_TAGS``.
+        """
+        labels, relations = read_label_files(cfg)
+        found, wanted = len(labels.terms), cfg.MODEL.MULAN.NUM_TAGS
+        if found != wanted:
+            path = label_path(cfg.MODEL.EMBEDDING.LABELS)
+            raise DataError("MODEL.MULAN.NUM_TAGS", f"{wanted}, and {path} has {found} labels: set it to {found}")
+        own = {row: value for row, value in labels.lesions["train"].items() if value.relevant}
+        targets = relations.targets(own.values())
+        weights = class_weights(targets.positive, cfg.MODEL.EMBEDDING.MAX_POSITIVE_WEIGHT)
+        weight = np.where(targets.positive, *weights) * targets.known
+        return cls({row: i for i, row in enumerate(own)}, targets.positive, weight.astype(np.float32))
+
+    def of(self, lesions: Iterable[dict]) -> dict[str, np.ndarray]:
+        """{"tags": (n, C) bool, "tag_weights": (n, C)} of n lesions of a record; those without labels weigh 0."""
+        numbers = [self.rows.get(mark_row(lesion), -1) for lesion in lesions]
+        known = np.array([number >= 0 for number in numbers], dtype=bool)[:, None]
+        numbers = np.array(numbers, dtype=np.int64)
+        return {"tags": self.positive[numbers] & known, "tag_weights": self.weight[numbers] * known}
 
 
 def mark_row(lesion: dict) -> int | None:

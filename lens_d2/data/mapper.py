@@ -15,6 +15,7 @@ from torch import Tensor
 from ..structures.status import STATUS_OF_RECORD, BoxStatus
 from .augmentation import SampleInput, build_augmentations, scaled_size
 from .cache import CachedVolume, VolumeCache, build_cache
+from .lesion_labels import TagTargets
 
 # A lesion is no target if less than this part of it is left in the image, or if it is thinner than so many pixels.
 MIN_VISIBLE, MIN_PIXELS = 0.3, 1.0
@@ -74,8 +75,12 @@ class SliceMapper:
     """Makes training samples of records: reads the slices around one, augments them, and marks the boxes on it.
 
     A sample is a dict: "image" (slices, H, W) float32 with intensities 0..255; "instances" with ``gt_boxes``
-    (XYXY_ABS in the image), ``gt_classes`` (0) and ``gt_status`` (:class:`BoxStatus`); "expert"; "volume" and
-    "slice", the slice's number in the volume frame; "seed" of the augmentation.
+    (XYXY_ABS in the image), ``gt_classes`` (0), ``gt_status`` (:class:`BoxStatus`) and ``gt_recist`` (n, 4, 2),
+    x and y of the ends of the RECIST mark in the image, NaN where a box has no mark on this slice; "expert";
+    "volume" and "slice", the slice's number in the volume frame; "seed" of the augmentation.
+
+    With ``tags``, "instances" have ``gt_tags`` (n, C) bool and ``gt_tag_weights`` (n, C), see
+    :class:`~lens_d2.data.lesion_labels.TagTargets`.
     """
 
     gt_status = STATUS_OF_RECORD  # by the status of the record's lesion
@@ -91,6 +96,7 @@ class SliceMapper:
         augmentations: Sequence[T.Augmentation] = (),
         experts: tuple[str, ...] = (),
         combine: str = "experts",
+        tags: TagTargets | None = None,
     ):
         """
         Args:
@@ -101,6 +107,7 @@ class SliceMapper:
             augmentations: applied in order, see :mod:`lens_d2.data.augmentation`.
             experts: of the model.
             combine: one of ``COMBINE``.
+            tags: labels of lesions, for a tag head.
         """
         self.cache = cache
         self.num_slices, self.slice_interval, self.hu_window = num_slices, slice_interval, hu_window
@@ -109,10 +116,15 @@ class SliceMapper:
         if combine not in COMBINE:
             raise ValueError(f"DATASETS.COMBINE is {combine!r}; it must be one of {', '.join(COMBINE)}")
         self.combine = COMBINE[combine]
+        self.tags = tags
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
-        """As named in ``INPUT``; without random augmentation unless ``is_train``."""
+        """As named in ``INPUT``; without random augmentation, and without tags, unless ``is_train``.
+
+        Raises:
+            DataError: ``MODEL.MULAN.TAG_ON``, and the labels cannot be read or are not as many as the head has.
+        """
         return {
             "cache": build_cache(cfg),
             "num_slices": cfg.INPUT.NUM_SLICES,
@@ -121,6 +133,7 @@ class SliceMapper:
             "augmentations": build_augmentations(cfg, is_train),
             "experts": cfg.MODEL.LENS.EXPERTS,
             "combine": cfg.DATASETS.COMBINE,
+            "tags": TagTargets.from_config(cfg) if is_train and cfg.MODEL.MULAN.TAG_ON else None,
         }
 
     def __call__(self, record: dict, slice_number: int, seed: int = 0) -> dict:
@@ -137,11 +150,14 @@ class SliceMapper:
         volume = self.cache.open(record)
         center = float(volume.geometry.slices_to_cache(np.array([slice_number], dtype=float))[0])
         image = self.read(volume, center)
-        boxes, statuses = self._boxes_on(record, slice_number)
+        boxes, lesions = self._boxes_on(record, slice_number)
+        statuses = [lesion["status"] for lesion in lesions]
         boxes = volume.geometry.boxes_to_cache(boxes)
-        image, boxes = self.augment(image, boxes, seed, crop_around(statuses))
+        ends = volume.geometry.points_to_cache(mark_ends(lesions, slice_number))
+        image, boxes, ends = self.augment(image, boxes, ends, seed, crop_around(statuses))
         gt_status = torch.tensor([self.gt_status[status] for status in statuses], dtype=torch.int64)
-        targets = self._targets(boxes, gt_status, image.shape[-2:])
+        fields = {"recist": ends.reshape(-1, 4, 2), **(self.tags.of(lesions) if self.tags else {})}
+        targets = self._targets(boxes, gt_status, image.shape[-2:], **fields)
         expert, lesions_only = self.combine(record["expert"], self.experts)
         return {
             "image": torch.from_numpy(image),
@@ -158,45 +174,77 @@ class SliceMapper:
         return window(volume.read(positions), self.hu_window)
 
     def augment(
-        self, image: np.ndarray, boxes: np.ndarray, seed: int, crop_around: np.ndarray | slice = slice(None)
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Augments slices and the boxes on them.
+        self,
+        image: np.ndarray,
+        boxes: np.ndarray,
+        points: np.ndarray,
+        seed: int,
+        crop_around: np.ndarray | slice = slice(None),
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Augments slices, and boxes and points on them.
 
         Args:
             image: (S, H, W) float32.
             boxes: (n, 4) XYXY_ABS in it.
+            points: (m, 2) x, y in it.
             seed: of every draw.
             crop_around: selects the boxes around which a crop may be placed.
 
         Returns:
-            image and boxes; boxes may end up outside.
+            image, boxes and points; the latter may end up outside.
         """
-        sample = SampleInput(image.transpose(1, 2, 0), boxes, crop_around, seed)
+        sample = SampleInput(image.transpose(1, 2, 0), boxes, crop_around, seed, points)
         sample.augment(self.augmentations)
-        return np.ascontiguousarray(sample.image.transpose(2, 0, 1), dtype=np.float32), sample.boxes
+        image = np.ascontiguousarray(sample.image.transpose(2, 0, 1), dtype=np.float32)
+        return image, sample.boxes, sample.points
 
     @staticmethod
-    def _boxes_on(record: dict, slice_number: int) -> tuple[np.ndarray, list[str]]:
-        """(n, 4) boxes in the volume frame and the status of the record's lesion of each."""
+    def _boxes_on(record: dict, slice_number: int) -> tuple[np.ndarray, list[dict]]:
+        """(n, 4) boxes in the volume frame and the record's lesion of each."""
         found = [
-            (box[1:5], lesion["status"])
+            (box[1:5], lesion)
             for lesion in record["lesions"]
             for box in lesion["boxes"]
             if int(box[0]) == slice_number
         ]
         boxes = np.array([box for box, _ in found], dtype=np.float64).reshape(-1, 4)
-        return boxes, [status for _, status in found]
+        return boxes, [lesion for _, lesion in found]
 
     @staticmethod
-    def _targets(boxes: np.ndarray, status: Tensor, size: tuple[int, int]) -> Instances:
-        """Boxes clipped to the image. A lesion of which hardly anything is left becomes an uncertain region."""
+    def _targets(boxes: np.ndarray, status: Tensor, size: tuple[int, int], **fields: np.ndarray) -> Instances:
+        """Boxes clipped to the image. A lesion of which hardly anything is left becomes an uncertain region.
+
+        Args:
+            boxes: (n, 4) XYXY_ABS, may reach beyond the image.
+            status: (n,) :class:`BoxStatus`.
+            size: height and width of the image.
+            fields: (n, ...) more of the boxes, float32 unless bool, by names without "gt_".
+        """
         full = Boxes(torch.as_tensor(boxes, dtype=torch.float32))
         clipped = full.clone()
         clipped.clip(size)
         visible = clipped.area() >= MIN_VISIBLE * full.area()
         keep = clipped.nonempty(MIN_PIXELS)
         status = status.masked_fill(~visible, int(BoxStatus.UNCERTAIN))[keep]
-        return Instances(size, gt_boxes=clipped[keep], gt_status=status, gt_classes=torch.zeros_like(status))
+        targets = Instances(size, gt_boxes=clipped[keep], gt_status=status, gt_classes=torch.zeros_like(status))
+        for name, values in fields.items():
+            dtype = torch.bool if values.dtype == bool else torch.float32
+            targets.set(f"gt_{name}", torch.as_tensor(values, dtype=dtype)[keep])
+        return targets
+
+
+def mark_ends(lesions: Sequence[dict], slice_number: int) -> np.ndarray:
+    """(4 n, 2) x, y of the ends of n lesions' RECIST marks, four each, in their frame; NaN without a mark there.
+
+    Args:
+        lesions: of a record.
+        slice_number: of the slice.
+    """
+    ends = np.full((len(lesions), 8), np.nan)
+    for own, lesion in zip(ends, lesions, strict=True):
+        if lesion.get("recist") is not None and lesion["key_slice"] == slice_number:
+            own[:] = lesion["recist"]
+    return ends.reshape(-1, 2)
 
 
 def _everything_else(targets: Instances) -> Instances:
@@ -206,7 +254,9 @@ def _everything_else(targets: Instances) -> Instances:
     """
     height, width = targets.image_size
     box = torch.tensor([[-2.0 * width, -2.0 * height, 3.0 * width, 3.0 * height]])
-    status = torch.tensor([int(BoxStatus.UNCERTAIN)])
-    return Instances(
-        targets.image_size, gt_boxes=Boxes(box), gt_status=status, gt_classes=torch.zeros_like(status)
-    )
+    everything = Instances(targets.image_size, gt_boxes=Boxes(box))
+    for name, values in targets.get_fields().items():
+        if name != "gt_boxes":
+            everything.set(name, values.new_zeros(1, *values.shape[1:]))
+    everything.gt_status[:] = int(BoxStatus.UNCERTAIN)
+    return everything

@@ -20,6 +20,7 @@ from detectron2.modeling import (
     PROPOSAL_GENERATOR_REGISTRY,
     ROI_BOX_HEAD_REGISTRY,
     ROI_HEADS_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
 )
 from detectron2.solver.build import GradientClipType
 from fvcore.common.registry import Registry
@@ -54,6 +55,7 @@ NAMES: dict[str, Registry | Mapping | Callable[[CfgNode], Iterable[str]]] = {
     "MODEL.PROPOSAL_GENERATOR.NAME": PROPOSAL_GENERATOR_REGISTRY,
     "MODEL.ROI_HEADS.NAME": ROI_HEADS_REGISTRY,
     "MODEL.ROI_BOX_HEAD.NAME": ROI_BOX_HEAD_REGISTRY,
+    "MODEL.ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
     "MODEL.ROI_HEADS.MISSING_LABELS": MISSING_LABELS,
     "MODEL.LENS.OUTPUT": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
     "MODEL.FPR.NAME": CLASSIFIER_REGISTRY,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,9 +11,8 @@ from detectron2.utils.env import seed_all_rng
 from torch import Tensor, nn
 
 from ..data.cache import build_cache
-from ..data.datasets.catalog import default_root
 from ..data.labelled_lesions import LabelledLesions, LesionPatchDataset
-from ..data.lesion_labels import LabelFile, LabelRelations, read_labels, read_ontology
+from ..data.lesion_labels import label_path, read_label_files
 from ..data.loader import load_records
 from ..data.sampler import EpochBatchSampler
 from ..io.errors import DataError
@@ -60,18 +58,6 @@ class EmbeddingObjective(nn.Module):
             "loss_propagated": weighted_cross_entropy(propagated, positive, known, *weights),
         }
         return {name: loss * w for (name, loss), w in zip(losses.items(), self.loss_weights, strict=True)}
-
-
-def label_path(name: str) -> Path:
-    """Path of a file of labels, below the dataset folder unless absolute."""
-    return default_root() / name
-
-
-def read_label_files(cfg: CfgNode) -> tuple[LabelFile, LabelRelations]:
-    """Read the labels of ``MODEL.EMBEDDING.LABELS`` and their relations in ``MODEL.EMBEDDING.ONTOLOGY``."""
-    labels = read_labels(label_path(cfg.MODEL.EMBEDDING.LABELS))
-    ontology = read_ontology(label_path(cfg.MODEL.EMBEDDING.ONTOLOGY))
-    return labels, LabelRelations.from_ontology(labels.terms, ontology)
 
 
 def train_embedding(cfg: CfgNode, records: list[dict] | None = None, resume: bool = False) -> str:

@@ -6,6 +6,7 @@ from .centernet import CenterNet
 from .classifiers import CLASSIFIER_REGISTRY, FPR3D, build_classifier
 from .fcos import FCOS
 from .meta_arch import CECN, FUSED, LENS
+from .mulan import MULANROIHeads
 from .roi_heads import LENSROIHeads
 from .rpn import LENSRPN
 
@@ -21,6 +22,7 @@ __all__ = [
     "DenseNet25D",
     "LENSRPN",
     "LENSROIHeads",
+    "MULANROIHeads",
     "build_classifier",
     "build_densenet25d_backbone",
 ]

@@ -169,14 +169,19 @@ class LENS(nn.Module):
                 sampling of proposals, which may be left out.
 
         Returns:
-            In training the losses of Eq. 1 by name, weighted; else the list that :meth:`detect` gives.
+            In training the losses of Eq. 1 by name, weighted; else the list that :meth:`detect` gives, with what
+            further heads say of "instances" (:mod:`.mulan`).
 
         Raises:
             ValueError: a batch mixes datasets.
         """
         images = self.preprocess_image([x["image"] for x in batched_inputs])
         if not self.training:
-            return self.detect(self._features(images.tensor), images.image_sizes)
+            features = self._features(images.tensor)
+            detections = self.detect(features, images.image_sizes)
+            if self.roi_heads is not None:
+                self.roi_heads.forward_with_given_boxes(features, [each["instances"] for each in detections])
+            return detections
 
         expert = batched_inputs[0]["expert"]
         if any(x["expert"] != expert for x in batched_inputs):

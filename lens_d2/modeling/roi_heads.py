@@ -244,6 +244,12 @@ class LENSROIHeads(ROIHeads):
             for i, proposal in enumerate(proposals)
         ]
 
+    def forward_with_given_boxes(
+        self, features: dict[str, Tensor] | ExpertFeatures, instances: list[Instances]
+    ) -> list[Instances]:
+        """Add what further heads say of detections, as Detectron2's; this class has none."""
+        return instances
+
     def _filter(self, boxes: Tensor, expert_scores: Tensor, column: int, image_size) -> Instances:
         """One expert's detections in one image, after score floor, NMS and limit."""
         predictor = self.box_predictors[self.experts[column]]

@@ -24,9 +24,12 @@ PAPERS = (Scale(max_size=512, scale_range=(0.8, 1.2)), Shift(shift_range=8))
 
 
 def augmented(image, boxes, seed, augmentations):
-    """(S, H, W) image and its boxes after augmentations."""
-    sample = SampleInput(image.transpose(1, 2, 0), np.array(boxes, dtype=float), slice(None), seed)
+    """(S, H, W) image and its boxes after augmentations; corners of boxes, as points, stay their corners."""
+    boxes = np.array(boxes, dtype=float)
+    sample = SampleInput(image.transpose(1, 2, 0), boxes, slice(None), seed, boxes.reshape(-1, 2))
     sample.augment(augmentations)
+    corners = sample.points.reshape(-1, 2, 2)
+    np.testing.assert_allclose(np.hstack([corners.min(axis=1), corners.max(axis=1)]), sample.boxes)
     return sample.image.transpose(2, 0, 1), sample.boxes
 
 

@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from helpers.marks import record_of
+from helpers import marks
 
 from lens_d2.data.labelled_lesions import LabelledLesions
 from lens_d2.data.lesion_labels import (
     LabelRelations,
     LesionLabels,
+    TagTargets,
     mark_row,
     read_hand_labels,
     read_labels,
@@ -216,8 +217,8 @@ def test_class_weights_balance_both_classes(relations):
 
 def test_labels_find_their_marks_by_row(relations):
     records = [
-        record_of("1", "1_1_1", (0, 3, [1, 2, 5, 6]), (1, 4, [2, 2, 6, 6])),
-        record_of("1", "1_2_1", (5, 7, [3, 3, 8, 9])),
+        marks.record_of("1", "1_1_1", (0, 3, [1, 2, 5, 6]), (1, 4, [2, 2, 6, 6])),
+        marks.record_of("1", "1_2_1", (5, 7, [3, 3, 8, 9])),
     ]
     # The lesion of a released box counts in its sub-volume: its number is no row.
     records[0]["lesions"].append(make_lesion("1_1_1_001-020/5", [[2, 0, 0, 1, 1]]))
@@ -234,3 +235,29 @@ def test_labels_find_their_marks_by_row(relations):
     assert names(lesions.targets.positive[1]) == {"liver"}
     assert sorted(lesions.draw(np.random.default_rng(0))) == [0, 1]
     assert len(LabelledLesions.from_records(records, {}, relations)) == 0
+
+
+def test_targets_of_a_tag_head(tmp_path):
+    """12 lesions, bright and dark by turns; dark implies hole, and each excludes the other."""
+    cfg = marks.embedding_cfg(tmp_path)
+    marks.write_labels(cfg)
+    cfg.MODEL.MULAN.NUM_TAGS = 3
+    tags = TagTargets.from_config(cfg)
+    lesions = [
+        make_lesion("v/0", [[0, 0, 0, 5, 5]], recist=[0.0] * 8),
+        make_lesion("v/3", [[0, 0, 0, 5, 5]], recist=[0.0] * 8),
+        make_lesion("v/12", [[0, 0, 0, 5, 5]], recist=[0.0] * 8),  # no row of the file
+        make_lesion("v/0", [[0, 0, 0, 5, 5]]),  # no mark
+    ]
+    targets = tags.of(lesions)
+    none = [False] * 3
+    assert targets["tags"].tolist() == [[True, False, False], [False, True, True], none, none]
+    assert targets["tag_weights"].tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]]
+    assert tags.of([])["tags"].shape == tags.of([])["tag_weights"].shape == (0, 3)
+
+
+def test_a_head_with_another_number_of_tags_is_refused(tmp_path):
+    cfg = marks.embedding_cfg(tmp_path)
+    marks.write_labels(cfg)
+    with pytest.raises(DataError, match=r"NUM_TAGS: 171, and .*labels.json has 3 labels: set it to 3"):
+        TagTargets.from_config(cfg)

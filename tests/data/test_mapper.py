@@ -7,6 +7,7 @@ import torch
 
 from lens_d2.data.augmentation import CropAroundBox, Scale, Shift
 from lens_d2.data.cache import PreprocessParams, VolumeCache
+from lens_d2.data.lesion_labels import TagTargets
 from lens_d2.data.mapper import SliceMapper, crop_around, resize, sample_positions, window
 from lens_d2.modeling.afp import CenterRegionLabeler, pixel_centers
 from lens_d2.structures.status import BoxStatus
@@ -156,3 +157,38 @@ def test_positive_pooling_makes_no_negatives_of_the_other_datasets(mapper, recor
     assert set(labels.tolist()) == {-1, 1}
     own = mapper(experts=("lits",), combine="positive_pooling")(record, 5)
     assert own["instances"].gt_status.tolist() == [BoxStatus.LESION, BoxStatus.UNCERTAIN]
+
+
+ENDS = np.array([[61.0, 41], [78, 62], [76, 44], [64, 58]])  # of a mark on the block
+
+
+@pytest.fixture
+def marked(record):
+    own = {**record["lesions"][0], "id": "block/7", "recist": ENDS.ravel().tolist(), "key_slice": 5}
+    return {**record, "lesions": [own, record["lesions"][1]]}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_recist_marks_move_with_their_boxes(mapper, marked, seed):
+    """By the augmentation's shift and scale, and with the axes that the file stores reversed."""
+    augmenting = mapper(augmentations=[Scale(max_size=512, scale_range=(0.8, 1.2)), Shift(shift_range=8)])
+    instances = augmenting(marked, 5, seed)["instances"]
+    assert instances.gt_recist.shape == (2, 4, 2) and instances.gt_recist[1].isnan().all()
+    (x1, y1, x2, y2), ends = instances.gt_boxes.tensor[0].tolist(), instances.gt_recist[0].numpy()
+    inside = (ENDS - BOX[:2]) / [20, 24]
+    np.testing.assert_allclose((ends - [x1, y1]) / [x2 - x1, y2 - y1], 1 - inside, atol=1e-3)
+
+
+def test_a_mark_is_on_its_key_slice_alone(mapper, marked):
+    assert mapper()(marked, 6)["instances"].gt_recist.isnan().all()
+
+
+def test_labels_of_a_lesion_are_in_its_samples(mapper, marked):
+    positive, weight = np.array([[True, False], [False, True]]), np.array([[3, 0.5], [1, 0]], np.float32)
+    tags = TagTargets({9: 0, 7: 1}, positive, weight)
+    marked["lesions"][1] = {**marked["lesions"][1], "id": "block/9", "recist": None}
+    instances = mapper(tags=tags)(marked, 5)["instances"]
+    assert instances.gt_tags.tolist() == [[False, True], [False, False]]
+    assert instances.gt_tag_weights.tolist() == [[1, 0], [0, 0]]
+    pooled = mapper(tags=tags, experts=("deeplesion",), combine="positive_pooling")(marked, 5)["instances"]
+    assert pooled.gt_tags.shape == (3, 2) and pooled.gt_recist.shape == (3, 4, 2)
