@@ -12,6 +12,7 @@ from lens_d2.config import load_config
 from lens_d2.engine import STAGES
 from lens_d2.engine.checks import check_names, check_training
 from lens_d2.mining.lens.strategies import STRATEGIES
+from lens_d2.phantom.labels import TERMS
 
 
 @pytest.mark.parametrize("name", ["configs/lens_full.yaml", "configs/phantom/lens_full.yaml"])
@@ -31,6 +32,71 @@ def test_the_papers_numbers():
     add_lens_config(cfg)
     assert (cfg.MINING.IOU, cfg.MINING.INTRA_PATIENT.DISTANCE) == (0.5, 0.15)
     assert cfg.MINING.CROSS_DATASET.SCORE_THRESH == 0.5
+
+
+# What LENS's paper says in numbers, by config and section.
+SAID = {
+    "base_lens": {
+        "IV-A": {"MODEL.DENSENET.GROWTH_RATE": 32, "MODEL.DENSENET.BLOCK_CONFIG": (6, 12, 24)},
+        "IV-B": {"MODEL.AFP.CENTER_RATIO": 0.2, "MODEL.AFP.IGNORE_RATIO": 0.5},
+        "IV-C": {"MODEL.LENS.SIZE_LOSS_WEIGHT": 0.1, "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": 10.0},
+        "VI-A": {
+            "INPUT.HU_WINDOW": (-1024.0, 3071.0), "INPUT.PIXEL_SPACING": 0.8, "INPUT.SLICE_INTERVAL": 2.0,
+            "INPUT.SCALE_RANGE": (0.8, 1.2), "INPUT.SHIFT_RANGE": 8, "INPUT.AUGMENTATIONS": ("Scale", "Shift"),
+        },
+        "VI-B": {
+            "MODEL.DENSENET.WEIGHTS": "imagenet", "SOLVER.OPTIMIZER": "RAdam", "SOLVER.EPOCHS": 8,
+            "SOLVER.BASE_LR": 0.0001, "SOLVER.GAMMA": 0.1, "SOLVER.EPOCH_STEPS": (4, 6),
+            "SOLVER.IMS_PER_BATCH": 4, "INPUT.NUM_SLICES": 9, "DATASETS.NEGATIVE_RATIO": 0.5,
+            "TEST.LINK_IOU": 0.5,
+        },
+        "VI-D": {"DATASETS.EPOCH": "lesions"},
+    },
+    "lens_full": {
+        "IV-D": {
+            "MODEL.FPR.WIDTH": 64, "MODEL.FPR.KERNEL_DEPTHS": (1, 1, 1, 3), "MODEL.FPR.LOSS": "focal",
+            "MODEL.FPR.COMBINE": "mean",
+        },
+        "VI-B": {
+            "MINING.IOU": 0.5, "MINING.INTRA_PATIENT.DISTANCE": 0.15, "MINING.CROSS_DATASET.SCORE_THRESH": 0.5,
+            "MODEL.FPR.BACKBONE_WEIGHTS": "imagenet", "MODEL.FPR.SOLVER.OPTIMIZER": "RAdam",
+            "MODEL.FPR.SOLVER.EPOCHS": 6, "MODEL.FPR.SOLVER.BASE_LR": 0.0002, "MODEL.FPR.SOLVER.GAMMA": 0.1,
+            "MODEL.FPR.SOLVER.EPOCH_STEPS": (2, 4), "MODEL.FPR.SOLVER.IMS_PER_BATCH": 32, "MODEL.FPR.TP_IOU": 0.5,
+            "MODEL.FPR.FP_IOU": 0.3, "MODEL.FPR.FP_PER_TP": 2.0,
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "said_in"), [("base_lens", "base_lens"), ("lens_multi", "base_lens")]
+                         + [("lens_full", "base_lens"), ("lens_full", "lens_full")])  # fmt: skip
+def test_the_full_size_configs_hold_every_number_of_the_paper(repo_root, name, said_in):
+    """In the files themselves, not as defaults that might change."""
+    path = str(repo_root / f"configs/{name}.yaml")
+    cfg, written = dict(flat(load_config(path))), dict(flat(CfgNode(CfgNode.load_yaml_with_base(path))))
+    for section, numbers in SAID[said_in].items():
+        for key, value in numbers.items():
+            assert cfg[key] == value, f"{section}: {key}"
+            assert key in written, f"{section}: {key} is a default"
+
+
+def test_mulans_numbers(repo_root):
+    """Those of its released configuration, and one network for the synthetic cohort with the cohort's labels."""
+    cfg = load_config(repo_root / "configs/mulan.yaml")
+    rpn, mask, mulan, solver = cfg.MODEL.RPN, cfg.MODEL.ROI_MASK_HEAD, cfg.MODEL.MULAN, cfg.SOLVER
+    assert cfg.MODEL.ANCHOR_GENERATOR.SIZES == [[16, 24, 32, 48, 96]] and rpn.NMS_THRESH == 0.7
+    assert (rpn.CONV_DIMS, rpn.BATCH_SIZE_PER_IMAGE, cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE) == ([512], 32, 64)
+    assert (mask.POOLER_RESOLUTION, mask.NUM_CONV, mask.CONV_DIM) == (14, 4, 256)
+    assert (mulan.NUM_TAGS, mulan.TAG_FC_DIM, cfg.MODEL.ROI_BOX_HEAD.FC_DIM) == (171, 1024, 2048)
+    assert (mulan.MASK_LOSS_WEIGHT, mulan.TAG_LOSS_WEIGHT, cfg.MODEL.EMBEDDING.MAX_POSITIVE_WEIGHT) == (1, 1, 300)
+    assert (solver.OPTIMIZER, solver.BASE_LR, solver.IMS_PER_BATCH, solver.MOMENTUM) == ("SGD", 0.004, 8, 0.9)
+    assert (solver.EPOCHS, solver.EPOCH_STEPS, solver.WEIGHT_DECAY) == (8, (4, 6), 0.0005)
+    phantom = load_config(repo_root / "configs/phantom/mulan.yaml")
+    assert phantom.MODEL.MULAN.NUM_TAGS == len(TERMS)
+    for own in (cfg, phantom):
+        assert own.MODEL.MULAN.MASK_ON and own.MODEL.MULAN.TAG_ON and own.MODEL.LENS.EXPERTS == ("deeplesion",)
+        check_names(own)
+        check_training(own)
 
 
 def flat(node, prefix=""):

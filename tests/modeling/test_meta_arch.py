@@ -225,6 +225,7 @@ def test_without_nms_every_peak_is_a_detection(repo_root):
         ("centernet", "CECN", None, 3),
         ("faster_rcnn", "LENS", "LENSRPN", 9),
         ("mgtm_sllp", "CECN", None, 9),
+        ("mulan", "LENS", "LENSRPN", 9),
     ],
 )
 def test_configs_are_those_of_table_4(repo_root, folder, name, architecture, generator, slices):
