@@ -120,8 +120,11 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
     written_for = solver.REFERENCE_WORLD_SIZE
     if not cfg.DATASETS.TRAIN:
         raise DataError("DATASETS.TRAIN", "names no dataset to train on")
-    dataset_numbers(cfg, "SHARES", most=1.0)
-    dataset_numbers(cfg, "WEIGHTS")
+    for key, most in (("SHARES", 1.0), ("WEIGHTS", float("inf"))):
+        for name in dataset_numbers(cfg, key, most):
+            if name not in cfg.DATASETS.TRAIN:
+                hint = did_you_mean(name, cfg.DATASETS.TRAIN)
+                raise DataError(f"DATASETS.{key}", f"no {name!r} in DATASETS.TRAIN{hint}")
     if solver.AMP.ENABLED and (torch.device(cfg.MODEL.DEVICE).type == "cpu" or not torch.cuda.is_available()):
         fault = "True, and the training is on the CPU: mixed precision is for GPUs; set it to False"
         raise DataError("SOLVER.AMP.ENABLED", fault)
