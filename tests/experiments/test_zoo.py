@@ -33,6 +33,10 @@ def commands(monkeypatch, tmp_path):
 
     def call(*words):
         calls.append([str(word) for word in words])
+        if words[0] == "datasets/prepare_phantom.py":
+            cohort = words[words.index("--output") + 1]
+            cohort.mkdir(parents=True)
+            (cohort / "phantom.json").write_text(json.dumps({"generator": 2, "plan": {"missing_rate": 0.75}}))
         if words[0] != "train_net.py":
             return
         folder = words[words.index("OUTPUT_DIR") + 1]
