@@ -6,6 +6,7 @@ Each is a module: its docstring is its help, ``add_arguments(parser)`` adds its 
 EXPERIMENTS = {
     "blobs": "tunes and tests a blob detector, which shows what can be found without learning",
     "cohort": "draws contact sheets of a synthetic cohort and compares its CT numbers with published ones",
+    "figures": "draws the papers' figures of examples: each expert's boxes, harvested lesions, their embedding",
     "fusion": "asks whether fusing experts brings more than the best one, and whether calibration would",
     "metrics": "finds the cheaper metrics that agree with 3D IoU (Lesion-Harvester, Section IV-B)",
     "mined": "checks mined annotations against the hidden truth of the synthetic cohort",

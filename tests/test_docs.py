@@ -86,6 +86,7 @@ ONLY_PARSED = {
     "-m benchmarks": "measures for minutes; tests/benchmarks",
     "-m experiments peers": "trains three detectors for minutes each; tests/experiments/test_peers.py",
     "-m experiments reproduce": "trains for hours; tests/experiments/reproduce/test_end_to_end.py",
+    "-m experiments figures": "needs trained weights and a ledger; tests/experiments/test_figures.py",
     "-m experiments fusion": "needs a whole evaluation; tests/experiments/test_fusion.py",
     "-m experiments zoo": "trains for an hour; tests/experiments/test_zoo.py",
     "-m experiments cohort": "scans a dozen patients in each phase",

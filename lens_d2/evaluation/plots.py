@@ -156,6 +156,42 @@ def plot_violin(path, samples: dict[str, np.ndarray], label: str, title: str) ->
         _label(ax, "", label)
 
 
+def plot_embedding(path, points: np.ndarray, types: np.ndarray, mined: np.ndarray) -> None:
+    """Draws lesions in two dimensions by type: the marked ones, and all (Lesion-Harvester, Fig. 12).
+
+    Args:
+        path: of the picture.
+        points: (n, 2) places of the lesions.
+        types: (n,) str.
+        mined: (n,) bool, whether each is mined or marked.
+    """
+    names = sorted(set(types.tolist()))
+    title = "Embedding of the lesions"
+    with _figure(path, title, width=11.0, height=5.4, columns=2) as axes:
+        for ax, some, subtitle in zip(
+            axes,
+            (~mined, np.ones(len(mined), dtype=bool)),
+            (f"{(~mined).sum()} marked", f"the same and {mined.sum()} mined"),
+            strict=True,
+        ):
+            for colour, name in zip(_cycle(len(names)), names, strict=True):
+                for kind, marker, size in ((~mined, "o", 14), (mined, "^", 20)):
+                    x, y = points[(types == name) & kind & some].T
+                    look = {"s": size, "marker": marker, "edgecolors": "none" if marker == "o" else INK}
+                    ax.scatter(x, y, color=colour, linewidths=0.4, alpha=0.8, **look)
+            ax.set_title(subtitle, fontsize=10, color=INK)
+            ax.set(xlim=_limits(points[:, 0]), ylim=_limits(points[:, 1]), xticks=[], yticks=[])
+        for colour, name in zip(_cycle(len(names)), names, strict=True):
+            axes[0].scatter([], [], s=24, color=colour, label=name)
+        axes[0].scatter([], [], s=24, marker="^", color="white", edgecolors=INK, label="mined")
+        axes[0].legend(loc="best", fontsize=8.5, frameon=True, framealpha=0.9, edgecolor=GRID)
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    margin = 0.05 * max(float(np.ptp(values)), 1e-6)
+    return float(values.min()) - margin, float(values.max()) + margin
+
+
 def plot_concordance(path, panels: dict[str, dict], reference: str) -> None:
     """Draws recalls under each metric against those under the reference metric (Lesion-Harvester, Fig. 7).
 

@@ -1,1 +1,1 @@
-"""Pictures of CT slices with boxes: for pages (planes, pictures) and as sheets (samples, detections)."""
+"""Pictures of CT slices with boxes: for pages (planes, pictures) and as sheets (samples, detections, figures)."""

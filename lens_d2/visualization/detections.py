@@ -87,7 +87,7 @@ class OverlayWriter(DatasetEvaluator):
         """
         for record, output in zip(inputs, outputs, strict=True):
             found = output["detections"][self.output]
-            truth = np.array([hull(_slice_boxes(x, record["num_slices"])) for x in record["lesions"]])
+            truth = np.array([hull(lesion_boxes(x, record["num_slices"])) for x in record["lesions"]])
             self.false_scores.append(found.scores[~hits(found.boxes, truth.reshape(-1, 6)).any(axis=1)])
             if len(self.kept) < self.count and record["lesions"]:
                 self.kept.append((record, found))
@@ -115,7 +115,7 @@ def draw_overlay(
         volume: the cached sub-volume.
         score_thresh: detections below it are not drawn.
     """
-    truth = [_slice_boxes(lesion, record["num_slices"]) for lesion in record["lesions"]]
+    truth = [lesion_boxes(lesion, record["num_slices"]) for lesion in record["lesions"]]
     shown = np.flatnonzero(detections.scores >= score_thresh)
     lesions3d = np.array([hull(boxes) for boxes in truth]).reshape(-1, 6)
     hit = hits(detections.boxes[shown], lesions3d)
@@ -144,7 +144,7 @@ def draw_overlay(
         figure.savefig(temporary, facecolor="black")
 
 
-def _slice_boxes(lesion: dict, num_slices: int) -> np.ndarray:
+def lesion_boxes(lesion: dict, num_slices: int) -> np.ndarray:
     """(k, 5) slice boxes of a record's lesion, those of its 3D box if it has no others."""
     boxes = lesion["boxes"] or boxes_through(lesion["box3d"], num_slices)
     return np.array(boxes, dtype=np.float64).reshape(-1, 5)

@@ -94,6 +94,17 @@ def draw_box(axes: Axes, box: np.ndarray, style: BoxStyle, text: str = "") -> No
         axes.text(x2 + 1, y1, text, color=style.color, fontsize=6.5, va="bottom", ha="left", clip_on=True)
 
 
+def draw_line(axes: Axes, ends: np.ndarray, color: str) -> None:
+    """Draw a line on a slice.
+
+    Args:
+        axes: that :func:`show_slice` has drawn on.
+        ends: (2, 2) x, y of its ends, pixel edges.
+        color: that matplotlib knows.
+    """
+    axes.plot(*(np.asarray(ends) - 0.5).T, color=color, lw=1.0, solid_capstyle="butt")
+
+
 def pixels(figure: Figure) -> np.ndarray:
     """(H, W, 3) uint8 of a sheet."""
     figure.canvas.draw()

@@ -15,6 +15,9 @@ PLOTS = {
     "precision_recall": lambda path: plots.plot_precision_recall(path, *ENDS[::-1], 0.5, given_recall=0.3),
     "nothing found": lambda path: plots.plot_precision_recall(path, np.zeros(0), np.zeros(0), 0.0),
     "harvest": lambda path: plots.plot_harvest(path, {"Round by round": {"P_H,1": ENDS}}, 0.5),
+    "embedding": lambda path: plots.plot_embedding(
+        path, np.random.default_rng(0).random((8, 2)), np.array(["lung", "liver"] * 4), np.arange(8) > 5
+    ),
     "violin": lambda path: plots.plot_violin(path, {"a": np.array([0.2, 0.7]), "b": np.zeros(0)}, "IoU", "3D IoU"),
     "concordance": lambda path: plots.plot_concordance(
         path, {"P3D": {"pearson": None, "points": {"a": ENDS}}}, "3D IoU"

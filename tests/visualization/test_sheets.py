@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lens_d2.visualization.sheets import SOLID, BoxStyle, draw_box, make_sheet, pixels, show_slice
+from lens_d2.visualization.sheets import SOLID, BoxStyle, draw_box, draw_line, make_sheet, pixels, show_slice
 
 
 @pytest.mark.parametrize("count, rows", [(1, 1), (4, 1), (5, 2)])
@@ -25,3 +25,11 @@ def test_a_box_lies_around_its_pixels():
     assert axes.get_title(loc="left") == "slice 3  (soft tissue window)"
     (patch,) = axes.patches
     assert (*patch.get_xy(), patch.get_width(), patch.get_height()) == (1.5, 3.5, 4, 5)
+
+
+def test_a_line_ends_where_its_points_are():
+    """Pixel edges: 0.5, 0.5 is the centre of the first pixel."""
+    _, (axes,) = make_sheet(1, 1, 4.0, 1.0)
+    draw_line(axes, np.array([[0.5, 0.5], [10.5, 4.5]]), "#ff0000")
+    (line,) = axes.get_lines()
+    assert line.get_xydata().tolist() == [[0, 0], [10, 4]]
