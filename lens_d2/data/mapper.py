@@ -75,9 +75,10 @@ class SliceMapper:
     """Makes training samples of records: reads the slices around one, augments them, and marks the boxes on it.
 
     A sample is a dict: "image" (slices, H, W) float32 with intensities 0..255; "instances" with ``gt_boxes``
-    (XYXY_ABS in the image), ``gt_classes`` (0), ``gt_status`` (:class:`BoxStatus`) and ``gt_recist`` (n, 4, 2),
-    x and y of the ends of the RECIST mark in the image, NaN where a box has no mark on this slice; "expert";
-    "volume" and "slice", the slice's number in the volume frame; "seed" of the augmentation.
+    (XYXY_ABS in the image), ``gt_classes`` (0), ``gt_status`` (:class:`BoxStatus`), ``gt_weight`` (of the
+    lesion, 1 unless its record says otherwise) and ``gt_recist`` (n, 4, 2), x and y of the ends of the RECIST mark in
+    the image, NaN where a box has no mark on this slice; "expert"; "volume" and "slice", the slice's number in the
+    volume frame; "seed" of the augmentation.
 
     With ``tags``, "instances" have ``gt_tags`` (n, C) bool and ``gt_tag_weights`` (n, C), see
     :class:`~lens_d2.data.lesion_labels.TagTargets`.
@@ -156,7 +157,9 @@ class SliceMapper:
         ends = volume.geometry.points_to_cache(mark_ends(lesions, slice_number))
         image, boxes, ends = self.augment(image, boxes, ends, seed, crop_around(statuses))
         gt_status = torch.tensor([self.gt_status[status] for status in statuses], dtype=torch.int64)
-        fields = {"recist": ends.reshape(-1, 4, 2), **(self.tags.of(lesions) if self.tags else {})}
+        weight = np.array([lesion.get("weight", 1.0) for lesion in lesions], np.float32)
+        fields = {"weight": weight, "recist": ends.reshape(-1, 4, 2)}
+        fields |= self.tags.of(lesions) if self.tags else {}
         targets = self._targets(boxes, gt_status, image.shape[-2:], **fields)
         expert, lesions_only = self.combine(record["expert"], self.experts)
         return {

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from ..structures.status import BoxStatus
 from .heatmaps import OutputBranch, prior_bias
-from .supervision import global_normalizer, log_counts, of_status
+from .supervision import global_normalizer, log_counts, of_status, weights_of
 
 # A loss of predictions and targets.
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -94,7 +94,8 @@ class CenterRegionLabeler:
         Args:
             points: (P, 2) pixel centres.
             stride: of the feature map.
-            gt: with ``gt_boxes`` and, unless all are lesions, ``gt_status`` (:class:`BoxStatus`).
+            gt: with ``gt_boxes`` and, unless all are lesions, ``gt_status`` (:class:`BoxStatus`); a lesion's
+                ``gt_weight``, 1 without it, is that of its positive pixels.
 
         Returns:
             labels: (P,) long, 1 positive, 0 negative, -1 ignored.
@@ -110,7 +111,9 @@ class CenterRegionLabeler:
             center = pixels_in_region(points, lesions, self.center_ratio, stride)
             labels[center.any(dim=1)] = 1
             area = Boxes(lesions).area().expand(len(points), -1).masked_fill(~center, torch.inf)
-            box = lesions[area.argmin(dim=1)]
+            owner = area.argmin(dim=1)
+            box, weight = lesions[owner], weights_of(of_status(gt, BoxStatus.LESION), points.device)[owner]
+            weights = weights.where(labels != 1, weight)
             distances = torch.cat([points - box[:, :2], box[:, 2:] - points], dim=1) / stride
         if self.hard_negative_weight != 1:
             suppressed = pixels_in_region(points, negatives, self.center_ratio, stride).any(dim=1)

@@ -20,7 +20,7 @@ from torchvision.ops import nms
 from ..structures.status import BoxStatus
 from .adapters import ExpertFeatures
 from .missing_labels import MISSING_LABELS
-from .supervision import global_normalizer, of_status, on_uncertain, seeded
+from .supervision import global_normalizer, of_status, on_uncertain, seeded, weights_of
 
 ONLY_EXPERT = "lesion"  # the expert's name where MODEL.LENS.EXPERTS names none
 
@@ -136,7 +136,7 @@ class LENSROIHeads(ROIHeads):
         predictor = self.box_predictors[expert]
         predictions = predictor(self._box_features(features, proposals))
         losses = predictor.losses(predictions, proposals)
-        if self.background_weight is not None:
+        if proposals[0].has("weight"):
             losses["loss_cls"] = self._weighted_classification_loss(predictions[0], proposals)
         count = sum(len(p) for p in proposals)
         share = count / global_normalizer(count, predictions[0].device)  # the losses are means over the rank's own
@@ -152,8 +152,8 @@ class LENSROIHeads(ROIHeads):
     ) -> list[Instances]:
         """Sample as Detectron2 does, without proposals on uncertain regions and background of weight 0.
 
-        A proposal on an uncertain region that matches a lesion is kept. If background is weighted, the sampled
-        proposals have the field ``weight``.
+        A proposal on an uncertain region that matches a lesion is kept. If background is weighted, or a lesion has a
+        ``gt_weight`` other than 1, the sampled proposals have the field ``weight``.
 
         Args:
             proposals: N, with ``proposal_boxes``.
@@ -184,14 +184,19 @@ class LENSROIHeads(ROIHeads):
         storage, total = get_event_storage(), sum(map(len, sampled))
         storage.put_scalar("roi_head/num_fg_samples", (total - sum(background)) / len(sampled))
         storage.put_scalar("roi_head/num_bg_samples", sum(background) / len(sampled))
-        if self.background_weight is not None:
+        soft = any(target.has("gt_weight") and bool((target.gt_weight != 1).any()) for target in targets)
+        if self.background_weight is not None or soft:
             for proposal, target in zip(sampled, targets, strict=True):
-                weight = self._weights(proposal.proposal_boxes, of_status(target, BoxStatus.LESION).gt_boxes)
-                proposal.weight = weight.masked_fill(proposal.gt_classes != self.num_classes, 1.0)
+                lesions, is_lesion = of_status(target, BoxStatus.LESION).gt_boxes, proposal.gt_classes == 0
+                weight = self._weights(proposal.proposal_boxes, lesions)
+                weight = weight.masked_fill(proposal.gt_classes != self.num_classes, 1.0)
+                proposal.weight = weight.where(~is_lesion, weights_of(proposal, weight.device))
         return sampled
 
     def _weights(self, boxes: Boxes, lesions: Boxes) -> Tensor:
         """(len(boxes),) weights of the boxes as background."""
+        if self.background_weight is None:
+            return boxes.tensor.new_ones(len(boxes))
         if not len(lesions):
             return self.background_weight(boxes.tensor.new_zeros(len(boxes)))
         return self.background_weight(pairwise_iou(boxes, lesions).amax(dim=1))

@@ -22,6 +22,11 @@ def of_status(targets: Instances, status: BoxStatus) -> Instances:
     return targets if status == BoxStatus.LESION else targets[:0]
 
 
+def weights_of(targets: Instances, device: torch.device) -> Tensor:
+    """(n,) weights of the boxes as lesions, in classification; 1 without a field ``gt_weight``."""
+    return targets.gt_weight if targets.has("gt_weight") else torch.ones(len(targets), device=device)
+
+
 def with_hard_negatives_as_foreground(targets: Instances) -> Instances:
     """Copy of targets whose hard negatives are to be proposed as lesions are (ULDor, Tang et al.)."""
     if not targets.has("gt_status"):

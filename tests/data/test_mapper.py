@@ -127,9 +127,18 @@ def test_large_slices_are_scaled_to_the_longest_side_allowed(mapper, record):
     np.testing.assert_allclose(lesion, brightest(sample["image"][4]), atol=1.0)
 
 
+def test_a_lesion_has_the_weight_of_its_record(mapper, record):
+    soft = {**record["lesions"][0], "weight": 0.75}
+    instances = [
+        mapper()({**record, "lesions": lesions}, 5)["instances"] for lesions in ([soft], record["lesions"][:1])
+    ]
+    assert [x.gt_weight.tolist() for x in instances] == [[0.75], [1.0]]
+
+
 def test_a_lesion_pushed_out_of_the_picture_is_no_target(mapper, record):
     boxes = np.array([[-18.0, 10, 2, 30], [-10, 10, 10, 30], [-30, 10, -5, 30]])
-    targets = SliceMapper._targets(boxes, torch.zeros(3, dtype=torch.int64), (100, 100))
+    targets = SliceMapper._targets(boxes, torch.zeros(3, dtype=torch.int64), torch.arange(3.0), (100, 100))
+    assert targets.gt_weight.tolist() == [0, 1]
     assert targets.gt_status.tolist() == [BoxStatus.UNCERTAIN, BoxStatus.LESION]
     assert targets.gt_boxes.tensor.tolist() == [[0, 10, 2, 30], [0, 10, 10, 30]]
 

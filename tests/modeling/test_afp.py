@@ -36,6 +36,15 @@ def label_pixels(points, gt):
     return labels, distances
 
 
+def test_a_lesions_weight_is_that_of_its_positive_pixels(make_targets):
+    gt = make_targets([(8, 8, 32, 32), (48, 8, 72, 32), (8, 48, 32, 72)], size=(96, 96))
+    gt.gt_status[2] = int(BoxStatus.UNCERTAIN)
+    gt.gt_weight = torch.tensor([0.75, 1.0, 0.25])
+    labels, weights, _ = CenterRegionLabeler()(pixel_centers(24, 24, 4, torch.device("cpu")), 4, gt)
+    assert sorted(set(weights[labels == 1].tolist())) == [0.75, 1.0]
+    assert (weights[labels != 1] == 1).all()
+
+
 def test_registered_under_its_name():
     assert PROPOSAL_GENERATOR_REGISTRY.get("AFP") is AFP
 

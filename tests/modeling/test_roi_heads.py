@@ -67,6 +67,26 @@ def test_positives_and_negatives_of_all_images_are_counted(small_lens, storage, 
     assert (latest["roi_head/num_fg_samples"][0], latest["roi_head/num_bg_samples"][0]) == (1, 2)
 
 
+def test_a_soft_lesion_weighs_less_in_the_classification(small_lens, sample_proposals, make_targets):
+    soft, plain = make_targets([LESION]), make_targets([LESION])
+    soft.gt_weight, plain.gt_weight = torch.tensor([0.5]), torch.ones(1)
+    sampled = sample_proposals(small_lens.roi_heads, soft, APART)
+    assert sampled.weight[sampled.gt_classes == 0].tolist() == [0.5]
+    assert (sampled.weight[sampled.gt_classes == 1] == 1).all()
+    assert not sample_proposals(small_lens.roi_heads, plain, APART).has("weight")
+    losses = []
+    for target in (soft, plain):
+        proposals = Instances(
+            (64, 80), proposal_boxes=Boxes(torch.tensor(APART)), objectness_logits=torch.zeros(2)
+        )
+        feature = {"p2": torch.ones(1, 16, 16, 20)}
+        both = [proposals, proposals[:0]], [target, make_targets([])]  # an image without a lesion beside it
+        feature = {"p2": feature["p2"].expand(2, -1, -1, -1)}
+        losses.append(small_lens.roi_heads(None, feature, *both, expert="luna")[1])
+    assert losses[0]["loss_cls"] < losses[1]["loss_cls"]
+    assert losses[0]["loss_box_reg"] == losses[1]["loss_box_reg"]
+
+
 @pytest.fixture
 def plain_cfg():
     """Detectron2's Faster R-CNN, ResNet-18 and FPN, with the proposals and the head of LENS."""

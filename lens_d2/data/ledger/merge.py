@@ -13,13 +13,15 @@ from ...structures.status import STATUS_OF_RECORD, BoxStatus
 from ..datasets.catalog import register_derived
 from .table import check_ledger, read_ledger
 
-# Status in a record (lens_d2.structures.records.STATUSES) of a row with a status; rejected rows are left out.
+# Status in a record (lens_d2.structures.records.STATUSES) of a row with a status. A rejected lesion is certainly none;
+# but more slices of a given lesion, if rejected, are merely no good boxes of it, and are left out.
 RECORD_STATUS = {
     "annotation": "mined",
     "accepted": "accepted",
     "uncertain": "uncertain",
     "unsure": "unsure",
     "hard_negative": "hard_negative",
+    "rejected": "hard_negative",
 }
 
 
@@ -27,6 +29,7 @@ def apply_ledger(records: Sequence[dict], ledger: pd.DataFrame, uncertain_as_les
     """Merges mined boxes into dataset records.
 
     Rows that continue a given lesion add boxes to it, so that it remains one 3D lesion; others become new lesions.
+    A mined lesion with an estimated precision has it as ``weight``.
 
     Args:
         records: of the dataset; not changed.
@@ -70,7 +73,8 @@ def register_ledger(name: str, path: str | os.PathLike, dataset: str, given: boo
 
 
 def _rows_by_volume(ledger: pd.DataFrame, uncertain_as_lesion: bool) -> dict[str, pd.DataFrame]:
-    used = ledger[ledger["status"].isin(RECORD_STATUS)]
+    refused = (ledger["status"] == "rejected") & (ledger["lesion"] == ledger["annotation"])
+    used = ledger[~refused]
     status = used["status"].map(RECORD_STATUS)
     if uncertain_as_lesion:
         status = status.replace("uncertain", "mined")
@@ -90,4 +94,7 @@ def _merge(lesions: list[dict], rows: pd.DataFrame) -> list[dict]:
         else:  # a lesion with slices of another status becomes two in the record
             own = name if name not in merged else f"{name}/{status}"
             merged[own] = make_lesion(own, sorted(boxes), status=status)
+            precision = group["precision"].mean()
+            if status == "mined" and precision < 1:  # not NaN
+                merged[own]["weight"] = float(precision)
     return list(merged.values())

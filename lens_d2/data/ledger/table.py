@@ -21,7 +21,8 @@ from ...io.errors import DataError
 from ...io.files import whole_file
 
 # Meaning of a row: a missing annotation that is used as one; a region that training ignores; known not to be a
-# lesion; and a radiologist's verdicts: a lesion; not one (the row has no effect); cannot say (ignored).
+# lesion; and a radiologist's verdicts: a lesion; not one (a hard negative, see lens_d2.data.ledger.merge); cannot say
+# (ignored).
 STATUSES = ("annotation", "uncertain", "hard_negative", "accepted", "rejected", "unsure")
 ROWS_PER_GROUP = 65536
 
@@ -41,6 +42,11 @@ class LedgerRow(NamedTuple):
         distance: between embeddings, or NaN.
         annotation: id of the annotation by which it was found, or "".
         status: one of :data:`STATUSES`.
+        precision: estimated share of lesions among findings like this one, in [0, 1], or NaN; the weight of a mined
+            lesion in the losses.
+        disagreement: of two opinions on the lesion, in [0, 1], or NaN: between the scores of the dataset's own
+            expert and the best other one, or of detector and classifier.
+        expert: of the other datasets', the one that agrees most, or "".
     """
 
     id: str
@@ -57,6 +63,9 @@ class LedgerRow(NamedTuple):
     distance: float
     annotation: str
     status: str
+    precision: float = np.nan
+    disagreement: float = np.nan
+    expert: str = ""
 
 
 _TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64()}
@@ -64,7 +73,9 @@ SCHEMA = pa.schema([(name, _TYPES[kind]) for name, kind in get_type_hints(Ledger
 TEXTS = [field.name for field in SCHEMA if field.type == pa.string()]
 NUMBERS = [field.name for field in SCHEMA if field.type != pa.string()]
 WHOLE = [field.name for field in SCHEMA if field.type == pa.int64()]
-MAY_BE_MISSING = ("score", "distance")
+OPTIONAL = tuple(LedgerRow._field_defaults)  # columns that a file may lack
+SHARES = ("score", "precision", "disagreement")  # in [0, 1]
+MAY_BE_MISSING = (*SHARES, "distance")
 LARGEST_WHOLE = 10**9
 BOX = ["x1", "y1", "x2", "y2"]
 
@@ -84,7 +95,7 @@ def read_ledger(path: str | os.PathLike) -> pd.DataFrame:
     """Reads a ledger, Parquet or CSV by its name, and checks what can be checked without the dataset.
 
     Returns:
-        the columns of :class:`LedgerRow`; ``score`` and ``distance`` may be NaN.
+        the columns of :class:`LedgerRow`; those of :data:`MAY_BE_MISSING` may be NaN.
 
     Raises:
         DataError: the file is absent, is no table or lacks a column. Or a row has something else than a number, a
@@ -99,8 +110,9 @@ def read_ledger(path: str | os.PathLike) -> pd.DataFrame:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         raise DataError(path, f"not readable as a ledger ({reason[:160]})") from None
     absent = [name for name in SCHEMA.names if name not in table]
-    if absent:
-        raise DataError(path, f"no column {', '.join(absent)}")
+    if needed := [name for name in absent if name not in OPTIONAL]:
+        raise DataError(path, f"no column {', '.join(needed)}")
+    table = table.assign(**{name: LedgerRow._field_defaults[name] for name in absent})
     return _checked(table[SCHEMA.names], path)
 
 
@@ -169,8 +181,9 @@ def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     _refuse(path, checked, unknown, lambda row: f"the status {row['status']!r} is none of {', '.join(STATUSES)}")
     flat = (checked["x1"] >= checked["x2"]) | (checked["y1"] >= checked["y2"])
     _refuse(path, checked, flat, lambda row: f"the box {_text(row)} has no area")
-    out = ((checked["score"] < 0) | (checked["score"] > 1)).fillna(False)
-    _refuse(path, checked, out, lambda row: f"the score is {row['score']:g}; it must be in [0, 1]")
+    for name in SHARES:
+        out = (checked[name] < 0) | (checked[name] > 1)
+        _refuse(path, checked, out, partial(_no_share, name))
     _refuse_contradictions(path, checked)
     return checked
 
@@ -250,6 +263,10 @@ def _no_number(name: str, row: pd.Series) -> str:
 
 def _not_whole(name: str, row: pd.Series) -> str:
     return f"{name} is {row[name]}, not a whole number"
+
+
+def _no_share(name: str, row: pd.Series) -> str:
+    return f"the {name} is {row[name]:g}; it must be in [0, 1]"
 
 
 def _absent(name: str, row: pd.Series) -> str:

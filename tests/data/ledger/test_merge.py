@@ -35,12 +35,33 @@ class TestMerging:
         "status, becomes",
         [
             ("annotation", "mined"), ("accepted", "accepted"), ("uncertain", "uncertain"), ("unsure", "unsure"),
-            ("hard_negative", "hard_negative"), ("rejected", None),
+            ("hard_negative", "hard_negative"), ("rejected", "hard_negative"),
         ],
     )  # fmt: skip
     def test_status(self, records, status, becomes):
         (first, *_) = apply_ledger(records, table_of(row(9, "new", status=status)))
-        assert [x["status"] for x in first["lesions"]] == ["annotation"] * 2 + ([becomes] if becomes else [])
+        assert [x["status"] for x in first["lesions"]] == ["annotation", "annotation", becomes]
+
+    def test_rejected_slices_of_a_given_lesion_are_left_out(self, records):
+        ledger = table_of(row(6, status="rejected"), row(7, "new", status="rejected"))
+        first, *_ = apply_ledger(records, ledger)
+        assert first["lesions"][0] == records[0]["lesions"][0]
+        assert [(x["id"], x["status"]) for x in first["lesions"][2:]] == [("new", "hard_negative")]
+        assert [x["id"] for x in ledger_records(records, ledger)[0]["lesions"]] == ["new"]
+
+    def test_a_mined_lesion_weighs_its_precision(self, records):
+        rows = [
+            row(6, "soft", precision=0.75),
+            row(7, "soft", precision=0.85),
+            row(8, "sure"),
+            row(4, precision=0.5),
+        ]
+        judged = row(9, "judged", status="accepted", precision=0.25)
+        region = row(9, "region", status="uncertain", precision=0.25)
+        first, *_ = apply_ledger(records, table_of(*rows, judged, region))
+        weights = {x["id"].removeprefix(GIVEN): x.get("weight") for x in first["lesions"]}
+        assert weights.pop("soft") == pytest.approx(0.8)
+        assert weights == dict.fromkeys(["/0", "/1", "sure", "judged", "region"])
 
     def test_ignored_as_gt(self, records, rows):
         first, *_ = apply_ledger(records, table_of(*rows), uncertain_as_lesion=True)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lens_d2.data.ledger.table import (
+    OPTIONAL,
     SCHEMA,
     STATUSES,
     check_ledger,
@@ -44,6 +45,13 @@ class TestFile:
         assert again["status"].tolist() == ["annotation", "rejected", "annotation", "uncertain", "uncertain"]
         assert again.loc[2, "x1"] == 11.25
         assert np.isnan(again.loc[0, "score"])
+
+    def test_columns_that_a_file_may_lack(self, path, rows):
+        table = read_ledger(path).drop(columns=list(OPTIONAL))
+        table.to_parquet(path) if path.suffix == ".parquet" else table.to_csv(path, index=False)
+        pd.testing.assert_frame_equal(
+            read_ledger(path), pd.DataFrame(rows, columns=SCHEMA.names), check_dtype=False
+        )
 
     def test_an_empty_ledger(self, tmp_path):
         for name in ("ledger.parquet", "ledger.csv"):
@@ -97,6 +105,8 @@ FAULTS = [
     ("status", "perhaps", "the status 'perhaps' is none of annotation, uncertain, "),
     ("score", 1.5, "the score is 1.5; it must be in [0, 1]"),
     ("score", -0.1, "the score is -0.1; it must be in [0, 1]"),
+    ("precision", 1.5, "the precision is 1.5; it must be in [0, 1]"),
+    ("disagreement", "much", "disagreement is 'much', no number"),
     ("id", f"{GIVEN}/0@4", f"the id '{GIVEN}/0@4' stands in an earlier row too"),
     ("slice", 7, f"the lesion '{OTHER}/fused-3' has a box on slice 7 in an earlier row too"),
     ("volume", GIVEN, f"the lesion '{OTHER}/fused-3' is in another sub-volume in an earlier row"),
