@@ -413,6 +413,46 @@ def _add_mining_keys(cfg: CN) -> None:
     # The proposals that cross-slice propagation and intra-patient matching use: "fused" or an expert's name.
     cfg.MINING.PROPOSALS = "fused"
 
+    # Ledgers with a radiologist's verdicts that hold for what is mined: accepted lesions are known, rejected ones
+    # hard negatives, and all of them are in the new ledger. Ledgers of earlier rounds need not be named.
+    cfg.MINING.REVIEWED = ()
+    # Rounds of mining: "train" has the first, the stage "self_training" the others.
+    cfg.MINING.ROUNDS = 2
+
+    cfg.MINING.CALIBRATION = CN()
+    # Completely annotated part of the mined datasets (V_M of Lesion-Harvester), on which the precision of what is
+    # mined is estimated: the weight of mined lesions in the losses. It is mined with its original marks. Empty:
+    # nothing is estimated.
+    cfg.MINING.CALIBRATION.DATASET = ""
+    # Borders, in mm, between the size classes that have estimates of their own, by the longest side of a box ...
+    cfg.MINING.CALIBRATION.SIZES = (16.0, 24.0, 32.0)
+    # ... if at least so many findings in them are lesions.
+    cfg.MINING.CALIBRATION.MIN_LESIONS = 10
+    # A new lesion with a lower estimated precision is an uncertain region.
+    cfg.MINING.CALIBRATION.LEAST_PRECISION = 0.0
+
+    # "SelfTraining": tracklets that match no mark, by the scores of the dataset's own expert and the best other.
+    cfg.MINING.SELF_TRAINING = CN()
+    # Precision, on MINING.CALIBRATION.DATASET, above the threshold of each stratum (size, expert that agrees).
+    cfg.MINING.SELF_TRAINING.PRECISION = 0.9
+    # Largest share of the lesions estimated to be missing in a stratum that is taken.
+    cfg.MINING.SELF_TRAINING.QUOTA = 0.5
+    # From this estimated precision on, what is not taken is an uncertain region.
+    cfg.MINING.SELF_TRAINING.UNCERTAIN_PRECISION = 0.3
+    # Tracklets with a lower score of the dataset's own expert are not looked at.
+    cfg.MINING.SELF_TRAINING.SCORE_THRESH = 0.05
+
+    # "ExpertAgreement": tracklets to which the dataset's own expert and so many others give at least this score.
+    cfg.MINING.EXPERT_AGREEMENT = CN()
+    cfg.MINING.EXPERT_AGREEMENT.SCORE_THRESH = 0.5
+    cfg.MINING.EXPERT_AGREEMENT.EXPERTS = 2
+
+    # "Harvested": the ledger of a round of Lesion-Harvester, and which of its rows are taken: "annotation" (its
+    # new lesions), "hard_negative".
+    cfg.MINING.HARVESTED = CN()
+    cfg.MINING.HARVESTED.LEDGER = ""
+    cfg.MINING.HARVESTED.STATUSES = ("annotation",)
+
     cfg.MINING.INTRA_PATIENT = CN()
     # delta: embedding distance below which two boxes count as one lesion, ...
     cfg.MINING.INTRA_PATIENT.DISTANCE = 0.15

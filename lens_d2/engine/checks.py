@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from importlib.util import find_spec
 from operator import getitem
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 SOLVERS = ("SOLVER", "MODEL.FPR.SOLVER", "MODEL.LPC.SOLVER", "MODEL.EMBEDDING.SOLVER")
 # Config keys that name things, with what is allowed: a registry, a table, or a function of the config. An empty
 # name means "none". Names are checked here alone: classes look them up.
-NAMES: dict[str, Registry | Mapping | Callable[[CfgNode], Iterable[str]]] = {
+NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterable[str]]] = {
     "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
     "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
     "MODEL.DENSENET.ADAPTERS": ADAPTERS,
@@ -74,12 +74,23 @@ NAMES: dict[str, Registry | Mapping | Callable[[CfgNode], Iterable[str]]] = {
     "MINING.DATASETS": lambda cfg: DatasetCatalog.list(),
     "MINING.PROPOSALS": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
     "MINING.INTRA_PATIENT.THRESHOLD": CALIBRATIONS,
+    "MINING.CALIBRATION.DATASET": lambda cfg: DatasetCatalog.list(),
+    "MINING.HARVESTED.STATUSES": ("annotation", "hard_negative"),
     "MINING.CROSS_DATASET.EXPERTS": lambda cfg: cfg.MODEL.LENS.EXPERTS,
     "HARVEST.PROPOSALS": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
     "HARVEST.LABELS": LABEL_SETS,
     "TEST.LINKER": LINKER_REGISTRY,
     "STAGES": STAGES,
 }
+# Settings that are shares.
+SHARES = (
+    "MINING.CALIBRATION.LEAST_PRECISION",
+    "MINING.SELF_TRAINING.PRECISION",
+    "MINING.SELF_TRAINING.QUOTA",
+    "MINING.SELF_TRAINING.UNCERTAIN_PRECISION",
+    "MINING.SELF_TRAINING.SCORE_THRESH",
+    "MINING.EXPERT_AGREEMENT.SCORE_THRESH",
+)
 # Variables with the numbers of a job's GPUs, and with their count.
 GPU_LISTS = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
 GPU_COUNTS = ("SLURM_GPUS_ON_NODE", "SLURM_GPUS")
@@ -143,6 +154,24 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
     if batch % ranks:
         fault = f"{ranks} ranks cannot share a batch of {batch} evenly: give a multiple of {ranks}"
         raise DataError("SOLVER.IMS_PER_BATCH", fault)
+    check_mining(cfg)
+
+
+def check_mining(cfg: CfgNode) -> None:
+    """Refuse settings of ``MINING`` that cannot be meant.
+
+    Raises:
+        DataError: names the key, its value and what is allowed.
+    """
+    for key in SHARES:
+        if not 0 <= _value(cfg, key) <= 1:
+            raise DataError(key, f"{_value(cfg, key)}; a number from 0 to 1 is needed")
+    sizes = cfg.MINING.CALIBRATION.SIZES
+    if not sizes or sizes[0] <= 0 or any(a >= b for a, b in zip(sizes, sizes[1:], strict=False)):
+        raise DataError("MINING.CALIBRATION.SIZES", f"{sizes}; rising mm are needed, such as (16.0, 24.0, 32.0)")
+    for key in ("MINING.ROUNDS", "MINING.EXPERT_AGREEMENT.EXPERTS", "MINING.CALIBRATION.MIN_LESIONS"):
+        if _value(cfg, key) < 1:
+            raise DataError(key, f"{_value(cfg, key)}; at least 1 is needed")
 
 
 def check_evaluation(cfg: CfgNode, resume: bool = False) -> None:

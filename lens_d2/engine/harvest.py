@@ -27,11 +27,11 @@ from ..mining.harvester.rounds import Rules, known_proposals
 from ..mining.harvester.volumes import HarvestVolumes, check_settings
 from ..mining.proposals import open_shards, propose
 from .classifier import train_lpc
-from .stages import COMPLETE, STAGES, Run, load_model, train_model
+from .stages import COMPLETE, ROUND, STAGES, Run, load_model, train_model
 
 logger = logging.getLogger(__name__)
 
-FOLDER, ROUND, TRAINED = "harvest", "round", "trained"  # of the stage; results of a round and of a training
+FOLDER, TRAINED = "harvest", "trained"  # of the stage; result of a training
 
 
 @STAGES.register()

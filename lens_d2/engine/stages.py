@@ -6,6 +6,7 @@ unit of work: a stage, and within it a checkpoint, a sub-volume's proposals, a p
 
     embedding   the lesion embedding, unless the config gives one
     train       LENS on the given annotations; at its end, by the hooks of lens_d2.mining, proposals and mining
+    self_training   further rounds: LENS anew with the last ledger, proposals and mining with it
     retrain     LENS anew, with the ledger's missing annotations, uncertain regions, and unlabelled slices
     harvest     Lesion-Harvester's rounds (lens_d2.engine.harvest), in place of "train"
     fpr         proposals of the newest LENS, and the classifier of false-positive reduction on them
@@ -18,8 +19,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -36,19 +38,21 @@ from ..io.artifacts import ResultStore
 from ..io.checkpoint import LAST_CHECKPOINT, LENSCheckpointer
 from ..io.errors import DataError
 from ..io.files import write_whole
-from ..mining.hooks import MINING, PROPOSALS
+from ..mining.hooks import MINING, PROPOSALS, mine_round
 from ..mining.lens.mine import LEDGER
-from ..mining.proposals import LazyProposals, mined_datasets, open_shards, propose
+from ..mining.lens.strategies import build_strategies
+from ..mining.proposals import LazyProposals, mined_datasets, mined_records, open_shards, propose
 from .classifier import train_fpr
 from .embedding import train_embedding
 from .trainer import LENSTrainer
 
 logger = logging.getLogger(__name__)
 
-MARKER = "stage"  # result in a stage's folder
+MARKER, ROUND = "stage", "round"  # results in the folder of a stage and of a round of one
 AVERAGE = "average_sensitivity"
-DETECTORS = ("train", "harvest", "retrain")  # stages that leave one, in the order in which they run
-MINERS = ("train", "harvest")  # stages that leave a ledger
+# Stages that leave a detector, in the order in which they run.
+DETECTORS = ("train", "harvest", "self_training", "retrain")
+MINERS = ("train", "harvest", "self_training")  # stages that leave a ledger
 STAGES = Registry("STAGE")
 STAGES.__doc__ = "Functions (run: Run) -> dict that JSON knows, the result: for later stages and stage.json."
 # Predicates by stage: does a finished stage's result still satisfy the config?
@@ -151,8 +155,9 @@ def _recall(run: Run, name: str) -> None:
 def _forget(run: Run, name: str, checkpoints: bool) -> None:
     """Make a stage unfinished, and with ``checkpoints`` not begun: nothing resumes from them."""
     run.results(name).forget(MARKER)
-    for path in run.folder(name).rglob(LAST_CHECKPOINT) if checkpoints else ():
-        path.unlink()
+    for begun in (LAST_CHECKPOINT, f"{ROUND}.json") if checkpoints else ():
+        for path in run.folder(name).rglob(begun):
+            path.unlink()
 
 
 def _run_stage(run: Run, name: str) -> None:
@@ -179,14 +184,51 @@ def embedding(run: Run) -> dict:
 def train(run: Run) -> dict:
     """Steps 1 to 3: train LENS on the given annotations; propose and mine if MINING.STRATEGIES names any."""
     opts = ["DATASETS.LEDGER", "", "DATASETS.UNLABELED_SLICES", False]
-    weights = run.done.get("embedding", {}).get("weights", run.cfg.MODEL.EMBEDDING.WEIGHTS)
-    cfg = run.config(
-        "train", *opts, "MODEL.EMBEDDING.WEIGHTS", weights, "MODEL.FPR.WEIGHTS", "", "TEST.EXPECTED_RESULTS", []
-    )
+    cfg = run.config("train", *opts, *_mining_opts(run))
     result = train_model(cfg, run.resume)
     if cfg.MINING.STRATEGIES:
         result["ledger"] = str(Path(cfg.OUTPUT_DIR) / MINING / LEDGER)
     return result
+
+
+def _mining_opts(run: Run) -> list:
+    """Overrides of a training that mines."""
+    weights = run.done.get("embedding", {}).get("weights", run.cfg.MODEL.EMBEDDING.WEIGHTS)
+    return ["MODEL.EMBEDDING.WEIGHTS", weights, "MODEL.FPR.WEIGHTS", "", "TEST.EXPECTED_RESULTS", []]
+
+
+@STAGES.register()
+def self_training(run: Run) -> dict:
+    """Rounds of mining after that of "train", up to MINING.ROUNDS: each learns from the ledger of the one before.
+
+    A round has its folder ``self_training/round_<k>`` with ``model_final.pth``, ``proposals/`` and ``mining/``. A
+    radiologist's verdicts in the ledgers of earlier rounds hold in later ones.
+    """
+    ledgers, rounds = [run.newest("ledger", "train")], []
+    for number in range(2, run.cfg.MINING.ROUNDS + 1):
+        step = f"{self_training.__name__}/round_{number}"
+        rounds.append(run.results(step).once(ROUND, partial(_mining_round, run, step, number, ledgers)))
+        ledgers.append(rounds[-1]["ledger"])
+    return {**(rounds[-1] if rounds else {}), "rounds": rounds}
+
+
+COMPLETE[self_training.__name__] = lambda cfg, result: len(result["rounds"]) >= cfg.MINING.ROUNDS - 1
+
+
+def _mining_round(run: Run, step: str, number: int, ledgers: Sequence[str]) -> dict:
+    """Train anew with the last of the earlier rounds' ledgers, propose and mine."""
+    reviewed = (*run.cfg.MINING.REVIEWED, *ledgers)
+    cfg = run.config(step, "DATASETS.LEDGER", ledgers[-1], "MINING.REVIEWED", reviewed, *_mining_opts(run))
+    strategies = build_strategies(cfg)
+    training = cfg.clone()
+    training.defrost()
+    training.MINING.STRATEGIES = ()
+    if cfg.SEED >= 0:  # the same, whether what came before ran in this process or not
+        seed_all_rng(cfg.SEED + 1000 * number + comm.get_rank())
+    result = train_model(training, run.resume)
+    shards = open_shards(cfg, load_model(cfg, result["weights"]), run.folder(step) / PROPOSALS)
+    propose(mined_records(cfg), shards)
+    return {"round": number, **result, "ledger": str(mine_round(cfg, shards, strategies, number))}
 
 
 @STAGES.register()
@@ -235,7 +277,7 @@ def evaluate(run: Run) -> dict:
     metrics = LENSTrainer.test(cfg, load_model(cfg, weights)) or {}
     if comm.is_main_process():
         verify_results(cfg, metrics)
-        stages = {name: run.done[name]["metrics"] for name in ("train", "retrain") if name in run.done}
+        stages = {name: run.done[name]["metrics"] for name in DETECTORS if "metrics" in run.done.get(name, {})}
         logger.info("average sensitivity after each stage:\n%s", compare({**stages, "evaluate": metrics}))
     return {"weights": weights, "classifier": classifier, "metrics": metrics}
 

@@ -7,10 +7,13 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 
+from ..data.ledger.verdicts import judged_rows
 from ..io.artifacts import digest_of_file
+from .calibration import Calibration
 from .lens.mine import mine
-from .lens.strategies import build_strategies
+from .lens.strategies import Strategy, build_strategies
 from .proposals import mined_datasets, mined_records, open_shards, propose
+from .shards import ShardStore
 
 PROPOSALS, MINING = "proposals", "mining"  # folders below OUTPUT_DIR
 
@@ -64,13 +67,35 @@ class MiningHook(_AfterTraining):
 
     def run(self, model) -> None:
         """Mine, and write the ledger."""
-        cfg = self.cfg
-        shards = open_shards(cfg, model, Path(cfg.OUTPUT_DIR) / PROPOSALS)
-        mine(
-            mined_records(cfg),
-            shards,
-            self.strategies,
-            Path(cfg.OUTPUT_DIR) / MINING,
-            iou=cfg.MINING.IOU,
-            settings=cfg.MINING.dump() + cfg.MODEL.EMBEDDING.dump() + digest_of_file(cfg.MODEL.EMBEDDING.WEIGHTS),
-        )
+        shards = open_shards(self.cfg, model, Path(self.cfg.OUTPUT_DIR) / PROPOSALS)
+        mine_round(self.cfg, shards, self.strategies)
+
+
+def mine_round(cfg: CfgNode, shards: ShardStore, strategies: dict[str, Strategy], number: int = 1) -> Path:
+    """Mine the datasets of a config into ``OUTPUT_DIR/mining``.
+
+    Args:
+        cfg: ``MINING`` is read; verdicts in the ledgers of ``MINING.REVIEWED`` hold.
+        shards: with the proposals of all sub-volumes.
+        strategies: by name, in order.
+        number: of the round, from 1.
+
+    Returns:
+        path of the ledger.
+
+    Raises:
+        DataError: a reviewed ledger is unsound; or no sub-volume of ``MINING.CALIBRATION.DATASET`` is mined.
+    """
+    records = mined_records(cfg)
+    files = [cfg.MODEL.EMBEDDING.WEIGHTS, cfg.MINING.HARVESTED.LEDGER]
+    return mine(
+        records,
+        shards,
+        strategies,
+        Path(cfg.OUTPUT_DIR) / MINING,
+        iou=cfg.MINING.IOU,
+        settings=cfg.MINING.dump() + cfg.MODEL.EMBEDDING.dump() + "".join(map(digest_of_file, files)),
+        number=number,
+        calibration=Calibration.from_config(cfg),
+        judged=judged_rows(cfg.MINING.REVIEWED, records),
+    )

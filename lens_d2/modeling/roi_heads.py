@@ -152,8 +152,8 @@ class LENSROIHeads(ROIHeads):
     ) -> list[Instances]:
         """Sample as Detectron2 does, without proposals on uncertain regions and background of weight 0.
 
-        A proposal on an uncertain region that matches a lesion is kept. If background is weighted, or a lesion has a
-        ``gt_weight`` other than 1, the sampled proposals have the field ``weight``.
+        A proposal on an uncertain region that matches a lesion is kept. If background is weighted, or a lesion has
+        a ``gt_weight`` other than 1, the sampled proposals have the field ``weight``.
 
         Args:
             proposals: N, with ``proposal_boxes``.

@@ -75,6 +75,11 @@ def key_slice_box(lesion: dict) -> np.ndarray:
     return on_key[0] if len(on_key) else boxes[len(boxes) // 2]
 
 
+def slice_box_sides(slice_boxes: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """(k,) longest side, in mm, of (k, 5 or more) slice boxes; ``spacing`` begins with x and y mm of a pixel."""
+    return ((slice_boxes[:, 3:5] - slice_boxes[:, 1:3]) * np.asarray(spacing[:2])).max(axis=1)
+
+
 def best_slice_boxes(found: VolumeDetections) -> np.ndarray:
     """(detections, 6) z, x1, y1, x2, y2, score of the slice box with the highest score of each tracklet."""
     order = np.lexsort((-found.slice_boxes[:, 5], found.slice_detection))

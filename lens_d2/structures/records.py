@@ -8,8 +8,8 @@ A record can be pickled or written as JSON. It holds everything about a sub-volu
 - ``patient``, ``study``, ``series``: names, unique in the dataset.
 - ``width``, ``height``, ``num_slices``: voxels. ``first_slice``: the source's number of slice 0.
 - ``spacing``: [x, y, z] mm, all positive. ``z_direction``: +1 if the slices run to the head, -1 to the feet.
-- ``lesions``: list of dicts, see :func:`make_lesion`; a mined one may have a ``weight`` in [0, 1], its share in the
-  losses of classification; without it 1.
+- ``lesions``: list of dicts, see :func:`make_lesion`; a mined one may have a ``weight`` in [0, 1] in the losses of
+  classification, without it 1.
 - if needed ``affine`` (4x4, replaces a wrong header, see :func:`lens_d2.data.volume.read_header`), and ``weight``
   (how often an epoch draws each of its samples, 1 by default, see ``DATASETS.WEIGHTS``).
 

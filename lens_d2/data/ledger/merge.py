@@ -13,8 +13,8 @@ from ...structures.status import STATUS_OF_RECORD, BoxStatus
 from ..datasets.catalog import register_derived
 from .table import check_ledger, read_ledger
 
-# Status in a record (lens_d2.structures.records.STATUSES) of a row with a status. A rejected lesion is certainly none;
-# but more slices of a given lesion, if rejected, are merely no good boxes of it, and are left out.
+# Status in a record (lens_d2.structures.records.STATUSES) of a row with a status. A rejected lesion is certainly
+# none; more slices of a given lesion, if rejected, are merely no good boxes of it, and are left out.
 RECORD_STATUS = {
     "annotation": "mined",
     "accepted": "accepted",

@@ -21,8 +21,8 @@ from ...io.errors import DataError
 from ...io.files import whole_file
 
 # Meaning of a row: a missing annotation that is used as one; a region that training ignores; known not to be a
-# lesion; and a radiologist's verdicts: a lesion; not one (a hard negative, see lens_d2.data.ledger.merge); cannot say
-# (ignored).
+# lesion; and a radiologist's verdicts: a lesion; not one (a hard negative, see lens_d2.data.ledger.merge); cannot
+# say (ignored).
 STATUSES = ("annotation", "uncertain", "hard_negative", "accepted", "rejected", "unsure")
 ROWS_PER_GROUP = 65536
 
@@ -42,8 +42,8 @@ class LedgerRow(NamedTuple):
         distance: between embeddings, or NaN.
         annotation: id of the annotation by which it was found, or "".
         status: one of :data:`STATUSES`.
-        precision: estimated share of lesions among findings like this one, in [0, 1], or NaN; the weight of a mined
-            lesion in the losses.
+        precision: estimated share of lesions among findings like this one, in [0, 1], or NaN; the weight of a
+            mined lesion in the losses.
         disagreement: of two opinions on the lesion, in [0, 1], or NaN: between the scores of the dataset's own
             expert and the best other one, or of detector and classifier.
         expert: of the other datasets', the one that agrees most, or "".

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +23,10 @@ import pandas as pd
 
 from ...io.errors import DataError
 from ...structures.boxes import hull
-from .table import BOX
+from .table import BOX, SCHEMA, check_ledger, read_ledger
 
 VERDICTS = ("accepted", "rejected", "unsure")
+JUDGED = "/judged-"  # and the round: end of a lesion's name that later rounds keep
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,33 @@ def apply_verdicts(
         status[rows] = "hard_negative" if confirmed else entry["verdict"]
         counts[entry["verdict"]] += 1
     return ledger.assign(status=status.astype(str)), counts
+
+
+def judged_rows(paths: Sequence[str | os.PathLike], records: Sequence[dict]) -> pd.DataFrame:
+    """Reads the rows of ledgers that have a verdict, to be known to another round of mining.
+
+    New lesions get names of their own, as the next round may give the same ones again. Rejected slices of given
+    lesions, which say nothing but that a box is not good, are left out.
+
+    Args:
+        paths: of the ledgers, the newest last: of several verdicts on the same lesion the last holds.
+        records: of the dataset, with given annotations only.
+
+    Raises:
+        DataError: a ledger is unsound, or contradicts the dataset.
+    """
+    given = {lesion["id"] for record in records for lesion in record["lesions"]}
+    parts = [pd.DataFrame(columns=SCHEMA.names)]
+    for path in paths:
+        ledger = read_ledger(path)
+        check_ledger(ledger, records, path)
+        own = ledger[ledger["status"].isin(VERDICTS)]
+        kept = ~((own["status"] == "rejected") & own["lesion"].isin(given))
+        own = own[kept]
+        named = own["lesion"].isin(given) | own["lesion"].str.contains(JUDGED, regex=False)
+        lesion = own["lesion"].where(named, own["lesion"] + JUDGED + own["round"].astype(str))
+        parts.append(own.assign(lesion=lesion, id=lesion + "@" + own["slice"].astype(str)))
+    return pd.concat(parts[1:] or parts, ignore_index=True).drop_duplicates("id", keep="last")
 
 
 def _checksum(rows: pd.DataFrame) -> str:

@@ -33,6 +33,7 @@ class Harvested:
         annotation: id of the given mark that it hits, or "".
         status: of the ledger: "annotation", "hard_negative", or a radiologist's verdict.
         name: id of the lesion in the ledger, if it is not made of the above.
+        precision: share of lesions among the proposals of V_M with such a score s, or NaN.
     """
 
     volume: str
@@ -44,6 +45,7 @@ class Harvested:
     annotation: str = ""
     status: str = "annotation"
     name: str = ""
+    precision: float = float("nan")
 
     @property
     def is_lesion(self) -> bool:
@@ -76,7 +78,10 @@ class Harvested:
             id=f"{self.lesion}@{z}",
             volume=self.volume,
             slice=z,
-            **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)),
+            x1=box[0],
+            y1=box[1],
+            x2=box[2],
+            y2=box[3],
             lesion=self.lesion,
             strategy=STRATEGY,
             round=self.round,
@@ -84,6 +89,8 @@ class Harvested:
             distance=float("nan"),
             annotation=self.annotation,
             status=self.status,
+            precision=self.precision,
+            disagreement=abs(self.generator - self.classifier),
         )
 
 
@@ -211,6 +218,7 @@ _COLUMNS = {
     "annotation": pa.string(),
     "status": pa.string(),
     "name": pa.string(),
+    "precision": pa.float64(),
     "slice_boxes": pa.list_(pa.list_(pa.float64())),
 }
 

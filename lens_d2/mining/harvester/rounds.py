@@ -14,6 +14,7 @@ from ...data.ledger.verdicts import VERDICTS
 from ...structures.detections import VolumeDetections
 from ...structures.known_boxes import KnownBoxes
 from ...structures.status import BoxStatus
+from ..calibration import PrecisionCurve
 from .pool import Harvested, classifier_scores, merge, to_harvested
 from .proposals import Proposals
 from .selection import NONE, marks_hit, on_lesions, select_hard_negatives, smallest_threshold
@@ -124,7 +125,7 @@ class Harvest:
             for x in self.labels(sets)
         ]
         for x in labels:
-            if x.is_lesion or (x.status == "hard_negative" and negative_slices):
+            if x.is_lesion or (x.status in ("hard_negative", "rejected") and negative_slices):
                 slices.setdefault(x.volume, set()).add(int(x.best_slice[0]))
         rows = [row for x in labels for row in x.rows(slices.get(x.volume, ()))]
         return [row for row in rows if (row.lesion, row.slice) not in given]
@@ -185,19 +186,27 @@ def harvest_round(
             rows = select_hard_negatives(found.scores, known.is_negative, rules.negative_score, limit)
         verified_negatives += to_harvested(found, rows, record["volume"], number, status="hard_negative")
     scores, is_lesion = np.concatenate(scores), np.concatenate(is_lesion)
+    curve = PrecisionCurve.fit(scores, is_lesion) if len(scores) else None
     threshold = smallest_threshold(scores, is_lesion, rules.precision)
     pool, negatives, new = [], [], 0
     for record in partial:
         kept, hard, count = _harvest_volume(
             scored(record), record, earlier[record["volume"]], threshold, number, rules
         )
-        pool += kept
+        pool += [_with_precision(x, curve) if x.round == number else x for x in kept]
         negatives += hard
         new += count
     above = is_lesion[scores >= threshold]
     precision = float(above.mean()) if len(above) else float("nan")
     names = frozenset(record["volume"] for record in verified)
     return Harvest(threshold, precision, [*pool, *pool_of_verified], names, verified_negatives, negatives, new)
+
+
+def _with_precision(lesion: Harvested, curve: PrecisionCurve | None) -> Harvested:
+    """A harvested lesion with the precision of V_M's proposals of its score; one that hits a mark is sure."""
+    if curve is None or lesion.annotation:
+        return lesion
+    return replace(lesion, precision=float(curve(np.array([lesion.score]))[0]))
 
 
 def _harvest_volume(

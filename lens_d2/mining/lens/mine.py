@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from detectron2.utils import comm
 
 from ...data.cache import unresolved
 from ...data.ledger.counts import TrainingCounts, add_counts, count_training_data, format_counts
-from ...data.ledger.merge import RECORD_STATUS
+from ...data.ledger.merge import RECORD_STATUS, apply_ledger
 from ...data.ledger.table import ROWS_PER_GROUP, SCHEMA, LedgerRow, to_table, write_ledger
 from ...io.artifacts import ResultStore, TableStore, digest
 from ...structures.status import STATUS_OF_RECORD, BoxStatus
+from ..calibration import Calibration, FindingPrecision
 from ..shards import ShardStore
 from .strategies import Finding, Patient, PatientVolume, Strategy
 
@@ -31,8 +35,8 @@ def mine_patient(
 ) -> list[LedgerRow]:
     """Run the strategies on one patient; ``known`` of the volumes grows by their findings.
 
-    A box that lies on a known lesion (IoU above theta) is not mined again, and an uncertain or negative one on
-    no known box at all.
+    A box that lies on a known lesion or hard negative (IoU above theta) is not mined again, and an uncertain or
+    negative one on no known box at all.
 
     Args:
         patient: its sub-volumes.
@@ -52,7 +56,8 @@ def _enter(finding: Finding, volume: PatientVolume, strategy: str, iou: float, n
     """The ledger rows of the boxes that are new in a finding; they are known from now on."""
     known, boxes = volume.known, finding.slice_boxes
     status = STATUS_OF_RECORD[RECORD_STATUS[finding.status]]
-    covering = known.of_status(BoxStatus.LESION) if status == BoxStatus.LESION else known
+    decided = known.of_status(BoxStatus.LESION, BoxStatus.HARD_NEGATIVE)
+    covering = decided if status == BoxStatus.LESION else known
     has_box = {
         z for z, lesion in zip(known.slices.tolist(), known.lesions, strict=True) if lesion == finding.lesion
     }
@@ -72,6 +77,9 @@ def _enter(finding: Finding, volume: PatientVolume, strategy: str, iou: float, n
             distance=float(finding.distance),
             annotation=finding.annotation or "",
             status=finding.status,
+            precision=float(finding.precision),
+            disagreement=float(finding.disagreement),
+            expert=finding.expert,
         )
         for z, *box, score in boxes[new].tolist()
     ]
@@ -106,6 +114,8 @@ def mine(
     iou: float = 0.5,
     settings: str = "",
     number: int = 1,
+    calibration: Calibration | None = None,
+    judged: pd.DataFrame | None = None,
 ) -> Path:
     """Mine all patients of a dataset and write the ledger, as Parquet and CSV, and its counts.
 
@@ -119,25 +129,37 @@ def mine(
         iou: theta.
         settings: text that changes when the strategies' settings do, so that nothing older is used.
         number: of the round.
+        calibration: for the estimated precision of findings; None: only strategies that estimate it give one.
+        judged: rows of earlier ledgers with a radiologist's verdicts, as :func:`judged_rows` gives them: known to
+            the strategies, and part of the new ledger.
 
     Returns:
         path of the ledger.
+
+    Raises:
+        DataError: see :meth:`Calibration.verified`.
     """
     folder = Path(folder)
+    judged = to_table([]).to_pandas() if judged is None else judged
+    verdicts = dict(tuple(judged.groupby("volume")))
+    given, records = records, apply_ledger(records, judged)
     patients = group_by_patient(records)
     made_from = [shards.made_from, settings, list(strategies), iou, number]
     results = ResultStore(folder, digest([made_from, *map(unresolved, records)]))
 
     def make(of_patient: list[dict]) -> list[LedgerRow]:
-        return mine_patient(open_patient(of_patient, shards), strategies, iou, number)
+        rows = [verdicts[record["volume"]] for record in of_patient if record["volume"] in verdicts]
+        before = [LedgerRow(*row) for part in rows for row in part[SCHEMA.names].itertuples(index=False)]
+        return before + mine_patient(open_patient(of_patient, shards), strategies, iou, number)
 
     def work() -> dict | None:
-        learnt = _learn(records, strategies, results)
+        learnt = _learn(records, strategies, results, shards)
         store = PatientStore(folder / "patients", digest([made_from, learnt]), make)
         store.complete(patients, "mining patients")
         if not comm.is_main_process():
             return None
-        counts = _write_ledger(folder, patients, store, list(strategies))
+        fill = _estimate(calibration, given, patients, store)
+        counts = _write_ledger(folder, given, _batches(patients, store, fill), list(strategies))
         logger.info("training data, in %s:\n%s", folder / LEDGER, format_counts(counts))
         return {"counts": [asdict(c) for c in counts], "learnt": learnt}
 
@@ -160,44 +182,63 @@ def group_by_patient(records: Sequence[dict]) -> list[list[dict]]:
     return [patients[name] for name in sorted(patients)]
 
 
-def _learn(records: Sequence[dict], strategies: dict[str, Strategy], results: ResultStore) -> dict[str, dict]:
+def _learn(
+    records: Sequence[dict], strategies: dict[str, Strategy], results: ResultStore, shards: ShardStore
+) -> dict[str, dict]:
     """Let the strategies learn from the annotations, on the first rank and once; all ranks use the same."""
 
     def work() -> dict | None:
         if not comm.is_main_process():
             return None
-        return {"learnt": {name: strategy.learn(records) for name, strategy in strategies.items()}}
+        return {"learnt": {name: strategy.learn(records, shards.read) for name, strategy in strategies.items()}}
 
     learnt = results.once(LEARNT, work)["learnt"]
     for name, strategy in strategies.items():
         if learnt[name]:
-            logger.info("%s has learnt: %s", name, learnt[name])
+            logger.info("%s has learnt: %s", name, textwrap.shorten(str(learnt[name]), 200))
         strategy.use(learnt[name])
     return learnt
 
 
+def _estimate(
+    calibration: Calibration | None, given: Sequence[dict], patients: list[list[dict]], store: PatientStore
+) -> Callable[[pa.Table], pa.Table]:
+    """The function that fills in the estimated precision, from what was mined where all lesions are known."""
+    if calibration is None:
+        return lambda rows: rows
+    verified = calibration.verified(given)
+    parts = [store.read(records) for records in patients if any(r["volume"] in verified for r in records)]
+    estimate = FindingPrecision(calibration, verified, given, pa.concat_tables(parts).to_pandas())
+    return lambda rows: to_table(estimate.fill(rows.to_pandas()))
+
+
 def _write_ledger(
-    folder: Path, patients: list[list[dict]], store: PatientStore, strategies: list[str]
+    folder: Path, given: Sequence[dict], batches: Iterator[tuple[list[str], pa.Table]], strategies: list[str]
 ) -> list[TrainingCounts]:
-    """Join the patients' rows, a batch of patients in memory at a time, and count them."""
+    """Write the rows of all batches and count them, a batch in memory at a time."""
+    records = {record["volume"]: record for record in given}
     counted = []
 
-    def batches() -> Iterator[pa.Table]:
-        for records, rows in _batches(patients, store):
-            counted.append(count_training_data(records, rows.to_pandas(), strategies))
+    def parts() -> Iterator[pa.Table]:
+        for volumes, rows in batches:
+            own = [records[name] for name in volumes]
+            counted.append(count_training_data(own, rows.to_pandas(), strategies))
             yield rows
 
-    write_ledger(folder / LEDGER, batches())
-    write_ledger(folder / LEDGER_CSV, (rows for _, rows in _batches(patients, store)))
+    write_ledger(folder / LEDGER, parts())
+    with pq.ParquetFile(folder / LEDGER) as file:
+        write_ledger(folder / LEDGER_CSV, map(pa.Table.from_batches, ([batch] for batch in file.iter_batches())))
     return reduce(add_counts, counted)
 
 
-def _batches(patients: list[list[dict]], store: PatientStore) -> Iterator[tuple[list[dict], pa.Table]]:
-    """Records and rows of successive patients, at least :data:`ROWS_PER_GROUP` rows at a time."""
-    records, parts, rows = [], [], 0
+def _batches(
+    patients: list[list[dict]], store: PatientStore, fill: Callable[[pa.Table], pa.Table]
+) -> Iterator[tuple[list[str], pa.Table]]:
+    """Sub-volumes and rows of successive patients, at least :data:`ROWS_PER_GROUP` rows at a time."""
+    volumes, parts, rows = [], [], 0
     for number, of_patient in enumerate(patients, start=1):
-        records, parts = records + of_patient, [*parts, store.read(of_patient)]
+        volumes, parts = volumes + [record["volume"] for record in of_patient], [*parts, store.read(of_patient)]
         rows += len(parts[-1])
         if rows >= ROWS_PER_GROUP or number == len(patients):
-            yield records, pa.concat_tables(parts)
-            records, parts, rows = [], [], 0
+            yield volumes, fill(pa.concat_tables(parts))
+            volumes, parts, rows = [], [], 0

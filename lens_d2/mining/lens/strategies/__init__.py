@@ -13,19 +13,25 @@ from pkgutil import iter_modules
 
 from .cross_dataset import CrossDataset
 from .cross_slice import CrossSlice
+from .expert_agreement import ExpertAgreement
+from .harvested import Harvested
 from .intra_patient import IntraPatient
 from .missing_ground_truth import MissingGroundTruth
+from .self_training import SelfTraining
 from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy, build_strategies
 
 __all__ = [
     "STRATEGIES",
     "CrossDataset",
     "CrossSlice",
+    "ExpertAgreement",
     "Finding",
+    "Harvested",
     "IntraPatient",
     "MissingGroundTruth",
     "Patient",
     "PatientVolume",
+    "SelfTraining",
     "Strategy",
     "build_strategies",
 ]

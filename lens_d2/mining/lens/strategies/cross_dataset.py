@@ -43,12 +43,12 @@ class CrossDataset(Strategy):
         name, known = volume.record["volume"], volume.known.of_status(BoxStatus.LESION)
         findings = []
         for expert in self.experts:
-            found = volume.detections[expert]
+            found, opinions = volume.detections[expert], volume.opinions(expert)
             sure = found.slice_boxes[:, 5] > self.score_thresh
             boxes, owners = found.slice_boxes[sure], found.slice_detection[sure]
             free = known.largest_overlap(boxes) == 0
             boxes, owners = boxes[free], owners[free]
             for tracklet in sorted(set(owners.tolist())):
-                lesion = f"{name}/{expert}-{tracklet}"
-                findings.append(Finding(name, lesion, boxes[owners == tracklet], "uncertain"))
+                lesion, opinion = f"{name}/{expert}-{tracklet}", opinions.of(tracklet)
+                findings.append(Finding(name, lesion, boxes[owners == tracklet], "uncertain", **opinion))
         return findings

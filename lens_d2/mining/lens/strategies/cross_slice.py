@@ -39,11 +39,12 @@ class CrossSlice(Strategy):
     def _of_volume(self, volume: PatientVolume) -> list[Finding]:
         known = volume.known.of_status(BoxStatus.LESION)
         found = volume.detections[self.group]
-        given = {lesion["id"] for lesion in volume.record["lesions"]}
+        opinions = volume.opinions(self.group)
+        given = {lesion["id"] for lesion in volume.record["lesions"] if lesion["status"] == "annotation"}
         findings = []
         for tracklet, box in zip(*match_best_first(tracklet_overlaps(found, known), self.iou), strict=True):
             lesion = known.lesions[box]
-            annotation = lesion if lesion in given else None  # a mined lesion is no annotation
-            boxes = found.boxes_of(tracklet)
-            findings.append(Finding(volume.record["volume"], lesion, boxes, annotation=annotation))
+            annotation = lesion if lesion in given else None  # one mined or accepted is no annotation
+            boxes, opinion = found.boxes_of(tracklet), opinions.of(tracklet)
+            findings.append(Finding(volume.record["volume"], lesion, boxes, annotation=annotation, **opinion))
         return findings

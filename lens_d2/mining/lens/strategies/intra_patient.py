@@ -16,7 +16,7 @@ from ....modeling.embedding.calibration import calibrate
 from ....structures.boxes import best_slice_boxes, key_slice_box
 from ....structures.status import BoxStatus
 from ...proposals import mined_datasets
-from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Proposals, Strategy
 
 # (record, slice, (4,) box in the volume frame) of n 2D boxes -> (n, d) float32, L2-normalised.
 Embed = Callable[[list[tuple[dict, int, np.ndarray]]], np.ndarray]
@@ -87,6 +87,7 @@ class IntraPatient(Strategy):
             distances = _only_nearest(distances, [volume.record["volume"] for volume, *_ in tracklets])
         nearest, best = distances.argmin(axis=0), distances.min(axis=0)
         lesions = {volume.record["volume"]: volume.known.of_status(BoxStatus.LESION) for volume in patient}
+        opinions = {volume.record["volume"]: volume.opinions(self.group) for volume in patient}
         findings = []
         for i in np.argsort(best, kind="stable")[: int((best < self.distance).sum())]:
             volume, number, _ = tracklets[i]
@@ -99,12 +100,13 @@ class IntraPatient(Strategy):
                 boxes,
                 annotation=annotations[nearest[i]][1]["id"],
                 distance=float(best[i]),
+                **opinions[name].of(number),
             )
             lesions[name].add(finding.lesion, boxes, BoxStatus.LESION)
             findings.append(finding)
         return findings
 
-    def learn(self, records: Sequence[dict]) -> dict:
+    def learn(self, records: Sequence[dict], proposals: Proposals) -> dict:
         """Calibrate delta, if that was asked for."""
         return {} if self.calibrate is None else self.calibrate(self.embed, records)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
 
+from ....modeling.meta_arch import FUSED
 from ....structures.detections import VolumeDetections
 from ....structures.known_boxes import KnownBoxes
 
@@ -27,6 +28,8 @@ class Finding:
         status: of the ledger, see :data:`lens_d2.data.ledger.table.STATUSES`.
         annotation: id of the annotation that it was found by.
         distance: between their embeddings.
+        precision: estimated share of lesions among findings like this one, or NaN.
+        disagreement, expert: of :meth:`PatientVolume.opinions`.
     """
 
     volume: str
@@ -35,6 +38,33 @@ class Finding:
     status: str = "annotation"
     annotation: str | None = None
     distance: float = np.nan
+    precision: float = np.nan
+    disagreement: float = np.nan
+    expert: str = ""
+
+
+# Detections of one sub-volume by group.
+Proposals = Callable[[dict], dict[str, VolumeDetections]]
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """Scores of the experts for n tracklets.
+
+    Attributes:
+        own: (n,) of the expert of the mined dataset.
+        best_other: (n,) the highest of the others; NaN without others.
+        expert: n, which of them has it; "" without others.
+    """
+
+    own: np.ndarray
+    best_other: np.ndarray
+    expert: list[str]
+
+    def of(self, tracklet: int) -> dict:
+        """Fields ``expert`` and ``disagreement`` of a tracklet's finding."""
+        apart = float(abs(self.own[tracklet] - self.best_other[tracklet]))
+        return {"expert": self.expert[tracklet], "disagreement": apart}
 
 
 @dataclass
@@ -55,6 +85,22 @@ class PatientVolume:
     def start(cls, record: dict, detections: dict[str, VolumeDetections]) -> PatientVolume:
         """The sub-volume before anything is mined."""
         return cls(record, detections, KnownBoxes.of_record(record))
+
+    @property
+    def experts(self) -> list[str]:
+        """Names of the experts, in the order of the columns of ``expert_scores``."""
+        return [name for name in self.detections if name != FUSED]
+
+    def opinions(self, group: str) -> Opinions:
+        """What the experts think of the tracklets of one group; the group's own scores without others."""
+        found, experts = self.detections[group], self.experts
+        columns = [i for i, name in enumerate(experts) if name != self.record["expert"]]
+        if found.expert_scores is None or not columns or len(columns) == len(experts):
+            return Opinions(found.scores, np.full(len(found), np.nan), [""] * len(found))
+        others = found.expert_scores[:, columns]
+        best = others.argmax(axis=1)
+        own = found.expert_scores[:, experts.index(self.record["expert"])]
+        return Opinions(own, others.max(axis=1), [experts[columns[i]] for i in best])
 
 
 # All sub-volumes of one patient that the dataset has.
@@ -77,11 +123,12 @@ class Strategy:
         """
         raise NotImplementedError
 
-    def learn(self, records: Sequence[dict]) -> dict:
-        """Learn from the annotations before any patient is mined, on the first rank alone; by default nothing.
+    def learn(self, records: Sequence[dict], proposals: Proposals) -> dict:
+        """Learn from all sub-volumes before any patient is mined, on the first rank alone; by default nothing.
 
         Args:
-            records: of all sub-volumes, with given annotations only.
+            records: of all sub-volumes, with given annotations and a radiologist's verdicts.
+            proposals: gives the detections in a record's sub-volume.
 
         Returns:
             what was learnt, as JSON knows it: it is logged, kept beside the ledger, and given to :meth:`use`.

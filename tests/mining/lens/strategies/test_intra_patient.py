@@ -125,13 +125,13 @@ class TestIntraPatient:
 
     def test_delta_is_learnt_where_asked(self):
         strategy = IntraPatient(embed=embed_by(self.vectors), distance=0.2)
-        assert strategy.learn([record()]) == {}
+        assert strategy.learn([record()], {}.get) == {}
         strategy.use({})
         assert strategy.distance == 0.2
         strategy = IntraPatient(
             embed=embed_by(self.vectors), calibrate=lambda embed, records: {"distance": 0.3, "pairs": len(records)}
         )
-        assert strategy.learn([record()]) == {"distance": 0.3, "pairs": 1}
+        assert strategy.learn([record()], {}.get) == {"distance": 0.3, "pairs": 1}
         assert strategy.distance == 0.15
         strategy.use({"distance": 0.3, "pairs": 1})
         assert strategy.distance == 0.3

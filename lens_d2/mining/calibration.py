@@ -1,0 +1,334 @@
+"""Precision of mined lesions by strata, estimated on completely annotated sub-volumes.
+
+These are V_M of Lesion-Harvester (Section III-C), which finds one threshold there. Here findings of different
+size, or that different experts agree with, have thresholds of their own. The sub-volumes are mined as all others, with
+their original marks: what has no mark there, and is known nevertheless, stands for what is missing everywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from detectron2.config import CfgNode
+from scipy.optimize import isotonic_regression
+
+from ..data.ledger.table import BOX
+from ..data.loader import load_records
+from ..io.errors import DataError
+from ..structures.boxes import slice_box_sides
+from ..structures.known_boxes import KnownBoxes
+from ..structures.status import BoxStatus
+
+logger = logging.getLogger(__name__)
+
+# IoU on one of its slices above which a mark lies on a lesion of V_M: the marks' boxes come from two diameters.
+MARKED_IOU = 0.3
+# A stratum of findings: size class, and expert that agrees most; a shorter one is coarser, () has all findings.
+Stratum = tuple[str, ...]
+
+
+def size_classes(sides: np.ndarray, edges: Sequence[float]) -> list[str]:
+    """Names of the size classes of boxes, such as "16-24 mm".
+
+    Args:
+        sides: (n,) longest side, mm.
+        edges: rising borders between the classes, mm.
+    """
+    names = [f"below {edges[0]:g} mm", *(f"{a:g}-{b:g} mm" for a, b in zip(edges, edges[1:], strict=False))]
+    names.append(f"{edges[-1]:g} mm or more")
+    return [names[i] for i in np.searchsorted(edges, sides, side="right")]
+
+
+@dataclass(frozen=True)
+class PrecisionCurve:
+    """Share of lesions among findings, which never falls with their score: a step function.
+
+    Attributes:
+        scores: (k,) rising, where the steps begin; below the first, the first step counts.
+        precision: (k,) of the steps.
+    """
+
+    scores: np.ndarray
+    precision: np.ndarray
+
+    @classmethod
+    def fit(cls, scores: np.ndarray, is_lesion: np.ndarray) -> PrecisionCurve:
+        """Fits the curve to (n,) scores and (n,) bool, n > 0, by isotonic regression.
+
+        Each step counts a lesion and another finding more than it has (Laplace): a few findings, all of them
+        right, do not make certain.
+        """
+        values, group = np.unique(scores, return_inverse=True)
+        count = np.bincount(group).astype(float)
+        lesions = np.bincount(group, weights=is_lesion)
+        starts = isotonic_regression(lesions / count, weights=count).blocks[:-1]
+        precision = with_prior(np.add.reduceat(lesions, starts), np.add.reduceat(count, starts))
+        return cls(values[starts], np.maximum.accumulate(precision))
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """(n,) precision at (n,) scores."""
+        return self.precision[np.maximum(np.searchsorted(self.scores, scores, side="right") - 1, 0)]
+
+
+def with_prior(lesions: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Share of lesions among findings, with one more of each: the mean if all shares are equally likely."""
+    return (lesions + 1) / (count + 2)
+
+
+def least_score(scores: np.ndarray, is_lesion: np.ndarray, precision: float) -> float:
+    """Lowest score from which on the findings have at least a precision, by :func:`with_prior`.
+
+    Args:
+        scores: (n,) of findings.
+        is_lesion: (n,) bool.
+        precision: in [0, 1].
+
+    Returns:
+        one of the scores; infinity if none will do.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    enough = with_prior(np.cumsum(is_lesion[order]), np.arange(1, len(ranked) + 1)) >= precision
+    enough[:-1] &= ranked[:-1] > ranked[1:]  # equal scores are taken together
+    return float(ranked[enough][-1]) if enough.any() else float("inf")
+
+
+@dataclass(frozen=True)
+class StratifiedPrecision:
+    """Curves and thresholds of strata with enough lesions; a finding belongs to the finest that it is in.
+
+    Attributes:
+        curves: by stratum.
+        thresholds: by stratum; infinity if no score has the precision.
+    """
+
+    curves: dict[Stratum, PrecisionCurve]
+    thresholds: dict[Stratum, float]
+
+    @classmethod
+    def fit(
+        cls,
+        scores: np.ndarray,
+        is_lesion: np.ndarray,
+        strata: Sequence[Stratum],
+        precision: float = 0.0,
+        min_lesions: int = 10,
+    ) -> StratifiedPrecision:
+        """Fits curves to the findings of V_M.
+
+        Args:
+            scores: (n,) of the findings.
+            is_lesion: (n,) bool.
+            strata: n, the finest of each.
+            precision: of the thresholds.
+            min_lesions: lesions that a stratum needs for a curve of its own; all findings together need none.
+        """
+        curves, thresholds = {}, {}
+        for stratum in sorted({each[:depth] for each in strata for depth in range(len(each) + 1)}):
+            own = np.array([each[: len(stratum)] == stratum for each in strata])
+            if stratum and is_lesion[own].sum() < min_lesions:
+                continue
+            curves[stratum] = PrecisionCurve.fit(scores[own], is_lesion[own])
+            thresholds[stratum] = least_score(scores[own], is_lesion[own], precision)
+        return cls(curves, thresholds)
+
+    def finest(self, stratum: Stratum) -> Stratum | None:
+        """The finest stratum around a given one that has a curve; None if nothing could be fitted."""
+        around = (stratum[:depth] for depth in range(len(stratum), -1, -1))
+        return next((each for each in around if each in self.curves), None)
+
+    def precision(self, scores: np.ndarray, strata: Sequence[Stratum]) -> np.ndarray:
+        """(n,) estimated precision of findings; NaN if nothing could be fitted."""
+        values = np.full(len(scores), np.nan)
+        for i, stratum in enumerate(strata):
+            if (known := self.finest(stratum)) is not None:
+                values[i] = self.curves[known](scores[i : i + 1])[0]
+        return values
+
+    def passes(self, scores: np.ndarray, strata: Sequence[Stratum]) -> np.ndarray:
+        """(n,) bool, whether findings reach the threshold of their stratum."""
+        known = [self.finest(stratum) for stratum in strata]
+        thresholds = [np.inf if each is None else self.thresholds[each] for each in known]
+        return scores >= np.array(thresholds, dtype=float)
+
+    def to_dict(self) -> list[dict]:
+        """The same as JSON knows it, a dict for each stratum."""
+        return [
+            {
+                "stratum": list(stratum),
+                "scores": curve.scores.tolist(),
+                "precision": curve.precision.tolist(),
+                "threshold": self.thresholds[stratum] if np.isfinite(self.thresholds[stratum]) else None,
+            }
+            for stratum, curve in self.curves.items()
+        ]
+
+    @classmethod
+    def from_dict(cls, strata: Sequence[dict]) -> StratifiedPrecision:
+        """Undoes :meth:`to_dict`."""
+        curves, thresholds = {}, {}
+        for each in strata:
+            stratum = tuple(each["stratum"])
+            curves[stratum] = PrecisionCurve(np.array(each["scores"]), np.array(each["precision"]))
+            thresholds[stratum] = np.inf if each["threshold"] is None else each["threshold"]
+        return cls(curves, thresholds)
+
+
+class Verified:
+    """The lesions of V_M that have no mark in the mined dataset.
+
+    Attributes:
+        unmarked: by sub-volume of both, a list of (k, 5) slice boxes z, x1, y1, x2, y2, one for each lesion.
+        spacing: by sub-volume, x and y mm of a pixel.
+    """
+
+    def __init__(self, verified: Iterable[dict], mined: Iterable[dict], iou: float = 0.5):
+        """
+        Args:
+            verified: records of V_M.
+            mined: records of the mined dataset, with the original marks of the same sub-volumes.
+            iou: of a finding that is a lesion.
+        """
+        self.iou = iou
+        complete = {record["volume"]: record for record in verified}
+        self.unmarked: dict[str, list[np.ndarray]] = {}
+        self.spacing: dict[str, tuple[float, float]] = {}
+        for record in mined:
+            name = record["volume"]
+            if name in complete:
+                marks = KnownBoxes.of_record(
+                    {"lesions": [x for x in record["lesions"] if x["status"] == "annotation"]}
+                )
+                boxes = [np.array(x["boxes"], dtype=float) for x in complete[name]["lesions"] if x["boxes"]]
+                self.unmarked[name] = [x for x in boxes if (marks.largest_overlap(x) <= MARKED_IOU).all()]
+                self.spacing[name] = tuple(record["spacing"][:2])
+
+    def __contains__(self, volume: str) -> bool:
+        return volume in self.unmarked
+
+    def __len__(self) -> int:
+        return len(self.unmarked)
+
+    def hit(self, volume: str, slice_boxes: np.ndarray) -> list[int]:
+        """Numbers of the unmarked lesions of a sub-volume that a finding is on: IoU on a slice of both (P3D)."""
+        known = KnownBoxes()
+        for number, boxes in enumerate(self.unmarked[volume]):
+            known.add(str(number), boxes, BoxStatus.LESION)
+        _, columns, iou = known.pairs(slice_boxes)
+        return sorted({int(known.lesions[column]) for column in columns[iou >= self.iou]})
+
+    def sizes(self, edges: Sequence[float]) -> Counter[str]:
+        """Number of unmarked lesions in each size class, by their largest box."""
+        sides = [
+            slice_box_sides(boxes, self.spacing[name]).max()
+            for name, lesions in self.unmarked.items()
+            for boxes in lesions
+        ]
+        return Counter(size_classes(np.array(sides), edges))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The completely annotated dataset of a config, and how findings are calibrated on it.
+
+    Attributes:
+        dataset: registered name of V_M.
+        sizes: borders between size classes, mm.
+        min_lesions: that V_M has to have in a stratum.
+        iou: of a finding with a lesion of V_M, on a slice of both.
+        least_precision: a finding with a lower estimated precision is an uncertain region.
+    """
+
+    dataset: str
+    sizes: tuple[float, ...] = (16.0, 24.0, 32.0)
+    min_lesions: int = 10
+    iou: float = 0.5
+    least_precision: float = 0.0
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> Calibration | None:
+        """Of ``MINING.CALIBRATION``; None if it names no dataset."""
+        keys = cfg.MINING.CALIBRATION
+        if not keys.DATASET:
+            return None
+        return cls(keys.DATASET, tuple(keys.SIZES), keys.MIN_LESIONS, cfg.MINING.IOU, keys.LEAST_PRECISION)
+
+    def verified(self, mined: Sequence[dict]) -> Verified:
+        """The lesions of V_M without a mark in the mined dataset.
+
+        Raises:
+            DataError: none of V_M's sub-volumes is mined.
+        """
+        verified = Verified(load_records((self.dataset,)), mined, self.iou)
+        if not len(verified):
+            fault = (
+                f"none of the sub-volumes of {self.dataset} is mined; with their original marks they have to be"
+            )
+            raise DataError("MINING.CALIBRATION.DATASET", fault)
+        return verified
+
+    def stratum(self, slice_boxes: np.ndarray, spacing: Sequence[float]) -> Stratum:
+        """Size class of a finding, by its largest box."""
+        return (size_classes(slice_box_sides(slice_boxes, spacing).max(keepdims=True), self.sizes)[0],)
+
+
+class FindingPrecision:
+    """Estimates of the precision of each strategy's new lesions that have none of their own, by size and score."""
+
+    def __init__(self, calibration: Calibration, verified: Verified, records: Sequence[dict], rows: pd.DataFrame):
+        """
+        Args:
+            calibration: of the config.
+            verified: the lesions of V_M without a mark.
+            records: of the mined dataset.
+            rows: of a ledger, at least those in the sub-volumes of V_M.
+        """
+        self.calibration = calibration
+        self.spacing = {record["volume"]: record["spacing"] for record in records}
+        fitted: dict[str, list[tuple]] = {}
+        own = rows[rows["volume"].isin(verified.unmarked)]
+        for (strategy, _), group in self._findings(own):
+            volume, boxes = group["volume"].iloc[0], group[["slice", *BOX]].to_numpy(dtype=float)
+            finding = group["score"].max(), bool(verified.hit(volume, boxes)), self._stratum(group)
+            fitted.setdefault(strategy, []).append(finding)
+        self.strategies = {}
+        for strategy, findings in fitted.items():
+            scores, is_lesion, strata = zip(*findings, strict=True)
+            estimate = StratifiedPrecision.fit(
+                np.array(scores), np.array(is_lesion), strata, min_lesions=calibration.min_lesions
+            )
+            self.strategies[strategy] = estimate
+            logger.info(
+                "%s: %d of %d findings in %s are lesions",
+                strategy,
+                sum(is_lesion),
+                len(scores),
+                calibration.dataset,
+            )
+
+    def fill(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows of whole lesions with ``precision`` filled in; uncertain where it is too low."""
+        precision, status = rows["precision"].to_numpy(copy=True), rows["status"].to_numpy(dtype=object, copy=True)
+        for (strategy, _), group in self._findings(rows.reset_index(drop=True)):
+            if strategy in self.strategies:
+                score = np.array([group["score"].max()])
+                value = self.strategies[strategy].precision(score, [self._stratum(group)])[0]
+                precision[group.index] = value
+                if value < self.calibration.least_precision:
+                    status[group.index] = "uncertain"
+        return rows.assign(precision=precision, status=status.astype(str))
+
+    @staticmethod
+    def _findings(rows: pd.DataFrame):
+        """(strategy, lesion), rows: of the new lesions without a precision."""
+        new = (rows["status"] == "annotation") & rows["precision"].isna() & (rows["lesion"] != rows["annotation"])
+        return rows[new].groupby(["strategy", "lesion"], sort=False)
+
+    def _stratum(self, group: pd.DataFrame) -> Stratum:
+        boxes = group[["slice", *BOX]].to_numpy(dtype=float)
+        return self.calibration.stratum(boxes, self.spacing[group["volume"].iloc[0]])

@@ -1,0 +1,51 @@
+"""Agreement of experts of different datasets. In neither paper; LENS's fusion (Section IV-C) is made of it."""
+
+from __future__ import annotations
+
+import numpy as np
+from detectron2.config import configurable
+
+from ....structures.known_boxes import tracklet_overlaps
+from ....structures.status import BoxStatus
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy
+
+
+@STRATEGIES.register()
+class ExpertAgreement(Strategy):
+    """Takes tracklets of which the dataset's own expert and several others are sure, and that match no mark.
+
+    With ``MINING.CALIBRATION`` they have an estimated precision.
+    """
+
+    @configurable
+    def __init__(self, *, score_thresh: float = 0.5, experts: int = 2, iou: float = 0.5):
+        """
+        Args:
+            score_thresh: that the own expert and the others give at least.
+            experts: number of others.
+            iou: theta; a tracklet with a larger key-slice IoU with a known lesion is known.
+        """
+        self.score_thresh, self.experts, self.iou = score_thresh, experts, iou
+
+    @classmethod
+    def from_config(cls, cfg):
+        """Arguments of the constructor, from a config."""
+        keys = cfg.MINING.EXPERT_AGREEMENT
+        return {"score_thresh": keys.SCORE_THRESH, "experts": keys.EXPERTS, "iou": cfg.MINING.IOU}
+
+    def __call__(self, patient: Patient) -> list[Finding]:
+        """Mine one patient; see :class:`Strategy`."""
+        findings = [finding for volume in patient for finding in self._of_volume(volume)]
+        return sorted(findings, key=lambda finding: -finding.slice_boxes[:, 5].max())
+
+    def _of_volume(self, volume: PatientVolume) -> list[Finding]:
+        name, group = volume.record["volume"], volume.record["expert"]
+        found, opinions = volume.detections[group], volume.opinions(group)
+        if found.expert_scores is None:
+            return []
+        sure = (found.expert_scores >= self.score_thresh).sum(axis=1) > self.experts
+        known = tracklet_overlaps(found, volume.known.of_status(BoxStatus.LESION)).max(axis=1, initial=0.0)
+        rows = np.flatnonzero(sure & (opinions.own >= self.score_thresh) & (known <= self.iou))
+        return [
+            Finding(name, f"{name}/agreed-{row}", found.boxes_of(row), **opinions.of(row)) for row in rows.tolist()
+        ]

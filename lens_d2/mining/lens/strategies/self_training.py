@@ -1,0 +1,253 @@
+"""Self-training: the detector's own finds, held to a precision and kept like what is missing. In neither paper."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from detectron2.config import configurable
+from tabulate import tabulate
+
+from ....io.errors import DataError
+from ....structures.boxes import PLANE, pairwise_iou, slice_box_sides
+from ....structures.known_boxes import tracklet_overlaps
+from ....structures.status import BoxStatus
+from ...calibration import Calibration, StratifiedPrecision, Stratum, Verified, size_classes
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Proposals, Strategy
+
+logger = logging.getLogger(__name__)
+
+LOWEST = 1e-4  # scores are at least this far from 0 and 1 where their log odds are taken
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Tracklets of one sub-volume that are no known lesion.
+
+    Attributes:
+        tracklets: (n,) numbers, the highest rank first.
+        ranks: (n,) log odds of the dataset's own expert, plus those of the best other one.
+        strata: n, size class and expert.
+    """
+
+    tracklets: np.ndarray
+    ranks: np.ndarray
+    strata: list[Stratum]
+
+
+@STRATEGIES.register()
+class SelfTraining(Strategy):
+    """Takes the likeliest tracklets that match no mark as lesions, each on its best slice.
+
+    A detector finds first what is marked anyway: large and conspicuous lesions. Training gains more from fewer
+    lesions that are like all that are missing. So tracklets are ranked and chosen by strata, the size class and
+    the expert of another dataset that agrees most: in each, those above the score from which on enough of them
+    are lesions in the completely annotated sub-volumes, and of these, if they are more than the stratum's quota, a
+    part that is drawn at random. The quota is a share of the lesions without a mark that the whole dataset would
+    have in the stratum if it were like its completely annotated part.
+
+    What is likely and not chosen is an uncertain region, and so are the chosen ones' other slices.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        calibration: Calibration,
+        precision: float = 0.9,
+        quota: float = 0.5,
+        uncertain_precision: float = 0.3,
+        score_thresh: float = 0.05,
+        iou: float = 0.5,
+        seed: int = 0,
+    ):
+        """
+        Args:
+            calibration: the completely annotated sub-volumes, and the strata.
+            precision: of the chosen tracklets, on the completely annotated sub-volumes.
+            quota: largest share of the lesions estimated to be missing in a stratum that is chosen.
+            uncertain_precision: estimated precision from which on a tracklet is at least an uncertain region.
+            score_thresh: tracklets with a lower score of the dataset's own expert are not looked at.
+            iou: theta; a tracklet with a larger IoU with a known lesion or hard negative, on its slice, is known.
+            seed: of the draw.
+        """
+        self.calibration, self.precision, self.quota = calibration, precision, quota
+        self.uncertain_precision, self.score_thresh = uncertain_precision, score_thresh
+        self.iou, self.seed = iou, seed
+        self.estimate = StratifiedPrecision({}, {})
+        self.rates: dict[Stratum, float] = {}
+
+    @classmethod
+    def from_config(cls, cfg):
+        """Arguments of the constructor, from a config.
+
+        Raises:
+            DataError: ``MINING.CALIBRATION.DATASET`` is empty.
+        """
+        keys, calibration = cfg.MINING.SELF_TRAINING, Calibration.from_config(cfg)
+        if calibration is None:
+            fault = "empty: SelfTraining needs a completely annotated part of the mined dataset, as deeplesion_vm"
+            raise DataError("MINING.CALIBRATION.DATASET", fault)
+        return {
+            "calibration": calibration,
+            "precision": keys.PRECISION,
+            "quota": keys.QUOTA,
+            "uncertain_precision": keys.UNCERTAIN_PRECISION,
+            "score_thresh": keys.SCORE_THRESH,
+            "iou": cfg.MINING.IOU,
+            "seed": max(cfg.SEED, 0),
+        }
+
+    def __call__(self, patient: Patient) -> list[Finding]:
+        """Mine one patient; see :class:`Strategy`."""
+        findings = [finding for volume in patient for finding in self._of_volume(volume)]
+        return sorted(findings, key=lambda finding: (finding.status != "annotation", -finding.precision))
+
+    def _of_volume(self, volume: PatientVolume) -> list[Finding]:
+        name, group = volume.record["volume"], volume.record["expert"]
+        candidates = self.candidates(volume)
+        precision = self.estimate.precision(candidates.ranks, candidates.strata)
+        chosen = self.estimate.passes(candidates.ranks, candidates.strata)
+        opinions, findings = volume.opinions(group), []
+        for i, tracklet in enumerate(candidates.tracklets.tolist()):
+            if not (chosen[i] or precision[i] >= self.uncertain_precision):
+                continue
+            lesion, boxes = f"{name}/self-{tracklet}", volume.detections[group].boxes_of(tracklet)
+            taken = chosen[i] and self._draw(lesion) < self.rates.get(candidates.strata[i], 0.0)
+            values = {"precision": float(precision[i]), **opinions.of(tracklet)}
+            best = np.arange(len(boxes)) == boxes[:, 5].argmax()
+            if taken:
+                findings.append(Finding(name, lesion, boxes[best], **values))
+            rest = boxes[~best] if taken else boxes
+            if len(rest):
+                findings.append(Finding(name, lesion, rest, "uncertain", **values))
+        return findings
+
+    def candidates(self, volume: PatientVolume) -> Candidates:
+        """The tracklets of the dataset's own expert that are no known lesion or hard negative, one a lesion."""
+        group = volume.record["expert"]
+        found, opinions = volume.detections[group], volume.opinions(group)
+        ranks = _log_odds(opinions.own) + np.nan_to_num(_log_odds(opinions.best_other))
+        lesions, negatives = (
+            volume.known.of_status(status) for status in (BoxStatus.LESION, BoxStatus.HARD_NEGATIVE)
+        )
+        known = tracklet_overlaps(found, lesions).max(axis=1, initial=0.0) > self.iou
+        known |= tracklet_overlaps(found, negatives).max(axis=1, initial=0.0) > self.iou
+        rows = np.flatnonzero(~known & (opinions.own >= self.score_thresh))
+        rows = rows[np.argsort(-ranks[rows], kind="stable")]
+        rows = rows[_first_of_each(found.boxes[rows], self.iou)]
+        sides = np.zeros(len(found))
+        np.maximum.at(sides, found.slice_detection, slice_box_sides(found.slice_boxes, volume.record["spacing"]))
+        classes = size_classes(sides[rows], self.calibration.sizes)
+        strata: list[Stratum] = [
+            (size, opinions.expert[row]) for size, row in zip(classes, rows.tolist(), strict=True)
+        ]
+        return Candidates(rows, ranks[rows], strata)
+
+    def learn(self, records: Sequence[dict], proposals: Proposals) -> dict:
+        """Estimate the precision by strata, and the share of each stratum's tracklets that fills its quota."""
+        verified = self.calibration.verified(records)
+        ranks, strata, is_lesion = [], [], []
+        hit_by: dict[tuple[str, int], Stratum] = {}  # unmarked lesion -> stratum of the likeliest tracklet on it
+        everywhere: list[Candidates] = []
+        for record in records:
+            volume, name = PatientVolume.start(record, proposals(record)), record["volume"]
+            candidates = self.candidates(volume)
+            everywhere.append(candidates)
+            if name not in verified:
+                continue
+            for tracklet, stratum in zip(candidates.tracklets.tolist(), candidates.strata, strict=True):
+                boxes = volume.detections[record["expert"]].boxes_of(tracklet)
+                hits = verified.hit(name, boxes)
+                is_lesion.append(bool(hits))
+                for lesion in hits:
+                    hit_by.setdefault((name, lesion), stratum)
+            ranks.append(candidates.ranks)
+            strata += candidates.strata
+        estimate = StratifiedPrecision.fit(
+            np.concatenate([np.zeros(0), *ranks]),
+            np.array(is_lesion, dtype=bool),
+            strata,
+            self.precision,
+            self.calibration.min_lesions,
+        )
+        passing = Counter(
+            stratum
+            for each in everywhere
+            for stratum, passes in zip(each.strata, estimate.passes(each.ranks, each.strata), strict=True)
+            if passes
+        )
+        missing = missing_by_stratum(verified, self.calibration.sizes, list(hit_by.values()), len(records))
+        rates = {stratum: min(1.0, self.quota * missing[stratum] / count) for stratum, count in passing.items()}
+        table = [
+            (
+                *stratum,
+                f"{missing[stratum]:.0f}",
+                passing[stratum],
+                f"{rates.get(stratum, 0) * passing[stratum]:.0f}",
+            )
+            for stratum in sorted({*missing, *passing})
+        ]
+        header = ("size", "expert", "estimated to be missing", "above the threshold", "chosen")
+        logger.info("self-training:\n%s", tabulate(table, header, tablefmt="pipe"))
+        return {
+            "estimate": estimate.to_dict(),
+            "rates": [[*stratum, rate] for stratum, rate in sorted(rates.items())],
+        }
+
+    def use(self, learnt: dict) -> None:
+        """Take the estimate and the quotas."""
+        self.estimate = StratifiedPrecision.from_dict(learnt["estimate"])
+        self.rates = {(size, expert): rate for size, expert, rate in learnt["rates"]}
+
+    def _draw(self, lesion: str) -> float:
+        """Number in [0, 1) that depends on the seed and the lesion's name alone, on any rank."""
+        return int(hashlib.sha256(f"{self.seed}/{lesion}".encode()).hexdigest()[:8], 16) / 16**8
+
+
+def missing_by_stratum(
+    verified: Verified, sizes: Sequence[float], found: Sequence[Stratum], volumes: int
+) -> defaultdict[Stratum, float]:
+    """Estimates how many lesions without a mark there are in each stratum of all mined sub-volumes.
+
+    Sizes are distributed as in the completely annotated sub-volumes. Experts, of which a lesion without a tracklet
+    has none, are distributed in each size class as for the lesions found there, with one more of each expert.
+
+    Args:
+        verified: lesions without a mark in the completely annotated sub-volumes.
+        sizes: borders between size classes, mm.
+        found: strata of those that a tracklet is on.
+        volumes: number of all sub-volumes.
+    """
+    of_stratum = Counter(found)
+    experts = sorted({expert for _, expert in found})
+    missing: defaultdict[Stratum, float] = defaultdict(float)
+    for size, count in verified.sizes(sizes).items():
+        total = sum(of_stratum[size, expert] + 1 for expert in experts)
+        for expert in experts:
+            share = (of_stratum[size, expert] + 1) / total
+            missing[size, expert] = count * share * volumes / len(verified)
+    return missing
+
+
+def _first_of_each(boxes: np.ndarray, iou: float) -> np.ndarray:
+    """Rows of (n, 6) 3D boxes that are no piece or double of an earlier one.
+
+    Of one lesion are boxes with this IoU in the plane whose slices overlap or follow each other.
+    """
+    kept: list[int] = []
+    overlap = pairwise_iou(boxes[:, PLANE], boxes[:, PLANE])
+    for row, box in enumerate(boxes):
+        beside = (boxes[kept, 2] <= box[5] + 1) & (box[2] <= boxes[kept, 5] + 1)
+        if not (beside & (overlap[row, kept] > iou)).any():
+            kept.append(row)
+    return np.array(kept, dtype=np.int64)
+
+
+def _log_odds(scores: np.ndarray) -> np.ndarray:
+    scores = np.clip(scores, LOWEST, 1 - LOWEST)
+    return np.log(scores / (1 - scores))
