@@ -14,4 +14,5 @@ EXPERIMENTS = {
     "peers": "trains LENS and other projects' detectors for the same time",
     "picture": "takes the picture of a report that the README shows",
     "reproduce": "makes the tables of both papers on the synthetic cohort, over seeds",
+    "verdicts": "judges a ledger's proposals by the hidden truth, in different orders, in the radiologist's place",
 }

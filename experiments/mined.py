@@ -11,7 +11,8 @@ For each strategy, and for all of them together, it tells
   hidden lesion (the criterion of LENS, Section VI-C); and of those that are, the share that is the very lesion of
   the annotation it was matched with;
 - how much of what was missing it recovered: hidden 2D boxes that are not annotated, and hidden lesions without an
-  annotation in their sub-volume, that a right box or lesion is on.
+  annotation in their sub-volume, that a right box or lesion is on; the latter also by size (longest side of the
+  largest box), contrast and kind, as what is mined should be like what is missing, not like what is found first.
 
 The lines of uncertain regions tell how many of them are lesions, and how many missing lesions they keep from being
 learnt as background; those of hard negatives, how many of them are lesions all the same. Hidden lesions that are
@@ -37,7 +38,7 @@ from lens_d2.data.ledger.merge import RECORD_STATUS
 from lens_d2.data.ledger.table import check_ledger, read_ledger
 from lens_d2.data.loader import load_records
 from lens_d2.io.files import write_whole
-from lens_d2.structures.boxes import hull, paired_iou, pairwise_iou
+from lens_d2.structures.boxes import hull, paired_iou, pairwise_iou, size_classes, slice_box_sides
 from lens_d2.structures.status import STATUS_OF_RECORD, BoxStatus
 
 from .runs import read_hidden_truth
@@ -45,6 +46,8 @@ from .runs import read_hidden_truth
 # What a line's name has after the strategy's, for each status that is measured.
 KINDS = {BoxStatus.LESION: "", BoxStatus.UNCERTAIN: " (uncertain)", BoxStatus.HARD_NEGATIVE: " (hard negatives)"}
 TOTAL = "all annotations"
+SIZES = (12.0, 16.0, 24.0, 32.0, 48.0)  # borders of the size classes, mm
+SIDES = (0.0, *SIZES)  # a side in each class
 HEADER = (
     "mined by", "2D boxes", "right", "3D lesions", "right", "the matched one", "missing 2D recovered",
     "missing 3D recovered",
@@ -96,6 +99,11 @@ class HiddenTruth:
         lesions = self.lesions(volume)
         boxes = np.array([box for x in lesions for box in x["boxes"]], dtype=float).reshape(-1, 5)
         return boxes, np.repeat(np.arange(len(lesions)), [len(x["boxes"]) for x in lesions])
+
+    def side(self, volume: str, number: int) -> float:
+        """The longest side of a lesion's largest slice box, mm."""
+        entry = self.volumes[volume]
+        return slice_box_sides(np.array(entry["lesions"][number]["boxes"]), entry["spacing"]).max()
 
     def instance_at(self, volume: str, z: int, box: np.ndarray) -> int | None:
         """The lesion that a box lies on best, over all scans of the patient; None where it lies on none."""
@@ -197,6 +205,38 @@ def table(measured: dict) -> str:
     return tabulate(lines, HEADER, tablefmt="pipe")
 
 
+def breakdown(measured: dict, truth: HiddenTruth) -> str:
+    """A Markdown table of the missing lesions recovered by each strategy, by size, contrast and kind."""
+    missing = measured["missing_lesions"]
+    classes: dict[str, set] = {}
+    for name, of_lesion in _classes(missing, truth).items():
+        for lesion in sorted(missing):
+            classes.setdefault(f"{name}: {of_lesion[lesion]}", set()).add(lesion)
+    order = {f"size: {name}": place for place, name in enumerate(size_classes(np.array(SIDES), SIZES))}
+    rows = [
+        [name, len(own), *(_of(tally.found_lesions & own, own) for tally in measured["tallies"].values())]
+        for name, own in sorted(classes.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))
+    ]
+    return tabulate(rows, ["missing lesions", "number", *measured["tallies"]], tablefmt="pipe")
+
+
+def _classes(missing: set, truth: HiddenTruth) -> dict[str, dict[tuple, str]]:
+    """The size, contrast and kind of each missing lesion; contrasts in three classes of as many lesions."""
+    lesions = {(volume, number): truth.lesions(volume)[number] for volume, number in missing}
+    sides = [truth.side(volume, number) for volume, number in lesions]
+    contrasts = [abs(lesion["contrast"]) for lesion in lesions.values()]
+    low, high = np.quantile(contrasts, [1 / 3, 2 / 3]) if contrasts else (0.0, 0.0)
+    names = [f"below {low:.0f} HU", f"{low:.0f}-{high:.0f} HU", f"{high:.0f} HU or more"]
+    return {
+        "size": dict(zip(lesions, size_classes(np.array(sides), SIZES), strict=True)),
+        "contrast": {
+            lesion: f"{place + 1} of 3, {names[place]}"
+            for lesion, place in zip(lesions, np.searchsorted([low, high], contrasts, side="right"), strict=True)
+        },
+        "kind": {key: lesion["type"] for key, lesion in lesions.items()},
+    }
+
+
 def _share(values: list[bool]) -> str:
     return f"{100 * np.mean(values):.1f}%" if values else ""
 
@@ -231,7 +271,8 @@ def report(
     for name, own in records.items():
         mined = rows[rows["volume"].isin({record["volume"] for record in own})]
         measured = measure(mined, own, truth_of(root_of(name)), iou, iobb)
-        tables.append(f"# What was mined in {name}, against the hidden truth\n\n{table(measured)}")
+        both = f"{table(measured)}\n\n{breakdown(measured, truth_of(root_of(name)))}"
+        tables.append(f"# What was mined in {name}, against the hidden truth\n\n{both}")
     text = "\n\n".join(tables)
     print(text)
     if output:

@@ -333,8 +333,8 @@ def review(parser: Parser) -> None:
 
     The first writes a page that opens in any browser, without a network: proposals one at a time, the likeliest
     first, with keys for the verdicts, which the page saves as a file. The second makes these verdicts the
-    status of the rows: an accepted proposal is trained on as a lesion, a rejected one has no effect, an unsure
-    one is left out of the losses.
+    status of the rows: an accepted proposal is trained on as a lesion, a rejected one as a hard negative, an
+    unsure one is left out of the losses. --queue informative --limit 100 asks where a hundred verdicts bring most.
     """
     parser.add_argument("ledger", type=Path, metavar="LEDGER", help=".parquet or .csv")
     text = (
@@ -348,7 +348,10 @@ def review(parser: Parser) -> None:
     page.add_argument("--all", action="store_true", help="show what has been judged before, too")
     text = "show only what this strategy has found; may be repeated"
     page.add_argument("--strategy", action="append", metavar="NAME", help=text)
-    page.add_argument("--max-proposals", type=int, default=5000, metavar="N", help="default: %(default)s")
+    text = "by score, or those first whose verdicts are expected to change most (default: %(default)s)"
+    page.add_argument("--queue", choices=("score", "informative"), default="score", help=text)
+    text = "the first N of the queue (default: %(default)s)"
+    page.add_argument("--limit", type=int, default=5000, metavar="N", help=text)
     applying = parser.add_argument_group("applying verdicts")
     applying.add_argument("--apply", type=Path, metavar="VERDICTS", help="file that the page has given")
 

@@ -7,8 +7,9 @@ import argparse
 from ..config import load_config
 from ..data.cache import build_cache
 from ..data.datasets import register_all
+from ..data.ledger.queue import QUEUES
 from ..data.ledger.table import check_ledger, read_ledger, to_table, write_ledger
-from ..data.ledger.verdicts import apply_verdicts, proposals_of, read_verdicts
+from ..data.ledger.verdicts import VERDICTS, apply_verdicts, proposals_of, read_verdicts
 from ..data.loader import load_records
 from ..export.review_page import write_review_page
 from ..io.errors import DataError
@@ -21,14 +22,18 @@ def write_page(args: argparse.Namespace) -> None:
     cfg = load_config(args.config_file)
     ledger, records = read_ledger(args.ledger), load_records(args.dataset)
     check_ledger(ledger, records, args.ledger)
-    proposals = proposals_of(ledger, judged=args.all)
-    if args.strategy:
-        proposals = [each for each in proposals if each.strategy in args.strategy]
-    shown = proposals[: args.max_proposals]
+    everything = proposals_of(ledger, judged=True)
+    queue = QUEUES[args.queue](everything, records, cfg.MINING.CALIBRATION.SIZES)
+    proposals = [
+        each
+        for each in queue
+        if (args.all or each.status not in VERDICTS) and (not args.strategy or each.strategy in args.strategy)
+    ]
+    shown = proposals[: args.limit]
     path = args.output or args.ledger.with_name("review.html")
     left_out = len(proposals) - len(shown)
     size = write_review_page(path, args.ledger.name, shown, records, build_cache(cfg), left_out)
-    more = f", {left_out} left out (--max-proposals)" if left_out else ""
+    more = f", {left_out} left out (--limit)" if left_out else ""
     print(
         f"{path}: {len(shown)} proposals{more}, {size / 1e6:.1f} MB, {size / 1e3 / max(len(shown), 1):.1f} kB each"
     )

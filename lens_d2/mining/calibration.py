@@ -1,8 +1,8 @@
 """Precision of mined lesions by strata, estimated on completely annotated sub-volumes.
 
 These are V_M of Lesion-Harvester (Section III-C), which finds one threshold there. Here findings of different
-size, or that different experts agree with, have thresholds of their own. The sub-volumes are mined as all others, with
-their original marks: what has no mark there, and is known nevertheless, stands for what is missing everywhere.
+size, or that different experts agree with, have thresholds of their own. The sub-volumes are mined as all others,
+with their original marks: lesions without a mark there, which are known, stand for what is missing everywhere.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scipy.optimize import isotonic_regression
 from ..data.ledger.table import BOX
 from ..data.loader import load_records
 from ..io.errors import DataError
-from ..structures.boxes import slice_box_sides
+from ..structures.boxes import size_classes, slice_box_sides
 from ..structures.known_boxes import KnownBoxes
 from ..structures.status import BoxStatus
 
@@ -30,18 +30,6 @@ logger = logging.getLogger(__name__)
 MARKED_IOU = 0.3
 # A stratum of findings: size class, and expert that agrees most; a shorter one is coarser, () has all findings.
 Stratum = tuple[str, ...]
-
-
-def size_classes(sides: np.ndarray, edges: Sequence[float]) -> list[str]:
-    """Names of the size classes of boxes, such as "16-24 mm".
-
-    Args:
-        sides: (n,) longest side, mm.
-        edges: rising borders between the classes, mm.
-    """
-    names = [f"below {edges[0]:g} mm", *(f"{a:g}-{b:g} mm" for a, b in zip(edges, edges[1:], strict=False))]
-    names.append(f"{edges[-1]:g} mm or more")
-    return [names[i] for i in np.searchsorted(edges, sides, side="right")]
 
 
 @dataclass(frozen=True)

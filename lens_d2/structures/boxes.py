@@ -80,6 +80,18 @@ def slice_box_sides(slice_boxes: np.ndarray, spacing: Sequence[float]) -> np.nda
     return ((slice_boxes[:, 3:5] - slice_boxes[:, 1:3]) * np.asarray(spacing[:2])).max(axis=1)
 
 
+def size_classes(sides: np.ndarray, edges: Sequence[float]) -> list[str]:
+    """Names of the size classes of boxes, such as "16-24 mm".
+
+    Args:
+        sides: (n,) longest side, mm.
+        edges: rising borders between the classes, mm.
+    """
+    names = [f"below {edges[0]:g} mm", *(f"{a:g}-{b:g} mm" for a, b in zip(edges, edges[1:], strict=False))]
+    names.append(f"{edges[-1]:g} mm or more")
+    return [names[i] for i in np.searchsorted(edges, sides, side="right")]
+
+
 def best_slice_boxes(found: VolumeDetections) -> np.ndarray:
     """(detections, 6) z, x1, y1, x2, y2, score of the slice box with the highest score of each tracklet."""
     order = np.lexsort((-found.slice_boxes[:, 5], found.slice_detection))

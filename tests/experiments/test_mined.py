@@ -46,8 +46,28 @@ def test_hard_negatives_that_are_lesions(dataset, tmp_path, capsys):
     ]
     write_ledger(tmp_path / "negatives.parquet", [to_table(mined)])
     assert main(["mined", str(tmp_path / "negatives.parquet"), "--dataset", dataset]) == 0
-    (line,) = [x for x in capsys.readouterr().out.splitlines() if "hard negatives" in x]
+    (line,) = [
+        x for x in capsys.readouterr().out.splitlines() if x.startswith("| LesionHarvester (hard negatives)")
+    ]
     assert [c.strip() for c in line.split("|")[2:6]] == ["2", "50.0%", "2", "50.0%"]
+
+
+def test_what_is_recovered_by_size_contrast_and_kind(dataset, ledger, capsys):
+    assert main(["mined", str(ledger), "--dataset", dataset]) == 0
+    lines = [[c.strip() for c in x.split("|")[1:-1]] for x in capsys.readouterr().out.splitlines()]
+    header = next(x for x in lines if x and x[0] == "missing lesions")
+    recovered = {x[0]: dict(zip(header[1:], x[1:], strict=True)) for x in lines if len(x) == len(header)}
+    # missing are lesion 2 in A (10 mm, 10 HU, a cyst) and lesion 1 in B (20 mm, -30 HU, a nodule)
+    matched = {name: each["IntraPatient"] for name, each in recovered.items() if ": " in name}
+    assert matched == {
+        "size: below 12 mm": "0 of 1 (0.0%)",
+        "size: 16-24 mm": "1 of 1 (100.0%)",
+        "contrast: 1 of 3, below 17 HU": "0 of 1 (0.0%)",
+        "contrast: 3 of 3, 23 HU or more": "1 of 1 (100.0%)",
+        "kind: cyst": "0 of 1 (0.0%)",
+        "kind: nodule": "1 of 1 (100.0%)",
+    }
+    assert recovered["kind: cyst"]["CrossDataset (uncertain)"] == "1 of 1 (100.0%)"
 
 
 def test_without_the_hidden_truth(dataset, ledger, tmp_path, capsys):

@@ -117,7 +117,7 @@ RUN = {
         Advertised("docs/mining.md", "tools/ledger.py counts"),
         Advertised("docs/mining.md", "tools/ledger.py convert"),
         Advertised("docs/mining.md", "tools/visualize_data.py", "--num 4"),
-        Advertised("docs/mining.md", "tools/review.py ledger.parquet --dataset", "--max-proposals 10"),
+        Advertised("docs/mining.md", "tools/review.py ledger.parquet --dataset", "--limit 10"),
         Advertised("docs/mining.md", "tools/review.py ledger.parquet --apply"),
         Advertised("docs/mining.md", "-m experiments mined"),
     ),

@@ -25,7 +25,7 @@ def hidden_dataset(folder: Path) -> Iterator[str]:
         A: [hidden_lesion(1, LESION, 4, 7), hidden_lesion(2, OTHER, 10, 12)],
         B: [hidden_lesion(1, LESION, 5, 6), hidden_lesion(3, OTHER, 15, 15)],
     }
-    truth = {"volumes": {name: {"lesions": lesions} for name, lesions in hidden.items()}}
+    truth = {"volumes": {name: {"lesions": x, "spacing": [1.0, 1.0, 2.0]} for name, x in hidden.items()}}
     (folder / "hidden_truth.json").write_text(json.dumps(truth))
     DatasetCatalog.register("hidden", lambda: records)
     MetadataCatalog.get("hidden").set(root=str(folder), expert="deeplesion", fully_labelled=False)
@@ -37,7 +37,9 @@ def hidden_dataset(folder: Path) -> Iterator[str]:
 def hidden_lesion(instance, box, first, last):
     x1, y1, x2, y2 = box
     boxes = [[z, *box] for z in range(first, last + 1)]
-    return {"instance": instance, "boxes": boxes, "box3d": [x1, y1, first, x2, y2, last]}
+    kind, contrast = ("nodule", -30.0) if instance == 1 else ("cyst", 10.0)
+    box3d = [x1, y1, first, x2, y2, last]
+    return {"instance": instance, "boxes": boxes, "box3d": box3d, "type": kind, "contrast": contrast}
 
 
 def rows(volume, lesion, strategy, box, slices, **columns):

@@ -39,7 +39,8 @@ class Proposal:
         slice_boxes: (n, 6) z, x1, y1, x2, y2, score, in order of z, in the volume frame; score 0 if the ledger has
             none.
         score: the highest; NaN if the ledger has none.
-        status, strategy, round, distance, annotation: of the row with the highest score.
+        status, strategy, round, distance, annotation, precision, disagreement, expert: of the row with the highest
+            score; see :class:`.table.LedgerRow`.
         checksum: of the boxes.
     """
 
@@ -53,6 +54,9 @@ class Proposal:
     distance: float
     annotation: str
     checksum: str
+    precision: float = np.nan
+    disagreement: float = np.nan
+    expert: str = ""
 
     @classmethod
     def of_rows(cls, rows: pd.DataFrame) -> Proposal:
@@ -70,6 +74,9 @@ class Proposal:
             distance=float(best["distance"]),
             annotation=best["annotation"],
             checksum=_checksum(rows),
+            precision=float(best["precision"]),
+            disagreement=float(best["disagreement"]),
+            expert=best["expert"],
         )
 
     @property

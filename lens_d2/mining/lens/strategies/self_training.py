@@ -13,10 +13,10 @@ from detectron2.config import configurable
 from tabulate import tabulate
 
 from ....io.errors import DataError
-from ....structures.boxes import PLANE, pairwise_iou, slice_box_sides
+from ....structures.boxes import PLANE, pairwise_iou, size_classes, slice_box_sides
 from ....structures.known_boxes import tracklet_overlaps
 from ....structures.status import BoxStatus
-from ...calibration import Calibration, StratifiedPrecision, Stratum, Verified, size_classes
+from ...calibration import Calibration, StratifiedPrecision, Stratum, Verified
 from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Proposals, Strategy
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class SelfTraining(Strategy):
         np.maximum.at(sides, found.slice_detection, slice_box_sides(found.slice_boxes, volume.record["spacing"]))
         classes = size_classes(sides[rows], self.calibration.sizes)
         strata: list[Stratum] = [
-            (size, opinions.expert[row]) for size, row in zip(classes, rows.tolist(), strict=True)
+            (size, opinions.expert(row)) for size, row in zip(classes, rows.tolist(), strict=True)
         ]
         return Candidates(rows, ranks[rows], strata)
 

@@ -54,17 +54,23 @@ class Opinions:
     Attributes:
         own: (n,) of the expert of the mined dataset.
         best_other: (n,) the highest of the others; NaN without others.
-        expert: n, which of them has it; "" without others.
+        number: (n,) which of them has it.
+        others: their names.
     """
 
     own: np.ndarray
     best_other: np.ndarray
-    expert: list[str]
+    number: np.ndarray
+    others: tuple[str, ...] = ("",)
+
+    def expert(self, tracklet: int) -> str:
+        """Name of the other expert that agrees most with a tracklet; "" without others."""
+        return self.others[self.number[tracklet]]
 
     def of(self, tracklet: int) -> dict:
         """Fields ``expert`` and ``disagreement`` of a tracklet's finding."""
         apart = float(abs(self.own[tracklet] - self.best_other[tracklet]))
-        return {"expert": self.expert[tracklet], "disagreement": apart}
+        return {"expert": self.expert(tracklet), "disagreement": apart}
 
 
 @dataclass
@@ -96,11 +102,10 @@ class PatientVolume:
         found, experts = self.detections[group], self.experts
         columns = [i for i, name in enumerate(experts) if name != self.record["expert"]]
         if found.expert_scores is None or not columns or len(columns) == len(experts):
-            return Opinions(found.scores, np.full(len(found), np.nan), [""] * len(found))
+            return Opinions(found.scores, np.full(len(found), np.nan), np.zeros(len(found), dtype=int))
         others = found.expert_scores[:, columns]
-        best = others.argmax(axis=1)
         own = found.expert_scores[:, experts.index(self.record["expert"])]
-        return Opinions(own, others.max(axis=1), [experts[columns[i]] for i in best])
+        return Opinions(own, others.max(axis=1), others.argmax(axis=1), tuple(experts[i] for i in columns))
 
 
 # All sub-volumes of one patient that the dataset has.

@@ -1,0 +1,84 @@
+"""Verdicts of the hidden truth, in the radiologist's place: what a hundred of them bring, and in which order.
+
+    python -m experiments verdicts output/phantom/lens_best/train/mining/ledger.parquet --output output/verdicts
+
+For each order (``lens-d2 review --queue``) and each number of verdicts it writes a ledger to train from,
+``<order>_<number>.parquet``, and ``results.md``: the verdicts, and how many of the missing lesions training has
+afterwards, all of them and by size. ``DATASETS.LEDGER`` takes such a ledger.
+
+A proposal is accepted if its box with the highest score has an IoU of at least 0.5 with a hidden lesion's box on
+that slice; the verdict is unsure if it merely touches one, and rejected if none is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from lens_d2.config import load_config
+from lens_d2.data.datasets import register_all
+from lens_d2.data.datasets.catalog import root_of
+from lens_d2.data.ledger.queue import QUEUES
+from lens_d2.data.ledger.table import check_ledger, read_ledger, to_table, write_ledger
+from lens_d2.data.ledger.verdicts import VERDICTS, Proposal, apply_verdicts, proposals_of
+from lens_d2.data.loader import load_records
+from lens_d2.structures.boxes import pairwise_iou, size_classes
+
+from .mined import SIDES, SIZES, TOTAL, HiddenTruth, measure
+from .runs import add_output_argument, write_table
+
+ACCEPTED_IOU = 0.5
+
+
+def verdict_of(proposal: Proposal, truth: HiddenTruth) -> str:
+    """What the hidden truth says of a proposal."""
+    z, *box = proposal.slice_boxes[proposal.slice_boxes[:, 5].argmax(), :5]
+    boxes, _ = truth.boxes(proposal.volume)
+    iou = pairwise_iou(np.array([box]), boxes[boxes[:, 0] == z, 1:]).max(initial=0.0)
+    return "accepted" if iou >= ACCEPTED_IOU else "unsure" if iou > 0 else "rejected"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("ledger", type=Path, help=".parquet or .csv, of mining")
+    parser.add_argument(
+        "--dataset", default="phantom_deeplesion_train", help="the mined one (default: %(default)s)"
+    )
+    parser.add_argument("--root", help="folder of the datasets (default: DETECTRON2_DATASETS, or datasets)")
+    text = "numbers of verdicts (default: 50 100 200 400)"
+    parser.add_argument("--counts", type=int, nargs="+", default=[50, 100, 200, 400], metavar="N", help=text)
+    add_output_argument(parser, "output/verdicts")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the experiment."""
+    if args.root:
+        register_all(args.root)
+    ledger, records = read_ledger(args.ledger), load_records((args.dataset,))
+    check_ledger(ledger, records, args.ledger)
+    truth, sizes = HiddenTruth(root_of(args.dataset)), load_config().MINING.CALIBRATION.SIZES
+    proposals = proposals_of(ledger, judged=True)
+    classes = size_classes(np.array(SIDES), SIZES)
+    rows, content = [_row("", 0, {}, measure(ledger, records, truth), truth, classes)], []
+    for name, order in QUEUES.items():
+        queue = [each for each in order(proposals, records, sizes) if each.status not in VERDICTS]
+        for count in args.counts:
+            verdicts = {each.id: {"verdict": verdict_of(each, truth)} for each in queue[:count]}
+            judged, counts = apply_verdicts(ledger, verdicts, args.ledger)
+            path = args.output / f"{name}_{count}.parquet"
+            write_ledger(path, [to_table(judged)])
+            rows.append(_row(name, len(verdicts), counts, measure(judged, records, truth), truth, classes))
+            content.append({"order": name, "verdicts": len(verdicts), "ledger": str(path), **counts})
+    header = ["order", "verdicts", *VERDICTS, "missing lesions known", *classes]
+    print(write_table(args.output, rows, header, content))
+
+
+def _row(name: str, number: int, counts: dict, measured: dict, truth: HiddenTruth, classes: list[str]) -> list:
+    """Cells of a line: the shares of the missing lesions that training has as lesions."""
+    missing, known = measured["missing_lesions"], measured["tallies"][TOTAL].found_lesions
+    size = {lesion: size_classes(np.array([truth.side(*lesion)]), SIZES)[0] for lesion in missing}
+    of_class = [{lesion for lesion in missing if size[lesion] == each} for each in classes]
+    shares = [f"{len(known & own)} of {len(own)}" for own in (missing, *of_class)]
+    return [name, number, *(counts.get(each, "") for each in VERDICTS), *shares]
