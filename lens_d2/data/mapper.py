@@ -75,9 +75,9 @@ class SliceMapper:
     """Makes training samples of records: reads the slices around one, augments them, and marks the boxes on it.
 
     A sample is a dict: "image" (slices, H, W) float32 with intensities 0..255; "instances" with ``gt_boxes``
-    (XYXY_ABS in the image), ``gt_classes`` (0), ``gt_status`` (:class:`BoxStatus`), ``gt_weight`` (of the
-    lesion, 1 unless its record says otherwise) and ``gt_recist`` (n, 4, 2), x and y of the ends of the RECIST mark in
-    the image, NaN where a box has no mark on this slice; "expert"; "volume" and "slice", the slice's number in the
+    (XYXY_ABS in the image), ``gt_classes`` (0), ``gt_status`` (:class:`BoxStatus`), ``gt_weight`` (of the lesion,
+    1 unless its record says otherwise) and ``gt_recist`` (n, 4, 2), x and y of the ends of the RECIST mark in the
+    image, NaN where a box has no mark on this slice; "expert"; "volume" and "slice", the slice's number in the
     volume frame; "seed" of the augmentation.
 
     With ``tags``, "instances" have ``gt_tags`` (n, C) bool and ``gt_tag_weights`` (n, C), see

@@ -137,7 +137,8 @@ def test_a_lesion_has_the_weight_of_its_record(mapper, record):
 
 def test_a_lesion_pushed_out_of_the_picture_is_no_target(mapper, record):
     boxes = np.array([[-18.0, 10, 2, 30], [-10, 10, 10, 30], [-30, 10, -5, 30]])
-    targets = SliceMapper._targets(boxes, torch.zeros(3, dtype=torch.int64), torch.arange(3.0), (100, 100))
+    statuses = torch.zeros(3, dtype=torch.int64)
+    targets = SliceMapper._targets(boxes, statuses, (100, 100), weight=np.arange(3.0))
     assert targets.gt_weight.tolist() == [0, 1]
     assert targets.gt_status.tolist() == [BoxStatus.UNCERTAIN, BoxStatus.LESION]
     assert targets.gt_boxes.tensor.tolist() == [[0, 10, 2, 30], [0, 10, 10, 30]]
