@@ -429,7 +429,7 @@ def _add_mining_keys(cfg: CN) -> None:
     # ... if at least so many findings in them are lesions.
     cfg.MINING.CALIBRATION.MIN_LESIONS = 10
     # A new lesion with a lower estimated precision is an uncertain region.
-    cfg.MINING.CALIBRATION.LEAST_PRECISION = 0.0
+    cfg.MINING.CALIBRATION.LEAST_PRECISION = 0.5
 
     # "SelfTraining": tracklets that match no mark, by the scores of the dataset's own expert and the best other.
     cfg.MINING.SELF_TRAINING = CN()

@@ -236,7 +236,7 @@ class Calibration:
     sizes: tuple[float, ...] = (16.0, 24.0, 32.0)
     min_lesions: int = 10
     iou: float = 0.5
-    least_precision: float = 0.0
+    least_precision: float = 0.5
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Calibration | None:
@@ -254,9 +254,7 @@ class Calibration:
         """
         verified = Verified(load_records((self.dataset,)), mined, self.iou)
         if not len(verified):
-            fault = (
-                f"none of the sub-volumes of {self.dataset} is mined; with their original marks they have to be"
-            )
+            fault = f"no sub-volume of {self.dataset} is mined; they have to be, with their original marks"
             raise DataError("MINING.CALIBRATION.DATASET", fault)
         return verified
 

@@ -5,9 +5,13 @@ import shutil
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
+from helpers.blocks import write_blocks
 from helpers.kills import Killed, kill_at
 from helpers.mining_cohort import mining_cfg, register_partly
 
+from lens_d2.data.ledger.table import read_ledger, to_table, write_ledger
+from lens_d2.data.ledger.verdicts import apply_verdicts
 from lens_d2.engine import LENSTrainer, run_stages
 from lens_d2.engine.network_trainer import NetworkTrainer
 from lens_d2.io import preemption
@@ -229,9 +233,66 @@ def test_the_classifier_learns_with_a_harvested_ledger(data, tmp_path, monkeypat
 
 
 def test_a_stage_alone_needs_those_before_it(data, tmp_path):
-    with pytest.raises(DataError, match="no ledger here: one of the stages train, harvest has to run first"):
+    with pytest.raises(DataError, match="no ledger here: one of the stages train, harvest, self_training has"):
         run_stages(config(data, tmp_path, *FULL, "STAGES", ("retrain",)))
     with pytest.raises(
-        DataError, match="no weights here: one of the stages train, harvest, retrain has to run first"
+        DataError, match="no weights here: one of the stages train, harvest, self_training, retrain has"
     ):
         run_stages(config(data, tmp_path, *FULL, "STAGES", ("evaluate",)))
+
+
+ROUNDS = (
+    *FULL, "STAGES", ("train", "self_training", "retrain"), "DATASETS.TEST", (), "SOLVER.MAX_ITER", 2,
+    "SOLVER.CHECKPOINT_PERIOD", 1, "MINING.ROUNDS", 3, "MINING.STRATEGIES", ("CrossSlice", "SelfTraining"),
+    "MINING.CALIBRATION.DATASET", "blocks_vm", "MINING.CALIBRATION.SIZES", (999.0,), "MINING.SELF_TRAINING.PRECISION",
+    0.0, "MINING.SELF_TRAINING.UNCERTAIN_PRECISION", 0.0, "MINING.SELF_TRAINING.QUOTA", 999.0,
+)  # fmt: skip
+
+
+@pytest.fixture
+def vm(data):
+    """The first two of the mined sub-volumes, with all their lesions."""
+    marked = DatasetCatalog.get("blocks_deeplesion")[:2]
+    complete = write_blocks(data / "data/deeplesion", "deeplesion")[:2]
+    DatasetCatalog.register(
+        "blocks_vm", lambda: [{**m, "lesions": c["lesions"]} for m, c in zip(marked, complete, strict=True)]
+    )
+    yield "blocks_vm"
+    DatasetCatalog.remove("blocks_vm")
+
+
+def test_rounds_of_self_training_killed_and_judged(data, vm, tmp_path):
+    """Killed in each unit of a round it goes on, to the same ledgers; a verdict holds in the rounds after it."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = run_stages(config(data, whole, *ROUNDS))
+    rounds = done["self_training"]["rounds"]
+    assert [each["round"] for each in rounds] == [2, 3]
+    assert done["self_training"]["ledger"] == str(whole / "self_training/round_3/mining/ledger.parquet")
+    assert f"LEDGER: {done['self_training']['ledger']}" in (whole / "retrain/config.yaml").read_text()
+    ledgers = [read_ledger(each["ledger"]) for each in (done["train"], *rounds)]
+    assert [set(ledger["round"]) for ledger in ledgers] == [{1}, {2}, {3}]
+    assert all("annotation" in set(x["status"][x["strategy"] == "SelfTraining"]) for x in ledgers)
+
+    kills = [
+        (LENSTrainer, "run_step", 4, None),  # the second step of the second round
+        (ArtifactStore, "write", 2, is_shard),
+        (ArtifactStore, "write", 1, is_patient),
+        (LENSTrainer, "run_step", 2, None),
+    ]
+    for owner, name, number, when in kills:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            kill_at(patch, owner, name, number, *([when] if when else []))
+            run_stages(config(data, killed, *ROUNDS), resume=True)
+    run_stages(config(data, killed, *ROUNDS), resume=True)
+    for number in (2, 3):
+        path = f"self_training/round_{number}/mining/ledger.csv"
+        assert (killed / path).read_bytes() == (whole / path).read_bytes()
+
+    last = read_ledger(rounds[-1]["ledger"])
+    lesion = last["lesion"][(last["strategy"] == "SelfTraining") & (last["status"] == "annotation")].iloc[0]
+    judged, _ = apply_verdicts(last, {lesion: {"verdict": "rejected"}}, "v.json")
+    write_ledger(rounds[-1]["ledger"], [to_table(judged)])
+    again = run_stages(config(data, whole, *ROUNDS, "MINING.ROUNDS", 4), resume=True)
+    carried = read_ledger(again["self_training"]["ledger"]).query("status == 'rejected'")
+    assert set(carried["lesion"]) == {f"{lesion}/judged-3"} and set(carried["round"]) == {3}
+    assert [each["round"] for each in again["self_training"]["rounds"]] == [2, 3, 4]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -181,7 +181,9 @@ class SelfTraining(Strategy):
             for stratum, passes in zip(each.strata, estimate.passes(each.ranks, each.strata), strict=True)
             if passes
         )
-        missing = missing_by_stratum(verified, self.calibration.sizes, list(hit_by.values()), len(records))
+        experts = {expert for each in everywhere for _, expert in each.strata}
+        volumes = len(records) / len(verified)
+        missing = missing_by_stratum(verified, self.calibration.sizes, list(hit_by.values()), experts, volumes)
         rates = {stratum: min(1.0, self.quota * missing[stratum] / count) for stratum, count in passing.items()}
         table = [
             (
@@ -210,7 +212,7 @@ class SelfTraining(Strategy):
 
 
 def missing_by_stratum(
-    verified: Verified, sizes: Sequence[float], found: Sequence[Stratum], volumes: int
+    verified: Verified, sizes: Sequence[float], found: Sequence[Stratum], experts: Collection[str], volumes: float
 ) -> defaultdict[Stratum, float]:
     """Estimates how many lesions without a mark there are in each stratum of all mined sub-volumes.
 
@@ -221,16 +223,16 @@ def missing_by_stratum(
         verified: lesions without a mark in the completely annotated sub-volumes.
         sizes: borders between size classes, mm.
         found: strata of those that a tracklet is on.
-        volumes: number of all sub-volumes.
+        experts: names of those that may agree with a lesion.
+        volumes: mined sub-volumes for each completely annotated one.
     """
     of_stratum = Counter(found)
-    experts = sorted({expert for _, expert in found})
     missing: defaultdict[Stratum, float] = defaultdict(float)
     for size, count in verified.sizes(sizes).items():
         total = sum(of_stratum[size, expert] + 1 for expert in experts)
         for expert in experts:
             share = (of_stratum[size, expert] + 1) / total
-            missing[size, expert] = count * share * volumes / len(verified)
+            missing[size, expert] = count * share * volumes
     return missing
 
 
