@@ -139,8 +139,8 @@ def measure(
         tallies |= {name + suffix: Tally() for name in strategies_of(used[used["kind"] == kind])}
         if kind == BoxStatus.LESION:
             tallies[TOTAL] = Tally()
-    for (volume, lesion, strategy), rows in used.groupby(["volume", "lesion", "strategy"], sort=False):
-        kind = rows["kind"].iloc[0]
+    groups = used.groupby(["volume", "lesion", "strategy", "kind"], sort=False)
+    for (volume, lesion, strategy, kind), rows in groups:
         counted = [strategy + KINDS[kind], *([TOTAL] if kind == BoxStatus.LESION else [])]
         for name in counted:
             _add(tallies[name], truth, volume, lesion, rows, annotations, iou, iobb)

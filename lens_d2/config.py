@@ -436,7 +436,7 @@ def _add_mining_keys(cfg: CN) -> None:
     # Precision, on MINING.CALIBRATION.DATASET, above the threshold of each stratum (size, expert that agrees).
     cfg.MINING.SELF_TRAINING.PRECISION = 0.9
     # Largest share of the lesions estimated to be missing in a stratum that is taken.
-    cfg.MINING.SELF_TRAINING.QUOTA = 0.5
+    cfg.MINING.SELF_TRAINING.QUOTA = 0.33
     # From this estimated precision on, what is not taken is an uncertain region.
     cfg.MINING.SELF_TRAINING.UNCERTAIN_PRECISION = 0.3
     # Tracklets with a lower score of the dataset's own expert are not looked at.

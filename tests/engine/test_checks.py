@@ -65,3 +65,30 @@ def test_an_evaluation_needs_weights_or_a_checkpoint(tmp_path):
     cfg.DATASETS.TEST = ()
     with pytest.raises(DataError, match="DATASETS.TEST: names no dataset"):
         checks.check_evaluation(cfg, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        ("MINING.SELF_TRAINING.PRECISION", 90, "90.0; a number from 0 to 1"),
+        ("MINING.CALIBRATION.LEAST_PRECISION", -0.1, "-0.1; a number from 0 to 1"),
+        ("MINING.CALIBRATION.SIZES", (24.0, 16.0), r".24.0, 16.0.; rising mm are needed"),
+        ("MINING.CALIBRATION.SIZES", (), "; rising mm are needed"),
+        ("MINING.ROUNDS", 0, "0; at least 1"),
+        ("MINING.EXPERT_AGREEMENT.EXPERTS", 0, "0; at least 1"),
+    ],
+)
+def test_a_fault_of_mining_names_its_key(key, value, fault):
+    cfg = load_config("phantom/lens_best.yaml")
+    checks.check_training(cfg)
+    cfg.merge_from_list([key, float(value) if value == 90 else value])
+    with pytest.raises(DataError, match=f"{key}: .*{fault}"):
+        checks.check_training(cfg)
+
+
+@pytest.mark.parametrize(
+    "opts", [("MINING.CALIBRATION.DATASET", "deeplesion_vn"), ("MINING.HARVESTED.STATUSES", ("annotations",))]
+)
+def test_names_of_mining(opts):
+    with pytest.raises(DataError, match=f"{opts[0]}: no .*did you mean"):
+        checks.check_names(load_config("phantom/lens_best.yaml", opts))

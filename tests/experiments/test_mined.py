@@ -70,6 +70,18 @@ def test_what_is_recovered_by_size_contrast_and_kind(dataset, ledger, capsys):
     assert recovered["kind: cyst"]["CrossDataset (uncertain)"] == "1 of 1 (100.0%)"
 
 
+def test_a_lesion_with_slices_that_are_uncertain_is_two(dataset, tmp_path, capsys):
+    mined = [
+        *rows(A, f"{A}/self-1", "SelfTraining", OTHER, [11]),
+        *rows(A, f"{A}/self-1", "SelfTraining", OTHER + 30, [10, 12], status="uncertain"),
+    ]
+    write_ledger(tmp_path / "mixed.parquet", [to_table(mined)])
+    assert main(["mined", str(tmp_path / "mixed.parquet"), "--dataset", dataset]) == 0
+    lines = {x.split("|")[1].strip(): x.split("|")[2:5] for x in capsys.readouterr().out.splitlines() if "|" in x}
+    assert [c.strip() for c in lines["SelfTraining"]] == ["1", "100.0%", "1"]
+    assert [c.strip() for c in lines["SelfTraining (uncertain)"]] == ["2", "0.0%", "1"]
+
+
 def test_without_the_hidden_truth(dataset, ledger, tmp_path, capsys):
     (tmp_path / "hidden_truth.json").unlink()
     assert main(["mined", str(ledger), "--dataset", dataset]) == 2

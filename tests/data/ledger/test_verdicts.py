@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from helpers.ledger_rows import table_of
+from helpers.ledger_rows import GIVEN, row, table_of
 
-from lens_d2.data.ledger.verdicts import apply_verdicts, proposals_of, read_verdicts
+from lens_d2.data.ledger.table import LedgerRow, to_table, write_ledger
+from lens_d2.data.ledger.verdicts import apply_verdicts, judged_rows, proposals_of, read_verdicts
 from lens_d2.io.errors import DataError
 
 
@@ -47,3 +48,44 @@ def test_files_that_hold_no_verdicts(tmp_path, content, fault):
     (tmp_path / "verdicts.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=fault):
         read_verdicts(tmp_path / "verdicts.json")
+
+
+class TestForTheNextRound:
+    """Verdicts of earlier rounds, as another round of mining knows them."""
+
+    def write(self, path, *rows):
+        write_ledger(path, [to_table(rows)])
+        return path
+
+    def test_new_lesions_get_names_of_their_own(self, records, tmp_path):
+        new = f"{GIVEN}/self-3"
+        path = self.write(
+            tmp_path / "one.parquet",
+            row(6, new, status="accepted", round=2),
+            row(7, f"{GIVEN}/self-4", status="uncertain"),
+            row(8, f"{GIVEN}/0", status="accepted"),  # a slice of a mark
+            row(9, f"{GIVEN}/0", status="rejected"),
+        )
+        found = judged_rows([path], records)
+        assert found[["lesion", "slice", "status"]].to_numpy().tolist() == [
+            [f"{new}/judged-2", 6, "accepted"], [f"{GIVEN}/0", 8, "accepted"],
+        ]  # fmt: skip
+        assert found["id"].tolist() == [f"{new}/judged-2@6", f"{GIVEN}/0@8"]
+
+    def test_the_last_verdict_holds(self, records, tmp_path):
+        first = self.write(tmp_path / "one.csv", row(6, "new", status="accepted", annotation=""))
+        again = judged_rows([first], records).iloc[0].to_dict() | {"status": "rejected"}
+        other = row(7, "new", status="unsure", annotation="", round=2)  # the next round gives the name again
+        second = self.write(tmp_path / "two.csv", LedgerRow(**again), other)
+        found = judged_rows([first, second], records)
+        assert found[["lesion", "status"]].to_numpy().tolist() == [
+            ["new/judged-1", "rejected"], ["new/judged-2", "unsure"],
+        ]  # fmt: skip
+
+    def test_an_unsound_ledger_is_named(self, records, tmp_path):
+        assert len(judged_rows([], records)) == 0
+        path = self.write(tmp_path / "one.csv", row(6, "new", "elsewhere", status="accepted"))
+        with pytest.raises(
+            DataError, match="one.csv: row 1 .line 2.: the sub-volume 'elsewhere' is not in the dataset"
+        ):
+            judged_rows([path], records)

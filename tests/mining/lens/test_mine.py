@@ -7,22 +7,27 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
 from detectron2.engine import launch
 from detectron2.utils import comm
 from helpers.kills import Killed, kill_at
+from helpers.ledger_rows import row, table_of
 from helpers.mining_cohort import mining_cfg, register_partly
 from helpers.mining_proposals import patient, proposals, record, tracklets
 
+from lens_d2.data.ledger.table import BOX as COLUMNS
 from lens_d2.data.ledger.table import read_ledger
 from lens_d2.data.loader import load_training_records
 from lens_d2.engine import LENSTrainer
 from lens_d2.engine.launch import rank
 from lens_d2.io.artifacts import ArtifactStore
 from lens_d2.io.errors import DataError
+from lens_d2.mining.calibration import Calibration
 from lens_d2.mining.lens.mine import PatientStore, mine, mine_patient
-from lens_d2.mining.lens.strategies import CrossDataset, CrossSlice, build_strategies
+from lens_d2.mining.lens.strategies import CrossDataset, CrossSlice, Finding, Strategy, build_strategies
 from lens_d2.mining.proposals import LazyProposals, mined_records, open_shards, propose
 from lens_d2.mining.shards import ShardStore
+from lens_d2.structures.records import make_lesion
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -167,3 +172,76 @@ def test_strategies_run_in_order_and_know_what_came_before():
 def test_boxes_without_area_are_left_out():
     found = proposals(luna=tracklets((4, [10, 10, 10, 30], [0.9])))
     assert mine_patient(patient((record(), found)), {"CrossDataset": CROSS_DATASET}, 0.5) == []
+
+
+def test_a_box_on_a_hard_negative_is_not_mined():
+    found = proposals(fused=tracklets((4, FAR, [0.9] * 3)))
+    rejected = make_lesion("v/rejected", [[5, *FAR]], status="hard_negative")
+    marked = record()
+
+    class Everything:
+        def __call__(self, patient):
+            (volume,) = patient
+            return [Finding(volume.record["volume"], "new", volume.detections["fused"].slice_boxes)]
+
+    rows = mine_patient(patient(({**marked, "lesions": [rejected]}, found)), {"Everything": Everything()}, 0.5)
+    assert [row.slice for row in rows] == [4, 6]
+
+
+class Everywhere(Strategy):
+    """Finds a box on each sub-volume's slice 5, at the same place."""
+
+    def __call__(self, patient):
+        places = [(x.record["volume"], np.array([[5, *FAR, 0.9]])) for x in patient]
+        return [Finding(name, f"{name}/found-1", box) for name, box in places]
+
+
+PLACE = dict(zip(COLUMNS, FAR, strict=True))
+
+
+class NoShards:
+    """Sub-volumes without proposals."""
+
+    made_from = ""
+
+    def read(self, record):
+        return proposals()
+
+
+class TestVerdictsAndPrecision:
+    records = [record(f"00000{i}_01_01", lesions=[(3, BOX)]) for i in range(1, 5)]
+
+    def mine(self, folder, **kw):
+        path = mine(self.records, NoShards(), {"Everywhere": Everywhere()}, folder, **kw)
+        return read_ledger(path).set_index("volume")
+
+    def test_verdicts_are_known_and_go_along(self, tmp_path):
+        first, second, third, _ = (r["volume"] for r in self.records)
+        rows = [
+            row(5, f"{name}/found-9/judged-1", name, annotation="", status=status, **PLACE)
+            for name, status in ((first, "rejected"), (second, "accepted"), (third, "unsure"))
+        ]
+        table = self.mine(tmp_path, judged=table_of(*rows), number=2)
+        assert table.loc[[first, second], "status"].tolist() == ["rejected", "accepted"]
+        assert table.loc[third, "status"].tolist() == ["unsure", "annotation"]  # nothing is known of it
+        assert table.loc[[first, second], "round"].tolist() == [1, 1] and set(table["round"]) == {1, 2}
+        assert (tmp_path / "ledger.csv").read_text().count("judged-1") == 6  # id and lesion of three rows
+
+    def test_another_verdict_is_mined_again(self, tmp_path):
+        name = self.records[0]["volume"]
+        assert set(self.mine(tmp_path)["status"]) == {"annotation"}
+        judged = table_of(row(5, "one/judged-1", name, annotation="", status="rejected", **PLACE))
+        assert self.mine(tmp_path, judged=judged).loc[name, "status"] == "rejected"
+
+    def test_precision_from_the_completely_annotated_part(self, tmp_path):
+        complete = [
+            record("000001_01_01", lesions=[(3, BOX), (5, FAR)]),
+            record("000002_01_01", lesions=[(3, BOX)]),
+        ]
+        DatasetCatalog.register("own_vm", lambda: complete)
+        try:
+            table = self.mine(tmp_path, calibration=Calibration("own_vm", least_precision=0.0))
+        finally:
+            DatasetCatalog.remove("own_vm")
+        np.testing.assert_allclose(table["precision"], (1 + 1) / (2 + 2))
+        assert np.isnan(self.mine(tmp_path / "without")["precision"]).all()

@@ -59,7 +59,7 @@ class SelfTraining(Strategy):
         *,
         calibration: Calibration,
         precision: float = 0.9,
-        quota: float = 0.5,
+        quota: float = 0.33,
         uncertain_precision: float = 0.3,
         score_thresh: float = 0.05,
         iou: float = 0.5,

@@ -20,7 +20,7 @@ VOLUMES = 24  # of which every second one is completely annotated
 
 
 def found(*lesions, luna=0.9):
-    """Tracklets of (slice, box, score of the universal expert); luna agrees with small ones, lits with large ones."""
+    """Tracklets of (slice, box, score of their own expert); luna agrees with small ones, lits with large ones."""
     runs = [(z - 1, box, [score - 0.1, score, score - 0.1]) for z, box, score in lesions]
     result = tracklets(*runs)
     sides = result.boxes[:, 3] - result.boxes[:, 0]
@@ -30,7 +30,7 @@ def found(*lesions, luna=0.9):
 
 
 def cohort():
-    """Each sub-volume has a mark, and a small and a large lesion without one; in every fourth there is no large."""
+    """Each sub-volume has a mark, and a small and a large lesion without one; every fourth has no large one."""
     everything = {}
     for number in range(VOLUMES):
         lesions = [(4, SMALL, 0.8)] + ([(12, LARGE, 0.8)] if number % 4 else []) + [(8, MARK, 0.9)]
