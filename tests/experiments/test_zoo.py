@@ -26,6 +26,12 @@ def write_evaluation(folder):
     (folder / "metrics.json").write_text(json.dumps({**own, "experts": {"luna": better}}))
 
 
+def write_manifest(cohort):
+    """The part of a cohort's manifest that cards cite."""
+    cohort.mkdir(parents=True)
+    (cohort / "phantom.json").write_text(json.dumps({"generator": 2, "plan": {"missing_rate": 0.75}}))
+
+
 @pytest.fixture
 def commands(monkeypatch, tmp_path):
     """Calls of the project's commands; training leaves what train_net.py would."""
@@ -34,9 +40,7 @@ def commands(monkeypatch, tmp_path):
     def call(*words):
         calls.append([str(word) for word in words])
         if words[0] == "datasets/prepare_phantom.py":
-            cohort = words[words.index("--output") + 1]
-            cohort.mkdir(parents=True)
-            (cohort / "phantom.json").write_text(json.dumps({"generator": 2, "plan": {"missing_rate": 0.75}}))
+            write_manifest(words[words.index("--output") + 1])
         if words[0] != "train_net.py":
             return
         folder = words[words.index("OUTPUT_DIR") + 1]
@@ -65,7 +69,7 @@ def test_a_detector_with_its_operating_points(commands, tmp_path):
 
 def test_a_backbone_alone(commands, tmp_path):
     prepared = tmp_path / "out/large_7/prepared.json"
-    prepared.parent.mkdir(parents=True)
+    write_manifest(prepared.with_name("phantom"))
     prepared.write_text("{}")
     assert main(["zoo", "phantom/backbone", "--output", str(tmp_path / "out"), "--cohort-seed", "7"]) == 0
     assert [words[0] for words in commands] == ["train_net.py"]
