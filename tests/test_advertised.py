@@ -84,6 +84,14 @@ def test_lens_in_five_steps_and_what_its_ledger_is_for(here):
     assert list((here / "output/visualize").rglob("*.png"))
 
 
+def test_self_training_and_verdicts_of_the_hidden_truth(here):
+    for advertised in RUN["lens_best"]:
+        run(here, advertised)
+    out = here / "output/phantom/lens_best"
+    assert (out / "self_training/round_2/mining/ledger.csv").is_file()
+    assert (out / "evaluate/stage.json").is_file() and (here / "output/verdicts/informative_2.parquet").is_file()
+
+
 def test_harvesting_and_a_training_with_what_was_harvested(here):
     (advertised,) = RUN["harvester"]
     run(here, advertised)

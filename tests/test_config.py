@@ -27,6 +27,17 @@ def test_stages_and_strategies_exist(repo_root, name):
     assert cfg.DATASETS.UNLABELED_SLICES
 
 
+@pytest.mark.parametrize("name", ["configs/lens_best.yaml", "configs/phantom/lens_best.yaml"])
+def test_self_training_is_calibrated_where_training_sees_marks_alone(repo_root, name):
+    cfg = load_config(repo_root / name)
+    check_names(cfg)
+    check_training(cfg)
+    assert cfg.STAGES.index("train") < cfg.STAGES.index("self_training") < cfg.STAGES.index("retrain")
+    assert cfg.MINING.CALIBRATION.DATASET.endswith("deeplesion_vm")
+    assert cfg.MINING.CALIBRATION.DATASET not in cfg.DATASETS.TRAIN
+    assert cfg.MINING.STRATEGIES.index("SelfTraining") < cfg.MINING.STRATEGIES.index("IntraPatient")
+
+
 def test_the_papers_numbers():
     cfg = get_cfg()
     add_lens_config(cfg)

@@ -1,8 +1,48 @@
 """The command ``review``: what it needs. (The page and its verdicts: tests/export/test_review_page.py.)"""
 
-from lens_d2.commands import main
+import argparse
+
+from helpers.mined_ledger import OTHER, A, B, hidden_dataset, rows
+
+from lens_d2.commands import main, options, review
+from lens_d2.data.ledger.queue import QUEUES
+from lens_d2.data.ledger.table import to_table, write_ledger
 
 
 def test_it_needs_a_dataset_or_verdicts(tmp_path, capsys):
     assert main(["review", str(tmp_path / "ledger.csv")]) == 2
     assert capsys.readouterr().err.startswith("--dataset: not given: it is needed to write a page")
+
+
+def test_the_queue_and_its_limit(tmp_path, monkeypatch, capsys):
+    """By score the mined lesion is first; the region that training ignores tells more."""
+    mined = [
+        *rows(A, f"{A}/self-1", "SelfTraining", OTHER, [3], precision=0.95),
+        *rows(B, f"{B}/luna-1", "CrossDataset", OTHER, [10], status="uncertain", precision=0.5),
+        *rows(B, f"{B}/luna-2", "CrossDataset", OTHER + 15, [10], status="rejected"),
+    ]
+    mined[0] = mined[0]._replace(score=0.99)
+    ledger, shown = tmp_path / "ledger.csv", {}
+    write_ledger(ledger, [to_table(mined)])
+
+    def write(path, name, proposals, records, cache, left_out):
+        shown[str(path)] = [each.id for each in proposals], left_out
+        return 0
+
+    monkeypatch.setattr(review, "write_review_page", write)
+    with hidden_dataset(tmp_path) as dataset:
+        for queue in QUEUES:
+            words = ["--queue", queue, "--limit", "1", "--output", str(tmp_path / queue)]
+            assert main(["review", str(ledger), "--dataset", dataset, *words]) == 0
+        assert main(["review", str(ledger), "--dataset", dataset, "--all", "--output", str(tmp_path / "all")]) == 0
+    assert shown[str(tmp_path / "score")] == ([f"{A}/self-1"], 1)
+    assert shown[str(tmp_path / "informative")] == ([f"{B}/luna-1"], 1)
+    assert len(shown[str(tmp_path / "all")][0]) == 3
+    assert "1 left out (--limit)" in capsys.readouterr().out
+
+
+def test_the_option_names_all_queues():
+    parser = argparse.ArgumentParser()
+    options.review(parser)
+    (queue,) = [action for action in parser._actions if action.dest == "queue"]
+    assert list(queue.choices) == list(QUEUES)

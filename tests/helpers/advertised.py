@@ -88,7 +88,11 @@ def classifier(name: str, patch: str) -> str:
 
 CLASSIFIERS = f"{classifier('EMBEDDING', '(3,24,24)')} {classifier('FPR', '(8,24,24)')}"
 FULL = f"{SHORT} {CLASSIFIERS} {ONE_TEST} MINING.CROSS_DATASET.SCORE_THRESH 0.56"
+BEST = f"{SHORT} {CLASSIFIERS} {ONE_TEST} MINING.IOU 0.02 MINING.SELF_TRAINING.UNCERTAIN_PRECISION 0.0"
+BEST += " MODEL.FPR.TP_IOU 0.02 MODEL.FPR.FP_IOU 0.019"
 HARVEST = f"{SHORT} {classifier('LPC', '(8,24,24)')} HARVEST.ROUNDS 1 HARVEST.HIT_IOU 0.001"
+
+REVIEW = "python tools/review.py ledger.parquet --dataset phantom_deeplesion_train"
 
 # What tests/test_advertised.py runs, by what a user is about, in this order.
 RUN = {
@@ -112,12 +116,17 @@ RUN = {
         Advertised("docs/mining.md", "configs/phantom/lens_full.yaml", FULL),
         Advertised("docs/classifiers.md", "MODEL.FPR.NAME GLC_MV", f"{FULL} STAGES \"('fpr',)\""),
     ),
+    "lens_best": (
+        Advertised("docs/mining.md", "configs/phantom/lens_best.yaml", BEST),
+        Advertised("docs/mining.md", "-m experiments verdicts", "--counts 2"),
+    ),
     "a ledger": (
         Advertised("docs/mining.md", "tools/ledger.py check"),
         Advertised("docs/mining.md", "tools/ledger.py counts"),
         Advertised("docs/mining.md", "tools/ledger.py convert"),
         Advertised("docs/mining.md", "tools/visualize_data.py", "--num 4"),
-        Advertised("docs/mining.md", "tools/review.py ledger.parquet --dataset", "--limit 10"),
+        Advertised("docs/mining.md", REVIEW, "--limit 10"),
+        Advertised("docs/mining.md", "--queue informative"),
         Advertised("docs/mining.md", "tools/review.py ledger.parquet --apply"),
         Advertised("docs/mining.md", "-m experiments mined"),
     ),

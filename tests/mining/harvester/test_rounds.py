@@ -283,3 +283,26 @@ def test_slices_of_hard_negatives_are_drawn_too():
     pool = SlicePool.from_records([with_negative], [0], with_negatives=False)
     drawn = {tuple(sorted(z for _, z in pool.draw(0.0, np.random.default_rng(i)))) for i in range(20)}
     assert drawn == {(2, 5), (2, 6), (2, 7)}  # one for the one lesion
+
+
+def test_harvested_lesions_have_the_precision_of_their_score_on_v_m():
+    """s of V_M: 0.81 and 0.4 of lesions, 0.27 and 0.02 of others; two steps, each with one of both kinds more."""
+    result = harvest()
+    precision = {(x.volume[:6], x.number): x.precision for x in result.lesions}
+    assert precision["000002", 1] == pytest.approx(3 / 4)  # s is 0.72
+    assert np.isnan([value for key, value in precision.items() if key != ("000002", 1)]).all()  # they hit marks
+    again = from_table(pool_table(result.pool))
+    assert [x.precision for x in again if x.number == 1 and x.volume == V_H["volume"]] == [pytest.approx(3 / 4)]
+    rows = [x for x in result.rows([V_M, V_H]) if x.precision > 0]
+    assert {(x.volume, x.status, round(x.disagreement, 9)) for x in rows} == {(V_H["volume"], "annotation", 0.1)}
+
+
+def test_a_rejected_lesion_is_a_hard_negative_of_training():
+    first = harvest()
+    rows = [row._replace(status="rejected") if row.precision > 0 else row for row in first.rows([V_M, V_H])]
+    second = harvest(before=with_verdicts(first.pool, to_table(rows).to_pandas()), number=2)
+    ledger = to_table(second.rows([V_M, V_H])).to_pandas()
+    rejected = ledger[ledger["status"] == "rejected"]
+    (lesion,), merged = set(rejected["lesion"]), apply_ledger([V_H], ledger)[0]["lesions"]
+    assert 4 in set(rejected["slice"])  # its best one
+    assert {x["id"]: x["status"] for x in merged}[lesion] == "hard_negative"
