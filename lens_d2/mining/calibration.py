@@ -22,7 +22,7 @@ from ..data.loader import load_records
 from ..io.errors import DataError
 from ..structures.boxes import size_classes, slice_box_sides
 from ..structures.known_boxes import KnownBoxes
-from ..structures.status import BoxStatus
+from ..structures.status import STATUS_OF_RECORD, BoxStatus
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +192,10 @@ class Verified:
                 marks = KnownBoxes.of_record(
                     {"lesions": [x for x in record["lesions"] if x["status"] == "annotation"]}
                 )
-                boxes = [np.array(x["boxes"], dtype=float) for x in complete[name]["lesions"] if x["boxes"]]
+                lesions = [
+                    x for x in complete[name]["lesions"] if STATUS_OF_RECORD[x["status"]] == BoxStatus.LESION
+                ]
+                boxes = [np.array(x["boxes"], dtype=float) for x in lesions if x["boxes"]]
                 self.unmarked[name] = [x for x in boxes if (marks.largest_overlap(x) <= MARKED_IOU).all()]
                 self.spacing[name] = tuple(record["spacing"][:2])
 

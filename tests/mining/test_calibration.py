@@ -101,6 +101,11 @@ class TestVerified:
         assert len(found) == 1 and NAME in found and "000002_01_01_001-020" not in found
         assert [boxes.tolist() for boxes in found.unmarked[NAME]] == [[[7, *FAR]]]
 
+    def test_what_has_been_rejected_there_is_no_lesion(self):
+        complete = record("000001_01_01", lesions=[(5, BOX), (7, FAR)])
+        complete["lesions"][0]["status"] = "hard_negative"
+        assert len(Verified([complete], [record("000001_01_01")]).unmarked[NAME]) == 1
+
     def test_a_finding_is_on_a_lesion_on_the_slice_of_both(self):
         found = verified()
         assert found.hit(NAME, np.array([[6, *FAR], [7, *(FAR + 1)]])) == [0]

@@ -34,7 +34,9 @@ def test_a_verified_set_of_ones_own(sets, tmp_path):
     register_ledger("my_vm", tmp_path / "reviewed.parquet", VERIFIED, given=True)
     cfg = harvest_cfg(tmp_path, tmp_path, "HARVEST.VERIFIED", "my_vm", "DATASETS.TRAIN", ("my_vm", PARTIAL))
     mine = HarvestVolumes(cfg).verified[0]
-    assert [x["id"] for x in mine["lesions"]] == [*(x["id"] for x in record["lesions"]), "new"]
+    given = [(x["id"], "annotation") for x in record["lesions"]]
+    expected = [*given, ("new", "accepted"), ("other", "hard_negative")]
+    assert [(x["id"], x["status"]) for x in mine["lesions"]] == expected
     box = np.array([[40.0, 40, 3, 52, 52, 5]])
     slice_boxes = np.array([[z, 40.0, 40, 52, 52, 0.8] for z in (3, 4, 5)])
     found = VolumeDetections(box, np.array([0.8]), slice_boxes, np.zeros(3, dtype=np.int64))
