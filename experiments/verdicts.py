@@ -16,11 +16,12 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from lens_d2.config import load_config
 from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import root_of
-from lens_d2.data.ledger.queue import QUEUES
+from lens_d2.data.ledger.queue import QUEUES, USED
 from lens_d2.data.ledger.table import check_ledger, read_ledger, to_table, write_ledger
 from lens_d2.data.ledger.verdicts import VERDICTS, Proposal, apply_verdicts, proposals_of
 from lens_d2.data.loader import load_records
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     truth, sizes = HiddenTruth(root_of(args.dataset)), load_config().MINING.CALIBRATION.SIZES
     proposals = proposals_of(ledger, judged=True)
     classes = size_classes(np.array(SIDES), SIZES)
-    rows, content = [_row("", 0, {}, measure(ledger, records, truth), truth, classes)], []
+    rows, content = [_row("", 0, {}, ledger, records, truth, classes)], []
     for name, order in QUEUES.items():
         queue = [each for each in order(proposals, records, sizes) if each.status not in VERDICTS]
         for count in args.counts:
@@ -69,14 +70,23 @@ def run(args: argparse.Namespace) -> None:
             judged, counts = apply_verdicts(ledger, verdicts, args.ledger)
             path = args.output / f"{name}_{count}.parquet"
             write_ledger(path, [to_table(judged)])
-            rows.append(_row(name, len(verdicts), counts, measure(judged, records, truth), truth, classes))
+            rows.append(_row(name, len(verdicts), counts, judged, records, truth, classes))
             content.append({"order": name, "verdicts": len(verdicts), "ledger": str(path), **counts})
     header = ["order", "verdicts", *VERDICTS, "missing lesions known", *classes]
     print(write_table(args.output, rows, header, content))
 
 
-def _row(name: str, number: int, counts: dict, measured: dict, truth: HiddenTruth, classes: list[str]) -> list:
-    """Cells of a line: the shares of the missing lesions that training has as lesions."""
+def _row(
+    name: str,
+    number: int,
+    counts: dict,
+    ledger: pd.DataFrame,
+    records: list[dict],
+    truth: HiddenTruth,
+    classes: list[str],
+) -> list:
+    """Cells of a line: the numbers of missing lesions that training has as lesions."""
+    measured = measure(ledger[ledger["status"].isin(USED)], records, truth)
     missing, known = measured["missing_lesions"], measured["tallies"][TOTAL].found_lesions
     size = {lesion: size_classes(np.array([truth.side(*lesion)]), SIZES)[0] for lesion in missing}
     of_class = [{lesion for lesion in missing if size[lesion] == each} for each in classes]

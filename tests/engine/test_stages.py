@@ -244,7 +244,7 @@ def test_a_stage_alone_needs_those_before_it(data, tmp_path):
 ROUNDS = (
     *FULL, "STAGES", ("train", "self_training", "retrain"), "DATASETS.TEST", (), "SOLVER.MAX_ITER", 2,
     "SOLVER.CHECKPOINT_PERIOD", 1, "MINING.ROUNDS", 3, "MINING.STRATEGIES", ("CrossSlice", "SelfTraining"),
-    "MINING.CALIBRATION.DATASET", "blocks_vm", "MINING.CALIBRATION.SIZES", (999.0,),
+    "MINING.CALIBRATION.DATASET", "blocks_complete", "MINING.CALIBRATION.SIZES", (999.0,),
     "MINING.SELF_TRAINING.PRECISION", 0.0, "MINING.SELF_TRAINING.UNCERTAIN_PRECISION", 0.0,
     "MINING.SELF_TRAINING.QUOTA", 999.0,
 )  # fmt: skip
@@ -256,10 +256,10 @@ def vm(data):
     marked = DatasetCatalog.get("blocks_deeplesion")[:2]
     complete = write_blocks(data / "data/deeplesion", "deeplesion")[:2]
     DatasetCatalog.register(
-        "blocks_vm", lambda: [{**m, "lesions": c["lesions"]} for m, c in zip(marked, complete, strict=True)]
+        "blocks_complete", lambda: [{**m, "lesions": c["lesions"]} for m, c in zip(marked, complete, strict=True)]
     )
-    yield "blocks_vm"
-    DatasetCatalog.remove("blocks_vm")
+    yield "blocks_complete"
+    DatasetCatalog.remove("blocks_complete")
 
 
 def test_rounds_of_self_training_killed_and_judged(data, vm, tmp_path):
