@@ -16,12 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     Nothing that is slow to import is imported before the options have been read.
     """
     args = get_parser().parse_args(argv)
-    try:
-        return cli.run(lambda: run(args))
-    except SystemExit as end:  # of ranks
-        if not isinstance(end.code, int):
-            raise
-        return end.code
+    return cli.run(lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> int | None:

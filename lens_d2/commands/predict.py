@@ -294,6 +294,12 @@ def main(args: argparse.Namespace) -> int:
     return status
 
 
-def run(args: argparse.Namespace) -> None:
-    """Start the ranks that the options ask for."""
-    launch.run(main, args, check=read_config)
+def run(args: argparse.Namespace) -> int:
+    """Start the ranks that the options ask for, and return the exit code."""
+    try:
+        launch.run(main, args, check=read_config)
+    except SystemExit as end:  # a rank has found fault, or has been asked to end, and has said so
+        if not isinstance(end.code, int):
+            raise
+        return end.code
+    return 0

@@ -37,7 +37,7 @@ class BoxTruth:
         return len(self.volume)
 
     def by_volume(self, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        """Name and rows of each sub-volume, of (L, *) rows, one a lesion."""
+        """Name and rows of each sub-volume, of L rows of any shape, one a lesion."""
         starts = np.searchsorted(self.volume, np.arange(1, len(self.volumes)))
         return zip(self.volumes, np.split(rows, starts), strict=False)  # without volumes there is one empty part
 
