@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import multiprocessing.util
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -22,6 +25,16 @@ from .mapper import SliceMapper
 from .sampler import BatchStream, SingleDatasetBatchSampler, SliceIndex, SlicePool
 
 logger = logging.getLogger(__name__)
+
+
+_open: weakref.WeakSet[SampleLoader] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Ends the workers of all loaders. Python would wait for them without end: they ignore the signal it sends."""
+    for loader in tuple(_open):
+        loader.close()
 
 
 class SampleLoader(DataLoader):
@@ -44,6 +57,10 @@ class SampleLoader(DataLoader):
             worker_init_fn=preemption.ignore,
             **kwargs,
         )
+        if num_workers:
+            _open.add(self)
+            # For a rank, in which atexit is not called; before the queues of the workers are closed.
+            multiprocessing.util.Finalize(None, _close_all, exitpriority=100)
 
     @property
     def samples(self) -> Dataset:
@@ -54,6 +71,8 @@ class SampleLoader(DataLoader):
         """Ends the workers, which would otherwise live as long as the process."""
         if self._iterator is not None:
             self._iterator._shutdown_workers()
+            for worker in self._iterator._workers:
+                worker.kill()  # one that is stuck
             self._iterator = None
 
     def __iter__(self) -> Iterator:

@@ -1,6 +1,8 @@
 """Loaders: what they hand to workers, what they do with bad input, which slices they draw."""
 
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from itertools import permutations
 
@@ -119,3 +121,20 @@ def test_a_share_or_weight_that_cannot_be_used_is_one_line(tmp_path, key, pairs,
     with pytest.raises(DataError, match=fault) as error:
         dataset_numbers(cfg, key, 1.0)
     assert f"DATASETS.{key}" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("end", ["use()", "start_processes(lambda rank: use(), nprocs=1, start_method='fork')"])
+def test_a_process_ends_though_its_loader_is_open(repo_root, end):
+    """Workers ignore the signal by which Python would end them."""
+    code = (
+        "from torch.multiprocessing import start_processes\n"
+        "from lens_d2.data.loader import SampleLoader\n"
+        "def use():\n"
+        "    global loader\n"
+        "    loader = SampleLoader(list(range(4)), collate_fn=list, num_workers=1)\n"
+        f"    next(iter(loader))\n{end}\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
