@@ -15,11 +15,11 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads.box_head import FastRCNNConvFCHead
 from detectron2.modeling.roi_heads.mask_head import build_mask_head
-from detectron2.structures import Boxes, ImageList, Instances, PolygonMasks
+from detectron2.structures import Boxes, Instances, PolygonMasks
 from torch import Tensor, nn
 
 from .adapters import ExpertFeatures, features_of
-from .roi_heads import LENSROIHeads
+from .roi_heads import LENSROIHeads, build_pooler
 from .supervision import global_normalizer
 
 ARC = 8  # points of a quarter-ellipse
@@ -89,12 +89,7 @@ class MULANROIHeads(LENSROIHeads):
         in_features = ret["box_in_features"]
         channels = input_shape[in_features[0]].channels
         if keys.MASK_ON:
-            ret["mask_pooler"] = ROIPooler(
-                output_size=mask.POOLER_RESOLUTION,
-                scales=[1.0 / input_shape[f].stride for f in in_features],
-                sampling_ratio=mask.POOLER_SAMPLING_RATIO,
-                pooler_type=mask.POOLER_TYPE,
-            )
+            ret["mask_pooler"] = build_pooler(mask, [input_shape[f] for f in in_features])
             side = mask.POOLER_RESOLUTION
             ret["mask_head"] = build_mask_head(cfg, ShapeSpec(channels=channels, height=side, width=side))
         if keys.TAG_ON:
@@ -104,30 +99,19 @@ class MULANROIHeads(LENSROIHeads):
             ret["tag_head"] = nn.Sequential(layers, nn.Linear(keys.TAG_FC_DIM, keys.NUM_TAGS))
         return ret
 
-    def forward(
-        self,
-        images: ImageList,
-        features: dict[str, Tensor],
-        proposals: list[Instances],
-        targets: list[Instances] | None = None,
-        expert: str | None = None,
-        seeds: list[int] | None = None,
-    ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """Detect, or learn from targets, as LENS's head; with "loss_mask" and "loss_tag", if these heads are on.
+    def further_losses(self, features: dict[str, Tensor], proposals: list[Instances]) -> dict[str, Tensor]:
+        """Losses of the heads that are on, "loss_mask" and "loss_tag".
 
         Args:
-            images, features, proposals, expert, seeds: as there.
-            targets: N, as there, with ``gt_recist`` for masks, ``gt_tags`` and ``gt_tag_weights`` for tags.
+            features: feature maps of N images by name.
+            proposals: N, sampled, with ``gt_recist`` for masks, ``gt_tags`` and ``gt_tag_weights`` for tags.
         """
-        instances, losses = super().forward(images, features, proposals, targets, expert, seeds)
-        if targets is None:
-            return self.forward_with_given_boxes(features, instances), losses
-        lesions = [x[x.gt_classes == 0] for x in instances]
+        lesions, losses = [x[x.gt_classes == 0] for x in proposals], {}
         if self.mask_head is not None:
             losses["loss_mask"] = self._mask_loss(features, lesions) * self.mask_loss_weight
         if self.tag_head is not None:
             losses["loss_tag"] = self._tag_loss(features, lesions) * self.tag_loss_weight
-        return instances, losses
+        return losses
 
     def _mask_loss(self, features: dict[str, Tensor], lesions: list[Instances]) -> Tensor:
         """Mean cross-entropy of the pixels of proposals of marked lesions."""

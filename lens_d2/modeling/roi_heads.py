@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, ROIHeads
@@ -23,6 +23,21 @@ from .missing_labels import MISSING_LABELS
 from .supervision import global_normalizer, of_status, on_uncertain, seeded, weights_of
 
 ONLY_EXPERT = "lesion"  # the expert's name where MODEL.LENS.EXPERTS names none
+
+
+def build_pooler(head: CfgNode, shapes: list[ShapeSpec]) -> ROIPooler:
+    """Build the pooler of a head.
+
+    Args:
+        head: its part of the config, such as ``MODEL.ROI_BOX_HEAD``.
+        shapes: of the feature maps.
+    """
+    return ROIPooler(
+        output_size=head.POOLER_RESOLUTION,
+        scales=[1.0 / shape.stride for shape in shapes],
+        sampling_ratio=head.POOLER_SAMPLING_RATIO,
+        pooler_type=head.POOLER_TYPE,
+    )
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -78,12 +93,7 @@ class LENSROIHeads(ROIHeads):
         """Reads ``MODEL.ROI_HEADS``, ``MODEL.ROI_BOX_HEAD`` and ``MODEL.LENS.EXPERTS``."""
         ret = super().from_config(cfg)
         in_features = cfg.MODEL.ROI_HEADS.IN_FEATURES
-        pooler = ROIPooler(
-            output_size=cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION,
-            scales=[1.0 / input_shape[f].stride for f in in_features],
-            sampling_ratio=cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO,
-            pooler_type=cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE,
-        )
+        pooler = build_pooler(cfg.MODEL.ROI_BOX_HEAD, [input_shape[f] for f in in_features])
         resolution = cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
         channels = input_shape[in_features[0]].channels
         head = build_box_head(cfg, ShapeSpec(channels=channels, height=resolution, width=resolution))
@@ -118,8 +128,9 @@ class LENSROIHeads(ROIHeads):
             seeds: N, of the sampling of proposals; None: it is not seeded.
 
         Returns:
-            With targets, the sampled proposals, "loss_cls" and "loss_box_reg"; else the expert's detections in
-            each image, as :meth:`inference` gives them, and {}.
+            With targets, the sampled proposals, "loss_cls", "loss_box_reg" and :meth:`further_losses`; else the
+            expert's detections in each image, as :meth:`inference` and :meth:`forward_with_given_boxes` give them,
+            and {}.
 
         Raises:
             ValueError: no expert is named and there are several.
@@ -131,7 +142,8 @@ class LENSROIHeads(ROIHeads):
             )
         expert = expert or self.experts[0]
         if targets is None:
-            return [own[expert] for own in self.inference(features, proposals)], {}
+            instances = [own[expert] for own in self.inference(features, proposals)]
+            return self.forward_with_given_boxes(features, instances), {}
         proposals = self.label_and_sample_proposals(proposals, targets, seeds)
         predictor = self.box_predictors[expert]
         predictions = predictor(self._box_features(features, proposals))
@@ -140,7 +152,8 @@ class LENSROIHeads(ROIHeads):
             losses["loss_cls"] = self._weighted_classification_loss(predictions[0], proposals)
         count = sum(len(p) for p in proposals)
         share = count / global_normalizer(count, predictions[0].device)  # the losses are means over the rank's own
-        return proposals, {name: loss * share for name, loss in losses.items()}
+        losses = {name: loss * share for name, loss in losses.items()}
+        return proposals, losses | self.further_losses(features, proposals)
 
     def _box_features(self, features: dict[str, Tensor], proposals: list[Instances]) -> Tensor:
         maps = [features[f] for f in self.box_in_features]
@@ -248,6 +261,10 @@ class LENSROIHeads(ROIHeads):
             }
             for i, proposal in enumerate(proposals)
         ]
+
+    def further_losses(self, features: dict[str, Tensor], proposals: list[Instances]) -> dict[str, Tensor]:
+        """Losses of further heads on the sampled proposals, by name; this class has none."""
+        return {}
 
     def forward_with_given_boxes(
         self, features: dict[str, Tensor] | ExpertFeatures, instances: list[Instances]
