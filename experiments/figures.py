@@ -25,7 +25,7 @@ import numpy as np
 from lens_d2.config import load_config
 from lens_d2.data.cache import build_cache
 from lens_d2.data.ledger.merge import apply_ledger
-from lens_d2.data.ledger.table import check_ledger, read_ledger
+from lens_d2.data.ledger.table import read_ledger
 from lens_d2.data.loader import load_records
 from lens_d2.engine import checks
 from lens_d2.engine.stages import load_model
@@ -99,9 +99,8 @@ def read_lesions(args: argparse.Namespace) -> list[tuple[dict, dict]]:
     Raises:
         DataError: a file cannot be read, the ledger contradicts the dataset, or nothing was mined there.
     """
-    records, ledger = load_records((args.dataset,)), read_ledger(args.ledger)
-    check_ledger(ledger, records, args.ledger)
-    merged = apply_ledger(records, ledger)
+    records = load_records((args.dataset,))
+    merged = apply_ledger(records, read_ledger(args.ledger, records))
     found = [(r, x) for r in merged for x in r["lesions"] if STATUS_OF_RECORD[x["status"]] == BoxStatus.LESION]
     if not any(is_mined(lesion) for _, lesion in found):
         raise DataError(args.ledger, f"no lesion was mined in {args.dataset}")

@@ -35,10 +35,10 @@ from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import root_of
 from lens_d2.data.ledger.counts import strategies_of
 from lens_d2.data.ledger.merge import RECORD_STATUS
-from lens_d2.data.ledger.table import check_ledger, read_ledger
+from lens_d2.data.ledger.table import read_ledger
 from lens_d2.data.loader import load_records
 from lens_d2.io.files import write_whole
-from lens_d2.structures.boxes import hull, paired_iou, pairwise_iou, size_classes, slice_box_sides
+from lens_d2.structures.boxes import hull, paired_iou, pairwise_iou, size_class, size_classes
 from lens_d2.structures.status import STATUS_OF_RECORD, BoxStatus
 
 from .runs import read_hidden_truth
@@ -100,10 +100,10 @@ class HiddenTruth:
         boxes = np.array([box for x in lesions for box in x["boxes"]], dtype=float).reshape(-1, 5)
         return boxes, np.repeat(np.arange(len(lesions)), [len(x["boxes"]) for x in lesions])
 
-    def side(self, volume: str, number: int) -> float:
-        """The longest side of a lesion's largest slice box, mm."""
+    def size_class(self, volume: str, number: int) -> str:
+        """The size class of a lesion, by :data:`SIZES`."""
         entry = self.volumes[volume]
-        return slice_box_sides(np.array(entry["lesions"][number]["boxes"]), entry["spacing"]).max()
+        return size_class(np.array(entry["lesions"][number]["boxes"]), entry["spacing"], SIZES)
 
     def instance_at(self, volume: str, z: int, box: np.ndarray) -> int | None:
         """The lesion that a box lies on best, over all scans of the patient; None where it lies on none."""
@@ -223,12 +223,11 @@ def breakdown(measured: dict, truth: HiddenTruth) -> str:
 def _classes(missing: set, truth: HiddenTruth) -> dict[str, dict[tuple, str]]:
     """The size, contrast and kind of each missing lesion; contrasts in three classes of as many lesions."""
     lesions = {(volume, number): truth.lesions(volume)[number] for volume, number in missing}
-    sides = [truth.side(volume, number) for volume, number in lesions]
     contrasts = [abs(lesion["contrast"]) for lesion in lesions.values()]
     low, high = np.quantile(contrasts, [1 / 3, 2 / 3]) if contrasts else (0.0, 0.0)
     names = [f"below {low:.0f} HU", f"{low:.0f}-{high:.0f} HU", f"{high:.0f} HU or more"]
     return {
-        "size": dict(zip(lesions, size_classes(np.array(sides), SIZES), strict=True)),
+        "size": {lesion: truth.size_class(*lesion) for lesion in lesions},
         "contrast": {
             lesion: f"{place + 1} of 3, {names[place]}"
             for lesion, place in zip(lesions, np.searchsorted([low, high], contrasts, side="right"), strict=True)
@@ -264,9 +263,8 @@ def report(
     ledger: str | Path, datasets: list[str], output: Path | None = None, iou: float = 0.5, iobb: float = 0.3
 ) -> None:
     """Prints a table for each dataset, and writes them to ``output`` if it is given."""
-    rows = read_ledger(ledger)
     records = {name: load_records((name,)) for name in datasets}
-    check_ledger(rows, [record for own in records.values() for record in own], ledger)
+    rows = read_ledger(ledger, [record for own in records.values() for record in own])
     truth_of, tables = cache(HiddenTruth), []
     for name, own in records.items():
         mined = rows[rows["volume"].isin({record["volume"] for record in own})]

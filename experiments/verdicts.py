@@ -22,7 +22,7 @@ from lens_d2.config import load_config
 from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import root_of
 from lens_d2.data.ledger.queue import QUEUES, USED
-from lens_d2.data.ledger.table import check_ledger, read_ledger, to_table, write_ledger
+from lens_d2.data.ledger.table import read_ledger, to_table, write_ledger
 from lens_d2.data.ledger.verdicts import VERDICTS, Proposal, apply_verdicts, proposals_of
 from lens_d2.data.loader import load_records
 from lens_d2.structures.boxes import pairwise_iou, size_classes
@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> None:
     """Runs the experiment."""
     if args.root:
         register_all(args.root)
-    ledger, records = read_ledger(args.ledger), load_records((args.dataset,))
-    check_ledger(ledger, records, args.ledger)
+    records = load_records((args.dataset,))
+    ledger = read_ledger(args.ledger, records)
     truth, sizes = HiddenTruth(root_of(args.dataset)), load_config().MINING.CALIBRATION.SIZES
     proposals = proposals_of(ledger, judged=True)
     classes = size_classes(np.array(SIDES), SIZES)
@@ -88,7 +88,7 @@ def _row(
     """Cells of a line: the numbers of missing lesions that training has as lesions."""
     measured = measure(ledger[ledger["status"].isin(USED)], records, truth)
     missing, known = measured["missing_lesions"], measured["tallies"][TOTAL].found_lesions
-    size = {lesion: size_classes(np.array([truth.side(*lesion)]), SIZES)[0] for lesion in missing}
+    size = {lesion: truth.size_class(*lesion) for lesion in missing}
     of_class = [{lesion for lesion in missing if size[lesion] == each} for each in classes]
     shares = [f"{len(known & own)} of {len(own)}" for own in (missing, *of_class)]
     return [name, number, *(counts.get(each, "") for each in VERDICTS), *shares]

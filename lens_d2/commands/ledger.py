@@ -6,7 +6,7 @@ import argparse
 
 from ..data.datasets import register_all
 from ..data.ledger.counts import count_training_data, format_counts, strategies_of
-from ..data.ledger.table import check_ledger, read_ledger, to_table, write_ledger
+from ..data.ledger.table import read_ledger, to_table, write_ledger
 from ..data.loader import load_records
 
 
@@ -34,9 +34,8 @@ ACTIONS = {"check": check, "counts": counts, "convert": convert}
 def _read_with_dataset(args: argparse.Namespace):
     if args.root:
         register_all(args.root)
-    ledger, records = read_ledger(args.ledger), load_records(args.dataset)
-    check_ledger(ledger, records, args.ledger)
-    return ledger, records
+    records = load_records(args.dataset)
+    return read_ledger(args.ledger, records), records
 
 
 def run(args: argparse.Namespace) -> None:

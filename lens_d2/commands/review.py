@@ -8,7 +8,7 @@ from ..config import load_config
 from ..data.cache import build_cache
 from ..data.datasets import register_all
 from ..data.ledger.queue import QUEUES
-from ..data.ledger.table import check_ledger, read_ledger, to_table, write_ledger
+from ..data.ledger.table import read_ledger, to_table, write_ledger
 from ..data.ledger.verdicts import VERDICTS, apply_verdicts, proposals_of, read_verdicts
 from ..data.loader import load_records
 from ..export.review_page import write_review_page
@@ -20,8 +20,8 @@ def write_page(args: argparse.Namespace) -> None:
     if args.root:
         register_all(args.root)
     cfg = load_config(args.config_file)
-    ledger, records = read_ledger(args.ledger), load_records(args.dataset)
-    check_ledger(ledger, records, args.ledger)
+    records = load_records(args.dataset)
+    ledger = read_ledger(args.ledger, records)
     everything = proposals_of(ledger, judged=True)
     queue = QUEUES[args.queue](everything, records, cfg.MINING.CALIBRATION.SIZES)
     proposals = [

@@ -10,7 +10,7 @@ import numpy as np
 from ..config import load_config
 from ..data.datasets import register_all
 from ..data.ledger.merge import ledger_records
-from ..data.ledger.table import check_ledger, read_ledger
+from ..data.ledger.table import read_ledger
 from ..data.loader import load_records
 from ..data.mapper import SliceMapper
 from ..io.errors import DataError
@@ -71,9 +71,7 @@ def run(args: argparse.Namespace) -> None:
     cfg = load_config(args.config_file)
     given, mined = load_records(args.datasets), []
     if args.ledger:
-        ledger = read_ledger(args.ledger)
-        check_ledger(ledger, given, args.ledger)
-        mined = ledger_records(given, ledger)
+        mined = ledger_records(given, read_ledger(args.ledger, given))
     chosen = choose(given, mined, args.num, args.seed)
     if not chosen:
         raise DataError(", ".join(args.datasets), "no slice of it has a box")

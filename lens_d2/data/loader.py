@@ -20,7 +20,7 @@ from ..io.errors import DataError, did_you_mean
 from .cache import VolumeCache, build_cache
 from .datasets.catalog import shuffled_patients
 from .ledger.merge import apply_ledger
-from .ledger.table import check_ledger, read_ledger
+from .ledger.table import read_ledger
 from .mapper import SliceMapper
 from .sampler import BatchStream, SingleDatasetBatchSampler, SliceIndex, SlicePool
 
@@ -210,9 +210,7 @@ def load_training_records(cfg: CfgNode) -> list[dict]:
         records += [{**record, "weight": weights[name]} for record in own] if name in weights else own
     if not cfg.DATASETS.LEDGER:
         return records
-    ledger = read_ledger(cfg.DATASETS.LEDGER)
-    check_ledger(ledger, records, cfg.DATASETS.LEDGER)
-    return apply_ledger(records, ledger, cfg.DATASETS.UNCERTAIN_AS_LESION)
+    return apply_ledger(records, read_ledger(cfg.DATASETS.LEDGER, records), cfg.DATASETS.UNCERTAIN_AS_LESION)
 
 
 def build_batch_sampler(cfg: CfgNode, records: list[dict]) -> SingleDatasetBatchSampler:

@@ -20,7 +20,7 @@ from scipy.optimize import isotonic_regression
 from ..data.ledger.table import BOX
 from ..data.loader import load_records
 from ..io.errors import DataError
-from ..structures.boxes import size_classes, slice_box_sides
+from ..structures.boxes import size_class
 from ..structures.known_boxes import KnownBoxes
 from ..structures.status import STATUS_OF_RECORD, BoxStatus
 
@@ -186,6 +186,7 @@ class Verified:
         complete = {record["volume"]: record for record in verified}
         self.unmarked: dict[str, list[np.ndarray]] = {}
         self.spacing: dict[str, tuple[float, float]] = {}
+        self._known: dict[str, KnownBoxes] = {}
         for record in mined:
             name = record["volume"]
             if name in complete:
@@ -198,6 +199,9 @@ class Verified:
                 boxes = [np.array(x["boxes"], dtype=float) for x in lesions if x["boxes"]]
                 self.unmarked[name] = [x for x in boxes if (marks.largest_overlap(x) <= MARKED_IOU).all()]
                 self.spacing[name] = tuple(record["spacing"][:2])
+                self._known[name] = known = KnownBoxes()
+                for number, own in enumerate(self.unmarked[name]):
+                    known.add(str(number), own, BoxStatus.LESION)
 
     def __contains__(self, volume: str) -> bool:
         return volume in self.unmarked
@@ -207,20 +211,17 @@ class Verified:
 
     def hit(self, volume: str, slice_boxes: np.ndarray) -> list[int]:
         """Numbers of the unmarked lesions of a sub-volume that a finding is on: IoU on a slice of both (P3D)."""
-        known = KnownBoxes()
-        for number, boxes in enumerate(self.unmarked[volume]):
-            known.add(str(number), boxes, BoxStatus.LESION)
+        known = self._known[volume]
         _, columns, iou = known.pairs(slice_boxes)
         return sorted({int(known.lesions[column]) for column in columns[iou >= self.iou]})
 
     def sizes(self, edges: Sequence[float]) -> Counter[str]:
         """Number of unmarked lesions in each size class, by their largest box."""
-        sides = [
-            slice_box_sides(boxes, self.spacing[name]).max()
+        return Counter(
+            size_class(boxes, self.spacing[name], edges)
             for name, lesions in self.unmarked.items()
             for boxes in lesions
-        ]
-        return Counter(size_classes(np.array(sides), edges))
+        )
 
 
 @dataclass(frozen=True)
@@ -263,7 +264,7 @@ class Calibration:
 
     def stratum(self, slice_boxes: np.ndarray, spacing: Sequence[float]) -> Stratum:
         """Size class of a finding, by its largest box."""
-        return (size_classes(slice_box_sides(slice_boxes, spacing).max(keepdims=True), self.sizes)[0],)
+        return (size_class(slice_boxes, spacing, self.sizes),)
 
 
 class FindingPrecision:

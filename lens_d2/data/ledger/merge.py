@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog
 from ...structures.records import STATUSES, make_lesion
 from ...structures.status import STATUS_OF_RECORD, BoxStatus
 from ..datasets.catalog import register_derived
-from .table import check_ledger, read_ledger
+from .table import read_ledger
 
 # Status in a record (lens_d2.structures.records.STATUSES) of a row with a status. A rejected lesion is certainly
 # none; more slices of a given lesion, if rejected, are merely no good boxes of it, and are left out.
@@ -65,8 +65,7 @@ def register_ledger(name: str, path: str | os.PathLike, dataset: str, given: boo
 
     def load() -> list[dict]:
         records = DatasetCatalog.get(dataset)
-        ledger = read_ledger(path)
-        check_ledger(ledger, records, path)
+        ledger = read_ledger(path, records)
         return apply_ledger(records, ledger) if given else ledger_records(records, ledger)
 
     register_derived(name, dataset, load)

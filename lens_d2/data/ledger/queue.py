@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...structures.boxes import size_classes, slice_box_sides
+from ...structures.boxes import size_class
 from .verdicts import VERDICTS, Proposal
 
 USED = ("annotation", "accepted")  # statuses of proposals that training takes as lesions
@@ -44,8 +44,7 @@ def by_information(
     waiting: defaultdict[tuple, list[tuple[float, float, Proposal]]] = defaultdict(list)
 
     def stratum(volume: str, slice_boxes: np.ndarray, expert: str) -> tuple:
-        side = slice_box_sides(slice_boxes, spacing[volume]).max(keepdims=True)
-        return size_classes(side, sizes)[0], expert
+        return size_class(slice_boxes, spacing[volume], sizes), expert
 
     for name, (volume, boxes) in marks.items():
         used[stratum(volume, boxes, expert_of_mark.get(name, ""))] += 1

@@ -91,15 +91,20 @@ def to_table(rows: Iterable[LedgerRow] | pd.DataFrame) -> pa.Table:
     return pa.table(arrays, schema=SCHEMA)
 
 
-def read_ledger(path: str | os.PathLike) -> pd.DataFrame:
-    """Reads a ledger, Parquet or CSV by its name, and checks what can be checked without the dataset.
+def read_ledger(path: str | os.PathLike, records: Sequence[dict] | None = None) -> pd.DataFrame:
+    """Reads a ledger, Parquet or CSV by its name, and checks it.
+
+    Args:
+        path: of the ledger.
+        records: of all sub-volumes that it may name; None: only what needs no dataset is checked.
 
     Returns:
         the columns of :class:`LedgerRow`; those of :data:`MAY_BE_MISSING` may be NaN.
 
     Raises:
         DataError: the file is absent, is no table or lacks a column. Or a row has something else than a number, a
-            box without area, an unknown status or no name, or contradicts another row; names the row.
+            box without area, an unknown status or no name, or contradicts another row; names the row. Or the
+            ledger contradicts the dataset, see :func:`check_ledger`.
     """
     path = Path(path)
     if path.suffix not in _READERS:
@@ -113,7 +118,10 @@ def read_ledger(path: str | os.PathLike) -> pd.DataFrame:
     if needed := [name for name in absent if name not in OPTIONAL]:
         raise DataError(path, f"no column {', '.join(needed)}")
     table = table.assign(**{name: LedgerRow._field_defaults[name] for name in absent})
-    return _checked(table[SCHEMA.names], path)
+    ledger = _checked(table[SCHEMA.names], path)
+    if records is not None:
+        check_ledger(ledger, records, path)
+    return ledger
 
 
 _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {

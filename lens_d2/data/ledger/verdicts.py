@@ -23,7 +23,7 @@ import pandas as pd
 
 from ...io.errors import DataError
 from ...structures.boxes import hull
-from .table import BOX, SCHEMA, check_ledger, read_ledger
+from .table import BOX, SCHEMA, read_ledger
 
 VERDICTS = ("accepted", "rejected", "unsure")
 JUDGED = "/judged-"  # and the round: end of a lesion's name that later rounds keep
@@ -166,8 +166,7 @@ def judged_rows(paths: Sequence[str | os.PathLike], records: Sequence[dict]) -> 
     given = {lesion["id"] for record in records for lesion in record["lesions"]}
     parts = [pd.DataFrame(columns=SCHEMA.names)]
     for path in paths:
-        ledger = read_ledger(path)
-        check_ledger(ledger, records, path)
+        ledger = read_ledger(path, records)
         own = ledger[ledger["status"].isin(VERDICTS)]
         kept = ~((own["status"] == "rejected") & own["lesion"].isin(given))
         own = own[kept]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from detectron2.config import configurable
+from scipy.special import logit
 from tabulate import tabulate
 
 from ....io.errors import DataError
@@ -251,5 +252,4 @@ def _first_of_each(boxes: np.ndarray, iou: float) -> np.ndarray:
 
 
 def _log_odds(scores: np.ndarray) -> np.ndarray:
-    scores = np.clip(scores, LOWEST, 1 - LOWEST)
-    return np.log(scores / (1 - scores))
+    return logit(np.clip(scores, LOWEST, 1 - LOWEST))
