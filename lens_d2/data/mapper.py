@@ -262,4 +262,5 @@ def _everything_else(targets: Instances) -> Instances:
         if name != "gt_boxes":
             everything.set(name, values.new_zeros(1, *values.shape[1:]))
     everything.gt_status[:] = int(BoxStatus.UNCERTAIN)
+    everything.gt_weight[:] = 1.0
     return everything
