@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes rows of tables on a machine with GPUs that is lent for a quarter of an hour.
+# Makes rows of tables on a machine with GPUs that is at hand for a quarter of an hour.
 #
 #     experiments/gpu.sh lens-1 lens-3
 #     OUT=/tmp/out SEEDS="1 2" MINUTES=8 JOBS=8 experiments/gpu.sh gap -- SOLVER.MAX_ITER 2000 SOLVER.STEPS "(1400,1800)"

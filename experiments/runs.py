@@ -66,6 +66,12 @@ def write_cohort(root: Path, size: str, seed: int, config: str, workers: int | N
     write_json(root / "prepared.json", {"size": size, "seed": seed})
 
 
+def read_manifest(root: Path) -> dict:
+    """What the generator says of a cohort below ``root``: its version and the plan, without the counts."""
+    manifest = json.loads((root / "phantom/phantom.json").read_text())
+    return {key: value for key, value in manifest.items() if key != "counts"}
+
+
 def read_hidden_truth(root: Path) -> dict[str, dict]:
     """The sub-volumes of a synthetic cohort by name, with all their lesions. Training and mining never open it.
 

@@ -123,17 +123,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config, after --")
 
 
-def cohort_facts(args: argparse.Namespace) -> dict:
-    """What a card says of the cohort."""
-    manifest = json.loads((args.output / f"{args.size}_{args.cohort_seed}/phantom/phantom.json").read_text())
-    return {
-        "size": args.size,
-        "seed": args.cohort_seed,
-        "generator": manifest.get("generator", 1),
-        "missing_rate": manifest["plan"]["missing_rate"],
-    }
-
-
 def operating_points(folder: Path, source: str) -> dict[str, OperatingPoints]:
     """Operating points of every output, from the predictions of an evaluation."""
     truth = read_lesion_boxes(folder / "ground_truth.json")
@@ -202,6 +191,7 @@ def run(args: argparse.Namespace) -> None:
     start = time.monotonic()
     runs.call("train_net.py", "--config-file", recipe.config, "--resume", *opts)
     hours = seconds_of(folder, time.monotonic() - start) / 3600
+    manifest = runs.read_manifest(data)
     files = pack(args, recipe, folder, WEIGHTS if args.pack else args.output / "weights")
     facts = {
         "name": args.name,
@@ -209,7 +199,12 @@ def run(args: argparse.Namespace) -> None:
         "config": recipe.config,
         "command": f"python -m experiments zoo {args.name}",
         "opts": shlex.join(map(str, (*recipe.opts, *args.opts))),
-        "cohort": cohort_facts(args),
+        "cohort": {
+            "size": args.size,
+            "seed": args.cohort_seed,
+            "generator": manifest.get("generator", 1),
+            "missing_rate": manifest["plan"]["missing_rate"],
+        },
         "commit": runs.commit(),
         "machine": machine(),
         "hours": round(hours, 2),

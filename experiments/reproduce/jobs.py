@@ -182,9 +182,7 @@ class Workshop:
 
     def _cohort(self, cohort: Cohort) -> dict:
         """Size and seed, and what the generator says of itself."""
-        manifest = json.loads((self.data(cohort) / "phantom/phantom.json").read_text())
-        generator = {key: value for key, value in manifest.items() if key != "counts"}
-        return {"size": cohort.size, "seed": cohort.seed, "generator": generator}
+        return {"size": cohort.size, "seed": cohort.seed, "generator": runs.read_manifest(self.data(cohort))}
 
     def _finish(self, task: Task, status: int) -> None:
         if status == 0 and self._has_files(task):

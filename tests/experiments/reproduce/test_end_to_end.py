@@ -56,8 +56,8 @@ TABLE = {
 
 @pytest.fixture(scope="module")
 def made(repo_root, demo, tmp_path_factory):
-    """What comes back from the lent machine, unpacked; the folder of the work; what was printed."""
-    folder = tmp_path_factory.mktemp("lent")
+    """What comes back from the machine, unpacked; the folder of the work; what was printed."""
+    folder = tmp_path_factory.mktemp("gpu")
     (folder / "table.yaml").write_text(yaml.safe_dump(TABLE, sort_keys=False))
     cohort = folder / "work/cohorts/tiny_0"
     cohort.parent.mkdir(parents=True)
