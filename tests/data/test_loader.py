@@ -1,9 +1,11 @@
 """Loaders: what they hand to workers, what they do with bad input, which slices they draw."""
 
+import multiprocessing
 import pickle
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from itertools import permutations
 
 import numpy as np
@@ -35,11 +37,12 @@ def test_what_loaders_are_handed_pickles(tmp_path):
 def test_bad_input_in_a_loaders_worker_is_the_same_error(tmp_path, workers):
     register_blocks(tmp_path / "data")
     cfg = blocks_cfg(tmp_path, "DATALOADER.NUM_WORKERS", workers)
-    loader = build_train_loader(cfg)
-    for path in (tmp_path / "data").rglob("*.nii"):
-        path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(DataError, match=r"\.nii: "):
-        next(iter(loader))
+    with closing(build_train_loader(cfg)) as loader:
+        for path in (tmp_path / "data").rglob("*.nii"):
+            path.write_bytes(path.read_bytes()[:500])
+        with pytest.raises(DataError, match=r"\.nii: "):
+            next(iter(loader))
+    assert not multiprocessing.active_children()
 
 
 def test_training_goes_on_when_the_originals_are_unmounted(tmp_path):
