@@ -66,7 +66,7 @@ class Recipe:
         opts: key, value, ... over the config.
         folder: of the training, below ``--output``.
         parts: its files of weights, by the endings of their names.
-        inference: folder of the evaluations that the card cites; none if empty.
+        inference: folder of the evaluations that the card cites; without it nothing is evaluated.
     """
 
     config: str
@@ -187,7 +187,8 @@ def run(args: argparse.Namespace) -> None:
     data = args.output / f"{args.size}_{args.cohort_seed}"
     runs.write_cohort(data, args.size, args.cohort_seed, recipe.config)
     folder = args.output / recipe.folder
-    opts = ["OUTPUT_DIR", folder, *recipe.opts, "DATASETS.TEST", f"('{VALIDATION}','{TEST}')", *args.opts]
+    tested = f"('{VALIDATION}','{TEST}')" if recipe.inference else "()"
+    opts = ["OUTPUT_DIR", folder, *recipe.opts, "DATASETS.TEST", tested, *args.opts]
     start = time.monotonic()
     runs.call("train_net.py", "--config-file", recipe.config, "--resume", *opts)
     hours = seconds_of(folder, time.monotonic() - start) / 3600
