@@ -78,12 +78,13 @@ class Recipe:
 
 
 STEPS = ("SOLVER.MAX_ITER", 8000, "SOLVER.STEPS", "(5600,7200)", "SOLVER.CHECKPOINT_PERIOD", 1000)
+MORE_STEPS = ("SOLVER.MAX_ITER", 12000, "SOLVER.STEPS", "(8400,10800)", "SOLVER.CHECKPOINT_PERIOD", 1000)
 LENS_FULL = {
     "": Part("retrain/model_final.pth", "retrain/inference"),
     ".fpr": Part("fpr/model_final.pth", "evaluate/inference"),
     ".embedding": Part("embedding/model_final.pth"),
 }
-FROM_RANDOM = (*STEPS, "MODEL.DENSENET.WEIGHTS", "")
+FROM_RANDOM = (*MORE_STEPS, "MODEL.DENSENET.WEIGHTS", "")
 RECIPES = {
     "phantom/backbone": Recipe(
         "configs/phantom/lens_multi.yaml",
