@@ -6,13 +6,12 @@ are partial (about half of the lesions) and on their key slice only.
 Sets (Yan et al., LENS, Section VI-A; Cai et al., Lesion-Harvester, Section IV-A):
 
 - ``deeplesion_{train,val,test}``: the official split with its marks. Training includes V_M and V_H-test, with
-their
-  original marks only, as the algorithms may see no others.
+  their original marks only, as the algorithms may see no others.
 - ``deeplesion_1k_{val,test}``: LENS's 200 and 800 sub-volumes of the official test split, 3D boxes.
-- ``deeplesion_vm``: V_M, 744 training sub-volumes with all lesions marked. ``deeplesion_vh``: V_H, the rest of the
-  training split with its marks. ``deeplesion_vh_test``: 100 of these with all lesions marked, to measure
-      harvesting.
-  ``deeplesion_vd_test``: 1,071 of the official test split. ``deeplesion_vd3d_test``: 272 of those with 3D boxes.
+- ``deeplesion_vm``: V_M, 744 training sub-volumes with all lesions marked. ``deeplesion_vh``: V_H, the rest of
+  the training split with its marks. ``deeplesion_vh_test``: 100 of these with all lesions marked, to measure
+  harvesting. ``deeplesion_vd_test``: 1,071 of the official test split. ``deeplesion_vd3d_test``: 272 of those
+  with 3D boxes.
 """
 
 from __future__ import annotations
