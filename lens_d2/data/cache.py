@@ -299,7 +299,7 @@ def _write(path: Path, record: dict, params: PreprocessParams) -> None:
             geometry.cache_shape, np.int16, chunks=one, blocks=one, urlpath=str(temporary), mode="w", cparams=CODEC
         )
         for z, picture in enumerate(cache_slices(volume, geometry, params.hu_range)):
-            array[z] = picture
+            array.schunk.update_data(z, picture, copy=False)  # a slice is a chunk
         header = {
             "format": FORMAT,
             "source": record,

@@ -138,4 +138,4 @@ def _read(file: Path) -> np.ndarray:
     picture = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
     if picture is None:
         raise DataError(file, "truncated or damaged picture")
-    return (picture.astype(np.int32) - HU_OFFSET).astype(np.int16)
+    return (picture - np.uint16(HU_OFFSET)).view(np.int16)  # modulo 2^16, so without a wider copy
