@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 
 import cv2
@@ -72,7 +73,9 @@ def data_path() -> dict:
             {
                 "plain": lambda: [cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for p in sorted(pngs.iterdir())],
                 "ours": first_pass,
-            }
+            },
+            5,
+            clock=time.process_time,
         )
         (resolved,) = mapper.cache.resolve([record])
         times = in_turns(

@@ -25,7 +25,7 @@ def test_names(capsys):
     assert {
         "volume-inference",
         "end-to-end-inference",
-        "matmul-fraction",
+        "convolution-fraction",
         "heads",
         "data-path",
         "train-step",
