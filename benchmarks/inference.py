@@ -158,15 +158,16 @@ def measure(*opts) -> dict:
         ]
         times = in_turns(
             {"plain": lambda: [model([{"image": image}]) for image in images.values()], "ours": whole_volume},
-            1,
+            3,
             warm=False,
+            clock=time.process_time,
         )
         ours = times["ours"] / LEVELS
         parts = {name: seconds / LEVELS for name, seconds in spent.items()}
         return compare(
             times["plain"] / len(images),
             ours,
-            seconds="a slice; ours with reading, linking, and the images beyond the volume's ends",
+            seconds="of the processor, a slice; ours with reading, linking, and images beyond the volume's ends",
             slices=LEVELS,
             size=SIZE,
             experts=list(model.experts),
@@ -179,32 +180,28 @@ def measure(*opts) -> dict:
 
 
 def watch(inference: VolumeInference) -> tuple[list[dict], dict[str, float]]:
-    """Lists that fill with every level's detections, and with the seconds of proposals and of the rest."""
+    """Lists that fill with every level's detections, and with the seconds of proposal generators and ROI heads."""
     model, found, spent = inference.model, [], {}
-    detect, roi_heads = model.detect, model.roi_heads.forward
+    detect = model.detect
 
-    def timed_heads(*args, **kwargs):
-        start = time.perf_counter()
-        result = roi_heads(*args, **kwargs)
-        spent["roi heads"] = spent.get("roi heads", 0.0) + time.perf_counter() - start
-        return result
+    def timed(name, function):
+        def run(*args):
+            start = time.process_time()
+            result = function(*args)
+            spent[name] = spent.get(name, 0.0) + time.process_time() - start
+            return result
+
+        return run
 
     def timed_detect(features, image_sizes, propose=None):
         if propose is None:
             return detect(features, image_sizes)
-
-        def timed_propose(*args):
-            start = time.perf_counter()
-            result = propose(*args)
-            spent["proposal generators"] = spent.get("proposal generators", 0.0) + time.perf_counter() - start
-            return result
-
-        result = detect(features, image_sizes, timed_propose)
+        result = detect(features, image_sizes, timed("proposal generators", propose))
         found.extend(detected["experts"] for detected in result)
         return result
 
     model.detect = timed_detect
-    model.roi_heads.forward = timed_heads
+    model.roi_heads.inference = timed("roi heads", model.roi_heads.inference)
     return found, spent
 
 
