@@ -442,6 +442,15 @@ def _add_mining_keys(cfg: CN) -> None:
     # Tracklets with a lower score of the dataset's own expert are not looked at.
     cfg.MINING.SELF_TRAINING.SCORE_THRESH = 0.05
 
+    # "SamePlace": known lesions of a patient's other series, at their place in the body.
+    cfg.MINING.SAME_PLACE = CN()
+    # Precision, on MINING.CALIBRATION.DATASET, above the threshold of each size class.
+    cfg.MINING.SAME_PLACE.PRECISION = 0.9
+    # Largest distance between two places, in units of what it typically is for one lesion.
+    cfg.MINING.SAME_PLACE.DISTANCE = 4.0
+    # Tracklets with a lower score of the dataset's own expert are not looked at.
+    cfg.MINING.SAME_PLACE.SCORE_THRESH = 0.05
+
     # "ExpertAgreement": tracklets to which the dataset's own expert and so many others give at least this score.
     cfg.MINING.EXPERT_AGREEMENT = CN()
     cfg.MINING.EXPERT_AGREEMENT.SCORE_THRESH = 0.5

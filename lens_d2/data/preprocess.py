@@ -5,7 +5,7 @@ Windowing and the 2 mm slice interval are applied when slices are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -65,14 +65,26 @@ def cache_slices(volume: CTVolume, geometry: VolumeGeometry, hu_range: tuple[int
         yield np.ascontiguousarray(picture[y1:y2, x1:x2])
 
 
+def body_mask(picture: np.ndarray, spacing: Sequence[float], params: PreprocessParams) -> np.ndarray:
+    """(H, W) uint8, 1 where a slice of HU shows the body: above ``border_hu``, and no thinner than the opening.
+
+    Args:
+        picture: (H, W) HU.
+        spacing: begins with x and y mm of a pixel.
+        params: with a ``border_hu``.
+    """
+    steps = np.minimum(params.border_opening / np.asarray(spacing[:2]) / 2, max(picture.shape)).astype(int)
+    width, height = 2 * steps + 1
+    kernel = np.ones(np.minimum((height, width), picture.shape), np.uint8)
+    return cv2.morphologyEx((picture > params.border_hu).view(np.uint8), cv2.MORPH_OPEN, kernel)
+
+
 def _body_box(volume: CTVolume, params: PreprocessParams) -> np.ndarray | None:
     """(4,) x1, y1, x2, y2 of the body and its margin, in pixel edges of the volume frame; None if all is air."""
     spacing = np.array(volume.geometry.spacing[:2])
-    width, height = 2 * np.minimum(params.border_opening / spacing / 2, max(volume.geometry.size)).astype(int) + 1
-    kernel = np.ones(np.minimum((height, width), volume.array.shape[1:]), np.uint8)
     body = np.zeros(volume.array.shape[1:], np.uint8)
     for picture in volume.array:
-        body |= cv2.morphologyEx((picture > params.border_hu).view(np.uint8), cv2.MORPH_OPEN, kernel)
+        body |= body_mask(picture, spacing, params)
     if not body.any():
         return None
     columns, rows = np.flatnonzero(body.any(axis=0)), np.flatnonzero(body.any(axis=1))

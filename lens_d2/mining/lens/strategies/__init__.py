@@ -17,6 +17,7 @@ from .expert_agreement import ExpertAgreement
 from .harvested import Harvested
 from .intra_patient import IntraPatient
 from .missing_ground_truth import MissingGroundTruth
+from .same_place import SamePlace
 from .self_training import SelfTraining
 from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy, build_strategies
 
@@ -31,6 +32,7 @@ __all__ = [
     "MissingGroundTruth",
     "Patient",
     "PatientVolume",
+    "SamePlace",
     "SelfTraining",
     "Strategy",
     "build_strategies",

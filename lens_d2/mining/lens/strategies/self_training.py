@@ -6,38 +6,16 @@ import hashlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from detectron2.config import configurable
-from scipy.special import logit
 from tabulate import tabulate
 
-from ....io.errors import DataError
-from ....structures.boxes import PLANE, pairwise_iou, size_classes, slice_box_sides
-from ....structures.known_boxes import tracklet_overlaps
-from ....structures.status import BoxStatus
 from ...calibration import Calibration, StratifiedPrecision, Stratum, Verified
+from .candidates import Candidates, calibration_of, find_candidates, on_best_slice
 from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Proposals, Strategy
 
 logger = logging.getLogger(__name__)
-
-LOWEST = 1e-4  # scores are at least this far from 0 and 1 where their log odds are taken
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Tracklets of one sub-volume that are no known lesion.
-
-    Attributes:
-        tracklets: (n,) numbers, the highest rank first.
-        ranks: (n,) log odds of the dataset's own expert, plus those of the best other one.
-        strata: n, size class and expert.
-    """
-
-    tracklets: np.ndarray
-    ranks: np.ndarray
-    strata: list[Stratum]
 
 
 @STRATEGIES.register()
@@ -63,7 +41,6 @@ class SelfTraining(Strategy):
         quota: float = 0.33,
         uncertain_precision: float = 0.3,
         score_thresh: float = 0.05,
-        iou: float = 0.5,
         seed: int = 0,
     ):
         """
@@ -73,12 +50,11 @@ class SelfTraining(Strategy):
             quota: largest share of the lesions estimated to be missing in a stratum that is chosen.
             uncertain_precision: estimated precision from which on a tracklet is at least an uncertain region.
             score_thresh: tracklets with a lower score of the dataset's own expert are not looked at.
-            iou: theta; a tracklet with a larger IoU with a known lesion or hard negative, on its slice, is known.
             seed: of the draw.
         """
         self.calibration, self.precision, self.quota = calibration, precision, quota
         self.uncertain_precision, self.score_thresh = uncertain_precision, score_thresh
-        self.iou, self.seed = iou, seed
+        self.seed = seed
         self.estimate = StratifiedPrecision({}, {})
         self.rates: dict[Stratum, float] = {}
 
@@ -89,17 +65,13 @@ class SelfTraining(Strategy):
         Raises:
             DataError: ``MINING.CALIBRATION.DATASET`` is empty.
         """
-        keys, calibration = cfg.MINING.SELF_TRAINING, Calibration.from_config(cfg)
-        if calibration is None:
-            fault = "empty: SelfTraining needs a completely annotated part of the mined dataset, as deeplesion_vm"
-            raise DataError("MINING.CALIBRATION.DATASET", fault)
+        keys = cfg.MINING.SELF_TRAINING
         return {
-            "calibration": calibration,
+            "calibration": calibration_of(cfg, cls.__name__),
             "precision": keys.PRECISION,
             "quota": keys.QUOTA,
             "uncertain_precision": keys.UNCERTAIN_PRECISION,
             "score_thresh": keys.SCORE_THRESH,
-            "iou": cfg.MINING.IOU,
             "seed": max(cfg.SEED, 0),
         }
 
@@ -120,34 +92,12 @@ class SelfTraining(Strategy):
             lesion, boxes = f"{name}/self-{tracklet}", volume.detections[group].boxes_of(tracklet)
             taken = chosen[i] and self._draw(lesion) < self.rates.get(candidates.strata[i], 0.0)
             values = {"precision": float(precision[i]), **opinions.of(tracklet)}
-            best = np.arange(len(boxes)) == boxes[:, 5].argmax()
-            if taken:
-                findings.append(Finding(name, lesion, boxes[best], **values))
-            rest = boxes[~best] if taken else boxes
-            if len(rest):
-                findings.append(Finding(name, lesion, rest, "uncertain", **values))
+            findings += on_best_slice(name, lesion, boxes, taken, **values)
         return findings
 
     def candidates(self, volume: PatientVolume) -> Candidates:
-        """The tracklets of the dataset's own expert that are no known lesion or hard negative, one a lesion."""
-        group = volume.record["expert"]
-        found, opinions = volume.detections[group], volume.opinions(group)
-        ranks = _log_odds(opinions.own) + np.nan_to_num(_log_odds(opinions.best_other))
-        lesions, negatives = (
-            volume.known.of_status(status) for status in (BoxStatus.LESION, BoxStatus.HARD_NEGATIVE)
-        )
-        known = tracklet_overlaps(found, lesions).max(axis=1, initial=0.0) > self.iou
-        known |= tracklet_overlaps(found, negatives).max(axis=1, initial=0.0) > self.iou
-        rows = np.flatnonzero(~known & (opinions.own >= self.score_thresh))
-        rows = rows[np.argsort(-ranks[rows], kind="stable")]
-        rows = rows[_first_of_each(found.boxes[rows], self.iou)]
-        sides = np.zeros(len(found))
-        np.maximum.at(sides, found.slice_detection, slice_box_sides(found.slice_boxes, volume.record["spacing"]))
-        classes = size_classes(sides[rows], self.calibration.sizes)
-        strata: list[Stratum] = [
-            (size, opinions.expert(row)) for size, row in zip(classes, rows.tolist(), strict=True)
-        ]
-        return Candidates(rows, ranks[rows], strata)
+        """The tracklets that are looked at."""
+        return find_candidates(volume, self.calibration, self.score_thresh)
 
     def learn(self, records: Sequence[dict], proposals: Proposals) -> dict:
         """Estimate the precision by strata, and the share of each stratum's tracklets that fills its quota."""
@@ -235,21 +185,3 @@ def missing_by_stratum(
             share = (of_stratum[size, expert] + 1) / total
             missing[size, expert] = count * share * volumes
     return missing
-
-
-def _first_of_each(boxes: np.ndarray, iou: float) -> np.ndarray:
-    """Rows of (n, 6) 3D boxes that are no piece or double of an earlier one.
-
-    Of one lesion are boxes with this IoU in the plane whose slices overlap or follow each other.
-    """
-    kept: list[int] = []
-    overlap = pairwise_iou(boxes[:, PLANE], boxes[:, PLANE])
-    for row, box in enumerate(boxes):
-        beside = (boxes[kept, 2] <= box[5] + 1) & (box[2] <= boxes[kept, 5] + 1)
-        if not (beside & (overlap[row, kept] > iou)).any():
-            kept.append(row)
-    return np.array(kept, dtype=np.int64)
-
-
-def _log_odds(scores: np.ndarray) -> np.ndarray:
-    return logit(np.clip(scores, LOWEST, 1 - LOWEST))

@@ -11,9 +11,8 @@ from lens_d2.config import load_config
 from lens_d2.io.errors import DataError
 from lens_d2.mining.calibration import Calibration, Verified
 from lens_d2.mining.lens.mine import mine_patient
-from lens_d2.mining.lens.strategies import PatientVolume, SelfTraining
+from lens_d2.mining.lens.strategies import SelfTraining
 from lens_d2.mining.lens.strategies.self_training import missing_by_stratum
-from lens_d2.structures.status import BoxStatus
 
 MARK, SMALL, LARGE = (np.array(x, dtype=float) for x in ([70, 70, 90, 90], [10, 10, 20, 20], [40, 10, 70, 40]))
 VOLUMES = 24  # of which every second one is completely annotated
@@ -105,35 +104,6 @@ def test_the_quota_follows_what_is_missing():
     assert missing["below 16 mm", "luna"] == pytest.approx(4 * 2 / 3)
     assert missing["below 16 mm", "lits"] == pytest.approx(4 / 3)
     assert sum(missing.values()) == pytest.approx(6)
-
-
-def test_known_lesions_and_hard_negatives_are_no_candidates():
-    strategy = SelfTraining(calibration=Calibration("own_vm"))
-    marked = record(lesions=[(8, MARK)])
-    volume = PatientVolume.start(marked, found((8, MARK, 0.9), (4, SMALL, 0.8), (12, LARGE, 0.7)))
-    assert strategy.candidates(volume).tracklets.tolist() == [1, 2]
-    volume.known.add("rejected", np.array([[12, *LARGE]]), BoxStatus.HARD_NEGATIVE)
-    assert strategy.candidates(volume).tracklets.tolist() == [1]
-    volume.known.add("unsure", np.array([[4, *SMALL]]), BoxStatus.UNCERTAIN)
-    assert strategy.candidates(volume).tracklets.tolist() == [1]
-
-
-def test_ranks_are_log_odds_of_two_experts_and_pieces_of_a_lesion_count_once():
-    strategy = SelfTraining(calibration=Calibration("own_vm"))
-    pieces = found((4, SMALL, 0.6), (7, SMALL + 1, 0.8), (15, SMALL, 0.5), (12, LARGE, 0.8))
-    candidates = strategy.candidates(PatientVolume.start(record(), pieces))
-    assert candidates.tracklets.tolist() == [1, 2, 3]  # the first piece touches the second
-    np.testing.assert_allclose(candidates.ranks, np.log([4 * 9, 9, 4]))
-    assert candidates.strata == [("below 16 mm", "luna")] * 2 + [("24-32 mm", "lits")]
-
-
-def test_without_other_experts_the_own_score_ranks():
-    alone = found((4, SMALL, 0.8))["deeplesion"]
-    alone.expert_scores = alone.expert_scores[:, :1]
-    volume = PatientVolume.start(record(), {"fused": tracklets(), "deeplesion": alone})
-    candidates = SelfTraining(calibration=Calibration("own_vm")).candidates(volume)
-    np.testing.assert_allclose(candidates.ranks, np.log(4))
-    assert candidates.strata == [("below 16 mm", "")]
 
 
 def test_it_needs_a_completely_annotated_dataset():

@@ -1,0 +1,132 @@
+"""Places of boxes in the body, which are comparable between all scans of a patient.
+
+A place is that of DeepLesion's Normalized_lesion_location: the position in the right-left and front-back extent of
+the body in the slice, and the height of the slice in the body, each from 0 to 1. The extent is seen in the slice.
+The height is known for the key slices of marks alone (``DL_info.csv``, where a regressor of body parts has given
+it); from a mark on, it changes with the distance between slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from ..structures.boxes import key_slice_box
+from .cache import CachedVolume, VolumeCache
+from .lesion_labels import mark_row
+from .preprocess import PreprocessParams, body_mask
+from .same_lesions import PLACE_SPREAD, Mark, collect_marks, pair_marks
+
+# Height of a mm towards the head, the median in a sample of DL_info.csv, where too few marks tell.
+HEIGHT_OF_MM = -0.00078
+APART_MM = 10.0  # between two marks whose heights tell the height of a mm
+ENOUGH = 10  # pairs of marks from which a figure is estimated
+BODY = PreprocessParams()
+
+
+def body_extent(picture: np.ndarray, pixel_spacing: float) -> tuple[int, int, int, int] | None:
+    """x, y, width and height of the body in a slice, in pixels: the largest thing in it; None if all is air.
+
+    Args:
+        picture: (H, W) HU.
+        pixel_spacing: mm.
+    """
+    count, _, found, _ = cv2.connectedComponentsWithStats(body_mask(picture, [pixel_spacing] * 2, BODY))
+    if count < 2:
+        return None
+    return tuple(found[1 + found[1:, cv2.CC_STAT_AREA].argmax(), :4].tolist())
+
+
+class BodyPlaces:
+    """Gives the places of boxes in the sub-volumes of a dataset.
+
+    Attributes:
+        height_of_mm: change of the height with a mm towards the head.
+        spread: (3,) typical difference between the places of one lesion in two series.
+    """
+
+    def __init__(self, cache: VolumeCache, marks: Mapping[int, np.ndarray]):
+        """
+        Args:
+            cache: of the sub-volumes.
+            marks: (3,) places of marks by their rows, as :func:`lens_d2.data.same_lesions.read_places` gives them.
+        """
+        self.cache, self.marks = cache, marks
+        self.height_of_mm, self.spread = HEIGHT_OF_MM, PLACE_SPREAD
+
+    def fit(self, records: Sequence[dict]) -> None:
+        """Estimate ``height_of_mm`` from marks of one sub-volume, and ``spread`` from marks of one lesion.
+
+        Both stay as they are where fewer than :data:`ENOUGH` pairs of marks tell.
+        """
+        steps = [step for record in records for step in self._height_steps(record)]
+        if len(steps) >= ENOUGH:
+            self.height_of_mm = float(np.median(steps))
+        marks = collect_marks(records, self.marks)
+        pairs = pair_marks(marks)
+        first, second = (self._of_marks([marks[i] for i in side[pairs.same]]) for side in pairs[:2])
+        apart = np.abs(first - second)
+        apart = apart[np.isfinite(apart).all(axis=1)]
+        if len(apart) >= ENOUGH:
+            self.spread = np.maximum(np.percentile(apart, 68, axis=0), 1e-4)
+
+    def __call__(self, record: dict, slice_boxes: np.ndarray) -> np.ndarray:
+        """Places of boxes.
+
+        Args:
+            record: of their sub-volume.
+            slice_boxes: (n, 5 or more) z, x1, y1, x2, y2 in the volume frame.
+
+        Returns:
+            (n, 3); NaN for all if no mark of the sub-volume has a known place, and where the slice shows no body.
+
+        Raises:
+            DataError: the sub-volume cannot be read.
+        """
+        places = np.full((len(slice_boxes), 3), np.nan)
+        heights = self._heights_of_marks(record)
+        if not len(slice_boxes) or not len(heights):
+            return places
+        volume = self.cache.open(record)
+        start = np.median(heights[:, 1] - self.height_of_mm * self._mm(volume, heights[:, 0]))
+        slices = volume.geometry.slices_to_cache(slice_boxes[:, 0]).round().astype(int)
+        boxes = volume.geometry.boxes_to_cache(slice_boxes[:, 1:5])
+        pictures = volume.decode(np.unique(slices).tolist())
+        spacing = volume.geometry.pixel_spacing or volume.geometry.spacing[0]
+        extents = {z: body_extent(pictures[z], spacing) for z in np.unique(slices).tolist()}
+        for i, (z, box) in enumerate(zip(slices.tolist(), boxes, strict=True)):
+            if (extent := extents[z]) is not None:
+                places[i, :2] = ((box[:2] + box[2:]) / 2 - extent[:2]) / extent[2:]
+                places[i, 2] = start + self.height_of_mm * z * volume.geometry.slice_interval
+        return places
+
+    def _heights_of_marks(self, record: dict) -> np.ndarray:
+        """(k, 2) slice in the volume frame and height of the record's marks whose place is known."""
+        found = [
+            (key_slice_box(lesion)[0], self.marks[row][2])
+            for lesion in record["lesions"]
+            if (row := mark_row(lesion)) in self.marks and lesion["boxes"]
+        ]
+        return np.array(found, dtype=float).reshape(-1, 2)
+
+    @staticmethod
+    def _mm(volume: CachedVolume, slices: np.ndarray) -> np.ndarray:
+        """mm towards the head, from the lowest slice, of (k,) slices of the volume frame."""
+        return volume.geometry.slices_to_cache(slices) * volume.geometry.slice_interval
+
+    def _height_steps(self, record: dict) -> list[float]:
+        """Changes of the height with a mm, from each pair of the record's marks that is far enough apart."""
+        heights = self._heights_of_marks(record)
+        if len(heights) < 2:
+            return []
+        mm = self._mm(self.cache.open(record), heights[:, 0])
+        first, second = np.triu_indices(len(mm), 1)
+        apart = np.abs(mm[first] - mm[second]) > APART_MM
+        return ((heights[first, 1] - heights[second, 1]) / (mm[first] - mm[second]))[apart].tolist()
+
+    def _of_marks(self, marks: Sequence[Mark]) -> np.ndarray:
+        """(n, 3) places of marks."""
+        places = [self(mark.record, np.array([[mark.slice, *mark.box]], dtype=float)) for mark in marks]
+        return np.concatenate([np.zeros((0, 3)), *places])

@@ -1,0 +1,239 @@
+"""Matching of lesions between a patient's scans by their place in the body. In neither paper.
+
+LENS matches by appearance alone (Section V-B, :mod:`.intra_patient`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from detectron2.config import configurable
+from detectron2.data import MetadataCatalog
+from scipy.spatial.distance import cdist
+
+from ....data.body_places import BodyPlaces
+from ....data.cache import build_cache
+from ....data.same_lesions import read_places
+from ....io.errors import DataError
+from ....structures.status import BoxStatus
+from ...calibration import Calibration, StratifiedPrecision, Stratum
+from ...proposals import mined_datasets
+from .candidates import calibration_of, find_candidates, on_best_slice
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Proposals, Strategy
+
+logger = logging.getLogger(__name__)
+
+
+class Match(NamedTuple):
+    """A tracklet where a lesion of another series is to be expected.
+
+    Attributes:
+        tracklet: its number.
+        rank: log odds of the experts, less half the squared distance.
+        stratum: size class.
+        source: id of the lesion.
+        distance: between their places, in units of the spread.
+    """
+
+    tracklet: int
+    rank: float
+    stratum: Stratum
+    source: str
+    distance: float
+
+
+@STRATEGIES.register()
+class SamePlace(Strategy):
+    """Finds a known lesion again in the patient's other studies and series, by its place in the body.
+
+    That a lesion is there is known from the other scan, which says more than the detector knows: so tracklets with
+    low scores count, too, and small lesions are found as large ones are. Of the tracklets near the place, the one
+    with the best sum of score and nearness is taken, unless a known lesion lies there; its estimated precision, by
+    size, comes from the completely annotated sub-volumes. Known lesions are marks, and what strategies before this
+    one have found.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        places: Mapping[str, BodyPlaces],
+        calibration: Calibration,
+        precision: float = 0.9,
+        distance: float = 4.0,
+        score_thresh: float = 0.05,
+    ):
+        """
+        Args:
+            places: of the boxes in an expert's sub-volumes, by expert.
+            calibration: the completely annotated sub-volumes, and size classes.
+            precision: of the matches, on the completely annotated sub-volumes.
+            distance: in units of the spread, beyond which places differ.
+            score_thresh: tracklets with a lower score of the dataset's own expert are not looked at.
+        """
+        self.places, self.calibration, self.precision = places, calibration, precision
+        self.distance, self.score_thresh = distance, score_thresh
+        self.estimate = StratifiedPrecision({}, {})
+
+    @classmethod
+    def from_config(cls, cfg):
+        """Arguments of the constructor, from a config.
+
+        Raises:
+            DataError: ``MINING.CALIBRATION.DATASET`` is empty; or a mined dataset has no table of marks' places.
+        """
+        keys, cache, places = cfg.MINING.SAME_PLACE, build_cache(cfg), {}
+        for name in mined_datasets(cfg):
+            metadata = MetadataCatalog.get(name)
+            if not metadata.get("mark_table"):
+                raise DataError("MINING.STRATEGIES", f"SamePlace needs the places of marks, which {name} has not")
+            places[metadata.expert] = BodyPlaces(cache, read_places(metadata.mark_table))
+        return {
+            "places": places,
+            "calibration": calibration_of(cfg, cls.__name__),
+            "precision": keys.PRECISION,
+            "distance": keys.DISTANCE,
+            "score_thresh": keys.SCORE_THRESH,
+        }
+
+    def __call__(self, patient: Patient) -> list[Finding]:
+        """Mine one patient; see :class:`Strategy`."""
+        given = {lesion["id"] for volume in patient for lesion in volume.record["lesions"]}
+        findings = [
+            finding
+            for volume, matches in self._matches(patient)
+            for finding in self._findings(volume, matches, given)
+        ]
+        return sorted(findings, key=lambda finding: (finding.status != "annotation", -finding.precision))
+
+    def _findings(self, volume: PatientVolume, matches: Sequence[Match], given: Collection[str]) -> list[Finding]:
+        name, group = volume.record["volume"], volume.record["expert"]
+        ranks, strata = np.array([match.rank for match in matches]), [match.stratum for match in matches]
+        precision, chosen = self.estimate.precision(ranks, strata), self.estimate.passes(ranks, strata)
+        opinions, findings = volume.opinions(group), []
+        for i, match in enumerate(matches):
+            findings += on_best_slice(
+                name,
+                f"{name}/place-{match.tracklet}",
+                volume.detections[group].boxes_of(match.tracklet),
+                bool(chosen[i]),
+                annotation=match.source if match.source in given else None,
+                distance=match.distance,
+                precision=float(precision[i]),
+                **opinions.of(match.tracklet),
+            )
+        return findings
+
+    def _matches(self, patient: Patient) -> list[tuple[PatientVolume, list[Match]]]:
+        """Each sub-volume with the tracklets at which lesions of other series are to be expected."""
+        if len({volume.record["series"] for volume in patient}) < 2:
+            return []
+        known = [self._known(volume) for volume in patient]
+        found = []
+        for volume, (_, here) in zip(patient, known, strict=True):
+            expected = [
+                (lesions, places)
+                for other, (lesions, places) in zip(patient, known, strict=True)
+                if other.record["series"] != volume.record["series"]
+            ]
+            sources = [lesion for lesions, _ in expected for lesion in lesions]
+            places = np.concatenate([np.zeros((0, 3)), *(own for _, own in expected)])
+            found.append((volume, self._expect(volume, sources, places, here)))
+        return found
+
+    def _known(self, volume: PatientVolume) -> tuple[list[str], np.ndarray]:
+        """Known lesions of a sub-volume and their (n, 3) places, by the largest box of each."""
+        lesions = volume.known.of_status(BoxStatus.LESION)
+        sides = (lesions.boxes[:, 2:] - lesions.boxes[:, :2]).prod(axis=1)
+        largest: dict[str, int] = {}
+        for row in np.argsort(sides, kind="stable").tolist():
+            largest[lesions.lesions[row]] = row
+        rows = list(largest.values())
+        boxes = np.column_stack([lesions.slices[rows], lesions.boxes[rows]])
+        return list(largest), self.places[volume.record["expert"]](volume.record, boxes)
+
+    def _expect(
+        self, volume: PatientVolume, sources: Sequence[str], places: np.ndarray, here: np.ndarray
+    ) -> list[Match]:
+        """Match lesions of other series with tracklets, each with one.
+
+        Args:
+            volume: of the tracklets.
+            sources: n, the lesions.
+            places: (n, 3) of them.
+            here: (k, 3) of the lesions that are known in the sub-volume.
+        """
+        candidates = find_candidates(volume, self.calibration, self.score_thresh)
+        record = volume.record
+        found = volume.detections[record["expert"]]
+        boxes = [own[own[:, 5].argmax()] for own in map(found.boxes_of, candidates.tracklets.tolist())]
+        there = self.places[record["expert"]](record, np.array(boxes).reshape(-1, 6))
+        spread = self.places[record["expert"]].spread
+        is_known = (self._apart(places, here, spread) < self.distance).any(axis=1)
+        apart = self._apart(places, there, spread)
+        ranks = candidates.ranks - apart**2 / 2
+        ranks[is_known[:, None] | (apart >= self.distance)] = -np.inf
+        matches, used = [], set()
+        for row, column in zip(*np.unravel_index(np.argsort(-ranks, axis=None), ranks.shape), strict=True):
+            if ranks[row, column] == -np.inf:
+                break
+            if not {("source", row), ("tracklet", column)} & used:
+                used |= {("source", row), ("tracklet", column)}
+                matches.append(
+                    Match(
+                        int(candidates.tracklets[column]),
+                        float(ranks[row, column]),
+                        candidates.strata[column][:1],
+                        sources[row],
+                        float(apart[row, column]),
+                    )
+                )
+        return matches
+
+    @staticmethod
+    def _apart(places: np.ndarray, others: np.ndarray, spread: np.ndarray) -> np.ndarray:
+        """(n, m) distances of (n, 3) and (m, 3) places in units of the spread; infinite where one is not known."""
+        return np.nan_to_num(cdist(places / spread, others / spread), nan=np.inf)
+
+    def learn(self, records: Sequence[dict], proposals: Proposals) -> dict:
+        """Estimate the spread of places, and from the completely annotated sub-volumes the precision by size."""
+        for expert, places in self.places.items():
+            places.fit([record for record in records if record["expert"] == expert])
+        verified = self.calibration.verified(records)
+        patients: dict[tuple[str, str], list[dict]] = {}
+        for record in records:
+            patients.setdefault((record["expert"], record["patient"]), []).append(record)
+        ranks, strata, is_lesion = [], [], []
+        for own in patients.values():
+            if not any(record["volume"] in verified for record in own):
+                continue
+            patient = [PatientVolume.start(record, proposals(record)) for record in own]
+            for volume, matches in self._matches(patient):
+                name, found = volume.record["volume"], volume.detections[volume.record["expert"]]
+                for match in matches if name in verified else ():
+                    ranks.append(match.rank)
+                    strata.append(match.stratum)
+                    is_lesion.append(bool(verified.hit(name, found.boxes_of(match.tracklet))))
+        hits = np.array(is_lesion, dtype=bool)
+        estimate = StratifiedPrecision({}, {})
+        if ranks:
+            enough = self.calibration.min_lesions
+            estimate = StratifiedPrecision.fit(np.array(ranks), hits, strata, self.precision, enough)
+        logger.info("places: %d of %d matches in %s are lesions", hits.sum(), len(hits), self.calibration.dataset)
+        return {
+            "places": {
+                expert: {"height_of_mm": own.height_of_mm, "spread": own.spread.tolist()}
+                for expert, own in self.places.items()
+            },
+            "estimate": estimate.to_dict(),
+        }
+
+    def use(self, learnt: dict) -> None:
+        """Take the spread and the estimate."""
+        self.estimate = StratifiedPrecision.from_dict(learnt["estimate"])
+        for expert, own in learnt["places"].items():
+            self.places[expert].height_of_mm = own["height_of_mm"]
+            self.places[expert].spread = np.array(own["spread"])
