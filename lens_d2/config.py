@@ -117,6 +117,11 @@ def _add_model_keys(cfg: CN) -> None:
     # MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT.)
     cfg.MODEL.LENS.SIZE_LOSS_WEIGHT = 0.1
 
+    # Experts whose datasets have lesions without a label. MISSING_LABELS of AFP and ROI_HEADS serves these, ...
+    cfg.MODEL.LENS.PARTIALLY_LABELED = ("deeplesion",)
+    # ... and so does the risk of positive-unlabelled learning, if less than 1 of their lesions are labelled.
+    cfg.MODEL.LENS.LABELED_SHARE = 1.0
+
     # The proposal generators' boxes are the detections: no detection head (Table II, "one"). Generators, by
     # MODEL.PROPOSAL_GENERATOR.NAME: "AFP", "CenterNet", "FCOS", and "LENSRPN", which has Detectron2's MODEL.RPN.
     cfg.MODEL.LENS.ONE_STAGE = False
@@ -155,6 +160,8 @@ def _add_model_keys(cfg: CN) -> None:
     # Hard negative suppression: what a pixel in a hard negative's centre region weighs; with 1 it is background as
     # any other. Lesion-Harvester's loss amounts to 16 (Eq. 8), for CenterNet.
     cfg.MODEL.AFP.HARD_NEGATIVE_WEIGHT = 1.0
+    # How much background pixels weigh where labels are missing: "HIGH_SCORES"; empty: all alike.
+    cfg.MODEL.AFP.MISSING_LABELS = ""
     # Pixels that become proposals, per image and AFP, before the pooled NMS.
     cfg.MODEL.AFP.PRE_NMS_TOPK_TRAIN = 300
     cfg.MODEL.AFP.PRE_NMS_TOPK_TEST = 200
@@ -180,9 +187,10 @@ def _add_model_keys(cfg: CN) -> None:
 
     # Uncertain regions are left out of the ROI heads' sampling where a proposal covers one with this IoU.
     cfg.MODEL.ROI_HEADS.IGNORE_IOU = 0.5
-    # How much background proposals weigh where labels are missing (Lesion-Harvester, Table IV): "OBHS", "OBSS" or
-    # "MOBHS"; empty: all alike. (MODEL.ROI_HEADS.NUM_CLASSES 2: hard negatives are a class of their own, ULDor's,
-    # which the proposal generator proposes as well. NMS_THRESH_TEST 1.0: no NMS, with one stage as well.)
+    # How much background proposals weigh where labels are missing: "OBHS", "OBSS" or "MOBHS" (Lesion-Harvester,
+    # Table IV), or "HIGH_SCORES"; empty: all alike. (MODEL.ROI_HEADS.NUM_CLASSES 2: hard negatives are a class of
+    # their own, ULDor's, which the proposal generator proposes as well. NMS_THRESH_TEST 1.0: no NMS, with one stage
+    # as well.)
     cfg.MODEL.ROI_HEADS.MISSING_LABELS = ""
 
 

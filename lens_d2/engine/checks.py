@@ -38,7 +38,7 @@ from ..mining.lens.strategies.intra_patient import CALIBRATIONS
 from ..modeling.adapters import ADAPTERS
 from ..modeling.classifiers import CLASSIFIER_LOSS_REGISTRY, CLASSIFIER_REGISTRY
 from ..modeling.meta_arch import FUSED
-from ..modeling.missing_labels import MISSING_LABELS
+from ..modeling.missing_labels import MISSING_LABELS, OF_PIXELS
 from .solver import OPTIMIZERS
 from .stages import STAGES
 
@@ -57,6 +57,7 @@ NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterab
     "MODEL.ROI_BOX_HEAD.NAME": ROI_BOX_HEAD_REGISTRY,
     "MODEL.ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
     "MODEL.ROI_HEADS.MISSING_LABELS": MISSING_LABELS,
+    "MODEL.AFP.MISSING_LABELS": OF_PIXELS,
     "MODEL.LENS.OUTPUT": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
     "MODEL.FPR.NAME": CLASSIFIER_REGISTRY,
     "MODEL.FPR.LOSS": CLASSIFIER_LOSS_REGISTRY,

@@ -28,10 +28,12 @@ from torch import Tensor, nn
 
 from ..structures.status import BoxStatus
 from .heatmaps import OutputBranch, prior_bias
+from .missing_labels import PartialLabels
 from .supervision import global_normalizer, log_counts, of_status, weights_of
 
 # A loss of predictions and targets.
 Loss = Callable[[Tensor, Tensor], Tensor]
+TARGETS = (torch.ones_like, torch.zeros_like)  # of a lesion, of background
 
 
 def pixel_centers(height: int, width: int, stride: int, device: torch.device) -> Tensor:
@@ -104,7 +106,9 @@ class CenterRegionLabeler:
         """
         labels, weights = points.new_zeros(len(points), dtype=torch.long), points.new_ones(len(points))
         distances = points.new_zeros(len(points), 4)
-        lesions, uncertain, negatives = (of_status(gt, status).gt_boxes.tensor for status in BoxStatus)
+        lesions, uncertain = (
+            of_status(gt, status).gt_boxes.tensor for status in (BoxStatus.LESION, BoxStatus.UNCERTAIN)
+        )
         ignored = pixels_in_region(points, torch.cat([lesions, uncertain]), self.ignore_ratio, stride)
         labels[ignored.any(dim=1)] = -1
         if len(lesions):
@@ -116,9 +120,15 @@ class CenterRegionLabeler:
             weights = weights.where(labels != 1, weight)
             distances = torch.cat([points - box[:, :2], box[:, 2:] - points], dim=1) / stride
         if self.hard_negative_weight != 1:
-            suppressed = pixels_in_region(points, negatives, self.center_ratio, stride).any(dim=1)
+            suppressed = self.on_hard_negative(points, stride, gt)
             labels[suppressed], weights[suppressed] = 0, self.hard_negative_weight
         return labels, weights, distances
+
+    @torch.no_grad()
+    def on_hard_negative(self, points: Tensor, stride: int, gt: Instances) -> Tensor:
+        """(P,) bool, the pixels in a hard negative's centre region; arguments as for the call."""
+        negatives = of_status(gt, BoxStatus.HARD_NEGATIVE).gt_boxes.tensor
+        return pixels_in_region(points, negatives, self.center_ratio, stride).any(dim=1)
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
@@ -143,6 +153,7 @@ class AFP(nn.Module):
         size_loss_weight: float = 0.1,
         pre_nms_topk: tuple[int, int] = (300, 200),
         score_thresh_test: float = 0.0,
+        partial_labels: PartialLabels | None = None,
     ):
         """
         Args:
@@ -156,6 +167,7 @@ class AFP(nn.Module):
             size_loss_weight: lambda_1 of Eq. 1.
             pre_nms_topk: pixels that become proposals in training and at inference.
             score_thresh_test: centerness below which a pixel gives no proposal at inference.
+            partial_labels: the centerness branch's loss where lesions are not labelled; None: all are.
         """
         super().__init__()
         self.in_feature, self.stride = in_feature, stride
@@ -165,6 +177,7 @@ class AFP(nn.Module):
         self.size_loss_weight = size_loss_weight
         self.pre_nms_topk = {True: pre_nms_topk[0], False: pre_nms_topk[1]}
         self.score_thresh_test = score_thresh_test
+        self.partial_labels = partial_labels
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
@@ -183,6 +196,7 @@ class AFP(nn.Module):
             "size_loss_weight": cfg.MODEL.LENS.SIZE_LOSS_WEIGHT,
             "pre_nms_topk": (afp.PRE_NMS_TOPK_TRAIN, afp.PRE_NMS_TOPK_TEST),
             "score_thresh_test": afp.SCORE_THRESH_TEST,
+            "partial_labels": PartialLabels.from_config(cfg, afp.MISSING_LABELS),
         }
 
     def forward(
@@ -238,12 +252,26 @@ class AFP(nn.Module):
         valid, center = labels >= 0, labels == 1
         log_counts("afp", center, labels == 0)
         num_center = global_normalizer(int(center.sum()), logits.device)
-        loss_center = (self.center_loss(logits[valid], labels[valid].float()) * weights[valid]).sum()
+        if self.partial_labels is None:
+            loss_center = (self.center_loss(logits[valid], labels[valid].float()) * weights[valid]).sum()
+        else:
+            certain = torch.stack(
+                [self.label_assigner.on_hard_negative(points, self.stride, gt) for gt in gt_instances]
+            )
+            loss_center = self._partial_center_loss(logits[valid], center[valid], weights[valid], certain[valid])
         loss_size = self.size_loss(distances[center], gt_distances[center])
         return {
             "loss_afp_center": loss_center / num_center,
             "loss_afp_size": loss_size / num_center * self.size_loss_weight,
         }
+
+    def _partial_center_loss(self, logits: Tensor, center: Tensor, weights: Tensor, certain: Tensor) -> Tensor:
+        """Sum of the losses of (n,) pixels, of which ``center`` are lesions and ``certain`` none."""
+        score = logits.detach().sigmoid()
+        own = self.partial_labels.weights(torch.zeros_like(score), score)
+        weights = torch.where(center | certain, weights, weights * own)
+        as_lesion, as_background = (self.center_loss(logits, target(logits)) for target in TARGETS)
+        return self.partial_labels.loss(as_lesion, as_background, center, weights)
 
     def predict_proposals(
         self, points: Tensor, logits: Tensor, distances: Tensor, image_sizes: list[tuple[int, int]]

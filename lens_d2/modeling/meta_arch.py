@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_roi_heads
 from detectron2.modeling.proposal_generator import build_proposal_generator
 from detectron2.structures import ImageList, Instances, pairwise_iou
@@ -71,6 +71,16 @@ def _score_there(boxes: Instances, others: Instances, iou: float) -> Tensor:
     return (overlapping * others.scores).amax(dim=1)
 
 
+def _config_of(cfg: CfgNode, expert: str) -> CfgNode:
+    """The config of an expert's proposal generator: those of fully labelled datasets have all labels."""
+    if expert in cfg.MODEL.LENS.PARTIALLY_LABELED:
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.AFP.MISSING_LABELS, cfg.MODEL.LENS.LABELED_SHARE = "", 1.0
+    return cfg
+
+
 @META_ARCH_REGISTRY.register()
 class LENS(nn.Module):
     """Lesion ENSemble.
@@ -133,7 +143,9 @@ class LENS(nn.Module):
         shape = backbone.output_shape()
         return {
             "backbone": backbone,
-            "proposal_generators": {name: build_proposal_generator(cfg, shape) for name in cfg.MODEL.LENS.EXPERTS},
+            "proposal_generators": {
+                name: build_proposal_generator(_config_of(cfg, name), shape) for name in cfg.MODEL.LENS.EXPERTS
+            },
             "roi_heads": None if cfg.MODEL.LENS.ONE_STAGE else build_roi_heads(cfg, shape),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN[0],
             "pixel_std": cfg.MODEL.PIXEL_STD[0],

@@ -1,14 +1,20 @@
-"""Treatments of missing labels in the second stage (Lesion-Harvester, Section IV-F2).
+"""Classification where labels are missing: in a partially labelled dataset some of the background is lesions.
 
-In a partially labelled dataset some of the background proposals are lesions. A treatment weighs each background
-proposal in the classification by its overlap with the known lesions; with the weight 0 it is not sampled.
-``MODEL.ROI_HEADS.MISSING_LABELS`` names the treatment.
+A treatment weighs background in the classification. ``MODEL.ROI_HEADS.MISSING_LABELS`` and
+``MODEL.AFP.MISSING_LABELS`` name it, for proposals and for AFP's pixels; it serves the experts of
+``MODEL.LENS.PARTIALLY_LABELED`` alone.
 
-    OBHS     overlap-based hard sampling (Faster R-CNN): only what overlaps a known lesion is background
-    OBSS     overlap-based soft sampling (Wu et al.): what overlaps less weighs less
-    MOBHS    modified OBHS: everything is background, what overlaps weighs twice as much
+    OBHS         overlap-based hard sampling (Faster R-CNN): only what overlaps a known lesion is background
+    OBSS         overlap-based soft sampling (Wu et al.): what overlaps less weighs less
+    MOBHS        modified OBHS: everything is background, what overlaps weighs twice as much
+    HIGH_SCORES  what the detector takes for a lesion weighs less, as it may be one (in neither paper)
 
-To add one, write a function from (n,) overlaps to (n,) weights under ``@MISSING_LABELS.register()``.
+The first three are for proposals (Lesion-Harvester, Section IV-F2): a pixel overlaps nothing. With the weight 0 a
+proposal is not sampled. What is known to be no lesion, a hard negative, weighs 1.
+
+To add one, write a function of (n,) overlaps and (n,) scores to (n,) weights under ``@MISSING_LABELS.register()``.
+
+:class:`PartialLabels` also has the risk of positive-unlabelled learning (``MODEL.LENS.LABELED_SHARE``).
 
 MGTM-SLLP, the treatment that works for every detector, mines the labels instead: see
 :mod:`lens_d2.mining.lens.strategies.missing_ground_truth`.
@@ -16,12 +22,17 @@ MGTM-SLLP, the treatment that works for every detector, mines the labels instead
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
+from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
 from torch import Tensor
 
 MISSING_LABELS = Registry("MISSING_LABELS")
-MISSING_LABELS.__doc__ = "Treatments of missing labels, by the names that MODEL.ROI_HEADS.MISSING_LABELS has."
+MISSING_LABELS.__doc__ = "Treatments of missing labels, by the names that the keys MISSING_LABELS have."
+OF_PIXELS = ("HIGH_SCORES",)  # treatments that need no overlap
 
 # IoU with a known lesion from which on a background proposal "overlaps" it (Section II-A).
 OVERLAP = 0.1
@@ -31,19 +42,81 @@ SOFT_SAMPLING = (0.25, 50.0, 20.0)
 
 
 @MISSING_LABELS.register()
-def OBHS(overlap: Tensor) -> Tensor:
+def OBHS(overlap: Tensor, score: Tensor) -> Tensor:
     """1 for what overlaps a lesion, 0 for the rest."""
     return (overlap >= OVERLAP).to(overlap)
 
 
 @MISSING_LABELS.register()
-def OBSS(overlap: Tensor) -> Tensor:
+def OBSS(overlap: Tensor, score: Tensor) -> Tensor:
     """From nearly 0.25 without overlap to 1."""
     a, b, c = SOFT_SAMPLING
     return a + (1 - a) * torch.exp(-b * torch.exp(-c * overlap))
 
 
 @MISSING_LABELS.register()
-def MOBHS(overlap: Tensor) -> Tensor:
+def MOBHS(overlap: Tensor, score: Tensor) -> Tensor:
     """2 for what overlaps a lesion, 1 for the rest."""
     return 1 + (overlap >= OVERLAP).to(overlap)
+
+
+@MISSING_LABELS.register()
+def HIGH_SCORES(overlap: Tensor, score: Tensor) -> Tensor:
+    """1 less the score, for what overlaps no known lesion."""
+    return 1 - score * (overlap < OVERLAP)
+
+
+@dataclass(frozen=True)
+class PartialLabels:
+    """The classification loss of a partially labelled dataset.
+
+    With ``labeled_share`` below 1 it is the risk of positive-unlabelled learning, never below 0 (Kiryo et al.,
+    2017). Of all lesions, the share c is labelled, and looks like the others: so the background's loss is too
+    high by what the labelled lesions would lose as background, 1/c - 1 times. The whole is scaled by c, so that a
+    labelled lesion weighs what it does otherwise.
+
+    Attributes:
+        weight: treatment, see :data:`MISSING_LABELS`; None: background weighs 1.
+        labeled_share: c, in (0, 1].
+    """
+
+    weight: Callable[[Tensor, Tensor], Tensor] | None = None
+    labeled_share: float = 1.0
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, treatment: str) -> PartialLabels | None:
+        """Of ``MODEL.LENS.LABELED_SHARE`` and the name of a treatment; None if neither changes the loss."""
+        if not treatment and cfg.MODEL.LENS.LABELED_SHARE == 1.0:
+            return None
+        return cls(MISSING_LABELS.get(treatment) if treatment else None, cfg.MODEL.LENS.LABELED_SHARE)
+
+    def weights(self, overlap: Tensor, score: Tensor | None = None) -> Tensor:
+        """(n,) weights of background with (n,) overlaps and scores, in [0, 1]; 0 without scores."""
+        if self.weight is None:
+            return torch.ones_like(overlap)
+        return self.weight(overlap, torch.zeros_like(overlap) if score is None else score)
+
+    def loss(
+        self,
+        as_lesion: Tensor,
+        as_background: Tensor,
+        is_lesion: Tensor,
+        weight: Tensor,
+        seen: Tensor | float = 1.0,
+    ) -> Tensor:
+        """The sum of the losses.
+
+        Args:
+            as_lesion: (n,) losses of pixels or proposals as lesions.
+            as_background: (n,) their losses as background.
+            is_lesion: (n,) bool, the label.
+            weight: (n,) of each, background's by :meth:`weights`.
+            seen: (n,) or one, for a lesion the share of its image's background that is among the n.
+        """
+        positive = (as_lesion * weight)[is_lesion].sum()
+        background = (as_background * weight)[~is_lesion].sum()
+        if self.labeled_share == 1:
+            return positive + background
+        unlabeled = (as_background * weight * seen)[is_lesion].sum()
+        share = self.labeled_share
+        return positive + (share * background - (1 - share) * unlabeled).clamp(min=0)

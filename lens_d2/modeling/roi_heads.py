@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torchvision.ops import nms
 
 from ..structures.status import BoxStatus
 from .adapters import ExpertFeatures
-from .missing_labels import MISSING_LABELS
+from .missing_labels import PartialLabels
 from .supervision import global_normalizer, of_status, on_uncertain, seeded, weights_of
 
 ONLY_EXPERT = "lesion"  # the expert's name where MODEL.LENS.EXPERTS names none
@@ -38,6 +39,13 @@ def build_pooler(head: CfgNode, shapes: list[ShapeSpec]) -> ROIPooler:
         sampling_ratio=head.POOLER_SAMPLING_RATIO,
         pooler_type=head.POOLER_TYPE,
     )
+
+
+def largest_overlap(boxes: Boxes, others: Boxes) -> Tensor:
+    """(n,) highest IoU of n boxes with one of the others; 0 without others."""
+    if not len(others):
+        return boxes.tensor.new_zeros(len(boxes))
+    return pairwise_iou(boxes, others).amax(dim=1)
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -63,7 +71,7 @@ class LENSROIHeads(ROIHeads):
         box_head: nn.Module,
         box_predictors: dict[str, FastRCNNOutputLayers],
         ignore_iou: float,
-        background_weight: Callable[[Tensor], Tensor] | None = None,
+        partial_labels: Mapping[str, PartialLabels | None] = MappingProxyType({}),
         **kwargs,
     ):
         """
@@ -75,8 +83,8 @@ class LENSROIHeads(ROIHeads):
             box_predictors: each expert's output layers.
             ignore_iou: a proposal that covers an uncertain region with at least this IoU, and is no lesion,
                 is not sampled.
-            background_weight: from (n,) largest IoU with a lesion to (n,) weights of background proposals, of
-                which those with 0 are not sampled (:mod:`lens_d2.modeling.missing_labels`); None: all 1.
+            partial_labels: the classification's loss, by expert, where lesions are not labelled; None, or no
+                entry: all are.
             kwargs: as Detectron2's ROIHeads; ``num_classes`` 1, or 2 with a class of hard negatives.
         """
         super().__init__(**kwargs)
@@ -86,7 +94,7 @@ class LENSROIHeads(ROIHeads):
         self.box_head = box_head
         self.box_predictors = nn.ModuleDict(box_predictors)
         self.ignore_iou = ignore_iou
-        self.background_weight = background_weight
+        self.partial_labels = dict(partial_labels)
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
@@ -103,8 +111,9 @@ class LENSROIHeads(ROIHeads):
         ret["box_head"] = head
         ret["box_predictors"] = {name: FastRCNNOutputLayers(cfg, head.output_shape) for name in experts}
         ret["ignore_iou"] = cfg.MODEL.ROI_HEADS.IGNORE_IOU
-        treatment = cfg.MODEL.ROI_HEADS.MISSING_LABELS
-        ret["background_weight"] = MISSING_LABELS.get(treatment) if treatment else None
+        partial_labels = PartialLabels.from_config(cfg, cfg.MODEL.ROI_HEADS.MISSING_LABELS)
+        partly_labeled = {*cfg.MODEL.LENS.PARTIALLY_LABELED, ONLY_EXPERT} & {*experts}
+        ret["partial_labels"] = dict.fromkeys(partly_labeled, partial_labels)
         return ret
 
     def forward(
@@ -144,12 +153,13 @@ class LENSROIHeads(ROIHeads):
         if targets is None:
             instances = [own[expert] for own in self.inference(features, proposals)]
             return self.forward_with_given_boxes(features, instances), {}
-        proposals = self.label_and_sample_proposals(proposals, targets, seeds)
+        partial_labels = self.partial_labels.get(expert)
+        proposals = self.label_and_sample_proposals(proposals, targets, seeds, partial_labels)
         predictor = self.box_predictors[expert]
         predictions = predictor(self._box_features(features, proposals))
         losses = predictor.losses(predictions, proposals)
         if proposals[0].has("weight"):
-            losses["loss_cls"] = self._weighted_classification_loss(predictions[0], proposals)
+            losses["loss_cls"] = self._weighted_classification_loss(predictions[0], proposals, partial_labels)
         count = sum(len(p) for p in proposals)
         share = count / global_normalizer(count, predictions[0].device)  # the losses are means over the rank's own
         losses = {name: loss * share for name, loss in losses.items()}
@@ -161,17 +171,24 @@ class LENSROIHeads(ROIHeads):
 
     @torch.no_grad()
     def label_and_sample_proposals(
-        self, proposals: list[Instances], targets: list[Instances], seeds: list[int] | None = None
+        self,
+        proposals: list[Instances],
+        targets: list[Instances],
+        seeds: list[int] | None = None,
+        partial_labels: PartialLabels | None = None,
     ) -> list[Instances]:
         """Sample as Detectron2 does, without proposals on uncertain regions and background of weight 0.
 
-        A proposal on an uncertain region that matches a lesion is kept. If background is weighted, or a lesion has
-        a ``gt_weight`` other than 1, the sampled proposals have the field ``weight``.
+        A proposal on an uncertain region that matches a lesion is kept. If lesions are not labelled, or one has a
+        ``gt_weight`` other than 1, the sampled proposals have the field ``weight``; in the first case also
+        ``overlap``, the largest IoU with a lesion, ``certain``, whether the proposal is on a hard negative, and
+        ``seen``, the share of the image's background that was sampled.
 
         Args:
             proposals: N, with ``proposal_boxes``.
             targets: N, as for :meth:`forward`.
             seeds: N or None.
+            partial_labels: where lesions are not labelled.
 
         Returns:
             N, with the fields of Detectron2's.
@@ -182,8 +199,8 @@ class LENSROIHeads(ROIHeads):
             proposal = proposal[~self._on_uncertain(proposal.proposal_boxes, uncertain.gt_boxes, lesion.gt_boxes)]
             negative.gt_classes = torch.ones_like(negative.gt_classes)
             classes = Instances.cat([lesion, negative]) if self.num_classes > 1 else lesion
-            if self.background_weight is not None:
-                weight = self._weights(proposal.proposal_boxes, lesion.gt_boxes)
+            if partial_labels is not None:
+                weight = partial_labels.weights(largest_overlap(proposal.proposal_boxes, lesion.gt_boxes))
                 matched = self.proposal_matcher(pairwise_iou(classes.gt_boxes, proposal.proposal_boxes))[1] == 1
                 proposal = proposal[matched | (weight > 0)]
             kept.append(proposal)
@@ -198,27 +215,38 @@ class LENSROIHeads(ROIHeads):
         storage.put_scalar("roi_head/num_fg_samples", (total - sum(background)) / len(sampled))
         storage.put_scalar("roi_head/num_bg_samples", sum(background) / len(sampled))
         soft = any(target.has("gt_weight") and bool((target.gt_weight != 1).any()) for target in targets)
-        if self.background_weight is not None or soft:
-            for proposal, target in zip(sampled, targets, strict=True):
-                lesions, is_lesion = of_status(target, BoxStatus.LESION).gt_boxes, proposal.gt_classes == 0
-                weight = self._weights(proposal.proposal_boxes, lesions)
-                weight = weight.masked_fill(proposal.gt_classes != self.num_classes, 1.0)
-                proposal.weight = weight.where(~is_lesion, weights_of(proposal, weight.device))
+        if partial_labels is not None or soft:
+            for proposal in sampled:
+                own = weights_of(proposal, proposal.gt_classes.device)
+                proposal.weight = own.where(proposal.gt_classes == 0, torch.ones_like(own))
+        if partial_labels is not None:
+            for proposal, target, before, count in zip(sampled, targets, kept, background, strict=True):
+                boxes, size = proposal.proposal_boxes, (len(proposal),)
+                lesion, _, negative = (of_status(target, status).gt_boxes for status in BoxStatus)
+                proposal.overlap = largest_overlap(boxes, lesion)
+                proposal.certain = largest_overlap(boxes, negative) >= self.ignore_iou
+                proposal.seen = boxes.tensor.new_full(size, count / max(len(before), count, 1))
         return sampled
 
-    def _weights(self, boxes: Boxes, lesions: Boxes) -> Tensor:
-        """(len(boxes),) weights of the boxes as background."""
-        if self.background_weight is None:
-            return boxes.tensor.new_ones(len(boxes))
-        if not len(lesions):
-            return self.background_weight(boxes.tensor.new_zeros(len(boxes)))
-        return self.background_weight(pairwise_iou(boxes, lesions).amax(dim=1))
-
-    @staticmethod
-    def _weighted_classification_loss(logits: Tensor, proposals: list[Instances]) -> Tensor:
+    def _weighted_classification_loss(
+        self, logits: Tensor, proposals: list[Instances], partial_labels: PartialLabels | None = None
+    ) -> Tensor:
         """As Detectron2's, the mean over the proposals, each with its weight."""
         classes, weight = (torch.cat([p.get(key) for p in proposals]) for key in ("gt_classes", "weight"))
-        return (F.cross_entropy(logits, classes, reduction="none") * weight).sum() / max(len(classes), 1)
+        count = max(len(classes), 1)
+        if partial_labels is None:
+            return (F.cross_entropy(logits, classes, reduction="none") * weight).sum() / count
+        overlap, certain, seen = (
+            torch.cat([p.get(key) for p in proposals]) for key in ("overlap", "certain", "seen")
+        )
+        is_lesion, score = classes == 0, logits.detach().softmax(dim=1)[:, 0]
+        unknown = (classes == self.num_classes) & ~certain
+        weight = torch.where(unknown, weight * partial_labels.weights(overlap, score), weight)
+        others = classes.masked_fill(is_lesion, self.num_classes)
+        as_lesion, as_background = (
+            F.cross_entropy(logits, own, reduction="none") for own in (torch.zeros_like(classes), others)
+        )
+        return partial_labels.loss(as_lesion, as_background, is_lesion, weight, seen) / count
 
     def _on_uncertain(self, boxes: Boxes, uncertain: Boxes, lesions: Boxes) -> Tensor:
         """(len(boxes),) bool: the box is on an uncertain region, or inside one, and matches no lesion."""

@@ -72,10 +72,10 @@ def heads_of(small_cfg):
 def sample_proposals():
     """The proposals with these boxes that a detection head samples."""
 
-    def sample(heads, target, boxes):
+    def sample(heads, target, boxes, partial_labels=None):
         boxes = torch.tensor(boxes)
         proposals = Instances((64, 80), proposal_boxes=Boxes(boxes), objectness_logits=torch.zeros(len(boxes)))
-        (sampled,) = heads.label_and_sample_proposals([proposals], [target])
+        (sampled,) = heads.label_and_sample_proposals([proposals], [target], None, partial_labels)
         return sampled
 
     return sample

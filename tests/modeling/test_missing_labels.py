@@ -1,11 +1,14 @@
-"""Second-stage treatments of missing labels (Lesion-Harvester, Table IV)."""
+"""Losses where labels are missing: treatments of background (Lesion-Harvester, Table IV), and risk."""
 
 import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lens_d2.modeling.missing_labels import MISSING_LABELS
+from lens_d2.modeling.missing_labels import MISSING_LABELS, PartialLabels
+from lens_d2.structures.status import BoxStatus
 
 LESION = (24.0, 24.0, 44.0, 40.0)
 
@@ -20,7 +23,7 @@ IOU = torch.tensor([0.0, 0.05, 0.1, 0.3, 0.49])
 
 
 def weights(name):
-    return MISSING_LABELS.get(name)(IOU).tolist()
+    return MISSING_LABELS.get(name)(IOU, torch.full_like(IOU, 0.75)).tolist()
 
 
 def test_weights_of_background():
@@ -29,37 +32,110 @@ def test_weights_of_background():
     soft = weights("OBSS")
     assert soft[0] == pytest.approx(0.25, abs=1e-3) and soft[-1] == pytest.approx(1, abs=0.01)
     assert soft == sorted(soft)
+    assert weights("HIGH_SCORES") == [0.25, 0.25, 1, 1, 1]
+
+
+def sampled_by(name, heads_of, sample_proposals, target, boxes, share=1.0):
+    heads, labels = heads_of(name), PartialLabels(MISSING_LABELS.get(name) if name else None, share)
+    return heads, labels, sample_proposals(heads, target, boxes, labels)
 
 
 def test_hard_sampling_takes_overlapping_background_alone(heads_of, sample_proposals, make_targets):
-    sampled = sample_proposals(heads_of("OBHS"), make_targets([LESION]), [TOUCHING, *APART])
+    rest = heads_of, sample_proposals
+    sampled = sampled_by("OBHS", *rest, make_targets([LESION]), [TOUCHING, *APART])[2]
     assert sampled.gt_classes.tolist() == [0, 1]  # the lesion itself, and what touches it
     assert sampled.proposal_boxes.tensor[1].tolist() == TOUCHING
-    assert not len(sample_proposals(heads_of("OBHS"), make_targets([]), APART))
+    assert not len(sampled_by("OBHS", *rest, make_targets([]), APART)[2])
 
 
-@pytest.mark.parametrize("name, touching, apart", [("OBSS", 0.953, 0.25), ("MOBHS", 2.0, 1.0)])
+SCORE = 0.75
+LOGITS = torch.tensor([0.75, 0.25]).log()
+
+
+@pytest.mark.parametrize(
+    "name, touching, apart", [("OBSS", 0.953, 0.25), ("MOBHS", 2.0, 1.0), ("HIGH_SCORES", 1.0, 1 - SCORE)]
+)
 def test_soft_treatments_sample_as_ever_and_weigh_the_loss(
     heads_of, sample_proposals, make_targets, name, touching, apart
 ):
-    heads = heads_of(name)
-    sampled = sample_proposals(heads, make_targets([LESION]), [TOUCHING, *APART])
-    found = {
-        tuple(b): w for b, w in zip(sampled.proposal_boxes.tensor.tolist(), sampled.weight.tolist(), strict=True)
-    }
+    boxes = [TOUCHING, *APART]
+    heads, labels, sampled = sampled_by(name, heads_of, sample_proposals, make_targets([LESION]), boxes)
     expected = {LESION: 1.0, tuple(TOUCHING): touching, tuple(APART[0]): apart, tuple(APART[1]): apart}
-    assert found == pytest.approx(expected, abs=2e-3)
-    logits = torch.randn(4, 2)
-    each = torch.nn.functional.cross_entropy(logits, sampled.gt_classes, reduction="none")
-    loss = heads._weighted_classification_loss(logits, [sampled])
-    assert loss.item() == pytest.approx((each * sampled.weight).sum().item() / 4, rel=1e-5)
+    found = list(map(tuple, sampled.proposal_boxes.tensor.tolist()))
+    assert set(found) == set(expected)
+    each = torch.nn.functional.cross_entropy(LOGITS.expand(4, 2), sampled.gt_classes, reduction="none")
+    weight = torch.tensor([expected[box] for box in found])
+    loss = heads._weighted_classification_loss(LOGITS.expand(4, 2), [sampled], labels)
+    assert loss.item() == pytest.approx((each * weight).sum().item() / 4, rel=2e-3)
 
 
-@pytest.mark.parametrize("treatment", ["OBHS", "OBSS", "MOBHS"])
+def test_what_is_known_to_be_no_lesion_weighs_1(heads_of, sample_proposals, make_targets):
+    target = make_targets([LESION, APART[0]], [BoxStatus.LESION, BoxStatus.HARD_NEGATIVE])
+    heads, labels, sampled = sampled_by("HIGH_SCORES", heads_of, sample_proposals, target, APART)
+    each = torch.nn.functional.cross_entropy(LOGITS.expand(3, 2), sampled.gt_classes, reduction="none")
+    weight = torch.tensor([{LESION[0]: 1, APART[0][0]: 1, APART[1][0]: 0.25}[x] for x in
+                           sampled.proposal_boxes.tensor[:, 0].tolist()])  # fmt: skip
+    loss = heads._weighted_classification_loss(LOGITS.expand(3, 2), [sampled], labels)
+    assert loss.item() == pytest.approx((each * weight).sum().item() / 3)
+
+
+def test_the_risk_of_positive_unlabelled_learning_by_hand():
+    """Two lesions, one with half a weight, three others; a quarter of the lesions is labelled."""
+    is_lesion, weight = torch.tensor([True, True, False, False, False]), torch.tensor([1, 0.5, 1, 1, 1])
+    as_lesion, as_background = torch.tensor([0.2, 0.4, 9, 9, 9]), torch.tensor([2.0, 1.0, 3.0, 5.0, 4.0])
+    risk = PartialLabels(labeled_share=0.25).loss
+    lost = 0.2 + 0.2 + 0.25 * 12 - 0.75 * (2 + 0.5)
+    assert risk(as_lesion, as_background, is_lesion, weight).item() == pytest.approx(lost)
+    few = risk(as_lesion, as_background, is_lesion, weight, seen=0.5).item()
+    assert few == pytest.approx(lost + 0.75 * 2.5 / 2)
+    assert risk(as_lesion, as_background * 0 + is_lesion, is_lesion, weight).item() == pytest.approx(
+        0.4
+    )  # not below 0
+
+
+losses = st.lists(st.floats(0, 10), min_size=6, max_size=6).map(torch.tensor)
+
+
+@given(losses, losses, st.lists(st.booleans(), min_size=6, max_size=6).map(torch.tensor))
+def test_with_all_lesions_labelled_it_is_the_usual_loss(as_lesion, as_background, is_lesion):
+    weight = torch.ones(6)
+    found = PartialLabels().loss(as_lesion, as_background, is_lesion, weight)
+    assert found.item() == pytest.approx(
+        as_lesion.where(is_lesion, as_background).sum().item(), rel=1e-5, abs=1e-5
+    )
+
+
+def first_losses(cfg, make_batch, expert, *opts):
+    """A step's losses with overrides, from the same weights."""
+    cfg.merge_from_list(list(opts))
+    torch.manual_seed(0)
+    model, batch = build_model(cfg), make_batch(expert)
+    with EventStorage():
+        return {name: loss.item() for name, loss in model(batch).items()}
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ("MODEL.AFP.MISSING_LABELS", "HIGH_SCORES", "MODEL.ROI_HEADS.MISSING_LABELS", "HIGH_SCORES"),
+        ("MODEL.LENS.LABELED_SHARE", 0.25),
+    ],
+)
+def test_only_partially_labelled_datasets_are_treated(small_cfg, make_batch, opts):
+    for expert in ("luna", "deeplesion"):
+        plain = first_losses(small_cfg.clone(), make_batch, expert)
+        treated = first_losses(small_cfg.clone(), make_batch, expert, *opts)
+        same = {name for name in plain if plain[name] == treated[name]}
+        partial = {"loss_afp_center", "loss_cls"} if expert == "deeplesion" else set()
+        assert set(plain) - same == partial
+        assert all(treated[name] < plain[name] for name in partial)
+
+
+@pytest.mark.parametrize("treatment", list(dict(MISSING_LABELS)))
 def test_a_step_with_each_treatment_even_without_lesions(small_cfg, make_batch, make_targets, treatment):
     small_cfg.MODEL.ROI_HEADS.MISSING_LABELS = treatment
     model = build_model(small_cfg)
-    batch = make_batch("luna")
+    batch = make_batch("deeplesion")
     for target in (batch[0]["instances"], make_targets([])):
         with EventStorage():
             losses = model([{**x, "instances": target} for x in batch])
