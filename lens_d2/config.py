@@ -189,8 +189,8 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.ROI_HEADS.IGNORE_IOU = 0.5
     # How much background proposals weigh where labels are missing: "OBHS", "OBSS" or "MOBHS" (Lesion-Harvester,
     # Table IV), or "HIGH_SCORES"; empty: all alike. (MODEL.ROI_HEADS.NUM_CLASSES 2: hard negatives are a class of
-    # their own, ULDor's, which the proposal generator proposes as well. NMS_THRESH_TEST 1.0: no NMS, with one stage
-    # as well.)
+    # their own, ULDor's, which the proposal generator proposes as well. NMS_THRESH_TEST 1.0: no NMS, also with one
+    # stage.)
     cfg.MODEL.ROI_HEADS.MISSING_LABELS = ""
 
 
