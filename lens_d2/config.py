@@ -122,6 +122,20 @@ def _add_model_keys(cfg: CN) -> None:
     # ... and so does the risk of positive-unlabelled learning, if less than 1 of their lesions are labelled.
     cfg.MODEL.LENS.LABELED_SHARE = 1.0
 
+    # A teacher, the moving average of the weights, labels what the experts of PARTIALLY_LABELED find while they
+    # learn; its weights are those that the training ends with.
+    cfg.MODEL.TEACHER = CN()
+    cfg.MODEL.TEACHER.ENABLED = False
+    # Of the moving average, a step.
+    cfg.MODEL.TEACHER.DECAY = 0.999
+    # Steps after which it begins to label.
+    cfg.MODEL.TEACHER.START_ITER = 1000
+    # Scores from which on a detection is a lesion, or at least an uncertain region, unless it overlaps a known box
+    # with this IoU.
+    cfg.MODEL.TEACHER.LESION_SCORE = 0.95
+    cfg.MODEL.TEACHER.UNCERTAIN_SCORE = 0.5
+    cfg.MODEL.TEACHER.IOU = 0.3
+
     # The proposal generators' boxes are the detections: no detection head (Table II, "one"). Generators, by
     # MODEL.PROPOSAL_GENERATOR.NAME: "AFP", "CenterNet", "FCOS", and "LENSRPN", which has Detectron2's MODEL.RPN.
     cfg.MODEL.LENS.ONE_STAGE = False

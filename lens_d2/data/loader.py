@@ -42,6 +42,9 @@ class SampleLoader(DataLoader):
 
     PyTorch would turn the error into a RuntimeError with a traceback, as its constructor takes two arguments; and
     a batch system signals the workers, too, of a rank that is to finish its step.
+
+    Attributes:
+        finish: what a batch goes through in this process, behind the workers; nothing unless it is set.
     """
 
     def __init__(self, dataset: Dataset, *, collate_fn: Callable[[list], Any], num_workers: int, **kwargs):
@@ -57,6 +60,7 @@ class SampleLoader(DataLoader):
             worker_init_fn=preemption.ignore,
             **kwargs,
         )
+        self.finish: Callable[[Any], Any] = lambda batch: batch
         if num_workers:
             _open.add(self)
             # For a rank, in which atexit is not called; before the queues of the workers are closed.
@@ -79,7 +83,7 @@ class SampleLoader(DataLoader):
         for batch in super().__iter__():
             if isinstance(batch, DataError):
                 raise batch
-            yield batch
+            yield self.finish(batch)
 
 
 class _Guarded(Dataset):

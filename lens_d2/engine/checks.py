@@ -85,6 +85,11 @@ NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterab
 }
 # Settings that are shares.
 SHARES = (
+    "MODEL.TEACHER.DECAY",
+    "MODEL.TEACHER.LESION_SCORE",
+    "MODEL.TEACHER.UNCERTAIN_SCORE",
+    "MODEL.TEACHER.IOU",
+    "MODEL.LENS.LABELED_SHARE",
     "MINING.CALIBRATION.LEAST_PRECISION",
     "MINING.SELF_TRAINING.PRECISION",
     "MINING.SELF_TRAINING.QUOTA",

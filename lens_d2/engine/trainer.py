@@ -24,9 +24,11 @@ from ..io.cli import at_level, without_known_faults
 from ..io.errors import DataError
 from ..mining.hooks import build_mining_hooks
 from ..modeling.pretrained import load_backbone_weights
+from ..modeling.teacher import Teacher
 from .overlays import build_overlay_hooks
 from .preemption import PreemptionHook
 from .solver import build_optimizer, with_epochs
+from .teacher import TeacherHook
 from .writers import build_writers
 
 logger = logging.getLogger(__name__)
@@ -101,6 +103,10 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         self._trainer = trainer(model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = LENSCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.teacher = Teacher.from_config(cfg, getattr(model, "module", model))
+        if self.teacher is not None:
+            self.checkpointer.add_checkpointable("teacher", self.teacher)
+            data_loader.finish = self.teacher.label
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -123,6 +129,7 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         hooks = super().build_hooks()
         evaluation = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
         return [
+            *([] if self.teacher is None else [TeacherHook(self.teacher)]),
             *hooks[:evaluation],
             PreemptionHook(),
             *build_overlay_hooks(self.cfg),

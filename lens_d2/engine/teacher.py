@@ -1,0 +1,25 @@
+"""The teacher's part in the training: it follows the student, and takes its place in the end."""
+
+from __future__ import annotations
+
+from detectron2.engine import HookBase
+
+from ..modeling.teacher import Teacher
+
+
+class TeacherHook(HookBase):
+    """Updates the teacher after each step, and gives the model its weights after the last one.
+
+    So the final checkpoint, evaluation and mining have the teacher's weights. Stands before the hooks that save or
+    evaluate.
+    """
+
+    def __init__(self, teacher: Teacher):
+        self.teacher = teacher
+
+    def after_step(self) -> None:
+        """Follow the student, or, after the last step, take its place."""
+        model = getattr(self.trainer.model, "module", self.trainer.model)
+        self.teacher.update_parameters(model)
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
+            model.load_state_dict(self.teacher.module.state_dict())

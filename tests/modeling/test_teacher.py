@@ -1,0 +1,80 @@
+"""The teacher: a moving average, and the labels that it gives."""
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from torch import nn
+
+from lens_d2.modeling.teacher import Teacher, with_pseudo_labels
+from lens_d2.structures.status import BoxStatus
+
+LESION, UNCERTAIN, NEGATIVE = BoxStatus.LESION, BoxStatus.UNCERTAIN, BoxStatus.HARD_NEGATIVE
+
+
+def detections(*found, size=(64, 80)):
+    """Of (box, score)."""
+    boxes = torch.tensor([box for box, _ in found], dtype=torch.float32).reshape(-1, 4)
+    return Instances(size, pred_boxes=Boxes(boxes), scores=torch.tensor([score for _, score in found]))
+
+
+def targets_of(*known, size=(64, 80)):
+    """Of (box, status), with the mapper's fields and two tags."""
+    status = torch.tensor([int(status) for _, status in known], dtype=torch.int64)
+    n = len(known)
+    return Instances(
+        size, gt_boxes=Boxes(torch.tensor([box for box, _ in known], dtype=torch.float32).reshape(-1, 4)),
+        gt_status=status, gt_classes=torch.zeros_like(status), gt_weight=torch.full((n,), 0.5),
+        gt_recist=torch.ones(n, 4, 2), gt_tags=torch.ones(n, 2, dtype=torch.bool), gt_tag_weights=torch.ones(n, 2),
+    )  # fmt: skip
+
+
+def test_sure_detections_are_lesions_less_sure_ones_uncertain_and_known_ones_neither():
+    known = targets_of(([10, 10, 20, 20], LESION), ([30, 10, 40, 20], UNCERTAIN), ([50, 10, 60, 20], NEGATIVE))
+    found = detections(
+        ([11, 10, 21, 20], 0.99), ([31, 10, 41, 20], 0.99), ([51, 10, 61, 20], 0.99), ([10, 40, 20, 50], 0.97),
+        ([30, 40, 40, 50], 0.6), ([50, 40, 60, 50], 0.4), ([70, 40, 70.5, 50], 0.99), ([19, 10, 29, 20], 0.96),
+    )  # fmt: skip
+    labelled = with_pseudo_labels(known, found, 0.95, 0.5, 0.3)
+    assert len(labelled) == 6 and torch.equal(labelled[:3].gt_boxes.tensor, known.gt_boxes.tensor)
+    new = labelled[3:]
+    assert new.gt_boxes.tensor[:, 0].tolist() == [10, 30, 19] and new.gt_status.tolist() == [0, 1, 0]
+    assert new.gt_weight.tolist() == pytest.approx([0.97, 1.0, 0.96])
+    assert torch.isnan(new.gt_recist).all() and not new.gt_tags.any() and not new.gt_tag_weights.any()
+    assert list(labelled.get_fields()) == list(known.get_fields())
+
+
+@pytest.mark.parametrize("known", [(), (([10, 10, 20, 20], LESION),)])
+def test_without_detections_or_without_targets(known):
+    assert len(with_pseudo_labels(targets_of(*known), detections(), 0.9, 0.5, 0.3)) == len(known)
+    found = detections(([10, 40, 20, 50], 0.97))
+    assert len(with_pseudo_labels(targets_of(*known), found, 0.9, 0.5, 0.3)) == len(known) + 1
+
+
+def test_it_follows_weights_and_buffers():
+    model = nn.BatchNorm1d(1)
+    teacher = Teacher(model, experts=("a",), decay=0.75)
+    model.weight.data.fill_(2), model.running_mean.fill_(4)
+    teacher.update_parameters(model)
+    assert teacher.module.weight.item() == 2 and teacher.module.running_mean.item() == 4  # the first time a copy
+    model.weight.data.fill_(6), model.running_mean.fill_(8)
+    teacher.update_parameters(model)
+    assert teacher.module.weight.item() == 3 and teacher.module.running_mean.item() == 5
+    assert not teacher.module.training and not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_it_labels_batches_of_partially_labelled_datasets_once_it_has_begun(small_cfg, make_batch):
+    small_cfg.MODEL.TEACHER.ENABLED = True
+    small_cfg.MODEL.TEACHER.START_ITER = 1
+    small_cfg.MODEL.TEACHER.LESION_SCORE = small_cfg.MODEL.TEACHER.UNCERTAIN_SCORE = 0.0
+    torch.manual_seed(0)
+    model = build_model(small_cfg)
+    teacher = Teacher.from_config(small_cfg, model)
+    batch, other = make_batch("deeplesion"), make_batch("luna")
+    assert teacher.label(batch) is batch
+    teacher.update_parameters(model)
+    assert teacher.label(other) is other
+    labelled = teacher.label(batch)
+    assert all(len(x["instances"]) > len(y["instances"]) for x, y in zip(labelled, batch, strict=True))
+    small_cfg.MODEL.TEACHER.ENABLED = False
+    assert Teacher.from_config(small_cfg, model) is None
