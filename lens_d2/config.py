@@ -184,6 +184,7 @@ def _add_model_keys(cfg: CN) -> None:
 
     _add_centernet_keys(cfg)
     _add_mulan_keys(cfg)
+    _add_gate_keys(cfg)
 
     # FCOS as a proposal generator, Detectron2's.
     cfg.MODEL.FCOS = CN()
@@ -206,6 +207,13 @@ def _add_model_keys(cfg: CN) -> None:
     # their own, ULDor's, which the proposal generator proposes as well. NMS_THRESH_TEST 1.0: no NMS, also with one
     # stage.)
     cfg.MODEL.ROI_HEADS.MISSING_LABELS = ""
+
+
+def _add_gate_keys(cfg: CN) -> None:
+    # MODEL.ROI_HEADS.NAME "GatedROIHeads": LENS's detection head with a gate, which fuses the experts in the place
+    # of NMS. Width of its hidden layer.
+    cfg.MODEL.GATE = CN()
+    cfg.MODEL.GATE.FC_DIM = 64
 
 
 def _add_mulan_keys(cfg: CN) -> None:

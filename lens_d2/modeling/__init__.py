@@ -5,6 +5,7 @@ from .backbone import DenseNet25D, build_densenet25d_backbone
 from .centernet import CenterNet
 from .classifiers import CLASSIFIER_REGISTRY, FPR3D, build_classifier
 from .fcos import FCOS
+from .gating import GatedROIHeads
 from .meta_arch import CECN, FUSED, LENS
 from .mulan import MULANROIHeads
 from .roi_heads import LENSROIHeads
@@ -20,6 +21,7 @@ __all__ = [
     "LENS",
     "CenterNet",
     "DenseNet25D",
+    "GatedROIHeads",
     "LENSRPN",
     "LENSROIHeads",
     "MULANROIHeads",

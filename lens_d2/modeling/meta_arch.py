@@ -260,7 +260,9 @@ class LENS(nn.Module):
             results = self.roi_heads.inference(features, [self._pool(per_image) for per_image in proposals])
         detections = []
         for experts in results:
-            fused = fuse_experts(experts, self.fusion_nms_thresh, self.detections_per_image)
+            fused = experts.pop(FUSED, None)  # of a head that fuses by itself
+            if fused is None:
+                fused = fuse_experts(experts, self.fusion_nms_thresh, self.detections_per_image)
             everyone = {FUSED: fused, **experts}
             detections.append({"instances": everyone[self.output], "experts": everyone})
         return detections

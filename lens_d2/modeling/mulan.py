@@ -99,12 +99,16 @@ class MULANROIHeads(LENSROIHeads):
             ret["tag_head"] = nn.Sequential(layers, nn.Linear(keys.TAG_FC_DIM, keys.NUM_TAGS))
         return ret
 
-    def further_losses(self, features: dict[str, Tensor], proposals: list[Instances]) -> dict[str, Tensor]:
+    def further_losses(
+        self, features: dict[str, Tensor], proposals: list[Instances], box_features: Tensor, expert: str
+    ) -> dict[str, Tensor]:
         """Losses of the heads that are on, "loss_mask" and "loss_tag".
 
         Args:
             features: feature maps of N images by name.
             proposals: N, sampled, with ``gt_recist`` for masks, ``gt_tags`` and ``gt_tag_weights`` for tags.
+            box_features: not used.
+            expert: not used.
         """
         lesions, losses = [x[x.gt_classes == 0] for x in proposals], {}
         if self.mask_head is not None:

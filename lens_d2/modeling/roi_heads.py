@@ -156,14 +156,15 @@ class LENSROIHeads(ROIHeads):
         partial_labels = self.partial_labels.get(expert)
         proposals = self.label_and_sample_proposals(proposals, targets, seeds, partial_labels)
         predictor = self.box_predictors[expert]
-        predictions = predictor(self._box_features(features, proposals))
+        box_features = self._box_features(features, proposals)
+        predictions = predictor(box_features)
         losses = predictor.losses(predictions, proposals)
         if proposals[0].has("weight"):
             losses["loss_cls"] = self._weighted_classification_loss(predictions[0], proposals, partial_labels)
         count = sum(len(p) for p in proposals)
         share = count / global_normalizer(count, predictions[0].device)  # the losses are means over the rank's own
         losses = {name: loss * share for name, loss in losses.items()}
-        return proposals, losses | self.further_losses(features, proposals)
+        return proposals, losses | self.further_losses(features, proposals, box_features, expert)
 
     def _box_features(self, features: dict[str, Tensor], proposals: list[Instances]) -> Tensor:
         maps = [features[f] for f in self.box_in_features]
@@ -267,7 +268,7 @@ class LENSROIHeads(ROIHeads):
         Returns:
             For every image {expert: Instances}, each after its own score floor and NMS, with ``pred_boxes``,
             ``scores``, ``pred_classes`` (0) and ``expert_scores`` (n, experts): the score that each expert, in the
-            order of ``self.experts``, gives the proposal that the box comes from.
+            order of ``self.experts``, gives the proposal that the box comes from. Also what :meth:`fuse` gives.
         """
         shared = None if isinstance(features, ExpertFeatures) else self._box_features(features, proposals)
         predictions = {
@@ -282,16 +283,41 @@ class LENSROIHeads(ROIHeads):
             name: [b[:, :4] for b in self.box_predictors[name].predict_boxes(prediction, proposals)]
             for name, prediction in predictions.items()
         }
-        return [
-            {
-                name: self._filter(boxes[name][i], expert_scores[i], column, proposal.image_size)
+        features_of_image = [None] * len(counts) if shared is None else shared.split(counts)
+        detections = []
+        for i, proposal in enumerate(proposals):
+            own, scores, size = [boxes[name][i] for name in self.experts], expert_scores[i], proposal.image_size
+            found = {
+                name: self.filter(own[column], scores[:, column], scores, size)
                 for column, name in enumerate(self.experts)
             }
-            for i, proposal in enumerate(proposals)
-        ]
+            detections.append(found | self.fuse(features_of_image[i], scores, torch.stack(own, dim=1), size))
+        return detections
 
-    def further_losses(self, features: dict[str, Tensor], proposals: list[Instances]) -> dict[str, Tensor]:
-        """Losses of further heads on the sampled proposals, by name; this class has none."""
+    def fuse(
+        self, box_features: Tensor | None, expert_scores: Tensor, boxes: Tensor, image_size: tuple[int, int]
+    ) -> dict[str, Instances]:
+        """Detections of a head that fuses the experts by itself, under ``FUSED``; this class leaves that to LENS.
+
+        Args:
+            box_features: (n, FC_DIM) of one image's proposals; None if they differ between experts.
+            expert_scores: (n, E).
+            boxes: (n, E, 4), every expert's box for each proposal.
+            image_size: height and width.
+        """
+        return {}
+
+    def further_losses(
+        self, features: dict[str, Tensor], proposals: list[Instances], box_features: Tensor, expert: str
+    ) -> dict[str, Tensor]:
+        """Losses of further heads, by name; this class has none.
+
+        Args:
+            features: feature maps of N images by name.
+            proposals: N, sampled.
+            box_features: (n, FC_DIM) of all of them.
+            expert: that learns.
+        """
         return {}
 
     def forward_with_given_boxes(
@@ -300,14 +326,15 @@ class LENSROIHeads(ROIHeads):
         """Add what further heads say of detections, as Detectron2's; this class has none."""
         return instances
 
-    def _filter(self, boxes: Tensor, expert_scores: Tensor, column: int, image_size) -> Instances:
-        """One expert's detections in one image, after score floor, NMS and limit."""
-        predictor = self.box_predictors[self.experts[column]]
-        scores = expert_scores[:, column]
-        keep = (scores > predictor.test_score_thresh).nonzero()[:, 0]
+    def filter(
+        self, boxes: Tensor, scores: Tensor, expert_scores: Tensor, image_size: tuple[int, int]
+    ) -> Instances:
+        """Detections in one image after score floor, NMS and limit; (n, 4), (n,), (n, E), and height and width."""
+        settings = self.box_predictors[self.experts[0]]  # all experts have the same
+        keep = (scores > settings.test_score_thresh).nonzero()[:, 0]
         boxes = Boxes(boxes[keep])
         boxes.clip(image_size)
-        chosen = nms(boxes.tensor, scores[keep], predictor.test_nms_thresh)[: predictor.test_topk_per_image]
+        chosen = nms(boxes.tensor, scores[keep], settings.test_nms_thresh)[: settings.test_topk_per_image]
         keep = keep[chosen]
         return Instances(
             image_size,
