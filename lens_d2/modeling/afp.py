@@ -269,9 +269,10 @@ class AFP(nn.Module):
         """Sum of the losses of (n,) pixels, of which ``center`` are lesions and ``certain`` none."""
         score = logits.detach().sigmoid()
         own = self.partial_labels.weights(torch.zeros_like(score), score)
-        weights = torch.where(center | certain, weights, weights * own)
+        known = center | certain
+        weights = torch.where(known, weights, weights * own)
         as_lesion, as_background = (self.center_loss(logits, target(logits)) for target in TARGETS)
-        return self.partial_labels.loss(as_lesion, as_background, center, weights)
+        return self.partial_labels.loss(as_lesion, as_background, center, known, weights)
 
     def predict_proposals(
         self, points: Tensor, logits: Tensor, distances: Tensor, image_sizes: list[tuple[int, int]]

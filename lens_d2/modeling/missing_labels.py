@@ -101,22 +101,24 @@ class PartialLabels:
         as_lesion: Tensor,
         as_background: Tensor,
         is_lesion: Tensor,
+        is_known: Tensor,
         weight: Tensor,
         seen: Tensor | float = 1.0,
     ) -> Tensor:
-        """The sum of the losses.
+        """Sum up the losses; what is known to be no lesion counts in full, whatever share is labelled.
 
         Args:
             as_lesion: (n,) losses of pixels or proposals as lesions.
             as_background: (n,) their losses as background.
             is_lesion: (n,) bool, the label.
+            is_known: (n,) bool, lesions and hard negatives; the others are background that may hold lesions.
             weight: (n,) of each, background's by :meth:`weights`.
             seen: (n,) or one, for a lesion the share of its image's background that is among the n.
         """
-        positive = (as_lesion * weight)[is_lesion].sum()
-        background = (as_background * weight)[~is_lesion].sum()
+        known = (as_lesion.where(is_lesion, as_background) * weight)[is_known].sum()
+        background = (as_background * weight)[~is_known].sum()
         if self.labeled_share == 1:
-            return positive + background
+            return known + background
         unlabeled = (as_background * weight * seen)[is_lesion].sum()
         share = self.labeled_share
-        return positive + (share * background - (1 - share) * unlabeled).clamp(min=0)
+        return known + (share * background - (1 - share) * unlabeled).clamp(min=0)

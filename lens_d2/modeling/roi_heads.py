@@ -247,7 +247,7 @@ class LENSROIHeads(ROIHeads):
         as_lesion, as_background = (
             F.cross_entropy(logits, own, reduction="none") for own in (torch.zeros_like(classes), others)
         )
-        return partial_labels.loss(as_lesion, as_background, is_lesion, weight, seen) / count
+        return partial_labels.loss(as_lesion, as_background, is_lesion, ~unknown, weight, seen) / count
 
     def _on_uncertain(self, boxes: Boxes, uncertain: Boxes, lesions: Boxes) -> Tensor:
         """(len(boxes),) bool: the box is on an uncertain region, or inside one, and matches no lesion."""

@@ -85,24 +85,30 @@ def test_the_risk_of_positive_unlabelled_learning_by_hand():
     as_lesion, as_background = torch.tensor([0.2, 0.4, 9, 9, 9]), torch.tensor([2.0, 1.0, 3.0, 5.0, 4.0])
     risk = PartialLabels(labeled_share=0.25).loss
     lost = 0.2 + 0.2 + 0.25 * 12 - 0.75 * (2 + 0.5)
-    assert risk(as_lesion, as_background, is_lesion, weight).item() == pytest.approx(lost)
-    few = risk(as_lesion, as_background, is_lesion, weight, seen=0.5).item()
+    assert risk(as_lesion, as_background, is_lesion, is_lesion, weight).item() == pytest.approx(lost)
+    few = risk(as_lesion, as_background, is_lesion, is_lesion, weight, seen=0.5).item()
     assert few == pytest.approx(lost + 0.75 * 2.5 / 2)
-    assert risk(as_lesion, as_background * 0 + is_lesion, is_lesion, weight).item() == pytest.approx(
-        0.4
-    )  # not below 0
+    negative = torch.tensor([True, True, True, False, False])  # the first of the others is known to be no lesion
+    assert risk(as_lesion, as_background, is_lesion, negative, weight).item() == pytest.approx(lost + 0.75 * 3)
+    as_background = as_background * 0 + is_lesion
+    assert risk(as_lesion, as_background, is_lesion, is_lesion, weight).item() == pytest.approx(0.4)  # not below 0
 
 
 losses = st.lists(st.floats(0, 10), min_size=6, max_size=6).map(torch.tensor)
 
 
-@given(losses, losses, st.lists(st.booleans(), min_size=6, max_size=6).map(torch.tensor))
-def test_with_all_lesions_labelled_it_is_the_usual_loss(as_lesion, as_background, is_lesion):
-    weight = torch.ones(6)
-    found = PartialLabels().loss(as_lesion, as_background, is_lesion, weight)
-    assert found.item() == pytest.approx(
-        as_lesion.where(is_lesion, as_background).sum().item(), rel=1e-5, abs=1e-5
+flags = st.lists(st.booleans(), min_size=6, max_size=6).map(torch.tensor)
+
+
+@given(losses, losses, flags, flags)
+def test_the_risk_lies_between_what_is_known_and_the_usual_loss(as_lesion, as_background, is_lesion, negative):
+    each, known = as_lesion.where(is_lesion, as_background), is_lesion | negative
+    whole, risk = (
+        PartialLabels(labeled_share=share).loss(as_lesion, as_background, is_lesion, known, torch.ones(6)).item()
+        for share in (1.0, 0.25)
     )
+    assert whole == pytest.approx(each.sum().item(), rel=1e-5, abs=1e-5)
+    assert each[known].sum().item() - 1e-4 <= risk <= whole + 1e-4
 
 
 def first_losses(cfg, make_batch, expert, *opts):
