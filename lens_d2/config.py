@@ -117,23 +117,25 @@ def _add_model_keys(cfg: CN) -> None:
     # MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT.)
     cfg.MODEL.LENS.SIZE_LOSS_WEIGHT = 0.1
 
-    # Experts whose datasets have lesions without a label. MISSING_LABELS of AFP and ROI_HEADS serves these, ...
+    # Experts whose datasets have lesions without a label. They alone have what MISSING_LABELS of AFP and ROI_HEADS
+    # names, the teacher, ...
     cfg.MODEL.LENS.PARTIALLY_LABELED = ("deeplesion",)
-    # ... and so does the risk of positive-unlabelled learning, if less than 1 of their lesions are labelled.
+    # ... and in AFP and ROI_HEADS the risk of positive-unlabelled learning, if not all (1.0) of their lesions are
+    # labelled, but this share (DeepLesion: 0.25).
     cfg.MODEL.LENS.LABELED_SHARE = 1.0
 
     # A teacher, the moving average of the weights, labels what the experts of PARTIALLY_LABELED find while they
-    # learn; its weights are those that the training ends with.
+    # learn; its weights are those that the training ends with (docs/mining.md).
     cfg.MODEL.TEACHER = CN()
     cfg.MODEL.TEACHER.ENABLED = False
-    # Of the moving average, a step.
+    # Part of the teacher's weights that a step keeps; the rest is the student's.
     cfg.MODEL.TEACHER.DECAY = 0.999
     # Steps after which it begins to label.
     cfg.MODEL.TEACHER.START_ITER = 1000
-    # Scores from which on a detection is a lesion, or at least an uncertain region, unless it overlaps a known box
-    # with this IoU.
+    # Score from which on a detection is a lesion, and from which on at least an uncertain region, ...
     cfg.MODEL.TEACHER.LESION_SCORE = 0.95
     cfg.MODEL.TEACHER.UNCERTAIN_SCORE = 0.5
+    # ... unless its IoU with a known box, or the share of it that lies inside one, is at least this.
     cfg.MODEL.TEACHER.IOU = 0.3
 
     # The proposal generators' boxes are the detections: no detection head (Table II, "one"). Generators, by

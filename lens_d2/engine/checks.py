@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import (
     BACKBONE_REGISTRY,
     META_ARCH_REGISTRY,
@@ -162,7 +162,35 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
     if batch % ranks:
         fault = f"{ranks} ranks cannot share a batch of {batch} evenly: give a multiple of {ranks}"
         raise DataError("SOLVER.IMS_PER_BATCH", fault)
+    for key in SHARES:
+        if not 0 <= _value(cfg, key) <= 1:
+            raise DataError(key, f"{_value(cfg, key)}; a number from 0 to 1 is needed")
+    check_missing_labels(cfg)
     check_mining(cfg)
+
+
+def check_missing_labels(cfg: CfgNode) -> None:
+    """Refuse treatments of missing labels that cannot be meant, or would have no effect.
+
+    Raises:
+        DataError: names the key, its value and what is allowed.
+    """
+    teacher, share = cfg.MODEL.TEACHER, cfg.MODEL.LENS.LABELED_SHARE
+    if share <= 0:
+        raise DataError("MODEL.LENS.LABELED_SHARE", f"{share}; a number above 0, of at most 1, is needed")
+    if teacher.UNCERTAIN_SCORE > teacher.LESION_SCORE:
+        fault = f"{teacher.UNCERTAIN_SCORE}, above MODEL.TEACHER.LESION_SCORE ({teacher.LESION_SCORE})"
+        raise DataError("MODEL.TEACHER.UNCERTAIN_SCORE", f"{fault}: no detection would be uncertain")
+    if teacher.START_ITER < 0:
+        raise DataError("MODEL.TEACHER.START_ITER", f"{teacher.START_ITER}; at least 0 is needed")
+    if teacher.ENABLED and not cfg.MODEL.LENS.EXPERTS:
+        raise DataError("MODEL.TEACHER.ENABLED", "True, but MODEL.LENS.EXPERTS names none: it needs LENS or CECN")
+    treated = (teacher.ENABLED, share < 1, cfg.MODEL.AFP.MISSING_LABELS, cfg.MODEL.ROI_HEADS.MISSING_LABELS)
+    partial = {x.expert for x in map(MetadataCatalog.get, cfg.DATASETS.TRAIN) if not x.fully_labelled}
+    if any(treated) and not partial & {*cfg.MODEL.LENS.PARTIALLY_LABELED}:
+        known = ", ".join(sorted(partial)) or "none, all datasets are fully labelled"
+        fault = f"{cfg.MODEL.LENS.PARTIALLY_LABELED}; experts of DATASETS.TRAIN that lack labels: {known}"
+        raise DataError("MODEL.LENS.PARTIALLY_LABELED", fault)
 
 
 def check_mining(cfg: CfgNode) -> None:
@@ -171,9 +199,6 @@ def check_mining(cfg: CfgNode) -> None:
     Raises:
         DataError: names the key, its value and what is allowed.
     """
-    for key in SHARES:
-        if not 0 <= _value(cfg, key) <= 1:
-            raise DataError(key, f"{_value(cfg, key)}; a number from 0 to 1 is needed")
     sizes = cfg.MINING.CALIBRATION.SIZES
     if not sizes or sizes[0] <= 0 or any(a >= b for a, b in zip(sizes, sizes[1:], strict=False)):
         raise DataError("MINING.CALIBRATION.SIZES", f"{sizes}; rising mm are needed, such as (16.0, 24.0, 32.0)")

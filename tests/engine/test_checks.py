@@ -67,6 +67,38 @@ def test_an_evaluation_needs_weights_or_a_checkpoint(tmp_path):
         checks.check_evaluation(cfg, resume=True)
 
 
+TEACHER = ("MODEL.TEACHER.ENABLED", True)
+
+
+@pytest.mark.parametrize(
+    ("key", "opts", "fault"),
+    [
+        ("MODEL.LENS.LABELED_SHARE", ("MODEL.LENS.LABELED_SHARE", 0.0), "0.0; a number above 0"),
+        ("MODEL.LENS.LABELED_SHARE", ("MODEL.LENS.LABELED_SHARE", 30.0), "30.0; a number from 0 to 1"),
+        ("MODEL.TEACHER.DECAY", ("MODEL.TEACHER.DECAY", 1.1), "1.1; a number from 0 to 1"),
+        ("MODEL.TEACHER.UNCERTAIN_SCORE", ("MODEL.TEACHER.LESION_SCORE", 0.4), "0.5, above MODEL.TEACHER.LESION"),
+        ("MODEL.TEACHER.START_ITER", ("MODEL.TEACHER.START_ITER", -1), "-1; at least 0"),
+        ("MODEL.TEACHER.ENABLED", (*TEACHER, "MODEL.LENS.EXPERTS", ()), "it needs LENS or CECN"),
+        (
+            "MODEL.LENS.PARTIALLY_LABELED",
+            (*TEACHER, "MODEL.LENS.PARTIALLY_LABELED", ("luna",)),
+            "labels: deeplesion",
+        ),
+        (
+            "MODEL.LENS.PARTIALLY_LABELED",
+            ("MODEL.AFP.MISSING_LABELS", "HIGH_SCORES", "DATASETS.TRAIN", ("phantom_luna_train",)),
+            "labels: none, all datasets are fully",
+        ),
+    ],
+)
+def test_a_fault_of_the_treatment_of_missing_labels_names_its_key(key, opts, fault):
+    cfg = load_config("phantom/lens_multi.yaml", TEACHER)
+    checks.check_training(cfg)
+    cfg.merge_from_list(list(opts))
+    with pytest.raises(DataError, match=f"{key}: .*{fault}"):
+        checks.check_training(cfg)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "fault"),
     [
