@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from detectron2.engine import HookBase
+from torch import nn
 
 from ..modeling.teacher import Teacher
 
@@ -17,9 +18,17 @@ class TeacherHook(HookBase):
     def __init__(self, teacher: Teacher):
         self.teacher = teacher
 
+    @property
+    def student(self) -> nn.Module:
+        """The model that is trained."""
+        return getattr(self.trainer.model, "module", self.trainer.model)
+
+    def before_train(self) -> None:
+        """Begin where the student begins, unless the teacher was resumed."""
+        self.teacher.start(self.student)
+
     def after_step(self) -> None:
-        """Follow the student, or, after the last step, take its place."""
-        model = getattr(self.trainer.model, "module", self.trainer.model)
-        self.teacher.update_parameters(model)
+        """Follow the student, and after the last step take its place."""
+        self.teacher.update_parameters(self.student)
         if self.trainer.iter + 1 >= self.trainer.max_iter:
-            model.load_state_dict(self.teacher.module.state_dict())
+            self.student.load_state_dict(self.teacher.module.state_dict())

@@ -149,6 +149,8 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         scaled.defrost()
         scaled.SOLVER.CHECKPOINT_PERIOD = max(scaled.SOLVER.CHECKPOINT_PERIOD, 1)
         scaled.SOLVER.MAX_ITER = max(scaled.SOLVER.MAX_ITER, min(cfg.SOLVER.MAX_ITER, 1))
+        scale = scaled.SOLVER.IMS_PER_BATCH / cfg.SOLVER.IMS_PER_BATCH
+        scaled.MODEL.TEACHER.START_ITER = round(cfg.MODEL.TEACHER.START_ITER / scale)
         scaled.TEST.EVAL_PERIOD = max(scaled.TEST.EVAL_PERIOD, min(cfg.TEST.EVAL_PERIOD, 1))
         if frozen:
             scaled.freeze()

@@ -2,19 +2,21 @@
 
 The teacher's weights are a moving average of the student's, so that it is steadier. It looks for lesions on the
 images that the student learns from: what it is sure of and nobody has marked is a lesion for the student, with the
-teacher's score as weight, and what it is less sure of is left out (Liu et al., 2021; on DeepLesion,
-arXiv:2303.15024 and 2309.13306). In neither paper.
+teacher's score as weight, and what it is less sure of is left out. Neither of the papers has one; Liu et al. have
+(2021), and on DeepLesion arXiv:2303.15024 and 2309.13306, of which the latter's bank of predictions is left out.
 """
 
 from __future__ import annotations
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.structures import Instances, pairwise_iou
+from detectron2.structures import Instances
+from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..structures.status import BoxStatus
+from .supervision import on_uncertain
 
 SMALLEST = 1.0  # pixels, of the sides of a box that becomes a label
 
@@ -22,7 +24,7 @@ SMALLEST = 1.0  # pixels, of the sides of a box that becomes a label
 class Teacher(AveragedModel):
     """The moving average of a detector's weights and buffers, and the labels that it gives.
 
-    :meth:`update_parameters` takes the student's weights in after each step; the first time it copies them.
+    It begins with :meth:`start`; :meth:`update_parameters` takes in the student's weights after each step.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class Teacher(AveragedModel):
             start_iter: steps after which the teacher begins to label.
             lesion_score: from which on a detection is a lesion.
             uncertain_score: from which on it is at least an uncertain region.
-            iou: with a known box, from which on a detection is known.
+            iou: with a known box, or share of the detection inside one, from which on it is known.
         """
         super().__init__(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
         self.requires_grad_(False).eval()
@@ -67,40 +69,57 @@ class Teacher(AveragedModel):
             iou=keys.IOU,
         )
 
+    def start(self, model: nn.Module) -> None:
+        """Copy the student's weights before its first step; a teacher of an earlier run stays as it is."""
+        if self.n_averaged == 0:
+            self.update_parameters(model)
+
     @torch.no_grad()
     def label(self, batch: list[dict]) -> list[dict]:
-        """A batch of the mapper's samples with what the teacher finds in them; see :func:`with_pseudo_labels`."""
+        """Add to a batch what the teacher finds in it, see :func:`with_pseudo_labels`.
+
+        Args:
+            batch: the mapper's samples, of one expert.
+
+        Returns:
+            the samples with more "instances", the mean numbers of an image being logged as "teacher/num_lesions"
+            and "teacher/num_uncertain"; or the batch itself, if its dataset is fully labelled or the teacher has
+            not followed the student for ``start_iter`` steps.
+        """
         expert = batch[0]["expert"]
-        if expert not in self.experts or self.n_averaged < self.start_iter:
+        if expert not in self.experts or self.n_averaged <= self.start_iter:
             return batch
-        labelled = []
+        labelled, new = [], []
         for sample, found in zip(batch, self.module(batch), strict=True):
             detections = found["experts"][expert].to("cpu")
             targets = with_pseudo_labels(
                 sample["instances"], detections, self.lesion_score, self.uncertain_score, self.iou
             )
             labelled.append({**sample, "instances": targets})
+            new.append(targets.gt_status[len(sample["instances"]) :])
+        storage, statuses = get_event_storage(), torch.cat(new)
+        for name, status in (("lesions", BoxStatus.LESION), ("uncertain", BoxStatus.UNCERTAIN)):
+            storage.put_scalar(f"teacher/num_{name}", (statuses == status).sum().item() / len(batch))
         return labelled
 
 
 def with_pseudo_labels(
     targets: Instances, detections: Instances, lesion_score: float, uncertain_score: float, iou: float
 ) -> Instances:
-    """Targets and the detections that overlap none of them, as lesions or uncertain regions.
+    """Join targets and the detections that overlap none of them, as lesions or uncertain regions.
 
     Args:
         targets: of a sample, as the mapper gives them.
         detections: with ``pred_boxes`` and ``scores``, in the same image.
         lesion_score: from which on a detection is a lesion, with its score as ``gt_weight``.
         uncertain_score: from which on it is at least an uncertain region.
-        iou: from which on a detection overlaps a target.
+        iou: with a target, or share of the detection inside it, from which on a detection overlaps it.
 
     Returns:
         with the fields of the targets; a new box has no mark, and no tag.
     """
     new = detections[(detections.scores >= uncertain_score) & detections.pred_boxes.nonempty(SMALLEST)]
-    if len(targets) and len(new):
-        new = new[pairwise_iou(new.pred_boxes, targets.gt_boxes).amax(dim=1) < iou]
+    new = new[~on_uncertain(new.pred_boxes, targets.gt_boxes, iou)]
     is_lesion = new.scores >= lesion_score
     status = torch.full((len(new),), int(BoxStatus.UNCERTAIN)).masked_fill(is_lesion, int(BoxStatus.LESION))
     weight = new.scores.masked_fill(~is_lesion, 1.0)

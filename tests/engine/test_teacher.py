@@ -55,10 +55,38 @@ def test_it_ends_with_the_teachers_weights_as_if_it_had_not_been_interrupted(tmp
         (tmp_path / name).mkdir()
     trainer, whole = trained(tmp_path / "whole", *TAUGHT)
     assert equal(trainer.model.state_dict(), trainer.teacher.module.state_dict())
-    assert int(trainer.teacher.n_averaged) == 4
+    assert int(trainer.teacher.n_averaged) == 5  # of the student before its first step and after each
     _, half = trained(tmp_path / "parts", *TAUGHT, killed_in=3)
-    assert half["iteration"] == 1 and int(half["teacher"]["n_averaged"]) == 2
+    assert half["iteration"] == 1 and int(half["teacher"]["n_averaged"]) == 3
     _, resumed = trained(tmp_path / "parts", *TAUGHT, resume=True)
     assert equal(resumed["model"], whole["model"])
     _, plain = trained(tmp_path / "plain")
     assert not equal(plain["model"], whole["model"]) and "teacher" not in plain
+
+
+def test_before_it_labels_the_student_learns_as_without_it(tmp_path):
+    for name in ("plain", "watched"):
+        (tmp_path / name).mkdir()
+    watched = ("MODEL.TEACHER.ENABLED", True, "MODEL.TEACHER.START_ITER", 3)
+    (_, plain), (_, own) = (
+        trained(tmp_path / name, *opts, killed_in=3) for name, opts in (("plain", ()), ("watched", watched))
+    )
+    assert plain["iteration"] == own["iteration"] == 1 and equal(plain["model"], own["model"])
+    assert not equal(own["model"], {key.removeprefix("module."): x for key, x in own["teacher"].items()})
+
+
+def test_it_begins_with_the_weights_that_are_loaded(tmp_path):
+    """With START_ITER 0 it labels for the first step."""
+    register_blocks(tmp_path / "data")
+    trainer = LENSTrainer(blocks_cfg(tmp_path, *TAUGHT, "MODEL.TEACHER.START_ITER", 0, "DATASETS.TEST", ()))
+    with torch.no_grad():  # as loading weights would
+        for parameter in trainer.model.parameters():
+            parameter.add_(0.01)
+    trainer.before_train()
+    assert equal(trainer.model.state_dict(), trainer.teacher.module.state_dict())
+    assert trainer.teacher.n_averaged > trainer.teacher.start_iter
+
+
+def test_its_start_is_scaled_to_the_ranks(tmp_path):
+    cfg = blocks_cfg(tmp_path, "MODEL.TEACHER.START_ITER", 100, "SOLVER.REFERENCE_WORLD_SIZE", 1)
+    assert LENSTrainer.auto_scale_workers(cfg, 8).MODEL.TEACHER.START_ITER == 12

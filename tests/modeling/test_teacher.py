@@ -34,6 +34,7 @@ def test_sure_detections_are_lesions_less_sure_ones_uncertain_and_known_ones_nei
     found = detections(
         ([11, 10, 21, 20], 0.99), ([31, 10, 41, 20], 0.99), ([51, 10, 61, 20], 0.99), ([10, 40, 20, 50], 0.97),
         ([30, 40, 40, 50], 0.6), ([50, 40, 60, 50], 0.4), ([70, 40, 70.5, 50], 0.99), ([19, 10, 29, 20], 0.96),
+        ([12, 12, 16, 16], 0.99),  # inside a known lesion
     )  # fmt: skip
     labelled = with_pseudo_labels(known, found, 0.95, 0.5, 0.3)
     assert len(labelled) == 6 and torch.equal(labelled[:3].gt_boxes.tensor, known.gt_boxes.tensor)
@@ -55,15 +56,16 @@ def test_it_follows_weights_and_buffers():
     model = nn.BatchNorm1d(1)
     teacher = Teacher(model, experts=("a",), decay=0.75)
     model.weight.data.fill_(2), model.running_mean.fill_(4)
-    teacher.update_parameters(model)
-    assert teacher.module.weight.item() == 2 and teacher.module.running_mean.item() == 4  # the first time a copy
+    teacher.start(model)
+    assert teacher.module.weight.item() == 2 and teacher.module.running_mean.item() == 4  # a copy
     model.weight.data.fill_(6), model.running_mean.fill_(8)
     teacher.update_parameters(model)
+    teacher.start(model)  # as at a resumption
     assert teacher.module.weight.item() == 3 and teacher.module.running_mean.item() == 5
     assert not teacher.module.training and not any(p.requires_grad for p in teacher.parameters())
 
 
-def test_it_labels_batches_of_partially_labelled_datasets_once_it_has_begun(small_cfg, make_batch):
+def test_it_labels_batches_of_partially_labelled_datasets_once_it_has_begun(small_cfg, make_batch, storage):
     small_cfg.MODEL.TEACHER.ENABLED = True
     small_cfg.MODEL.TEACHER.START_ITER = 1
     small_cfg.MODEL.TEACHER.LESION_SCORE = small_cfg.MODEL.TEACHER.UNCERTAIN_SCORE = 0.0
@@ -71,10 +73,13 @@ def test_it_labels_batches_of_partially_labelled_datasets_once_it_has_begun(smal
     model = build_model(small_cfg)
     teacher = Teacher.from_config(small_cfg, model)
     batch, other = make_batch("deeplesion"), make_batch("luna")
+    teacher.start(model)
     assert teacher.label(batch) is batch
     teacher.update_parameters(model)
     assert teacher.label(other) is other
     labelled = teacher.label(batch)
-    assert all(len(x["instances"]) > len(y["instances"]) for x, y in zip(labelled, batch, strict=True))
+    new = [len(x["instances"]) - len(y["instances"]) for x, y in zip(labelled, batch, strict=True)]
+    assert min(new) > 0 and storage.latest()["teacher/num_lesions"][0] == sum(new) / len(new)
+    assert storage.latest()["teacher/num_uncertain"][0] == 0
     small_cfg.MODEL.TEACHER.ENABLED = False
     assert Teacher.from_config(small_cfg, model) is None
