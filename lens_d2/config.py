@@ -477,7 +477,7 @@ def _add_mining_keys(cfg: CN) -> None:
     # "SamePlace": known lesions of a patient's other series, at their place in the body.
     cfg.MINING.SAME_PLACE = CN()
     # Precision, on MINING.CALIBRATION.DATASET, above the threshold of each size class.
-    cfg.MINING.SAME_PLACE.PRECISION = 0.9
+    cfg.MINING.SAME_PLACE.PRECISION = 0.85
     # Largest distance between two places, in units of what it typically is for one lesion.
     cfg.MINING.SAME_PLACE.DISTANCE = 4.0
     # Tracklets with a lower score of the dataset's own expert are not looked at.

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from ..structures.boxes import key_slice_box
-from .cache import CachedVolume, VolumeCache
+from .cache import VolumeCache
 from .lesion_labels import mark_row
 from .preprocess import PreprocessParams, body_mask
 from .same_lesions import PLACE_SPREAD, Mark, collect_marks, pair_marks
@@ -23,6 +23,7 @@ from .same_lesions import PLACE_SPREAD, Mark, collect_marks, pair_marks
 HEIGHT_OF_MM = -0.00078
 APART_MM = 10.0  # between two marks whose heights tell the height of a mm
 ENOUGH = 10  # pairs of marks from which a figure is estimated
+USUAL = 68  # percentile of the differences that is typical, as a standard deviation is
 BODY = PreprocessParams()
 
 
@@ -57,20 +58,32 @@ class BodyPlaces:
         self.height_of_mm, self.spread = HEIGHT_OF_MM, PLACE_SPREAD
 
     def fit(self, records: Sequence[dict]) -> None:
-        """Estimate ``height_of_mm`` from marks of one sub-volume, and ``spread`` from marks of one lesion.
+        """Estimate ``height_of_mm`` and ``spread``; they stay as they are where too few marks tell.
 
-        Both stay as they are where fewer than :data:`ENOUGH` pairs of marks tell.
+        The first, and the spread along z, come from marks of one sub-volume: how far each lies from the height
+        that the others tell. The spread along x and y is that between marks of one lesion in two series.
         """
-        steps = [step for record in records for step in self._height_steps(record)]
+        heights = {record["volume"]: self._heights_of_marks(record) for record in records}
+        several = [
+            (self._mm(own[:, 0], record), own[:, 1])
+            for record in records
+            if len(own := heights[record["volume"]]) > 1
+        ]
+        steps = [step for mm, height in several for step in _steps(mm, height)]
         if len(steps) >= ENOUGH:
             self.height_of_mm = float(np.median(steps))
         marks = collect_marks(records, self.marks)
         pairs = pair_marks(marks)
         first, second = (self._of_marks([marks[i] for i in side[pairs.same]]) for side in pairs[:2])
-        apart = np.abs(first - second)
-        apart = apart[np.isfinite(apart).all(axis=1)]
-        if len(apart) >= ENOUGH:
-            self.spread = np.maximum(np.percentile(apart, 68, axis=0), 1e-4)
+        across = np.abs(first - second)[:, :2]
+        across = across[np.isfinite(across).all(axis=1)]
+        rest = [height - self.height_of_mm * mm for mm, height in several]
+        along = np.abs([own[i] - np.median(np.delete(own, i)) for own in rest for i in range(len(own))])
+        self.spread = np.array(self.spread, dtype=float)
+        if len(across) >= ENOUGH:
+            self.spread[:2] = np.maximum(np.percentile(across, USUAL, axis=0), 1e-4)
+        if len(along) >= ENOUGH:
+            self.spread[2] = max(np.percentile(along, USUAL), 1e-4)
 
     def __call__(self, record: dict, slice_boxes: np.ndarray) -> np.ndarray:
         """Places of boxes.
@@ -90,7 +103,7 @@ class BodyPlaces:
         if not len(slice_boxes) or not len(heights):
             return places
         volume = self.cache.open(record)
-        start = np.median(heights[:, 1] - self.height_of_mm * self._mm(volume, heights[:, 0]))
+        start = np.median(heights[:, 1] - self.height_of_mm * self._mm(heights[:, 0], record))
         slices = volume.geometry.slices_to_cache(slice_boxes[:, 0]).round().astype(int)
         boxes = volume.geometry.boxes_to_cache(slice_boxes[:, 1:5])
         pictures = volume.decode(np.unique(slices).tolist())
@@ -111,22 +124,20 @@ class BodyPlaces:
         ]
         return np.array(found, dtype=float).reshape(-1, 2)
 
-    @staticmethod
-    def _mm(volume: CachedVolume, slices: np.ndarray) -> np.ndarray:
-        """mm towards the head, from the lowest slice, of (k,) slices of the volume frame."""
-        return volume.geometry.slices_to_cache(slices) * volume.geometry.slice_interval
-
-    def _height_steps(self, record: dict) -> list[float]:
-        """Changes of the height with a mm, from each pair of the record's marks that is far enough apart."""
-        heights = self._heights_of_marks(record)
-        if len(heights) < 2:
-            return []
-        mm = self._mm(self.cache.open(record), heights[:, 0])
-        first, second = np.triu_indices(len(mm), 1)
-        apart = np.abs(mm[first] - mm[second]) > APART_MM
-        return ((heights[first, 1] - heights[second, 1]) / (mm[first] - mm[second]))[apart].tolist()
+    def _mm(self, slices: np.ndarray, record: dict) -> np.ndarray:
+        """mm towards the head, from the lowest slice, of (k,) slices of a sub-volume."""
+        geometry = self.cache.open(record).geometry
+        return geometry.slices_to_cache(slices) * geometry.slice_interval
 
     def _of_marks(self, marks: Sequence[Mark]) -> np.ndarray:
         """(n, 3) places of marks."""
         places = [self(mark.record, np.array([[mark.slice, *mark.box]], dtype=float)) for mark in marks]
         return np.concatenate([np.zeros((0, 3)), *places])
+
+
+def _steps(mm: np.ndarray, heights: np.ndarray) -> list[float]:
+    """Changes of the height with a mm, from each pair of a sub-volume's marks that is far enough apart."""
+    first, second = np.triu_indices(len(mm), 1)
+    apart = mm[first] - mm[second]
+    far = np.abs(apart) > APART_MM
+    return ((heights[first] - heights[second])[far] / apart[far]).tolist()

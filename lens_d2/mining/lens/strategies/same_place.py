@@ -62,7 +62,7 @@ class SamePlace(Strategy):
         *,
         places: Mapping[str, BodyPlaces],
         calibration: Calibration,
-        precision: float = 0.9,
+        precision: float = 0.85,
         distance: float = 4.0,
         score_thresh: float = 0.05,
     ):
