@@ -280,6 +280,5 @@ def report(
 
 def run(args: argparse.Namespace) -> None:
     """Runs the experiment."""
-    if args.root:
-        register_all(args.root)
+    register_all(args.root)
     report(args.ledger, args.dataset, args.output, args.iou, args.iobb)

@@ -55,8 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the experiment."""
-    if args.root:
-        register_all(args.root)
+    register_all(args.root)
     records = load_records((args.dataset,))
     ledger = read_ledger(args.ledger, records)
     truth, sizes = HiddenTruth(root_of(args.dataset)), load_config().MINING.CALIBRATION.SIZES

@@ -32,8 +32,7 @@ ACTIONS = {"check": check, "counts": counts, "convert": convert}
 
 
 def _read_with_dataset(args: argparse.Namespace):
-    if args.root:
-        register_all(args.root)
+    register_all(args.root)
     records = load_records(args.dataset)
     return read_ledger(args.ledger, records), records
 

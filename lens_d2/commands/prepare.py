@@ -28,7 +28,7 @@ def setup(args: argparse.Namespace) -> tuple[list[str], CfgNode]:
     """
     if args.root:
         os.environ["DETECTRON2_DATASETS"] = args.root
-        register_all(args.root)
+    register_all(args.root)
     cfg = load_config(args.config_file)
     if args.cache_dir:
         cfg.INPUT.CACHE_DIR = args.cache_dir

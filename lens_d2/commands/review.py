@@ -17,8 +17,7 @@ from ..io.errors import DataError
 
 def write_page(args: argparse.Namespace) -> None:
     """Write the page."""
-    if args.root:
-        register_all(args.root)
+    register_all(args.root)
     cfg = load_config(args.config_file)
     records = load_records(args.dataset)
     ledger = read_ledger(args.ledger, records)

@@ -66,8 +66,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         DataError: no slice has a box, or the ledger contradicts the datasets.
     """
-    if args.root:
-        register_all(args.root)
+    register_all(args.root)
     cfg = load_config(args.config_file)
     given, mined = load_records(args.datasets), []
     if args.ledger:

@@ -198,23 +198,29 @@ def share_of_patients(records: list[dict], share: float, seed: int) -> list[dict
 def load_training_records(cfg: CfgNode) -> list[dict]:
     """Loads the records of ``DATASETS.TRAIN``, merged with the mined boxes of ``DATASETS.LEDGER`` if there is one.
 
-    Datasets in ``DATASETS.SHARES`` are cut to a share; records of those in ``DATASETS.WEIGHTS`` have a ``weight``.
+    Datasets in ``DATASETS.SHARES`` are cut to a share, and so is the ledger; records of those in
+    ``DATASETS.WEIGHTS`` have a ``weight``.
 
     Raises:
         DataError: as in :func:`load_records` and :func:`dataset_numbers`, or the ledger contradicts itself or the
             datasets.
     """
     shares, weights = dataset_numbers(cfg, "SHARES", most=1.0), dataset_numbers(cfg, "WEIGHTS")
-    cache, records = build_cache(cfg), []
+    cache, records, everything = build_cache(cfg), [], []
     for name in cfg.DATASETS.TRAIN:
         own = load_records((name,), cache)
+        everything += own
         if name in shares:
             whole, own = own, share_of_patients(own, shares[name], max(cfg.SEED, 0))
             logger.info("%s: %d of %d sub-volumes (DATASETS.SHARES)", name, len(own), len(whole))
         records += [{**record, "weight": weights[name]} for record in own] if name in weights else own
     if not cfg.DATASETS.LEDGER:
         return records
-    return apply_ledger(records, read_ledger(cfg.DATASETS.LEDGER, records), cfg.DATASETS.UNCERTAIN_AS_LESION)
+    ledger = read_ledger(cfg.DATASETS.LEDGER, everything)
+    used = ledger[ledger["volume"].isin({record["volume"] for record in records})]
+    if len(used) < len(ledger):
+        logger.info("%s: %d of %d rows (DATASETS.SHARES)", cfg.DATASETS.LEDGER, len(used), len(ledger))
+    return apply_ledger(records, used, cfg.DATASETS.UNCERTAIN_AS_LESION)
 
 
 def build_batch_sampler(cfg: CfgNode, records: list[dict]) -> SingleDatasetBatchSampler:

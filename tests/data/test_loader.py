@@ -11,12 +11,14 @@ from itertools import permutations
 import numpy as np
 import pytest
 from helpers.blocks import EXPERTS, blocks_cfg, register_blocks
+from helpers.ledger_rows import row, table_of
 
 from lens_d2.config import load_config
 from lens_d2.data.loader import (
     build_batch_sampler,
     build_train_loader,
     dataset_numbers,
+    load_records,
     load_training_records,
     share_of_patients,
 )
@@ -106,6 +108,23 @@ def test_shares_and_weights_of_the_training_datasets(tmp_path):
     assert drawn == {"deeplesion": 8, "luna": 4, "lits": 24, "nih_ln": 12}  # with half as many negatives
     cfg.DATASETS.TRAIN = ("blocks_nih_ln",)  # a stage may train on some of the datasets
     assert load_training_records(cfg) == [record for record in records if record["expert"] == "nih_ln"]
+
+
+def test_a_ledger_is_cut_to_the_shares_too(tmp_path):
+    register_blocks(tmp_path)
+    cfg = blocks_cfg(
+        tmp_path, "DATASETS.SHARES", (("blocks_luna", 0.5),), "DATASETS.LEDGER", str(tmp_path / "x.csv")
+    )
+    names = [record["volume"] for record in load_records(("blocks_luna",))]
+    rows = [row(volume=name, lesion=f"{name}/new", annotation="") for name in names]
+    table_of(*rows).to_csv(tmp_path / "x.csv", index=False)
+    records = [record for record in load_training_records(cfg) if record["expert"] == "luna"]
+    assert len(records) == 2 and all(record["lesions"][-1]["id"].endswith("/new") for record in records)
+    table_of(*rows, row(volume="nowhere", lesion="nowhere/new", annotation="")).to_csv(
+        tmp_path / "x.csv", index=False
+    )
+    with pytest.raises(DataError, match="nowhere"):
+        load_training_records(cfg)
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,10 @@ def register(dataset: Dataset) -> None:
     _register(f"{PHANTOM}_{dataset.name}", dataset, default_root() / PHANTOM)
 
 
-def register_all(root: str | os.PathLike) -> None:
-    """Registers all datasets and their synthetic twins anew, with their data below ``root``."""
+def register_all(root: str | os.PathLike | None) -> None:
+    """Registers all datasets and their synthetic twins anew, with their data below ``root``; None: leaves them."""
+    if not root:
+        return
     for name, dataset in DATASETS.items():
         _register(name, dataset, Path(root))
         _register(f"{PHANTOM}_{name}", dataset, Path(root) / PHANTOM)
