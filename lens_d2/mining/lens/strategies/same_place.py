@@ -158,7 +158,7 @@ class SamePlace(Strategy):
     def _expect(
         self, volume: PatientVolume, sources: Sequence[str], places: np.ndarray, here: np.ndarray
     ) -> list[Match]:
-        """Match lesions of other series with tracklets, each with one.
+        """Match lesions of other series with tracklets; those at the place of one tracklet with that alone.
 
         Args:
             volume: of the tracklets.
@@ -176,21 +176,20 @@ class SamePlace(Strategy):
         apart = self._apart(places, there, spread)
         ranks = candidates.ranks - apart**2 / 2
         ranks[is_known[:, None] | (apart >= self.distance)] = -np.inf
-        matches, used = [], set()
-        for row, column in zip(*np.unravel_index(np.argsort(-ranks, axis=None), ranks.shape), strict=True):
-            if ranks[row, column] == -np.inf:
-                break
-            if not {("source", row), ("tracklet", column)} & used:
-                used |= {("source", row), ("tracklet", column)}
-                matches.append(
-                    Match(
-                        int(candidates.tracklets[column]),
-                        float(ranks[row, column]),
-                        candidates.strata[column][:1],
-                        sources[row],
-                        float(apart[row, column]),
-                    )
+        matches = []
+        while ranks.max(initial=-np.inf) > -np.inf:
+            row, column = np.unravel_index(ranks.argmax(), ranks.shape)
+            matches.append(
+                Match(
+                    int(candidates.tracklets[column]),
+                    float(ranks[row, column]),
+                    candidates.strata[column][:1],
+                    sources[row],
+                    float(apart[row, column]),
                 )
+            )
+            ranks[:, column] = -np.inf
+            ranks[apart[:, column] < self.distance] = -np.inf  # they are the same lesion, known in several series
         return matches
 
     @staticmethod

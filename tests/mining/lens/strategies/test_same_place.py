@@ -75,6 +75,13 @@ def test_the_best_sum_of_score_and_nearness_is_taken_and_each_lesion_once():
     assert {row.x1: row.annotation[-1] for row in rows} == {59: "1", 50: "0"}
 
 
+def test_a_lesion_that_is_known_in_two_series_is_expected_once():
+    again = record("000001_03_01", lesions=[(9, MARK + 1)]), found()
+    second = record("000001_02_01"), found((8, NEAR, 0.5), (9, NEAR + 6, 0.6))
+    (lesion,) = (row for row in mined(strategy(), FIRST, again, second) if row.status == "annotation")
+    assert lesion.x1 == 42
+
+
 def test_where_a_lesion_is_known_nothing_is_expected():
     second = record("000001_02_01", lesions=[(9, NEAR)]), found((9, NEAR, 0.9), (9, NEAR + 5, 0.8))
     assert mined(strategy(), FIRST, second) == []
