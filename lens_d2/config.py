@@ -493,6 +493,8 @@ def _add_mining_keys(cfg: CN) -> None:
     cfg.MINING.HARVESTED = CN()
     cfg.MINING.HARVESTED.LEDGER = ""
     cfg.MINING.HARVESTED.STATUSES = ("annotation",)
+    # A hard negative is taken if no expert gives a box there this score.
+    cfg.MINING.HARVESTED.REJECTED_BELOW = 0.5
 
     cfg.MINING.INTRA_PATIENT = CN()
     # delta: embedding distance below which two boxes count as one lesion, ...

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from detectron2.config import configurable
 
 from ....data.ledger.table import BOX, read_ledger
 from ....io.errors import DataError
-from .strategy import STRATEGIES, Finding, Patient, Strategy
+from ....structures.known_boxes import KnownBoxes
+from ....structures.status import BoxStatus
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy
 
 
 @STRATEGIES.register()
 class Harvested(Strategy):
     """Takes the new lesions of a harvest's ledger, and its hard negatives if they are wanted.
 
-    Harvested lesions have the precision that their round has estimated on V_M.
+    Harvested lesions have the precision that their round has estimated on V_M. Of the hard negatives, which the
+    classifier has rejected, those are taken that every expert rejects, too.
     """
 
     @configurable
-    def __init__(self, *, rows: pd.DataFrame, statuses: tuple[str, ...] = ("annotation",)):
+    def __init__(
+        self,
+        *,
+        rows: pd.DataFrame,
+        statuses: tuple[str, ...] = ("annotation",),
+        rejected_below: float = 1.0,
+        iou: float = 0.5,
+    ):
         """
         Args:
             rows: of a ledger, as :func:`lens_d2.data.ledger.table.read_ledger` gives it; more slices of given
                 lesions are left out.
             statuses: of the rows that are taken.
+            rejected_below: a box on a hard negative that any expert gives at least this score vetoes it.
+            iou: theta, above which boxes overlap.
         """
+        self.rejected_below, self.iou = rejected_below, iou
         own = rows[rows["status"].isin(statuses) & (rows["annotation"] == "")]
         self.lesions = {
             volume: [lesion for _, lesion in of_volume.groupby("lesion", sort=False)]
@@ -44,13 +58,31 @@ class Harvested(Strategy):
                 "empty: Harvested needs the ledger of a round, as output/harvester/harvest/round_3/ledger.parquet"
             )
             raise DataError("MINING.HARVESTED.LEDGER", fault)
-        return {"rows": read_ledger(keys.LEDGER), "statuses": tuple(keys.STATUSES)}
+        return {
+            "rows": read_ledger(keys.LEDGER),
+            "statuses": tuple(keys.STATUSES),
+            "rejected_below": keys.REJECTED_BELOW,
+            "iou": cfg.MINING.IOU,
+        }
 
     def __call__(self, patient: Patient) -> list[Finding]:
         """Mine one patient; see :class:`Strategy`."""
-        names = [volume.record["volume"] for volume in patient]
-        findings = [_finding(rows) for name in names for rows in self.lesions.get(name, ())]
+        findings = []
+        for volume in patient:
+            own = [_finding(rows) for rows in self.lesions.get(volume.record["volume"], ())]
+            findings += [x for x in own if x.status != "hard_negative" or self._all_reject(volume, x.slice_boxes)]
         return sorted(findings, key=lambda x: (x.status == "hard_negative", -x.slice_boxes[:, 5].max()))
+
+    def _all_reject(self, volume: PatientVolume, slice_boxes: np.ndarray) -> bool:
+        """Whether no expert is sure of a box there."""
+        negative = KnownBoxes()
+        negative.add("", slice_boxes, BoxStatus.HARD_NEGATIVE)
+        for expert in volume.experts:
+            found = volume.detections[expert].slice_boxes
+            sure = found[found[:, 5] >= self.rejected_below]
+            if (negative.largest_overlap(sure) > self.iou).any():
+                return False
+        return True
 
 
 def _finding(rows: pd.DataFrame) -> Finding:

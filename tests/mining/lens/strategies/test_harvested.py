@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from helpers.ledger_rows import GIVEN, row, table_of
-from helpers.mining_proposals import patient, proposals, record
+from helpers.ledger_rows import BOX, GIVEN, row, table_of
+from helpers.mining_proposals import patient, proposals, record, tracklets
 
 from lens_d2.config import load_config
 from lens_d2.data.ledger.table import to_table, write_ledger
@@ -38,6 +38,14 @@ def test_hard_negatives_if_wanted(tmp_path):
     opts = ["MINING.HARVESTED.LEDGER", str(path), "MINING.HARVESTED.STATUSES", ("annotation", "hard_negative")]
     rows = mined(Harvested(load_config("", opts)))
     assert [(row.slice, row.status) for row in rows][-1] == (9, "hard_negative") and len(rows) == 3
+
+
+@pytest.mark.parametrize(("score", "shift", "taken"), [(0.6, 0, False), (0.4, 0, True), (0.6, 15, True)])
+def test_a_hard_negative_is_one_if_all_experts_reject_it(score, shift, taken):
+    sure = proposals(lits=tracklets((9, np.add(BOX, shift), [score])))
+    strategy = Harvested(rows=table_of(*ROWS), statuses=("hard_negative",), rejected_below=0.5)
+    rows = mine_patient(patient((record(), sure)), {"H": strategy}, 0.5)
+    assert [row.status for row in rows] == ["hard_negative"] * taken
 
 
 def test_it_needs_a_ledger():
