@@ -466,9 +466,9 @@ def _add_mining_keys(cfg: CN) -> None:
     # "SelfTraining": tracklets that match no mark, by the scores of the dataset's own expert and the best other.
     cfg.MINING.SELF_TRAINING = CN()
     # Precision, on MINING.CALIBRATION.DATASET, above the threshold of each stratum (size, expert that agrees).
-    cfg.MINING.SELF_TRAINING.PRECISION = 0.9
+    cfg.MINING.SELF_TRAINING.PRECISION = 0.8
     # Largest share of the lesions estimated to be missing in a stratum that is taken.
-    cfg.MINING.SELF_TRAINING.QUOTA = 0.33
+    cfg.MINING.SELF_TRAINING.QUOTA = 0.5
     # From this estimated precision on, what is not taken is an uncertain region.
     cfg.MINING.SELF_TRAINING.UNCERTAIN_PRECISION = 0.3
     # Tracklets with a lower score of the dataset's own expert are not looked at.
