@@ -75,10 +75,10 @@ class SliceMapper:
     """Makes training samples of records: reads the slices around one, augments them, and marks the boxes on it.
 
     A sample is a dict: "image" (slices, H, W) float32 with intensities 0..255; "instances" with ``gt_boxes``
-    (XYXY_ABS in the image), ``gt_classes`` (0), ``gt_status`` (:class:`BoxStatus`), ``gt_weight`` (of the lesion,
-    1 unless its record says otherwise) and ``gt_recist`` (n, 4, 2), x and y of the ends of the RECIST mark in the
-    image, NaN where a box has no mark on this slice; "expert"; "volume" and "slice", the slice's number in the
-    volume frame; "seed" of the augmentation.
+    (XYXY_ABS in the image), ``gt_classes`` (0), ``gt_status`` (:class:`BoxStatus`), ``gt_recist`` (n, 4, 2),
+    x and y of the ends of the RECIST mark in the image, NaN where a box has no mark on this slice, and, unless all
+    lesions weigh 1, ``gt_weight``; "expert"; "volume" and "slice", the slice's number in the volume frame; "seed"
+    of the augmentation.
 
     With ``tags``, "instances" have ``gt_tags`` (n, C) bool and ``gt_tag_weights`` (n, C), see
     :class:`~lens_d2.data.lesion_labels.TagTargets`.
@@ -157,8 +157,9 @@ class SliceMapper:
         ends = volume.geometry.points_to_cache(mark_ends(lesions, slice_number))
         image, boxes, ends = self.augment(image, boxes, ends, seed, crop_around(statuses))
         gt_status = torch.tensor([self.gt_status[status] for status in statuses], dtype=torch.int64)
+        fields = {"recist": ends.reshape(-1, 4, 2)}
         weight = np.array([lesion.get("weight", 1.0) for lesion in lesions], np.float32)
-        fields = {"weight": weight, "recist": ends.reshape(-1, 4, 2)}
+        fields |= {"weight": weight} if (weight != 1).any() else {}
         fields |= self.tags.of(lesions) if self.tags else {}
         targets = self._targets(boxes, gt_status, image.shape[-2:], **fields)
         expert, lesions_only = self.combine(record["expert"], self.experts)
@@ -262,5 +263,4 @@ def _everything_else(targets: Instances) -> Instances:
         if name != "gt_boxes":
             everything.set(name, values.new_zeros(1, *values.shape[1:]))
     everything.gt_status[:] = int(BoxStatus.UNCERTAIN)
-    everything.gt_weight[:] = 1.0
     return everything

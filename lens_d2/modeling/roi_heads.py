@@ -180,9 +180,9 @@ class LENSROIHeads(ROIHeads):
     ) -> list[Instances]:
         """Sample as Detectron2 does, without proposals on uncertain regions and background of weight 0.
 
-        A proposal on an uncertain region that matches a lesion is kept. If lesions are not labelled, or one has a
-        ``gt_weight`` other than 1, the sampled proposals have the field ``weight``; in the first case also
-        ``overlap``, the largest IoU with a lesion, ``certain``, whether the proposal is on a hard negative, and
+        A proposal on an uncertain region that matches a lesion is kept. The sampled proposals have the field
+        ``certain``, whether the proposal is on a hard negative. If lesions are not labelled, or a target has
+        ``gt_weight``, they have ``weight``; in the first case also ``overlap``, the largest IoU with a lesion, and
         ``seen``, the share of the image's background that was sampled.
 
         Args:
@@ -215,17 +215,17 @@ class LENSROIHeads(ROIHeads):
         storage, total = get_event_storage(), sum(map(len, sampled))
         storage.put_scalar("roi_head/num_fg_samples", (total - sum(background)) / len(sampled))
         storage.put_scalar("roi_head/num_bg_samples", sum(background) / len(sampled))
-        soft = any(target.has("gt_weight") and bool((target.gt_weight != 1).any()) for target in targets)
-        if partial_labels is not None or soft:
+        for proposal, target in zip(sampled, targets, strict=True):
+            negative = of_status(target, BoxStatus.HARD_NEGATIVE).gt_boxes
+            proposal.certain = largest_overlap(proposal.proposal_boxes, negative) >= self.ignore_iou
+        if partial_labels is not None or any(target.has("gt_weight") for target in targets):
             for proposal in sampled:
                 own = weights_of(proposal, proposal.gt_classes.device)
                 proposal.weight = own.where(proposal.gt_classes == 0, torch.ones_like(own))
         if partial_labels is not None:
             for proposal, target, before, count in zip(sampled, targets, kept, background, strict=True):
                 boxes, size = proposal.proposal_boxes, (len(proposal),)
-                lesion, _, negative = (of_status(target, status).gt_boxes for status in BoxStatus)
-                proposal.overlap = largest_overlap(boxes, lesion)
-                proposal.certain = largest_overlap(boxes, negative) >= self.ignore_iou
+                proposal.overlap = largest_overlap(boxes, of_status(target, BoxStatus.LESION).gt_boxes)
                 proposal.seen = boxes.tensor.new_full(size, count / max(len(before), count, 1))
         return sampled
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..structures.status import BoxStatus
-from .supervision import on_uncertain
+from .supervision import on_uncertain, weights_of
 
 SMALLEST = 1.0  # pixels, of the sides of a box that becomes a label
 
@@ -116,13 +116,15 @@ def with_pseudo_labels(
         iou: with a target, or share of the detection inside it, from which on a detection overlaps it.
 
     Returns:
-        with the fields of the targets; a new box has no mark, and no tag.
+        with the fields of the targets and ``gt_weight``; a new box has no mark, and no tag.
     """
     new = detections[(detections.scores >= uncertain_score) & detections.pred_boxes.nonempty(SMALLEST)]
     new = new[~on_uncertain(new.pred_boxes, targets.gt_boxes, iou)]
     is_lesion = new.scores >= lesion_score
     status = torch.full((len(new),), int(BoxStatus.UNCERTAIN)).masked_fill(is_lesion, int(BoxStatus.LESION))
     weight = new.scores.masked_fill(~is_lesion, 1.0)
+    targets = Instances(targets.image_size, **targets.get_fields())
+    targets.gt_weight = weights_of(targets, weight.device)
     others = {name: values for name, values in targets.get_fields().items() if name != "gt_boxes"}
     fields = {name: values.new_zeros(len(new), *values.shape[1:]) for name, values in others.items()}
     fields |= {"gt_boxes": new.pred_boxes, "gt_status": status, "gt_weight": weight}

@@ -69,7 +69,7 @@ def test_positives_and_negatives_of_all_images_are_counted(small_lens, storage, 
 
 def test_a_soft_lesion_weighs_less_in_the_classification(small_lens, sample_proposals, make_targets):
     soft, plain = make_targets([LESION]), make_targets([LESION])
-    soft.gt_weight, plain.gt_weight = torch.tensor([0.5]), torch.ones(1)
+    soft.gt_weight = torch.tensor([0.5])
     sampled = sample_proposals(small_lens.roi_heads, soft, APART)
     assert sampled.weight[sampled.gt_classes == 0].tolist() == [0.5]
     assert (sampled.weight[sampled.gt_classes == 1] == 1).all()

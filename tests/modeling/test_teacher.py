@@ -45,6 +45,13 @@ def test_sure_detections_are_lesions_less_sure_ones_uncertain_and_known_ones_nei
     assert list(labelled.get_fields()) == list(known.get_fields())
 
 
+def test_targets_without_weights_weigh_1_beside_what_the_teacher_finds():
+    known = targets_of(([10, 10, 20, 20], LESION))
+    known.remove("gt_weight")
+    labelled = with_pseudo_labels(known, detections(([10, 40, 20, 50], 0.97)), 0.95, 0.5, 0.3)
+    assert labelled.gt_weight.tolist() == pytest.approx([1.0, 0.97]) and not known.has("gt_weight")
+
+
 @pytest.mark.parametrize("known", [(), (([10, 10, 20, 20], LESION),)])
 def test_without_detections_or_without_targets(known):
     assert len(with_pseudo_labels(targets_of(*known), detections(), 0.9, 0.5, 0.3)) == len(known)
