@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..io.errors import DataError
 from .meta_arch import FUSED
 from .roi_heads import LENSROIHeads
-from .supervision import global_normalizer
+from .supervision import global_normalizer, weights_of
 
 LOWEST = 1e-4  # scores are at least this far from 0 and 1 where their log odds are taken
 
@@ -59,8 +59,9 @@ class GatedROIHeads(LENSROIHeads):
 
     The gate learns from the proposals that the batch's own expert learns from: lesions of any dataset, given or
     mined, are lesions. A dataset does not label lesions of other types, so background counts the less, the higher
-    the highest score is that another expert gives it. Nothing but the gate learns from this: the other weights are
-    those of a training without it. A fused detection's box is the weighted mean of the experts'.
+    the highest score is that another expert gives it; hard negatives, which are known to be none, count in full.
+    Nothing but the gate learns from this: the other weights are those of a training without it. A fused
+    detection's box is the weighted mean of the experts'.
     """
 
     @configurable
@@ -95,7 +96,7 @@ class GatedROIHeads(LENSROIHeads):
 
         Args:
             features: not used.
-            proposals: N, sampled, with ``gt_weight`` where a lesion's is not 1.
+            proposals: N, sampled, with ``certain``, and ``gt_weight`` where a lesion's is not 1.
             box_features: (n, FC_DIM) of all of them.
             expert: of the dataset that they come from.
         """
@@ -107,9 +108,9 @@ class GatedROIHeads(LENSROIHeads):
             }
         others = [own for name, own in scores.items() if name != expert]
         weight = 1 - torch.stack(others).amax(dim=0) if others else torch.ones_like(scores[expert])
+        weight = weight.masked_fill(torch.cat([x.certain for x in proposals]), 1.0)
         is_lesion = torch.cat([x.gt_classes for x in proposals]) == 0
-        known = [x.gt_weight if x.has("gt_weight") else x.gt_classes.new_ones(len(x)) for x in proposals]
-        weight = torch.where(is_lesion, torch.cat(known).to(weight), weight)
+        weight = torch.where(is_lesion, torch.cat([weights_of(x, weight.device) for x in proposals]), weight)
         log_odds = self.gate(shared, torch.stack(list(scores.values()), dim=1))[1]
         loss = F.binary_cross_entropy_with_logits(log_odds, is_lesion.float(), weight, reduction="sum")
         return {"loss_gate": loss / global_normalizer(len(weight), loss.device)}

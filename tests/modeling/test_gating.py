@@ -10,9 +10,11 @@ from helpers.blocks import blocks_cfg, register_blocks, write_blocks
 
 from lens_d2.data.mapper import SliceMapper
 from lens_d2.inference.volume import VolumeInference
+from lens_d2.io.checkpoint import LENSCheckpointer
 from lens_d2.io.errors import DataError
 from lens_d2.modeling.gating import Gate
 from lens_d2.modeling.meta_arch import FUSED
+from lens_d2.structures.status import BoxStatus
 
 
 def gated(cfg):
@@ -84,6 +86,35 @@ def test_background_counts_less_where_another_expert_sees_a_lesion(small_cfg, ma
     heads.gate.output.bias.data[-1] = -torch.tensor(1 - 1e-4).logit() / len(heads.experts)  # the same log odds
     assert loss == pytest.approx(0.5 * torch.tensor(2.0).log().item(), rel=1e-4)
     assert heads.further_losses({}, [sampled], features, expert)["loss_gate"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_a_hard_negative_counts_in_full_whatever_other_experts_say(small_cfg, make_targets, sample_proposals):
+    heads = gated(small_cfg).roi_heads
+    box = [2.0, 2, 12, 12]
+    sampled = sample_proposals(heads, make_targets([box], status=[BoxStatus.HARD_NEGATIVE]), [box])
+    features = torch.zeros(len(sampled), heads.box_head.output_shape.channels)
+    for name, predictor in heads.box_predictors.items():
+        torch.nn.init.zeros_(predictor.cls_score.bias)
+        predictor.cls_score.bias.data[0] = 20.0 if name == "lits" else 0.0
+    loss = heads.further_losses({}, [sampled], features, "luna")["loss_gate"].item()
+    assert loss == pytest.approx(math.log1p((1 / 1e-4 - 1) ** 0.25), rel=1e-3)
+
+
+def test_weights_without_a_gate_are_a_beginning_but_not_a_gated_detector(small_cfg, make_batch, tmp_path):
+    finished = plain(small_cfg).eval()
+    torch.save({"model": finished.state_dict()}, tmp_path / "old.pth")
+    torch.manual_seed(7)
+    small_cfg.MODEL.ROI_HEADS.NAME = "GatedROIHeads"
+    model = build_model(small_cfg).eval()
+    LENSCheckpointer(model).load(str(tmp_path / "old.pth"))
+    assert not model.roi_heads.gate.output.weight.any()
+    with torch.no_grad():
+        ours, usual = model(make_batch("luna"))[0]["experts"], finished(make_batch("luna"))[0]["experts"]
+    assert all(torch.equal(ours[name].scores, usual[name].scores) for name in usual if name != FUSED)
+    with pytest.raises(DataError, match="no roi_heads.gate"):
+        LENSCheckpointer(model, whole=True).load(str(tmp_path / "old.pth"))
+    torch.save({"model": model.state_dict()}, tmp_path / "gated.pth")
+    LENSCheckpointer(finished, whole=True).load(str(tmp_path / "gated.pth"))  # fused by NMS
 
 
 def test_its_detections_are_the_fused_ones_and_experts_stay(small_cfg, make_batch):
