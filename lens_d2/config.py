@@ -265,6 +265,9 @@ def _add_solver_keys(cfg: CN) -> None:
     cfg.SOLVER.EPOCHS = 0
     # Epochs after which the learning rate is multiplied by SOLVER.GAMMA.
     cfg.SOLVER.EPOCH_STEPS = ()
+    # Parts of a finished detector (MODEL.WEIGHTS) that learn, while the others stay as they are: beginnings of the
+    # names of their parameters, such as ("roi_heads.gate",). Empty: all learn.
+    cfg.SOLVER.PARTS = ()
 
     # Project of Weights & Biases to which trainings send their scalars; it needs the package wandb. Empty: none.
     cfg.WANDB = CN()

@@ -63,7 +63,8 @@ def test_real_data(demo, here):
     for advertised in RUN["real data"]:
         run(here, advertised, DETECTRON2_DATASETS=str(demo / "data/phantom"))
     assert (here / "output/lens_multi/inference/luna_val/metrics.json").is_file()
-    assert (here / "output/faster/model_final.pth").is_file()
+    for name in ("faster", "lens_gate"):
+        assert (here / "output" / name / "model_final.pth").is_file()
 
 
 def test_lens_in_five_steps_and_what_its_ledger_is_for(here):

@@ -78,6 +78,14 @@ def test_a_scan_can_be_given_in_many_ways(detector, array, findings, tmp_path, k
     assert_same(findings, detector(scan, score_threshold=0.0, max_detections=5, **place))
 
 
+def test_a_gate_gives_the_findings(cfg, array):
+    cfg = cfg.clone()
+    cfg.MODEL.ROI_HEADS.NAME = "GatedROIHeads"
+    torch.manual_seed(0)
+    found = LesionDetector(cfg, allow_random_weights=True)(array, spacing=SPACING, score_threshold=0.0)
+    assert len(found) > 0 and set(found[0].expert_scores) == {"deeplesion", "luna", "lits", "nih_ln"}
+
+
 def test_an_image_with_turned_axes_gives_the_same_places(detector, array, findings):
     turned = sitk.PermuteAxes(image_of(array), [2, 0, 1])
     found = detector(turned, score_threshold=0.0, max_detections=5)

@@ -153,7 +153,11 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
             f"{cfg.WANDB.PROJECT!r}, and the package wandb is not installed: install it, or leave the key empty"
         )
         raise DataError("WANDB.PROJECT", fault)
-    for key in (f"{node}.{count}" for node in SOLVERS for count in ("CHECKPOINT_PERIOD", "IMS_PER_BATCH")):
+    if solver.PARTS and not cfg.MODEL.WEIGHTS:
+        fault = f"empty, and SOLVER.PARTS {tuple(solver.PARTS)} alone learn: give weights of a detector"
+        raise DataError("MODEL.WEIGHTS", fault)
+    counts = (f"{node}.{count}" for node in SOLVERS for count in ("CHECKPOINT_PERIOD", "IMS_PER_BATCH"))
+    for key in (*counts, "MODEL.GATE.FC_DIM"):
         if _value(cfg, key) < 1:
             raise DataError(key, f"{_value(cfg, key)}; at least 1 is needed")
     if written_for and solver.IMS_PER_BATCH % written_for:

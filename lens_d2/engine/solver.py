@@ -1,8 +1,9 @@
-"""Optimizer, and the length of training in epochs."""
+"""Optimizer, the parts that learn, and the length of training in epochs."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -12,7 +13,10 @@ from detectron2.solver.build import (
     maybe_add_gradient_clipping,
 )
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import clip_grad_value_
+
+from ..io.errors import DataError, did_you_mean
 
 # Optimizers by name, each with what it takes from cfg.SOLVER besides the learning rate and the weight decay.
 OPTIMIZERS = {
@@ -55,6 +59,34 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 def _taught(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     """The parameters that have a gradient."""
     return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
+def freeze_all_but(model: nn.Module, parts: Sequence[str]) -> None:
+    """Let parts of a model learn alone; batch norms of the others use and keep their running statistics.
+
+    Args:
+        model: changed in place.
+        parts: beginnings of parameters' names, as of ``SOLVER.PARTS``; empty: all learn.
+
+    Raises:
+        DataError: no parameter's name begins so.
+    """
+    if not parts:
+        return
+    for part in parts:
+        if not any(name.startswith(part) for name, _ in model.named_parameters()):
+            modules = [name for name, _ in model.named_modules()]
+            raise DataError("SOLVER.PARTS", f"no parameter begins with {part!r}{did_you_mean(part, modules)}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(tuple(parts)))
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    kept = [norm for norm in norms if not any(p.requires_grad for p in norm.parameters())]
+
+    def keep_statistics(*_) -> None:
+        for norm in kept:
+            norm.eval()
+
+    model.register_forward_pre_hook(keep_statistics)
 
 
 def with_epochs(cfg: CfgNode, epoch_length: int) -> CfgNode:

@@ -27,7 +27,7 @@ from ..modeling.pretrained import load_backbone_weights
 from ..modeling.teacher import Teacher
 from .overlays import build_overlay_hooks
 from .preemption import PreemptionHook
-from .solver import build_optimizer, with_epochs
+from .solver import build_optimizer, freeze_all_but, with_epochs
 from .teacher import TeacherHook
 from .writers import build_writers
 
@@ -93,6 +93,7 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         cfg = with_epochs(cfg, build_batch_sampler(cfg, records).epoch_length)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
+        freeze_all_but(model, cfg.SOLVER.PARTS)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg, records)
         device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]

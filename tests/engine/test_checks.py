@@ -48,6 +48,8 @@ def test_a_fault_of_the_training_names_its_key(tmp_path):
         ("DATASETS.SHARES", (("luna_train", 0.5),), "DATASETS.SHARES: no 'luna_train' in DATASETS.TRAIN"),
         ("DATASETS.WEIGHTS", (("phantom_luna_train", 0.0),), "DATASETS.WEIGHTS: 0 for phantom_luna_train"),
         ("SOLVER.REFERENCE_WORLD_SIZE", 5, "SOLVER.REFERENCE_WORLD_SIZE: 5 ranks cannot share a batch"),
+        ("SOLVER.PARTS", ("roi_heads.gate",), "MODEL.WEIGHTS: empty, and SOLVER.PARTS"),
+        ("MODEL.GATE.FC_DIM", 0, "MODEL.GATE.FC_DIM: 0; at least 1"),
         ("MODEL.EMBEDDING.SOLVER.CHECKPOINT_PERIOD", 0, "MODEL.EMBEDDING.SOLVER.CHECKPOINT_PERIOD: 0; at least 1"),
     ):
         faulty = cfg.clone()

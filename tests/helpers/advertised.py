@@ -111,6 +111,7 @@ RUN = {
         Advertised("README.md", "configs/lens_multi.yaml --resume", REAL),
         Advertised("README.md", "configs/lens_multi.yaml --eval-only", REAL),
         Advertised("README.md", "configs/lens_multi.yaml SOLVER.BASE_LR", f"{REAL} DATASETS.TEST ()"),
+        Advertised("docs/detectors.md", "GatedROIHeads SOLVER.PARTS", REAL),
     ),
     "lens_full": (
         Advertised("docs/mining.md", "configs/phantom/lens_full.yaml", FULL),
