@@ -13,6 +13,7 @@ that slice; the verdict is unsure if it merely touches one, and rejected if none
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,25 @@ def verdict_of(proposal: Proposal, truth: HiddenTruth) -> str:
     return "accepted" if iou >= ACCEPTED_IOU else "unsure" if iou > 0 else "rejected"
 
 
+def answered(
+    ledger: pd.DataFrame, records: list[dict], truth: HiddenTruth, order: str, number: int
+) -> tuple[pd.DataFrame, Counter]:
+    """A ledger with the verdicts on the first proposals of a queue, and the counts of the verdicts.
+
+    Args:
+        ledger: of mining.
+        records: of the mined dataset.
+        truth: of it.
+        order: of the queue, a name in QUEUES.
+        number: of verdicts.
+    """
+    sizes = load_config().MINING.CALIBRATION.SIZES
+    queue = QUEUES[order](proposals_of(ledger, judged=True), records, sizes)
+    unjudged = [each for each in queue if each.status not in VERDICTS][:number]
+    verdicts = {each.id: {"verdict": verdict_of(each, truth)} for each in unjudged}
+    return apply_verdicts(ledger, verdicts, "the ledger")[0], Counter(x["verdict"] for x in verdicts.values())
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("ledger", type=Path, help=".parquet or .csv, of mining")
@@ -58,19 +78,16 @@ def run(args: argparse.Namespace) -> None:
     register_all(args.root)
     records = load_records((args.dataset,))
     ledger = read_ledger(args.ledger, records)
-    truth, sizes = HiddenTruth(root_of(args.dataset)), load_config().MINING.CALIBRATION.SIZES
-    proposals = proposals_of(ledger, judged=True)
+    truth = HiddenTruth(root_of(args.dataset))
     classes = size_classes(np.array(SIDES), SIZES)
     rows, content = [_row("", 0, {}, ledger, records, truth, classes)], []
-    for name, order in QUEUES.items():
-        queue = [each for each in order(proposals, records, sizes) if each.status not in VERDICTS]
+    for name in QUEUES:
         for count in args.counts:
-            verdicts = {each.id: {"verdict": verdict_of(each, truth)} for each in queue[:count]}
-            judged, counts = apply_verdicts(ledger, verdicts, args.ledger)
+            judged, counts = answered(ledger, records, truth, name, count)
             path = args.output / f"{name}_{count}.parquet"
             write_ledger(path, [to_table(judged)])
-            rows.append(_row(name, len(verdicts), counts, judged, records, truth, classes))
-            content.append({"order": name, "verdicts": len(verdicts), "ledger": str(path), **counts})
+            rows.append(_row(name, counts.total(), counts, judged, records, truth, classes))
+            content.append({"order": name, "verdicts": counts.total(), "ledger": str(path), **counts})
     header = ["order", "verdicts", *VERDICTS, "missing lesions known", *classes]
     print(write_table(args.output, rows, header, content))
 

@@ -167,6 +167,7 @@ class Workshop:
                 "file": of.file,
                 "strategies": list(of.strategies),
                 "labels": list(of.labels),
+                "verdicts": of.verdicts,
                 "value": of.value,
             }
             for key, of in task.run.given.items()

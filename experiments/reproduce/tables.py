@@ -36,6 +36,7 @@ class Given:
         strategies: of a ledger, the strategies whose rows are taken; all if empty.
         labels: of a ledger of Lesion-Harvester, the sets of labels whose rows are taken (names of
             ``HARVEST.LABELS``); all if empty.
+        verdicts: order of the queue, and number of the verdicts that the hidden truth gives on a ledger.
         value: of the config key, with ``{}`` in the place of the file's path.
     """
 
@@ -43,6 +44,7 @@ class Given:
     file: str
     strategies: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    verdicts: tuple[str, int] | None = None
     value: str = "{}"
 
 
@@ -74,6 +76,7 @@ class Run:
         given = {
             key: {"run": of.run.id, "file": of.file, "strategies": list(of.strategies), "labels": list(of.labels)}
             | ({} if of.value == "{}" else {"value": of.value})
+            | ({} if of.verdicts is None else {"verdicts": list(of.verdicts)})
             for key, of in self.given.items()
         }
         content = {"kind": self.kind, "config": self.config, "opts": dict(self.opts), "given": given}
@@ -302,6 +305,7 @@ class _Reader:
         return list(dict.fromkeys(row.run for row in self._other(name).table().rows))
 
     def _given(self, name: str, content) -> Given:
-        content = self._known(f"given of {name}", content, ("run", "file"), ("strategies", "labels", "value"))
-        lists = {key: tuple(content[key]) for key in ("strategies", "labels") if key in content}
+        optional = ("strategies", "labels", "verdicts", "value")
+        content = self._known(f"given of {name}", content, ("run", "file"), optional)
+        lists = {key: tuple(content[key]) for key in ("strategies", "labels", "verdicts") if key in content}
         return Given(self.run(content["run"]), content["file"], **lists, value=content.get("value", "{}"))

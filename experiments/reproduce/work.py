@@ -26,6 +26,7 @@ from torch import nn
 from benchmarks.registry import machine
 from lens_d2.commands import main as run_command
 from lens_d2.config import load_config
+from lens_d2.data.datasets.catalog import root_of
 from lens_d2.data.ledger.counts import count_training_data, strategies_of
 from lens_d2.data.ledger.table import read_ledger, to_table, write_ledger
 from lens_d2.data.loader import build_test_loader, load_records
@@ -42,6 +43,8 @@ from lens_d2.io.errors import DataError
 from lens_d2.mining.proposals import mined_datasets
 
 from ..metrics import within
+from ..mined import HiddenTruth
+from ..verdicts import answered
 from .ensemble import Ensemble
 from .jobs import RECORD
 from .records import read_evaluations
@@ -63,7 +66,7 @@ class Job:
         seed: of the training.
         device: "cpu" or "cuda".
         folder: of the run.
-        given: config key -> {"folder", "file", "strategies", "labels", "value"}.
+        given: config key -> {"folder", "file", "strategies", "labels", "verdicts", "value"}.
         members: folders of the runs that are fused or compared.
         facts: more of the record: cohort, commit.
     """
@@ -91,7 +94,7 @@ class Job:
 
     def _file(self, of: dict) -> Path:
         path = Path(of["folder"]) / of["file"]
-        if of["strategies"] or of["labels"]:
+        if of["strategies"] or of["labels"] or of["verdicts"]:
             rows = part_of_ledger(path, of)
             path = self.folder / f"given_{path.name}"
             write_ledger(path, [rows])
@@ -99,7 +102,7 @@ class Job:
 
 
 def part_of_ledger(path: Path, of: dict) -> pa.Table:
-    """The rows of a ledger that a run is given: of some strategies, or of some sets of labels."""
+    """The rows of a ledger that a run is given: of some strategies or sets of labels, and with verdicts."""
     rows = read_ledger(path)
     if of["strategies"]:
         rows = rows[rows["strategy"].isin(of["strategies"])]
@@ -115,6 +118,10 @@ def part_of_ledger(path: Path, of: dict) -> pa.Table:
             "negatives": ~verified & negative,
         }
         rows = rows[sum(sets[name] for name in of["labels"]) > 0]
+    if of["verdicts"]:
+        order, number = of["verdicts"]
+        (name,) = mined_datasets(load_config(Path(of["folder"]) / "config.yaml"))
+        rows, _ = answered(rows, load_records((name,)), HiddenTruth(root_of(name)), order, number)
     return to_table(rows)
 
 

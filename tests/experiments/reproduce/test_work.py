@@ -31,9 +31,9 @@ def given(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()
 
-    def names(strategies=(), labels=(), value="{}"):
+    def names(strategies=(), labels=(), verdicts=None, value="{}"):
         of = {"folder": str(tmp_path), "file": "ledger.parquet", "strategies": strategies, "labels": labels}
-        of["value"] = value
+        of |= {"value": value, "verdicts": verdicts}
         job = {"run": {"kind": "training", "opts": {"SOLVER.STEPS": [1, 2]}}, "seed": 3, "device": "cpu"}
         job |= {"given": {"DATASETS.LEDGER": of}, "members": [], "facts": {}}
         (folder / "job.json").write_text(json.dumps(job))
@@ -60,6 +60,22 @@ def test_label_sets_of_a_harvest(given, labels, expected):
 
 def test_strategies_of_a_ledger(given):
     assert read_ledger(given(strategies=["Other"]))["id"].tolist() == ["h, negative"]
+
+
+def test_verdicts_of_the_hidden_truth(given, monkeypatch):
+    asked = []
+
+    def answer(rows, records, truth, order, number):
+        asked.append((rows["id"].tolist(), records, truth, order, number))
+        return rows.assign(status="accepted"), {}
+
+    monkeypatch.setattr(work, "answered", answer)
+    monkeypatch.setattr(work, "mined_datasets", lambda cfg: ("mined",))
+    monkeypatch.setattr(work, "root_of", lambda name: f"root of {name}")
+    monkeypatch.setattr(work, "HiddenTruth", lambda root: f"truth of {root}")
+    judged = read_ledger(given(strategies=["Other"], verdicts=["score", 7]))
+    assert judged["status"].tolist() == ["accepted"]
+    assert asked == [(["h, negative"], [{"volume": "v"}], "truth of root of mined", "score", 7)]
 
 
 def test_a_file_as_it_is_in_a_value_of_its_own(given, tmp_path):
