@@ -100,6 +100,7 @@ def render(table: Table, seeds: Sequence[int], output: Path) -> Path:
 def _body(table: Table, results: Sequence[Results], seeds: Sequence[int]) -> str:
     """The table itself: for each row a line of what was measured and, if there are any, one of the paper's."""
     by_name = {own.row.name: own for own in results}
+    ends = [by_name[name] for name in table.gap]
     lines, before = [], ""
     for own in results:
         row = own.row
@@ -107,11 +108,13 @@ def _body(table: Table, results: Sequence[Results], seeds: Sequence[int]) -> str
         against = by_name.get(row.against)
         change = "" if against is None else difference(against, own, table.compare)
         named, before = f" vs {row.against}" if against and row.against != before else "", row.name
-        lines.append([row.name, *cells, f"{change}{named}", f"{len(own.records)} of {len(seeds)}"])
+        shares = [recovered(*ends, own)] if ends else []
+        lines.append([row.name, *cells, f"{change}{named}", *shares, f"{len(own.records)} of {len(seeds)}"])
         if row.paper:
             paper = [str(row.paper.get(column, "")) for column in table.columns]
-            lines.append(["*paper*", *paper, _paper_difference(table, against and against.row, row), ""])
-    header = ["", *table.columns, "difference", "seeds"]
+            change = _paper_difference(table, against and against.row, row)
+            lines.append(["*paper*", *paper, change, *([""] if ends else []), ""])
+    header = ["", *table.columns, "difference", *(["of the gap"] if ends else []), "seeds"]
     return tabulate(lines, header, tablefmt="pipe", disable_numparse=True)
 
 
@@ -157,6 +160,29 @@ def compare(first: Results, second: Results) -> dict | None:
     return paired_comparison(*both, protocol, DRAWS, SEED)
 
 
+def recovered(none: Results, everything: Results, own: Results) -> str:
+    """Which share of the way between two rows a row has come, in per cent, over the seeds that all three have.
+
+    Of average sensitivities, with the 95% interval of a bootstrap over sub-volumes, the same ones for all.
+    """
+    found = [each.events() for each in (none, everything, own)]
+    seeds = sorted(set.intersection(*(set(events) for events in found)))
+    if not seeds or own in (none, everything):
+        return "" if own in (none, everything) else DASH
+    protocol = PROTOCOLS.get(found[0][seeds[0]]["protocol"])()
+    means, drawn = [], []
+    for of_seed in found:
+        events = [events_of(of_seed[seed]) for seed in seeds]
+        weights = draw_weights(events[0].num_volumes, DRAWS, SEED)
+        means.append(np.mean([protocol.sensitivities(each).mean() for each in events]))
+        sampled = [resampled_sensitivities(each, protocol.fps, weights, protocol.count_side) for each in events]
+        drawn.append(np.mean([each.mean(axis=1) for each in sampled], axis=0))
+    share = (means[2] - means[0]) / (means[1] - means[0])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = interval((drawn[2] - drawn[0]) / (drawn[1] - drawn[0]), share)
+    return f"{share:.0%} ({low:.0%} to {high:.0%})"
+
+
 def _paper_difference(table: Table, before: Row | None, row: Row) -> str:
     """The same in the paper, if it gives both numbers."""
     columns = [column for column, metric in table.columns.items() if metric == table.compare]
@@ -199,6 +225,10 @@ def _legend(table: Table, seeds: Sequence[int]) -> str:
     text = f"Shares in per cent, mean ± standard deviation over the seeds {', '.join(map(str, seeds))}."
     if any(row.against for row in table.rows):
         text += f" Difference: of {named} to the row before, or to the one that it names, with the {spread}."
+    if table.gap:
+        text += " Of the gap: of the way from '{}' to '{}', with the interval of the same bootstrap.".format(
+            *table.gap
+        )
     return f"{text} *Paper*: its numbers, on the real datasets. {DASH}: not made yet."
 
 

@@ -130,6 +130,7 @@ class Table:
         columns: heading -> name of a metric.
         compare: metric of the differences.
         rows: in their order.
+        gap: names of the rows with no and with all of what the others recover a share of; empty: no such column.
         figure: whether FROC curves are drawn.
         notes: of whoever has looked at the figures, in Markdown.
     """
@@ -141,6 +142,7 @@ class Table:
     columns: Mapping[str, str]
     compare: str
     rows: tuple[Row, ...]
+    gap: tuple[str, ...] = ()
     figure: bool = True
     notes: str = ""
 
@@ -189,7 +191,7 @@ def read_table(
 MAKING = ("run", "config", "opts", "readers", "given", "ensemble", "study")
 SHOWN = ("stage", "dataset", "output", "harvest", "against", "paper")
 REQUIRED = ("title", "source", "cohort", "dataset", "columns", "rows")
-OPTIONAL = ("config", "opts", "compare", "runs", "figure", "notes")
+OPTIONAL = ("config", "opts", "compare", "runs", "gap", "figure", "notes")
 OF_MEMBERS = ("ensemble", "study")  # kinds of runs that other runs are members of, and the keys that name these
 
 
@@ -242,9 +244,17 @@ class _Reader:
             columns=content["columns"],
             compare=content.get("compare", "average_sensitivity"),
             rows=tuple(self._row(row, last) for row, last in zip(self.rows, before, strict=False)),
+            gap=self._ends(content.get("gap") or ()),
             figure=content.get("figure", True),
             notes=content.get("notes") or "",
         )
+
+    def _ends(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The two rows of a gap."""
+        known = [row["name"] for row in self.rows]
+        if names and (len(names) != 2 or not set(names) <= set(known)):
+            raise DataError(self.path, f"gap is {list(names)}; it has to name two rows of the table")
+        return tuple(names)
 
     def _row(self, row: dict, before: str) -> Row:
         against, columns = row.get("against", before), self.content["columns"]

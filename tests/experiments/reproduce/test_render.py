@@ -41,7 +41,8 @@ def page(tmp_path):
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     table = read_table(str(path))
 
-    def render(made):
+    def render(made, **more):
+        path.write_text(yaml.safe_dump(content | more, sort_keys=False))
         for (name, seed), (events, average) in made.items():
             row = next(row for row in table.rows if row.name == name)
             metrics = {
@@ -87,6 +88,16 @@ def test_means_deviations_and_paired_differences_beside_the_paper(page, tmp_path
 def test_differences_are_over_the_seeds_that_both_rows_have(page):
     _, cells = page({("first", 1): (MISS, 0.5), ("first", 2): (HIT, 1.0), ("second", 2): (HIT, 1.0)})
     assert cells[2][4] == "+0.0 (+0.0 to +0.0)" and cells[2][5] == "1 of 2"
+
+
+def test_the_share_of_a_gap_that_a_row_recovers(page):
+    some = {"hits": [[0.9], [0.4]], "false_positives": [[0.5], []]}
+    rows = {("first", 1): (MISS, 0.5), ("second", 1): (HIT, 1.0), ("third", 1): (some, 1.0)}
+    text, cells = page(rows, gap=["first", "second"])
+    shares = {line[0]: line[5] for line in cells}
+    assert shares["first"] == shares["second"] == ""
+    assert shares["third"] == "71% (71% to 100%)"  # the second lesion from half a false positive on, 5 of 7 rates
+    assert "Of the gap: of the way from 'first' to 'second'" in text
 
 
 def test_without_any_record_everything_is_a_dash(page):

@@ -115,6 +115,7 @@ def test_what_is_given_and_overruled_makes_another_run(tmp_path):
     [
         ({"colums": {}}, "the table has an unknown key colums; did you mean columns?"),
         ({"cohort": {"size": "tiny"}}, "cohort has no seed"),
+        ({"gap": ["A"]}, "gap is ['A']; it has to name two rows of the table"),
         ({"rows": [{"name": "A", "stag": "train"}]}, "a row has an unknown key stag; did you mean stage?"),
         ({"rows": [{"name": "A"}, {"name": "A"}]}, "two rows or runs are called A; give each a name of its own"),
         ({"rows": [{"name": "A", "paper": {"Averag": 1}}]}, "A: no column Averag; did you mean Average?"),
