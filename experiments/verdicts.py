@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,19 @@ def verdict_of(proposal: Proposal, truth: HiddenTruth) -> str:
     return "accepted" if iou >= ACCEPTED_IOU else "unsure" if iou > 0 else "rejected"
 
 
+def unjudged(ledger: pd.DataFrame, records: list[dict], order: str) -> list[Proposal]:
+    """The proposals of a ledger without a verdict, in the order of a queue; arguments as of :func:`answered`."""
+    sizes = load_config().MINING.CALIBRATION.SIZES
+    queue = QUEUES[order](proposals_of(ledger, judged=True), records, sizes)
+    return [each for each in queue if each.status not in VERDICTS]
+
+
+def judge(ledger: pd.DataFrame, queue: Sequence[Proposal], truth: HiddenTruth) -> tuple[pd.DataFrame, Counter]:
+    """A ledger with verdicts on these proposals, and the counts of the verdicts."""
+    verdicts = {each.id: {"verdict": verdict_of(each, truth)} for each in queue}
+    return apply_verdicts(ledger, verdicts, "the ledger")[0], Counter(x["verdict"] for x in verdicts.values())
+
+
 def answered(
     ledger: pd.DataFrame, records: list[dict], truth: HiddenTruth, order: str, number: int
 ) -> tuple[pd.DataFrame, Counter]:
@@ -54,11 +68,7 @@ def answered(
         order: of the queue, a name in QUEUES.
         number: of verdicts.
     """
-    sizes = load_config().MINING.CALIBRATION.SIZES
-    queue = QUEUES[order](proposals_of(ledger, judged=True), records, sizes)
-    unjudged = [each for each in queue if each.status not in VERDICTS][:number]
-    verdicts = {each.id: {"verdict": verdict_of(each, truth)} for each in unjudged}
-    return apply_verdicts(ledger, verdicts, "the ledger")[0], Counter(x["verdict"] for x in verdicts.values())
+    return judge(ledger, unjudged(ledger, records, order)[:number], truth)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,8 +92,9 @@ def run(args: argparse.Namespace) -> None:
     classes = size_classes(np.array(SIDES), SIZES)
     rows, content = [_row("", 0, {}, ledger, records, truth, classes)], []
     for name in QUEUES:
+        queue = unjudged(ledger, records, name)
         for count in args.counts:
-            judged, counts = answered(ledger, records, truth, name, count)
+            judged, counts = judge(ledger, queue[:count], truth)
             path = args.output / f"{name}_{count}.parquet"
             write_ledger(path, [to_table(judged)])
             rows.append(_row(name, counts.total(), counts, judged, records, truth, classes))

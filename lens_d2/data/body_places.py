@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from ..structures.boxes import key_slice_box
-from .cache import VolumeCache
+from .cache import CachedVolume, VolumeCache
 from .lesion_labels import mark_row
 from .preprocess import PreprocessParams, body_mask
 from .same_lesions import PLACE_SPREAD, Mark, collect_marks, pair_marks
@@ -63,18 +63,18 @@ class BodyPlaces:
         The first, and the spread along z, come from marks of one sub-volume: how far each lies from the height
         that the others tell. The spread along x and y is that between marks of one lesion in two series.
         """
-        heights = {record["volume"]: self._heights_of_marks(record) for record in records}
         several = [
-            (self._mm(own[:, 0], record), own[:, 1])
+            (_mm(self.cache.open(record), heights[:, 0]), heights[:, 1])
             for record in records
-            if len(own := heights[record["volume"]]) > 1
+            if len(heights := self._heights_of_marks(record)) > 1
         ]
         steps = [step for mm, height in several for step in _steps(mm, height)]
         if len(steps) >= ENOUGH:
             self.height_of_mm = float(np.median(steps))
         marks = collect_marks(records, self.marks)
         pairs = pair_marks(marks)
-        first, second = (self._of_marks([marks[i] for i in side[pairs.same]]) for side in pairs[:2])
+        paired, sides = np.unique([pairs.first[pairs.same], pairs.second[pairs.same]], return_inverse=True)
+        first, second = self._of_marks([marks[i] for i in paired])[sides.reshape(2, -1)]
         across = np.abs(first - second)[:, :2]
         across = across[np.isfinite(across).all(axis=1)]
         rest = [height - self.height_of_mm * mm for mm, height in several]
@@ -103,12 +103,12 @@ class BodyPlaces:
         if not len(slice_boxes) or not len(heights):
             return places
         volume = self.cache.open(record)
-        start = np.median(heights[:, 1] - self.height_of_mm * self._mm(heights[:, 0], record))
+        start = np.median(heights[:, 1] - self.height_of_mm * _mm(volume, heights[:, 0]))
         slices = volume.geometry.slices_to_cache(slice_boxes[:, 0]).round().astype(int)
         boxes = volume.geometry.boxes_to_cache(slice_boxes[:, 1:5])
-        pictures = volume.decode(np.unique(slices).tolist())
         spacing = volume.geometry.pixel_spacing or volume.geometry.spacing[0]
-        extents = {z: body_extent(pictures[z], spacing) for z in np.unique(slices).tolist()}
+        pictures = volume.decode(np.unique(slices).tolist())
+        extents = {z: body_extent(picture, spacing) for z, picture in pictures.items()}
         for i, (z, box) in enumerate(zip(slices.tolist(), boxes, strict=True)):
             if (extent := extents[z]) is not None:
                 places[i, :2] = ((box[:2] + box[2:]) / 2 - extent[:2]) / extent[2:]
@@ -124,15 +124,15 @@ class BodyPlaces:
         ]
         return np.array(found, dtype=float).reshape(-1, 2)
 
-    def _mm(self, slices: np.ndarray, record: dict) -> np.ndarray:
-        """mm towards the head, from the lowest slice, of (k,) slices of a sub-volume."""
-        geometry = self.cache.open(record).geometry
-        return geometry.slices_to_cache(slices) * geometry.slice_interval
-
     def _of_marks(self, marks: Sequence[Mark]) -> np.ndarray:
         """(n, 3) places of marks."""
         places = [self(mark.record, np.array([[mark.slice, *mark.box]], dtype=float)) for mark in marks]
         return np.concatenate([np.zeros((0, 3)), *places])
+
+
+def _mm(volume: CachedVolume, slices: np.ndarray) -> np.ndarray:
+    """mm towards the head, from the lowest slice, of (k,) slices of the volume frame."""
+    return volume.geometry.slices_to_cache(slices) * volume.geometry.slice_interval
 
 
 def _steps(mm: np.ndarray, heights: np.ndarray) -> list[float]:

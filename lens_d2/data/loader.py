@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from detectron2.config import CfgNode, configurable
-from detectron2.data import DatasetCatalog, DatasetFromList, MetadataCatalog
+from detectron2.data import DatasetCatalog, DatasetFromList
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import InferenceSampler
 from torch.utils.data import DataLoader, Dataset
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..io import preemption
 from ..io.errors import DataError, did_you_mean
 from .cache import VolumeCache, build_cache
-from .datasets.catalog import shuffled_patients
+from .datasets.catalog import partially_labelled, shuffled_patients
 from .ledger.merge import apply_ledger
 from .ledger.table import read_ledger
 from .mapper import SliceMapper
@@ -228,9 +228,7 @@ def build_batch_sampler(cfg: CfgNode, records: list[dict]) -> SingleDatasetBatch
     of_expert: dict[str, list[int]] = {}
     for index, record in enumerate(records):
         of_expert.setdefault(record["expert"], []).append(index)
-    partly_labelled = {
-        metadata.expert for metadata in map(MetadataCatalog.get, cfg.DATASETS.TRAIN) if not metadata.fully_labelled
-    }
+    partly_labelled = set(partially_labelled(cfg.DATASETS.TRAIN).values())
     keys = cfg.DATASETS
     pools = [
         SlicePool.from_records(

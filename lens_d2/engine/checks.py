@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.modeling import (
     BACKBONE_REGISTRY,
     META_ARCH_REGISTRY,
@@ -26,6 +26,7 @@ from detectron2.solver.build import GradientClipType
 from fvcore.common.registry import Registry
 
 from ..data.augmentation import AUGMENTATION_REGISTRY
+from ..data.datasets.catalog import partially_labelled
 from ..data.loader import dataset_numbers
 from ..data.mapper import COMBINE as DATASET_COMBINE
 from ..data.sampler import EPOCHS
@@ -191,7 +192,7 @@ def check_missing_labels(cfg: CfgNode) -> None:
     if teacher.ENABLED and not cfg.MODEL.LENS.EXPERTS:
         raise DataError("MODEL.TEACHER.ENABLED", "True, but MODEL.LENS.EXPERTS names none: it needs LENS or CECN")
     treated = (teacher.ENABLED, share < 1, cfg.MODEL.AFP.MISSING_LABELS, cfg.MODEL.ROI_HEADS.MISSING_LABELS)
-    partial = {x.expert for x in map(MetadataCatalog.get, cfg.DATASETS.TRAIN) if not x.fully_labelled}
+    partial = set(partially_labelled(cfg.DATASETS.TRAIN).values())
     if any(treated) and not partial & {*cfg.MODEL.LENS.PARTIALLY_LABELED}:
         known = ", ".join(sorted(partial)) or "none, all datasets are fully labelled"
         fault = f"{cfg.MODEL.LENS.PARTIALLY_LABELED}; experts of DATASETS.TRAIN that lack labels: {known}"

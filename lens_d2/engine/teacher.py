@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from detectron2.engine import HookBase
-from torch import nn
 
 from ..modeling.teacher import Teacher
 
@@ -12,23 +11,18 @@ class TeacherHook(HookBase):
     """Updates the teacher after each step, and gives the model its weights after the last one.
 
     So the final checkpoint, evaluation and mining have the teacher's weights. Stands before the hooks that save or
-    evaluate.
+    evaluate. Needs the trainer's ``checkpointer``.
     """
 
     def __init__(self, teacher: Teacher):
         self.teacher = teacher
 
-    @property
-    def student(self) -> nn.Module:
-        """The model that is trained."""
-        return getattr(self.trainer.model, "module", self.trainer.model)
-
     def before_train(self) -> None:
         """Begin where the student begins, unless the teacher was resumed."""
-        self.teacher.start(self.student)
+        self.teacher.start(self.trainer.checkpointer.model)
 
     def after_step(self) -> None:
         """Follow the student, and after the last step take its place."""
-        self.teacher.update_parameters(self.student)
+        self.teacher.update_parameters(self.trainer.checkpointer.model)
         if self.trainer.iter + 1 >= self.trainer.max_iter:
-            self.student.load_state_dict(self.teacher.module.state_dict())
+            self.trainer.checkpointer.model.load_state_dict(self.teacher.module.state_dict())

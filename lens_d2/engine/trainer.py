@@ -104,7 +104,7 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         self._trainer = trainer(model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = LENSCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
-        self.teacher = Teacher.from_config(cfg, getattr(model, "module", model))
+        self.teacher = Teacher.from_config(cfg, self.checkpointer.model)
         if self.teacher is not None:
             self.checkpointer.add_checkpointable("teacher", self.teacher)
             data_loader.finish = self.teacher.label

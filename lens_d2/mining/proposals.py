@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 import torch.distributed
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from torch import nn
 
 from ..data.cache import build_cache
+from ..data.datasets.catalog import partially_labelled
 from ..data.loader import load_records
 from ..inference.detector import build_inference
 from ..io.errors import DataError
@@ -38,8 +38,7 @@ def mined_datasets(cfg: CfgNode) -> tuple[str, ...]:
     Raises:
         DataError: no dataset is named or partially labelled.
     """
-    partial = tuple(name for name in cfg.DATASETS.TRAIN if not MetadataCatalog.get(name).fully_labelled)
-    names = tuple(cfg.MINING.DATASETS) or partial
+    names = tuple(cfg.MINING.DATASETS or partially_labelled(cfg.DATASETS.TRAIN))
     if not names:
         raise DataError("DATASETS.TRAIN", "no dataset is partially labelled, and MINING.DATASETS names none")
     return names

@@ -33,7 +33,6 @@ from .supervision import global_normalizer, log_counts, of_status, weights_of
 
 # A loss of predictions and targets.
 Loss = Callable[[Tensor, Tensor], Tensor]
-TARGETS = (torch.ones_like, torch.zeros_like)  # of a lesion, of background
 
 
 def pixel_centers(height: int, width: int, stride: int, device: torch.device) -> Tensor:
@@ -271,7 +270,8 @@ class AFP(nn.Module):
         own = self.partial_labels.weights(torch.zeros_like(score), score)
         known = center | certain
         weights = torch.where(known, weights, weights * own)
-        as_lesion, as_background = (self.center_loss(logits, target(logits)) for target in TARGETS)
+        as_lesion = self.center_loss(logits, torch.ones_like(logits))
+        as_background = self.center_loss(logits, torch.zeros_like(logits))
         return self.partial_labels.loss(as_lesion, as_background, center, known, weights)
 
     def predict_proposals(

@@ -47,7 +47,7 @@ class Gate(nn.Module):
         Returns:
             (n, E) weights, whose sum is 1, and (n,) log odds.
         """
-        log_odds = expert_scores.float().clamp(LOWEST, 1 - LOWEST).logit()
+        log_odds = expert_scores.float().logit(eps=LOWEST)
         out = self.output(self.hidden(torch.cat([features.float(), log_odds], dim=1)).relu())
         weights, offset = out[:, :-1].softmax(dim=1), out[:, -1]
         return weights, (weights * log_odds).sum(dim=1) + offset

@@ -194,7 +194,7 @@ class LENSROIHeads(ROIHeads):
         Returns:
             N, with the fields of Detectron2's.
         """
-        kept, known = [], []
+        kept, known, lesions, negatives = [], [], [], []
         for proposal, target in zip(proposals, targets, strict=True):
             lesion, uncertain, negative = (of_status(target, status) for status in BoxStatus)
             proposal = proposal[~self._on_uncertain(proposal.proposal_boxes, uncertain.gt_boxes, lesion.gt_boxes)]
@@ -206,6 +206,8 @@ class LENSROIHeads(ROIHeads):
                 proposal = proposal[matched | (weight > 0)]
             kept.append(proposal)
             known.append(classes)
+            lesions.append(lesion.gt_boxes)
+            negatives.append(negative.gt_boxes)
         sampled = []
         with EventStorage():  # each image's counts, of which the mean is logged below
             for proposal, target, seed in zip(kept, known, seeds or [None] * len(kept), strict=True):
@@ -215,18 +217,16 @@ class LENSROIHeads(ROIHeads):
         storage, total = get_event_storage(), sum(map(len, sampled))
         storage.put_scalar("roi_head/num_fg_samples", (total - sum(background)) / len(sampled))
         storage.put_scalar("roi_head/num_bg_samples", sum(background) / len(sampled))
-        for proposal, target in zip(sampled, targets, strict=True):
-            negative = of_status(target, BoxStatus.HARD_NEGATIVE).gt_boxes
+        for proposal, negative in zip(sampled, negatives, strict=True):
             proposal.certain = largest_overlap(proposal.proposal_boxes, negative) >= self.ignore_iou
         if partial_labels is not None or any(target.has("gt_weight") for target in targets):
             for proposal in sampled:
                 own = weights_of(proposal, proposal.gt_classes.device)
                 proposal.weight = own.where(proposal.gt_classes == 0, torch.ones_like(own))
         if partial_labels is not None:
-            for proposal, target, before, count in zip(sampled, targets, kept, background, strict=True):
-                boxes, size = proposal.proposal_boxes, (len(proposal),)
-                proposal.overlap = largest_overlap(boxes, of_status(target, BoxStatus.LESION).gt_boxes)
-                proposal.seen = boxes.tensor.new_full(size, count / max(len(before), count, 1))
+            for proposal, lesion, before, count in zip(sampled, lesions, kept, background, strict=True):
+                proposal.overlap = overlap = largest_overlap(proposal.proposal_boxes, lesion)
+                proposal.seen = torch.full_like(overlap, count / max(len(before), count, 1))
         return sampled
 
     def _weighted_classification_loss(

@@ -101,6 +101,12 @@ def register_all(root: str | os.PathLike | None) -> None:
         _register(f"{PHANTOM}_{name}", dataset, Path(root) / PHANTOM)
 
 
+def partially_labelled(names: Iterable[str]) -> dict[str, str]:
+    """Those of some registered datasets that are partially labelled, and the expert of each."""
+    metadata = {name: MetadataCatalog.get(name) for name in names}
+    return {name: own.expert for name, own in metadata.items() if not own.fully_labelled}
+
+
 def register_derived(name: str, dataset: str, read: Callable[[], list[dict]], **changes) -> None:
     """Registers a dataset that is derived from a registered one; replaces any of its name.
 

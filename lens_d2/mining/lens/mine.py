@@ -23,6 +23,7 @@ from ...structures.status import STATUS_OF_RECORD, BoxStatus
 from ..calibration import Calibration, FindingPrecision
 from ..shards import ShardStore
 from .strategies import Finding, Patient, PatientVolume, Strategy
+from .strategies.strategy import group_by_patient
 
 logger = logging.getLogger(__name__)
 
@@ -172,14 +173,6 @@ def mine(
 def open_patient(records: list[dict], shards: ShardStore) -> Patient:
     """A patient's sub-volumes with their proposals."""
     return [PatientVolume.start(record, shards.read(record)) for record in records]
-
-
-def group_by_patient(records: Sequence[dict]) -> list[list[dict]]:
-    """The records of each patient, ordered by patient and sub-volume."""
-    patients: dict[tuple[str, str], list[dict]] = {}
-    for record in sorted(records, key=lambda record: record["volume"]):
-        patients.setdefault((record["expert"], record["patient"]), []).append(record)
-    return [patients[name] for name in sorted(patients)]
 
 
 def _learn(

@@ -6,7 +6,7 @@ LENS matches by appearance alone (Section V-B, :mod:`.intra_patient`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,11 +18,12 @@ from ....data.body_places import BodyPlaces
 from ....data.cache import build_cache
 from ....data.same_lesions import read_places
 from ....io.errors import DataError
+from ....structures.boxes import best_slice_boxes
 from ....structures.status import BoxStatus
 from ...calibration import Calibration, StratifiedPrecision, Stratum
 from ...proposals import mined_datasets
 from .candidates import calibration_of, find_candidates, on_best_slice
-from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Proposals, Strategy
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Proposals, Strategy, group_by_patient
 
 logger = logging.getLogger(__name__)
 
@@ -127,13 +128,22 @@ class SamePlace(Strategy):
             )
         return findings
 
-    def _matches(self, patient: Patient) -> list[tuple[PatientVolume, list[Match]]]:
-        """Each sub-volume with the tracklets at which lesions of other series are to be expected."""
+    def _matches(
+        self, patient: Patient, among: Container[str] | None = None
+    ) -> list[tuple[PatientVolume, list[Match]]]:
+        """Each sub-volume with the tracklets at which lesions of other series are to be expected.
+
+        Args:
+            patient: whose lesions are known.
+            among: names of the sub-volumes that are looked at; None: all.
+        """
         if len({volume.record["series"] for volume in patient}) < 2:
             return []
         known = [self._known(volume) for volume in patient]
         found = []
         for volume, (_, here) in zip(patient, known, strict=True):
+            if among is not None and volume.record["volume"] not in among:
+                continue
             expected = [
                 (lesions, places)
                 for other, (lesions, places) in zip(patient, known, strict=True)
@@ -166,16 +176,16 @@ class SamePlace(Strategy):
             places: (n, 3) of them.
             here: (k, 3) of the lesions that are known in the sub-volume.
         """
+        record, expert = volume.record, volume.record["expert"]
+        spread = self.places[expert].spread
+        missing = np.flatnonzero(~(self._apart(places, here, spread) < self.distance).any(axis=1))
+        if not len(missing):
+            return []
         candidates = find_candidates(volume, self.calibration, self.score_thresh)
-        record = volume.record
-        found = volume.detections[record["expert"]]
-        boxes = [own[own[:, 5].argmax()] for own in map(found.boxes_of, candidates.tracklets.tolist())]
-        there = self.places[record["expert"]](record, np.array(boxes).reshape(-1, 6))
-        spread = self.places[record["expert"]].spread
-        is_known = (self._apart(places, here, spread) < self.distance).any(axis=1)
-        apart = self._apart(places, there, spread)
+        boxes = best_slice_boxes(volume.detections[expert])[candidates.tracklets]
+        apart = self._apart(places[missing], self.places[expert](record, boxes), spread)
         ranks = candidates.ranks - apart**2 / 2
-        ranks[is_known[:, None] | (apart >= self.distance)] = -np.inf
+        ranks[apart >= self.distance] = -np.inf
         matches = []
         while ranks.max(initial=-np.inf) > -np.inf:
             row, column = np.unravel_index(ranks.argmax(), ranks.shape)
@@ -184,7 +194,7 @@ class SamePlace(Strategy):
                     int(candidates.tracklets[column]),
                     float(ranks[row, column]),
                     candidates.strata[column][:1],
-                    sources[row],
+                    sources[missing[row]],
                     float(apart[row, column]),
                 )
             )
@@ -202,17 +212,14 @@ class SamePlace(Strategy):
         for expert, places in self.places.items():
             places.fit([record for record in records if record["expert"] == expert])
         verified = self.calibration.verified(records)
-        patients: dict[tuple[str, str], list[dict]] = {}
-        for record in records:
-            patients.setdefault((record["expert"], record["patient"]), []).append(record)
         ranks, strata, is_lesion = [], [], []
-        for own in patients.values():
+        for own in group_by_patient(records):
             if not any(record["volume"] in verified for record in own):
                 continue
             patient = [PatientVolume.start(record, proposals(record)) for record in own]
-            for volume, matches in self._matches(patient):
+            for volume, matches in self._matches(patient, verified.unmarked):
                 name, found = volume.record["volume"], volume.detections[volume.record["expert"]]
-                for match in matches if name in verified else ():
+                for match in matches:
                     ranks.append(match.rank)
                     strata.append(match.stratum)
                     is_lesion.append(bool(verified.hit(name, found.boxes_of(match.tracklet))))

@@ -112,6 +112,14 @@ class PatientVolume:
 Patient = list[PatientVolume]
 
 
+def group_by_patient(records: Sequence[dict]) -> list[list[dict]]:
+    """The records of each patient, ordered by patient and sub-volume."""
+    patients: dict[tuple[str, str], list[dict]] = {}
+    for record in sorted(records, key=lambda record: record["volume"]):
+        patients.setdefault((record["expert"], record["patient"]), []).append(record)
+    return [patients[name] for name in sorted(patients)]
+
+
 class Strategy:
     """Finds missing annotations, one patient at a time.
 
