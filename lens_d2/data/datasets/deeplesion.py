@@ -1,7 +1,7 @@
 """DeepLesion: 32,735 RECIST marks on 10,594 CT studies, and the sets in which all lesions are annotated.
 
 One record is one sub-volume: a run of slices with consecutive numbers in one series. The marks of ``DL_info.csv``
-are partial (about half of the lesions) and on their key slice only.
+are partial (a quarter to a half of the lesions) and on their key slice only.
 
 Sets (Yan et al., LENS, Section VI-A; Cai et al., Lesion-Harvester, Section IV-A):
 
