@@ -97,6 +97,14 @@ RECIPES = {
     "phantom/lens_multi": Recipe(
         "configs/phantom/lens_multi.yaml", "LENS on four datasets, from random weights", FROM_RANDOM, "lens_multi"
     ),
+    "phantom/lens_best": Recipe(
+        "configs/phantom/lens_best.yaml",
+        "LENS with self-training, from phantom/lens_multi, which proposes what it is trained on again",
+        (*MORE_STEPS, "MODEL.WEIGHTS", "lens_d2://phantom/lens_multi", "STAGES", "('embedding','mine','retrain')"),
+        "lens_best",
+        {"": Part("retrain/model_final.pth", "retrain/inference")},
+        "retrain/inference",
+    ),
     "phantom/lens_full": Recipe(
         "configs/phantom/lens_full.yaml",
         "LENS with mined annotations and false-positive reduction, from phantom/backbone",

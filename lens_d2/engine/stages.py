@@ -6,6 +6,7 @@ unit of work: a stage, and within it a checkpoint, a sub-volume's proposals, a p
 
     embedding   the lesion embedding, unless the config gives one
     train       LENS on the given annotations; at its end, by the hooks of lens_d2.mining, proposals and mining
+    mine        proposals and mining with the detector MODEL.WEIGHTS, in place of "train"
     self_training   further rounds: LENS anew with the last ledger, proposals and mining with it
     retrain     LENS anew, with the ledger's missing annotations, uncertain regions, and unlabelled slices
     harvest     Lesion-Harvester's rounds (lens_d2.engine.harvest), in place of "train"
@@ -40,7 +41,7 @@ from ..io.errors import DataError
 from ..io.files import write_whole
 from ..mining.hooks import MINING, PROPOSALS, mine_round
 from ..mining.lens.mine import LEDGER
-from ..mining.lens.strategies import build_strategies
+from ..mining.lens.strategies import Strategy, build_strategies
 from ..mining.proposals import LazyProposals, mined_datasets, mined_records, open_shards, propose
 from .classifier import train_fpr
 from .embedding import train_embedding
@@ -51,8 +52,8 @@ logger = logging.getLogger(__name__)
 MARKER, ROUND = "stage", "round"  # results in the folder of a stage and of a round of one
 AVERAGE = "average_sensitivity"
 # Stages that leave a detector, in the order in which they run.
-DETECTORS = ("train", "harvest", "self_training", "retrain")
-MINERS = ("train", "harvest", "self_training")  # stages that leave a ledger
+DETECTORS = ("train", "mine", "harvest", "self_training", "retrain")
+MINERS = ("train", "mine", "harvest", "self_training")  # stages that leave a ledger
 STAGES = Registry("STAGE")
 STAGES.__doc__ = "Functions (run: Run) -> dict that JSON knows, the result: for later stages and stage.json."
 # Predicates by stage: does a finished stage's result still satisfy the config?
@@ -198,13 +199,35 @@ def _mining_opts(run: Run) -> list:
 
 
 @STAGES.register()
+def mine(run: Run) -> dict:
+    """Steps 2 and 3 with a detector that has been trained before: propose and mine with MODEL.WEIGHTS.
+
+    Raises:
+        DataError: the config names no weights, or no strategy.
+    """
+    cfg = run.config("mine", *_mining_opts(run))
+    for key, value in (("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS), ("MINING.STRATEGIES", cfg.MINING.STRATEGIES)):
+        if not value:
+            raise DataError(key, "is empty: the stage mine needs it")
+    ledger = _propose_and_mine(cfg, cfg.MODEL.WEIGHTS, build_strategies(cfg))
+    return {"weights": cfg.MODEL.WEIGHTS, "ledger": str(ledger)}
+
+
+def _propose_and_mine(cfg: CfgNode, weights: str, strategies: dict[str, Strategy], number: int = 1) -> Path:
+    """Propose and mine below OUTPUT_DIR with the given weights, and return the path of the ledger."""
+    shards = open_shards(cfg, load_model(cfg, weights), Path(cfg.OUTPUT_DIR) / PROPOSALS)
+    propose(mined_records(cfg), shards)
+    return mine_round(cfg, shards, strategies, number)
+
+
+@STAGES.register()
 def self_training(run: Run) -> dict:
-    """Rounds of mining after that of "train", up to MINING.ROUNDS: each learns from the ledger of the one before.
+    """Rounds of mining after the first, up to MINING.ROUNDS: each learns from the ledger of the one before.
 
     A round has its folder ``self_training/round_<k>`` with ``model_final.pth``, ``proposals/`` and ``mining/``. A
     radiologist's verdicts in the ledgers of earlier rounds hold in later ones.
     """
-    ledgers, rounds = [run.newest("ledger", "train")], []
+    ledgers, rounds = [run.newest("ledger", "train", "mine")], []
     for number in range(2, run.cfg.MINING.ROUNDS + 1):
         step = f"{self_training.__name__}/round_{number}"
         rounds.append(run.results(step).once(ROUND, partial(_mining_round, run, step, number, ledgers)))
@@ -226,9 +249,8 @@ def _mining_round(run: Run, step: str, number: int, ledgers: Sequence[str]) -> d
     if cfg.SEED >= 0:  # the same, whether what came before ran in this process or not
         seed_all_rng(cfg.SEED + 1000 * number + comm.get_rank())
     result = train_model(training, run.resume)
-    shards = open_shards(cfg, load_model(cfg, result["weights"]), run.folder(step) / PROPOSALS)
-    propose(mined_records(cfg), shards)
-    return {"round": number, **result, "ledger": str(mine_round(cfg, shards, strategies, number))}
+    ledger = _propose_and_mine(cfg, result["weights"], strategies, number)
+    return {"round": number, **result, "ledger": str(ledger)}
 
 
 @STAGES.register()
