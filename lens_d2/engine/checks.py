@@ -208,6 +208,9 @@ def check_mining(cfg: CfgNode) -> None:
     sizes = cfg.MINING.CALIBRATION.SIZES
     if not sizes or sizes[0] <= 0 or any(a >= b for a, b in zip(sizes, sizes[1:], strict=False)):
         raise DataError("MINING.CALIBRATION.SIZES", f"{sizes}; rising mm are needed, such as (16.0, 24.0, 32.0)")
+    for key in ("MODEL.WEIGHTS", "MINING.STRATEGIES") if "mine" in cfg.STAGES else ():
+        if not _value(cfg, key):
+            raise DataError(key, "empty, and the stage mine needs it")
     for key in ("MINING.ROUNDS", "MINING.EXPERT_AGREEMENT.EXPERTS", "MINING.CALIBRATION.MIN_LESIONS"):
         if _value(cfg, key) < 1:
             raise DataError(key, f"{_value(cfg, key)}; at least 1 is needed")

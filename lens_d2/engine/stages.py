@@ -200,15 +200,8 @@ def _mining_opts(run: Run) -> list:
 
 @STAGES.register()
 def mine(run: Run) -> dict:
-    """Steps 2 and 3 with a detector that has been trained before: propose and mine with MODEL.WEIGHTS.
-
-    Raises:
-        DataError: the config names no weights, or no strategy.
-    """
+    """Steps 2 and 3 with a detector that has been trained before: propose and mine with MODEL.WEIGHTS."""
     cfg = run.config("mine", *_mining_opts(run))
-    for key, value in (("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS), ("MINING.STRATEGIES", cfg.MINING.STRATEGIES)):
-        if not value:
-            raise DataError(key, "is empty: the stage mine needs it")
     ledger = _propose_and_mine(cfg, cfg.MODEL.WEIGHTS, build_strategies(cfg))
     return {"weights": cfg.MODEL.WEIGHTS, "ledger": str(ledger)}
 

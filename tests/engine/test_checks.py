@@ -110,10 +110,12 @@ def test_a_fault_of_the_treatment_of_missing_labels_names_its_key(key, opts, fau
         ("MINING.CALIBRATION.SIZES", (), "; rising mm are needed"),
         ("MINING.ROUNDS", 0, "0; at least 1"),
         ("MINING.EXPERT_AGREEMENT.EXPERTS", 0, "0; at least 1"),
+        ("MODEL.WEIGHTS", "", "empty, and the stage mine needs it"),
+        ("MINING.STRATEGIES", (), "empty, and the stage mine needs it"),
     ],
 )
 def test_a_fault_of_mining_names_its_key(key, value, fault):
-    cfg = load_config("phantom/lens_best.yaml")
+    cfg = load_config("phantom/lens_best.yaml", ["STAGES", ("mine", "retrain"), "MODEL.WEIGHTS", "detector.pth"])
     checks.check_training(cfg)
     cfg.merge_from_list([key, float(value) if value == 90 else value])
     with pytest.raises(DataError, match=f"{key}: .*{fault}"):

@@ -232,11 +232,29 @@ def test_the_classifier_learns_with_a_harvested_ledger(data, tmp_path, monkeypat
     assert used == ["harvested.parquet", ""]
 
 
+def test_a_detector_that_is_there_mines_what_it_would_have_mined_when_trained(data, whole_run, tmp_path):
+    """The stage "mine" with the weights of a training leaves its ledger; the stage after it begins from them."""
+    output, done = whole_run
+    weights = done["train"]["weights"]
+    opts = ("MODEL.WEIGHTS", weights, "STAGES", ("mine", "retrain"), "DATASETS.TEST", (), "SOLVER.MAX_ITER", 1)
+    mined = run_stages(config(data, tmp_path, *FULL, *opts))
+    for name in ("ledger.parquet", "ledger.csv"):
+        assert (tmp_path / "mine/mining" / name).read_bytes() == (output / "train/mining" / name).read_bytes()
+    assert f"LEDGER: {mined['mine']['ledger']}" in (tmp_path / "retrain/config.yaml").read_text()
+    begun, trained = (
+        torch.load(path, weights_only=True)["model"] for path in (weights, mined["retrain"]["weights"])
+    )
+    drifts = [torch.dist(trained[key], begun[key]) for key in begun if begun[key].ndim > 1]
+    assert max(drifts) < 0.1
+
+
 def test_a_stage_alone_needs_those_before_it(data, tmp_path):
-    with pytest.raises(DataError, match="no ledger here: one of the stages train, harvest, self_training has"):
+    with pytest.raises(
+        DataError, match="no ledger here: one of the stages train, mine, harvest, self_training has"
+    ):
         run_stages(config(data, tmp_path, *FULL, "STAGES", ("retrain",)))
     with pytest.raises(
-        DataError, match="no weights here: one of the stages train, harvest, self_training, retrain has"
+        DataError, match="no weights here: one of the stages train, mine, harvest, self_training, retrain has"
     ):
         run_stages(config(data, tmp_path, *FULL, "STAGES", ("evaluate",)))
 
