@@ -1,18 +1,18 @@
 """Fixtures that more than one test file uses."""
 
 import importlib.util
-import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
-import torch
+import torch.multiprocessing
 from filelock import FileLock
 from helpers.advertised import SHORT
+from helpers.processes import run_line, start_ranks, start_server
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,6 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # The same examples on every machine; `--hypothesis-profile=default` draws new ones.
 settings.register_profile("deterministic", derandomize=True, database=None)
 settings.load_profile("deterministic")
+
+
+start_server()
+torch.multiprocessing.start_processes = start_ranks
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -56,7 +60,7 @@ def load_script(repo_root) -> Callable[[str], ModuleType]:
 
 
 @pytest.fixture(scope="session")
-def demo(repo_root, tmp_path_factory, worker_id) -> Path:
+def demo(load_script, tmp_path_factory, worker_id) -> Path:
     """output/demo as `make demo` leaves it, of the smallest cohort and two steps of a narrow network.
 
     The first process that needs it makes it, for all.
@@ -66,18 +70,23 @@ def demo(repo_root, tmp_path_factory, worker_id) -> Path:
     folder, done = checkout / "output/demo", checkout / "done"
     with FileLock(f"{checkout}.lock"):
         if not done.exists():
-            make_demo(repo_root, folder)
+            make_demo(load_script("tools/demo.py"), folder)
             done.touch()
     return folder
 
 
-def make_demo(repo_root: Path, folder: Path) -> None:
-    """Runs tools/demo.py."""
+def make_demo(tool: ModuleType, folder: Path) -> None:
+    """Does what tools/demo.py does, with its commands forked."""
     short = [*shlex.split(SHORT), "TEST.OVERLAYS", "1", "DATASETS.TEST", "('phantom_deeplesion_1k_test',)"]
-    words = [sys.executable, "tools/demo.py", "--output", str(folder), "--size", "tiny", *short]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(words, cwd=repo_root, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-3000:]
+
+    def run(words: list[str], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
+        ended = run_line(shlex.join(["python", *words[1:]]), cwd, **{**env, "OMP_NUM_THREADS": "1"})
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        return ended
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tool, "subprocess", SimpleNamespace(run=run))
+        assert tool.main(["--output", str(folder), "--size", "tiny", *short]) == 0
 
 
 @pytest.fixture(scope="module")

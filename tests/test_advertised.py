@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.advertised import ROOT, RUN, Advertised, run_line
+from helpers.advertised import ROOT, RUN, Advertised
+from helpers.processes import run_line
 
 
 @pytest.fixture

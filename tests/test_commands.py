@@ -2,17 +2,16 @@
 documents: tests/test_advertised.py.)"""
 
 import json
-import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.advertised import NETWORK, SHORT, run_line
+from helpers.advertised import NETWORK, SHORT
 from helpers.blocks import blocks_cfg, register_blocks
+from helpers.processes import run_line
 from helpers.scan_files import make_affine, write_volume
 
 from lens_d2.commands import main
@@ -107,9 +106,8 @@ def limited(words: str, size: int, cohort: Path) -> subprocess.CompletedProcess:
     """A command run with a limit on the bytes of a file."""
     body = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); "
     body += "sys.argv = sys.argv[2:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    command = [sys.executable, "-c", body, str(size), *shlex.split(words)]
-    environment = {**os.environ, "DETECTRON2_DATASETS": str(cohort), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    line = shlex.join(["python", "-c", body, str(size), *shlex.split(words)])
+    return run_line(line, ROOT, DETECTRON2_DATASETS=str(cohort))
 
 
 def test_training_on_a_full_disk_is_a_line_and_resumes(cohort, tmp_path):
@@ -151,9 +149,8 @@ def test_predicting_on_a_full_disk_is_a_line_and_nothing_half_written(tmp_path):
     scan, output = write_volume(tmp_path / "ct.nii.gz", array, make_affine((4, 4, 3))), tmp_path / "out"
     (tmp_path / "tmp").mkdir()
     options = ["--allow-random-weights", "--input", str(scan), *SHIPPED.split(), "--opts", *shlex.split(NETWORK)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path / "tmp")}
-    words = [sys.executable, "-W", "ignore", "-c", PREDICT, str(output), *options]
-    run = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    line = shlex.join(["python", "-c", PREDICT, str(output), *options])
+    run = run_line(line, ROOT, TMPDIR=str(tmp_path / "tmp"))
     assert run.returncode == 0, run.stderr
     table, report, done = (json.loads(line[5:]) for line in run.stdout.splitlines() if line.startswith("LEFT "))
     assert table[:2] == [2, [f"{output / 'detections.csv'}: cannot be written: File too large"]]

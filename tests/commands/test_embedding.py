@@ -1,13 +1,12 @@
 """The command ``embedding`` as users run it, on a tiny DeepLesion with labels."""
 
 import json
-import os
-import subprocess
-import sys
+import shlex
 
 import pytest
 import torch
 from helpers.dataset_files import mark, write_marks, write_slices
+from helpers.processes import run_line
 
 from lens_d2.commands import embedding
 from lens_d2.commands.options import get_parser
@@ -68,9 +67,8 @@ def test_it_trains_calibrates_and_reports(root, monkeypatch):
 
 def test_bad_input_is_one_line(root, repo_root):
     (root / "labels.json").write_text("{")
-    command = [sys.executable, "-W", "ignore", "tools/train_embedding.py"]
-    command += ["--config-file", str(root / "config.yaml"), "OUTPUT_DIR", str(root / "output")]
-    env = {**os.environ, "DETECTRON2_DATASETS": str(root), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=repo_root, env=env, capture_output=True, text=True)
+    words = ["python", "tools/train_embedding.py", "--config-file", str(root / "config.yaml")]
+    line = shlex.join([*words, "OUTPUT_DIR", str(root / "output")])
+    done = run_line(line, repo_root, DETECTRON2_DATASETS=str(root))
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith(f"{root / 'labels.json'}: not JSON")

@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
+import shlex
 import time
 
 import cv2
@@ -15,6 +13,7 @@ import SimpleITK as sitk
 import torch
 from detectron2.modeling import build_model
 from helpers.kills import Killed, kill_at
+from helpers.processes import run_line
 from helpers.scan_files import make_affine, make_slice, write_enhanced, write_pngs, write_series, write_volume
 from pydicom import uid
 from scipy.special import expit, logit
@@ -290,35 +289,15 @@ def test_a_scan_that_memory_holds_alone_is_no_failure(run, archive, monkeypatch,
     assert names(tmp_path / "out") == ["scan_001", "scan_002", "scan_003", "scan_004", "scans.csv"]
 
 
-def test_two_processes_write_what_one_writes(run, archive, config, repo_root, tmp_path):
+def test_two_processes_write_what_one_writes(run, archive, tmp_path, capfd):
     assert run(archive) == 1
-    words = [
-        "--config-file",
-        config,
-        "--input",
-        str(archive),
-        "--output",
-        str(tmp_path / "two"),
-        "--num-gpus",
-        "2",
-    ]
-    words += [
-        "--num-gpus",
-        "2",
-        "--dist-url",
-        f"file://{tmp_path}/group",
-        "--allow-random-weights",
-        "--max-detections",
-        "5",
-        *SMALL,
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(repo_root)}
-    command = [sys.executable, "-m", "lens_d2", "predict", *words]
-    ended = subprocess.run(command, cwd=repo_root, env=environment, capture_output=True, text=True)
-    assert ended.returncode == 1, ended.stderr
-    assert "4 of 5 scans done" in ended.stdout
-    assert [line for line in ended.stderr.splitlines() if "Traceback" in line] == []
-    (failure,) = [line for line in ended.stderr.splitlines() if line.startswith("failed: ")]
+    capfd.readouterr()
+    ranks = ("--num-gpus", "2", "--dist-url", f"file://{tmp_path}/group")
+    assert run(archive, *ranks, output=tmp_path / "two") == 1
+    printed = capfd.readouterr()
+    assert "4 of 5 scans done" in printed.out
+    assert [line for line in printed.err.splitlines() if "Traceback" in line] == []
+    (failure,) = [line for line in printed.err.splitlines() if line.startswith("failed: ")]
     assert failure.startswith("failed: scan_002: not a readable volume")
     assert names(tmp_path / "two") == names(tmp_path / "out")
     for name in names(tmp_path / "out"):
@@ -501,8 +480,8 @@ def test_no_copy_of_the_scan_is_left_behind(run, array, tmp_path, monkeypatch):
 
 
 def test_command_line(repo_root, config, tmp_path):
-    command = [sys.executable, "demo/predict.py", "--config-file", config, "--allow-random-weights"]
+    command = ["python", "demo/predict.py", "--config-file", config, "--allow-random-weights"]
     command += ["--input", str(tmp_path / "absent"), "--output", str(tmp_path / "out")]
-    failed = subprocess.run(command, cwd=repo_root, capture_output=True, text=True)
+    failed = run_line(shlex.join(command), repo_root)
     assert failed.returncode == 2 and "Traceback" not in failed.stderr
     assert failed.stderr.splitlines()[-1] == f"{tmp_path / 'absent'}: no such file or folder"

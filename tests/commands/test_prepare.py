@@ -1,16 +1,19 @@
 """The preparation finishes what is sound, lists what is not, and says so with its exit status."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 from helpers.dataset_files import mark, write_dicom, write_image, write_marks, write_slices, write_table
+from helpers.processes import SERVER
 
 from lens_d2.commands import main
 from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import default_root
 from lens_d2.data.datasets.luna import COLUMNS
+from lens_d2.io import parallel
 
 
 @pytest.fixture
@@ -147,7 +150,8 @@ def test_datasets_of_a_config_file(tmp_path, prepare, capsys):
     assert len(list((tmp_path / "elsewhere").glob("*.b2nd"))) == 4
 
 
-def test_two_processes(tmp_path, prepare, capfd, caplog):
+def test_two_processes(tmp_path, prepare, capfd, caplog, monkeypatch):
+    monkeypatch.setattr(parallel, "multiprocessing", SimpleNamespace(get_context=lambda start: SERVER))
     cohort(tmp_path)
     (tmp_path / "DeepLesion" / "Images_png" / "000001_01_01" / "012.png").unlink()
     assert prepare("deeplesion_train", processes=2) == 1

@@ -21,7 +21,7 @@ OPTS = (
     "SOLVER.STEPS", (3,), "DATASETS.TEST", (),
 )  # fmt: skip
 RUN = """
-import os, signal, sys, torch
+import functools, os, signal, sys, torch.multiprocessing
 from pathlib import Path
 from detectron2.utils import comm
 from helpers.blocks import register_blocks
@@ -30,8 +30,10 @@ from lens_d2.commands.options import get_parser
 from lens_d2.engine import LENSTrainer, launch
 
 torch.set_num_threads(1)
+start = torch.multiprocessing.start_processes
+torch.multiprocessing.start_processes = functools.partial(start, start_method="fork")  # sooner
 folder, ask = {folder!r}, {ask!r}
-register_blocks(Path(folder) / f"data{{os.getpid()}}")
+register_blocks(Path(folder) / "data")
 step = LENSTrainer.run_step
 
 def ask_and_step(self):
@@ -40,8 +42,7 @@ def ask_and_step(self):
     step(self)
 
 LENSTrainer.run_step = ask_and_step
-if __name__ == "__main__":
-    launch.run(train.main, get_parser().parse_args(["train", *sys.argv[1:]]))
+launch.run(train.main, get_parser().parse_args(["train", *sys.argv[1:]]))
 """
 # A batch system signals all processes of a job, or one of them.
 EVERYONE = "os.killpg(0, signal.SIGUSR1)"

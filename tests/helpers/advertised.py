@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import re
-import runpy
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -145,63 +139,3 @@ RUN = {
         ),
     ),
 }
-
-# A process that has imported the libraries that take seconds to import; commands are forked from it.
-_SERVER = multiprocessing.get_context("forkserver")
-_LIBRARIES = ["detectron2.engine", "matplotlib.pyplot", "highdicom", "pandas", "pyarrow.parquet", "scipy.stats"]
-_SERVER.set_forkserver_preload([*_LIBRARIES, "SimpleITK", "nibabel"])
-LIMIT_S = 300
-
-
-def run_line(line: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
-    """Runs a command line `[VARIABLE=value ...] python script ...` in a folder, forked off the common imports.
-
-    Args:
-        line: of the documentation.
-        folder: the working directory.
-        variables: of the environment.
-    """
-    words = shlex.split(line)
-    while assigned := re.fullmatch(r"([A-Z_0-9]+)=(\S*)", words[0]):
-        variables[assigned[1]] = assigned[2]
-        words.pop(0)
-    if words[0] == "lens-d2":
-        words[:1] = ["python", "-m", "lens_d2"]
-    variables.setdefault("OMP_NUM_THREADS", "1")
-    if words[0] == "torchrun" or "--num-gpus" in words:  # ranks are processes of a launcher
-        if words[0] == "torchrun":
-            words[:1] = ["python", "-m", "torch.distributed.run"]
-        environment = {**os.environ, **variables}
-        command = [sys.executable, *words[1:]]
-        return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S
-        )
-    assert words.pop(0) == "python"
-    streams = [folder / f".std{name}" for name in ("out", "err")]
-    process = _SERVER.Process(target=_become, args=(words, folder, variables, streams))
-    process.start()
-    process.join(LIMIT_S)
-    if process.is_alive():
-        process.kill()
-        process.join()
-    return subprocess.CompletedProcess(words, process.exitcode, *(path.read_text() for path in streams))
-
-
-def _become(words: list[str], folder: Path, variables: dict[str, str], streams: list[Path]) -> None:
-    """Lets this process do what `python words` does."""
-    import torch
-
-    torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))
-    os.environ.update(variables)
-    os.chdir(folder)
-    for descriptor, path in enumerate(streams, start=1):
-        with open(path, "wb") as stream:
-            os.dup2(stream.fileno(), descriptor)
-    if words[0] == "-m":
-        sys.argv = words[1:]
-        sys.path.insert(0, str(folder))
-        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-        return
-    sys.argv = words
-    sys.path.insert(0, str(Path(words[0]).resolve().parent))
-    runpy.run_path(words[0], run_name="__main__")

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tarfile
 
 import pytest
 import yaml
+from helpers.processes import run_line
 
 from experiments.__main__ import main
 
@@ -62,7 +64,7 @@ def made(repo_root, demo, tmp_path_factory):
     cohort = folder / "work/cohorts/tiny_0"
     cohort.parent.mkdir(parents=True)
     cohort.symlink_to(demo / "data")
-    variables = {"OUT": folder / "out", "WORK": folder / "work", "PYTHON": sys.executable, "JOBS": 2, "WORKERS": 2}
+    variables = {"OUT": folder / "out", "WORK": folder / "work", "PYTHON": sys.executable, "JOBS": 2, "WORKERS": 1}
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COMMIT": "abc1234"}
     environment |= {name: str(value) for name, value in variables.items()}
     words = ["bash", "experiments/gpu.sh", str(folder / "table.yaml")]
@@ -95,9 +97,8 @@ def test_every_run_leaves_a_record(made, demo):
 
 def test_the_page_is_made_of_the_records_alone(made, repo_root, tmp_path):
     folder, _ = made
-    words = [sys.executable, "-m", "experiments.reproduce", "--table", str(folder / "table.yaml"), "--render"]
-    words += ["--output", str(folder / "results")]
-    run = subprocess.run(words, cwd=repo_root, capture_output=True, text=True)
+    words = ["python", "-m", "experiments.reproduce", "--table", str(folder / "table.yaml"), "--render"]
+    run = run_line(shlex.join([*words, "--output", str(folder / "results")]), repo_root)
     assert run.returncode == 0, run.stderr
     page = (folder / "results/table.md").read_text()
     assert page.count("1 of 1") == 5 and "0 of 1" not in page

@@ -1,0 +1,115 @@
+"""Processes that start in a moment, as they are forked from one that has imported what takes seconds to import."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from multiprocessing.forkserver import ensure_running
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+
+import torch.multiprocessing
+
+SERVER = multiprocessing.get_context("forkserver")
+_LIBRARIES = ["detectron2.engine", "matplotlib.pyplot", "highdicom", "pandas", "pyarrow.parquet", "scipy.stats"]
+LIMIT_S = 300
+_START = torch.multiprocessing.start_processes
+
+
+def start_server() -> None:
+    """Starts the process that others are forked from, with the environment as it is now."""
+    SERVER.set_forkserver_preload([*_LIBRARIES, "SimpleITK", "nibabel"])
+    ensure_running()
+
+
+def start_ranks(work: Callable, args: tuple = (), nprocs: int = 1, **options):
+    """Stands in for ``torch.multiprocessing.start_processes``, by which ranks are started: forks them."""
+    options["start_method"] = SERVER.get_start_method()
+    return _START(_rank, (_Streams(), work, os.environ.copy(), os.getcwd(), *args), nprocs, **options)
+
+
+class _Streams:
+    """Standard output and error of the process that starts another, which takes them over."""
+
+    def __reduce__(self) -> tuple:
+        return _take_over, (DupFd(1), DupFd(2))
+
+
+def _take_over(*streams) -> None:
+    for descriptor, stream in enumerate(streams, start=1):
+        os.dup2(stream.detach(), descriptor)
+
+
+def _rank(number: int, streams: None, work: Callable, variables: Mapping[str, str], folder: str, *args) -> None:
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(folder)
+    torch.set_num_threads(int(variables.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    work(number, *args)
+
+
+def run_line(line: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
+    """Runs a command line `[VARIABLE=value ...] python script ...` in a folder, forked off the common imports.
+
+    Args:
+        line: of the documentation.
+        folder: the working directory.
+        variables: of the environment.
+    """
+    words = shlex.split(line)
+    while assigned := re.fullmatch(r"([A-Z_0-9]+)=(\S*)", words[0]):
+        variables[assigned[1]] = assigned[2]
+        words.pop(0)
+    if words[0] == "lens-d2":
+        words[:1] = ["python", "-m", "lens_d2"]
+    variables.setdefault("OMP_NUM_THREADS", "1")
+    if words[0] == "torchrun" or "--num-gpus" in words:  # ranks are processes of a launcher
+        if words[0] == "torchrun":
+            words[:1] = ["python", "-m", "torch.distributed.run"]
+        environment = {**os.environ, **variables}
+        command = [sys.executable, *words[1:]]
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S
+        )
+    assert words.pop(0) == "python"
+    with tempfile.TemporaryDirectory() as scratch:
+        streams = [Path(scratch) / name for name in ("stdout", "stderr")]
+        process = SERVER.Process(target=_become, args=(words, folder, variables, streams))
+        process.start()
+        process.join(LIMIT_S)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        return subprocess.CompletedProcess(words, process.exitcode, *(path.read_text() for path in streams))
+
+
+def _become(words: list[str], folder: Path, variables: dict[str, str], streams: list[Path]) -> None:
+    """Lets this process do what `python words` does."""
+    import torch
+
+    torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))
+    os.environ.update(variables)
+    os.chdir(folder)
+    for descriptor, path in enumerate(streams, start=1):
+        with open(path, "wb") as stream:
+            os.dup2(stream.fileno(), descriptor)
+    if words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        sys.path.insert(0, str(folder))
+        exec(words[1], {"__name__": "__main__"})
+        return
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        sys.path.insert(0, str(folder))
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        return
+    sys.argv = words
+    sys.path.insert(0, str(Path(words[0]).resolve().parent))
+    runpy.run_path(words[0], run_name="__main__")
