@@ -129,7 +129,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cohort-seed", type=int, default=100, help="default: %(default)s")
     parser.add_argument("--pack", action="store_true", help="replace the weights that come with the package")
     parser.add_argument("--card", action="store_true", help="write MODEL_ZOO.md and the cards again, nothing else")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config, after --")
+    text = "overrides of the config, at the end"
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help=text)
 
 
 def operating_points(folder: Path, source: str) -> dict[str, OperatingPoints]:

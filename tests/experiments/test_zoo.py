@@ -71,8 +71,10 @@ def test_a_backbone_alone(commands, tmp_path):
     prepared = tmp_path / "out/large_7/prepared.json"
     write_manifest(prepared.with_name("phantom"))
     prepared.write_text("{}")
-    assert main(["zoo", "phantom/backbone", "--output", str(tmp_path / "out"), "--cohort-seed", "7"]) == 0
-    assert [words[0] for words in commands] == ["train_net.py"]
+    words = ["zoo", "phantom/backbone", "--output", str(tmp_path / "out"), "--cohort-seed", "7"]
+    assert main([*words, "--opts", "SEED", "3"]) == 0
+    (training,) = commands
+    assert training[0] == "train_net.py" and training[-2:] == ["SEED", "3"]
     packed = load_weights(str(tmp_path / "out/weights/phantom/backbone.pth"))
     assert set(packed) == {"model", "note"} and set(packed["model"]) == {"backbone.a"}
 
