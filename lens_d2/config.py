@@ -469,7 +469,7 @@ def _add_mining_keys(cfg: CN) -> None:
     # "SelfTraining": tracklets that match no mark, by the scores of the dataset's own expert and the best other.
     cfg.MINING.SELF_TRAINING = CN()
     # Precision, on MINING.CALIBRATION.DATASET, above the threshold of each stratum (size, expert that agrees).
-    cfg.MINING.SELF_TRAINING.PRECISION = 0.8
+    cfg.MINING.SELF_TRAINING.PRECISION = 0.9
     # Largest share of the lesions estimated to be missing in a stratum that is taken.
     cfg.MINING.SELF_TRAINING.QUOTA = 0.5
     # From this estimated precision on, what is not taken is an uncertain region.
@@ -480,7 +480,7 @@ def _add_mining_keys(cfg: CN) -> None:
     # "SamePlace": known lesions of a patient's other series, at their place in the body.
     cfg.MINING.SAME_PLACE = CN()
     # Precision, on MINING.CALIBRATION.DATASET, above the threshold of each size class.
-    cfg.MINING.SAME_PLACE.PRECISION = 0.85
+    cfg.MINING.SAME_PLACE.PRECISION = 0.9
     # Largest distance between two places, in units of what it typically is for one lesion.
     cfg.MINING.SAME_PLACE.DISTANCE = 4.0
     # Tracklets with a lower score of the dataset's own expert are not looked at.
