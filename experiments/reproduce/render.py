@@ -100,7 +100,7 @@ def render(table: Table, seeds: Sequence[int], output: Path) -> Path:
 def _body(table: Table, results: Sequence[Results], seeds: Sequence[int]) -> str:
     """The table itself: for each row a line of what was measured and, if there are any, one of the paper's."""
     by_name = {own.row.name: own for own in results}
-    ends = [by_name[name] for name in table.gap]
+    gap = Gap(*(by_name[name] for name in table.gap)) if table.gap else None
     lines, before = [], ""
     for own in results:
         row = own.row
@@ -108,13 +108,13 @@ def _body(table: Table, results: Sequence[Results], seeds: Sequence[int]) -> str
         against = by_name.get(row.against)
         change = "" if against is None else difference(against, own, table.compare)
         named, before = f" vs {row.against}" if against and row.against != before else "", row.name
-        shares = [recovered(*ends, own)] if ends else []
+        shares = [gap.share(own)] if gap else []
         lines.append([row.name, *cells, f"{change}{named}", *shares, f"{len(own.records)} of {len(seeds)}"])
         if row.paper:
             paper = [str(row.paper.get(column, "")) for column in table.columns]
             change = _paper_difference(table, against and against.row, row)
-            lines.append(["*paper*", *paper, change, *([""] if ends else []), ""])
-    header = ["", *table.columns, "difference", *(["of the gap"] if ends else []), "seeds"]
+            lines.append(["*paper*", *paper, change, *([""] if gap else []), ""])
+    header = ["", *table.columns, "difference", *(["of the gap"] if gap else []), "seeds"]
     return tabulate(lines, header, tablefmt="pipe", disable_numparse=True)
 
 
@@ -160,27 +160,38 @@ def compare(first: Results, second: Results) -> dict | None:
     return paired_comparison(*both, protocol, DRAWS, SEED)
 
 
-def recovered(none: Results, everything: Results, own: Results) -> str:
-    """Which share of the way between two rows a row has come, in per cent, over the seeds that all three have.
+class Gap:
+    """The way between two rows, of which others come a share: average sensitivities, over the seeds of all."""
 
-    Of average sensitivities, with the 95% interval of a bootstrap over sub-volumes, the same ones for all.
-    """
-    found = [each.events() for each in (none, everything, own)]
-    seeds = sorted(set.intersection(*(set(events) for events in found)))
-    if not seeds or own in (none, everything):
-        return "" if own in (none, everything) else DASH
-    protocol = PROTOCOLS.get(found[0][seeds[0]]["protocol"])()
-    means, drawn = [], []
-    for of_seed in found:
-        events = [events_of(of_seed[seed]) for seed in seeds]
-        weights = draw_weights(events[0].num_volumes, DRAWS, SEED)
-        means.append(np.mean([protocol.sensitivities(each).mean() for each in events]))
-        sampled = [resampled_sensitivities(each, protocol.fps, weights, protocol.count_side) for each in events]
-        drawn.append(np.mean([each.mean(axis=1) for each in sampled], axis=0))
-    share = (means[2] - means[0]) / (means[1] - means[0])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = interval((drawn[2] - drawn[0]) / (drawn[1] - drawn[0]), share)
-    return f"{share:.0%} ({low:.0%} to {high:.0%})"
+    def __init__(self, none: Results, everything: Results):
+        self.ends = (none, everything)
+        self._sampled: dict[tuple, tuple[float, np.ndarray]] = {}
+
+    def share(self, own: Results) -> str:
+        """Which share a row has come, in per cent, with the 95% interval of a bootstrap over sub-volumes."""
+        if own in self.ends:
+            return ""
+        seeds = tuple(sorted(set.intersection(*(set(each.events()) for each in (*self.ends, own)))))
+        if not seeds:
+            return DASH
+        none, everything, value = (self._sample(each, seeds) for each in (*self.ends, own))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share, drawn = ((v - n) / (e - n) for n, e, v in zip(none, everything, value, strict=True))
+            low, high = interval(drawn, share)
+        return f"{share:.0%} ({low:.0%} to {high:.0%})"
+
+    def _sample(self, own: Results, seeds: tuple[int, ...]) -> tuple[float, np.ndarray]:
+        """A row's average sensitivity, mean over the seeds, and the same in each draw of sub-volumes."""
+        key = (own.row.name, seeds)
+        if key not in self._sampled:
+            found = own.events()
+            protocol = PROTOCOLS.get(found[seeds[0]]["protocol"])()
+            events = [events_of(found[seed]) for seed in seeds]
+            weights = draw_weights(events[0].num_volumes, DRAWS, SEED)
+            drawn = [resampled_sensitivities(each, protocol.fps, weights, protocol.count_side) for each in events]
+            mean = np.mean([protocol.sensitivities(each).mean() for each in events])
+            self._sampled[key] = mean, np.mean([each.mean(axis=1) for each in drawn], axis=0)
+        return self._sampled[key]
 
 
 def _paper_difference(table: Table, before: Row | None, row: Row) -> str:
