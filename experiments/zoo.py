@@ -85,6 +85,7 @@ LENS_FULL = {
     ".embedding": Part("embedding/model_final.pth"),
 }
 FROM_RANDOM = (*MORE_STEPS, "MODEL.DENSENET.WEIGHTS", "")
+FROM_MULTI = ("MODEL.WEIGHTS", "lens_d2://phantom/lens_multi")
 RECIPES = {
     "phantom/backbone": Recipe(
         "configs/phantom/lens_multi.yaml",
@@ -100,15 +101,15 @@ RECIPES = {
     "phantom/lens_best": Recipe(
         "configs/phantom/lens_best.yaml",
         "LENS with self-training, from phantom/lens_multi, which proposes what it is trained on again",
-        (*MORE_STEPS, "MODEL.WEIGHTS", "lens_d2://phantom/lens_multi", "STAGES", "('embedding','mine','retrain')"),
+        (*STEPS, *FROM_MULTI, "STAGES", "('mine','retrain')", "MINING.STRATEGIES", "('SelfTraining','SamePlace')"),
         "lens_best",
         {"": Part("retrain/model_final.pth", "retrain/inference")},
         "retrain/inference",
     ),
     "phantom/lens_full": Recipe(
         "configs/phantom/lens_full.yaml",
-        "LENS with mined annotations and false-positive reduction, from phantom/backbone",
-        STEPS,
+        "LENS with mined annotations and false-positive reduction, from phantom/lens_multi, which proposes them",
+        (*STEPS, *FROM_MULTI, "STAGES", "('embedding','mine','retrain','fpr','evaluate')"),
         "lens_full",
         LENS_FULL,
         "evaluate/inference",
