@@ -29,7 +29,7 @@ from lens_d2.io.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/phantom/lens_multi.yaml"
-MODEL = "phantom/lens_multi"  # of the model zoo
+MODEL = "phantom/lens_best"  # of the model zoo
 # The completely annotated test patients, on whom both detectors are evaluated.
 TEST_SET = "phantom_deeplesion_1k_test"
 SCAN = "data/phantom/LiTS/volume-0.nii"

@@ -160,7 +160,7 @@ def predict(parser: Parser) -> None:
     which = parser.add_mutually_exclusive_group()
     add_config_file(which, "config that the weights were trained with")
     which.add_argument(
-        "--model", metavar="NAME", default=None, help="of the model zoo (default: phantom/lens_multi)"
+        "--model", metavar="NAME", default=None, help="of the model zoo (default: phantom/lens_best)"
     )
     parser.add_argument("--input", required=True, metavar="SCAN", help="a scan, or a folder of scans")
     add_output(parser, required=True)

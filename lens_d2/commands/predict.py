@@ -33,7 +33,7 @@ from ..lesion_detector import LesionDetector, ReadScan
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "phantom/lens_multi"
+DEFAULT_MODEL = "phantom/lens_best"
 OUTCOMES = ".scans"  # folder below the output
 DONE, FAILED, PASSED_OVER = "done", "failed", "passed over"
 # What --resume looks at, of the options that have an effect on a scan's outputs.

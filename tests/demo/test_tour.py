@@ -13,7 +13,7 @@ from lens_d2.evaluation.operating_points import OperatingPoints
 from lens_d2.io import zoo
 from lens_d2.model_zoo.pack import pack_weights
 
-NAME = "phantom/lens_multi"
+NAME = "phantom/lens_best"
 
 
 @pytest.fixture
