@@ -28,7 +28,7 @@ SMALL = {
     },
     "DATALOADER": {"NUM_WORKERS": 0},
     "SOLVER": {"MAX_ITER": 4, "STEPS": [], "CHECKPOINT_PERIOD": 2},
-    "TEST": {"OVERLAYS": 1},
+    "TEST": {"OVERLAYS": 1, "DETECTIONS_PER_IMAGE": 5},
 }
 
 
