@@ -59,7 +59,7 @@ def run_line(line: str, folder: Path, **variables: str) -> subprocess.CompletedP
     """Runs a command line `[VARIABLE=value ...] python script ...` in a folder, forked off the common imports.
 
     Args:
-        line: of the documentation.
+        line: as in a document.
         folder: the working directory.
         variables: of the environment.
     """
@@ -92,8 +92,6 @@ def run_line(line: str, folder: Path, **variables: str) -> subprocess.CompletedP
 
 def _become(words: list[str], folder: Path, variables: dict[str, str], streams: list[Path]) -> None:
     """Lets this process do what `python words` does."""
-    import torch
-
     torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))
     os.environ.update(variables)
     os.chdir(folder)
