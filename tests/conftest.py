@@ -12,7 +12,7 @@ import pytest
 import torch.multiprocessing
 from filelock import FileLock
 from helpers.advertised import SHORT
-from helpers.processes import run_line, start_ranks, start_server
+from helpers.processes import run_line, start_ranks
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +22,6 @@ settings.register_profile("deterministic", derandomize=True, database=None)
 settings.load_profile("deterministic")
 
 
-start_server()
 torch.multiprocessing.start_processes = start_ranks
 
 

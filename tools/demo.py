@@ -23,13 +23,13 @@ import time
 from functools import partial
 from pathlib import Path
 
+from lens_d2.commands.options import DEFAULT_MODEL as MODEL
 from lens_d2.io import cli
 from lens_d2.io.errors import DataError
 from lens_d2.io.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/phantom/lens_multi.yaml"
-MODEL = "phantom/lens_best"  # of the model zoo
 # The completely annotated test patients, on whom both detectors are evaluated.
 TEST_SET = "phantom_deeplesion_1k_test"
 SCAN = "data/phantom/LiTS/volume-0.nii"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .. import __version__
 
+DEFAULT_MODEL = "phantom/lens_best"  # of the model zoo, for predictions
 PROTOCOLS = ("lens3d", "p3d", "luna16")
 FORMATS = ("coco", "monai", "monai_ras", "nndetection", "table")  # of other programs' boxes
 Parser = argparse.ArgumentParser
@@ -159,9 +160,7 @@ def predict(parser: Parser) -> None:
     """
     which = parser.add_mutually_exclusive_group()
     add_config_file(which, "config that the weights were trained with")
-    which.add_argument(
-        "--model", metavar="NAME", default=None, help="of the model zoo (default: phantom/lens_best)"
-    )
+    which.add_argument("--model", metavar="NAME", help=f"of the model zoo (default: {DEFAULT_MODEL})")
     parser.add_argument("--input", required=True, metavar="SCAN", help="a scan, or a folder of scans")
     add_output(parser, required=True)
     parser.add_argument(

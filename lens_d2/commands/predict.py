@@ -30,10 +30,10 @@ from ..io.files import write_whole
 from ..io.parallel import read_ahead
 from ..io.zoo import local_path
 from ..lesion_detector import LesionDetector, ReadScan
+from .options import DEFAULT_MODEL
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "phantom/lens_best"
 OUTCOMES = ".scans"  # folder below the output
 DONE, FAILED, PASSED_OVER = "done", "failed", "passed over"
 # What --resume looks at, of the options that have an effect on a scan's outputs.

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from multiprocessing.forkserver import ensure_running
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 
@@ -19,14 +18,9 @@ import torch.multiprocessing
 
 SERVER = multiprocessing.get_context("forkserver")
 _LIBRARIES = ["detectron2.engine", "matplotlib.pyplot", "highdicom", "pandas", "pyarrow.parquet", "scipy.stats"]
+SERVER.set_forkserver_preload([*_LIBRARIES, "SimpleITK", "nibabel"])
 LIMIT_S = 300
 _START = torch.multiprocessing.start_processes
-
-
-def start_server() -> None:
-    """Starts the process that others are forked from, with the environment as it is now."""
-    SERVER.set_forkserver_preload([*_LIBRARIES, "SimpleITK", "nibabel"])
-    ensure_running()
 
 
 def start_ranks(work: Callable, args: tuple = (), nprocs: int = 1, **options):
@@ -48,11 +42,16 @@ def _take_over(*streams) -> None:
 
 
 def _rank(number: int, streams: None, work: Callable, variables: Mapping[str, str], folder: str, *args) -> None:
+    _enter(variables, folder)
+    work(number, *args)
+
+
+def _enter(variables: Mapping[str, str], folder: str | Path) -> None:
+    """Takes over an environment and a working directory."""
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(folder)
     torch.set_num_threads(int(variables.get("OMP_NUM_THREADS", torch.get_num_threads())))
-    work(number, *args)
 
 
 def run_line(line: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
@@ -69,11 +68,10 @@ def run_line(line: str, folder: Path, **variables: str) -> subprocess.CompletedP
         words.pop(0)
     if words[0] == "lens-d2":
         words[:1] = ["python", "-m", "lens_d2"]
-    variables.setdefault("OMP_NUM_THREADS", "1")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     if words[0] == "torchrun" or "--num-gpus" in words:  # ranks are processes of a launcher
         if words[0] == "torchrun":
             words[:1] = ["python", "-m", "torch.distributed.run"]
-        environment = {**os.environ, **variables}
         command = [sys.executable, *words[1:]]
         return subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S
@@ -81,7 +79,7 @@ def run_line(line: str, folder: Path, **variables: str) -> subprocess.CompletedP
     assert words.pop(0) == "python"
     with tempfile.TemporaryDirectory() as scratch:
         streams = [Path(scratch) / name for name in ("stdout", "stderr")]
-        process = SERVER.Process(target=_become, args=(words, folder, variables, streams))
+        process = SERVER.Process(target=_become, args=(words, folder, environment, streams))
         process.start()
         process.join(LIMIT_S)
         if process.is_alive():
@@ -90,11 +88,9 @@ def run_line(line: str, folder: Path, **variables: str) -> subprocess.CompletedP
         return subprocess.CompletedProcess(words, process.exitcode, *(path.read_text() for path in streams))
 
 
-def _become(words: list[str], folder: Path, variables: dict[str, str], streams: list[Path]) -> None:
+def _become(words: list[str], folder: Path, variables: Mapping[str, str], streams: list[Path]) -> None:
     """Lets this process do what `python words` does."""
-    torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))
-    os.environ.update(variables)
-    os.chdir(folder)
+    _enter(variables, folder)
     for descriptor, path in enumerate(streams, start=1):
         with open(path, "wb") as stream:
             os.dup2(stream.fileno(), descriptor)
