@@ -82,10 +82,12 @@ MORE_STEPS = ("SOLVER.MAX_ITER", 12000, "SOLVER.STEPS", "(8400,10800)", "SOLVER.
 LENS_FULL = {
     "": Part("retrain/model_final.pth", "retrain/inference"),
     ".fpr": Part("fpr/model_final.pth", "evaluate/inference"),
-    ".embedding": Part("embedding/model_final.pth"),
 }
 FROM_RANDOM = (*MORE_STEPS, "MODEL.DENSENET.WEIGHTS", "")
-FROM_MULTI = ("MODEL.WEIGHTS", "lens_d2://phantom/lens_multi")
+SELF_TRAINED = (
+    *STEPS,
+    *("MODEL.WEIGHTS", "lens_d2://phantom/lens_multi", "MINING.STRATEGIES", "('SelfTraining','SamePlace')"),
+)
 RECIPES = {
     "phantom/backbone": Recipe(
         "configs/phantom/lens_multi.yaml",
@@ -101,16 +103,16 @@ RECIPES = {
     "phantom/lens_best": Recipe(
         "configs/phantom/lens_best.yaml",
         "LENS with self-training, from phantom/lens_multi, which proposes what it is trained on again",
-        (*STEPS, *FROM_MULTI, "STAGES", "('mine','retrain')", "MINING.STRATEGIES", "('SelfTraining','SamePlace')"),
+        (*SELF_TRAINED, "STAGES", "('mine','retrain')"),
         "lens_best",
         {"": Part("retrain/model_final.pth", "retrain/inference")},
         "retrain/inference",
     ),
     "phantom/lens_full": Recipe(
-        "configs/phantom/lens_full.yaml",
-        "LENS with mined annotations and false-positive reduction, from phantom/lens_multi, which proposes them",
-        (*STEPS, *FROM_MULTI, "STAGES", "('embedding','mine','retrain','fpr','evaluate')"),
-        "lens_full",
+        "configs/phantom/lens_best.yaml",
+        "phantom/lens_best with a 3D classifier for false-positive reduction",
+        (*SELF_TRAINED, "STAGES", "('mine','retrain','fpr','evaluate')"),
+        "lens_best",
         LENS_FULL,
         "evaluate/inference",
     ),
