@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lens_d2.data.mapper import SliceMapper
 from lens_d2.engine import build_optimizer
 from lens_d2.inference.volume import VolumeInference
+from lens_d2.modeling import selection
 from lens_d2.structures.records import make_lesion
 
 from .inference import different, watch
@@ -260,7 +261,7 @@ def gpu_waiting(setting: Setting) -> dict:
 
     On a CPU, the operators are counted after which a GPU would have been waited for.
     """
-    with setting.inference() as (_, inference, volume):
+    with setting.inference() as (_, inference, volume), patch.object(selection, "waits_for", lambda device: True):
         inference.detect(volume)
         kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if setting.device.type == "cuda" else [])]
         with profile(activities=kinds) as profiled:

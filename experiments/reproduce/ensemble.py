@@ -37,7 +37,6 @@ class Ensemble(nn.Module):
     def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
         """Fused 3D detections of one volume, in the frame of its file."""
         found = [member.detect_slices(volume)[FUSED] for member in self.members]
-        slices = [
-            fuse_experts(dict(enumerate(own)), self.nms_thresh, self.topk) for own in zip(*found, strict=True)
-        ]
+        of_slices = [dict(enumerate(own)) for own in zip(*found, strict=True)]
+        slices = fuse_experts(of_slices, self.nms_thresh, self.topk)
         return {FUSED: self.members[0].link(slices, volume)}

@@ -55,7 +55,9 @@ class JointAFP:
 
     def __call__(self, images: ImageList, features: dict[str, Tensor]) -> list[list[Instances]]:
         """Every generator's proposals, experts x images."""
-        maps = [self.branches(image) for image in features[self.generators[0].in_feature].split(1)]
+        feature = features[self.generators[0].in_feature]
+        together = 1 if feature.device.type == "cpu" else len(feature)  # a CPU's caches hold one
+        maps = [self.branches(images) for images in feature.split(together)]
         outputs = [torch.cat(of_branch) for of_branch in zip(*maps, strict=True)]
         return [
             generator.propose(outputs[2 * i], outputs[2 * i + 1], images.image_sizes)

@@ -212,8 +212,9 @@ class VolumeInference(nn.Module):
         wanted = np.array(centers)[:, None] + np.arange(SLICES_PER_IMAGE) - SLICES_PER_IMAGE // 2
         positions, rows = np.unique(wanted.round(6), return_inverse=True)
         hu = volume.read(positions * (self.slice_interval / volume.geometry.slice_interval))
-        slices = resize(torch.from_numpy(window(hu, self.hu_window)), scale)
-        batch = self.model.preprocess_image(list(slices[torch.from_numpy(rows.reshape(wanted.shape))]))
+        slices = resize(torch.from_numpy(window(hu, self.hu_window)).to(self.model.device), scale)
+        rows = torch.from_numpy(rows.reshape(wanted.shape)).to(self.model.device)
+        batch = self.model.preprocess_image(list(slices[rows]))
         return batch.tensor, tuple(batch.image_sizes[0])
 
     def link(self, slices: list[Instances], volume: CachedVolume) -> VolumeDetections:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from ..structures.status import BoxStatus
 from .heatmaps import OutputBranch, prior_bias
 from .missing_labels import PartialLabels
+from .selection import make_proposals
 from .supervision import global_normalizer, log_counts, of_status, weights_of
 
 # A loss of predictions and targets.
@@ -282,12 +283,5 @@ class AFP(nn.Module):
         logits, index = logits.topk(topk, dim=1)
         distances = distances.gather(1, index[..., None].expand(-1, -1, 4))
         boxes = distances_to_boxes(distances, points[index], self.stride)
-        proposals = []
-        for box, logit, size in zip(boxes, logits, image_sizes, strict=True):
-            proposal = Instances(size, proposal_boxes=Boxes(box), objectness_logits=logit)
-            proposal.proposal_boxes.clip(size)
-            keep = proposal.proposal_boxes.nonempty()
-            if not self.training:
-                keep &= logit.sigmoid() >= self.score_thresh_test
-            proposals.append(proposal[keep])
-        return proposals
+        sure = None if self.training else logits.sigmoid() >= self.score_thresh_test
+        return make_proposals(boxes, logits, image_sizes, sure)

@@ -19,11 +19,12 @@ import torch.nn.functional as F
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from ..structures.status import BoxStatus
 from .heatmaps import HeatmapLabeler, OutputBranch, center_cells, penalty_reduced_focal_loss, prior_bias
+from .selection import make_proposals
 from .supervision import global_normalizer, log_counts, of_status
 
 
@@ -164,14 +165,8 @@ class CenterNet(nn.Module):
         is_peak = F.max_pool2d(logits[:, None], kernel_size=3, stride=1, padding=1)[:, 0] == logits
         peaks = logits.masked_fill(~is_peak, -torch.inf).flatten(1)
         values, index = peaks.topk(min(self.topk[self.training], peaks.shape[1]), dim=1)
-        proposals = []
-        for i, image_size in enumerate(image_sizes):
-            chosen = index[i][~torch.isneginf(values[i])]
-            cells = torch.stack([chosen % width, chosen // width], dim=1)
-            centers = (cells + offsets[i].reshape(-1, 2)[chosen]) * self.stride
-            half = sizes[i].reshape(-1, 2)[chosen].clamp(min=0) / 2 * self.stride
-            boxes = Boxes(torch.cat([centers - half, centers + half], dim=1))
-            proposal = Instances(image_size, proposal_boxes=boxes, objectness_logits=values[i][: len(chosen)])
-            proposal.proposal_boxes.clip(image_size)
-            proposals.append(proposal[proposal.proposal_boxes.nonempty()])
-        return proposals
+        cells = torch.stack([index % width, index // width], dim=2)
+        offsets, sizes = (x.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 2)) for x in (offsets, sizes))
+        centers, half = (cells + offsets) * self.stride, sizes.clamp(min=0) / 2 * self.stride
+        boxes = torch.cat([centers - half, centers + half], dim=2)
+        return make_proposals(boxes, values, image_sizes, ~torch.isneginf(values))

@@ -17,6 +17,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from ..structures.status import BoxStatus
+from .selection import make_proposals
 from .supervision import log_counts, of_status, on_uncertain
 
 
@@ -154,10 +155,8 @@ class FCOS(fcos.FCOS):
         """
         topk = min(self.pre_nms_topk[self.training], len(points))
         scores, index = (logits.sigmoid() * centerness.sigmoid())[..., 0].sqrt().topk(topk, dim=1)
-        proposals = []
-        for i, size in enumerate(image_sizes):
-            boxes = Boxes(self.box2box_transform.apply_deltas(deltas[i, index[i]], points.tensor[index[i]]))
-            proposal = Instances(size, proposal_boxes=boxes, objectness_logits=scores[i].logit(eps=1e-6))
-            proposal.proposal_boxes.clip(size)
-            proposals.append(proposal[proposal.proposal_boxes.nonempty()])
-        return proposals
+        boxes = [
+            self.box2box_transform.apply_deltas(own[chosen], points.tensor[chosen])
+            for own, chosen in zip(deltas, index, strict=True)
+        ]
+        return make_proposals(torch.stack(boxes), scores.logit(eps=1e-6), image_sizes)

@@ -115,10 +115,17 @@ class GatedROIHeads(LENSROIHeads):
         loss = F.binary_cross_entropy_with_logits(log_odds, is_lesion.float(), weight, reduction="sum")
         return {"loss_gate": loss / global_normalizer(len(weight), loss.device)}
 
-    def fuse(
-        self, box_features: Tensor | None, expert_scores: Tensor, boxes: Tensor, image_size: tuple[int, int]
-    ) -> dict[str, Instances]:
-        """The gate's detections; arguments as in the base class."""
+    def detections(
+        self,
+        box_features: Tensor,
+        expert_scores: Tensor,
+        boxes: Tensor,
+        counts: list[int],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[dict[str, Instances]]:
+        """The experts' detections, and the gate's under ``FUSED``; arguments as in the base class."""
         weights, log_odds = self.gate(box_features, expert_scores)
-        mean = (boxes * weights[..., None]).sum(dim=1)
-        return {FUSED: self.filter(mean, log_odds.sigmoid(), expert_scores, image_size)}
+        mean, scores = (boxes * weights[..., None]).sum(dim=1, keepdim=True), log_odds.sigmoid()[:, None]
+        fused = self.filter(mean, scores, expert_scores, counts, image_sizes)
+        experts = super().detections(box_features, expert_scores, boxes, counts, image_sizes)
+        return [{FUSED: own} | others for (own,), others in zip(fused, experts, strict=True)]

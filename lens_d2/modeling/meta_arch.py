@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -11,9 +11,9 @@ from detectron2.modeling.proposal_generator import build_proposal_generator
 from detectron2.structures import ImageList, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
-from torchvision.ops import nms
 
 from .adapters import ExpertFeatures, features_of
+from .selection import NOT_A_BOX, BoxSet, make_detections, nms_of_groups
 from .supervision import with_hard_negatives_as_foreground
 
 FUSED = "fused"
@@ -21,46 +21,45 @@ FUSED = "fused"
 Propose = Callable[[ImageList, dict[str, Tensor]], list[list[Instances]]]
 
 
-def fuse_experts(detections: dict[str, Instances], nms_thresh: float, topk: int) -> Instances:
-    """Pool the experts' boxes of one image and filter the overlapping ones by NMS (LENS, Section IV-C)."""
-    pooled = Instances.cat(list(detections.values()))
-    keep = nms(pooled.pred_boxes.tensor, pooled.scores, nms_thresh)[:topk]
-    return pooled[keep]
+def fuse_experts(detections: Sequence[dict[str, Instances]], nms_thresh: float, topk: int) -> list[Instances]:
+    """Pool the experts' boxes of each image and filter the overlapping ones by NMS (LENS, Section IV-C)."""
+    pooled = [Instances.cat(list(per_image.values())) for per_image in detections]
+    boxes, scores = [each.pred_boxes.tensor for each in pooled], [each.scores for each in pooled]
+    kept = nms_of_groups(boxes, scores, nms_thresh, topk)
+    return [each[keep] for each, keep in zip(pooled, kept, strict=True)]
 
 
 def one_stage_detections(
-    proposals: dict[str, Instances], score_thresh: float, nms_thresh: float, topk: int
-) -> dict[str, Instances]:
-    """Turn the experts' proposals in one image into detections, without a second stage (LENS, Table II).
+    proposals: Sequence[dict[str, Instances]], score_thresh: float, nms_thresh: float, topk: int
+) -> list[dict[str, Instances]]:
+    """Turn the experts' proposals into detections, without a second stage (LENS, Table II).
 
     Args:
-        proposals: of every expert, with ``proposal_boxes`` and ``objectness_logits``.
+        proposals: of every expert in each image, with ``proposal_boxes`` and ``objectness_logits``.
         score_thresh: floor of the scores.
         nms_thresh: IoU of the NMS.
         topk: number of boxes of an expert that are kept at most.
 
     Returns:
-        {expert: Instances} with ``pred_boxes``, ``scores``, ``pred_classes`` (0) and ``expert_scores`` (n,
-        experts), an expert's highest score among its boxes with at least the IoU ``nms_thresh`` with this one.
+        For each image {expert: Instances} with ``pred_boxes``, ``scores``, ``pred_classes`` (0) and
+        ``expert_scores`` (n, experts), an expert's highest score among its boxes with at least the IoU
+        ``nms_thresh`` with this one.
     """
-    kept = {name: _filter(own, score_thresh, nms_thresh, topk) for name, own in proposals.items()}
-    for name, own in kept.items():
-        own.expert_scores = torch.stack(
-            [own.scores if other == name else _score_there(own, kept[other], nms_thresh) for other in kept], dim=1
-        )
-    return kept
-
-
-def _filter(proposals: Instances, score_thresh: float, nms_thresh: float, topk: int) -> Instances:
-    boxes, scores = proposals.proposal_boxes, proposals.objectness_logits.sigmoid()
-    sure = (scores > score_thresh).nonzero()[:, 0]
-    keep = sure[nms(boxes.tensor[sure], scores[sure], nms_thresh)[:topk]]
-    return Instances(
-        proposals.image_size,
-        pred_boxes=boxes[keep],
-        scores=scores[keep],
-        pred_classes=torch.zeros_like(keep),
-    )
+    everyone = [own for per_image in proposals for own in per_image.values()]
+    scores = [own.objectness_logits.sigmoid() for own in everyone]
+    sets = [
+        BoxSet(own.image_size, own.proposal_boxes.tensor, score)
+        for own, score in zip(everyone, scores, strict=True)
+    ]
+    found = iter(make_detections(sets, score_thresh, nms_thresh, topk))
+    detections = [{name: next(found) for name in per_image} for per_image in proposals]
+    for kept in detections:
+        for name, own in kept.items():
+            theirs = [
+                own.scores if other == name else _score_there(own, kept[other], nms_thresh) for other in kept
+            ]
+            own.expert_scores = torch.stack(theirs, dim=1)
+    return detections
 
 
 def _score_there(boxes: Instances, others: Instances, iou: float) -> Tensor:
@@ -126,6 +125,7 @@ class LENS(nn.Module):
         self.roi_heads = roi_heads
         self.register_buffer("pixel_mean", torch.tensor(float(pixel_mean)), False)
         self.register_buffer("pixel_std", torch.tensor(float(pixel_std)), False)
+        self.air = -float(pixel_mean) / float(pixel_std)  # a number, as a GPU's would have to be waited for
         self.proposal_nms_thresh = proposal_nms_thresh
         self.post_nms_topk = {True: post_nms_topk[0], False: post_nms_topk[1]}
         self.score_thresh, self.fusion_nms_thresh = score_thresh, fusion_nms_thresh
@@ -205,7 +205,7 @@ class LENS(nn.Module):
             proposed = [with_hard_negatives_as_foreground(x) for x in targets]
         proposals, losses = self._propose(features, images.image_sizes, proposed, expert)
         if self.roi_heads is not None:
-            pooled = [self._pool(per_image) for per_image in proposals]
+            pooled = self._pool(proposals)
             seeds = [x["seed"] for x in batched_inputs] if "seed" in batched_inputs[0] else None
             losses.update(self.roi_heads(images, features, pooled, targets, expert=expert, seeds=seeds)[1])
         get_event_storage().put_scalar(f"{expert}/total_loss", float(sum(losses.values()).detach()))
@@ -221,9 +221,8 @@ class LENS(nn.Module):
 
     def preprocess_image(self, images: list[Tensor]) -> ImageList:
         """Normalise intensities, and pad with air to a batch whose sides the backbone's stride divides."""
-        air = float(-self.pixel_mean / self.pixel_std)
         images = [(x.to(self.device) - self.pixel_mean) / self.pixel_std for x in images]
-        return ImageList.from_tensors(images, self.backbone.size_divisibility, pad_value=air)
+        return ImageList.from_tensors(images, self.backbone.size_divisibility, pad_value=self.air)
 
     def detect(
         self,
@@ -250,22 +249,15 @@ class LENS(nn.Module):
             everyone = zip(*propose(images, features), strict=True)
             proposals = [dict(zip(self.experts, per_image, strict=True)) for per_image in everyone]
         if self.roi_heads is None:
-            results = [
-                one_stage_detections(
-                    per_image, self.score_thresh, self.fusion_nms_thresh, self.detections_per_image
-                )
-                for per_image in proposals
-            ]
+            results = one_stage_detections(
+                proposals, self.score_thresh, self.fusion_nms_thresh, self.detections_per_image
+            )
         else:
-            results = self.roi_heads.inference(features, [self._pool(per_image) for per_image in proposals])
-        detections = []
-        for experts in results:
-            fused = experts.pop(FUSED, None)  # of a head that fuses by itself
-            if fused is None:
-                fused = fuse_experts(experts, self.fusion_nms_thresh, self.detections_per_image)
-            everyone = {FUSED: fused, **experts}
-            detections.append({"instances": everyone[self.output], "experts": everyone})
-        return detections
+            results = self.roi_heads.inference(features, self._pool(proposals))
+        if not all(FUSED in experts for experts in results):  # else the head has fused by itself
+            fused = fuse_experts(results, self.fusion_nms_thresh, self.detections_per_image)
+            results = [{FUSED: own, **experts} for own, experts in zip(fused, results, strict=True)]
+        return [{"instances": experts[self.output], "experts": experts} for experts in results]
 
     def _propose(
         self,
@@ -290,15 +282,21 @@ class LENS(nn.Module):
         return [dict(zip(everyone, own, strict=True)) for own in zip(*everyone.values(), strict=True)], losses
 
     @torch.no_grad()
-    def _pool(self, proposals: dict[str, Instances]) -> Instances:
-        """Best of one image's proposals of all experts, after NMS."""
-        pooled = Instances.cat(list(proposals.values()))
-        boxes, logits = pooled.proposal_boxes.tensor, pooled.objectness_logits
-        finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(logits)
-        if self.training and not finite.all():
+    def _pool(self, proposals: list[dict[str, Instances]]) -> list[Instances]:
+        """Best of each image's proposals of all experts, after NMS."""
+        pooled = [Instances.cat(list(per_image.values())) for per_image in proposals]
+        boxes = [each.proposal_boxes.tensor for each in pooled]
+        finite = [
+            torch.isfinite(own).all(dim=1) & torch.isfinite(each.objectness_logits)
+            for own, each in zip(boxes, pooled, strict=True)
+        ]
+        if self.training and not torch.cat(finite).all():
             raise FloatingPointError("proposals contain Inf or NaN: training has diverged")
-        pooled, boxes, logits = pooled[finite], boxes[finite], logits[finite]
-        return pooled[nms(boxes, logits, self.proposal_nms_thresh)[: self.post_nms_topk[self.training]]]
+        scores = [
+            each.objectness_logits.masked_fill(~own, NOT_A_BOX) for each, own in zip(pooled, finite, strict=True)
+        ]
+        kept = nms_of_groups(boxes, scores, self.proposal_nms_thresh, self.post_nms_topk[self.training])
+        return [each[keep] for each, keep in zip(pooled, kept, strict=True)]
 
 
 @META_ARCH_REGISTRY.register()

@@ -16,11 +16,11 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
-from torchvision.ops import nms
 
 from ..structures.status import BoxStatus
 from .adapters import ExpertFeatures
 from .missing_labels import PartialLabels
+from .selection import BoxSet, make_detections
 from .supervision import global_normalizer, of_status, on_uncertain, seeded, weights_of
 
 ONLY_EXPERT = "lesion"  # the expert's name where MODEL.LENS.EXPERTS names none
@@ -268,7 +268,7 @@ class LENSROIHeads(ROIHeads):
         Returns:
             For every image {expert: Instances}, each after its own score floor and NMS, with ``pred_boxes``,
             ``scores``, ``pred_classes`` (0) and ``expert_scores`` (n, experts): the score that each expert, in the
-            order of ``self.experts``, gives the proposal that the box comes from. Also what :meth:`fuse` gives.
+            order of ``self.experts``, gives the proposal that the box comes from.
         """
         shared = None if isinstance(features, ExpertFeatures) else self._box_features(features, proposals)
         predictions = {
@@ -276,36 +276,39 @@ class LENSROIHeads(ROIHeads):
             for name, predictor in self.box_predictors.items()
         }
         counts = [len(p) for p in proposals]
-        expert_scores = torch.stack(
-            [scores.float().softmax(dim=1)[:, 0] for scores, _ in predictions.values()], dim=1
-        ).split(counts)
-        boxes = {
-            name: [b[:, :4] for b in self.box_predictors[name].predict_boxes(prediction, proposals)]
+        scores = torch.stack([own.float().softmax(dim=1)[:, 0] for own, _ in predictions.values()], dim=1)
+        boxes = [
+            torch.cat([own[:, :4] for own in self.box_predictors[name].predict_boxes(prediction, proposals)])
             for name, prediction in predictions.items()
-        }
-        features_of_image = [None] * len(counts) if shared is None else shared.split(counts)
-        detections = []
-        for i, proposal in enumerate(proposals):
-            own, scores, size = [boxes[name][i] for name in self.experts], expert_scores[i], proposal.image_size
-            found = {
-                name: self.filter(own[column], scores[:, column], scores, size)
-                for column, name in enumerate(self.experts)
-            }
-            detections.append(found | self.fuse(features_of_image[i], scores, torch.stack(own, dim=1), size))
-        return detections
+        ]
+        return self.detections(
+            shared, scores, torch.stack(boxes, dim=1), counts, [p.image_size for p in proposals]
+        )
 
-    def fuse(
-        self, box_features: Tensor | None, expert_scores: Tensor, boxes: Tensor, image_size: tuple[int, int]
-    ) -> dict[str, Instances]:
-        """Detections of a head that fuses the experts by itself, under ``FUSED``; this class leaves that to LENS.
+    def detections(
+        self,
+        box_features: Tensor | None,
+        expert_scores: Tensor,
+        boxes: Tensor,
+        counts: list[int],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[dict[str, Instances]]:
+        """Detections from what all experts say of all proposals.
+
+        A class that fuses the experts by itself adds its own under ``FUSED``; this one leaves that to LENS.
 
         Args:
-            box_features: (n, FC_DIM) of one image's proposals; None if they differ between experts.
+            box_features: (n, FC_DIM) of the proposals; None if they differ between experts.
             expert_scores: (n, E).
             boxes: (n, E, 4), every expert's box for each proposal.
-            image_size: height and width.
+            counts: proposals of each image.
+            image_sizes: height and width of each image.
+
+        Returns:
+            as :meth:`inference`.
         """
-        return {}
+        found = self.filter(boxes, expert_scores, expert_scores, counts, image_sizes)
+        return [dict(zip(self.experts, per_image, strict=True)) for per_image in found]
 
     def further_losses(
         self, features: dict[str, Tensor], proposals: list[Instances], box_features: Tensor, expert: str
@@ -327,19 +330,32 @@ class LENSROIHeads(ROIHeads):
         return instances
 
     def filter(
-        self, boxes: Tensor, scores: Tensor, expert_scores: Tensor, image_size: tuple[int, int]
-    ) -> Instances:
-        """Detections in one image after score floor, NMS and limit; (n, 4), (n,), (n, E), and height and width."""
+        self,
+        boxes: Tensor,
+        scores: Tensor,
+        expert_scores: Tensor,
+        counts: list[int],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[list[Instances]]:
+        """Detections after score floor, NMS and limit, of each of C opinions on the same n proposals.
+
+        Args:
+            boxes: (n, C, 4)
+            scores: (n, C)
+            expert_scores: (n, E), which go with the boxes.
+            counts: proposals of each image.
+            image_sizes: height and width of each image.
+
+        Returns:
+            C of each image.
+        """
         settings = self.box_predictors[self.experts[0]]  # all experts have the same
-        keep = (scores > settings.test_score_thresh).nonzero()[:, 0]
-        boxes = Boxes(boxes[keep])
-        boxes.clip(image_size)
-        chosen = nms(boxes.tensor, scores[keep], settings.test_nms_thresh)[: settings.test_topk_per_image]
-        keep = keep[chosen]
-        return Instances(
-            image_size,
-            pred_boxes=boxes[chosen],
-            scores=scores[keep],
-            pred_classes=torch.zeros_like(keep),
-            expert_scores=expert_scores[keep],
-        )
+        parts = zip(image_sizes, *(x.split(counts) for x in (boxes, scores, expert_scores)), strict=True)
+        sets = [
+            BoxSet(size, own, score, {"expert_scores": of_experts})
+            for size, per_image, opinions, of_experts in parts
+            for own, score in zip(per_image.unbind(dim=1), opinions.unbind(dim=1), strict=True)
+        ]
+        limits = settings.test_score_thresh, settings.test_nms_thresh, settings.test_topk_per_image
+        found, together = make_detections(sets, *limits), scores.shape[1]
+        return [found[i : i + together] for i in range(0, len(found), together)]

@@ -52,4 +52,7 @@ def test_detections_and_waiting(capsys):
     equality, waiting = measure(capsys, "gpu-equality", "gpu-waiting")
     assert equality["ratio"] == 0 and equality["details"]["detections"] > 0
     assert waiting["details"]["batches"] == 1
-    assert waiting["ratio"] == sum(waiting["details"]["operators"].values()) > 0
+    operators = waiting["details"]["operators"]
+    assert waiting["ratio"] == sum(operators.values())
+    assert operators["torchvision::nms"] == 3  # of all images and experts: proposals, detections, fusion
+    assert operators["aten::nonzero"] == 0

@@ -17,7 +17,7 @@ from lens_d2.data.mapper import SliceMapper
 from lens_d2.inference import joint_afp
 from lens_d2.inference.folded_backbone import FoldedDenseNet25D
 from lens_d2.inference.volume import VolumeInference
-from lens_d2.modeling import FUSED
+from lens_d2.modeling import FUSED, selection
 
 
 @pytest.fixture(scope="module")
@@ -247,3 +247,16 @@ def test_the_linker_of_the_config_makes_the_detections(cfg, model, scan, linker)
     assert len(found) and found.expert_scores.shape == (len(found), 4)
     assert set(found.slice_detection) == set(range(len(found)))
     assert ((found.boxes[:, [2, 5]] >= 0) & (found.boxes[:, [2, 5]] <= 10)).all()
+
+
+def test_a_gpus_way_of_selecting_boxes_finds_the_same(cfg, model, scan, monkeypatch):
+    inference = VolumeInference(cfg, model)
+    volume = inference.cache.open(scan)
+    plain = inference.detect_slices(volume)
+    monkeypatch.setattr(selection, "waits_for", lambda device: True)
+    together = inference.detect_slices(volume)
+    assert sum(map(len, plain[FUSED])) > 100
+    for name, slices in plain.items():
+        for ours, theirs in zip(together[name], slices, strict=True):
+            assert torch.equal(ours.pred_boxes.tensor, theirs.pred_boxes.tensor)
+            assert torch.equal(ours.expert_scores, theirs.expert_scores)

@@ -117,11 +117,13 @@ def detections(boxes, scores):
 
 
 def test_fusion_keeps_the_best_of_overlapping_boxes():
-    fused = fuse_experts(
-        {
-            "a": detections([[10.0, 10, 30, 30], [60, 60, 80, 80]], [0.6, 0.3]),
-            "b": detections([[11.0, 11, 31, 31]], [0.8]),
-        },
+    (fused,) = fuse_experts(
+        [
+            {
+                "a": detections([[10.0, 10, 30, 30], [60, 60, 80, 80]], [0.6, 0.3]),
+                "b": detections([[11.0, 11, 31, 31]], [0.8]),
+            }
+        ],
         nms_thresh=0.5,
         topk=10,
     )
@@ -194,11 +196,13 @@ def proposals(boxes, scores):
 
 
 def test_detections_say_what_each_expert_thinks_of_the_place():
-    found = one_stage_detections(
-        {
-            "a": proposals([[10.0, 10, 30, 30], [11, 11, 31, 31], [60, 60, 80, 80]], [0.6, 0.5, 0.3]),
-            "b": proposals([[10.0, 10, 30, 31], [0, 0, 5, 5]], [0.8, 0.005]),
-        },
+    (found,) = one_stage_detections(
+        [
+            {
+                "a": proposals([[10.0, 10, 30, 30], [11, 11, 31, 31], [60, 60, 80, 80]], [0.6, 0.5, 0.3]),
+                "b": proposals([[10.0, 10, 30, 31], [0, 0, 5, 5]], [0.8, 0.005]),
+            }
+        ],
         score_thresh=0.01,
         nms_thresh=0.5,
         topk=10,
@@ -212,8 +216,8 @@ def test_without_nms_every_peak_is_a_detection(repo_root):
     boxes = [[10.0, 10, 30, 30], [10, 10, 30, 30], [11, 11, 31, 31]]
     cfg = load_config(repo_root / "configs/cecn.yaml")
     for thresh, count in ((cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST, 3), (0.5, 1)):
-        found = one_stage_detections({"a": proposals(boxes, [0.6, 0.5, 0.4])}, 0.01, thresh, 10)
-        assert len(found["a"]) == len(fuse_experts(found, thresh, 10)) == count
+        found = one_stage_detections([{"a": proposals(boxes, [0.6, 0.5, 0.4])}], 0.01, thresh, 10)
+        assert len(found[0]["a"]) == len(fuse_experts(found, thresh, 10)[0]) == count
     assert load_config(repo_root / "configs/faster_rcnn.yaml").MODEL.ROI_HEADS.NMS_THRESH_TEST == 0.5
 
 
