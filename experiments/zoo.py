@@ -163,7 +163,7 @@ def pack(args: argparse.Namespace, recipe: Recipe, folder: Path, target: Path) -
 def results(folder: Path) -> dict[str, dict]:
     """Figures of the outputs on the test patients: sensitivities, their average and its interval."""
     metrics = json.loads((folder / TEST / "metrics.json").read_text())
-    outputs = {"fused": metrics, **metrics["experts"]} if metrics["experts"] else {"alone": metrics}
+    outputs = {"fused": metrics, **metrics["experts"]} if len(metrics["experts"]) > 1 else {"alone": metrics}
     keys = ("fps", "sensitivity", "average_sensitivity", "average_sensitivity_ci", "num_volumes", "num_lesions")
     return {name: {key: own[key] for key in keys if key in own} for name, own in outputs.items()}
 

@@ -61,8 +61,7 @@ class OverlayHook(HookBase):
 
     @torch.no_grad()
     def _put_pictures(self) -> None:
-        model = self.trainer.model
-        model = model.module if hasattr(model, "module") else model
+        model = self.trainer.checkpointer.model
         training = model.training
         model.eval()
         try:

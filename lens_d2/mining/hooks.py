@@ -32,7 +32,7 @@ class _AfterTraining(HookBase):
     def after_train(self) -> None:
         if self.trainer.iter < self.trainer.max_iter:
             return  # interrupted by an error
-        model = self.trainer.model
+        model = self.trainer.checkpointer.model
         training = model.training
         try:
             self.run(model)

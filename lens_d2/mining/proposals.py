@@ -55,8 +55,7 @@ def open_shards(cfg: CfgNode, model: nn.Module, folder: Path) -> ShardStore:
     The model is put to evaluation and takes the first rank's weights and buffers, so that all ranks propose the
     same.
     """
-    model = (model.module if hasattr(model, "module") else model).eval()
-    share_state(model)
+    share_state(model.eval())
     inference = build_inference(cfg, model, rescored=False)
     return ShardStore(folder, fingerprint(cfg, model), lambda record: inference([record])[0]["detections"])
 
