@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import get_cfg
+from detectron2.modeling import build_model
 from helpers.advertised import DOCUMENTS, ROOT, RUN, commands_in, spelled_out
 from torch.distributed.run import get_args_parser as torchrun_parser
 
@@ -16,8 +17,9 @@ from benchmarks import MEASUREMENTS
 from experiments import EXPERIMENTS
 from lens_d2 import add_lens_config
 
+DETECTRON2S = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
 # Files that the documentation names and that are not here: written by the reader of an example, or by training.
-NOT_HERE = {"kits.py", "kits.yaml", "config.yaml", "environment.txt"}
+NOT_HERE = {"kits.py", "kits.yaml", "config.yaml", "environment.txt", DETECTRON2S}
 SOURCES = {path.name for folder in ("lens_d2", "datasets") for path in (ROOT / folder).rglob("*.py")}
 
 
@@ -78,8 +80,8 @@ NOT_RUN = {
 ONLY_PARSED = {
     "make ": "installs, or runs these tests; tests/conftest.py runs what `make demo` does",
     "--help": "test_every_command_tells_its_options",
-    "--num-gpus 4": "four ranks; two run, by docs/phantom.md's command",
-    "--num-gpus 8": "eight ranks, of one machine or of two; two run, by docs/phantom.md's command",
+    "--num-gpus 4": "four ranks; two run, by docs/scaling.md's command",
+    "--num-gpus 8": "eight ranks, of one machine or of two; two run, by docs/scaling.md's command",
     "--nnodes 2": "needs two machines; torchrun's ranks of one run, by the command before it",
     "SOLVER.OPTIMIZER Adam": "trains on DeepLesion; tests/test_config.py has its settings",
     "prepare_phantom.py": "takes minutes at these sizes; the demo of tests/conftest.py writes the smallest",
@@ -222,3 +224,13 @@ def test_inputs_names_tests_that_exist():
     files = (ROOT / "tests").rglob("test_*.py")
     there = {name for path in files for name in re.findall(r"def (test_\w+)", path.read_text())}
     assert len(named) > 50 and named - there == set()
+
+
+def test_the_parts_in_a_plain_detectron2_detector():
+    text = (ROOT / "docs/detectors.md").read_text()
+    (code,) = re.findall(r"### In a plain Detectron2 detector.*?```python\n(.*?)```", text, re.DOTALL)
+    names: dict = {}
+    exec(code, names)
+    names["cfg"].MODEL.DEVICE = "cpu"
+    model = build_model(names["cfg"])
+    assert type(model.proposal_generator).__name__ == "AFP" and type(model.roi_heads).__name__ == "LENSROIHeads"

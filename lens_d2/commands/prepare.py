@@ -32,7 +32,7 @@ def setup(args: argparse.Namespace) -> tuple[list[str], CfgNode]:
     cfg = load_config(args.config_file)
     if args.cache_dir:
         cfg.INPUT.CACHE_DIR = args.cache_dir
-    own = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if args.config_file else DATASETS
+    own = datasets_of(cfg) if args.config_file else DATASETS
     names = dict.fromkeys(args.names or own)
     unknown = [name for name in names if name not in DatasetCatalog]
     if unknown:
@@ -43,6 +43,16 @@ def setup(args: argparse.Namespace) -> tuple[list[str], CfgNode]:
             args.config_file or "NAME", f"no dataset {', '.join(unknown)}{did_you_mean(unknown[0], known)}"
         )
     return list(names), cfg
+
+
+def datasets_of(cfg: CfgNode) -> list[str]:
+    """Names of the datasets that the stages of a config read."""
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    if cfg.MINING.STRATEGIES:
+        names += [*cfg.MINING.DATASETS, cfg.MINING.CALIBRATION.DATASET]
+    if "harvest" in cfg.STAGES:
+        names.append(cfg.HARVEST.TEST)
+    return [name for name in names if name]
 
 
 def read_records(

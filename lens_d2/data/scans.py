@@ -12,13 +12,13 @@ from pathlib import Path
 
 from ..io.dicom_header import looks_like_dicom
 from ..io.errors import DataError
-from ..io.files import visible_files
+from ..io.files import visible_files, visible_folders
 from .sources.dicom_file import DicomFile, Kind
 from .sources.dicom_folder import no_ct
 from .sources.dicom_series import DicomIndex, Part, find_parts, read_dicom_files, read_index
 from .sources.png_folder import fault_of_picture, numbered_pictures
 
-VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd", ".nhdr")
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".mhd", ".mha", ".nrrd", ".nhdr")
 VOLUME, PNG, DICOM, PICTURES = "volume file", "PNG slices", "DICOM series", "pictures that are no slices"
 REPORT_FORMAT = re.compile(rb'"format":\s*"lens_d2 detections"')  # as detections.json begins
 REPORT_HEAD = 4096  # bytes of a JSON file in which that is looked for
@@ -161,15 +161,11 @@ def _search(root: Path, leave_out: str | PathLike | None) -> list[_Find]:
     """Everything at a path that may be a scan: the files of a folder, then its folders."""
     if root.is_file():
         return _frames_of_file(root) if looks_like_dicom(root) else [_Find(root, VOLUME)]
-    left_out = None if leave_out is None else os.path.realpath(leave_out)
     finds: list[_Find] = []
     dicom: list[DicomFile] = []
     visited: list[Path] = []
-    for name, folders, names in os.walk(root):
-        place = Path(name)
+    for place, files in visible_folders(root, leave_out):
         visited.append(place)
-        folders[:] = sorted(f for f in folders if f[0] != "." and os.path.realpath(place / f) != left_out)
-        files = sorted(place / file for file in names if file[0] != ".")
         volumes = [file for file in files if file.name.lower().endswith(VOLUME_SUFFIXES)]
         finds += [_Find(file, VOLUME) for file in _without_own_outputs(volumes, files)]
         here = read_dicom_files(file for file in files if file not in volumes)

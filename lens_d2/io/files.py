@@ -85,11 +85,27 @@ def visible_files(root: Path) -> list[Path]:
     """The file itself, or all files below a folder, sorted; without hidden ones and those in hidden folders."""
     if root.is_file():
         return [root]
-    found = []
-    for name, folders, files in os.walk(root):
-        folders[:] = [folder for folder in folders if folder[0] != "."]
-        found += [Path(name, file) for file in files if file[0] != "."]
-    return sorted(found)
+    return sorted(file for _, files in visible_folders(root) for file in files)
+
+
+def visible_folders(root: Path, leave_out: str | os.PathLike | None = None) -> Iterator[tuple[Path, list[Path]]]:
+    """Every folder from the root down and its files, sorted, without hidden ones; those behind links, too.
+
+    A folder to which several paths lead is searched once, by the first of them.
+
+    Args:
+        root: a folder.
+        leave_out: a folder below it that is not searched.
+    """
+    seen = set() if leave_out is None else {os.path.realpath(leave_out)}
+    for name, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(name)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(folder for folder in folders if folder[0] != ".")
+        yield Path(name), sorted(Path(name, file) for file in files if file[0] != ".")
 
 
 @contextmanager

@@ -17,8 +17,10 @@ import pandas as pd
 from detectron2.config import CfgNode
 from scipy.optimize import isotonic_regression
 
+from ..data.cache import unresolved
 from ..data.ledger.table import BOX
 from ..data.loader import load_records
+from ..io.artifacts import digest
 from ..io.errors import DataError
 from ..structures.boxes import size_class
 from ..structures.known_boxes import KnownBoxes
@@ -261,6 +263,10 @@ class Calibration:
             fault = f"no sub-volume of {self.dataset} is mined; they have to be, with their original marks"
             raise DataError("MINING.CALIBRATION.DATASET", fault)
         return verified
+
+    def fingerprint(self) -> str:
+        """Digest of what is annotated in V_M."""
+        return digest(map(unresolved, load_records((self.dataset,))))
 
     def stratum(self, slice_boxes: np.ndarray, spacing: Sequence[float]) -> Stratum:
         """Size class of a finding, by its largest box."""

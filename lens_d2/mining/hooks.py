@@ -12,7 +12,7 @@ from ..io.artifacts import digest_of_file
 from .calibration import Calibration
 from .lens.mine import mine
 from .lens.strategies import Strategy, build_strategies
-from .proposals import mined_datasets, mined_records, open_shards, propose
+from .proposals import mined_records, open_shards, propose
 from .shards import ShardStore
 
 PROPOSALS, MINING = "proposals", "mining"  # folders below OUTPUT_DIR
@@ -61,9 +61,11 @@ class MiningHook(_AfterTraining):
     """
 
     def before_train(self) -> None:
-        """Check the settings, so that a fault shows before the training."""
-        mined_datasets(self.cfg)
+        """Check settings and V_M, so that a fault shows before the training."""
+        records, calibration = mined_records(self.cfg), Calibration.from_config(self.cfg)
         self.strategies = build_strategies(self.cfg)
+        if calibration is not None:
+            calibration.verified(records)
 
     def run(self, model) -> None:
         """Mine, and write the ledger."""
@@ -88,14 +90,18 @@ def mine_round(cfg: CfgNode, shards: ShardStore, strategies: dict[str, Strategy]
     """
     records = mined_records(cfg)
     files = [cfg.MODEL.EMBEDDING.WEIGHTS, cfg.MINING.HARVESTED.LEDGER]
+    calibration = Calibration.from_config(cfg)
+    made_from = [cfg.MINING.dump(), cfg.MODEL.EMBEDDING.dump(), str(cfg.SEED), *map(digest_of_file, files)]
+    if calibration is not None:
+        made_from.append(calibration.fingerprint())
     return mine(
         records,
         shards,
         strategies,
         Path(cfg.OUTPUT_DIR) / MINING,
         iou=cfg.MINING.IOU,
-        settings=cfg.MINING.dump() + cfg.MODEL.EMBEDDING.dump() + "".join(map(digest_of_file, files)),
+        settings="".join(made_from),
         number=number,
-        calibration=Calibration.from_config(cfg),
+        calibration=calibration,
         judged=judged_rows(cfg.MINING.REVIEWED, records),
     )

@@ -55,7 +55,7 @@ class Gate(nn.Module):
 
 @ROI_HEADS_REGISTRY.register()
 class GatedROIHeads(LENSROIHeads):
-    """LENS's detection head, whose experts a :class:`Gate` fuses, in the place of NMS.
+    """LENS's detection head, whose experts a :class:`Gate` fuses, instead of NMS.
 
     The gate learns from the proposals that the batch's own expert learns from: lesions of any dataset, given or
     mined, are lesions. A dataset does not label lesions of other types, so background counts the less, the higher

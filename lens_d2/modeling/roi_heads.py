@@ -203,7 +203,8 @@ class LENSROIHeads(ROIHeads):
             if partial_labels is not None:
                 weight = partial_labels.weights(largest_overlap(proposal.proposal_boxes, lesion.gt_boxes))
                 matched = self.proposal_matcher(pairwise_iou(classes.gt_boxes, proposal.proposal_boxes))[1] == 1
-                proposal = proposal[matched | (weight > 0)]
+                on_negative = largest_overlap(proposal.proposal_boxes, negative.gt_boxes) >= self.ignore_iou
+                proposal = proposal[matched | on_negative | (weight > 0)]
             kept.append(proposal)
             known.append(classes)
             lesions.append(lesion.gt_boxes)

@@ -29,7 +29,7 @@ def make_proposals(
 ) -> list[Instances]:
     """Proposals of every image from its boxes, clipped to it; empty ones are left out.
 
-    Boxes that are not finite stay: what they mean is for the detector to say.
+    Boxes that are not finite stay, as NaN: what they mean is for the detector to say.
 
     Args:
         boxes: (N, K, 4) XYXY_ABS.
@@ -41,7 +41,9 @@ def make_proposals(
         N Instances with ``proposal_boxes`` and ``objectness_logits``, in the boxes' order.
     """
     sizes = list(image_sizes)
+    finite = boxes.isfinite().all(dim=2, keepdim=True)
     clipped = torch.stack([clip_boxes_to_image(own, size) for own, size in zip(boxes, sizes, strict=True)])
+    clipped = clipped.where(finite, torch.nan)
     keep = ~(clipped[..., :2] >= clipped[..., 2:]).any(dim=2)
     if chosen is not None:
         keep &= chosen
@@ -85,8 +87,8 @@ def make_detections(sets: Sequence[BoxSet], score_thresh: float, iou: float, top
     """
     boxes = [clip_boxes_to_image(each.boxes, each.image_size) for each in sets]
     scores = [
-        each.scores.where((each.scores > score_thresh) & own.isfinite().all(dim=1), NOT_A_BOX)
-        for each, own in zip(sets, boxes, strict=True)
+        each.scores.where((each.scores > score_thresh) & each.boxes.isfinite().all(dim=1), NOT_A_BOX)
+        for each in sets
     ]
     return [
         Instances(

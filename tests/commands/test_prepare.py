@@ -10,6 +10,8 @@ from helpers.dataset_files import mark, write_dicom, write_image, write_marks, w
 from helpers.processes import SERVER
 
 from lens_d2.commands import main
+from lens_d2.commands.prepare import datasets_of
+from lens_d2.config import load_config
 from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import default_root
 from lens_d2.data.datasets.luna import COLUMNS
@@ -175,3 +177,16 @@ def test_names_that_do_not_exist(tmp_path, prepare, capsys):
     config.write_text("DATASETS:\n  TRAIN: ('luna',)\n")
     assert prepare("--config-file", str(config)) == 2
     assert capsys.readouterr().err == f"{config}: no dataset luna; did you mean luna_val?\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "further"),
+    [
+        ("phantom/lens_multi.yaml", set()),
+        ("phantom/lens_best.yaml", {"phantom_deeplesion_vm"}),
+        ("phantom/harvester.yaml", {"phantom_deeplesion_vh_test"}),
+    ],
+)
+def test_what_mining_and_harvesting_measure_with_is_prepared_too(config, further):
+    cfg = load_config(config)
+    assert {*datasets_of(cfg)} - {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} == further

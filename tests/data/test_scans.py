@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import cv2
+import nibabel
 import numpy as np
 import pytest
 from helpers.scan_files import make_affine, make_slice, write_enhanced, write_pngs, write_series, write_volume
@@ -97,6 +98,26 @@ def test_a_folder_of_everything(tmp_path):
         ("deep_er_b", VOLUME),
         ("x_series", DICOM),
     ]
+
+
+def test_links_are_followed_and_none_twice(tmp_path):
+    (tmp_path / "store").mkdir()
+    write_volume(tmp_path / "store/b.nii.gz", ARRAY, AFFINE)
+    write_series(tmp_path / "store/series", ARRAY, AFFINE)
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    for name, target in {"case 1": "../store", "case 2": "../store", "again": "."}.items():
+        (archive / name).symlink_to(target)
+    scans = find_scans(archive, keep_ids=True)
+    assert [(scan.name, scan.kind) for scan in scans] == [("case_1_b", VOLUME), ("case_1_series", DICOM)]
+    assert all(read_volume(scan.record).array.shape == ARRAY.shape for scan in scans)
+
+
+def test_a_folder_with_a_nifti_pair(tmp_path):
+    nibabel.save(nibabel.Nifti1Pair(ARRAY.T, np.diag([-1, -1, 3, 1])), tmp_path / "pair.img")
+    (scan,) = find_scans(tmp_path, keep_ids=True)
+    assert (scan.name, scan.kind) == ("pair", VOLUME)
+    np.testing.assert_array_equal(read_volume(scan.record).array, ARRAY)
 
 
 def test_names_are_unique(tmp_path):

@@ -1,11 +1,14 @@
 """Mining as hooks of the trainer: faults in the settings show before the training."""
 
 import pytest
+from detectron2.data import DatasetCatalog
 from helpers.kills import kill_at
 from helpers.mining_cohort import mining_cfg, register_partly
 
 from lens_d2.engine import LENSTrainer
 from lens_d2.io.errors import DataError
+from lens_d2.mining import hooks
+from lens_d2.structures.records import make_lesion
 
 
 @pytest.fixture
@@ -18,6 +21,7 @@ def data(tmp_path):
     ("opts", "error"),
     [
         (("MINING.STRATEGIES", ("CrosSlice",)), "CrosSlice"),
+        (("MINING.CALIBRATION.DATASET", "blocks_lits"), "no sub-volume of blocks_lits is mined"),
         (("DATASETS.TRAIN", ("blocks_luna",)), "no dataset is partially labelled, and MINING.DATASETS names none"),
     ],
 )
@@ -26,3 +30,17 @@ def test_what_cannot_be_mined_is_told_before_training(data, monkeypatch, opts, e
     with pytest.raises((KeyError, DataError), match=error):
         LENSTrainer(mining_cfg(data, *opts)).train()
     assert steps == []
+
+
+def test_another_seed_or_another_v_m_is_another_mining(data, monkeypatch):
+    monkeypatch.setattr(hooks, "mine", lambda *args, settings, **kwargs: settings)
+    records = [{"volume": "a", "lesions": []}]
+    monkeypatch.setitem(DatasetCatalog.data, "own_vm", lambda: records)
+
+    def settings(*opts):
+        return hooks.mine_round(mining_cfg(data, "MINING.CALIBRATION.DATASET", "own_vm", *opts), None, {})
+
+    first = settings("SEED", 1)
+    assert first == settings("SEED", 1) != settings("SEED", 2)
+    records[0] = {"volume": "a", "lesions": [make_lesion("a/1", [(3, 1, 1, 5, 5)])]}
+    assert settings("SEED", 1) != first

@@ -48,6 +48,15 @@ def test_hard_sampling_takes_overlapping_background_alone(heads_of, sample_propo
     assert not len(sampled_by("OBHS", *rest, make_targets([]), APART)[2])
 
 
+@pytest.mark.parametrize("name", ["OBHS", "MOBHS", "HIGH_SCORES"])
+def test_every_treatment_samples_hard_negatives(heads_of, sample_proposals, make_targets, name):
+    """A certified one is known to be none, wherever it is."""
+    target = make_targets([LESION, APART[0]], [BoxStatus.LESION, BoxStatus.HARD_NEGATIVE])
+    sampled = sampled_by(name, heads_of, sample_proposals, target, APART)[2]
+    boxes = list(map(tuple, sampled.proposal_boxes.tensor.tolist()))
+    assert sampled.certain[boxes.index(tuple(APART[0]))] and sampled.certain.sum() == 1
+
+
 SCORE = 0.75
 LOGITS = torch.tensor([0.75, 0.25]).log()
 

@@ -56,9 +56,10 @@ def test_groups_do_not_suppress_each_other(monkeypatch, waits):
 
 
 @WAYS
-def test_detections_are_finite_inside_the_image_and_above_the_floor(monkeypatch, waits):
+@pytest.mark.parametrize("value", [torch.nan, torch.inf], ids=["NaN", "Inf"])
+def test_detections_are_finite_inside_the_image_and_above_the_floor(monkeypatch, waits, value):
     monkeypatch.setattr(selection, "waits_for", lambda device: waits)
-    boxes = torch.tensor([[-5.0, 2, 8, 9], [50, 50, 60, 60], [0, 0, torch.nan, 4], [20, 20, 30, 30]])
+    boxes = torch.tensor([[-5.0, 2, 8, 9], [50, 50, 60, 60], [0, 0, value, 4], [20, 20, 30, 30]])
     scores = torch.tensor([0.4, 0.01, 0.9, 0.7])
     expert_scores = torch.stack([scores, scores / 2], dim=1)
     first, second = make_detections(
@@ -75,15 +76,16 @@ def test_detections_are_finite_inside_the_image_and_above_the_floor(monkeypatch,
     assert len(second) == 0 and second.image_size == (40, 32)
 
 
-def test_proposals_are_clipped_and_empty_ones_are_left_out():
-    inside, outside, broken = [2.0, 2, 8, 9], [35.0, 2, 50, 9], [torch.nan, 0, 4, 4]
+@pytest.mark.parametrize("value", [torch.nan, torch.inf], ids=["NaN", "Inf"])
+def test_proposals_are_clipped_and_empty_ones_are_left_out(value):
+    inside, outside, broken = [2.0, 2, 8, 9], [35.0, 2, 50, 9], [0, 0, value, 4]
     boxes = torch.tensor([[outside, [-3.0, -3, 4, 4], inside], [broken, inside, outside]])
     logits = torch.tensor([[3.0, 2, 1], [3, 2, 1]])
     first, second = make_proposals(boxes, logits, [(20, 30), (20, 40)])
     assert first.proposal_boxes.tensor.tolist() == [[0, 0, 4, 4], inside]
     assert first.objectness_logits.tolist() == [2, 1]
     assert second.proposal_boxes.tensor[1:].tolist() == [inside, [35, 2, 40, 9]]
-    assert second.proposal_boxes.tensor[0].isnan().any()  # what that means is for the detector to say
+    assert second.proposal_boxes.tensor[0].isnan().all()  # what that means is for the detector to say
     chosen = torch.tensor([[True, True, False], [False, True, True]])
     assert [own.objectness_logits.tolist() for own in make_proposals(boxes, logits, [(20, 30)] * 2, chosen)] == [
         [2],

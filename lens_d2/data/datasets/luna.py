@@ -78,7 +78,7 @@ def sphere_boxes(geometry: VolumeGeometry, center: np.ndarray, diameter: float) 
 
     Returns:
         (n, 5) z, x1, y1, x2, y2 in the volume frame, clipped to the image, on every slice whose circle is at least
-        a pixel across. If there is none, one box of the sphere's own diameter, on the nearest slice.
+        a pixel across. Without one, a box of the sphere's own diameter, on the nearest slice.
     """
     spacing, (width, height, num_slices) = np.array(geometry.spacing), geometry.size
     x, y, z = geometry.world_to_index(np.array([center]))[0] + [0.5, 0.5, 0.0]  # x and y: to edges
@@ -135,7 +135,7 @@ def find_scans(folder: Path) -> dict[str, Path]:
     """Finds the scans in ``folder/subset*``: ``{seriesuid: .mhd file}``.
 
     Raises:
-        DataError: there is none, or a series is there twice.
+        DataError: no scan, or a series twice.
     """
     scans: dict[str, Path] = {}
     for header in sorted(folder.glob("subset*/*.mhd")):

@@ -79,7 +79,7 @@ def find_mask(folder: Path) -> Path:
     """Finds a patient's mask.
 
     Raises:
-        DataError: there is none, or more than one.
+        DataError: no mask, or several.
     """
     masks = sorted([*folder.glob("*mask*.nii"), *folder.glob("*mask*.nii.gz")])
     if len(masks) != 1:

@@ -33,7 +33,7 @@ class ArraySource(Source):
 
         Raises:
             DataError: the array has another number of axes, is empty or not of real numbers, or the place is
-                incomplete.
+                incomplete or its spacing negative.
         """
         super().__init__(NAME, {"file_name": str(NAME)})
         self.voxels = np.asarray(voxels)
@@ -44,7 +44,7 @@ class ArraySource(Source):
         place = [np.asarray(each, dtype=np.float64).reshape(-1) for each in (spacing, direction, origin)]
         if [len(each) for each in place] != [3, 9, 3]:
             raise DataError(NAME, "spacing and origin have three numbers each, direction nine")
-        self.affine = affine_of(*place)
+        self.affine = affine_of(NAME, *place)
 
     @classmethod
     def from_image(cls, image) -> ArraySource:

@@ -64,7 +64,7 @@ class MetaImageFile(TextHeaderFile):
         for key, nothing in INTENSITY.items():
             if self._numbers(key, 1, default=str(nothing))[0] != nothing:
                 self.warn(f"its header gives an {key} other than {nothing:g}, which is not applied")
-        affine = affine_of(spacing, direction, origin)
+        affine = affine_of(self.path, spacing, direction, origin)
         self.check_axes(direction)
         lengths = np.linalg.norm(direction, axis=0)
         if not np.allclose(lengths, 1, rtol=UNIT_TOLERANCE):

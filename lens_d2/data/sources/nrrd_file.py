@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ...io.errors import DataError
-from .source import SOURCE_REGISTRY
+from .source import SOURCE_REGISTRY, distances
 from .streams import inflated, numbers_in_text, skipped, stored, unpacked_bzip2
 from .text_header import TextHeader, TextHeaderFile, numbers
 
@@ -82,7 +82,7 @@ class NrrdFile(TextHeaderFile):
         if "space directions" in self._fields:
             affine[:3, :3] = self._vectors("space directions", 3).T * signs[:, None]
         elif "spacings" in self._fields:
-            affine[:3, :3] = np.diag(self._numbers("spacings", 3))
+            affine[:3, :3] = np.diag(distances(self.path, self._numbers("spacings", 3)))
         else:
             raise DataError(self.path, "no space directions and no spacings in its header")
         if "space origin" in self._fields:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ...io.errors import DataError
-from .source import SOURCE_REGISTRY, Source
+from .source import SOURCE_REGISTRY, Source, distances
 
 HU_OFFSET = 32768  # the pictures hold HU + 32768
 GREY_16 = ("I;16", "I")  # Pillow's mode of a PNG of 16-bit grey pixels; before Pillow 10.3 the latter
@@ -69,7 +69,7 @@ class PngFolder(Source):
         if spacing is None or any(step is None for step in spacing):
             raise DataError(self.path, "PNG slices carry no spacing, and none (or a part) is given")
         direction = self.record.get("z_direction") or (-1 if spacing[2] < 0 else 1)
-        return np.diag([spacing[0], spacing[1], direction * abs(spacing[2]), 1.0])
+        return np.diag([*distances(self.path, spacing[:2]), direction * abs(spacing[2]), 1.0])
 
     @cached_property
     def _slices(self) -> list[Path]:

@@ -46,7 +46,9 @@ class SitkFile(Source):
         if header["components"] != 1:
             raise DataError(self.path, f"{header['components']} values per voxel where CT has 1")
         i, j, k = header["size"]
-        return (i, j, k), affine_of(*(np.array(header[key]) for key in ("spacing", "direction", "origin")))
+        return (i, j, k), affine_of(
+            self.path, *(np.array(header[key]) for key in ("spacing", "direction", "origin"))
+        )
 
     def array(self) -> np.ndarray:
         """(k, j, i) int16 voxels in HU."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -136,10 +136,26 @@ def open_source(record: Mapping) -> Source:
     raise DataError(path, "not a format that any volume reader knows")
 
 
-def affine_of(spacing: np.ndarray, direction: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    """(4, 4) affine of (3,) spacing, 9 direction cosines (the axes are the columns) and (3,) origin."""
+def distances(path: Path, spacing: Sequence[float]) -> np.ndarray:
+    """The spacing, which says how far, and not which way.
+
+    Raises:
+        DataError: a number is negative: programs differ in what they take it for, and sides would be swapped.
+    """
+    if any(step < 0 for step in spacing):
+        numbers = " x ".join(f"{step:g}" for step in spacing)
+        raise DataError(path, f"a spacing of {numbers} mm, which is negative: sides might be swapped")
+    return np.array(spacing, dtype=np.float64)
+
+
+def affine_of(path: Path, spacing: np.ndarray, direction: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """(4, 4) affine of (3,) spacing, 9 direction cosines (the axes are the columns) and (3,) origin.
+
+    Raises:
+        DataError: the spacing is negative; it is told of ``path``.
+    """
     affine = np.eye(4)
-    affine[:3, :3] = np.reshape(direction, (3, 3)) * spacing
+    affine[:3, :3] = np.reshape(direction, (3, 3)) * distances(path, spacing)
     affine[:3, 3] = origin
     return affine
 

@@ -51,6 +51,7 @@ def test_halves_and_infinities():
     [
         (np.zeros((2, 2)), {}, "a volume has three axes"),
         (np.zeros((2, 2, 2), dtype="U1"), {}, "HU are real numbers"),
+        (np.zeros((2, 2, 2)), {"spacing": (-1, 1, 2)}, "a spacing of -1 x 1 x 2 mm, which is negative"),
         (np.zeros((2, 2, 2)), {"origin": (0, 0)}, "spacing and origin have three numbers each, direction nine"),
         (
             np.zeros((2, 2, 2)),
@@ -61,7 +62,7 @@ def test_halves_and_infinities():
 )
 def test_what_is_no_volume(voxels, place, message):
     with pytest.raises(DataError, match=message):
-        ArraySource(voxels, SPACING, **place)
+        ArraySource(voxels, **{"spacing": SPACING, **place})
 
 
 def test_colour_images_are_refused():

@@ -27,6 +27,7 @@ def test_axes_of_metaimage_that_are_no_unit_vectors(tmp_path):
         ({"DimSize": None}, "no DimSize in its header"),
         ({"ElementSpacing": None}, "no ElementSpacing in its header"),
         ({"ElementSpacing": "0.7 0.8"}, "not 3 numbers"),
+        ({"ElementSpacing": "-0.7 0.8 5"}, "a spacing of -0.7 x 0.8 x 5 mm, which is negative"),
         ({"ElementSpacing": "0.7 0.8 1_0"}, "not 3 numbers"),
         ({"CompressedData": "perhaps"}, "not True or False"),
         ({"HeaderSize": -7}, "a HeaderSize of -7"),

@@ -36,6 +36,7 @@ def test_spaces_of_nrrd(tmp_path):
         ({"type": "block"}, "voxels of type 'block'"),
         ({"space_directions": None}, "no space directions and no spacings"),
         ({"space_directions": "(1,0,0) (0,1,0)"}, "not 3 vectors"),
+        ({"space_directions": None, "space": None, "spacings": "1 -1 2"}, "a spacing of 1 x -1 x 2 mm"),
         ({"space_origin": "(1,2)"}, "not 3 numbers"),
         ({"byte_skip": "-2"}, "a byte skip of -2"),
         ({"sixes": "11 9 6"}, "no field"),

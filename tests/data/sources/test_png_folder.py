@@ -29,6 +29,13 @@ def test_png_folder(tmp_path, hu):
     np.testing.assert_allclose(volume.geometry.affine, np.diag([0.7, 0.8, 2.5, 1]))
 
 
+def test_png_folder_with_negative_spacing(tmp_path, hu):
+    """In z it says that the slices run towards the feet; within a slice it would swap sides."""
+    folder = write_pngs(tmp_path / "000001_01_01", hu, first=7)
+    with pytest.raises(DataError, match="a spacing of -0.7 x 0.8 mm, which is negative"):
+        read_header(folder, spacing=[-0.7, 0.8, 2.5])
+
+
 def test_png_folder_part_of_the_slices(tmp_path, hu):
     folder = write_pngs(tmp_path / "000001_01_01", hu, first=7)
     record = {"file_name": folder, "first_slice": 9, "num_slices": 3, "spacing": SPACING}

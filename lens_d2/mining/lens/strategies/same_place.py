@@ -90,7 +90,9 @@ class SamePlace(Strategy):
         for name in mined_datasets(cfg):
             metadata = MetadataCatalog.get(name)
             if not metadata.get("mark_table"):
-                raise DataError("MINING.STRATEGIES", f"SamePlace needs the places of marks, which {name} has not")
+                raise DataError(
+                    "MINING.STRATEGIES", f"SamePlace needs the places of marks, which {name} does not have"
+                )
             places[metadata.expert] = BodyPlaces(cache, read_places(metadata.mark_table))
         return {
             "places": places,

@@ -149,5 +149,7 @@ def test_precision_is_learnt_where_all_lesions_are_known(verified):
 def test_it_needs_places_of_marks_and_completely_annotated_sub_volumes(tmp_path):
     register_blocks(tmp_path)
     opts = ["DATASETS.TRAIN", ("blocks_deeplesion",), "MINING.DATASETS", ("blocks_deeplesion",)]
-    with pytest.raises(DataError, match="SamePlace needs the places of marks, which blocks_deeplesion has not"):
+    with pytest.raises(
+        DataError, match="SamePlace needs the places of marks, which blocks_deeplesion does not have"
+    ):
         SamePlace(load_config("phantom/lens_best.yaml", opts))
