@@ -261,7 +261,10 @@ def gpu_waiting(setting: Setting) -> dict:
 
     On a CPU, the operators are counted after which a GPU would have been waited for.
     """
-    with setting.inference() as (_, inference, volume), patch.object(selection, "waits_for", lambda device: True):
+    with (
+        setting.inference() as (_, inference, volume),
+        patch.object(selection, "is_asynchronous", lambda device: True),
+    ):
         inference.detect(volume)
         kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if setting.device.type == "cuda" else [])]
         with profile(activities=kinds) as profiled:

@@ -79,10 +79,7 @@ class Recipe:
 
 STEPS = ("SOLVER.MAX_ITER", 8000, "SOLVER.STEPS", "(5600,7200)", "SOLVER.CHECKPOINT_PERIOD", 1000)
 MORE_STEPS = ("SOLVER.MAX_ITER", 12000, "SOLVER.STEPS", "(8400,10800)", "SOLVER.CHECKPOINT_PERIOD", 1000)
-LENS_FULL = {
-    "": Part("retrain/model_final.pth", "retrain/inference"),
-    ".fpr": Part("fpr/model_final.pth", "evaluate/inference"),
-}
+RETRAINED = Part("retrain/model_final.pth", "retrain/inference")
 FROM_RANDOM = (*MORE_STEPS, "MODEL.DENSENET.WEIGHTS", "")
 SELF_TRAINED = (
     *STEPS,
@@ -105,7 +102,7 @@ RECIPES = {
         "LENS with self-training, from phantom/lens_multi, which proposes what it is trained on again",
         (*SELF_TRAINED, "STAGES", "('mine','retrain')"),
         "lens_best",
-        {"": Part("retrain/model_final.pth", "retrain/inference")},
+        {"": RETRAINED},
         "retrain/inference",
     ),
     "phantom/lens_full": Recipe(
@@ -113,7 +110,7 @@ RECIPES = {
         "phantom/lens_best with a 3D classifier for false-positive reduction",
         (*SELF_TRAINED, "STAGES", "('mine','retrain','fpr','evaluate')"),
         "lens_best",
-        LENS_FULL,
+        {"": RETRAINED, ".fpr": Part("fpr/model_final.pth", "evaluate/inference")},
         "evaluate/inference",
     ),
     "phantom/cecn": Recipe(

@@ -39,9 +39,9 @@ from ..io.artifacts import ResultStore
 from ..io.checkpoint import LAST_CHECKPOINT, LENSCheckpointer
 from ..io.errors import DataError
 from ..io.files import write_whole
-from ..mining.hooks import MINING, PROPOSALS, mine_round
+from ..mining.hooks import MINING, PROPOSALS, checked_strategies, mine_round
 from ..mining.lens.mine import LEDGER
-from ..mining.lens.strategies import Strategy, build_strategies
+from ..mining.lens.strategies import Strategy
 from ..mining.proposals import LazyProposals, mined_datasets, mined_records, open_shards, propose
 from .classifier import train_fpr
 from .embedding import train_embedding
@@ -202,7 +202,7 @@ def _mining_opts(run: Run) -> list:
 def mine(run: Run) -> dict:
     """Steps 2 and 3 with a detector that has been trained before: propose and mine with MODEL.WEIGHTS."""
     cfg = run.config("mine", *_mining_opts(run))
-    ledger = _propose_and_mine(cfg, cfg.MODEL.WEIGHTS, build_strategies(cfg))
+    ledger = _propose_and_mine(cfg, cfg.MODEL.WEIGHTS, checked_strategies(cfg))
     return {"weights": cfg.MODEL.WEIGHTS, "ledger": str(ledger)}
 
 
@@ -235,7 +235,7 @@ def _mining_round(run: Run, step: str, number: int, ledgers: Sequence[str]) -> d
     """Train anew with the last of the earlier rounds' ledgers, propose and mine."""
     reviewed = (*run.cfg.MINING.REVIEWED, *ledgers)
     cfg = run.config(step, "DATASETS.LEDGER", ledgers[-1], "MINING.REVIEWED", reviewed, *_mining_opts(run))
-    strategies = build_strategies(cfg)
+    strategies = checked_strategies(cfg)
     training = cfg.clone()
     training.defrost()
     training.MINING.STRATEGIES = ()

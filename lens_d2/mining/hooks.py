@@ -12,7 +12,7 @@ from ..io.artifacts import digest_of_file
 from .calibration import Calibration
 from .lens.mine import mine
 from .lens.strategies import Strategy, build_strategies
-from .proposals import mined_records, open_shards, propose
+from .proposals import mined_datasets, mined_records, open_shards, propose
 from .shards import ShardStore
 
 PROPOSALS, MINING = "proposals", "mining"  # folders below OUTPUT_DIR
@@ -62,15 +62,25 @@ class MiningHook(_AfterTraining):
 
     def before_train(self) -> None:
         """Check settings and V_M, so that a fault shows before the training."""
-        records, calibration = mined_records(self.cfg), Calibration.from_config(self.cfg)
-        self.strategies = build_strategies(self.cfg)
-        if calibration is not None:
-            calibration.verified(records)
+        self.strategies = checked_strategies(self.cfg)
 
     def run(self, model) -> None:
         """Mine, and write the ledger."""
         shards = open_shards(self.cfg, model, Path(self.cfg.OUTPUT_DIR) / PROPOSALS)
         mine_round(self.cfg, shards, self.strategies)
+
+
+def checked_strategies(cfg: CfgNode) -> dict[str, Strategy]:
+    """The strategies of a config, for :func:`mine_round`, built before what takes hours.
+
+    Raises:
+        DataError: nothing can be mined with its settings, or its V_M is absent or unsound.
+    """
+    mined_datasets(cfg)
+    strategies, calibration = build_strategies(cfg), Calibration.from_config(cfg)
+    if calibration is not None:
+        calibration.verified(mined_records(cfg))
+    return strategies
 
 
 def mine_round(cfg: CfgNode, shards: ShardStore, strategies: dict[str, Strategy], number: int = 1) -> Path:

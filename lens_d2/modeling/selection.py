@@ -40,9 +40,8 @@ def make_proposals(
     Returns:
         N Instances with ``proposal_boxes`` and ``objectness_logits``, in the boxes' order.
     """
-    sizes = list(image_sizes)
     finite = boxes.isfinite().all(dim=2, keepdim=True)
-    clipped = torch.stack([clip_boxes_to_image(own, size) for own, size in zip(boxes, sizes, strict=True)])
+    clipped = torch.stack([clip_boxes_to_image(own, size) for own, size in zip(boxes, image_sizes, strict=True)])
     clipped = clipped.where(finite, torch.nan)
     keep = ~(clipped[..., :2] >= clipped[..., 2:]).any(dim=2)
     if chosen is not None:
@@ -51,7 +50,7 @@ def make_proposals(
     return [
         Instances(size, proposal_boxes=Boxes(box[index[:count]]), objectness_logits=logit[index[:count]])
         for size, box, logit, index, count in zip(
-            sizes, clipped, logits, order, keep.sum(dim=1).tolist(), strict=True
+            image_sizes, clipped, logits, order, keep.sum(dim=1).tolist(), strict=True
         )
     ]
 
@@ -116,12 +115,12 @@ def nms_of_groups(boxes: Sequence[Tensor], scores: Sequence[Tensor], iou: float,
     """
     if not boxes:
         return []
-    run = _together if waits_for(boxes[0].device) else _one_by_one
+    run = _together if is_asynchronous(boxes[0].device) else _one_by_one
     return run(boxes, scores, iou, topk)
 
 
-def waits_for(device: torch.device) -> bool:
-    """Whether a program does not wait for the device until it asks for a result."""
+def is_asynchronous(device: torch.device) -> bool:
+    """Whether the device works on while the program goes on, until that asks for a result."""
     return device.type != "cpu"
 
 
@@ -137,7 +136,7 @@ def _one_by_one(boxes: Sequence[Tensor], scores: Sequence[Tensor], iou: float, t
 def _together(boxes: Sequence[Tensor], scores: Sequence[Tensor], iou: float, topk: int) -> list[Tensor]:
     """As :func:`nms_of_groups`, by one NMS of boxes that are moved apart, a group beside the other.
 
-    In double precision the moved boxes have the same sides and overlaps, to the last bit.
+    In double precision the moved boxes keep their sides and overlaps, wherever a group lies in the batch.
     """
     lengths = [len(box) for box in boxes]
     box, score = torch.cat(list(boxes)).double(), torch.cat(list(scores)).double()

@@ -12,7 +12,7 @@ from helpers.mining_cohort import mining_cfg, register_partly
 
 from lens_d2.data.ledger.table import read_ledger, to_table, write_ledger
 from lens_d2.data.ledger.verdicts import apply_verdicts
-from lens_d2.engine import LENSTrainer, run_stages
+from lens_d2.engine import LENSTrainer, run_stages, stages
 from lens_d2.engine.network_trainer import NetworkTrainer
 from lens_d2.io import preemption
 from lens_d2.io.artifacts import ArtifactStore
@@ -219,8 +219,6 @@ def test_a_damaged_marker_is_no_finished_stage(data, whole_run, tmp_path, caplog
 
 
 def test_the_classifier_learns_with_a_harvested_ledger(data, tmp_path, monkeypatch):
-    from lens_d2.engine import stages
-
     used = []
     monkeypatch.setattr(stages, "load_training_records", lambda cfg: used.append(cfg.DATASETS.LEDGER) or [])
     for name in ("open_shards", "load_model", "propose", "train_fpr", "LazyProposals"):
@@ -246,6 +244,16 @@ def test_a_detector_that_is_there_mines_what_it_would_have_mined_when_trained(da
     )
     drifts = [torch.dist(trained[key], begun[key]) for key in begun if begun[key].ndim > 1]
     assert max(drifts) < 0.1
+
+
+def test_a_detector_that_is_there_proposes_nothing_before_v_m_is_checked(data, tmp_path, monkeypatch):
+    proposed = []
+    for name in ("load_model", "open_shards", "propose"):
+        monkeypatch.setattr(stages, name, lambda *args, name=name: proposed.append(name))
+    opts = ("MODEL.WEIGHTS", "a.pth", "STAGES", ("mine",), "MINING.CALIBRATION.DATASET", "blocks_lits")
+    with pytest.raises(DataError, match="no sub-volume of blocks_lits is mined"):
+        run_stages(config(data, tmp_path, *FULL, *opts))
+    assert proposed == []
 
 
 def test_a_stage_alone_needs_those_before_it(data, tmp_path):

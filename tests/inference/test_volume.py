@@ -253,7 +253,7 @@ def test_a_gpus_way_of_selecting_boxes_finds_the_same(cfg, model, scan, monkeypa
     inference = VolumeInference(cfg, model)
     volume = inference.cache.open(scan)
     plain = inference.detect_slices(volume)
-    monkeypatch.setattr(selection, "waits_for", lambda device: True)
+    monkeypatch.setattr(selection, "is_asynchronous", lambda device: True)
     together = inference.detect_slices(volume)
     assert sum(map(len, plain[FUSED])) > 100
     for name, slices in plain.items():

@@ -45,7 +45,7 @@ def test_both_ways_keep_the_same_boxes(counts, iou, topk, seed):
 
 @WAYS
 def test_groups_do_not_suppress_each_other(monkeypatch, waits):
-    monkeypatch.setattr(selection, "waits_for", lambda device: waits)
+    monkeypatch.setattr(selection, "is_asynchronous", lambda device: waits)
     box = torch.tensor([[10.0, 10, 30, 30], [11, 11, 31, 31]])
     kept = nms_of_groups(
         [box, box, box[:0]], [torch.tensor([0.5, 0.6]), torch.tensor([0.9, 0.1]), box[:0, 0]], 0.5, 9
@@ -58,7 +58,7 @@ def test_groups_do_not_suppress_each_other(monkeypatch, waits):
 @WAYS
 @pytest.mark.parametrize("value", [torch.nan, torch.inf], ids=["NaN", "Inf"])
 def test_detections_are_finite_inside_the_image_and_above_the_floor(monkeypatch, waits, value):
-    monkeypatch.setattr(selection, "waits_for", lambda device: waits)
+    monkeypatch.setattr(selection, "is_asynchronous", lambda device: waits)
     boxes = torch.tensor([[-5.0, 2, 8, 9], [50, 50, 60, 60], [0, 0, value, 4], [20, 20, 30, 30]])
     scores = torch.tensor([0.4, 0.01, 0.9, 0.7])
     expert_scores = torch.stack([scores, scores / 2], dim=1)
