@@ -26,12 +26,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def model_card(name: str) -> str:
-    """Read a model card.
+    """Read the card of a model; its classifier's weights, ``<model>.fpr``, are on it as well.
 
     Raises:
         DataError: the zoo has no weights of that name.
     """
-    path = CARDS / f"{name}.md"
+    path = CARDS / f"{name.partition('.')[0]}.md"
     if name not in weights_names() or not path.is_file():
         raise DataError(name, f"no such model in the zoo{did_you_mean(name, weights_names())}")
     return path.read_text()
