@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     cfg = load_config(args.config_file, args.opts)
     checks.check_names(cfg)
+    checks.check_input(cfg)
     checks.fall_back_to_cpu(cfg)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     FIGURES[args.figure](cfg, args)

@@ -283,6 +283,9 @@ def _add_test_keys(cfg: CN) -> None:
     # Centres of the slices that are looked at: the volume's native slices, as in training, or slices that are
     # interpolated to INPUT.SLICE_INTERVAL. Either way their neighbours are INPUT.SLICE_INTERVAL apart.
     cfg.TEST.NATIVE_SLICES = False
+    # Factors by which slices are resized. Detections at several are fused (in the place of Detectron2's TEST.AUG);
+    # time grows with their squares. Neither paper does this, and mining takes detections at scale 1 alone.
+    cfg.TEST.SCALES = (1.0,)
     # What makes 3D detections of the boxes on slices, a name in the LINKER registry: "OverlapLinker" (LENS, IV-C)
     # or "BoxTracker" (Lesion-Harvester, III-B2).
     cfg.TEST.LINKER = "OverlapLinker"

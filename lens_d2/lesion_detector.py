@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -203,8 +204,10 @@ class LesionDetector:
             keep_ids: whether outputs may name the patient and the file.
 
         Raises:
-            DataError: the scan cannot be read.
+            DataError: the scan cannot be read, or the threshold is no number.
         """
+        if score_threshold is not None and not math.isfinite(score_threshold):
+            raise DataError("score_threshold", f"{score_threshold} where a number belongs")
         read = scan if isinstance(scan, ReadScan) else self.read(scan, spacing, origin, direction)
         found = self.inference.detect(read.volume)[self.cfg.MODEL.LENS.OUTPUT]
         if score_threshold is None:
@@ -249,6 +252,8 @@ class LesionDetector:
         if isinstance(scan, Source):
             return scan
         if isinstance(scan, Mapping):
+            if "file_name" not in scan:
+                raise DataError("record", "a dataset record has a file_name")
             return open_source(scan)
         if isinstance(scan, str | os.PathLike):
             return open_source({"file_name": str(scan)} | ({} if spacing is None else {"spacing": list(spacing)}))
@@ -256,6 +261,9 @@ class LesionDetector:
             if spacing is None:
                 raise DataError("array", "an array needs spacing=(x, y, z) in mm")
             return ArraySource(scan, spacing, origin, direction)
+        if not hasattr(scan, "GetNumberOfComponentsPerPixel"):
+            allowed = "a path, a dataset record, a SimpleITK.Image or a NumPy array belongs here"
+            raise DataError("scan", f"{type(scan).__name__}: {allowed}")
         return ArraySource.from_image(scan)
 
     def _volume(self, source: Source) -> CachedVolume:

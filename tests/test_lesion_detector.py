@@ -127,10 +127,13 @@ def test_nothing_stays_on_disk(detector, array, tmp_path, monkeypatch):
         (np.zeros((8, 8)), {"spacing": SPACING}, "array: shape (8, 8): a volume has three axes, slices first"),
         (np.zeros((0, 8, 8)), {"spacing": SPACING}, "array: shape (0, 8, 8): a volume has three axes"),
         (np.zeros((2, 8, 8), complex), {"spacing": SPACING}, "voxels of type complex128: HU are real numbers"),
-        (np.full((2, 8, 8), np.nan), {"spacing": SPACING}, "128 voxels are not a number (NaN)"),
-        (np.zeros((2, 8, 8)), {"spacing": (1, 1)}, "spacing and origin have three numbers each, direction nine"),
+        (np.full((2, 8, 8), np.nan), {"spacing": SPACING}, "128 voxels are NaN or infinite"),
+        (np.zeros((2, 8, 8)), {"spacing": (1, 1)}, "spacing and origin have three finite numbers each"),
         (np.zeros((2, 8, 8)), {"spacing": (1, 0, 1)}, "the voxel spacing is 1 x 0 x 1 mm"),
         (sitk.Image([4, 4], sitk.sitkInt16), {}, "a scalar image of three dimensions belongs here"),
+        (torch.zeros(2, 8, 8), {"spacing": SPACING}, "scan: Tensor: a path, a dataset record, a Simple"),
+        ({"filename": "ct.nii"}, {}, "record: a dataset record has a file_name"),
+        (np.zeros((2, 8, 8)), {"spacing": SPACING, "score_threshold": np.nan}, "score_threshold: nan where"),
     ],
 )  # fmt: skip
 def test_what_is_no_volume_is_refused_in_one_line(detector, scan, options, message):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,13 @@ def _rate(text: str) -> float:
     return value
 
 
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a number")
+    return value
+
+
 def _count(text: str) -> int:
     value = int(text)
     if value < 0:
@@ -177,19 +185,19 @@ def predict(parser: Parser) -> None:
     parser.add_argument(
         "--spacing",
         nargs=3,
-        type=float,
+        type=_number,
         metavar=("X", "Y", "Z"),
         help="mm, for PNG slices; Z < 0: towards the feet",
     )
     parser.add_argument(
         "--score-threshold",
-        type=float,
+        type=_number,
         metavar="S",
         help="leave out detections below it (default: the weights' last operating point, or 0.1)",
     )
     parser.add_argument(
         "--max-detections",
-        type=int,
+        type=_count,
         default=100,
         metavar="N",
         help="keep at most the best N (default %(default)s)",
@@ -266,7 +274,7 @@ def add_protocol(parser: Parser) -> None:
     parser.add_argument("--seriesuids", metavar="FILE", help="luna16: the series of the evaluation")
     parser.add_argument("--fps", type=_rate, nargs="+", help="false positives per volume to read the curve at")
     parser.add_argument("--bootstrap", type=_count, default=1000, metavar="N", help="draws (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (default %(default)s)")
+    parser.add_argument("--seed", type=_count, default=0, help="of the draws (default %(default)s)")
 
 
 def prepare(parser: Parser) -> None:
@@ -319,7 +327,7 @@ def phantom(parser: Parser) -> None:
     parser.add_argument("--difficulty", choices=("easy", "medium", "hard"), default="medium", help=text)
     text = "share of lesions without a mark (default: %(default)s)"
     parser.add_argument("--missing-rate", type=float, default=0.75, metavar="SHARE", help=text)
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=_count, default=0, help="default: %(default)s")
     add_workers(parser, min(os.cpu_count() or 1, 8))
     parser.add_argument("--overwrite", action="store_true", help="replace a cohort that is there")
 
@@ -350,7 +358,7 @@ def review(parser: Parser) -> None:
     text = "by score, or those first whose verdicts are expected to change most (default: %(default)s)"
     page.add_argument("--queue", choices=("score", "informative"), default="score", help=text)
     text = "the first N of the queue (default: %(default)s)"
-    page.add_argument("--limit", type=int, default=5000, metavar="N", help=text)
+    page.add_argument("--limit", type=_count, default=5000, metavar="N", help=text)
     applying = parser.add_argument_group("applying verdicts")
     applying.add_argument("--apply", type=Path, metavar="VERDICTS", help="file that the page has given")
 
@@ -392,8 +400,8 @@ def visualize(parser: Parser) -> None:
     add_root(parser)
     parser.add_argument("--ledger", metavar="FILE", help="of mined boxes, .parquet or .csv")
     parser.add_argument("--augment", action="store_true", help="with the augmentation of training")
-    parser.add_argument("--num", type=int, default=12, metavar="N", help="samples (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of samples and of the augmentation")
+    parser.add_argument("--num", type=_count, default=12, metavar="N", help="samples (default: %(default)s)")
+    parser.add_argument("--seed", type=_count, default=0, help="of the choice of samples and of the augmentation")
     add_output(parser, "default: output/visualize/<first dataset>")
 
 

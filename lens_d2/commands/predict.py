@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from detectron2.utils.logger import setup_logger
 
 from .. import __version__, model_zoo
 from ..config import load_config
-from ..data.scans import Scan, SeveralSeries, find_scans, without_names
+from ..data.scans import Scan, SeveralSeries, find_scans, public_names
 from ..engine import checks, launch
-from ..export import SegmentationFile, StructuredReport, Written, warnings_cell
+from ..export import SegmentationFile, StructuredReport, Written, remove_report, warnings_cell
 from ..io import cli
 from ..io.artifacts import ResultStore, digest, digest_of_file, share_out
 from ..io.config_files import merge_opts
@@ -52,6 +52,7 @@ def read_config(args: argparse.Namespace) -> CfgNode:
         cfg = model_zoo.get_config(args.model or DEFAULT_MODEL, trained=True)
         merge_opts(cfg, args.opts)
     checks.check_names(cfg)
+    checks.check_input(cfg)
     if not cfg.MODEL.WEIGHTS and not args.allow_random_weights:
         raise DataError(args.config_file, "no weights: add MODEL.WEIGHTS model_final.pth at the end")
     checks.check_device(cfg, args.num_gpus)
@@ -86,6 +87,23 @@ class OutcomeStore(ResultStore):
         outcome = self.find(scan)
         sizes = {name: _size(self.output / scan.name / name) for name in outcome["files"]} if outcome else {}
         return outcome if outcome and sizes == outcome["files"] else None
+
+    def clear(self, scans: Iterable[Scan], kept: Collection[str]) -> None:
+        """Remove the outputs and outcomes of earlier runs but of the scans that are kept.
+
+        They may be of other scans, which had the same numbers.
+
+        Args:
+            scans: those that will be run.
+            kept: names of scans.
+
+        Raises:
+            WriteError: a file cannot be removed.
+        """
+        earlier = {path.name.removesuffix(self.suffix) for path in self.root.glob(f"*{self.suffix}")}
+        for name in (earlier | {scan.name for scan in scans}).difference(kept):
+            remove_report(self.output / name)
+            (self.root / f"{name}{self.suffix}").unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:
@@ -141,8 +159,9 @@ class Predictor:
             raise
         except Exception as error:  # whatever is wrong with one scan, the others are run
             if not isinstance(error, DataError):
-                trace = "".join(traceback.format_exception(error))
-                logger.error("unexpected error\n%s", trace if self.args.keep_ids else without_names(trace, scan))
+                kind, keep_ids = type(error).__name__, self.args.keep_ids
+                trace = traceback.format_exception(error) if keep_ids else traceback.format_tb(error.__traceback__)
+                logger.error("unexpected %s\n%s", kind, "".join(trace).rstrip())
             return _outcome(FAILED, fault=fault_in(scan, error, self.args.keep_ids))
         files = {file.name: _size(file) for file in written.files}
         outcome = _outcome(DONE, detections=count, warnings=list(written.warnings), files=files)
@@ -156,6 +175,7 @@ def _outcome(status: str, **parts) -> dict:
 
 def run_one(predictor: Predictor, scan: Scan, output: Path) -> int:
     """Run the only scan there is, and return the exit code."""
+    remove_report(output)  # it may be another scan's
     try:
         count, written = predictor.run(scan, predictor.read(scan), "Scan", output)
     except WriteError:
@@ -210,10 +230,10 @@ def _finished(titled: list[tuple[str, Scan]], outcomes: OutcomeStore, resume: bo
     """The outcomes of an earlier run that stay, by the names of scans, on all ranks; without ``resume``, none."""
     kept: dict[str, dict] = {}
     if comm.is_main_process():
-        for _, scan in titled:
-            outcome = outcomes.find_whole(scan) if resume else outcomes.forget(scan)
-            if outcome:
+        for _, scan in titled if resume else ():
+            if outcome := outcomes.find_whole(scan):
                 kept[scan.name] = outcome
+        outcomes.clear([scan for _, scan in titled], kept)
         if resume:
             logger.info("scans: %d of %d are done", len(kept), len(titled))
     return comm.all_gather(kept)[0]
@@ -232,12 +252,10 @@ def say_where_reports_go(written: Iterable[str], keep_ids: bool) -> None:
 def fault_in(scan: Scan, error: Exception, keep_ids: bool) -> str:
     """Say in one line what is wrong with a scan, with the file at fault where it is one of the scan's many."""
     if not isinstance(error, DataError):
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-    elif Path(scan.record["file_name"]) in Path(error.path).parents:
-        text = f"{Path(error.path).name}: {error.fault}"
-    else:
-        text = error.fault
-    return text if keep_ids else without_names(text, scan)
+        return " ".join(f"{type(error).__name__}: {error}".split()) if keep_ids else type(error).__name__
+    shown = str if keep_ids else public_names(scan)
+    fault, file = error.without_private(shown), Path(error.path)
+    return f"{shown(file.name)}: {fault}" if Path(scan.record["file_name"]) in file.parents else fault
 
 
 def write_table(path: Path, header: list[str], rows: list[list]) -> None:

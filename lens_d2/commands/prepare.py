@@ -15,7 +15,7 @@ from detectron2.data import DatasetCatalog
 from ..config import load_config
 from ..data.cache import VolumeCache, build_cache, superseded
 from ..data.datasets import register_all
-from ..data.datasets.catalog import DATASETS, PHANTOM, Faults, read, write_lists
+from ..data.datasets.catalog import DATASETS, PHANTOM, Faults, read, root_of, write_lists
 from ..io.errors import DataError, WriteError, did_you_mean
 from ..io.parallel import run_all
 
@@ -133,6 +133,8 @@ def prepare(names: list[str], cache: VolumeCache, processes: int = 1) -> int:
         warned = faults[name].warnings
         odd = f", {len(warned)} warned of" if warned else ""
         print(f"{name}: {ready} sub-volumes ready, {len(faults[name])} left out{odd}")
+        if not ready and not faults[name]:
+            print(f"  warning: {root_of(name)} holds no sub-volume of it")
         for entry, error in faults[name].items():
             print(f"  {entry}: {error}")
         for entry, texts in warned.items():

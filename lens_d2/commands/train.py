@@ -28,6 +28,7 @@ def read_config(args: argparse.Namespace) -> CfgNode:
     args.config_file = str(find_config(args.config_file))
     cfg = load_config(args.config_file, args.opts)
     checks.check_names(cfg)
+    checks.check_input(cfg)
     checks.check_device(cfg, args.num_gpus)
     if args.eval_only:
         checks.check_evaluation(cfg, args.resume)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -135,13 +135,13 @@ def find_scans(
     return scans
 
 
-def without_names(text: str, scan: Scan) -> str:
-    """Replaces the names of a scan's files and folders in a message, as they may be a patient's.
+def public_names(scan: Scan) -> Callable[[str], str]:
+    """What messages show in place of names of files and of text in them, as those may be a patient's.
 
-    The scan gets its own name, files and folders their number in the order of their names.
+    The scan gets its own name, its files and folders their number in the order of their names, anything else an
+    ellipsis. White space in names does not count.
     """
     place = Path(scan.record["file_name"])
-    text = text.replace(str(place), scan.name)
     called = {place.name: scan.name, _stem(place): scan.name}
     if place.is_dir():
         files = visible_files(place)
@@ -149,9 +149,8 @@ def without_names(text: str, scan: Scan) -> str:
         for kind, paths in (("folder", folders), ("file", files)):
             for number, path in enumerate(paths, 1):
                 called.setdefault(path.name, f"{kind} {number}")
-    for name in sorted(called, key=len, reverse=True):
-        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", called[name], text)
-    return text
+    joined = {"".join(name.split()): shown for name, shown in called.items()}
+    return lambda name: joined.get("".join(name.split()), "...")
 
 
 # Searching
@@ -164,7 +163,12 @@ def _search(root: Path, leave_out: str | PathLike | None) -> list[_Find]:
     finds: list[_Find] = []
     dicom: list[DicomFile] = []
     visited: list[Path] = []
-    for place, files in visible_folders(root, leave_out):
+
+    def fail(fault: DataError) -> None:
+        visited.append(Path(fault.path))
+        finds.append(_Find(visited[-1], DICOM, fault=fault))
+
+    for place, files in visible_folders(root, leave_out, fail):
         visited.append(place)
         volumes = [file for file in files if file.name.lower().endswith(VOLUME_SUFFIXES)]
         finds += [_Find(file, VOLUME) for file in _without_own_outputs(volumes, files)]

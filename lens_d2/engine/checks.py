@@ -37,6 +37,7 @@ from ..mining.harvester.rounds import LABEL_SETS
 from ..mining.lens.strategies import STRATEGIES
 from ..mining.lens.strategies.intra_patient import CALIBRATIONS
 from ..modeling.adapters import ADAPTERS
+from ..modeling.backbone import SLICES_PER_IMAGE
 from ..modeling.classifiers import CLASSIFIER_LOSS_REGISTRY, CLASSIFIER_REGISTRY
 from ..modeling.meta_arch import FUSED
 from ..modeling.missing_labels import MISSING_LABELS, OF_PIXELS
@@ -121,6 +122,26 @@ def check_names(cfg: CfgNode) -> None:
             name = name if isinstance(name, str) or not name else name[0]  # a pair of a name and parameters
             if name and name not in known:
                 raise DataError(key, f"no {name!r}{did_you_mean(str(name), known)}")
+
+
+def check_input(cfg: CfgNode) -> None:
+    """Refuse settings of ``INPUT`` and ``TEST`` with which no scan can be looked at as it is meant.
+
+    Raises:
+        DataError: names the key, its value and what is allowed.
+    """
+    window, slices, scales = tuple(cfg.INPUT.HU_WINDOW), cfg.INPUT.NUM_SLICES, tuple(cfg.TEST.SCALES)
+    if len(window) != 2 or not window[0] < window[1]:
+        raise DataError("INPUT.HU_WINDOW", f"{window}; two rising HU are needed, such as (-1024.0, 3071.0)")
+    if slices % SLICES_PER_IMAGE or slices // SLICES_PER_IMAGE % 2 == 0:
+        raise DataError("INPUT.NUM_SLICES", f"{slices}; 3, 9, 15, ... are allowed")
+    for key in ("INPUT.PIXEL_SPACING", "INPUT.SLICE_INTERVAL"):
+        if not 0 < _value(cfg, key) < float("inf"):
+            raise DataError(key, f"{_value(cfg, key)}; mm above 0 are needed")
+    if not scales or not all(0 < scale < float("inf") for scale in scales):
+        raise DataError("TEST.SCALES", f"{scales}; factors above 0 are needed, such as (1.0, 1.25)")
+    if cfg.TEST.AUG.ENABLED:
+        raise DataError("TEST.AUG.ENABLED", "True, but it is TEST.SCALES that augments at test time here")
 
 
 def _value(cfg: CfgNode, key: str):

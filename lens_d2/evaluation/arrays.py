@@ -49,35 +49,43 @@ def froc(
         ``metrics`` ("sensitivity" at "fps", "average_sensitivity", ...) and ``curve``.
 
     Raises:
-        ValueError: no such protocol, an array of another shape, numbers that are not finite, or detections in a
-            volume that the truth does not have.
+        ValueError: no such protocol or option, an array of another shape, numbers that are not finite, boxes whose
+            ends are reversed, a truth without a lesion, or detections in a volume that the truth does not have.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"no protocol {protocol!r}; there are {', '.join(name for name, _ in PROTOCOLS)}")
-    strangers = sorted(set(detections) - set(truth))
+    strangers = sorted(set(detections) - set(truth), key=str)
     if strangers:
         raise ValueError(f"detections in {strangers[0]!r}, which the truth does not have")
+    fps, threshold = np.asarray(options.get("fps", 1.0)), options.get("threshold", 0.5)
+    if not fps.size or not (np.isfinite(fps) & (fps > 0)).all():
+        raise ValueError(f"fps is {options['fps']!r}: positive numbers belong there")
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold is {threshold!r}: a number in (0, 1] belongs there")
     volumes = list(truth)
     rule = PROTOCOLS.get(protocol)(**options)
-    evaluation = rule.evaluate(*_FORMS[protocol](volumes, truth, detections))
+    lesions, found = _FORMS[protocol](volumes, truth, detections)
+    if not len(lesions):
+        raise ValueError("the truth has no lesion, of which a sensitivity would be the share that is found")
+    evaluation = rule.evaluate(lesions, found)
     if draws:
         evaluation.metrics.update(intervals(evaluation.match.events, rule, draws, seed))
     return evaluation
 
 
 def _boxes3d(volumes: list[str], truth: Mapping, detections: Mapping) -> tuple[BoxTruth, BoxDetections]:
-    owner, lesions = _stacked(volumes, truth, 6)
-    volume, found = _stacked(volumes, detections, 7)
+    owner, lesions = _stacked(volumes, truth, 6, box=slice(0, 6))
+    volume, found = _stacked(volumes, detections, 7, box=slice(0, 6))
     lesions[:, [0, 1, 3, 4]] += TO_LAST_PIXEL
     found[:, [0, 1, 3, 4]] += TO_LAST_PIXEL
     return BoxTruth(volumes, owner, lesions), BoxDetections(volume, found[:, :6], found[:, 6])
 
 
 def _tracklets(volumes: list[str], truth: Mapping, detections: Mapping) -> tuple[BoxTruth, Tracklets]:
-    owner, marks = _stacked(volumes, truth, 5)
+    owner, marks = _stacked(volumes, truth, 5, box=slice(1, 5))
     marks[:, 1:5] += TO_LAST_PIXEL
     tracklets = {(name, i): t for name in volumes for i, t in enumerate(detections.get(name, ()))}
-    detection, boxes = _stacked(list(tracklets), tracklets, 6)
+    detection, boxes = _stacked(list(tracklets), tracklets, 6, box=slice(1, 5))
     boxes[:, 1:5] += TO_LAST_PIXEL
     scores = np.full(len(tracklets), -np.inf)
     np.maximum.at(scores, detection, boxes[:, 5])
@@ -102,8 +110,10 @@ def _nodules(volumes: list[str], truth: Mapping, detections: Mapping) -> tuple[N
 _FORMS = {"lens3d": _boxes3d, "p3d": _tracklets, "luna16": _nodules}
 
 
-def _stacked(names: Sequence, arrays: Mapping, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) number of the name and (n, columns) rows of all arrays, in the order of the names."""
+def _stacked(
+    names: Sequence, arrays: Mapping, columns: int, box: slice = slice(0)
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) number of the name and (n, columns) rows of all arrays in the order of the names; checks boxes."""
     tables = []
     for name in names:
         table = np.array(arrays.get(name, ()), dtype=np.float64)
@@ -112,6 +122,9 @@ def _stacked(names: Sequence, arrays: Mapping, columns: int) -> tuple[np.ndarray
             raise ValueError(f"{name!r}: an array of shape (n, {columns}) belongs here, not {table.shape}")
         if not np.isfinite(table).all():
             raise ValueError(f"{name!r}: numbers that are not finite")
+        low, high = np.split(table[:, box], 2, axis=1)
+        if (low > high).any():
+            raise ValueError(f"{name!r}: a box that ends before it begins")
         tables.append(table)
     owner = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
     return owner, np.concatenate([np.zeros((0, columns)), *tables])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -60,7 +62,8 @@ def write_report(report: ScanReport, folder: str | PathLike) -> Written:
     """Write a scan's detections in every format that applies.
 
     Each file appears under its name only when it is complete. Optional formats come first: if one cannot be
-    written, whatever the reason, the required ones say so. Files of an earlier run stay only if none is written.
+    written, whatever the reason, the required ones say so. If a required one cannot be, no file is left; those of
+    an earlier run stay only if none has been written.
 
     Args:
         report: of the scan.
@@ -70,8 +73,8 @@ def write_report(report: ScanReport, folder: str | PathLike) -> Written:
         Exception: whatever keeps a required format from being written.
     """
     writers = sorted((kind() for _, kind in EXPORT_REGISTRY), key=lambda each: each.required)
+    everything = {Path(folder) / writer.file_name for writer in writers}
     files: list[Path] = []
-    staying: list[str] = []
     try:
         for writer in writers:
             try:
@@ -81,10 +84,23 @@ def write_report(report: ScanReport, folder: str | PathLike) -> Written:
                 if writer.required:
                     raise
                 report = replace(report, warnings=(*report.warnings, _fault(writer, error, report.keep_ids)))
-    finally:
-        if files:
-            staying = _remove({Path(folder) / each.file_name for each in writers} - set(files))
-    return Written(files, [*report.warnings, *staying])
+    except BaseException:
+        _remove(everything if files else ())
+        raise
+    return Written(files, [*report.warnings, *_remove(everything - set(files))])
+
+
+def remove_report(folder: str | PathLike) -> None:
+    """Remove what :func:`write_report` has written to a folder, and the folder if that was all.
+
+    Raises:
+        WriteError: a file cannot be removed.
+    """
+    paths = {Path(folder) / kind.file_name for _, kind in EXPORT_REGISTRY}
+    for line in _remove(paths):
+        raise WriteError(folder, line)
+    with suppress(OSError):  # it is absent, or holds something else
+        os.rmdir(folder)
 
 
 def _fault(writer: Writer, error: Exception, keep_ids: bool) -> str:

@@ -86,7 +86,7 @@ def build_inference(
     model: nn.Module,
     cache: VolumeCache | None = None,
     shows_progress: bool = False,
-    rescored: bool = True,
+    refined: bool = True,
 ) -> nn.Module:
     """Whole-volume inference of a LENS, rescored if ``MODEL.FPR.WEIGHTS`` names a trained classifier.
 
@@ -95,11 +95,13 @@ def build_inference(
         model: a LENS.
         cache: of the volumes; None: the one that ``cfg`` describes.
         shows_progress: whether a bar tells how far a volume is.
-        rescored: False: the detector's own scores, with or without a classifier.
+        refined: False: the detector's own scores at one scale, with or without a classifier and ``TEST.SCALES``.
+            Mining takes them so.
 
     Raises:
         DataError: the classifier's checkpoint cannot be loaded.
     """
     cache = build_cache(cfg) if cache is None else cache
-    inference = VolumeInference(cfg, model, cache=cache, shows_progress=shows_progress)
-    return RescoredInference(cfg, inference, cache=cache) if rescored and cfg.MODEL.FPR.WEIGHTS else inference
+    scales = {} if refined else {"scales": (1.0,)}
+    inference = VolumeInference(cfg, model, cache=cache, shows_progress=shows_progress, **scales)
+    return RescoredInference(cfg, inference, cache=cache) if refined and cfg.MODEL.FPR.WEIGHTS else inference

@@ -6,7 +6,7 @@ generators run as one (:mod:`lens_d2.inference.joint_afp`). The detections are t
 
 Slices in this file are those that are looked at, numbered from 0 at the first native slice of the cache frame:
 native ones, or interpolated to ``INPUT.SLICE_INTERVAL``. Either way the neighbours that a slice is seen with are
-``INPUT.SLICE_INTERVAL`` apart.
+``INPUT.SLICE_INTERVAL`` apart. With several ``TEST.SCALES`` everything up to the 2D boxes runs once for each.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ..structures.detections import VolumeDetections
 from .folded_backbone import FoldedDenseNet25D
 from .joint_afp import joint_proposals
 from .linking import LINKER_REGISTRY, OverlapLinker, to_native_slices
+from .multi_scale import fuse_scales
 
 Parts = tuple[Tensor, ...]
 Linker = Callable[[np.ndarray, int, np.ndarray], VolumeDetections]
@@ -61,6 +62,8 @@ class VolumeInference(nn.Module):
         linker: Linker | None = None,
         bf16: bool = False,
         shows_progress: bool = False,
+        scales: Sequence[float] = (1.0,),
+        score_floor: float = 0.01,
     ):
         """
         Args:
@@ -74,6 +77,9 @@ class VolumeInference(nn.Module):
             linker: of :data:`LINKER_REGISTRY`; None: an :class:`OverlapLinker`.
             bf16: whether convolutions and matrix products are in bfloat16.
             shows_progress: whether a bar tells how far a volume is.
+            scales: factors by which slices are resized, each for a run of its own; their boxes are fused
+                (:mod:`.multi_scale`).
+            score_floor: of the model's detections.
         """
         super().__init__()
         self.model = model
@@ -82,6 +88,7 @@ class VolumeInference(nn.Module):
         self.on_native_slices, self.slices_per_batch = on_native_slices, slices_per_batch
         self.linker = OverlapLinker() if linker is None else linker
         self.bf16, self.shows_progress = bf16, shows_progress
+        self.scales, self.score_floor = scales, score_floor
 
     @classmethod
     def from_config(
@@ -100,6 +107,8 @@ class VolumeInference(nn.Module):
             "slices_per_batch": cfg.TEST.SLICES_PER_BATCH,
             "linker": linker.from_config(cfg, cfg.TEST.LINK_SCORE_THRESH),
             "bf16": cfg.TEST.BF16,
+            "scales": tuple(cfg.TEST.SCALES),
+            "score_floor": cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
         }
 
     def forward(self, records: list[dict]) -> list[dict]:
@@ -119,25 +128,28 @@ class VolumeInference(nn.Module):
 
     @torch.no_grad()
     def detect_slices(self, volume: CachedVolume) -> dict[str, list[Instances]]:
-        """2D detections on the slices of one volume, in the pixels of the resized cache frame; as of `detect`."""
-        scale = fit_scale(volume.shape, self.max_size)
+        """2D detections on the slices of one volume, as of `detect`, in the pixels of the first scale."""
+        count = len(self.slice_positions(volume)) * len(self.scales) if self.shows_progress else 0
+        fitting = fit_scale(volume.shape, self.max_size)
+        with Progress(count, "slices", "slice", nested=True) as shown:
+            found = [self._detect_slices(volume, fitting * scale, shown) for scale in self.scales]
+        if len(found) == 1:
+            return found[0]
+        limits = self.model.fusion_nms_thresh, self.model.detections_per_image, self.score_floor
+        return {name: fuse_scales([own[name] for own in found], *limits) for name in found[0]}
+
+    def _detect_slices(self, volume: CachedVolume, scale: float, shown: Progress) -> dict[str, list[Instances]]:
+        """2D detections on slices resized by one factor, in their pixels; as of :meth:`detect_slices`."""
         slices: dict[str, list[Instances]] = {}
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
             generators = self.model.proposal_generators.values()
             propose = None if self.model.domains else joint_proposals(generators)
-            for features, image_sizes in self._shown(self.slice_features(volume, scale), volume):
+            for features, image_sizes in self.slice_features(volume, scale):
                 for detected in self.model.detect(features, image_sizes, propose):
                     for name, instances in detected["experts"].items():
                         slices.setdefault(name, []).append(instances)
+                shown.update(len(image_sizes))
         return slices
-
-    def _shown(self, batches: Iterator[tuple], volume: CachedVolume) -> Iterator[tuple]:
-        """The batches of slices, with a bar if one is asked for."""
-        count = len(self.slice_positions(volume)) if self.shows_progress else 0
-        with Progress(count, "slices", "slice", nested=True) as shown:
-            for batch in batches:
-                yield batch
-                shown.update(len(batch[1]))
 
     def slice_positions(self, volume: CachedVolume) -> np.ndarray:
         """(s,) mm from the first native slice of the cache frame to each slice that is looked at."""

@@ -6,6 +6,7 @@ import io
 import os
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
@@ -80,7 +81,7 @@ class LENSCheckpointer(DetectionCheckpointer):
         """Loads a checkpoint into the model and the checkpointables.
 
         Raises:
-            DataError: the file is missing or damaged, or its weights are of another architecture.
+            DataError: the file is missing or damaged, or its weights are of another architecture or not finite.
         """
         self._loading = path
         if path and not os.path.isfile(path) and "://" not in path:
@@ -89,6 +90,16 @@ class LENSCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         loaded = load_weights(filename)
+        state = loaded.get("model", loaded)
+        nested = (
+            [key for key, value in state.items() if isinstance(value, dict)] if isinstance(state, dict) else []
+        )
+        if nested or not isinstance(state, dict):
+            inside = f"has its tensors below {nested[0]!r}" if nested else "has no tensors by name below 'model'"
+            raise DataError(filename, f"{inside}, where a state_dict or {{'model': state_dict}} belongs")
+        for key, value in state.items():
+            if not np.isfinite(np.asarray(value)).all():
+                raise DataError(filename, f"{key} holds NaN or Inf: the training that wrote it had diverged")
         return loaded if "model" in loaded else {"model": loaded}
 
     def _load_model(self, checkpoint: dict[str, Any]):

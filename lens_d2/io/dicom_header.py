@@ -21,14 +21,18 @@ MAX_LENGTH = 256  # bytes of the first element: a number, a character set, an im
 
 
 def looks_like_dicom(file: str | PathLike) -> bool:
-    """Tells whether a file begins as DICOM files do: with their preamble, or with one of the first elements."""
+    """Tells whether a file begins as DICOM files do: with their preamble, or with one of the first elements.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     if not os.path.isfile(file):  # opening a pipe would wait
         return False
     try:
         with open(file, "rb") as stream:
             head = stream.read(PREAMBLE)
-    except OSError:
-        return False
+    except OSError as error:
+        raise DataError(file, f"cannot be read: {error.strerror}") from None
     return head[128:] == b"DICM" or _begins_with_an_element(head)
 
 

@@ -1,7 +1,24 @@
 """Errors of bad input and full disks, which every command reports in one line."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+
+_BEGIN, _END = "\x02", "\x03"  # around what is private, in the text of a fault
+_PRIVATE = re.compile(f"{_BEGIN}([^{_END}]*){_END}")
+
+
+def private(text: object) -> str:
+    """Marks what a fault quotes from files or names of files, as these may name a patient.
+
+    Errors show it without its marks; :meth:`DataError.without_private` shows other text in its place.
+    """
+    return f"{_BEGIN}{re.sub(f'[{_BEGIN}{_END}]', '', str(text))}{_END}"
+
+
+def quoted(text: str) -> str:
+    """The text between quotation marks, :func:`private`."""
+    return private(repr(text))
 
 
 class DataError(ValueError):
@@ -9,18 +26,24 @@ class DataError(ValueError):
 
     Args:
         path: the file, the folder or the config key at fault.
-        fault: what was found, what is allowed and what to do; no full stop.
+        fault: what was found, what is allowed and what to do; no full stop. Parts of it may be marked by
+            :func:`private`.
 
     ``str(error)`` is the single line ``"<path>: <fault>"``.
     """
 
     def __init__(self, path, fault: str):
         self.path = str(path)
-        self.fault = " ".join(str(fault).split())
+        self._marked = " ".join(str(fault).split())
+        self.fault = self.without_private(str)
         super().__init__(f"{self.path}: {self.fault}")
 
     def __reduce__(self):
-        return type(self), (self.path, self.fault)
+        return type(self), (self.path, self._marked)
+
+    def without_private(self, replace: Callable[[str], str]) -> str:
+        """The fault with other text in the place of its private parts, white space in which is single blanks."""
+        return _PRIVATE.sub(lambda match: replace(match[1]), self._marked)
 
 
 class WriteError(DataError):

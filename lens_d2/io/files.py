@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,13 +82,21 @@ def write_whole(path: str | os.PathLike, data: bytes | memoryview) -> Path:
 
 
 def visible_files(root: Path) -> list[Path]:
-    """The file itself, or all files below a folder, sorted; without hidden ones and those in hidden folders."""
+    """The file itself, or all files below a folder, sorted; without hidden ones and those in hidden folders.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
     if root.is_file():
         return [root]
     return sorted(file for _, files in visible_folders(root) for file in files)
 
 
-def visible_folders(root: Path, leave_out: str | os.PathLike | None = None) -> Iterator[tuple[Path, list[Path]]]:
+def visible_folders(
+    root: Path,
+    leave_out: str | os.PathLike | None = None,
+    on_error: Callable[[DataError], None] | None = None,
+) -> Iterator[tuple[Path, list[Path]]]:
     """Every folder from the root down and its files, sorted, without hidden ones; those behind links, too.
 
     A folder to which several paths lead is searched once, by the first of them.
@@ -96,9 +104,20 @@ def visible_folders(root: Path, leave_out: str | os.PathLike | None = None) -> I
     Args:
         root: a folder.
         leave_out: a folder below it that is not searched.
+        on_error: takes the error of a folder that cannot be read, and the others are searched; None: it is raised.
+
+    Raises:
+        DataError: a folder cannot be read.
     """
+
+    def fail(error: OSError) -> None:
+        fault = DataError(os.fsdecode(error.filename), f"cannot be read: {error.strerror}")
+        if on_error is None:
+            raise fault from None
+        on_error(fault)
+
     seen = set() if leave_out is None else {os.path.realpath(leave_out)}
-    for name, folders, files in os.walk(root, followlinks=True):
+    for name, folders, files in os.walk(root, onerror=fail, followlinks=True):
         real = os.path.realpath(name)
         if real in seen:
             folders.clear()

@@ -56,7 +56,7 @@ def open_shards(cfg: CfgNode, model: nn.Module, folder: Path) -> ShardStore:
     same.
     """
     share_state(model.eval())
-    inference = build_inference(cfg, model, rescored=False)
+    inference = build_inference(cfg, model, refined=False)
     return ShardStore(folder, fingerprint(cfg, model), lambda record: inference([record])[0]["detections"])
 
 

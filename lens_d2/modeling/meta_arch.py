@@ -56,14 +56,14 @@ def one_stage_detections(
     for kept in detections:
         for name, own in kept.items():
             theirs = [
-                own.scores if other == name else _score_there(own, kept[other], nms_thresh) for other in kept
+                own.scores if other == name else best_overlapping(own, kept[other], nms_thresh) for other in kept
             ]
             own.expert_scores = torch.stack(theirs, dim=1)
     return detections
 
 
-def _score_there(boxes: Instances, others: Instances, iou: float) -> Tensor:
-    """(len(boxes),) the highest score of the other boxes that overlap each box."""
+def best_overlapping(boxes: Instances, others: Instances, iou: float) -> Tensor:
+    """(len(boxes),) the highest score of the other boxes whose IoU with each is at least ``iou``, or 0."""
     if not len(others):
         return torch.zeros_like(boxes.scores)
     overlapping = pairwise_iou(boxes.pred_boxes, others.pred_boxes) >= iou

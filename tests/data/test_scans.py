@@ -1,18 +1,21 @@
 """Finding scans where users keep them."""
 
+import os
+import re
 from pathlib import Path
 
 import cv2
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from helpers.scan_files import make_affine, make_slice, write_enhanced, write_pngs, write_series, write_volume
 from pydicom import uid
 
-from lens_d2.data.scans import DICOM, PICTURES, PNG, VOLUME, SeveralSeries, find_scans, without_names
+from lens_d2.data.scans import DICOM, PICTURES, PNG, VOLUME, SeveralSeries, find_scans, public_names
 from lens_d2.data.sources.dicom_series import read_index
 from lens_d2.data.volume import read_volume
-from lens_d2.io.errors import DataError
+from lens_d2.io.errors import DataError, private, quoted
 from lens_d2.io.files import visible_files
 
 ARRAY = np.random.default_rng(0).integers(-1000, 1000, (3, 8, 9)).astype(np.int16)
@@ -132,10 +135,56 @@ def test_messages_without_names(tmp_path):
     for number, file in enumerate(sorted(folder.iterdir())):
         file.rename(folder / f"Doe_{number}.dcm")
     (scan,) = find_scans(folder)
-    text = f"{folder}/Doe_1.dcm: 3 mm from Doe_0.dcm to Doe_1.dcm in Doe_John"
-    assert without_names(text, scan) == "scan_001/file 2: 3 mm from file 1 to file 2 in scan_001"
-    (scan,) = find_scans(write_volume(tmp_path / "Doe.nii.gz", ARRAY, AFFINE))
-    assert without_names("Doe.nii.gz: Doe is not a Doer", scan) == "scan_001: scan_001 is not a Doer"
+    first, last = private("Doe_0.dcm"), private("Doe_1.dcm")
+    error = DataError(folder, f"1 mm from {first} to {last} in {private('Doe_John')}, a {quoted('Doer')} has 1 mm")
+    assert error.without_private(public_names(scan)) == "1 mm from file 1 to file 2 in scan_001, a ... has 1 mm"
+    (scan,) = find_scans(write_volume(tmp_path / "Doe  Jane.nii.gz", ARRAY, AFFINE))
+    shown = public_names(scan)
+    assert [shown(name) for name in ("Doe Jane.nii.gz", "Doe Jane", "Doe")] == ["scan_001", "scan_001", "..."]
+
+
+def test_numbers_in_messages_stay_whatever_the_files_are_called(tmp_path):
+    """As on discs, where the slices are called 1, 2, 3 ..."""
+    folder = write_series(tmp_path / "disc", np.concatenate([ARRAY, ARRAY]), AFFINE)
+    for number, file in enumerate(sorted(folder.iterdir()), 1):
+        file.rename(folder / str(number))
+    step, places = (
+        AFFINE[2, 2],
+        {path.name: pydicom.dcmread(path).ImagePositionPatient[2] for path in folder.iterdir()},
+    )
+    second = sorted(places, key=places.get)[1]
+    (folder / second).unlink()
+    (scan,) = find_scans(folder)
+    with pytest.raises(DataError) as error:
+        read_volume(scan.record)
+    shown = error.value.without_private(public_names(scan))
+    assert re.match(
+        rf"irregular slice spacing: {2 * step:g} mm from file \d to file \d, {step:g} mm elsewhere; 1 s", shown
+    )
+
+
+def test_a_folder_or_slice_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+    """Not passed over, as half of a scan would be read without a word."""
+    write_series(tmp_path / "in/a", ARRAY, AFFINE)
+    (tmp_path / "in/z").mkdir()
+    write_volume(tmp_path / "in/z/ct.nii", ARRAY, AFFINE)
+    scandir, opened = os.scandir, open
+
+    def refuse(path, *args):
+        if os.fspath(path).endswith(("/z", "Doe.dcm")):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return (scandir if not args else opened)(path, *args)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    sound, denied = find_scans(tmp_path / "in")
+    assert sound.fault is None and str(denied.fault) == f"{tmp_path}/in/z: cannot be read: Permission denied"
+    with pytest.raises(DataError, match="in/z: cannot be read: Permission denied"):
+        read_volume({"file_name": tmp_path / "in"})
+    file = sorted((tmp_path / "in/a").iterdir())[0]
+    file.rename(file.with_name("Doe.dcm"))
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(DataError, match="Doe.dcm: cannot be read: Permission denied"):
+        read_volume({"file_name": tmp_path / "in/a"})
 
 
 def test_nothing_there(tmp_path):
@@ -300,4 +349,5 @@ def test_messages_about_nested_files_name_nobody(tmp_path):
         (folder / f"Jane{number}").mkdir()
         file.rename(folder / f"Jane{number}/Doe{number}.dcm")
     (scan,) = find_scans(folder)
-    assert without_names("Doe1.dcm in Jane1 of Doe", scan) == "file 2 in folder 2 of scan_001"
+    shown = public_names(scan)
+    assert [shown(name) for name in ("Doe1.dcm", "Jane1", "Doe")] == ["file 2", "folder 2", "scan_001"]

@@ -130,10 +130,11 @@ def test_not_a_volume(tmp_path, hu):
 
 @pytest.mark.parametrize("extension", FORMATS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_voxels_that_are_not_numbers(tmp_path, hu, extension, dtype):
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_voxels_that_are_not_numbers(tmp_path, hu, extension, dtype, number):
     array = hu.astype(dtype)
-    array[1, 2, 3] = np.nan
-    assert "1 voxels are not a number" in fault(write_image(tmp_path / f"ct.{extension}", array))
+    array[1, 2, 3] = number
+    assert "1 voxels are NaN or infinite" in fault(write_image(tmp_path / f"ct.{extension}", array))
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])

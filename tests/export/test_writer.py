@@ -15,6 +15,7 @@ from lens_d2.export import (
     SlicerMarkups,
     StructuredReport,
     Writer,
+    remove_report,
     write_report,
 )
 from lens_d2.io.errors import WriteError
@@ -58,8 +59,18 @@ def test_a_required_writer_that_fails_leaves_no_mixture_of_runs(empty, report, t
     monkeypatch.setattr(JsonFile, "render", lambda self, report: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(report, tmp_path)
-    left = {path.name for path in tmp_path.iterdir()}
-    assert "detections.csv" in left and not left & {"detections.json", "detections.dcm"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_is_removed_and_nothing_else(report, tmp_path):
+    write_report(report, tmp_path / "out")
+    (tmp_path / "out/own.txt").write_text("stays")
+    for left in (["own.txt"], []):
+        remove_report(tmp_path / "out")
+        assert [path.name for path in tmp_path.glob("out/*")] == left
+        (tmp_path / "out/own.txt").unlink(missing_ok=True)
+    assert not (tmp_path / "out").exists()
+    remove_report(tmp_path / "out")
 
 
 def test_a_full_disk_is_one_line(report, tmp_path, monkeypatch, caplog):

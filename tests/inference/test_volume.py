@@ -15,7 +15,9 @@ from detectron2.structures import Instances
 from lens_d2 import add_lens_config
 from lens_d2.data.mapper import SliceMapper
 from lens_d2.inference import joint_afp
+from lens_d2.inference.detector import build_inference
 from lens_d2.inference.folded_backbone import FoldedDenseNet25D
+from lens_d2.inference.multi_scale import fuse_scales
 from lens_d2.inference.volume import VolumeInference
 from lens_d2.modeling import FUSED, selection
 
@@ -108,6 +110,29 @@ def test_equal_to_slice_by_slice(
             torch.testing.assert_close(
                 ours["experts"][name].pred_boxes.tensor, instances.pred_boxes.tensor, atol=1e-2, rtol=0
             )
+
+
+def test_several_scales_are_runs_of_their_own_whose_boxes_are_fused(cfg, model, scan):
+    cfg = cfg.clone()
+    cfg.TEST.SCALES = (1.0, 1.25)
+    inference = VolumeInference(cfg, model)
+    volume = inference.cache.open(scan)
+    fused = inference.detect_slices(volume)
+    alone = []
+    for scale in cfg.TEST.SCALES:
+        inference.scales = (scale,)
+        alone.append(inference.detect_slices(volume))
+    (height, width), (higher, wider) = (own[FUSED][0].image_size for own in alone)
+    assert (higher, wider) == pytest.approx((1.25 * height, 1.25 * width), abs=1)
+    assert fused[FUSED][0].image_size == (height, width)
+    floor, limit = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, cfg.TEST.DETECTIONS_PER_IMAGE
+    for name in fused:
+        expected = fuse_scales([own[name] for own in alone], cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST, limit, floor)
+        for ours, theirs in zip(fused[name], expected, strict=True):
+            torch.testing.assert_close(ours.scores, theirs.scores)
+            torch.testing.assert_close(ours.pred_boxes.tensor, theirs.pred_boxes.tensor)
+    mined = build_inference(cfg, model, refined=False)
+    assert mined.scales == (1.0,)
 
 
 def test_bfloat16_gives_nearly_the_same_detections(cfg, model, scan, monkeypatch):

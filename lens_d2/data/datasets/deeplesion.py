@@ -136,6 +136,9 @@ def _mark(row: int, values: Mapping[str, str]) -> Mark:
     pixel_spacing = (pixel[0], pixel[1])
     if min(pixel_spacing) <= 0:
         raise ValueError(f"the pixel spacing is {pixel_spacing[0]:g} x {pixel_spacing[1]:g} mm")
+    split = int(_numbers(values, "Train_Val_Test", 1)[0])
+    if split not in SPLITS.values():
+        raise ValueError(f"Train_Val_Test is {split}, not one of {', '.join(map(str, SPLITS.values()))}")
     width, height = map(int, _numbers(values, "Image_size", 2))
     if min(width, height) <= 0:
         raise ValueError(f"the Image_size is {width} x {height} pixels")
@@ -152,7 +155,7 @@ def _mark(row: int, values: Mapping[str, str]) -> Mark:
         pixel_spacing=pixel_spacing,
         interval=interval,
         size=(width, height),
-        split=int(_numbers(values, "Train_Val_Test", 1)[0]),
+        split=split,
     )
 
 

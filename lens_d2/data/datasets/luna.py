@@ -164,6 +164,10 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
         except DataError as error:
             faults.add(name, error)
     elsewhere = len(nodules.keys() - scans.keys())
+    if elsewhere and elsewhere == len(nodules):
+        raise DataError(
+            csv, f"has nodules of {elsewhere} scans, of which {folder} holds none: every one would be free"
+        )
     if elsewhere:
         logger.info(f"luna: annotations.csv has nodules of {elsewhere} scans that are not in {folder}")
     return records

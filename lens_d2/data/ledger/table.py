@@ -139,7 +139,12 @@ def write_ledger(path: str | os.PathLike, parts: Iterable[pa.Table]) -> int:
 
     Returns:
         the number of rows.
+
+    Raises:
+        DataError: the name has another ending.
     """
+    if (ending := Path(path).suffix) not in _WRITERS:
+        raise DataError(path, f"a ledger ends in {' or '.join(_WRITERS)}, not in {ending!r}")
     rows = 0
     with whole_file(path) as temporary, _WRITERS[temporary.suffix](str(temporary), SCHEMA) as writer:
         for table in _grouped(parts):

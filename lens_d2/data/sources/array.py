@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...io.errors import DataError
-from .source import Source, affine_of
+from .source import Source, affine_of, odd_lengths
 
 NAME = Path("array")  # stands for the path in messages
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -33,17 +33,25 @@ class ArraySource(Source):
 
         Raises:
             DataError: the array has another number of axes, is empty or not of real numbers, or the place is
-                incomplete or its spacing negative.
+                incomplete, not finite, its spacing not positive or its axes no unit vectors.
         """
         super().__init__(NAME, {"file_name": str(NAME)})
+        if isinstance(voxels, np.ma.MaskedArray):
+            raise DataError(NAME, "a masked array: fill what is masked, such as with -1024 (air)")
         self.voxels = np.asarray(voxels)
         if self.voxels.ndim != 3 or not self.voxels.size:
             raise DataError(NAME, f"shape {self.voxels.shape}: a volume has three axes, slices first")
         if self.voxels.dtype.kind not in "iufb":
             raise DataError(NAME, f"voxels of type {self.voxels.dtype}: HU are real numbers")
-        place = [np.asarray(each, dtype=np.float64).reshape(-1) for each in (spacing, direction, origin)]
-        if [len(each) for each in place] != [3, 9, 3]:
-            raise DataError(NAME, "spacing and origin have three numbers each, direction nine")
+        fault = DataError(NAME, "spacing and origin have three finite numbers each, direction nine")
+        try:
+            place = [np.asarray(each, dtype=np.float64).reshape(-1) for each in (spacing, direction, origin)]
+        except (TypeError, ValueError):
+            raise fault from None
+        if [len(each) for each in place] != [3, 9, 3] or not np.isfinite(np.concatenate(place)).all():
+            raise fault
+        if lengths := odd_lengths(place[1].reshape(3, 3)):
+            raise DataError(NAME, f"axes of the lengths {lengths} in direction, where unit vectors belong")
         self.affine = affine_of(NAME, *place)
 
     @classmethod
@@ -69,14 +77,14 @@ class ArraySource(Source):
         """(k, j, i) int16 voxels in HU, rounded and saturated; a copy.
 
         Raises:
-            DataError: some voxels are NaN.
+            DataError: some voxels are NaN or infinite.
         """
         if self.voxels.dtype == np.int16:
             return self.voxels.copy()
         limits = np.iinfo(np.int16)
         voxels = np.empty(self.voxels.shape, np.int16)
         for z, picture in enumerate(self.voxels):
-            if picture.dtype.kind == "f" and np.isnan(picture).any():
-                raise DataError(NAME, f"{np.isnan(self.voxels).sum()} voxels are not a number (NaN)")
+            if picture.dtype.kind == "f" and not np.isfinite(picture).all():
+                raise DataError(NAME, f"{(~np.isfinite(self.voxels)).sum()} voxels are NaN or infinite")
             voxels[z] = np.rint(np.clip(picture, limits.min, limits.max))
         return voxels

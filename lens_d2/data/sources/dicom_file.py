@@ -20,7 +20,7 @@ from pydicom.pixels.utils import as_pixel_options
 from pydicom.tag import Tag
 
 from ...io.dicom_header import dicom_errors, looks_like_dicom
-from ...io.errors import DataError
+from ...io.errors import DataError, private
 
 SUFFIXES = (".dcm", ".ima")  # a file with one of them that is no DICOM file is damaged
 CT_CLASSES = (uid.CTImageStorage, uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)
@@ -159,7 +159,8 @@ class Frame:
     def name(self) -> str:
         """Its name in messages."""
         several = self.pixels.options["number_of_frames"] > 1
-        return f"frame {self.number + 1} of {self.path.name}" if several else self.path.name
+        name = private(self.path.name)
+        return f"frame {self.number + 1} of {name}" if several else name
 
     @cached_property
     def normal(self) -> np.ndarray:
@@ -202,11 +203,11 @@ def read_dicom_file(path: Path) -> DicomFile | None:
 
     Faults of the file are part of the result, not raised.
     """
-    if not looks_like_dicom(path):
-        if path.suffix.lower() not in SUFFIXES:
-            return None
-        return DicomFile(path, Kind.DAMAGED, fault=DataError(path, "not a DICOM file, or a truncated one"))
     try:
+        if not looks_like_dicom(path):
+            if path.suffix.lower() not in SUFFIXES:
+                return None
+            raise DataError(path, "not a DICOM file, or a truncated one")
         with dicom_errors(path), open(path, "rb") as stream:
             return _Header(path, stream).describe()
     except DataError as fault:
@@ -284,8 +285,8 @@ class _Header:
         """Whether the SOP class is one of the standard or, in a file that is not cut off, a vendor's."""
         if uid.UID(self.sop_class).name != self.sop_class:
             return True
-        private = uid.UID(self.sop_class).is_valid and uid.UID(self.sop_class).is_private
-        return private and "SOPClassUID" in self.values and not self.is_cut
+        is_vendors = uid.UID(self.sop_class).is_valid and uid.UID(self.sop_class).is_private
+        return is_vendors and "SOPClassUID" in self.values and not self.is_cut
 
     def _is_localizer(self, groups: Sequence[Dataset] = ()) -> bool:
         image_type = _find(self.values, groups, "ImageType") or ()

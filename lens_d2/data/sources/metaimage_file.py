@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ...io.errors import DataError
-from .source import SOURCE_REGISTRY, affine_of
+from ...io.errors import DataError, private, quoted
+from .source import SOURCE_REGISTRY, affine_of, odd_lengths
 from .streams import inflated, numbers_in_text, stored
 from .text_header import TextHeader, TextHeaderFile
 
@@ -27,7 +27,6 @@ DIRECTION = ("TransformMatrix", "Rotation", "Orientation")
 BIG_ENDIAN = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 INTENSITY = {"ElementToIntensityFunctionSlope": 1.0, "ElementToIntensityFunctionOffset": 0.0}
 LAST = "ElementDataFile"
-UNIT_TOLERANCE = 0.01  # by which an axis may differ from a vector of length 1; headers have some six digits
 _KEY = re.compile(r"[\w|][\w| .:-]*")
 
 
@@ -66,10 +65,10 @@ class MetaImageFile(TextHeaderFile):
                 self.warn(f"its header gives an {key} other than {nothing:g}, which is not applied")
         affine = affine_of(self.path, spacing, direction, origin)
         self.check_axes(direction)
-        lengths = np.linalg.norm(direction, axis=0)
-        if not np.allclose(lengths, 1, rtol=UNIT_TOLERANCE):
-            told = ", ".join(f"{length:.3g}" for length in lengths)
-            self.warn(f"its header gives axes of the lengths {told} ({DIRECTION[0]}), which multiply the spacing")
+        if lengths := odd_lengths(direction):
+            self.warn(
+                f"its header gives axes of the lengths {lengths} ({DIRECTION[0]}), which multiply the spacing"
+            )
         return self.to_mm(affine, self._fields.get("DistanceUnits", "mm"))
 
     def _decode(self, file: Path, stream: BinaryIO, num_files: int) -> Iterator[bytes]:
@@ -114,7 +113,7 @@ class MetaImageFile(TextHeaderFile):
     def _dtype(self) -> np.dtype:
         name = self._text("ElementType")
         if name not in TYPES:
-            raise DataError(self.path, f"voxels of type {name} where CT has numbers ({', '.join(TYPES)})")
+            raise DataError(self.path, f"voxels of type {private(name)} where CT has numbers ({', '.join(TYPES)})")
         order = ">" if self._flag(*BIG_ENDIAN) else "<"
         return np.dtype("f8" if self._is_text else order + TYPES[name])
 
@@ -129,5 +128,5 @@ class MetaImageFile(TextHeaderFile):
     def _flag(self, *keys: str, default: bool = False) -> bool:
         value = self._text(*keys, default=str(default))
         if value.lower() not in ("true", "false"):
-            raise DataError(self.path, f"{keys[0]} in its header is {value!r}, not True or False")
+            raise DataError(self.path, f"{keys[0]} in its header is {quoted(value)}, not True or False")
         return value.lower() == "true"

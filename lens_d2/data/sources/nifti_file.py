@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...io.errors import DataError
+from ...io.errors import DataError, private
 from ...structures.geometry import displacement
 from .source import SOURCE_REGISTRY, Source
 from .streams import inflated, is_gzip, read_voxels, skipped, stored
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
 
 HEADER_LENGTHS = (348, 540)  # of NIfTI-1 and NIfTI-2, with which a file begins
-NAME = re.compile(r"(?P<stem>.+)\.(?P<kind>nii|hdr|img)(?:\.gz)?", re.IGNORECASE)
+NAME = re.compile(r"(?P<stem>.+)\.(?P<kind>nii|hdr|img)(?:\.gz)?", re.IGNORECASE | re.DOTALL)
 UNITS = {0: "", 1: "m", 2: "mm", 3: "um"}  # by xyzt_units
 LENGTH_UNITS = 7  # the bits of xyzt_units with the unit of lengths
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -85,7 +85,7 @@ class NiftiFile(Source):
             if other and other["stem"] == match["stem"] and other["kind"].lower() == kind:
                 return file
         raise DataError(
-            self.path, f"its {'header' if kind == 'hdr' else 'voxels'} {match['stem']}.{kind} is missing"
+            self.path, f"its {'header' if kind == 'hdr' else 'voxels'} {private(match['stem'])}.{kind} is missing"
         )
 
     @cached_property
@@ -215,9 +215,10 @@ def _first_bytes(file: Path, count: int) -> bytes:
     except EOFError:
         pass  # the header may be whole; that the voxels are not shows when they are read
     except (OSError, ValueError, zlib.error) as error:
-        raise DataError(
-            file, f"not a readable volume (truncated or damaged, cannot be unpacked: {error})"
-        ) from error
+        if getattr(error, "strerror", None):  # the system's, not the decompressor's
+            raise DataError(file, f"cannot be read: {error.strerror}") from error
+        fault = f"not a readable volume (truncated or damaged, cannot be unpacked: {private(error)})"
+        raise DataError(file, fault) from error
     return data[:count]
 
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ...io.errors import DataError
+from ...io.errors import DataError, quoted
 from .source import SOURCE_REGISTRY, distances
 from .streams import inflated, numbers_in_text, skipped, stored, unpacked_bzip2
 from .text_header import TextHeader, TextHeaderFile, numbers
@@ -54,6 +54,7 @@ DECODERS: dict[str, Callable] = {
 }
 # LPS sign of the direction in which an axis leads.
 SIGNS = {"left": 1, "right": -1, "posterior": 1, "anterior": -1, "superior": 1, "inferior": -1}
+UNORIENTED = ("scanner-xyz", "3d-right-handed", "3d-left-handed")  # spaces that say nothing of the body
 SPACES = {"lps": "left-posterior-superior", "ras": "right-anterior-superior", "las": "left-anterior-superior"}
 KINDS = ("domain", "space", "none", "???")  # of an axis that leads through space
 
@@ -72,7 +73,8 @@ class NrrdFile(TextHeaderFile):
         for kind in self._fields.get("kinds", "").lower().split():
             if kind not in KINDS:
                 raise DataError(
-                    self.path, f"an axis of kind {kind!r} where CT has one value per voxel and three axes"
+                    self.path,
+                    f"an axis of kind {quoted(kind)} where CT has one value per voxel and three axes",
                 )
         return super().header()
 
@@ -103,7 +105,8 @@ class NrrdFile(TextHeaderFile):
         words = SPACES.get(space.removesuffix("-time").removesuffix("t"), space).split("-")[:3]
         if len(words) == 3 and all(word in SIGNS for word in words) and "space directions" in self._fields:
             return np.array([SIGNS[word] for word in words])
-        self.warn(f"its header gives no orientation (space: {space or 'none'}): left and right may be swapped")
+        told = space if space.removesuffix("-time") in UNORIENTED else "unknown" if space else "none"
+        self.warn(f"its header gives no orientation (space: {told}): left and right may be swapped")
         return np.ones(3)
 
     def _vectors(self, field: str, count: int) -> np.ndarray:
@@ -111,7 +114,7 @@ class NrrdFile(TextHeaderFile):
         text = self._fields[field]
         inside = re.findall(r"\(([^()]*)\)", text)
         if len(inside) != count or re.sub(r"\([^()]*\)", "", text).strip():
-            raise DataError(self.path, f"{field} in its header is {text!r}, not {count} vectors (x,y,z)")
+            raise DataError(self.path, f"{field} in its header is {quoted(text)}, not {count} vectors (x,y,z)")
         return np.array([numbers(self.path, field, vector.replace(",", " "), 3) for vector in inside])
 
     def _decode(self, file: Path, stream: BinaryIO, num_files: int) -> Iterator[bytes]:
@@ -146,7 +149,8 @@ class NrrdFile(TextHeaderFile):
             key = key.lower().replace(" ", "") if key.lower() in ONE_WORD else key.lower()
             if not colon or key not in FIELDS:
                 raise DataError(
-                    self.path, f"not a readable volume (no field {line[:40]!r} exists in NRRD headers)"
+                    self.path,
+                    f"not a readable volume (no field {quoted(line[:40])} exists in NRRD headers)",
                 )
             if key in fields:
                 raise DataError(self.path, f"{key} stands twice in its header")
@@ -162,7 +166,7 @@ class NrrdFile(TextHeaderFile):
     def _encoding(self) -> str:
         encoding = self._text("encoding").lower()
         if encoding not in DECODERS:
-            raise DataError(self.path, f"its encoding is {encoding!r}, not one of {', '.join(DECODERS)}")
+            raise DataError(self.path, f"its encoding is {quoted(encoding)}, not one of {', '.join(DECODERS)}")
         return encoding
 
     @property
@@ -171,10 +175,10 @@ class NrrdFile(TextHeaderFile):
             return np.dtype("f8")
         name = self._text("type").lower()
         if name not in DTYPES:
-            raise DataError(self.path, f"voxels of type {name!r} where CT has numbers")
+            raise DataError(self.path, f"voxels of type {quoted(name)} where CT has numbers")
         if DTYPES[name][1] == "1":  # a single byte has no order
             return np.dtype(DTYPES[name])
         endian = self._text("endian").lower()
         if endian not in ("little", "big"):
-            raise DataError(self.path, f"its endian is {endian!r}, not little or big")
+            raise DataError(self.path, f"its endian is {quoted(endian)}, not little or big")
         return np.dtype(("<" if endian == "little" else ">") + DTYPES[name])

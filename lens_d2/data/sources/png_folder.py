@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ...io.errors import DataError
+from ...io.errors import DataError, private
 from .source import SOURCE_REGISTRY, Source, distances
 
 HU_OFFSET = 32768  # the pictures hold HU + 32768
@@ -57,7 +57,7 @@ class PngFolder(Source):
             pictures[file] = picture = _read(file)
             if picture.shape != pictures[first].shape:
                 sizes = ["{1} x {0}".format(*p.shape) for p in (picture, pictures[first])]
-                raise DataError(file, f"{sizes[0]} pixels, but {first.name} has {sizes[1]}")
+                raise DataError(file, f"{sizes[0]} pixels, but {private(first.name)} has {sizes[1]}")
         return np.stack([pictures[file] for file in self._slices])
 
     def slice_files(self) -> list[Path]:
@@ -78,7 +78,7 @@ class PngFolder(Source):
         for file in numbered_pictures(self.path):
             other = present.setdefault(int(file.stem), file)
             if other != file:
-                raise DataError(file, f"has the number of {other.name}")
+                raise DataError(file, f"has the number of {private(other.name)}")
         if not present:
             raise DataError(self.path, "no PNG file is named by a slice number")
         first = self.record.get("first_slice", min(present))

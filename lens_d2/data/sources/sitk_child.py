@@ -2,9 +2,9 @@
 
     python sitk_child.py PATH [--header]
 
-It writes a line of JSON (size, spacing, direction, origin, components, dtype) to standard output and, without
-``--header``, the voxels behind it; on an error, a line to standard error, and exits with status 3. It imports
-SimpleITK and NumPy only, as the package takes seconds to import.
+It writes a line of JSON (format, size, spacing, direction, origin, components, dtype) to standard output and,
+without ``--header``, the voxels behind it; on an error, a line to standard error, and exits with status 3. It
+imports SimpleITK and NumPy only, as the package takes seconds to import.
 """
 
 import json
@@ -26,6 +26,7 @@ def main(path: str, header_only: bool) -> None:
     reader.ReadImageInformation()
     components, dimensions = reader.GetNumberOfComponents(), reader.GetDimension()
     header = {
+        "format": sitk.ImageFileReader.GetImageIOFromFileName(path).removesuffix("ImageIO"),
         "size": reader.GetSize(),
         "spacing": reader.GetSpacing(),
         "direction": reader.GetDirection(),

@@ -13,13 +13,14 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from ...io.errors import DataError
+from ...io.errors import DataError, private
 from .source import SOURCE_REGISTRY, Source, affine_of, itk_reason
 from .streams import read_voxels, stored
 
 READER = Path(__file__).with_name("sitk_child.py")
 FAILED = 3  # its exit status when it says what is wrong with the file
 TIMEOUT = 300.0  # seconds for one file; the largest scans take a few
+PICTURES = ("TIFF", "LSM", "PNG", "JPEG", "JPEG2000", "BMP")  # their headers have no third axis
 HEADER_LIMIT = 1 << 16  # bytes of the line with the geometry
 
 
@@ -39,8 +40,11 @@ class SitkFile(Source):
         return [self.path]
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
-        """Size and affine; DataError unless there are three dimensions and one value per voxel."""
+        """Size and affine; DataError unless the format has three dimensions, and one value per voxel."""
         header, _ = self._read(voxels=False)
+        if header.get("format") in PICTURES:
+            fault = f"{header['format']} tells no slice interval, position or orientation"
+            raise DataError(self.path, f"{fault}: convert the scan to NIfTI, NRRD or MetaImage")
         if len(header["size"]) != 3:
             raise DataError(self.path, f"{len(header['size'])} dimensions where a volume has 3")
         if header["components"] != 1:
@@ -98,9 +102,11 @@ class SitkFile(Source):
             name = signal.strsignal(-status) or f"signal {-status}"
             raise DataError(self.path, f"damaged: its reader ended with a {name.lower()}")
         if status == FAILED:
-            raise DataError(self.path, f"not a readable volume ({itk_reason(told)})")
+            raise DataError(self.path, f"not a readable volume ({private(itk_reason(told))})")
         if fault is not None:
             raise fault
         if status or not header:
-            raise DataError(self.path, f"its reader failed ({(told.strip() or str(status)).splitlines()[-1]})")
+            raise DataError(
+                self.path, f"its reader failed ({private((told.strip() or str(status)).splitlines()[-1])})"
+            )
         return header, array

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from detectron2.utils.registry import Registry
 
-from ...io.errors import DataError
+from ...io.errors import DataError, private
 
 SOURCE_REGISTRY = Registry("VOLUME_SOURCE")
 SOURCE_REGISTRY.__doc__ = "Subclasses of Source; of those that accept a path, the last registered reads it."
@@ -24,6 +24,7 @@ SOURCE_KEYS = (
 
 # Cosine between two axes above which they are not orthogonal: 0.06 degrees, far beyond rounding.
 SHEAR = 1e-3
+UNIT_TOLERANCE = 0.01  # by which an axis may differ from a vector of length 1; headers have some six digits
 MILLIMETRES = {
     "": 1.0, "mm": 1.0, "cm": 10.0, "m": 1e3, "um": 1e-3, "micron": 1e-3, "microns": 1e-3, "\u00b5m": 1e-3,
 }  # fmt: skip
@@ -81,7 +82,7 @@ class Source:
         """Converts an affine from the unit of the file to mm, with a warning unless that is mm."""
         scale = MILLIMETRES.get(unit.strip().lower())
         if scale is None:
-            self.warn(f"its header gives lengths in {unit.strip()!r}, which is no known unit: taken for mm")
+            self.warn("its header gives lengths in no known unit: taken for mm")
         elif scale != 1:
             self.warn(f"its header gives lengths in {unit.strip()}: converted to mm")
         return np.diag([*[scale or 1.0] * 3, 1.0]) @ affine
@@ -148,6 +149,12 @@ def distances(path: Path, spacing: Sequence[float]) -> np.ndarray:
     return np.array(spacing, dtype=np.float64)
 
 
+def odd_lengths(directions: np.ndarray) -> str:
+    """Lengths of the axes, the columns of (3, 3), as a text; empty if all are unit vectors."""
+    lengths = np.linalg.norm(directions, axis=0)
+    return "" if np.allclose(lengths, 1, rtol=UNIT_TOLERANCE) else ", ".join(f"{length:.3g}" for length in lengths)
+
+
 def affine_of(path: Path, spacing: np.ndarray, direction: np.ndarray, origin: np.ndarray) -> np.ndarray:
     """(4, 4) affine of (3,) spacing, 9 direction cosines (the axes are the columns) and (3,) origin.
 
@@ -170,7 +177,7 @@ def sitk_errors(path: Path, fault: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise DataError(path, f"{fault} ({itk_reason(str(error))})") from error
+        raise DataError(path, f"{fault} ({private(itk_reason(str(error)))})") from error
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(warnings)
 

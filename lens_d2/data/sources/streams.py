@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ...io.errors import DataError
+from ...io.errors import DataError, private
 
 CHUNK = 1 << 20  # bytes that are read or unpacked at a time
 LONGEST_NUMBER = 64  # characters of a number in a text file; more is not a number
@@ -84,7 +84,7 @@ def read_voxels(
         (k, j, i) int16.
 
     Raises:
-        DataError: the stream is damaged, holds fewer or more voxels than ``size``, or some are NaN.
+        DataError: the stream is damaged, holds fewer or more voxels than ``size``, or some are NaN or infinite.
     """
     dtype, count = np.dtype(dtype), math.prod(size)
     convert = _same if dtype == np.int16 and (slope, intercept) == (1, 0) else partial(_scaled, slope, intercept)
@@ -106,13 +106,15 @@ def read_voxels(
     except EOFError as error:
         raise DataError(path, f"truncated: {error or 'its voxels end early'}") from error
     except (OSError, ValueError, zlib.error) as error:
-        raise DataError(path, f"truncated or damaged, cannot be unpacked ({error})") from error
+        if getattr(error, "strerror", None):  # the system's, not the decompressor's
+            raise DataError(path, f"cannot be read: {error.strerror}") from error
+        raise DataError(path, f"truncated or damaged, cannot be unpacked ({private(error)})") from error
     if done < count:
         raise DataError(path, f"truncated: {done:,} of the {count:,} voxels that its header promises")
     if rest:
         raise DataError(path, f"holds {len(rest)} bytes more than the {count:,} voxels that its header promises")
     if not_numbers:
-        raise DataError(path, f"{not_numbers} voxels are not a number (NaN)")
+        raise DataError(path, f"{not_numbers} voxels are NaN or infinite")
     return voxels.reshape(tuple(size)[::-1])
 
 
@@ -121,9 +123,11 @@ def _same(values: np.ndarray) -> np.ndarray:
 
 
 def _scaled(slope: float, intercept: float, values: np.ndarray) -> np.ndarray:
-    """Whole numbers in float64 within the range of int16, or NaN."""
+    """Whole numbers in float64 within the range of int16, or NaN for what is NaN or infinite."""
     with np.errstate(invalid="ignore", over="ignore"):
         wide = values.astype(np.float64) * slope + intercept
+    if values.dtype.kind == "f":
+        wide[~np.isfinite(wide)] = np.nan
     limits = np.iinfo(np.int16)
     return np.rint(wide.clip(limits.min, limits.max))
 

@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from ...io.errors import DataError
+from ...io.errors import DataError, private, quoted
 from .source import Source
 from .streams import read_voxels
 
@@ -172,7 +172,7 @@ def numbers(path: Path, key: str, text: str, count: int, kind: Callable[[str], f
     except ValueError:
         wanted = "whole number" if kind is int else "number"
         raise DataError(
-            path, f"{key} in its header is {text!r}, not {count} {wanted}{'s' * (count > 1)}"
+            path, f"{key} in its header is {quoted(text)}, not {count} {wanted}{'s' * (count > 1)}"
         ) from None
 
 
@@ -203,7 +203,7 @@ def voxel_files(path: Path, value: str, listed: Sequence[str]) -> list[Path]:
             raise DataError(path, "its data file lies outside of its folder")
         file = path.parent / name
         if not file.is_file():
-            raise DataError(path, f"its data file {name} is missing")
+            raise DataError(path, f"its data file {private(name)} is missing")
         files.append(file)
     return files
 
@@ -215,5 +215,7 @@ def _numbered(path: Path, words: list[str]) -> list[str]:
         if not _PATTERN.fullmatch(words[0]) or not 0 < count <= HEADER_LIMIT:
             raise ValueError
     except (ValueError, ZeroDivisionError):
-        raise DataError(path, f"its header names its data files by a senseless {' '.join(words)!r}") from None
+        raise DataError(
+            path, f"its header names its data files by a senseless {quoted(' '.join(words))}"
+        ) from None
     return [words[0] % (first + index * (more[0] if more else 1)) for index in range(count)]

@@ -172,6 +172,11 @@ class ForeignBoxes:
         if self.volumes and self.knows("detection"):
             raise DataError(self.path, "holds boxes on single slices: the protocol p3d scores these")
 
+    def need_no_scores(self) -> None:
+        """Raises a DataError if any boxes have scores, so that predictions are not taken for a truth."""
+        if any(volume.scores is not None and len(volume.scores) for volume in self.volumes.values()):
+            raise DataError(self.path, "holds boxes with scores, as predictions do: a truth has none")
+
 
 NEEDED = {
     "scores": "holds boxes without scores",
@@ -245,12 +250,14 @@ def scan_geometry(folder: str | PathLike, name: str) -> VolumeGeometry:
 def to_box_truth(boxes: ForeignBoxes, frame: FileFrame) -> BoxTruth:
     """3D truth in the numbers of a frame; in millimetres for :data:`MILLIMETRES`."""
     boxes.need_3d()
+    boxes.need_no_scores()
     return _truth(boxes, frame)
 
 
 def to_mark_truth(boxes: ForeignBoxes, frame: FileFrame) -> BoxTruth:
     """Truth on single slices in the numbers of a frame."""
     boxes.need("detection")
+    boxes.need_no_scores()
     return _truth(boxes, frame)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -52,7 +53,25 @@ def read_box_detections(path, truth: BoxTruth, of_truth="the ground truth", spli
     boxes = np.concatenate([np.zeros((0, 7)), *rows])
     check_entries(path, "detection", truth.volumes, volume, row_in_volume(volume), box_faults(boxes[:, :6]))
     warn_of_empty(path, truth.volumes, len(entries), volume)
+    _warn_of_outside(path, truth, volume, boxes)
     return BoxDetections(volume, boxes[:, :6], boxes[:, 6])
+
+
+def _warn_of_outside(path, truth: BoxTruth, volume: np.ndarray, boxes: np.ndarray) -> None:
+    """Warns of detections outside the slices in their volume's name, counted as those of the truth are."""
+    named = [slice_range(name) or (-np.inf, np.inf) for name in truth.volumes]
+    by_number = np.array(named)
+    from_zero = by_number - np.where(np.isfinite(by_number[:, :1]), by_number[:, :1], 0)
+    fits = [ranges for ranges in (by_number, from_zero) if not _outside(truth.boxes, ranges[truth.volume]).any()]
+    if len(fits) == 1 and (outside := _outside(boxes, fits[0][volume])).any():
+        told = "from 0" if fits[0] is from_zero else "as in the names"
+        text = "%s: %d of %d detections lie outside the slices in their volumes' names, which the truth counts %s"
+        logger.warning(text, path, outside.sum(), len(outside), told)
+
+
+def _outside(boxes: np.ndarray, ranges: np.ndarray) -> np.ndarray:
+    """(n,) whether (n, 6) boxes meet none of the slices from the first to the last of (n, 2)."""
+    return (boxes[:, 5] < ranges[:, 0]) | (boxes[:, 2] > ranges[:, 1])
 
 
 def read_tracklets(
@@ -111,6 +130,9 @@ def read_nodules(path, seriesuids, excluded=None) -> NoduleTruth:
     """
     volumes = _read_seriesuids(seriesuids)
     nodules = _read_findings(path, volumes)
+    if not len(nodules[0]) and len(read_table(path)):
+        raise DataError(path, f"holds no nodule in a series of {seriesuids}")
+    _warn_of_lesions(path, volumes, nodules[0], np.column_stack(nodules[1:]))
     none = (np.zeros(0, dtype=np.int64), np.zeros((0, 3)), np.zeros(0))
     return NoduleTruth(volumes, *nodules, *(_read_findings(excluded, volumes) if excluded else none))
 
@@ -197,7 +219,27 @@ def _checked_truth(path, names: list[str], boxes: list[np.ndarray], from_zero: b
     outside = (truth.boxes[:, 2] < low - OUTSIDE) | (truth.boxes[:, 5] > high + OUTSIDE)
     faults = box_faults(truth.boxes) | {"more than half a slice outside the slices in the volume's name": outside}
     check_entries(path, "lesion", names, truth.volume, row_in_volume(truth.volume), faults)
+    _warn_of_lesions(path, truth.volumes, truth.volume, truth.boxes)
     return truth
+
+
+def _warn_of_lesions(path, volumes: Sequence[str], volume: np.ndarray, lesions: np.ndarray) -> None:
+    """Warns of a truth without a lesion, and of lesions that stand there twice.
+
+    Args:
+        path: of the truth.
+        volumes: names.
+        volume: (n,) volume of each lesion.
+        lesions: (n, k) their numbers.
+    """
+    if not len(volume):
+        logger.warning("%s: holds no lesion: a sensitivity of 0 means nothing", path)
+    _, first, count = np.unique(np.column_stack([volume, lesions]), axis=0, return_index=True, return_counts=True)
+    if (count > 1).any():
+        name = volumes[volume[first[count > 1].min()]]
+        logger.warning(
+            "%s: %d lesions stand there twice and count twice (volume %s)", path, (count - 1).sum(), name
+        )
 
 
 def spread(path, name: str, number: int, box: np.ndarray, span: tuple) -> np.ndarray:
@@ -220,7 +262,7 @@ def _read_seriesuids(path) -> list[str]:
     except UnicodeDecodeError:
         raise DataError(path, "not a text file") from None
     names = [line.strip().rstrip(",") for line in lines if line.strip().rstrip(",")]
-    names = names[1:] if names[:1] == ["seriesuid"] else names
+    names = names[1:] if names and names[0].casefold() == "seriesuid" else names
     if not names:
         raise DataError(path, "holds no series")
     twice = [name for name, count in zip(*np.unique(names, return_counts=True), strict=True) if count > 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -31,8 +32,9 @@ class table(BoxReader):
 
     def recognizes(self, data: bytes) -> bool:
         """All columns of one of the two frames."""
-        header = {name.strip() for name in data.split(b"\n", 1)[0].removeprefix(b"\xef\xbb\xbf").split(b",")}
-        return any({name.encode() for name in names} <= header for names in FRAMES.values())
+        first = data.decode("utf-8-sig", errors="replace").splitlines()[:1]
+        header = {name.strip() for name in next(csv.reader(first), [])}
+        return any(set(names) <= header for names in FRAMES.values())
 
     def read(self, path: Path, split: str | None, images: str | PathLike | None) -> Iterator[VolumeBoxes]:
         """Reads a table of one volume or of several."""
@@ -40,9 +42,11 @@ class table(BoxReader):
         frames = {frame: list(names) for frame, names in FRAMES.items() if set(names) <= set(cells.columns)}
         if not frames:
             raise DataError(path, f"no columns {', '.join(VOXEL_COLUMNS)}, and none of LPS mm")
-        if "volume" not in cells:
+        if "volume" in cells:
+            names = list(dict.fromkeys(cells["volume"]))
+        else:
             cells["volume"] = path.resolve().parent.name
-        names = list(dict.fromkeys(cells["volume"])) or [path.resolve().parent.name]
+            names = [path.resolve().parent.name]
         columns = [name for given in frames.values() for name in given]
         cells = cells[(cells[columns] != "").any(axis=1)].copy()
         for column in [*columns, *(["score"] if "score" in cells else [])]:

@@ -41,8 +41,8 @@ def test_values_are_rounded_and_saturated(dtype):
     np.testing.assert_array_equal(source.array(), expected)
 
 
-def test_halves_and_infinities():
-    voxels = np.array([[[0.4, -0.6, np.inf, -np.inf]]])
+def test_halves():
+    voxels = np.array([[[0.4, -0.6, 1e9, -1e9]]])
     assert ArraySource(voxels, SPACING).array().tolist() == [[[0, -1, 32767, -32768]]]
 
 
@@ -52,11 +52,19 @@ def test_halves_and_infinities():
         (np.zeros((2, 2)), {}, "a volume has three axes"),
         (np.zeros((2, 2, 2), dtype="U1"), {}, "HU are real numbers"),
         (np.zeros((2, 2, 2)), {"spacing": (-1, 1, 2)}, "a spacing of -1 x 1 x 2 mm, which is negative"),
-        (np.zeros((2, 2, 2)), {"origin": (0, 0)}, "spacing and origin have three numbers each, direction nine"),
+        (np.zeros((2, 2, 2)), {"origin": (0, 0)}, "spacing and origin have three finite numbers each"),
+        (np.zeros((2, 2, 2)), {"origin": (0, 0, np.nan)}, "spacing and origin have three finite numbers each"),
+        (np.zeros((2, 2, 2)), {"spacing": ("a", 1, 1)}, "spacing and origin have three finite numbers each"),
+        (
+            np.zeros((2, 2, 2)),
+            {"direction": 2 * np.eye(3)},
+            "axes of the lengths 2, 2, 2 in direction, where unit",
+        ),
+        (np.ma.masked_less(np.zeros((2, 2, 2)), 1), {}, "a masked array: fill what is masked"),
         (
             np.zeros((2, 2, 2)),
             {"direction": np.eye(2)},
-            "spacing and origin have three numbers each, direction nine",
+            "spacing and origin have three finite numbers each, direction nine",
         ),
     ],
 )

@@ -41,6 +41,7 @@ def test_text_headers_without_a_place(tmp_path):
     assert "no position (space origin)" in warned(nrrd(tmp_path / "ct.nrrd", data, space_origin=None))
     plain = nrrd(tmp_path / "ct.nrrd", data, space=None, space_directions=None, spacings="0.7 0.8 2.5")
     assert "no orientation (space: none)" in warned(plain)
+    assert "space: unknown" in warned(nrrd(tmp_path / "ct.nrrd", data, space="Doe-Jane"))
     assert "space: scanner-xyz" in warned(nrrd(tmp_path / "ct.nrrd", data, space="scanner-xyz"))
 
 
