@@ -28,6 +28,7 @@ from .evaluation.operating_points import OperatingPoints
 from .export import CsvTable, Detection, HtmlReport, ScanReport, Written, make_report, write_report
 from .inference.detector import build_inference
 from .io.checkpoint import LENSCheckpointer, load_weights
+from .io.device import fall_back_to_cpu
 from .io.errors import DataError
 from .io.zoo import local_path
 
@@ -140,6 +141,7 @@ class LesionDetector:
             cfg.MODEL.WEIGHTS = str(weights)
         if device is not None:
             cfg.MODEL.DEVICE = device
+        fall_back_to_cpu(cfg)
         cfg.freeze()
         if not cfg.MODEL.WEIGHTS and not allow_random_weights:
             raise DataError("MODEL.WEIGHTS", "no weights: name a checkpoint, or lens_d2://phantom/lens_multi")

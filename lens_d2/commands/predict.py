@@ -25,6 +25,7 @@ from ..export import SegmentationFile, StructuredReport, Written, remove_report,
 from ..io import cli
 from ..io.artifacts import ResultStore, digest, digest_of_file, share_out
 from ..io.config_files import merge_opts
+from ..io.device import fall_back_to_cpu
 from ..io.errors import DataError, WriteError
 from ..io.files import write_whole
 from ..io.parallel import read_ahead
@@ -296,7 +297,7 @@ def main(args: argparse.Namespace) -> int:
     """
     setup_logger(name="lens_d2", distributed_rank=comm.get_rank())
     cfg = read_config(args)
-    checks.fall_back_to_cpu(cfg)
+    fall_back_to_cpu(cfg)
     cfg.freeze()
     if Path(args.input).resolve() == args.output.resolve():
         raise DataError(args.output, "is both input and output: give another --output")

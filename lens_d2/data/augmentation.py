@@ -110,7 +110,7 @@ class Scale(T.Augmentation):
     def get_transform(self, image: np.ndarray, rng: np.random.Generator) -> T.Transform:
         """Draws the ratio."""
         shape = image.shape[:2]
-        size = scaled_size(shape, rng.uniform(*self.scale_range) * fit_scale(shape, self.max_size))
+        size = scaled_size(shape, min(rng.uniform(*self.scale_range), self.max_size / max(shape)))
         return T.NoOpTransform() if size == shape else T.ResizeTransform(*shape, *size)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
@@ -13,7 +12,7 @@ from pathlib import Path
 import torch
 import torch.distributed
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import (
     BACKBONE_REGISTRY,
     META_ARCH_REGISTRY,
@@ -22,7 +21,6 @@ from detectron2.modeling import (
     ROI_HEADS_REGISTRY,
     ROI_MASK_HEAD_REGISTRY,
 )
-from detectron2.solver.build import GradientClipType
 from fvcore.common.registry import Registry
 
 from ..data.augmentation import AUGMENTATION_REGISTRY
@@ -41,10 +39,8 @@ from ..modeling.backbone import SLICES_PER_IMAGE
 from ..modeling.classifiers import CLASSIFIER_LOSS_REGISTRY, CLASSIFIER_REGISTRY
 from ..modeling.meta_arch import FUSED
 from ..modeling.missing_labels import MISSING_LABELS, OF_PIXELS
-from .solver import OPTIMIZERS
+from .solver import CLIPPINGS, OPTIMIZERS
 from .stages import STAGES
-
-logger = logging.getLogger(__name__)
 
 # Settings of a training: of the detector, and of the networks that stages train.
 SOLVERS = ("SOLVER", "MODEL.FPR.SOLVER", "MODEL.LPC.SOLVER", "MODEL.EMBEDDING.SOLVER")
@@ -68,7 +64,7 @@ NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterab
     "MODEL.LPC.LOSS": CLASSIFIER_LOSS_REGISTRY,
     **{f"{solver}.OPTIMIZER": OPTIMIZERS for solver in SOLVERS},
     "INPUT.AUGMENTATIONS": AUGMENTATION_REGISTRY,
-    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": lambda cfg: (kind.value for kind in GradientClipType),
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIPPINGS,
     "DATASETS.COMBINE": DATASET_COMBINE,
     "DATASETS.EPOCH": EPOCHS,
     "DATASETS.TRAIN": lambda cfg: DatasetCatalog.list(),
@@ -167,6 +163,12 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
             if name not in cfg.DATASETS.TRAIN:
                 hint = did_you_mean(name, cfg.DATASETS.TRAIN)
                 raise DataError(f"DATASETS.{key}", f"no {name!r} in DATASETS.TRAIN{hint}")
+    if cfg.DATASETS.COMBINE == "experts" and cfg.MODEL.LENS.EXPERTS:
+        for name in cfg.DATASETS.TRAIN:
+            expert = MetadataCatalog.get(name).get("expert")
+            if expert not in cfg.MODEL.LENS.EXPERTS:
+                hint = f"{tuple(cfg.MODEL.LENS.EXPERTS)}, and DATASETS.TRAIN has {name}, of the expert {expert}"
+                raise DataError("MODEL.LENS.EXPERTS", f"{hint}: name it, or leave the dataset out")
     if solver.AMP.ENABLED and (torch.device(cfg.MODEL.DEVICE).type == "cpu" or not torch.cuda.is_available()):
         fault = "True, and the training is on the CPU: mixed precision is for GPUs; set it to False"
         raise DataError("SOLVER.AMP.ENABLED", fault)
@@ -214,7 +216,7 @@ def check_missing_labels(cfg: CfgNode) -> None:
         raise DataError("MODEL.TEACHER.ENABLED", "True, but MODEL.LENS.EXPERTS names none: it needs LENS or CECN")
     treated = (teacher.ENABLED, share < 1, cfg.MODEL.AFP.MISSING_LABELS, cfg.MODEL.ROI_HEADS.MISSING_LABELS)
     partial = set(partially_labelled(cfg.DATASETS.TRAIN).values())
-    if any(treated) and not partial & {*cfg.MODEL.LENS.PARTIALLY_LABELED}:
+    if any(treated) and (not partial or partial - {*cfg.MODEL.LENS.PARTIALLY_LABELED}):
         known = ", ".join(sorted(partial)) or "none, all datasets are fully labelled"
         fault = f"{cfg.MODEL.LENS.PARTIALLY_LABELED}; experts of DATASETS.TRAIN that lack labels: {known}"
         raise DataError("MODEL.LENS.PARTIALLY_LABELED", fault)
@@ -275,13 +277,6 @@ def check_device(cfg: CfgNode, num_gpus: int | None = None) -> None:
     if reason:
         hint = "look at nvidia-smi and at torch's CUDA version, or set MODEL.DEVICE cpu"
         raise DataError("MODEL.DEVICE", f"{device}, but torch finds no GPU, and {reason}: {hint}")
-
-
-def fall_back_to_cpu(cfg: CfgNode) -> None:
-    """Set ``MODEL.DEVICE`` to the CPU, with a warning, if it is a GPU and none is found."""
-    if torch.device(cfg.MODEL.DEVICE).type == "cuda" and not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
-        logger.warning("no GPU found: running on the CPU")
 
 
 def _gpus_expected(num_gpus: int | None) -> str:

@@ -13,8 +13,8 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
+from ..io.device import fall_back_to_cpu
 from ..io.files import write_whole
-from . import checks
 
 LOGGERS = ("fvcore", "detectron2", "lens_d2")
 
@@ -34,7 +34,7 @@ def set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
     rank = comm.get_rank()
     for name in LOGGERS:
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
-    checks.fall_back_to_cpu(cfg)
+    fall_back_to_cpu(cfg)
     cfg.freeze()
     if comm.is_main_process():
         write_whole(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), cfg.dump().encode())

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver.build import (
-    GradientClipType,
-    get_default_optimizer_params,
-    maybe_add_gradient_clipping,
-)
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils import clip_grad_value_
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from ..io.errors import DataError, did_you_mean
 
@@ -25,6 +22,10 @@ OPTIMIZERS = {
     "AdamW": (torch.optim.AdamW, lambda solver: {}),
     "SGD": (torch.optim.SGD, lambda solver: {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}),
 }
+# By SOLVER.CLIP_GRADIENTS.CLIP_TYPE, functions of the parameters that have a gradient and of CLIP_VALUE; None:
+# Detectron2 clips, by the norm of each parameter. Its clipping by value fails on parameters without a gradient,
+# those of experts that a step leaves alone.
+CLIPPINGS: dict[str, Callable | None] = {"value": clip_grad_value_, "norm": None, "full_model": clip_grad_norm_}
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -42,8 +43,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     )
     optimizer_type, options = OPTIMIZERS[cfg.SOLVER.OPTIMIZER]
     clipping = cfg.SOLVER.CLIP_GRADIENTS
-    by_value = clipping.ENABLED and clipping.CLIP_TYPE == GradientClipType.VALUE.value
-    optimizer_type = optimizer_type if by_value else maybe_add_gradient_clipping(cfg, optimizer_type)
+    clip = CLIPPINGS[clipping.CLIP_TYPE] if clipping.ENABLED else None
+    optimizer_type = optimizer_type if clip else maybe_add_gradient_clipping(cfg, optimizer_type)
     optimizer = optimizer_type(
         parameters,
         lr=cfg.SOLVER.BASE_LR,
@@ -51,9 +52,14 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         foreach=True,
         **options(cfg.SOLVER),
     )
-    if by_value:  # Detectron2's fails on parameters without a gradient: those of experts that a step leaves alone
-        optimizer.register_step_pre_hook(lambda *_: clip_grad_value_(_taught(optimizer), clipping.CLIP_VALUE))
+    if clip is not None:
+        optimizer.register_step_pre_hook(partial(_clip_gradients, clip, clipping.CLIP_VALUE))
     return optimizer
+
+
+def _clip_gradients(clip: Callable, value: float, optimizer: torch.optim.Optimizer, *_) -> None:
+    """As a hook before a step: clips what has a gradient."""
+    clip(_taught(optimizer), value)
 
 
 def _taught(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

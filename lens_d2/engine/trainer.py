@@ -19,7 +19,7 @@ from torch import nn
 
 from ..data.loader import build_batch_sampler, build_test_loader, build_train_loader, load_training_records
 from ..inference.detector import build_inference
-from ..io.checkpoint import LENSCheckpointer
+from ..io.checkpoint import LENSCheckpointer, share_state
 from ..io.cli import at_level, without_known_faults
 from ..io.errors import DataError
 from ..mining.hooks import build_mining_hooks
@@ -183,6 +183,7 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
         """Evaluate on whole sub-volumes of ``DATASETS.TEST``, rescored if a classifier is configured."""
         model = model.module if hasattr(model, "module") else model
+        share_state(model)  # every rank has trained with running statistics of its own
         # The evaluators' tables say all that Detectron2 would repeat in lines of comma-separated numbers.
         with at_level(logging.WARNING, "detectron2.evaluation.testing", "detectron2.engine.defaults"):
             return super().test(cfg, build_inference(cfg, model), evaluators)

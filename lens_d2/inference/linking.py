@@ -69,8 +69,8 @@ def to_native_slices(found: VolumeDetections, slice_mm: np.ndarray, native_mm: n
     """Put detections on other slices onto the file's native ones.
 
     A detection covers the native slices whose centres lie within half an interval of its own slices, and at least
-    the nearest. Each of its boxes goes to the nearest of these, the one with the highest score stays, and a native
-    slice that no box has gone to takes the nearest box.
+    the nearest; one on the last slice covers those behind that, too. Each of its boxes goes to the nearest of these
+    slices, the one with the highest score stays, and a slice that no box has gone to takes the nearest box.
 
     Args:
         found: with slices numbered as in ``slice_mm``.
@@ -84,7 +84,8 @@ def to_native_slices(found: VolumeDetections, slice_mm: np.ndarray, native_mm: n
     for number, (start, end) in enumerate(zip(starts, starts[1:], strict=False)):
         own = found.slice_boxes[start:end]
         own_mm = slice_mm[own[:, 0].astype(np.int64)]
-        covered = np.flatnonzero((native_mm >= own_mm[0] - half) & (native_mm < own_mm[-1] + half))
+        end_mm = own_mm[-1] + half if own[-1, 0] < len(slice_mm) - 1 else np.inf
+        covered = np.flatnonzero((native_mm >= own_mm[0] - half) & (native_mm < end_mm))
         if not len(covered):
             covered = np.abs(native_mm - own_mm.mean()).argmin(keepdims=True)
         distance = np.abs(native_mm[covered, None] - own_mm)

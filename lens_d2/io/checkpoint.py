@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
 from torch import nn
 
 from .errors import DataError
@@ -42,6 +44,13 @@ def load_weights(path: str) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise DataError(path, "holds no state_dict")
     return loaded
+
+
+def share_state(model: nn.Module) -> None:
+    """Give all ranks the first rank's weights and buffers; running statistics differ from rank to rank."""
+    if comm.get_world_size() > 1:
+        for tensor in model.state_dict().values():
+            torch.distributed.broadcast(tensor, 0)
 
 
 class LENSCheckpointer(DetectionCheckpointer):

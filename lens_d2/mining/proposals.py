@@ -8,15 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-import torch.distributed
 from detectron2.config import CfgNode
-from detectron2.utils import comm
 from torch import nn
 
 from ..data.cache import build_cache
 from ..data.datasets.catalog import partially_labelled
 from ..data.loader import load_records
 from ..inference.detector import build_inference
+from ..io.checkpoint import share_state
 from ..io.errors import DataError
 from ..structures.detections import VolumeDetections
 from .shards import ShardStore
@@ -80,13 +79,6 @@ class LazyProposals(Mapping):
 
     def __len__(self) -> int:
         return len(self._records)
-
-
-def share_state(model: nn.Module) -> None:
-    """Give all ranks the first rank's weights and buffers; running statistics differ from rank to rank."""
-    if comm.get_world_size() > 1:
-        for tensor in model.state_dict().values():
-            torch.distributed.broadcast(tensor, 0)
 
 
 def fingerprint(cfg: CfgNode, model: nn.Module) -> str:

@@ -112,8 +112,8 @@ class CenterNet(nn.Module):
                 "loss_centernet_offset".
         """
         feature = features[self.in_feature]
-        logits = self.heat_map(feature)[:, 0]
-        sizes, offsets = (branch(feature).permute(0, 2, 3, 1) for branch in (self.sizes, self.offsets))
+        logits = self.heat_map(feature)[:, 0].float()
+        sizes, offsets = (branch(feature).permute(0, 2, 3, 1).float() for branch in (self.sizes, self.offsets))
         losses = {} if gt_instances is None else self.losses(logits, sizes, offsets, gt_instances)
         with torch.no_grad():
             proposals = self.predict_proposals(logits, sizes, offsets, images.image_sizes)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..structures.status import BoxStatus
 from .selection import make_proposals
-from .supervision import log_counts, of_status, on_uncertain
+from .supervision import global_normalizer, log_counts, of_status, on_uncertain
 
 
 class _Shapes(nn.Module):
@@ -103,7 +103,8 @@ class FCOS(fcos.FCOS):
         """
         maps = [features[f] for f in self.head_in_features]
         (points,) = self.anchor_generator(maps)
-        logits, deltas, centerness = (x[0] for x in self._transpose_dense_predictions(self.head(maps), [1, 4, 1]))
+        outputs = self._transpose_dense_predictions(self.head(maps), [1, 4, 1])
+        logits, deltas, centerness = (x[0].float() for x in outputs)
         losses = {}
         if gt_instances is not None:
             losses = self.losses_of_known(points, logits, deltas, centerness, gt_instances)
@@ -138,8 +139,8 @@ class FCOS(fcos.FCOS):
         )
 
     def _ema_update(self, name: str, value: float, *args) -> float:
-        """Number of the batch's own positives: a moving average would begin anew when training resumes."""
-        return value
+        """Number of the global batch's own positives: a moving average would begin anew when training resumes."""
+        return global_normalizer(value, next(self.parameters()).device)
 
     def predict_proposals(
         self,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .adapters import ExpertFeatures, features_of
 from .selection import NOT_A_BOX, BoxSet, make_detections, nms_of_groups
-from .supervision import with_hard_negatives_as_foreground
+from .supervision import seeded, with_hard_negatives_as_foreground
 
 FUSED = "fused"
 # From images and feature maps to the proposals of all experts, experts x images.
@@ -203,10 +203,11 @@ class LENS(nn.Module):
         proposed = targets
         if self.roi_heads is not None and self.roi_heads.num_classes > 1:  # both classes are to be proposed
             proposed = [with_hard_negatives_as_foreground(x) for x in targets]
-        proposals, losses = self._propose(features, images.image_sizes, proposed, expert)
+        seeds = [x["seed"] for x in batched_inputs] if "seed" in batched_inputs[0] else None
+        with seeded(seeds and seeds[0], self.device):  # of what a generator draws, such as RPN's anchors
+            proposals, losses = self._propose(features, images.image_sizes, proposed, expert)
         if self.roi_heads is not None:
             pooled = self._pool(proposals)
-            seeds = [x["seed"] for x in batched_inputs] if "seed" in batched_inputs[0] else None
             losses.update(self.roi_heads(images, features, pooled, targets, expert=expert, seeds=seeds)[1])
         get_event_storage().put_scalar(f"{expert}/total_loss", float(sum(losses.values()).detach()))
         return losses

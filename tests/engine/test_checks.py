@@ -36,8 +36,6 @@ def test_a_job_with_gpus_does_not_go_on_without(variables, refused, monkeypatch)
             checks.check_device(cfg)
     else:
         checks.check_device(cfg)
-        checks.fall_back_to_cpu(cfg)
-        assert cfg.MODEL.DEVICE == "cpu"
 
 
 def test_a_fault_of_the_training_names_its_key(tmp_path):
@@ -45,6 +43,11 @@ def test_a_fault_of_the_training_names_its_key(tmp_path):
     checks.check_training(cfg, ranks=2)
     for key, value, fault in (
         ("DATASETS.TRAIN", (), "DATASETS.TRAIN: names no dataset"),
+        (
+            "MODEL.LENS.EXPERTS",
+            ("deeplesion", "luna"),
+            "DATASETS.TRAIN has phantom_lits_train, of the expert lits",
+        ),
         ("DATASETS.SHARES", (("luna_train", 0.5),), "DATASETS.SHARES: no 'luna_train' in DATASETS.TRAIN"),
         ("DATASETS.WEIGHTS", (("phantom_luna_train", 0.0),), "DATASETS.WEIGHTS: 0 for phantom_luna_train"),
         ("SOLVER.REFERENCE_WORLD_SIZE", 5, "SOLVER.REFERENCE_WORLD_SIZE: 5 ranks cannot share a batch"),
@@ -56,6 +59,26 @@ def test_a_fault_of_the_training_names_its_key(tmp_path):
         faulty.merge_from_list([key, value])
         with pytest.raises(DataError, match=fault):
             checks.check_training(faulty)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        ("INPUT.HU_WINDOW", (500.0, -1000.0), "two rising HU are needed"),
+        ("INPUT.NUM_SLICES", 8, "8; 3, 9, 15, ... are allowed"),
+        ("INPUT.NUM_SLICES", 6, "6; 3, 9, 15, ... are allowed"),
+        ("INPUT.PIXEL_SPACING", 0.0, "mm above 0 are needed"),
+        ("TEST.SCALES", (), "factors above 0 are needed"),
+        ("TEST.SCALES", (1.0, -1.0), "factors above 0 are needed"),
+        ("TEST.AUG.ENABLED", True, "it is TEST.SCALES that augments"),
+    ],
+)
+def test_a_fault_of_the_input_names_its_key(key, value, fault):
+    cfg = load_config("phantom/lens_multi.yaml")
+    checks.check_input(cfg)
+    cfg.merge_from_list([key, value])
+    with pytest.raises(DataError, match=f"{key}: .*{fault}"):
+        checks.check_input(cfg)
 
 
 def test_an_evaluation_needs_weights_or_a_checkpoint(tmp_path):

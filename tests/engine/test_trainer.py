@@ -104,6 +104,9 @@ def work(folder: str, steps: int = 5) -> None:
             latest = {k: v for k, (v, _) in storage.latest().items() if k.startswith("loss_")}
             losses.append(latest)
     weights = [p.detach() for p in trainer.model.parameters()]
+    for name, buffer in trainer.model.named_buffers():
+        if name.endswith("running_var"):  # as running statistics differ from rank to rank
+            buffer.mul_(1.0 + comm.get_rank())
     results = LENSTrainer.test(cfg, trainer.model.eval())
     if comm.is_main_process():
         predictions = {p.name: p.read_bytes() for p in Path(cfg.OUTPUT_DIR).rglob("predictions*.json")}

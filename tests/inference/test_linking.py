@@ -102,6 +102,18 @@ def test_slices_become_the_native_ones_whose_centres_they_cover(interval, expect
     assert found.slice_boxes[:, 0].tolist() == list(range(int(first), int(last) + 1))
 
 
+@pytest.mark.parametrize(("count", "interval"), [(14, 5.0), (9, 3.0), (10, 2.5), (12, 1.25)])
+def test_a_lesion_on_the_last_slice_reaches_the_end_of_the_volume(count, interval):
+    """The last native slice may lie more than half an interval behind the last interpolated one."""
+    native_mm = np.arange(count) * interval
+    slice_mm = np.arange(int(native_mm[-1] / 2.0) + 1) * 2.0
+    last = len(slice_mm) - 1
+    found = to_native_slices(linked([last - 1, last], [0.2, 0.9]), slice_mm, native_mm)
+    assert found.boxes[0, 5] == count - 1 == found.slice_boxes[-1, 0]
+    before = to_native_slices(linked([last - 2, last - 1], [0.2, 0.9]), slice_mm, native_mm)
+    assert before.boxes[0, 5] < count - 1
+
+
 def test_slices_that_count_downwards_keep_their_own_numbers():
     found = linked([1, 2], [0.9, 0.5], np.stack([BOX, BOX + 1]))
     found = to_native_slices(found, np.arange(10) * 2.0, np.arange(10)[::-1] * 2.0)

@@ -41,6 +41,20 @@ def network():
     return torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
 
 
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ({"model": {"weight": torch.tensor([1.0, float("nan")])}}, "weight holds NaN or Inf"),
+        ({"state_dict": {"weight": torch.zeros(2)}}, "has its tensors below 'state_dict'"),
+        ({"model": [torch.zeros(2)]}, "has no tensors by name below 'model'"),
+    ],
+)
+def test_weights_that_are_none_are_told(network, tmp_path, content, fault):
+    torch.save(content, tmp_path / "model.pth")
+    with pytest.raises(DataError, match=fault):
+        LENSCheckpointer(network).load(str(tmp_path / "model.pth"))
+
+
 def test_a_finished_network_is_loaded_whole_or_not_at_all(network, tmp_path):
     """A training starts from a part of the weights, too."""
     part = str(tmp_path / "part.pth")

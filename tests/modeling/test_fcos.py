@@ -15,6 +15,13 @@ def build(cfg, name):
     return build_proposal_generator(cfg, {"p2": ShapeSpec(channels=16, stride=4)})
 
 
+def test_losses_are_divided_by_the_positives_of_all_ranks(small_cfg, monkeypatch):
+    generator = build(small_cfg, "FCOS")
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda total: total.add_(18))
+    assert generator._ema_update("loss_normalizer", 2, 300) == 10
+
+
 def test_fcos_leaves_uncertain_pixels_out_of_the_loss(small_cfg, make_targets):
     generator = build(small_cfg, "FCOS")
     (points,) = generator.anchor_generator([torch.zeros(1, 16, 16, 20)])

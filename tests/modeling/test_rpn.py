@@ -2,6 +2,7 @@
 
 import torch
 from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_model
 from detectron2.modeling.proposal_generator import build_proposal_generator
 from detectron2.modeling.proposal_generator.rpn import RPN, StandardRPNHead
 from detectron2.structures import Boxes
@@ -29,3 +30,15 @@ def test_rpn_samples_no_anchor_on_an_uncertain_region(small_cfg, make_targets):
     (label,), (matched,) = rpn.label_and_sample_anchors([anchors], [gt])
     assert label.tolist() == [1, -1, -1, 0]
     assert matched[0].tolist() == [20, 16, 44, 40]
+
+
+def test_what_rpn_draws_is_a_function_of_the_sample(small_cfg, make_batch):
+    """So that a resumed training draws the anchors that one without a break draws."""
+    small_cfg.MODEL.PROPOSAL_GENERATOR.NAME = "LENSRPN"
+    small_cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE = 4
+    model, losses = build_model(small_cfg), []
+    for before, seed in ((0, 3), (1, 3), (0, 4)):
+        batch = [{**sample, "seed": seed + i} for i, sample in enumerate(make_batch("luna"))]
+        torch.manual_seed(before)
+        losses.append(float(model(batch)["loss_rpn_cls"]))
+    assert losses[0] == losses[1] != losses[2]

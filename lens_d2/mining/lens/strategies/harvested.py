@@ -27,7 +27,7 @@ class Harvested(Strategy):
         *,
         rows: pd.DataFrame,
         statuses: tuple[str, ...] = ("annotation",),
-        rejected_below: float = 1.0,
+        rejected_below: float = 0.5,
         iou: float = 0.5,
     ):
         """

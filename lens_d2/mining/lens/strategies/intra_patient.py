@@ -27,9 +27,9 @@ class IntraPatient(Strategy):
     """Recognises an annotated lesion in the patient's other studies and series by its embedding.
 
     Every annotation is compared with every tracklet of the patient's other series; if their embeddings are
-    nearer than delta, they match. A lesion is in a sub-volume once: an annotation matches only the nearest
-    tracklet there, and of matching tracklets that overlap, the nearest is taken. A match that overlaps no known
-    lesion is a missing annotation. A tracklet's embedding is that of its box with the highest score.
+    nearer than delta, they match. Of matching tracklets that overlap, the nearest is taken. A match that overlaps
+    no known lesion is a missing annotation. A tracklet's embedding is that of its box with the highest score. With
+    ``nearest_only`` a lesion is in a sub-volume once: an annotation matches the nearest tracklet there alone.
     """
 
     @configurable
@@ -40,7 +40,7 @@ class IntraPatient(Strategy):
         group: str = "fused",
         distance: float = 0.15,
         score_thresh: float = 0.0,
-        nearest_only: bool = True,
+        nearest_only: bool = False,
         calibrate: Callable[[Embed, Sequence[dict]], dict] | None = None,
     ):
         """

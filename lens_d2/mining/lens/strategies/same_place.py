@@ -63,7 +63,7 @@ class SamePlace(Strategy):
         *,
         places: Mapping[str, BodyPlaces],
         calibration: Calibration,
-        precision: float = 0.85,
+        precision: float = 0.9,
         distance: float = 4.0,
         score_thresh: float = 0.05,
     ):

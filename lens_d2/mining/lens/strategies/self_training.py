@@ -37,7 +37,7 @@ class SelfTraining(Strategy):
         self,
         *,
         calibration: Calibration,
-        precision: float = 0.8,
+        precision: float = 0.9,
         quota: float = 0.5,
         uncertain_precision: float = 0.3,
         score_thresh: float = 0.05,

@@ -70,17 +70,18 @@ class TestIntraPatient:
             assert len(strategy(self.two_studies(found))) == matches
 
     def test_a_lesion_is_in_a_sub_volume_once(self):
-        """An annotation matches the nearest tracklet alone, unless all near ones are asked for."""
+        """An annotation matches all near tracklets, or the nearest alone if that is asked for."""
         found = tracklets((3, self.box(40), [0.3]), (3, self.box(20), [0.9]))
-        (finding,) = IntraPatient(embed=embed_by(self.vectors))(self.two_studies(found))
+        strategy = IntraPatient(embed=embed_by(self.vectors), nearest_only=True)
+        (finding,) = strategy(self.two_studies(found))
         assert finding.distance == pytest.approx(0.1, abs=1e-6)
-        strategy = IntraPatient(embed=embed_by(self.vectors), nearest_only=False)
+        strategy = IntraPatient(embed=embed_by(self.vectors))
         assert len(strategy(self.two_studies(found))) == 2
 
     def test_where_the_nearest_is_known_there_is_no_match(self):
         volumes = self.two_studies(tracklets((3, self.box(40), [0.3]), (3, self.box(20), [0.9])))
         volumes[1].known.add("other", np.array([[3, *self.box(20)]]), BoxStatus.LESION)
-        assert IntraPatient(embed=embed_by(self.vectors))(volumes) == []
+        assert IntraPatient(embed=embed_by(self.vectors), nearest_only=True)(volumes) == []
 
     def test_of_tracklets_that_overlap_the_nearest_is_taken(self):
         """Two annotations match two tracklets that share pixels of a slice: they are one lesion."""

@@ -1,0 +1,17 @@
+"""Where there is no GPU."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
+
+
+def fall_back_to_cpu(cfg: CfgNode) -> None:
+    """Set ``MODEL.DEVICE`` to the CPU, with a warning, if it is a GPU and none is found."""
+    if torch.device(cfg.MODEL.DEVICE).type == "cuda" and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+        logger.warning("no GPU found: running on the CPU")
