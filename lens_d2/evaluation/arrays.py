@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,7 +107,7 @@ def _nodules(volumes: list[str], truth: Mapping, detections: Mapping) -> tuple[N
     )
 
 
-_FORMS = {"lens3d": _boxes3d, "p3d": _tracklets, "luna16": _nodules}
+_FORMS: dict[str, Callable[..., tuple[Any, Any]]] = {"lens3d": _boxes3d, "p3d": _tracklets, "luna16": _nodules}
 
 
 def _stacked(

@@ -65,11 +65,23 @@ def test_luna16_counts_a_hit_within_the_radius():
         ({"a": []}, {"b": []}, "lens3d", "detections in 'b', which the truth does not have"),
         ({"a": [[1, 2, 3]]}, {}, "lens3d", r"'a': an array of shape \(n, 6\) belongs here, not \(1, 3\)"),
         ({"a": []}, {"a": [[0, 0, 0, 1, 1, 1, np.nan]]}, "lens3d", "'a': numbers that are not finite"),
+        ({"a": [[5, 0, 0, 1, 1, 1]]}, {}, "lens3d", "'a': a box that ends before it begins"),
+        ({"a": []}, {"a": [[[0, 5, 5, 1, 9, 0.5]]]}, "p3d", "a box that ends before it begins"),
+        ({"a": []}, {"a": [], 1: []}, "lens3d", "detections in 1, which the truth does not have"),
+        ({"a": []}, {}, "lens3d", "the truth has no lesion"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(truth, detections, protocol, message):
     with pytest.raises(ValueError, match=message):
         froc(truth, detections, protocol)
+
+
+@pytest.mark.parametrize(
+    "options", [{"fps": []}, {"fps": [np.nan]}, {"fps": [-1]}, {"threshold": 2}, {"threshold": np.nan}]
+)
+def test_options_that_mean_nothing_are_refused(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} is .* belong"):
+        froc({"a": [[0, 0, 0, 1, 1, 1]]}, {}, **options)
 
 
 def test_it_runs_without_torch_detectron2_and_simpleitk(repo_root):

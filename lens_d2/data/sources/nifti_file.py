@@ -215,7 +215,7 @@ def _first_bytes(file: Path, count: int) -> bytes:
     except EOFError:
         pass  # the header may be whole; that the voxels are not shows when they are read
     except (OSError, ValueError, zlib.error) as error:
-        if getattr(error, "strerror", None):  # the system's, not the decompressor's
+        if isinstance(error, OSError) and error.strerror:  # the system's, not the decompressor's
             raise DataError(file, f"cannot be read: {error.strerror}") from error
         fault = f"not a readable volume (truncated or damaged, cannot be unpacked: {private(error)})"
         raise DataError(file, fault) from error

@@ -106,7 +106,7 @@ def read_voxels(
     except EOFError as error:
         raise DataError(path, f"truncated: {error or 'its voxels end early'}") from error
     except (OSError, ValueError, zlib.error) as error:
-        if getattr(error, "strerror", None):  # the system's, not the decompressor's
+        if isinstance(error, OSError) and error.strerror:  # the system's, not the decompressor's
             raise DataError(path, f"cannot be read: {error.strerror}") from error
         raise DataError(path, f"truncated or damaged, cannot be unpacked ({private(error)})") from error
     if done < count:
