@@ -50,7 +50,7 @@ WAITS, COPIES = ("cudaStreamSynchronize", "cudaDeviceSynchronize"), "Memcpy DtoH
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured, and where.
+    """Subject and place of a measurement.
 
     Attributes:
         device: of the network.

@@ -123,7 +123,7 @@ def harvested(cfg, args: argparse.Namespace) -> None:
 
 
 def worth_showing(record: dict, lesion: dict) -> tuple[bool, int]:
-    """What makes a mined lesion worth showing: a mark beside it, and many slices."""
+    """Sorting key by which a mined lesion is worth showing: a mark beside it, and many slices."""
     return bool(marked_slices(record, lesion)), len(lesion["boxes"])
 
 

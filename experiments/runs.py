@@ -67,7 +67,7 @@ def write_cohort(root: Path, size: str, seed: int, config: str, workers: int | N
 
 
 def read_manifest(root: Path) -> dict:
-    """What the generator says of a cohort below ``root``: its version and the plan, without the counts."""
+    """The generator's version and plan of a cohort below ``root``, without the counts."""
     manifest = json.loads((root / "phantom/phantom.json").read_text())
     return {key: value for key, value in manifest.items() if key != "counts"}
 

@@ -36,7 +36,7 @@ ACCEPTED_IOU = 0.5
 
 
 def verdict_of(proposal: Proposal, truth: HiddenTruth) -> str:
-    """What the hidden truth says of a proposal."""
+    """Verdict of the hidden truth on a proposal."""
     z, *box = proposal.slice_boxes[proposal.slice_boxes[:, 5].argmax(), :5]
     boxes, _ = truth.boxes(proposal.volume)
     iou = pairwise_iou(np.array([box]), boxes[boxes[:, 0] == z, 1:]).max(initial=0.0)

@@ -58,7 +58,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is made.
+    """Recipe of a model.
 
     Attributes:
         config: of the training.
@@ -80,10 +80,12 @@ class Recipe:
 STEPS = ("SOLVER.MAX_ITER", 8000, "SOLVER.STEPS", "(5600,7200)", "SOLVER.CHECKPOINT_PERIOD", 1000)
 MORE_STEPS = ("SOLVER.MAX_ITER", 12000, "SOLVER.STEPS", "(8400,10800)", "SOLVER.CHECKPOINT_PERIOD", 1000)
 RETRAINED = Part("retrain/model_final.pth", "retrain/inference")
+RESCORED = Part("fpr/model_final.pth", "evaluate/inference")
 FROM_RANDOM = (*MORE_STEPS, "MODEL.DENSENET.WEIGHTS", "")
 SELF_TRAINED = (
     *STEPS,
     *("MODEL.WEIGHTS", "lens_d2://phantom/lens_multi", "MINING.STRATEGIES", "('SelfTraining','SamePlace')"),
+    *("STAGES", "('mine','retrain','fpr','evaluate')"),
 )
 RECIPES = {
     "phantom/backbone": Recipe(
@@ -99,18 +101,19 @@ RECIPES = {
     ),
     "phantom/lens_best": Recipe(
         "configs/phantom/lens_best.yaml",
-        "LENS with self-training, from phantom/lens_multi, which proposes what it is trained on again",
-        (*SELF_TRAINED, "STAGES", "('mine','retrain')"),
+        "LENS with self-training, from phantom/lens_multi, which proposes what it is trained on again; with a 3D "
+        "classifier for false-positive reduction, at two scales",
+        SELF_TRAINED,
         "lens_best",
-        {"": RETRAINED},
-        "retrain/inference",
+        {"": RETRAINED, ".fpr": RESCORED},
+        "evaluate/inference",
     ),
     "phantom/lens_full": Recipe(
         "configs/phantom/lens_best.yaml",
-        "phantom/lens_best with a 3D classifier for false-positive reduction",
-        (*SELF_TRAINED, "STAGES", "('mine','retrain','fpr','evaluate')"),
-        "lens_best",
-        {"": RETRAINED, ".fpr": Part("fpr/model_final.pth", "evaluate/inference")},
+        "detector and classifier of phantom/lens_best, at one scale",
+        (*SELF_TRAINED, "TEST.SCALES", "(1.0,)"),
+        "lens_full",
+        {"": RETRAINED, ".fpr": RESCORED},
         "evaluate/inference",
     ),
     "phantom/cecn": Recipe(

@@ -159,7 +159,7 @@ class Workshop:
             return subprocess.Popen(command, cwd=runs.ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
     def _job(self, task: Task) -> dict:
-        """What the process is told."""
+        """Content of the job's file."""
         folders = {needed.run: str(self.folder(needed)) for needed in task.needs}
         given = {
             key: {

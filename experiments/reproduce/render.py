@@ -33,7 +33,7 @@ PLAIN = "pearson of "  # beginning of the metrics that are correlations
 
 @dataclass(frozen=True)
 class Results:
-    """What there is of a row.
+    """Measured results of a row.
 
     Attributes:
         row: of the table.
@@ -168,7 +168,7 @@ class Gap:
         self._sampled: dict[tuple, tuple[float, np.ndarray]] = {}
 
     def share(self, own: Results) -> str:
-        """Which share a row has come, in per cent, with the 95% interval of a bootstrap over sub-volumes."""
+        """Share of the gap that a row has closed, in per cent, with the 95% interval of a bootstrap over sub-volumes."""
         if own in self.ends:
             return ""
         seeds = tuple(sorted(set.intersection(*(set(each.events()) for each in (*self.ends, own)))))
@@ -229,7 +229,7 @@ def froc_curves(results: Sequence[Results]) -> dict[str, dict]:
 
 
 def _legend(table: Table, seeds: Sequence[int]) -> str:
-    """How the numbers are to be read."""
+    """Sentences below a table, on how to read its numbers."""
     named = "the average sensitivity" if table.compare == AVERAGE else f"`{table.compare}`"
     spread = "95% interval of a paired bootstrap over the test sub-volumes, all seeds together"
     spread = spread if table.compare == AVERAGE else "standard deviation over seeds"

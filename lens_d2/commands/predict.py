@@ -61,7 +61,7 @@ def read_config(args: argparse.Namespace) -> CfgNode:
 
 
 class OutcomeStore(ResultStore):
-    """What became of scans: {"status", "detections", "fault", "warnings", "files": {name: bytes}} for each.
+    """Outcomes of scans: {"status", "detections", "fault", "warnings", "files": {name: bytes}} for each.
 
     It depends on the scan's file or folder, the options, the config and the weights, and is outdated when one of
     them changes. It does not tell the scan's path, which may name a patient.

@@ -136,7 +136,7 @@ def find_scans(
 
 
 def public_names(scan: Scan) -> Callable[[str], str]:
-    """What messages show in place of names of files and of text in them, as those may be a patient's.
+    """Replaces names of files and text from them in messages, as those may be a patient's.
 
     The scan gets its own name, its files and folders their number in the order of their names, anything else an
     ellipsis. White space in names does not count.

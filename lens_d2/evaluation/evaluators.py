@@ -164,7 +164,7 @@ class FROCEvaluator(DatasetEvaluator):
         raise NotImplementedError
 
     def detections(self, truth: BoxTruth, entries: dict):
-        """What :meth:`to_file` has given for sub-volumes, by their names, as the protocol takes it."""
+        """The protocol's detections from what :meth:`to_file` has given for sub-volumes, by their names."""
         raise NotImplementedError
 
 

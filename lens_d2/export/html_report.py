@@ -127,7 +127,7 @@ def _region(maker: PictureMaker, index: int, key: int) -> str | None:
 
 
 def scan_data(report: ScanReport, cards: list[Card], stack: SliceStack) -> dict:
-    """What the page's script needs to know, plain enough for JSON."""
+    """Facts for the page's script, plain enough for JSON."""
     native = report.geometry.slices_to_volume(list(stack.slices)).round().astype(int).tolist()
     points = report.operating_points
     return {

@@ -61,7 +61,7 @@ class ArtifactStore:
         return thing
 
     def header(self, thing: Any) -> dict[str, str]:
-        """What a sound artifact of the thing says of itself."""
+        """Header of a sound artifact of the thing."""
         return {self.digest_key: self.made_from} if self.made_from else {}
 
     def dump(self, value: Any, header: dict[str, str]) -> bytes | memoryview:
@@ -85,7 +85,7 @@ class ArtifactStore:
         return self.root / f"{safe}{self.suffix}"
 
     def fault(self, thing: Any) -> str | None:
-        """Why an artifact has to be made; None if it is sound."""
+        """Reason for which an artifact has to be made; None if it is sound."""
         try:
             self._read(thing)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Where there is no GPU."""
+"""Devices of torch."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ class Calibration:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Calibration | None:
-        """Of ``MINING.CALIBRATION``; None if it names no dataset."""
+        """Reads ``MINING.CALIBRATION``; None if it names no dataset."""
         keys = cfg.MINING.CALIBRATION
         if not keys.DATASET:
             return None

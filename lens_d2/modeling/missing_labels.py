@@ -85,7 +85,7 @@ class PartialLabels:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, treatment: str) -> PartialLabels | None:
-        """Of ``MODEL.LENS.LABELED_SHARE`` and the name of a treatment; None if neither changes the loss."""
+        """Reads ``MODEL.LENS.LABELED_SHARE``, takes the name of a treatment; None if neither changes the loss."""
         if not treatment and cfg.MODEL.LENS.LABELED_SHARE == 1.0:
             return None
         return cls(MISSING_LABELS.get(treatment) if treatment else None, cfg.MODEL.LENS.LABELED_SHARE)

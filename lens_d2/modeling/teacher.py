@@ -55,7 +55,7 @@ class Teacher(AveragedModel):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model: nn.Module) -> Teacher | None:
-        """Of ``MODEL.TEACHER``; None unless it is enabled."""
+        """Reads ``MODEL.TEACHER``; None unless it is enabled."""
         keys = cfg.MODEL.TEACHER
         if not keys.ENABLED:
             return None

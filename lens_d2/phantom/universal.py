@@ -72,7 +72,7 @@ class Radiologist:
         self._moods = {lesion.instance: self._rng.normal() for lesion in self._case.lesions}
 
     def interest(self, finding: Finding, series: int) -> float:
-        """How far the interest in a finding exceeds what a mark needs; series of a study count from 0."""
+        """Excess of the interest in a finding over what a mark needs; series of a study count from 0."""
         instance = finding.lesion.instance
         taste = 0.6 * self._habits[instance] + 0.6 * self._moods[instance] + 0.3 * self._rng.normal()
         size = SIZE_WEIGHT * np.log(finding.diameter_mm / 12.0)

@@ -1,4 +1,4 @@
-"""What Lesion-Harvester has harvested, beside what LENS mines: both papers in one ledger."""
+"""Lesion-Harvester's lesions beside what LENS mines: both papers in one ledger."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class PatientVolume:
         return [name for name in self.detections if name != FUSED]
 
     def opinions(self, group: str) -> Opinions:
-        """What the experts think of the tracklets of one group; the group's own scores without others."""
+        """The experts' scores of the tracklets of one group; the group's own scores without others."""
         found, experts = self.detections[group], self.experts
         columns = [i for i, name in enumerate(experts) if name != self.record["expert"]]
         if found.expert_scores is None or not columns or len(columns) == len(experts):
