@@ -168,7 +168,7 @@ class Gap:
         self._sampled: dict[tuple, tuple[float, np.ndarray]] = {}
 
     def share(self, own: Results) -> str:
-        """Share of the gap that a row has closed, in per cent, with the 95% interval of a bootstrap over sub-volumes."""
+        """Per cent of the gap that a row closes, with the 95% interval of a bootstrap over sub-volumes."""
         if own in self.ends:
             return ""
         seeds = tuple(sorted(set.intersection(*(set(each.events()) for each in (*self.ends, own)))))

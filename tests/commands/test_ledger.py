@@ -35,6 +35,11 @@ def test_ledger_check_counts_convert(main, dataset, ledger, tmp_path, capsys):
     assert read_ledger(tmp_path / "other.parquet").equals(read_ledger(ledger))
 
 
+def test_a_ledger_has_one_of_two_endings(main, ledger, tmp_path, capsys):
+    assert main(["convert", str(ledger), str(tmp_path / "other.txt")]) == 2
+    assert capsys.readouterr().err.endswith("other.txt: a ledger ends in .parquet or .csv, not in '.txt'\n")
+
+
 def test_bad_input_is_one_line_and_status_2(main, dataset, ledger, capsys):
     table = read_ledger(ledger)
     table.loc[3, "volume"] = "elsewhere"

@@ -52,6 +52,23 @@ def test_names_are_the_registries():
     assert list(option("phantom", "--difficulty").choices) == list(DIFFICULTIES)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "predict --input a --output b --score-threshold nan",
+        "predict --input a --output b --max-detections -1",
+        "predict --input a --output b --spacing 1 1 inf",
+        "evaluate --protocol lens3d --ground-truth a --predictions b --output c --seed -1",
+        "review a --limit -1",
+        "phantom --seed -1",
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        get_parser().parse_args(words.split())
+    assert ended.value.code == 2 and "argument --" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_overrides_stand_last_with_or_without_their_name():
     words = ["predict", "--input", "a", "--output", "b"]
     for given in (["A.B", "1", "C", "(2, 3)"], ["--opts", "A.B", "1", "C", "(2, 3)"]):

@@ -151,6 +151,7 @@ def test_margin_that_sticks_out_is_cut_and_more_is_a_fault(tmp_path):
         ("Spacing_mm_px_", "0.8, NaN, 5", "Spacing_mm_px_ is missing"),
         ("Image_size", "0, 64", "the Image_size is 0 x 64"),
         ("Train_Val_Test", "inf", "Train_Val_Test is missing or not a number"),
+        ("Train_Val_Test", "4", "Train_Val_Test is 4, not one of 1, 2, 3"),
     ],
 )
 def test_rows_that_make_no_sense_are_named(tmp_path, column, text, expected):

@@ -86,6 +86,13 @@ def test_scans_without_nodules_and_nodules_without_scans(tmp_path):
     assert {name: len(record["lesions"]) for name, record in records.items()} == {"1.1": 0, "1.2": 1}
 
 
+def test_a_table_of_other_scans_would_make_all_free_of_nodules(tmp_path):
+    scan(tmp_path, "1.1")
+    annotations(tmp_path, ("1.9", 0, 0, 0, 6))
+    with pytest.raises(DataError, match="annotations.csv: has nodules of 1 scans, of which .* holds none"):
+        everything(tmp_path)
+
+
 def test_a_scan_at_fault_is_left_out_and_named(tmp_path):
     for name in ("1.1", "1.2", "1.3", "1.4"):
         scan(tmp_path, name)

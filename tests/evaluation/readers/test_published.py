@@ -70,6 +70,19 @@ def refused(result, *words):
         assert word in errors[0], errors[0]
 
 
+def test_what_may_be_meant_is_warned_of(lens3d, luna16):
+    twice = {VOLUME: [*BOXES[VOLUME], BOXES[VOLUME][0]], OTHER: []}
+    assert f"1 lesions stand there twice and count twice (volume {VOLUME})" in lens3d(twice)[2]
+    assert "holds no lesion: a sensitivity of 0 means nothing" in lens3d({VOLUME: [], OTHER: []})[2]
+    from_zero = {VOLUME: [[11, 11, 2, 41, 50, 5, 0.9]], OTHER: []}
+    assert "1 of 1 detections lie outside the slices in their volumes' names" in lens3d(BOXES, from_zero)[2]
+    assert "outside" not in lens3d()[2]
+    named = luna16(series_csv="SeriesUID\n00783\n00784\n")
+    assert named[1]["num_volumes"] == 2
+    nodules = HEADER + "diameter_mm\n00783,0,0,0,10\n00783,0,0,0,10\n"
+    assert "1 lesions stand there twice" in luna16(truth_csv=nodules)[2]
+
+
 def test_sound_input_passes(lens3d, p3d, luna16):
     for result in (lens3d(), p3d(), luna16()):
         assert result[0] == 0 and result[1]["num_volumes"] == 2, result[2]

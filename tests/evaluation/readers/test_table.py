@@ -44,6 +44,22 @@ def test_the_world_is_in_lps(write):
     assert not boxes.knows("voxels") and len(boxes.volumes["b"]) == 0
 
 
+def test_a_header_may_stand_in_quotes_and_a_table_may_be_empty(write):
+    """As R writes it; a detector that has found nothing names no volume."""
+    header, *rows = table_text(BOXES, SCORES).splitlines(keepends=True)
+    quoted = ",".join(f'"{name}"' for name in header.strip().split(",")) + "\n"
+    assert list(read_boxes(write("quoted.csv", quoted + "".join(rows))).volumes) == list(BOXES)
+    assert read_boxes(write("empty.csv", header)).volumes == {}
+
+
+def test_predictions_are_no_truth(evaluate, write):
+    found = write("found.csv", table_text(BOXES, SCORES))
+    status, metrics, error = evaluate("--protocol", "lens3d", "--ground-truth", found, "--predictions", found)
+    assert (
+        status == 2 and metrics is None and "holds boxes with scores, as predictions do: a truth has none" in error
+    )
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
