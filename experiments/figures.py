@@ -31,6 +31,7 @@ from lens_d2.engine import checks
 from lens_d2.engine.stages import load_model
 from lens_d2.evaluation.plots import plot_embedding
 from lens_d2.inference.detector import build_inference
+from lens_d2.io.device import fall_back_to_cpu
 from lens_d2.io.errors import DataError
 from lens_d2.io.progress import progress
 from lens_d2.modeling.embedding.embedder import LesionEmbedder
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     cfg = load_config(args.config_file, args.opts)
     checks.check_names(cfg)
     checks.check_input(cfg)
-    checks.fall_back_to_cpu(cfg)
+    fall_back_to_cpu(cfg)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     FIGURES[args.figure](cfg, args)
     print(args.output)
@@ -82,7 +83,7 @@ def experts(cfg, args: argparse.Namespace) -> None:
     candidates = [by_name[name] for name in args.volumes] or with_lesions[: args.among]
     if not candidates:
         raise DataError(args.dataset, "no sub-volume has a lesion")
-    inference = build_inference(cfg, load_model(cfg, cfg.MODEL.WEIGHTS), rescored=False)
+    inference = build_inference(cfg, load_model(cfg, cfg.MODEL.WEIGHTS), refined=False)
     cases = [
         ExpertCase(record, inference.detect(inference.cache.open(record)), args.score)
         for record in progress(candidates, "sub-volumes")

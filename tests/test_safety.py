@@ -124,10 +124,11 @@ def test_luna_opens_only_scans_that_it_found(outside, tmp_path):
         folder = tmp_path / "LUNA16/subset0"
         folder.mkdir(parents=True, exist_ok=True)
         write_volume(folder / f"{name}.mhd", np.zeros((4, 5, 6), np.int16), make_affine((1, 1, 1)))
-    (tmp_path / "LUNA16/annotations.csv").write_text(f"{','.join(luna.COLUMNS)}\n{outside},1,1,1,2\n")
+    rows = f"{outside},1,1,1,2\n1.2,1,1,1,2\n"
+    (tmp_path / "LUNA16/annotations.csv").write_text(f"{','.join(luna.COLUMNS)}\n{rows}")
     records = luna.read_split("train", tmp_path, Faults()) + luna.read_split("val", tmp_path, Faults())
     assert {Path(record["file_name"]).parent for record in records} == {folder}
-    assert all(not record["lesions"] for record in records)
+    assert [record["volume"] for record in records if record["lesions"]] == ["1.2"]
 
 
 @pytest.mark.parametrize("outside", ["../secret.raw", "/etc/secret.raw"])
