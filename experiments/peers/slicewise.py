@@ -55,7 +55,7 @@ class Lens:
 
     def inference(self) -> nn.Module:
         """Called with a list of records, it gives what the project's evaluators take."""
-        return build_inference(self.cfg, self.model, rescored=False)
+        return build_inference(self.cfg, self.model, refined=False)
 
 
 class FasterRCNN(Lens):
