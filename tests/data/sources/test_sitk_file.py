@@ -52,3 +52,8 @@ def test_a_reader_that_dies_or_hangs_is_a_line(script, says, gipl, tmp_path, mon
     before = psutil.Process().children()
     assert says in fault(gipl)
     assert psutil.Process().children() == before
+
+
+def test_pictures_have_no_slice_interval(tmp_path):
+    path = write_volume(tmp_path / "ct.tif", ct(), AFFINE)
+    assert "TIFF tells no slice interval, position or orientation: convert the scan to NIfTI" in fault(path)
