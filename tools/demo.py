@@ -32,7 +32,6 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/phantom/lens_multi.yaml"
 # The completely annotated test patients, on whom both detectors are evaluated.
 TEST_SET = "phantom_deeplesion_1k_test"
-SCALES = ("TEST.SCALES", "(1.0,1.25)")  # those of the zoo's detector
 SCAN = "data/phantom/LiTS/volume-0.nii"
 WRITTEN = ("training", "zoo", "comparison", "scan", "model_final.pth", "metrics.json", "froc.png", "overlays")
 
@@ -53,7 +52,7 @@ def steps(output: Path, size: str, seed: int, opts: list[str]) -> dict[str, list
     cohort = ["--output", f"{output}/data/phantom", "--overwrite", "--size", size, "--seed", str(seed)]
     # So small a cohort is prepared sooner than a second process has started.
     preparing = ["--workers", "1", "--config-file", CONFIG]
-    training = ["--config-file", CONFIG, "OUTPUT_DIR", f"{output}/training", *one_set, *SCALES, *opts]
+    training = ["--config-file", CONFIG, "OUTPUT_DIR", f"{output}/training", *one_set, *opts]
     zoo = ["--config-file", f"configs/{MODEL}.yaml", "--eval-only", "OUTPUT_DIR", f"{output}/zoo", *one_set]
     zoo += ["MODEL.WEIGHTS", f"lens_d2://{MODEL}", "MODEL.FPR.WEIGHTS", f"lens_d2://{MODEL}.fpr"]
     found = [f"{output}/{name}/inference/{TEST_SET}/predictions.json" for name in ("training", "zoo")]

@@ -52,7 +52,7 @@ def test_nothing_that_teaches_is_overridden(demo_tool, tmp_path):
     own = load_config(demo_tool.CONFIG)
     words = demo_tool.steps(tmp_path, "small", 0, [])["Training and evaluating"]
     cfg = load_config(demo_tool.CONFIG, get_parser().parse_args(words).opts)
-    cfg.OUTPUT_DIR, cfg.DATASETS.TEST, cfg.TEST.SCALES = own.OUTPUT_DIR, own.DATASETS.TEST, own.TEST.SCALES
+    cfg.OUTPUT_DIR, cfg.DATASETS.TEST = own.OUTPUT_DIR, own.DATASETS.TEST
     assert cfg == own
 
 
