@@ -86,6 +86,17 @@ def test_perfect_outputs_give_no_size_loss_and_the_box_back(x, y, w, h):
     torch.testing.assert_close(proposal.proposal_boxes.tensor[:1], box, atol=1e-3, rtol=0)
 
 
+def test_boxes_are_as_exact_in_bfloat16():
+    """Positions of cells have more digits than bfloat16."""
+    network = centernet(topk=(7, 50)).eval()
+    images = ImageList(torch.zeros(1, 9, 64, 512), [(64, 512)])
+    with torch.autocast("cpu", torch.bfloat16):
+        (proposal,), _ = network(images, {"p2": torch.randn(1, 6, 16, 128)})
+    centers = proposal.proposal_boxes.get_centers()
+    assert centers.dtype == proposal.objectness_logits.dtype == torch.float32
+    assert (centers.max(dim=0).values - centers.max(dim=0).values.bfloat16().float()).abs().max() > 0
+
+
 def test_proposals_are_peaks_sorted_and_limited():
     network = centernet(topk=(7, 3)).eval()
     images = ImageList(torch.zeros(1, 9, 64, 80), [(64, 80)])

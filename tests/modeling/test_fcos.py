@@ -3,7 +3,7 @@
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.proposal_generator import build_proposal_generator
-from detectron2.structures import Instances
+from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import EventStorage
 
 from lens_d2.structures.status import BoxStatus
@@ -13,6 +13,15 @@ def build(cfg, name):
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = name
     torch.manual_seed(0)
     return build_proposal_generator(cfg, {"p2": ShapeSpec(channels=16, stride=4)})
+
+
+def test_boxes_are_as_exact_in_bfloat16(small_cfg):
+    generator = build(small_cfg, "FCOS").eval()
+    images = ImageList(torch.zeros(1, 9, 64, 512), [(64, 512)])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        (proposal,), _ = generator(images, {"p2": torch.randn(1, 16, 16, 128)})
+    boxes = proposal.proposal_boxes.tensor
+    assert boxes.dtype == torch.float32 and (boxes != boxes.bfloat16().float()).any()
 
 
 def test_losses_are_divided_by_the_positives_of_all_ranks(small_cfg, monkeypatch):
