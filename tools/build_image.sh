@@ -8,7 +8,7 @@ set -eu
 cd "$(dirname "$0")/.."
 case "${1:-}" in "" | -*) image=lens-d2 ;; *) image=$1; shift ;; esac
 
-if command -v docker > /dev/null; then
+if docker info > /dev/null 2>&1; then  # the command alone builds nothing without its daemon
     docker build "$@" -t "$image" .
     in_image() { docker run --rm --user 1000:1000 --shm-size=1g -v "$work:/output" "$image" "$@"; }
     as_root() { docker run --rm --user 0 --shm-size=1g "$image" "$@"; }
