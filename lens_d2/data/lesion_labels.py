@@ -7,7 +7,6 @@ reliable negative); or not mentioned.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import pandas as pd
 from detectron2.config import CfgNode
 
 from ..io.errors import DataError
+from ..io.formats import load_json
 from .datasets.catalog import default_root
 
 SPLITS = ("train", "val", "test")
@@ -107,7 +107,7 @@ def read_labels(path: str | PathLike) -> LabelFile:
         DataError: the file is missing, is no JSON, lacks a list, has lists of different lengths, has a row twice,
             or has a number that belongs to no term.
     """
-    content = _read_json(path)
+    content = load_json(path)
     if not isinstance(content, dict):
         raise DataError(path, "holds no term_list")
     terms = content.get("term_list")
@@ -141,20 +141,11 @@ def read_hand_labels(path: str | PathLike) -> dict[int, tuple[str, ...]]:
     Raises:
         DataError: the file is missing, is no JSON or has another layout.
     """
-    content = _read_json(path)
+    content = load_json(path)
     try:
         return {int(entry["lesion_idx"]): tuple(map(str, entry["expanded_terms"])) for entry in content}
     except (TypeError, KeyError, ValueError) as error:
         raise DataError(path, f"not a list of lesion_idx and expanded_terms ({error})") from None
-
-
-def _read_json(path: str | PathLike):
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(path, f"cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(path, f"not JSON ({error})") from None
 
 
 def _all_of(values, kind: type) -> bool:

@@ -177,8 +177,19 @@ def load_content(path: str | PathLike):
     """
     data = read_bytes(path)
     is_json = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[") or Path(path).suffix.lower() == ".json"
-    if not is_json:
-        return load_pickle(data, path)
+    return _parse_json(data, path) if is_json else load_pickle(data, path)
+
+
+def load_json(path: str | PathLike):
+    """Reads JSON; unchecked.
+
+    Raises:
+        DataError: the file is missing, empty or damaged, or an object has a key twice.
+    """
+    return _parse_json(read_bytes(path), path)
+
+
+def _parse_json(data: bytes, path: str | PathLike):
     try:
         return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
     except _Duplicate as error:

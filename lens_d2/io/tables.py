@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from os import PathLike
 
@@ -34,8 +36,8 @@ def read_table(path: str | PathLike, columns: Sequence[str] = (), numbers: Seque
         numbers: further columns that it must have, as float64, all finite.
 
     Raises:
-        DataError: the file is missing, empty, no such table or ragged, lacks a column, or a cell is not a finite
-            number.
+        DataError: the file is missing, empty, no such table or ragged, lacks a column or has one twice, or a cell is
+            no finite number.
     """
     data = read_bytes(path)
     options = {"dtype": str, "keep_default_na": False, "index_col": False, "skip_blank_lines": False}
@@ -45,6 +47,10 @@ def read_table(path: str | PathLike, columns: Sequence[str] = (), numbers: Seque
             table = pd.read_csv(io.BytesIO(data), **options, encoding="utf-8-sig").fillna("")
     except (ValueError, pd.errors.ParserWarning) as error:  # pandas' own errors and those of decoding
         raise DataError(path, f"not a table of comma-separated values ({error})") from None
+    named = [name.strip() for name in next(csv.reader(io.StringIO(data.decode("utf-8-sig"))), [])]
+    twice = [name for name, count in Counter(filter(None, named)).items() if count > 1]
+    if twice:
+        raise DataError(path, f"two columns {twice[0]}")
     table.columns = table.columns.str.strip()
     absent = [column for column in (*columns, *numbers) if column not in table]
     if absent:

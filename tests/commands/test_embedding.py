@@ -71,4 +71,4 @@ def test_bad_input_is_one_line(root, repo_root):
     line = shlex.join([*words, "OUTPUT_DIR", str(root / "output")])
     done = run_line(line, repo_root, DETECTRON2_DATASETS=str(root))
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith(f"{root / 'labels.json'}: not JSON")
+    assert done.stderr.strip().splitlines()[-1].startswith(f"{root / 'labels.json'}: not readable as JSON")

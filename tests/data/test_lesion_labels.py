@@ -123,7 +123,7 @@ def test_what_is_wrong_with_a_file_is_told(tmp_path, changes, fault):
 @pytest.mark.parametrize("read", [read_labels, read_hand_labels])
 def test_files_that_are_no_json(tmp_path, read):
     (tmp_path / "labels.json").write_text('{"term_list": [')
-    with pytest.raises(DataError, match="not JSON"):
+    with pytest.raises(DataError, match="not readable as JSON"):
         read(tmp_path / "labels.json")
     with pytest.raises(DataError, match="cannot be read"):
         read(tmp_path / "absent.json")

@@ -128,7 +128,11 @@ def test_verdicts_go_into_the_ledger(ledger_path, tmp_path, capsys):
         ('{"verdicts": {"nobody/7": {"verdict": "yes"}}}', "the verdict on 'nobody/7' is 'yes'"),
         ('{"verdicts": {"nobody/7": "accepted"}}', "the verdict on 'nobody/7' is None"),
         ("[1]", 'no file of verdicts: it has no "verdicts"'),
-        ('{"verdicts": ', "no JSON"),
+        ('{"verdicts": ', "not readable as JSON"),
+        (
+            '{"verdicts": {"a": {"verdict": "accepted"}, "a": {"verdict": "rejected"}}}',
+            "the entry a appears twice",
+        ),
         (None, "cannot be read: No such file"),
     ],
 )

@@ -32,6 +32,7 @@ def test_rows_have_their_line_and_only_the_columns_that_are_wanted(table):
     [
         ("", "the file is empty"),
         ("id,y\na,1\n", "no column x; there are id, y"),
+        ("id,x, x\na,1,2\n", "two columns x"),
         ("id,x\na,1,2\n", "not a table of comma-separated values"),
         ("id,x\na,1\nb,high\n", r"line 3 \(b\): x is 'high', not a finite number"),
         ("id,x\na,inf\n", r"line 2 \(a\): x is 'inf'"),

@@ -16,12 +16,12 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ...io.errors import DataError
+from ...io.formats import load_json
 from ...structures.boxes import hull
 from .table import BOX, SCHEMA, read_ledger
 
@@ -101,14 +101,10 @@ def read_verdicts(path: str | os.PathLike) -> dict[str, dict]:
     """Reads the file of verdicts that the page saves: ``{id of the proposal: {"verdict": ..., "boxes": ...}}``.
 
     Raises:
-        DataError: it cannot be read, is no such file, or a verdict is none of :data:`VERDICTS`.
+        DataError: it cannot be read, is no such file, has a proposal twice, or a verdict is none of
+            :data:`VERDICTS`.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(path, f"cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(path, f"no JSON ({error})") from None
+    content = load_json(path)
     verdicts = content.get("verdicts") if isinstance(content, dict) else None
     if not isinstance(verdicts, dict):
         raise DataError(path, 'no file of verdicts: it has no "verdicts"')
