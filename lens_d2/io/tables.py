@@ -36,8 +36,8 @@ def read_table(path: str | PathLike, columns: Sequence[str] = (), numbers: Seque
         numbers: further columns that it must have, as float64, all finite.
 
     Raises:
-        DataError: the file is missing, empty, no such table or ragged, lacks a column or has one twice, or a cell is
-            no finite number.
+        DataError: the file is missing, empty, no such table or ragged, lacks a column or has one twice, or a cell
+            is no finite number.
     """
     data = read_bytes(path)
     options = {"dtype": str, "keep_default_na": False, "index_col": False, "skip_blank_lines": False}
