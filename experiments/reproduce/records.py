@@ -16,13 +16,11 @@ from detectron2.data import MetadataCatalog
 from lens_d2.evaluation.curves import FrocEvents
 from lens_d2.evaluation.frames import frame_of
 from lens_d2.evaluation.protocols import PROTOCOLS
-from lens_d2.evaluation.protocols.protocol import by_score
 from lens_d2.evaluation.readers import read_box_detections, read_lesion_boxes, read_marks, read_tracklets
 from lens_d2.io.errors import DataError
 
 from .tables import Cohort, Run
 
-DIGITS = 6  # of scores
 SPARE = 2.0  # false positives kept, in units of those at the highest rate: a draw of the bootstrap may need more
 # Readers of an evaluation's truth and predictions, by protocol.
 READERS = {
@@ -55,33 +53,32 @@ def read_record(output: Path, run: Run, cohort: Cohort, seed: int) -> dict | Non
     return record
 
 
-def compact(events: FrocEvents, scores: np.ndarray, most_fps: float) -> dict:
+def compact(events: FrocEvents, most_fps: float) -> dict:
     """Events for JSON.
 
     Args:
         events: of an evaluation.
-        scores: (n,) of its detections in descending order; a rank of ``events`` is a place in it.
         most_fps: highest rate of false positives per sub-volume that is of interest.
 
     Returns:
-        lists by sub-volume: "hits" has a score for each lesion, None if it is not hit; "false_positives".
+        lists by sub-volume: "hits" has a number for each lesion, None if it is not hit; "false_positives". The
+        numbers are ranks below 0, which are ordered as scores are, and are as short where scores are all near 1.
     """
     kept = int(np.ceil(SPARE * most_fps * events.num_volumes))
     false = events.fp_rank[:kept]
-    floor = false[-1] if len(events.fp_rank) > kept else len(scores)
+    floor = false[-1] if len(events.fp_rank) > kept else np.inf
     found = (events.hit_rank >= 0) & (events.hit_rank <= floor)
-    rounded = [round(score, DIGITS) for score in scores.tolist()]
     hits: list[list] = [[] for _ in range(events.num_volumes)]
     others: list[list] = [[] for _ in range(events.num_volumes)]
     for volume, rank, is_found in zip(events.lesion_volume, events.hit_rank, found, strict=True):
-        hits[volume].append(rounded[rank] if is_found else None)
+        hits[volume].append(-int(rank) if is_found else None)
     for volume, rank in zip(events.fp_volume[:kept], false, strict=True):
-        others[volume].append(rounded[rank])
+        others[volume].append(-int(rank))
     return {"hits": hits, "false_positives": others}
 
 
 def events_of(content: Mapping) -> FrocEvents:
-    """The events that :func:`compact` has written; events of one rounded score share a rank."""
+    """The events that :func:`compact` has written, or earlier versions with scores; equal ones share a rank."""
     hits, others = content["hits"], content["false_positives"]
     lesion_volume = np.repeat(np.arange(len(hits)), [len(own) for own in hits])
     fp_volume = np.repeat(np.arange(len(others)), [len(own) for own in others])
@@ -110,8 +107,7 @@ def read_evaluation(folder: Path) -> dict:
     events = {}
     for output, file in files.items():
         detections = read_detections(folder / file, truth, dataset)
-        scores = detections.scores[by_score(detections.scores)]
-        events[output] = compact(protocol.match(truth, detections).events, scores, float(protocol.fps.max()))
+        events[output] = compact(protocol.match(truth, detections).events, float(protocol.fps.max()))
     return {"metrics": metrics, "volumes": truth.volumes, "events": events}
 
 
