@@ -39,5 +39,5 @@ echo "$image: prepared, trained, evaluated and predicted in it"
 if [ "${TESTS:-no}" = yes ]; then
     as_root sh -c 'pip install -q -c constraints.txt -r requirements-dev.txt && python -m pytest -q -p no:cacheprovider \
         tests/commands tests/data tests/engine tests/evaluation tests/inference tests/io tests/mining tests/modeling \
-        tests/structures'
+        tests/structures --deselect tests/commands/test_evaluate.py::test_commands'  # it reads docs/, not in the image
 fi
