@@ -100,13 +100,12 @@ class LENSCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         loaded = load_weights(filename)
         state = loaded.get("model", loaded)
-        nested = (
-            [key for key, value in state.items() if isinstance(value, dict)] if isinstance(state, dict) else []
-        )
-        if nested or not isinstance(state, dict):
-            inside = f"has its tensors below {nested[0]!r}" if nested else "has no tensors by name below 'model'"
-            raise DataError(filename, f"{inside}, where a state_dict or {{'model': state_dict}} belongs")
+        belongs = "where a state_dict or {'model': state_dict} belongs"
+        if not isinstance(state, dict):
+            raise DataError(filename, f"has no tensors by name below 'model', {belongs}")
         for key, value in state.items():
+            if isinstance(value, dict):
+                raise DataError(filename, f"has its tensors below {key!r}, {belongs}")
             if not np.isfinite(np.asarray(value)).all():
                 raise DataError(filename, f"{key} holds NaN or Inf: the training that wrote it had diverged")
         return loaded if "model" in loaded else {"model": loaded}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from os import PathLike
 
@@ -47,10 +45,11 @@ def read_table(path: str | PathLike, columns: Sequence[str] = (), numbers: Seque
             table = pd.read_csv(io.BytesIO(data), **options, encoding="utf-8-sig").fillna("")
     except (ValueError, pd.errors.ParserWarning) as error:  # pandas' own errors and those of decoding
         raise DataError(path, f"not a table of comma-separated values ({error})") from None
-    named = [name.strip() for name in next(csv.reader(io.StringIO(data.decode("utf-8-sig"))), [])]
-    twice = [name for name, count in Counter(filter(None, named)).items() if count > 1]
-    if twice:
-        raise DataError(path, f"two columns {twice[0]}")
+    header = pd.read_csv(io.BytesIO(data), **options, encoding="utf-8-sig", header=None, nrows=1)
+    named = header.iloc[0].dropna().str.strip()  # pandas gives the second of two columns another name
+    twice = named[named.duplicated() & (named != "")]
+    if len(twice):
+        raise DataError(path, f"two columns {twice.iloc[0]}")
     table.columns = table.columns.str.strip()
     absent = [column for column in (*columns, *numbers) if column not in table]
     if absent:
