@@ -32,7 +32,7 @@ class table(BoxReader):
 
     def recognizes(self, data: bytes) -> bool:
         """All columns of one of the two frames."""
-        first = data.decode("utf-8-sig", errors="replace").splitlines()[:1]
+        first = data.partition(b"\n")[0].decode("utf-8-sig", errors="replace").splitlines()[:1]
         header = {name.strip() for name in next(csv.reader(first), [])}
         return any(set(names) <= header for names in FRAMES.values())
 
