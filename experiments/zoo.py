@@ -84,8 +84,7 @@ RESCORED = Part("fpr/model_final.pth", "evaluate/inference")
 FROM_RANDOM = (*MORE_STEPS, "MODEL.DENSENET.WEIGHTS", "")
 SELF_TRAINED = (
     *STEPS,
-    *("MODEL.WEIGHTS", "lens_d2://phantom/lens_multi", "MINING.STRATEGIES", "('SelfTraining','SamePlace')"),
-    *("STAGES", "('mine','retrain','fpr','evaluate')"),
+    *("MINING.STRATEGIES", "('SelfTraining','SamePlace')", "STAGES", "('mine','retrain','fpr','evaluate')"),
 )
 RECIPES = {
     "phantom/backbone": Recipe(
@@ -99,20 +98,23 @@ RECIPES = {
     "phantom/lens_multi": Recipe(
         "configs/phantom/lens_multi.yaml", "LENS on four datasets, from random weights", FROM_RANDOM, "lens_multi"
     ),
-    "phantom/lens_best": Recipe(
+    "phantom/lens_full": Recipe(
         "configs/phantom/lens_best.yaml",
         "LENS with self-training, from phantom/lens_multi, which proposes what it is trained on again; with a 3D "
-        "classifier for false-positive reduction, at two scales",
-        SELF_TRAINED,
-        "lens_best",
+        "classifier for false-positive reduction",
+        (
+            *SELF_TRAINED,
+            *("MODEL.WEIGHTS", "lens_d2://phantom/lens_multi", "INPUT.PIXEL_SPACING", 1.6, "TEST.SCALES", "(1.0,)"),
+        ),
+        "lens_full",
         {"": RETRAINED, ".fpr": RESCORED},
         "evaluate/inference",
     ),
-    "phantom/lens_full": Recipe(
+    "phantom/lens_best": Recipe(
         "configs/phantom/lens_best.yaml",
-        "detector and classifier of phantom/lens_best, at one scale",
-        (*SELF_TRAINED, "TEST.SCALES", "(1.0,)"),
-        "lens_full",
+        "a second round of the same, from phantom/lens_full, at finer pixels and two scales",
+        (*SELF_TRAINED, "MODEL.WEIGHTS", "lens_d2://phantom/lens_full"),
+        "lens_best",
         {"": RETRAINED, ".fpr": RESCORED},
         "evaluate/inference",
     ),
