@@ -46,7 +46,7 @@ class Part:
     """One file of weights.
 
     Attributes:
-        checkpoint: below the folder of the training.
+        checkpoint: below the folder of the training, or the address of weights that come with the package.
         inference: folder of the evaluations whose predictions give the operating points; none if empty.
         prefix: of the names of the weights that are kept.
     """
@@ -54,6 +54,10 @@ class Part:
     checkpoint: str = "model_final.pth"
     inference: str = ""
     prefix: str = ""
+
+    def source(self, folder: Path) -> str | Path:
+        """The checkpoint of a training in this folder."""
+        return self.checkpoint if "://" in self.checkpoint else folder / self.checkpoint
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,8 @@ MORE_STEPS = ("SOLVER.MAX_ITER", 12000, "SOLVER.STEPS", "(8400,10800)", "SOLVER.
 RETRAINED = Part("retrain/model_final.pth", "retrain/inference")
 RESCORED = Part("fpr/model_final.pth", "evaluate/inference")
 FROM_RANDOM = (*MORE_STEPS, "MODEL.DENSENET.WEIGHTS", "")
-SELF_TRAINED = (
-    *STEPS,
-    *("MINING.STRATEGIES", "('SelfTraining','SamePlace')", "STAGES", "('mine','retrain','fpr','evaluate')"),
-)
+SELF_TRAINED = (*STEPS, "MINING.STRATEGIES", "('SelfTraining','SamePlace')")
+CLASSIFIER = "lens_d2://phantom/lens_full.fpr"
 RECIPES = {
     "phantom/backbone": Recipe(
         "configs/phantom/lens_multi.yaml",
@@ -104,7 +106,8 @@ RECIPES = {
         "classifier for false-positive reduction",
         (
             *SELF_TRAINED,
-            *("MODEL.WEIGHTS", "lens_d2://phantom/lens_multi", "INPUT.PIXEL_SPACING", 1.6, "TEST.SCALES", "(1.0,)"),
+            *("STAGES", "('mine','retrain','fpr','evaluate')", "MODEL.WEIGHTS", "lens_d2://phantom/lens_multi"),
+            *("INPUT.PIXEL_SPACING", 1.6, "TEST.SCALES", "(1.0,)"),
         ),
         "lens_full",
         {"": RETRAINED, ".fpr": RESCORED},
@@ -112,10 +115,15 @@ RECIPES = {
     ),
     "phantom/lens_best": Recipe(
         "configs/phantom/lens_best.yaml",
-        "a second round of the same, from phantom/lens_full, at finer pixels and two scales",
-        (*SELF_TRAINED, "MODEL.WEIGHTS", "lens_d2://phantom/lens_full"),
+        "a second round of self-training, from phantom/lens_full, at finer pixels; with the classifier of "
+        "phantom/lens_full, at two scales",
+        (
+            *SELF_TRAINED,
+            *("STAGES", "('mine','retrain','evaluate')", "MODEL.WEIGHTS", "lens_d2://phantom/lens_full"),
+            *("MODEL.FPR.WEIGHTS", CLASSIFIER),
+        ),
         "lens_best",
-        {"": RETRAINED, ".fpr": RESCORED},
+        {"": RETRAINED, ".fpr": Part(CLASSIFIER, "evaluate/inference")},
         "evaluate/inference",
     ),
     "phantom/cecn": Recipe(
@@ -155,7 +163,7 @@ def pack(args: argparse.Namespace, recipe: Recipe, folder: Path, target: Path) -
     for ending, part in recipe.parts.items():
         points = operating_points(folder / part.inference / VALIDATION, source) if part.inference else None
         path = target / f"{args.name}{ending}.pth"
-        pack_weights(folder / part.checkpoint, path, operating_points=points, prefix=part.prefix, note=NOTE)
+        pack_weights(part.source(folder), path, operating_points=points, prefix=part.prefix, note=NOTE)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         files[f"{args.name}{ending}"] = {"sha256": digest, "megabytes": round(path.stat().st_size / 1e6, 2)}
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
