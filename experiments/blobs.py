@@ -174,9 +174,7 @@ def tune(name: str, records, candidates) -> tuple[Settings, float]:
     best, value = max(((s, score(s)) for s in starts), key=lambda pair: pair[1])
     for _ in range(3):
         before = value
-        options = [
-            replace(best, radius=r, least=k) for r, k in itertools.product((1.0, 1.3, 1.73, 2.1, 2.6), range(4))
-        ]
+        options = [replace(best, radius=r, least=k) for r, k in itertools.product(RADII, range(4))]
         for channel in range(len(CHANNELS)):
             for weight in weights:
                 changed = list(best.weights)

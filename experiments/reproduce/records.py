@@ -1,7 +1,7 @@
 """The record of a run: one JSON file with everything that the tables need of it, small enough to be committed.
 
-Of each sub-volume it keeps the scores of the lesions' first hits, and those of the false positives that count at
-the rates of the FROC curve. So tables are rendered, compared and drawn without predictions.
+Of each sub-volume it keeps where the lesions' first hits, and the false positives that count at the rates of the
+FROC curve, stand among all by their scores. So tables are rendered, compared and drawn without predictions.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from lens_d2.data.ledger.counts import count_training_data, strategies_of
 from lens_d2.data.ledger.table import read_ledger, to_table, write_ledger
 from lens_d2.data.loader import build_test_loader, load_records
 from lens_d2.engine.evaluation import build_evaluator
-from lens_d2.engine.stages import load_model
+from lens_d2.engine.stages import DETECTORS, load_model
 from lens_d2.evaluation.evaluators import P3DFROCEvaluator
 from lens_d2.evaluation.frames import box_truth, mark_truth
 from lens_d2.evaluation.readers import read_tracklets
@@ -180,7 +180,7 @@ def study(job: Job) -> dict:
 
 def _weights(folder: Path) -> Path | None:
     """The final weights of a run's newest detector; None if it is not evaluated as one."""
-    found = [folder / stage / "model_final.pth" for stage in ("retrain", "train", "")]
+    found = [folder / stage / "model_final.pth" for stage in (*reversed(DETECTORS), "")]
     return next((path for path in found if path.is_file()), None)
 
 

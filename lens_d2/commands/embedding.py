@@ -6,24 +6,45 @@ import argparse
 import json
 import logging
 import os
+from contextlib import nullcontext
 
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from ..config import load_config
 from ..data.loader import load_records
 from ..data.same_lesions import marks_of_dataset
-from ..engine import launch
+from ..engine import checks, launch
 from ..engine.embedding import train_embedding
 from ..engine.setup import set_up
-from ..io.files import write_whole
+from ..io.files import only_run_in, write_errors, write_whole
 from ..modeling.embedding import LesionEmbedder
 from ..modeling.embedding.calibration import calibrate
 
 
+def read_config(args: argparse.Namespace) -> CfgNode:
+    """Read the config, and refuse what could not run.
+
+    Raises:
+        DataError: the config cannot be read, or could not run.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    checks.check_names(cfg)
+    checks.check_device(cfg, args.num_gpus)
+    return cfg
+
+
 def main(args: argparse.Namespace) -> None:
     """Train unless the weights are given, and calibrate; the body of a rank."""
-    cfg = load_config(args.config_file, args.opts)
-    set_up(cfg, args)
+    cfg = read_config(args)
+    alone = only_run_in(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext()
+    with alone, write_errors(cfg.OUTPUT_DIR):
+        set_up(cfg, args)
+        train_and_calibrate(cfg, args)
+
+
+def train_and_calibrate(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Train unless ``--eval-only``, and calibrate the embedding; writes to ``OUTPUT_DIR/embedding``."""
     if not args.eval_only:
         weights = train_embedding(cfg, resume=args.resume)
         cfg.defrost()
@@ -41,4 +62,4 @@ def main(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Start the ranks that the options ask for."""
-    launch.run(main, args)
+    launch.run(main, args, check=read_config)

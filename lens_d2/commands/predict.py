@@ -20,6 +20,7 @@ from detectron2.utils.logger import setup_logger
 from .. import __version__, model_zoo
 from ..config import load_config
 from ..data.scans import Scan, SeveralSeries, find_scans, public_names
+from ..data.sources import open_source
 from ..engine import checks, launch
 from ..export import SegmentationFile, StructuredReport, Written, remove_report, warnings_cell
 from ..io import cli
@@ -79,9 +80,18 @@ class OutcomeStore(ResultStore):
 
     def header(self, thing: Scan) -> dict[str, str]:
         """Digest of what the outcome is of."""
-        stat = os.stat(thing.record["file_name"])
-        identity = [stat.st_ino, stat.st_size, stat.st_mtime_ns, thing.record.get("series_uid")]
+        identity = [*self._stamps(thing.record), thing.record.get("series_uid")]
         return {self.digest_key: digest([self.made_from, *identity])}
+
+    def _stamps(self, record: dict) -> list[tuple[str, int, int]]:
+        """Name, size and time of modification of the scan's files, without what is written below the output."""
+        try:
+            files = open_source(record).files()
+        except DataError:  # no scan
+            files = [Path(record["file_name"])]
+        output = self.output.absolute()
+        own = [file for file in files if output not in file.absolute().parents and file.exists()]
+        return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in own]
 
     def find_whole(self, scan: Scan) -> dict | None:
         """The outcome of a scan all of whose outputs are there, or None."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -26,8 +25,6 @@ def setup(args: argparse.Namespace) -> tuple[list[str], CfgNode]:
     Raises:
         DataError: a dataset is not registered, or the config cannot be read.
     """
-    if args.root:
-        os.environ["DETECTRON2_DATASETS"] = args.root
     register_all(args.root)
     cfg = load_config(args.config_file)
     if args.cache_dir:

@@ -91,13 +91,13 @@ def scaled_size(shape: tuple[int, ...], scale: float) -> tuple[int, int]:
 
 @AUGMENTATION_REGISTRY.register()
 class Scale(T.Augmentation):
-    """Resizes to ``max_size`` at most, times a random ratio, by one bilinear interpolation."""
+    """Resizes by a random ratio, at most to ``max_size`` pixels, by one bilinear interpolation."""
 
     @configurable
     def __init__(self, *, max_size: int, scale_range: tuple[float, float] = (1.0, 1.0)):
         """
         Args:
-            max_size: longest side of an image of ratio 1, in pixels.
+            max_size: longest side of the result, in pixels.
             scale_range: of the ratio.
         """
         self.max_size, self.scale_range = max_size, scale_range

@@ -26,6 +26,7 @@ from detectron2.config import CfgNode
 from ..io.errors import DataError, WriteError
 from ..structures.geometry import VolumeGeometry
 from .checks import refuse_impossible_sizes
+from .datasets.catalog import cache_folder, default_root
 from .preprocess import PreprocessParams, cache_geometry, cache_slices
 from .sources import SOURCE_KEYS, open_source
 from .volume import CTVolume, read_volume
@@ -54,13 +55,23 @@ def unresolved(record: Mapping) -> dict:
     return {key: value for key, value in record.items() if key != RESOLVED}
 
 
+def source_name(record: Mapping) -> str:
+    """Name of a sub-volume's cache file if :meth:`VolumeCache.resolve` has told it: it changes with the source."""
+    return Path(record[RESOLVED][1]).name if RESOLVED in record else ""
+
+
+def identified(record: Mapping) -> dict:
+    """The record with :func:`source_name` in the place of what :meth:`VolumeCache.resolve` has added."""
+    return {**unresolved(record), "source": source_name(record)}
+
+
 class DamagedCache(DataError):
     """A cache file that differs from what was written."""
 
 
 def build_cache(cfg: CfgNode) -> VolumeCache:
     """Builds the cache of a config: CACHE_DIR, PIXEL_SPACING, BORDER_HU and BORDER_MARGIN of INPUT."""
-    root = cfg.INPUT.CACHE_DIR or Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / "cache"
+    root = cfg.INPUT.CACHE_DIR or cache_folder(default_root())
     params = PreprocessParams(
         pixel_spacing=cfg.INPUT.PIXEL_SPACING,
         border_hu=cfg.INPUT.BORDER_HU,

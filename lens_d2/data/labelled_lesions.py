@@ -10,7 +10,7 @@ import torch
 from detectron2.data import DatasetFromList
 from torch.utils.data import Dataset
 
-from ..structures.boxes import PLANE, flat_boxes3d
+from ..structures.boxes import PLANE, flat_boxes3d, key_slice_box
 from .cache import VolumeCache
 from .lesion_labels import LabelRelations, LesionLabels, Targets, class_weights, mark_row
 from .patches import PatchGrid
@@ -47,7 +47,7 @@ class LabelledLesions:
             for lesion in record["lesions"]:
                 own = labels.get(mark_row(lesion))
                 if own is not None and own.relevant:
-                    found.append((index, lesion["boxes"][0], own))
+                    found.append((index, key_slice_box(lesion), own))
         boxes = np.array([box for _, box, _ in found], dtype=np.float64).reshape(-1, 5)
         return cls(
             np.array([index for index, _, _ in found], dtype=np.int64),

@@ -17,6 +17,7 @@ from detectron2.data import MetadataCatalog
 
 from ..io.errors import DataError
 from ..io.tables import read_rows
+from ..structures.boxes import key_slice_box
 from .lesion_labels import mark_row
 
 # Typical difference between the places of marks of one lesion, along x, y and z.
@@ -86,10 +87,11 @@ def marks_of_dataset(name: str, records: Sequence[dict]) -> list[Mark]:
 def collect_marks(records: Sequence[dict], places: Mapping[int, np.ndarray]) -> list[Mark]:
     """All marks of DeepLesion records whose place is known."""
     return [
-        Mark(record, int(lesion["boxes"][0][0]), tuple(lesion["boxes"][0][1:5]), places[row])
+        Mark(record, int(box[0]), tuple(box[1:5].tolist()), places[row])
         for record in records
         for lesion in record["lesions"]
         if (row := mark_row(lesion)) in places and lesion["status"] == "annotation"
+        for box in [key_slice_box(lesion)]
     ]
 
 

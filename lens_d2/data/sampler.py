@@ -177,8 +177,9 @@ class SlicePool:
         """Draws the samples of an epoch: one of each of ``lesions``, and negative slices in proportion.
 
         With a weight w of its record, a lesion has w samples, the fraction of w being drawn among all fractions.
-        Each of ``hard_negatives`` contributes one slice, at most ``hard_negative_ratio`` per positive sample.
-        Without any lesion, as many negatives are drawn as there are records.
+        Each of ``hard_negatives`` contributes one slice, at most ``hard_negative_ratio`` per positive sample; of
+        records with a greater weight more are drawn. Without any lesion, as many negatives are drawn as there are
+        records.
 
         Args:
             negative_ratio: negative slices per positive sample.
@@ -191,16 +192,18 @@ class SlicePool:
             (record, slice) of each sample, shuffled.
         """
         drawn = [(record, int(rng.choice(slices))) for record, slices in self._weighted_lesions(rng)]
+        positives = len(drawn)
         if self.negatives:
             weights = np.array([len(z) * self.weights.get(record, 1.0) for record, z in self.negatives])
-            count = round(len(drawn) * negative_ratio) if drawn else len(self.negatives)
+            count = round(positives * negative_ratio) if positives else len(self.negatives)
             for i in rng.choice(len(self.negatives), size=count, p=weights / weights.sum()):
                 record, slices = self.negatives[i]
                 drawn.append((record, int(rng.choice(slices))))
         if self.hard_negatives:
-            count = min(len(self.hard_negatives), round(len(self.lesions) * hard_negative_ratio))
+            count = min(len(self.hard_negatives), round(positives * hard_negative_ratio))
             records = np.array([record for record, _ in self.hard_negatives])
-            weights = 1 / np.bincount(records)[records] if records_alike else np.ones(len(records))
+            weights = np.array([self.weights.get(record, 1.0) for record in records.tolist()])
+            weights = weights / np.bincount(records)[records] if records_alike else weights
             for i in rng.choice(len(records), size=count, replace=False, p=weights / weights.sum()):
                 record, slices = self.hard_negatives[i]
                 drawn.append((record, int(rng.choice(slices))))

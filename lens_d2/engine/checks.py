@@ -34,6 +34,7 @@ from ..io.errors import DataError, did_you_mean
 from ..mining.harvester.rounds import LABEL_SETS
 from ..mining.lens.strategies import STRATEGIES
 from ..mining.lens.strategies.intra_patient import CALIBRATIONS
+from ..mining.proposals import mined_datasets
 from ..modeling.adapters import ADAPTERS
 from ..modeling.backbone import SLICES_PER_IMAGE
 from ..modeling.classifiers import CLASSIFIER_LOSS_REGISTRY, CLASSIFIER_REGISTRY
@@ -45,7 +46,7 @@ from .stages import STAGES
 # Settings of a training: of the detector, and of the networks that stages train.
 SOLVERS = ("SOLVER", "MODEL.FPR.SOLVER", "MODEL.LPC.SOLVER", "MODEL.EMBEDDING.SOLVER")
 # Config keys that name things, with what is allowed: a registry, a table, or a function of the config. An empty
-# name means "none". Names are checked here alone: classes look them up.
+# name means "none".
 NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterable[str]]] = {
     "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
     "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
@@ -98,6 +99,15 @@ SHARES = (
     "MINING.SAME_PLACE.SCORE_THRESH",
     "MINING.EXPERT_AGREEMENT.SCORE_THRESH",
 )
+# Order in which stages stand, and the settings that one needs.
+STAGE_ORDER = {
+    "embedding": 0, "train": 1, "mine": 1, "harvest": 1, "self_training": 2, "retrain": 3, "fpr": 4, "evaluate": 5,
+}  # fmt: skip
+STAGE_NEEDS = {
+    "mine": ("MODEL.WEIGHTS", "MINING.STRATEGIES"),
+    "self_training": ("MINING.STRATEGIES",),
+    "evaluate": ("DATASETS.TEST",),
+}
 # Variables with the numbers of a job's GPUs, and with their count.
 GPU_LISTS = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
 GPU_COUNTS = ("SLURM_GPUS_ON_NODE", "SLURM_GPUS")
@@ -196,6 +206,7 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
             raise DataError(key, f"{_value(cfg, key)}; a number from 0 to 1 is needed")
     check_missing_labels(cfg)
     check_mining(cfg)
+    check_stages(cfg)
 
 
 def check_missing_labels(cfg: CfgNode) -> None:
@@ -222,6 +233,28 @@ def check_missing_labels(cfg: CfgNode) -> None:
         raise DataError("MODEL.LENS.PARTIALLY_LABELED", fault)
 
 
+def check_stages(cfg: CfgNode) -> None:
+    """Refuse stages that would fail after those before them have trained.
+
+    Raises:
+        DataError: a stage stands before one that it needs, or without a setting that it needs.
+    """
+    known = [name for name in cfg.STAGES if name in STAGE_ORDER]
+    for earlier, later in zip(known, known[1:], strict=False):
+        if STAGE_ORDER[earlier] >= STAGE_ORDER[later]:
+            raise DataError("STAGES", f"{tuple(cfg.STAGES)}: {later} cannot stand after {earlier}")
+    for stage in known:
+        for key in STAGE_NEEDS.get(stage, ()):
+            if not _value(cfg, key):
+                raise DataError(key, f"empty, and the stage {stage} needs it")
+    if "fpr" in known:
+        mined_datasets(cfg)
+    mines = cfg.MINING.STRATEGIES or "train" not in known or "harvest" in known
+    if "retrain" in known and not cfg.DATASETS.LEDGER and not mines:
+        fault = "empty, and the stage retrain needs what they find, or DATASETS.LEDGER"
+        raise DataError("MINING.STRATEGIES", fault)
+
+
 def check_mining(cfg: CfgNode) -> None:
     """Refuse settings of ``MINING`` that cannot be meant.
 
@@ -231,9 +264,6 @@ def check_mining(cfg: CfgNode) -> None:
     sizes = cfg.MINING.CALIBRATION.SIZES
     if not sizes or sizes[0] <= 0 or any(a >= b for a, b in zip(sizes, sizes[1:], strict=False)):
         raise DataError("MINING.CALIBRATION.SIZES", f"{sizes}; rising mm are needed, such as (16.0, 24.0, 32.0)")
-    for key in ("MODEL.WEIGHTS", "MINING.STRATEGIES") if "mine" in cfg.STAGES else ():
-        if not _value(cfg, key):
-            raise DataError(key, "empty, and the stage mine needs it")
     for key in ("MINING.ROUNDS", "MINING.EXPERT_AGREEMENT.EXPERTS", "MINING.CALIBRATION.MIN_LESIONS"):
         if _value(cfg, key) < 1:
             raise DataError(key, f"{_value(cfg, key)}; at least 1 is needed")

@@ -27,22 +27,17 @@ from ..mining.harvester.rounds import Rules, known_proposals
 from ..mining.harvester.volumes import HarvestVolumes, check_settings
 from ..mining.proposals import open_shards, propose
 from .classifier import train_lpc
-from .stages import COMPLETE, ROUND, STAGES, Run, load_model, train_model
+from .stages import COMPLETE, ROUND, STAGES, TRAINED, Run, load_model, train_model
 
 logger = logging.getLogger(__name__)
 
-FOLDER, TRAINED = "harvest", "trained"  # of the stage; result of a training
+FOLDER = "harvest"  # of the stage
 
 
 @STAGES.register()
 def harvest(run: Run) -> dict:
     """Lesion-Harvester: generate, classify, harvest, fine-tune, until the labels get no more complete."""
     cfg, finished, folders = run.cfg, [], []
-    if not run.resume and comm.is_main_process():
-        for pattern in (f"*/{ROUND}.json", f"*/*/{TRAINED}.json"):
-            for path in run.folder(FOLDER).glob(pattern):
-                path.unlink()
-    comm.synchronize()
     volumes = HarvestVolumes(cfg)
     check_settings(cfg, volumes)
     for number in range(1, cfg.HARVEST.ROUNDS + 1):

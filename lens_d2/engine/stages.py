@@ -49,7 +49,8 @@ from .trainer import LENSTrainer
 
 logger = logging.getLogger(__name__)
 
-MARKER, ROUND = "stage", "round"  # results in the folder of a stage and of a round of one
+# Results in the folder of a stage, of a round of one, and of a training in a round.
+MARKER, ROUND, TRAINED = "stage", "round", "trained"
 AVERAGE = "average_sensitivity"
 # Stages that leave a detector, in the order in which they run.
 DETECTORS = ("train", "mine", "harvest", "self_training", "retrain")
@@ -156,7 +157,7 @@ def _recall(run: Run, name: str) -> None:
 def _forget(run: Run, name: str, checkpoints: bool) -> None:
     """Make a stage unfinished, and with ``checkpoints`` not begun: nothing resumes from them."""
     run.results(name).forget(MARKER)
-    for begun in (LAST_CHECKPOINT, f"{ROUND}.json") if checkpoints else ():
+    for begun in (LAST_CHECKPOINT, f"{ROUND}.json", f"{TRAINED}.json") if checkpoints else ():
         for path in run.folder(name).rglob(begun):
             path.unlink()
 

@@ -27,7 +27,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 # Seconds after which ranks meet and share out anew what is left: a slow rank gets less, and none waits for longer
-# than the limit of the process group, however many items there are.
+# than the limit of the process group, however many items there are. (What the first rank does alone in
+# ArtifactStore.once has to end within that limit, half an hour unless another is given.)
 SECONDS_BETWEEN_MEETINGS = 300.0
 
 

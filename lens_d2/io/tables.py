@@ -25,13 +25,16 @@ VOXEL_COLUMNS = (
 WORLD_COLUMNS = tuple(f"lps_{axis}_{end}_mm" for end in ("min", "max") for axis in "xyz")
 
 
-def read_table(path: str | PathLike, columns: Sequence[str] = (), numbers: Sequence[str] = ()) -> pd.DataFrame:
+def read_table(
+    path: str | PathLike, columns: Sequence[str] = (), numbers: Sequence[str] = (), strip: bool = True
+) -> pd.DataFrame:
     """A CSV file with a header, without its blank lines; the row with index i is line i + 2 of the file.
 
     Args:
         path: the file.
-        columns: that it must have; all but ``numbers`` are stripped text, "" for a cell that is not there.
+        columns: that it must have; all but ``numbers`` are text, "" for a cell that is not there.
         numbers: further columns that it must have, as float64, all finite.
+        strip: whether white space around a cell's text is left out.
 
     Raises:
         DataError: the file is missing, empty, no such table or ragged, lacks a column or has one twice, or a cell
@@ -54,7 +57,9 @@ def read_table(path: str | PathLike, columns: Sequence[str] = (), numbers: Seque
     absent = [column for column in (*columns, *numbers) if column not in table]
     if absent:
         raise DataError(path, f"no column {', '.join(absent)}; there are {', '.join(table.columns)}")
-    table = table[(table != "").any(axis=1)].apply(lambda cells: cells.str.strip())
+    table = table[(table != "").any(axis=1)]
+    if strip:
+        table = table.apply(lambda cells: cells.str.strip())
     for column in numbers:
         table[column] = finite_numbers(path, table[column], table[list(columns)])
     return table

@@ -18,7 +18,8 @@ from detectron2.config import CfgNode
 from scipy.optimize import isotonic_regression
 
 from ..data.cache import unresolved
-from ..data.ledger.table import BOX
+from ..data.ledger.table import BOX, continues_given
+from ..data.ledger.verdicts import JUDGED
 from ..data.loader import load_records
 from ..io.artifacts import digest
 from ..io.errors import DataError
@@ -322,7 +323,8 @@ class FindingPrecision:
     @staticmethod
     def _findings(rows: pd.DataFrame):
         """(strategy, lesion), rows: of the new lesions without a precision."""
-        new = (rows["status"] == "annotation") & rows["precision"].isna() & (rows["lesion"] != rows["annotation"])
+        new = (rows["status"] == "annotation") & rows["precision"].isna() & ~continues_given(rows)
+        new &= ~rows["lesion"].str.contains(JUDGED, regex=False)  # more slices of a lesion that is sure
         return rows[new].groupby(["strategy", "lesion"], sort=False)
 
     def _stratum(self, group: pd.DataFrame) -> Stratum:

@@ -101,7 +101,10 @@ def mine_round(cfg: CfgNode, shards: ShardStore, strategies: dict[str, Strategy]
     records = mined_records(cfg)
     files = [cfg.MODEL.EMBEDDING.WEIGHTS, cfg.MINING.HARVESTED.LEDGER]
     calibration = Calibration.from_config(cfg)
-    made_from = [cfg.MINING.dump(), cfg.MODEL.EMBEDDING.dump(), str(cfg.SEED), *map(digest_of_file, files)]
+    settings = cfg.MINING.clone()
+    settings.defrost()
+    settings.ROUNDS = number  # how many follow is nothing to this one
+    made_from = [settings.dump(), cfg.MODEL.EMBEDDING.dump(), str(cfg.SEED), *map(digest_of_file, files)]
     if calibration is not None:
         made_from.append(calibration.fingerprint())
     return mine(

@@ -21,13 +21,13 @@ from ..structures.detections import VolumeDetections
 from .shards import ShardStore
 
 # Settings that the proposals do not depend on: where data and weights are on disk, which device computes, other
-# networks.
+# networks. And those of TEST that they do depend on.
 WITHOUT = (
     "INPUT.CACHE_DIR", "MODEL.WEIGHTS", "MODEL.DENSENET.WEIGHTS", "MODEL.DEVICE",
     "MODEL.FPR", "MODEL.LPC", "MODEL.EMBEDDING",
 )  # fmt: skip
-LINKING = (
-    "LINKER", "LINK_IOU", "LINK_SCORE_THRESH", "TRACKER", "NATIVE_SLICES", "DETECTIONS_PER_IMAGE",
+OF_TEST = (
+    "LINKER", "LINK_IOU", "LINK_SCORE_THRESH", "TRACKER", "NATIVE_SLICES", "DETECTIONS_PER_IMAGE", "BF16",
 )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ class LazyProposals(Mapping):
 
 def fingerprint(cfg: CfgNode, model: nn.Module) -> str:
     """Hash of a model's weights and of the settings that its proposals depend on."""
-    settings = {f"TEST.{key}": cfg.TEST[key] for key in LINKING}
+    settings = {f"TEST.{key}": cfg.TEST[key] for key in OF_TEST}
     for name in ("INPUT", "MODEL"):
         settings |= {path: str(value) for path, value in _flat(cfg[name], name)}
     hashed = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())

@@ -11,6 +11,7 @@ import json
 import numpy as np
 import pyarrow as pa
 
+from ..data.cache import source_name
 from ..io.artifacts import TableStore
 from ..structures.detections import VolumeDetections
 
@@ -29,6 +30,10 @@ class ShardStore(TableStore):
     def name(self, record: dict) -> str:
         """The sub-volume."""
         return record["volume"]
+
+    def header(self, record: dict) -> dict[str, str]:
+        """Name and digest of a sound table, and the sub-volume's source."""
+        return {**super().header(record), "source": source_name(record)}
 
     def encode(self, detections: dict[str, VolumeDetections]) -> pa.Table:
         """A table of the slice boxes of all groups."""

@@ -11,6 +11,7 @@ from helpers.processes import run_line
 from lens_d2.commands import embedding
 from lens_d2.commands.options import get_parser
 from lens_d2.data.datasets.catalog import default_root, register_all
+from lens_d2.io.errors import DataError
 
 CONFIG = """\
 MODEL:
@@ -63,6 +64,19 @@ def test_it_trains_calibrates_and_reports(root, monkeypatch):
     # The marks of a patient lie in one place; two pairs are too few to calibrate on.
     assert found["same_pairs"] == 2 and not found["calibrated"] and found["distance"] == 0.15
     assert "matching distance 0.1500" in (root / "output" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("opts", "fault"),
+    [
+        (("MODEL.EMBEDDING.SOLVER.OPTIMIZER", "Adm"), "MODEL.EMBEDDING.SOLVER.OPTIMIZER: no "),
+        (("MODEL.DEVICE", "tpu9"), "MODEL.DEVICE: no device"),
+    ],
+)
+def test_what_could_not_run_is_refused_before_anything_is_read(root, opts, fault):
+    args = ["embedding", "--config-file", str(root / "config.yaml"), *opts]
+    with pytest.raises(DataError, match=fault):
+        embedding.read_config(get_parser().parse_args(args))
 
 
 def test_bad_input_is_one_line(root, repo_root):

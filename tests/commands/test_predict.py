@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shlex
 import time
 
@@ -21,6 +22,8 @@ from scipy.special import expit, logit
 from lens_d2 import lesion_detector as detector
 from lens_d2.commands import main, predict
 from lens_d2.commands.options import get_parser
+from lens_d2.config import load_config
+from lens_d2.data.scans import PNG, VOLUME, find_scans
 from lens_d2.io.errors import DataError
 from lens_d2.lesion_detector import LesionDetector
 from lens_d2.modeling.classifiers import build_classifier
@@ -279,8 +282,32 @@ def test_resumed_it_runs_what_has_no_whole_outputs(run, archive, array, tmp_path
     assert run(archive, "--resume") == 1 and len(made) == 3 and (tmp_path / "out/scans.csv").read_text() == table
     write_volume(archive / "d.nii.gz", array, AFFINE)
     assert run(archive, "--resume") == 1 and [title for title, *_ in made[3:]] == ["Scan 4"]
-    assert run(archive, "--resume", "--score-threshold", "0.2") == 1 and len(made) == 4 + 4
-    assert run(archive, "--score-threshold", "0.2") == 1 and len(made) == 4 + 4 + 4
+    os.utime(archive / "e.nii.gz", ns=(0, 0))
+    assert run(archive, "--resume") == 1 and [title for title, *_ in made[4:]] == ["Scan 5"]
+    made.clear()
+    assert run(archive, "--resume", "--score-threshold", "0.2") == 1 and len(made) == 4
+    assert run(archive, "--score-threshold", "0.2") == 1 and len(made) == 4 + 4
+
+
+def test_a_scan_is_another_when_a_file_of_it_is(tmp_path, array):
+    """Slices in a folder, and voxels beside their header; what is written below the output does not count."""
+    folder = tmp_path / "in/slices"
+    folder.mkdir(parents=True)
+    for number in (1, 2):
+        cv2.imwrite(str(folder / f"{number:03}.png"), np.full((8, 8), 32768, np.uint16))
+    write_volume(tmp_path / "in/v.mhd", array, AFFINE)
+    scans = {scan.kind: scan for scan in find_scans(tmp_path / "in", spacing=(1, 1, 1))}
+    args = get_parser().parse_args(["predict", "--input", "in", "--output", "out"])
+    store = predict.OutcomeStore(
+        folder / "out", load_config("phantom/lens_multi.yaml", ["MODEL.WEIGHTS", ""]), args
+    )
+    for kind, file in ((PNG, folder / "002.png"), (VOLUME, tmp_path / "in/v.raw")):
+        before = store.header(scans[kind])
+        (folder / "out").mkdir(exist_ok=True)
+        (folder / "out/report.html").write_text(kind)
+        assert store.header(scans[kind]) == before
+        os.utime(file, ns=(0, 0))
+        assert store.header(scans[kind]) != before
 
 
 def test_a_scan_that_memory_holds_alone_is_no_failure(run, archive, monkeypatch, tmp_path):

@@ -55,6 +55,18 @@ def test_hard_negatives_are_drawn_alike_or_those_of_every_record(records_alike, 
     assert least < drawn[0] < most
 
 
+def test_hard_negatives_follow_the_weights_of_their_records():
+    """Two records of 40 hard negatives and 20 lesions, one of which counts half."""
+    slices = [(z, z, "hard_negative") for z in range(40)] + [(z, z, "annotation") for z in range(40, 60)]
+    records = [{**record(0, slices, 60), "weight": 0.5}, record(1, slices, 60)]
+    pool = SlicePool.from_records(records, [0, 1], with_negatives=False)
+    rng, drawn = np.random.default_rng(0), Counter()
+    for _ in range(100):
+        drawn.update(r for r, z in pool.draw(0.5, rng, hard_negative_ratio=0.5) if z < 40)
+    assert sum(drawn.values()) == 100 * 15
+    assert drawn[0] == pytest.approx(500, abs=60)
+
+
 def test_an_epoch_of_slices_has_each_slice_with_a_lesion_once():
     """Two lesions that share a slice; hard negatives on the slice of a lesion and on one of their own."""
     lesions = [(3, 5, "annotation"), (5, 6, "mined"), (5, 5, "hard_negative"), (9, 9, "hard_negative")]

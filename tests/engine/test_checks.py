@@ -146,6 +146,41 @@ def test_a_fault_of_mining_names_its_key(key, value, fault):
 
 
 @pytest.mark.parametrize(
+    ("key", "opts", "fault"),
+    [
+        ("STAGES", ("STAGES", ("evaluate", "train")), "train cannot stand after evaluate"),
+        ("STAGES", ("STAGES", ("train", "harvest")), "harvest cannot stand after train"),
+        ("MINING.STRATEGIES", ("MINING.STRATEGIES", ()), "empty, and the stage self_training needs it"),
+        (
+            "MINING.STRATEGIES",
+            ("STAGES", ("train", "retrain"), "MINING.STRATEGIES", ()),
+            "empty, and the stage retrain needs what they find",
+        ),
+        ("DATASETS.TEST", ("DATASETS.TEST", ()), "empty, and the stage evaluate needs it"),
+        (
+            "DATASETS.TRAIN",
+            ("STAGES", ("train", "fpr"), "DATASETS.TRAIN", ("phantom_luna_train",)),
+            "no dataset is partially labelled",
+        ),
+    ],
+)
+def test_stages_that_could_not_run_are_refused(key, opts, fault):
+    cfg = load_config("phantom/lens_best.yaml")
+    checks.check_training(cfg)
+    cfg.merge_from_list(list(opts))
+    with pytest.raises(DataError, match=f"{key}: .*{fault}"):
+        checks.check_training(cfg)
+
+
+def test_stages_of_all_configs_can_run(repo_root):
+    folder = repo_root / "configs"
+    paths = [path for path in folder.rglob("*.yaml") if "STAGES" in path.read_text()]
+    assert len(paths) > 6
+    for path in paths:
+        checks.check_stages(load_config(str(path)))
+
+
+@pytest.mark.parametrize(
     "opts", [("MINING.CALIBRATION.DATASET", "deeplesion_vn"), ("MINING.HARVESTED.STATUSES", ("annotations",))]
 )
 def test_names_of_mining(opts):

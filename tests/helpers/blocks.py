@@ -17,7 +17,7 @@ EXPERTS = ("deeplesion", "luna", "lits", "nih_ln")
 
 
 def write_blocks(folder: Path, expert: str, volumes: int = 4) -> list[dict]:
-    """Volumes of 8 slices of 3 mm, each with two blocks that are lesions, as records."""
+    """Volumes of 8 slices of 3 mm, each with two blocks that are lesions, as records; written once."""
     rng = np.random.default_rng(EXPERTS.index(expert))
     records = []
     for number in range(volumes):
@@ -33,7 +33,8 @@ def write_blocks(folder: Path, expert: str, volumes: int = 4) -> list[dict]:
         image = sitk.GetImageFromArray(array)
         image.SetSpacing((2.0, 2.0, 3.0))
         path = folder / f"{name}.nii"
-        sitk.WriteImage(image, str(path))
+        if not path.exists():  # another time of a file would be another scan
+            sitk.WriteImage(image, str(path))
         records.append(
             make_record(
                 path, volume=name, expert=expert, patient=name, size=(80, 64, 8), spacing=(2.0, 2.0, 3.0),

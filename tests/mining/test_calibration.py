@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lens_d2.config import load_config
+from lens_d2.data.ledger.verdicts import JUDGED
 from lens_d2.io.errors import DataError
 from lens_d2.mining.calibration import (
     Calibration,
@@ -166,6 +167,7 @@ class TestFindings:
             self.finding(1, "Own", False, precision=0.9),
             self.finding(2, "Region", False, status="uncertain"),
             self.finding(3, "Judged", False, status="accepted"),
+            row(8, f"{NAME}/new{JUDGED}1", NAME, "Judged", annotation=""),
         ]
         filled = self.fill(*rows)
         pd.testing.assert_frame_equal(filled, table_of(*rows), check_dtype=False)

@@ -53,9 +53,10 @@ def opened():
 def cohort(tmp_path_factory):
     root = tmp_path_factory.mktemp("datasets")
     write_cohort(PLAN, root / "phantom")
+    before = default_root()
     register_all(root)
     yield root
-    register_all(default_root())
+    register_all(before)
 
 
 class Shards:

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from helpers.mining_proposals import proposals, random_detections, record, tracklets
 
+from lens_d2.data.cache import RESOLVED
 from lens_d2.mining.shards import ShardStore
 
 
@@ -58,6 +59,8 @@ def test_another_model_or_sub_volume_is_not_trusted(tmp_path):
     store(tmp_path, "two", made).read(record())
     assert len(made) == 2
     assert store(tmp_path, "one").fault(record()) == "outdated, it has another fingerprint"
+    changed = {**record(), RESOLVED: ("a cache", "cache/v-1.b2nd")}
+    assert store(tmp_path, "two").fault(changed) == "outdated, it has another source"
     other = record("000002_01_01")
     store(tmp_path, "two").path(record()).rename(store(tmp_path, "two").path(other))
     assert store(tmp_path, "two").fault(other) == "outdated, it has another name"

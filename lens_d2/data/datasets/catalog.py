@@ -93,9 +93,13 @@ def register(dataset: Dataset) -> None:
 
 
 def register_all(root: str | os.PathLike | None) -> None:
-    """Registers all datasets and their synthetic twins anew, with their data below ``root``; None: leaves them."""
+    """Registers all datasets and their synthetic twins anew, with their data below ``root``; None: leaves them.
+
+    From then on ``root`` is :func:`default_root`, of this process and of those that it starts.
+    """
     if not root:
         return
+    os.environ["DETECTRON2_DATASETS"] = os.fspath(root)
     for name, dataset in DATASETS.items():
         _register(name, dataset, Path(root))
         _register(f"{PHANTOM}_{name}", dataset, Path(root) / PHANTOM)

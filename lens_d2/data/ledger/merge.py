@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pandas as pd
 from detectron2.data import DatasetCatalog
 
-from ...structures.records import STATUSES, make_lesion
+from ...structures.records import make_lesion
 from ...structures.status import STATUS_OF_RECORD, BoxStatus
 from ..datasets.catalog import register_derived
-from .table import read_ledger
+from .table import continues_given, read_ledger
 
 # Status in a record (lens_d2.structures.records.STATUSES) of a row with a status. A rejected lesion is certainly
 # none; more slices of a given lesion, if rejected, are merely no good boxes of it, and are left out.
@@ -23,6 +23,8 @@ RECORD_STATUS = {
     "hard_negative": "hard_negative",
     "rejected": "hard_negative",
 }
+# Of the statuses of a lesion's rows the first is the lesion's: one that a radiologist has accepted is sure.
+PRECEDENCE = ("accepted", "mined", "uncertain", "unsure", "hard_negative")
 
 
 def apply_ledger(records: Sequence[dict], ledger: pd.DataFrame, uncertain_as_lesion: bool = False) -> list[dict]:
@@ -72,7 +74,7 @@ def register_ledger(name: str, path: str | os.PathLike, dataset: str, given: boo
 
 
 def _rows_by_volume(ledger: pd.DataFrame, uncertain_as_lesion: bool) -> dict[str, pd.DataFrame]:
-    refused = (ledger["status"] == "rejected") & (ledger["lesion"] == ledger["annotation"])
+    refused = (ledger["status"] == "rejected") & continues_given(ledger)
     used = ledger[~refused]
     status = used["status"].map(RECORD_STATUS)
     if uncertain_as_lesion:
@@ -84,7 +86,7 @@ def _merge(lesions: list[dict], rows: pd.DataFrame) -> list[dict]:
     """Given lesions of one record with its mined boxes added; the order of the rows does not matter."""
     merged = {lesion["id"]: lesion for lesion in lesions}
     groups = rows.groupby(["lesion", "status"], sort=False)
-    for (name, status), group in sorted(groups, key=lambda item: STATUSES.index(item[0][1])):  # lesions first
+    for (name, status), group in sorted(groups, key=lambda item: PRECEDENCE.index(item[0][1])):
         boxes = group[["slice", "x1", "y1", "x2", "y2"]].values.tolist()
         if name in merged and STATUS_OF_RECORD[status] == BoxStatus.LESION:
             lesion = merged[name]

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ...io.errors import DataError
 from ...io.files import whole_file
+from ...io.tables import read_table
 
 # Meaning of a row: a missing annotation that is used as one; a region that training ignores; known not to be a
 # lesion; and a radiologist's verdicts: a lesion; not one (a hard negative, see lens_d2.data.ledger.merge); cannot
@@ -68,12 +69,17 @@ class LedgerRow(NamedTuple):
     expert: str = ""
 
 
+def continues_given(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row of a ledger adds a box to a given lesion; other lesions are the ledger's alone."""
+    return rows["lesion"] == rows["annotation"]
+
+
 _TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 SCHEMA = pa.schema([(name, _TYPES[kind]) for name, kind in get_type_hints(LedgerRow).items()])
 TEXTS = [field.name for field in SCHEMA if field.type == pa.string()]
 NUMBERS = [field.name for field in SCHEMA if field.type != pa.string()]
 WHOLE = [field.name for field in SCHEMA if field.type == pa.int64()]
-OPTIONAL = tuple(LedgerRow._field_defaults)  # columns that a file may lack
+NEEDED = tuple(name for name in LedgerRow._fields if name not in LedgerRow._field_defaults)  # of a file's columns
 SHARES = ("score", "precision", "disagreement")  # in [0, 1]
 MAY_BE_MISSING = (*SHARES, "distance")
 LARGEST_WHOLE = 10**9
@@ -111,22 +117,24 @@ def read_ledger(path: str | os.PathLike, records: Sequence[dict] | None = None) 
         raise DataError(path, f"a ledger is a file with the ending {' or '.join(_READERS)}")
     try:
         table = _READERS[path.suffix](path)
+    except DataError:
+        raise
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         raise DataError(path, f"not readable as a ledger ({reason[:160]})") from None
     absent = [name for name in SCHEMA.names if name not in table]
-    if needed := [name for name in absent if name not in OPTIONAL]:
+    if needed := [name for name in absent if name in NEEDED]:
         raise DataError(path, f"no column {', '.join(needed)}")
     table = table.assign(**{name: LedgerRow._field_defaults[name] for name in absent})
     ledger = _checked(table[SCHEMA.names], path)
     if records is not None:
         check_ledger(ledger, records, path)
-    return ledger
+    return ledger.reset_index(drop=True)
 
 
 _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".parquet": lambda path: pq.read_table(path, page_checksum_verification=True).to_pandas(),
-    ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False),
+    ".csv": lambda path: read_table(path, NEEDED, strip=False),
 }
 
 
@@ -265,7 +273,7 @@ def _refuse(path, table: pd.DataFrame, wrong, fault: Callable[[pd.Series], str])
     """DataError for the first row for which ``wrong`` holds. Rows are counted from 1, without the header."""
     at = np.flatnonzero(np.asarray(wrong))
     if len(at):
-        line = f" (line {at[0] + 2})" if Path(path).suffix == ".csv" else ""
+        line = f" (line {table.index[at[0]] + 2})" if Path(path).suffix == ".csv" else ""
         more = f"; {len(at) - 1} more such rows" if len(at) > 1 else ""
         raise DataError(path, f"row {at[0] + 1}{line}: {fault(table.iloc[at[0]])}{more}")
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,7 +118,7 @@ def read_verdicts(path: str | os.PathLike) -> dict[str, dict]:
 def apply_verdicts(
     ledger: pd.DataFrame, verdicts: Mapping[str, Mapping], path: str | os.PathLike
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Sets the status of the judged proposals' rows to their verdicts; a rejected hard negative stays one.
+    """Sets the status of the judged proposals' rows to their verdicts.
 
     Args:
         ledger: as :func:`lens_d2.data.ledger.table.read_ledger` gives it; not changed.
@@ -140,8 +140,7 @@ def apply_verdicts(
         rows, seen = rows_of[name], entry.get("boxes")
         if seen is not None and seen != _checksum(ledger.iloc[rows]):
             raise DataError(path, f"the ledger has other boxes for {name!r} than those that were judged")
-        confirmed = entry["verdict"] == "rejected" and (status[rows] == "hard_negative").all()
-        status[rows] = "hard_negative" if confirmed else entry["verdict"]
+        status[rows] = entry["verdict"]
         counts[entry["verdict"]] += 1
     return ledger.assign(status=status.astype(str)), counts
 
@@ -159,17 +158,46 @@ def judged_rows(paths: Sequence[str | os.PathLike], records: Sequence[dict]) -> 
     Raises:
         DataError: a ledger is unsound, or contradicts the dataset.
     """
-    given = {lesion["id"] for record in records for lesion in record["lesions"]}
-    parts = [pd.DataFrame(columns=SCHEMA.names)]
-    for path in paths:
-        ledger = read_ledger(path, records)
-        own = ledger[ledger["status"].isin(VERDICTS)]
-        kept = ~((own["status"] == "rejected") & own["lesion"].isin(given))
-        own = own[kept]
-        named = own["lesion"].isin(given) | own["lesion"].str.contains(JUDGED, regex=False)
-        lesion = own["lesion"].where(named, own["lesion"] + JUDGED + own["round"].astype(str))
-        parts.append(own.assign(lesion=lesion, id=lesion + "@" + own["slice"].astype(str)))
-    return pd.concat(parts[1:] or parts, ignore_index=True).drop_duplicates("id", keep="last")
+    given = _given(records)
+    parts = [_judged(read_ledger(path, records), given) for path in paths]
+    parts = parts or [pd.DataFrame(columns=SCHEMA.names)]
+    return pd.concat(parts, ignore_index=True).drop_duplicates("id", keep="last")
+
+
+def refuse_to_lose_verdicts(path: str | os.PathLike, records: Sequence[dict], judged: pd.DataFrame) -> None:
+    """Refuses that a ledger is replaced by one without the verdicts of a radiologist that it has.
+
+    Args:
+        path: of the ledger; absent or damaged, it has none.
+        records: of the dataset, with given annotations only.
+        judged: the rows with a verdict that the new ledger will have, as :func:`judged_rows` gives them.
+
+    Raises:
+        DataError: tells how many of its lesions would lose their verdict.
+    """
+    try:
+        own = _judged(read_ledger(path), _given(records))
+    except DataError:
+        return
+    kept = set(zip(judged["id"], judged["status"], strict=True))
+    lost = [pair not in kept for pair in zip(own["id"], own["status"], strict=True)]
+    if any(lost):
+        fault = f"mined anew it would lose the verdicts on {own['lesion'][lost].nunique()} lesions"
+        raise DataError(path, f"{fault}: move it, and name it in MINING.REVIEWED, or remove it")
+
+
+def _given(records: Sequence[dict]) -> set[str]:
+    """Ids of the given lesions."""
+    return {lesion["id"] for record in records for lesion in record["lesions"]}
+
+
+def _judged(ledger: pd.DataFrame, given: Collection[str]) -> pd.DataFrame:
+    """The rows with a verdict that later rounds keep, new lesions under names of their own."""
+    own = ledger[ledger["status"].isin(VERDICTS)]
+    own = own[~((own["status"] == "rejected") & own["lesion"].isin(given))]
+    named = own["lesion"].isin(given) | own["lesion"].str.contains(JUDGED, regex=False)
+    lesion = own["lesion"].where(named, own["lesion"] + JUDGED + own["round"].astype(str))
+    return own.assign(lesion=lesion, id=lesion + "@" + own["slice"].astype(str))
 
 
 def _checksum(rows: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ...data.ledger.table import BOX, LedgerRow
+from ...data.ledger.table import BOX, LedgerRow, continues_given
 from ...data.ledger.verdicts import VERDICTS
 from ...structures.detections import VolumeDetections
 from ...structures.known_boxes import KnownBoxes
@@ -155,7 +155,7 @@ def lesions_of(ledger: pd.DataFrame) -> list[Harvested]:
 
     s is the highest score of a lesion's rows, 1 if they have none.
     """
-    own = ledger[ledger["status"].isin(("annotation", "accepted")) & (ledger["annotation"] == "")]
+    own = ledger[ledger["status"].isin(("annotation", "accepted")) & ~continues_given(ledger)]
     groups = own.sort_values("slice").groupby(["volume", "lesion"])
     return [_of_rows(name, rows) for (_, name), rows in groups]
 
@@ -163,7 +163,7 @@ def lesions_of(ledger: pd.DataFrame) -> list[Harvested]:
 def _of_rows(name: str, rows: pd.DataFrame) -> Harvested:
     """A lesion that only the ledger knows: a hard negative, or boxes drawn by hand, which are sure."""
     first, slice_boxes = rows.iloc[0], rows[["slice", *BOX, "score"]].fillna({"score": 1.0}).to_numpy(dtype=float)
-    score, annotation = float(slice_boxes[:, 5].max()), first["annotation"]
+    score, annotation = float(slice_boxes[:, 5].max()), name if continues_given(rows).all() else ""
     return Harvested(first["volume"], int(first["round"]), -1, slice_boxes, score, 1.0, annotation, name=name)
 
 

@@ -14,10 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from detectron2.utils import comm
 
-from ...data.cache import unresolved
-from ...data.ledger.counts import TrainingCounts, add_counts, count_training_data, format_counts
+from ...data.cache import identified
+from ...data.ledger.counts import (
+    TrainingCounts,
+    add_counts,
+    count_training_data,
+    format_counts,
+    strategies_of,
+)
 from ...data.ledger.merge import RECORD_STATUS, apply_ledger
 from ...data.ledger.table import ROWS_PER_GROUP, SCHEMA, LedgerRow, to_table, write_ledger
+from ...data.ledger.verdicts import refuse_to_lose_verdicts
 from ...io.artifacts import ResultStore, TableStore, digest
 from ...structures.status import STATUS_OF_RECORD, BoxStatus
 from ..calibration import Calibration, FindingPrecision
@@ -94,8 +101,8 @@ class PatientStore(TableStore):
         return f"{records[0]['expert']}-{records[0]['patient']}"
 
     def header(self, records: list[dict]) -> dict[str, str]:
-        """Name and digest of a sound table, and the digest of the patient's annotations."""
-        return {**super().header(records), "annotations": digest(map(unresolved, records))}
+        """Name and digest of a sound table, and the digest of the patient's sources and annotations."""
+        return {**super().header(records), "annotations": digest(map(identified, records))}
 
     def encode(self, rows: list[LedgerRow]) -> pa.Table:
         """The rows as a table."""
@@ -138,7 +145,8 @@ def mine(
         path of the ledger.
 
     Raises:
-        DataError: see :meth:`Calibration.verified`.
+        DataError: see :meth:`Calibration.verified`; or the folder has a ledger of other settings, with verdicts
+            that are not among ``judged``.
     """
     folder = Path(folder)
     judged = to_table([]).to_pandas() if judged is None else judged
@@ -146,7 +154,7 @@ def mine(
     given, records = records, apply_ledger(records, judged)
     patients = group_by_patient(records)
     made_from = [shards.made_from, settings, list(strategies), iou, number]
-    results = ResultStore(folder, digest([made_from, *map(unresolved, records)]))
+    results = ResultStore(folder, digest([made_from, *map(identified, records)]))
 
     def make(of_patient: list[dict]) -> list[LedgerRow]:
         rows = [verdicts[record["volume"]] for record in of_patient if record["volume"] in verdicts]
@@ -154,13 +162,15 @@ def mine(
         return before + mine_patient(open_patient(of_patient, shards), strategies, iou, number)
 
     def work() -> dict | None:
+        refuse_to_lose_verdicts(folder / LEDGER, given, judged)
         learnt = _learn(records, strategies, results, shards)
         store = PatientStore(folder / "patients", digest([made_from, learnt]), make)
         store.complete(patients, "mining patients")
         if not comm.is_main_process():
             return None
         fill = _estimate(calibration, given, patients, store)
-        counts = _write_ledger(folder, given, _batches(patients, store, fill), list(strategies))
+        names = dict.fromkeys([*strategies, *strategies_of(judged)])  # of earlier rounds there may be others
+        counts = _write_ledger(folder, given, _batches(patients, store, fill), list(names))
         logger.info("training data, in %s:\n%s", folder / LEDGER, format_counts(counts))
         return {"counts": [asdict(c) for c in counts], "learnt": learnt}
 

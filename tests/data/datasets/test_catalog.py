@@ -45,9 +45,10 @@ VOLUME = "000001_02_03_010-016"
 @pytest.fixture
 def root(tmp_path):
     """The datasets are read from an empty folder during a test."""
+    before = default_root()
     register_all(tmp_path)
     yield tmp_path
-    register_all(default_root())
+    register_all(before)
 
 
 def test_where_the_datasets_are(monkeypatch, tmp_path):

@@ -63,6 +63,11 @@ class TestMerging:
         assert weights.pop("soft") == pytest.approx(0.8)
         assert weights == dict.fromkeys(["/0", "/1", "sure", "judged", "region"])
 
+    def test_a_lesion_that_a_radiologist_has_accepted_stays_sure(self, records):
+        rows = [row(4, "new", precision=0.6), row(5, "new", status="accepted")]
+        (*_, lesion), *_ = (record["lesions"] for record in apply_ledger(records, table_of(*rows)))
+        assert lesion["status"] == "accepted" and len(lesion["boxes"]) == 2 and "weight" not in lesion
+
     def test_ignored_as_gt(self, records, rows):
         first, *_ = apply_ledger(records, table_of(*rows), uncertain_as_lesion=True)
         assert first["lesions"][2]["status"] == "mined"
@@ -75,7 +80,7 @@ class TestMerging:
         assert (first["lesions"][2]["status"], first["lesions"][2]["boxes"][0][0]) == ("unsure", 6)
 
     @pytest.mark.parametrize(
-        "lesion, expected", [("new", ("mined", [6, 7])), (f"{GIVEN}/0", ("annotation", [5, 6, 7]))]
+        "lesion, expected", [("new", ("accepted", [6, 7])), (f"{GIVEN}/0", ("annotation", [5, 6, 7]))]
     )
     def test_the_order_of_the_rows_does_not_matter(self, records, lesion, expected):
         statuses = {4: "unsure", 6: "annotation", 7: "accepted", 8: "uncertain"}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lens_d2.data.ledger.table import (
-    OPTIONAL,
+    NEEDED,
     SCHEMA,
     STATUSES,
     check_ledger,
@@ -47,7 +47,7 @@ class TestFile:
         assert np.isnan(again.loc[0, "score"])
 
     def test_columns_that_a_file_may_lack(self, path, rows):
-        table = read_ledger(path).drop(columns=list(OPTIONAL))
+        table = read_ledger(path)[list(NEEDED)]
         table.to_parquet(path) if path.suffix == ".parquet" else table.to_csv(path, index=False)
         pd.testing.assert_frame_equal(
             read_ledger(path), pd.DataFrame(rows, columns=SCHEMA.names), check_dtype=False
@@ -153,11 +153,18 @@ class TestFaults:
             read_ledger(tmp_path / "ledger.csv")
 
     def test_no_table_at_all(self, tmp_path):
-        with pytest.raises(DataError, match="ledger.csv: not readable as a ledger .No such file"):
+        with pytest.raises(DataError, match="ledger.csv: cannot be read: No such file"):
             read_ledger(tmp_path / "ledger.csv")
         (tmp_path / "ledger.parquet").write_bytes(b"PAR1 or so")
         with pytest.raises(DataError, match="ledger.parquet: not readable as a ledger"):
             read_ledger(tmp_path / "ledger.parquet")
+        head = ",".join(SCHEMA.names)
+        (tmp_path / "ledger.csv").write_text(f"{head},status\n" + "a," * len(SCHEMA) + "a\n")
+        with pytest.raises(DataError, match="ledger.csv: two columns status"):
+            read_ledger(tmp_path / "ledger.csv")
+        (tmp_path / "ledger.csv").write_text(f"{head}\n" + "a," * len(SCHEMA) + "a\n")
+        with pytest.raises(DataError, match="ledger.csv: not a table of comma-separated values"):
+            read_ledger(tmp_path / "ledger.csv")
         (tmp_path / "ledger.csv").write_text("id,volume\na,b\n")
         with pytest.raises(DataError, match="ledger.csv: no column slice, x1"):
             read_ledger(tmp_path / "ledger.csv")

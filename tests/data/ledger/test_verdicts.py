@@ -6,7 +6,13 @@ import pytest
 from helpers.ledger_rows import GIVEN, row, table_of
 
 from lens_d2.data.ledger.table import LedgerRow, to_table, write_ledger
-from lens_d2.data.ledger.verdicts import apply_verdicts, judged_rows, proposals_of, read_verdicts
+from lens_d2.data.ledger.verdicts import (
+    apply_verdicts,
+    judged_rows,
+    proposals_of,
+    read_verdicts,
+    refuse_to_lose_verdicts,
+)
 from lens_d2.io.errors import DataError
 
 
@@ -18,12 +24,31 @@ def test_proposals_are_lesions_without_a_verdict(rows):
     assert judged.slice_boxes[:, 0].tolist() == [4, 6] and judged.box3d == (10, 10, 4, 30, 30.5, 6)
 
 
-@pytest.mark.parametrize("verdict, status", [("rejected", "hard_negative"), ("accepted", "accepted")])
-def test_a_rejected_hard_negative_stays_one(rows, verdict, status):
+@pytest.mark.parametrize("verdict", ["rejected", "accepted"])
+def test_a_verdict_on_a_hard_negative_is_kept(rows, records, tmp_path, verdict):
     ledger = table_of(*rows).assign(status="hard_negative")
-    name = ledger["lesion"].iloc[0]
+    name = ledger["lesion"].iloc[2]
     after, _ = apply_verdicts(ledger, {name: {"verdict": verdict}}, "v.json")
-    assert set(after["status"][after["lesion"] == name]) == {status}
+    assert set(after["status"][after["lesion"] == name]) == {verdict}
+    assert name not in {each.id for each in proposals_of(after)}
+    write_ledger(tmp_path / "ledger.parquet", [to_table(after)])
+    assert set(judged_rows([tmp_path / "ledger.parquet"], records)["status"]) == {verdict}
+
+
+def test_mining_anew_loses_no_verdict(rows, records, tmp_path):
+    path = tmp_path / "ledger.parquet"
+    nothing = judged_rows([], records)
+    refuse_to_lose_verdicts(path, records, nothing)
+    ledger = table_of(*rows)
+    write_ledger(path, [to_table(ledger)])
+    refuse_to_lose_verdicts(path, records, nothing)
+    after, _ = apply_verdicts(ledger, {ledger["lesion"].iloc[2]: {"verdict": "accepted"}}, "v.json")
+    write_ledger(path, [to_table(after)])
+    with pytest.raises(DataError, match="it would lose the verdicts on 1 lesions: move it"):
+        refuse_to_lose_verdicts(path, records, nothing)
+    refuse_to_lose_verdicts(path, records, judged_rows([path], records))
+    path.write_bytes(b"PAR1")
+    refuse_to_lose_verdicts(path, records, nothing)
 
 
 def test_a_verdict_on_other_boxes_is_refused(rows):

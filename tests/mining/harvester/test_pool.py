@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers.harvested import box, harvested, proposals
+from helpers.ledger_rows import GIVEN, row, table_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_d2.mining.harvester.pool import from_table, merge, to_harvested, to_table
+from lens_d2.mining.harvester.pool import from_table, lesions_of, merge, to_harvested, to_table
 from lens_d2.mining.harvester.selection import (
     on_lesions,
 )
@@ -25,6 +26,16 @@ def test_of_one_lesion_the_one_with_the_highest_detection_score_is_kept():
     assert kept == [elsewhere, strong, other]
     assert merge([strong, weak, other, elsewhere]) == kept == merge(kept)
     assert merge([weak, strong], confidence=lambda x: x.score) == [weak]
+
+
+def test_lesions_of_a_ledger_are_those_that_it_alone_has():
+    ledger = table_of(
+        row(6, f"{GIVEN}/0", annotation=f"{GIVEN}/0"),
+        row(7, "by itself", annotation=""),
+        row(8, "matched", annotation=f"{GIVEN}/0"),
+        row(9, "region", annotation="", status="uncertain"),
+    )
+    assert sorted(each.lesion for each in lesions_of(ledger)) == ["by itself", "matched"]
 
 
 def test_a_given_mark_goes_before_what_was_found():

@@ -47,13 +47,11 @@ def config(data, output, *opts):
 def propose_and_mine(data, output):
     """All of a MiningHook's work with an untrained model, which differs from rank to rank."""
     torch.set_num_threads(1)
-    register_partly(os.path.join(data, f"rank{comm.get_rank()}" if comm.get_world_size() > 1 else "data"))
+    register_partly(os.path.join(data, "data"))
     cfg = config(data, output)
     torch.manual_seed(2 + comm.get_rank())
     model = LENSTrainer.build_model(cfg)
     records = mined_records(cfg)
-    for each in records:  # the same files, whoever wrote them
-        each["file_name"] = os.path.join(data, "data", "deeplesion", os.path.basename(each["file_name"]))
     shards = open_shards(cfg, model, output / "proposals")
     propose(records, shards)
     mine(records, shards, build_strategies(cfg), output / "mining", iou=cfg.MINING.IOU)

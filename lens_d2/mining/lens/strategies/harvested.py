@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from detectron2.config import configurable
 
-from ....data.ledger.table import BOX, read_ledger
+from ....data.ledger.table import BOX, continues_given, read_ledger
 from ....io.errors import DataError
 from ....structures.known_boxes import KnownBoxes
 from ....structures.status import BoxStatus
@@ -39,7 +39,7 @@ class Harvested(Strategy):
             iou: theta, above which boxes overlap.
         """
         self.rejected_below, self.iou = rejected_below, iou
-        own = rows[rows["status"].isin(statuses) & (rows["annotation"] == "")]
+        own = rows[rows["status"].isin(statuses) & ~continues_given(rows)]
         self.lesions = {
             volume: [lesion for _, lesion in of_volume.groupby("lesion", sort=False)]
             for volume, of_volume in own.groupby("volume", sort=False)

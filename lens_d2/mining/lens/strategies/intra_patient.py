@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog
 from scipy.spatial.distance import cdist
 
 from ....data.same_lesions import marks_of_dataset
@@ -132,8 +132,8 @@ def calibrate_on_marks(cfg: CfgNode, embed: Embed, records: Sequence[dict]) -> d
     """Calibrate delta on pairs of marks of known identity in the mined datasets."""
     marks = []
     for name in mined_datasets(cfg):
-        own = [record for record in records if record["expert"] == MetadataCatalog.get(name).expert]
-        marks += marks_of_dataset(name, own)
+        volumes = {record["volume"] for record in DatasetCatalog.get(name)}
+        marks += marks_of_dataset(name, [record for record in records if record["volume"] in volumes])
     return calibrate(embed, marks, cfg.MODEL.EMBEDDING.CALIBRATION_PRECISION).to_dict()
 
 

@@ -104,7 +104,12 @@ class SamePlace(Strategy):
 
     def __call__(self, patient: Patient) -> list[Finding]:
         """Mine one patient; see :class:`Strategy`."""
-        given = {lesion["id"] for volume in patient for lesion in volume.record["lesions"]}
+        given = {
+            lesion["id"]
+            for volume in patient
+            for lesion in volume.record["lesions"]
+            if lesion["status"] == "annotation"
+        }
         findings = [
             finding
             for volume, matches in self._matches(patient)

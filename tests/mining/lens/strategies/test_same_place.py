@@ -101,6 +101,15 @@ def test_no_match(second):
     assert mined(strategy(), FIRST, second) == []
 
 
+def test_a_lesion_of_an_earlier_round_is_no_annotation():
+    """A ledger may name given annotations alone, else it is refused where it is read."""
+    first = record("000001_01_01", lesions=[(8, MARK)])
+    for status, source in (("annotation", first["lesions"][0]["id"]), ("accepted", "")):
+        first["lesions"][0]["status"] = status
+        rows = mined(strategy(), (first, found()), (record("000001_02_01"), found((8, NEAR, 0.9))))
+        assert {row.annotation for row in rows} == {source}
+
+
 def test_where_no_place_is_known_nothing_is_found():
     assert mined(strategy(Places(known=False)), FIRST, (record("000001_02_01"), found((8, NEAR, 0.9)))) == []
 
