@@ -94,6 +94,12 @@ def test_self_training_and_verdicts_of_the_hidden_truth(here):
     assert (out / "evaluate/stage.json").is_file() and (here / "output/verdicts/informative_2.parquet").is_file()
 
 
+def test_training_on_the_hidden_truth(here):
+    (advertised,) = RUN["finer pixels"]
+    run(here, advertised)
+    assert (here / "output/phantom/lens_multi/model_final.pth").is_file()
+
+
 def test_harvesting_and_a_training_with_what_was_harvested(here):
     (advertised,) = RUN["harvester"]
     run(here, advertised)

@@ -115,6 +115,7 @@ RUN = {
         Advertised("docs/mining.md", "configs/phantom/lens_best.yaml", BEST),
         Advertised("docs/mining.md", "-m experiments verdicts", "--counts 2"),
     ),
+    "finer pixels": (Advertised("docs/results.md", "hidden_truth.py", f"{SHORT} MODEL.WEIGHTS '' {ONE_TEST}"),),
     "a ledger": (
         Advertised("docs/mining.md", "tools/ledger.py check"),
         Advertised("docs/mining.md", "tools/ledger.py counts"),
