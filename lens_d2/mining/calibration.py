@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,11 +82,27 @@ def least_score(scores: np.ndarray, is_lesion: np.ndarray, precision: float) -> 
     Returns:
         one of the scores; infinity if none will do.
     """
+    return lowest_score(scores, is_lesion, lambda lesions, taken: with_prior(lesions, taken) >= precision)
+
+
+def lowest_score(
+    scores: np.ndarray, is_lesion: np.ndarray, enough: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> float:
+    """Lowest score from which on there are enough lesions among the findings; equal scores are taken together.
+
+    Args:
+        scores: (n,) of findings.
+        is_lesion: (n,) bool.
+        enough: of (n,) numbers of lesions and (n,) numbers of findings that are taken, (n,) bool.
+
+    Returns:
+        one of the scores; infinity if none will do.
+    """
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
-    enough = with_prior(np.cumsum(is_lesion[order]), np.arange(1, len(ranked) + 1)) >= precision
-    enough[:-1] &= ranked[:-1] > ranked[1:]  # equal scores are taken together
-    return float(ranked[enough][-1]) if enough.any() else float("inf")
+    passes = enough(np.cumsum(is_lesion[order]), np.arange(1, len(ranked) + 1))
+    passes[:-1] &= ranked[:-1] > ranked[1:]
+    return float(ranked[passes][-1]) if passes.any() else float("inf")
 
 
 @dataclass(frozen=True)

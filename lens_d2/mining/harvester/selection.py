@@ -9,6 +9,7 @@ import numpy as np
 from ...structures.detections import VolumeDetections
 from ...structures.known_boxes import KnownBoxes, tracklet_overlaps
 from ...structures.status import BoxStatus
+from ..calibration import lowest_score
 
 NONE = -1
 
@@ -44,12 +45,7 @@ def smallest_threshold(scores: np.ndarray, is_lesion: np.ndarray, precision: flo
     Returns:
         one of the scores; infinity if none will do, so that nothing is harvested.
     """
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order]
-    taken = np.arange(1, len(ranked) + 1)
-    above = np.cumsum(is_lesion[order]) > precision * taken
-    above[:-1] &= ranked[:-1] > ranked[1:]  # equal scores are taken together
-    return float(ranked[above][-1]) if above.any() else float("inf")
+    return lowest_score(scores, is_lesion, lambda lesions, taken: lesions > precision * taken)
 
 
 def select_hard_negatives(
