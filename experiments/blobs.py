@@ -75,7 +75,9 @@ def blobs(hu: np.ndarray, spacing) -> np.ndarray:
     """Candidates of one volume.
 
     Args:
-        hu: (z, y, x). spacing: x, y, z mm.
+        hu: (z, y, x).
+        spacing: x, y, z mm.
+
     Returns:
         (n, 6) channel, index of sigma, x, y, z (voxels), response in units of the window.
     """
@@ -100,7 +102,10 @@ def scale_space_maxima(grey, step, inside):
     """Local maxima of the scale-normalised, negated Laplacian of Gaussians.
 
     Args:
-        grey: (z, y, x) float32. step: z, y, x mm. inside: where maxima count.
+        grey: (z, y, x) float32.
+        step: z, y, x mm.
+        inside: where maxima count.
+
     Returns:
         (n, 3) z, y, x; (n,) index of sigma; (n,) response.
     """

@@ -111,7 +111,8 @@ def fit_calibration(scores: np.ndarray, is_lesion: np.ndarray) -> tuple[float, f
     The slope is not negative: calibration never turns the order of detections around.
 
     Args:
-        scores: (n,) in [0, 1]. is_lesion: (n,) bool.
+        scores: (n,) in [0, 1].
+        is_lesion: (n,) bool.
     """
     positives, negatives = int(is_lesion.sum()), int((~is_lesion).sum())
     target = np.where(is_lesion, (positives + 1) / (positives + 2), 1 / (negatives + 2))

@@ -38,7 +38,8 @@ class WinogradConv2d:
     def __init__(self, weight: Tensor, bias: Tensor):
         """
         Args:
-            weight: (out, in, 3, 3). bias: (out,).
+            weight: (out, in, 3, 3).
+            bias: (out,).
         """
         transform = torch.kron(WEIGHT, WEIGHT).to(weight.device)
         out, channels = weight.shape[:2]
