@@ -46,7 +46,7 @@ class Part:
     """One file of weights.
 
     Attributes:
-        checkpoint: below the folder of the training, or the address of weights that come with the package.
+        checkpoint: below the folder of the training.
         inference: folder of the evaluations whose predictions give the operating points; none if empty.
         prefix: of the names of the weights that are kept.
     """
@@ -54,10 +54,6 @@ class Part:
     checkpoint: str = "model_final.pth"
     inference: str = ""
     prefix: str = ""
-
-    def source(self, folder: Path) -> str | Path:
-        """The checkpoint of a training in this folder."""
-        return self.checkpoint if "://" in self.checkpoint else folder / self.checkpoint
 
 
 @dataclass(frozen=True)
@@ -86,8 +82,11 @@ MORE_STEPS = ("SOLVER.MAX_ITER", 12000, "SOLVER.STEPS", "(8400,10800)", "SOLVER.
 RETRAINED = Part("retrain/model_final.pth", "retrain/inference")
 RESCORED = Part("fpr/model_final.pth", "evaluate/inference")
 FROM_RANDOM = (*MORE_STEPS, "MODEL.DENSENET.WEIGHTS", "")
-SELF_TRAINED = (*STEPS, "MINING.STRATEGIES", "('SelfTraining','SamePlace')")
-CLASSIFIER = "lens_d2://phantom/lens_full.fpr"
+SELF_TRAINED = (
+    *STEPS,
+    *("MODEL.WEIGHTS", "lens_d2://phantom/lens_multi", "MINING.STRATEGIES", "('SelfTraining','SamePlace')"),
+    *("STAGES", "('mine','retrain','fpr','evaluate')"),
+)
 RECIPES = {
     "phantom/backbone": Recipe(
         "configs/phantom/lens_multi.yaml",
@@ -100,30 +99,21 @@ RECIPES = {
     "phantom/lens_multi": Recipe(
         "configs/phantom/lens_multi.yaml", "LENS on four datasets, from random weights", FROM_RANDOM, "lens_multi"
     ),
-    "phantom/lens_full": Recipe(
+    "phantom/lens_best": Recipe(
         "configs/phantom/lens_best.yaml",
         "LENS with self-training, from phantom/lens_multi, which proposes what it is trained on again; with a 3D "
-        "classifier for false-positive reduction",
-        (
-            *SELF_TRAINED,
-            *("STAGES", "('mine','retrain','fpr','evaluate')", "MODEL.WEIGHTS", "lens_d2://phantom/lens_multi"),
-            *("INPUT.PIXEL_SPACING", 1.6, "TEST.SCALES", "(1.0,)"),
-        ),
-        "lens_full",
+        "classifier for false-positive reduction, at two scales",
+        SELF_TRAINED,
+        "lens_best",
         {"": RETRAINED, ".fpr": RESCORED},
         "evaluate/inference",
     ),
-    "phantom/lens_best": Recipe(
+    "phantom/lens_full": Recipe(
         "configs/phantom/lens_best.yaml",
-        "a second round of self-training, from phantom/lens_full, at finer pixels; with the classifier of "
-        "phantom/lens_full, at two scales",
-        (
-            *SELF_TRAINED,
-            *("STAGES", "('mine','retrain','evaluate')", "MODEL.WEIGHTS", "lens_d2://phantom/lens_full"),
-            *("MODEL.FPR.WEIGHTS", CLASSIFIER),
-        ),
-        "lens_best",
-        {"": RETRAINED, ".fpr": Part(CLASSIFIER, "evaluate/inference")},
+        "detector and classifier of phantom/lens_best, at one scale",
+        (*SELF_TRAINED, "TEST.SCALES", "(1.0,)"),
+        "lens_full",
+        {"": RETRAINED, ".fpr": RESCORED},
         "evaluate/inference",
     ),
     "phantom/cecn": Recipe(
@@ -163,7 +153,7 @@ def pack(args: argparse.Namespace, recipe: Recipe, folder: Path, target: Path) -
     for ending, part in recipe.parts.items():
         points = operating_points(folder / part.inference / VALIDATION, source) if part.inference else None
         path = target / f"{args.name}{ending}.pth"
-        pack_weights(part.source(folder), path, operating_points=points, prefix=part.prefix, note=NOTE)
+        pack_weights(folder / part.checkpoint, path, operating_points=points, prefix=part.prefix, note=NOTE)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         files[f"{args.name}{ending}"] = {"sha256": digest, "megabytes": round(path.stat().st_size / 1e6, 2)}
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")

@@ -44,12 +44,9 @@ def commands(monkeypatch, tmp_path):
         if words[0] != "train_net.py":
             return
         folder = words[words.index("OUTPUT_DIR") + 1]
-        staged = "STAGES" in words
-        for own in (folder / "retrain", folder / "evaluate") if staged else (folder,):
-            for name in (zoo.VALIDATION, zoo.TEST):
-                write_evaluation(own / "inference" / name)
-        weights = {"model": {"backbone.a": torch.ones(2), "head.b": torch.ones(2)}}
-        torch.save(weights, folder / ("retrain/model_final.pth" if staged else "model_final.pth"))
+        for name in (zoo.VALIDATION, zoo.TEST):
+            write_evaluation(folder / "inference" / name)
+        torch.save({"model": {"backbone.a": torch.ones(2), "head.b": torch.ones(2)}}, folder / "model_final.pth")
 
     monkeypatch.setattr(runs, "call", call)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
@@ -68,17 +65,6 @@ def test_a_detector_with_its_operating_points(commands, tmp_path):
     }
     points = OperatingPoints.from_dict(packed["operating_points"]["fused"])
     assert points.thresholds == {0.5: 0.9, 1.0: 0.4, 4.0: 0.4} and "tiny, seed 100" in points.source
-
-
-def test_a_detector_with_the_classifier_of_another(commands, tmp_path):
-    assert main(["zoo", "phantom/lens_best", "--output", str(tmp_path / "out"), "--size", "tiny"]) == 0
-    folder = tmp_path / "out/weights/phantom"
-    detector, own = (load_weights(str(folder / f"lens_best{ending}.pth")) for ending in ("", ".fpr"))
-    theirs = load_weights(zoo.CLASSIFIER)
-    assert set(detector["model"]) == {"backbone.a", "head.b"} and detector["operating_points"]
-    assert own["model"].keys() == theirs["model"].keys()
-    assert all(torch.equal(own["model"][name], theirs["model"][name]) for name in own["model"])
-    assert own["operating_points"] != theirs["operating_points"]
 
 
 def test_a_backbone_alone(commands, tmp_path):
