@@ -63,7 +63,14 @@ def add_overrides(parser: Parser) -> None:
 
 def add_output(parser, help: str = "folder for the results", **keys) -> None:
     """Add ``--output``."""
-    parser.add_argument("--output", "--output-dir", type=Path, metavar="DIR", help=help, **keys)
+    parser.add_argument("--output", "--output-dir", type=_path, metavar="DIR", help=help, **keys)
+
+
+def _path(text: str) -> Path:
+    """Path of a command line; an empty one, of a variable that is not set, is not the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty path")
+    return Path(text)
 
 
 def add_root(parser) -> None:
@@ -169,7 +176,7 @@ def predict(parser: Parser) -> None:
     which = parser.add_mutually_exclusive_group()
     add_config_file(which, "config that the weights were trained with")
     which.add_argument("--model", metavar="NAME", help=f"of the model zoo (default: {DEFAULT_MODEL})")
-    parser.add_argument("--input", required=True, metavar="SCAN", help="a scan, or a folder of scans")
+    parser.add_argument("--input", type=_path, required=True, metavar="SCAN", help="a scan, or a folder of scans")
     add_output(parser, required=True)
     parser.add_argument(
         "--series",

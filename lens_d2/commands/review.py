@@ -22,6 +22,11 @@ def write_page(args: argparse.Namespace) -> None:
     records = load_records(args.dataset)
     ledger = read_ledger(args.ledger, records)
     everything = proposals_of(ledger, judged=True)
+    known = sorted({each.strategy for each in everything})
+    for name in args.strategy or ():
+        if name not in known:
+            fault = f"nothing in {args.ledger.name} is of {name!r}; there are {', '.join(known)}"
+            raise DataError("--strategy", fault)
     queue = QUEUES[args.queue](everything, records, cfg.MINING.CALIBRATION.SIZES)
     proposals = [
         each

@@ -11,7 +11,7 @@ from detectron2.utils import comm
 
 from ..config import load_config
 from ..engine import LENSCheckpointer, LENSTrainer, checks, launch, run_stages
-from ..engine.setup import set_up
+from ..engine.setup import config_kept_if_refused, set_up
 from ..io.config_files import find_config
 from ..io.errors import DataError
 from ..io.files import only_run_in, write_errors
@@ -61,7 +61,7 @@ def main(args: argparse.Namespace):
     """Train or evaluate; the body of a rank."""
     cfg = read_config(args)
     alone = only_run_in(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext()
-    with alone, write_errors(cfg.OUTPUT_DIR):
+    with alone, write_errors(cfg.OUTPUT_DIR), config_kept_if_refused(cfg):
         set_up(cfg, args)
         return evaluate(cfg, args.resume) if args.eval_only else train(cfg, args.resume)
 

@@ -82,6 +82,7 @@ NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterab
     "TEST.LINKER": LINKER_REGISTRY,
     "STAGES": STAGES,
 }
+STEPS_MM, SCALES, LEAST_SIDE = (0.1, 50.0), (0.1, 10.0), 32  # of pixels and slices; at inference; pixels
 # Settings that are shares.
 SHARES = (
     "MODEL.TEACHER.DECAY",
@@ -98,7 +99,20 @@ SHARES = (
     "MINING.SAME_PLACE.PRECISION",
     "MINING.SAME_PLACE.SCORE_THRESH",
     "MINING.EXPERT_AGREEMENT.SCORE_THRESH",
+    "MODEL.ROI_HEADS.POSITIVE_FRACTION",
+    "TEST.LINK_IOU",
 )
+# Whole numbers with the least that is allowed.
+LEAST = {
+    "SOLVER.MAX_ITER": 1, "SOLVER.EPOCHS": 0, "DATALOADER.NUM_WORKERS": 0, "INPUT.SHIFT_RANGE": 0,
+    "MODEL.AFP.CONV_DIM": 1, "MODEL.AFP.PRE_NMS_TOPK_TRAIN": 1, "MODEL.AFP.PRE_NMS_TOPK_TEST": 1,
+    "MODEL.LENS.POST_NMS_TOPK_TRAIN": 1, "MODEL.LENS.POST_NMS_TOPK_TEST": 1, "MODEL.ROI_HEADS.NUM_CLASSES": 1,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 1, "TEST.DETECTIONS_PER_IMAGE": 1,
+}  # fmt: skip
+ABOVE_ZERO = (
+    "SOLVER.BASE_LR", "SOLVER.GAMMA", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "MODEL.AFP.PRIOR_PROB",
+)  # fmt: skip
+NOT_NEGATIVE = ("SOLVER.WEIGHT_DECAY", "DATASETS.NEGATIVE_RATIO", "DATASETS.HARD_NEGATIVE_RATIO")
 # Order in which stages stand, and the settings that one needs.
 STAGE_ORDER = {
     "embedding": 0, "train": 1, "mine": 1, "harvest": 1, "self_training": 2, "retrain": 3, "fpr": 4, "evaluate": 5,
@@ -142,10 +156,20 @@ def check_input(cfg: CfgNode) -> None:
     if slices % SLICES_PER_IMAGE or slices // SLICES_PER_IMAGE % 2 == 0:
         raise DataError("INPUT.NUM_SLICES", f"{slices}; 3, 9, 15, ... are allowed")
     for key in ("INPUT.PIXEL_SPACING", "INPUT.SLICE_INTERVAL"):
-        if not 0 < _value(cfg, key) < float("inf"):
-            raise DataError(key, f"{_value(cfg, key)}; mm above 0 are needed")
-    if not scales or not all(0 < scale < float("inf") for scale in scales):
-        raise DataError("TEST.SCALES", f"{scales}; factors above 0 are needed, such as (1.0, 1.25)")
+        if not STEPS_MM[0] <= _value(cfg, key) <= STEPS_MM[1]:
+            raise DataError(key, f"{_value(cfg, key)}; {STEPS_MM[0]:g} to {STEPS_MM[1]:g} mm are allowed")
+    if not scales or not all(SCALES[0] <= scale <= SCALES[1] for scale in scales):
+        fault = f"{scales}; factors of {SCALES[0]:g} to {SCALES[1]:g} are needed, such as (1.0, 1.25)"
+        raise DataError("TEST.SCALES", fault)
+    if cfg.INPUT.MAX_SIZE < LEAST_SIDE:
+        raise DataError("INPUT.MAX_SIZE", f"{cfg.INPUT.MAX_SIZE}; at least {LEAST_SIDE} pixels are needed")
+    std = tuple(cfg.MODEL.PIXEL_STD)
+    if len(cfg.MODEL.PIXEL_MEAN) != 1 or len(std) != 1 or not std[0] > 0:
+        raise DataError("MODEL.PIXEL_STD", f"{std}; one number above 0 is needed, and one of MODEL.PIXEL_MEAN")
+    experts = tuple(cfg.MODEL.LENS.EXPERTS)
+    if len({*experts, FUSED}) <= len(experts):
+        fault = f"{experts}; each name once, and none {FUSED!r}, which is their common output"
+        raise DataError("MODEL.LENS.EXPERTS", fault)
     if cfg.TEST.AUG.ENABLED:
         raise DataError("TEST.AUG.ENABLED", "True, but it is TEST.SCALES that augments at test time here")
 
@@ -190,6 +214,20 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
     if solver.PARTS and not cfg.MODEL.WEIGHTS:
         fault = f"empty, and SOLVER.PARTS {tuple(solver.PARTS)} alone learn: give weights of a detector"
         raise DataError("MODEL.WEIGHTS", fault)
+    for key, least in LEAST.items():
+        if _value(cfg, key) < least:
+            raise DataError(key, f"{_value(cfg, key)}; at least {least} is needed")
+    for key in ABOVE_ZERO:
+        if not _value(cfg, key) > 0:
+            raise DataError(key, f"{_value(cfg, key)}; a number above 0 is needed")
+    for key in NOT_NEGATIVE:
+        if not _value(cfg, key) >= 0:
+            raise DataError(key, f"{_value(cfg, key)}; a number from 0 is needed")
+    scale = tuple(cfg.INPUT.SCALE_RANGE)
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        raise DataError("INPUT.SCALE_RANGE", f"{scale}; two rising factors above 0 are needed, such as (0.8, 1.2)")
+    if cfg.INPUT.CROP.ENABLED and (len(cfg.INPUT.CROP.SIZE) != 2 or min(cfg.INPUT.CROP.SIZE) <= 0):
+        raise DataError("INPUT.CROP.SIZE", f"{tuple(cfg.INPUT.CROP.SIZE)}; two numbers above 0 are needed")
     counts = (f"{node}.{count}" for node in SOLVERS for count in ("CHECKPOINT_PERIOD", "IMS_PER_BATCH"))
     for key in (*counts, "MODEL.GATE.FC_DIM"):
         if _value(cfg, key) < 1:

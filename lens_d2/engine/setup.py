@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -14,9 +17,24 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from ..io.device import fall_back_to_cpu
+from ..io.errors import DataError, WriteError
 from ..io.files import write_whole
 
 LOGGERS = ("fvcore", "detectron2", "lens_d2")
+CONFIG = "config.yaml"
+
+
+@contextmanager
+def config_kept_if_refused(cfg: CfgNode) -> Iterator[None]:
+    """Context of a run, whose ``config.yaml`` is put back to that of an earlier run if it is refused."""
+    path = Path(cfg.OUTPUT_DIR) / CONFIG
+    before = path.read_bytes() if path.is_file() else None
+    try:
+        yield
+    except DataError as error:
+        if before is not None and not isinstance(error, WriteError) and comm.is_main_process():
+            write_whole(path, before)
+        raise
 
 
 def set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -37,7 +55,7 @@ def set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
     fall_back_to_cpu(cfg)
     cfg.freeze()
     if comm.is_main_process():
-        write_whole(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), cfg.dump().encode())
+        write_whole(os.path.join(cfg.OUTPUT_DIR, CONFIG), cfg.dump().encode())
         write_whole(os.path.join(cfg.OUTPUT_DIR, "environment.txt"), f"{collect_env_info()}\n".encode())
     of = f"rank {rank} of {comm.get_world_size()}, " if comm.get_world_size() > 1 else ""
     logging.getLogger(__name__).info("%s%s, results in %s", of, args.config_file, cfg.OUTPUT_DIR)

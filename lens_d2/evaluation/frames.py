@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from detectron2.data import MetadataCatalog
 
+from ..io.errors import DataError
 from ..io.formats import FileFrame
 from ..structures.boxes import PLANE, flat_boxes3d, key_slice_box, slices_of
 from ..structures.detections import VolumeDetections
@@ -22,11 +23,18 @@ def lesions_of(record: dict) -> list[dict]:
 
 
 def box_truth(records: list[dict], frame: FileFrame) -> BoxTruth:
-    """The records' 3D boxes in the files' coordinates; lesions without one are not part of a 3D truth."""
-    boxes = [
-        frame.to_file(_rows([x["box3d"] for x in lesions_of(r) if x["box3d"] is not None]), r["first_slice"])
-        for r in records
-    ]
+    """The records' 3D boxes in the files' coordinates.
+
+    Raises:
+        DataError: a lesion has no 3D box.
+    """
+    boxes = []
+    for record in records:
+        own = [lesion["box3d"] for lesion in lesions_of(record)]
+        if None in own:
+            fault = "a lesion has no 3D box, by which its dataset is evaluated: in the reader give make_lesion a "
+            raise DataError(record["volume"], fault + 'box3d, or Dataset the evaluator_type "p3d", of marks alone')
+        boxes.append(frame.to_file(_rows(own), record["first_slice"]))
     return _truth(records, boxes)
 
 

@@ -90,12 +90,19 @@ class LENSCheckpointer(DetectionCheckpointer):
         """Loads a checkpoint into the model and the checkpointables.
 
         Raises:
-            DataError: the file is missing or damaged, or its weights are of another architecture or not finite.
+            DataError: the file is missing or damaged, or its weights are of another architecture or not finite, or
+                its optimizer is that of other weights.
         """
         self._loading = path
         if path and not os.path.isfile(path) and "://" not in path:
             raise DataError(path, "no such checkpoint")
-        return super().load(path, *args, **kwargs)
+        try:
+            return super().load(path, *args, **kwargs)
+        except DataError:
+            raise
+        except ValueError as error:  # of the optimizer
+            fault = f"its training had other settings than this one ({error})"
+            raise DataError(path, f"{fault}: resume it with those, or begin anew with MODEL.WEIGHTS") from None
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         loaded = load_weights(filename)

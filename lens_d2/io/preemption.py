@@ -1,4 +1,4 @@
-"""Requests to end: the signals by which a batch system asks for its machine back.
+"""Requests to end: the signals by which a batch system asks for its machine back, and a user's Ctrl-C.
 
 A run that is asked to end finishes what would be lost otherwise, a step of a training, and ends with the status
 :data:`REQUEUE`, which asks to be started again. A second request ends it at once.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: a later attempt may succeed
 # Seconds in which signals count as one request: a batch system signals every process of a job, and launchers pass
 # on to their ranks what they get themselves.

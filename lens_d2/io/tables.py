@@ -55,6 +55,8 @@ def read_table(
         raise DataError(path, f"two columns {twice.iloc[0]}")
     table.columns = table.columns.str.strip()
     absent = [column for column in (*columns, *numbers) if column not in table]
+    if absent and any(";" in column for column in table.columns):
+        raise DataError(path, "its cells are separated by semicolons: save it with commas, and points in numbers")
     if absent:
         raise DataError(path, f"no column {', '.join(absent)}; there are {', '.join(table.columns)}")
     table = table[(table != "").any(axis=1)]

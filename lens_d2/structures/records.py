@@ -23,6 +23,7 @@ from collections.abc import Iterable, Sequence
 from os import PathLike, path
 
 from ..io.errors import DataError
+from .boxes import boxes_through
 
 # Annotations are given; mined and accepted lesions are to be found as well; uncertain and unsure regions are
 # neither lesions nor background.
@@ -83,7 +84,7 @@ def make_record(
     z_direction: int = 1,
     affine: Sequence[Sequence[float]] | None = None,
 ) -> dict:
-    """Checked record of a sub-volume.
+    """Checked record of a sub-volume; a lesion with a 3D box alone gets its outline on each slice.
 
     Args:
         file_name: source of the voxels.
@@ -108,12 +109,18 @@ def make_record(
         "first_slice": int(first_slice),
         "spacing": [float(x) for x in spacing],
         "z_direction": int(z_direction),
-        "lesions": list(lesions),
+        "lesions": [_with_slice_boxes(lesion, int(size[2])) for lesion in lesions],
     }
     if affine is not None:
         record["affine"] = [[float(x) for x in row] for row in affine]
     check_record(record)
     return record
+
+
+def _with_slice_boxes(lesion: dict, num_slices: int) -> dict:
+    if lesion["boxes"] or lesion["box3d"] is None:
+        return lesion
+    return {**lesion, "boxes": [[int(z), *box] for z, *box in boxes_through(lesion["box3d"], num_slices).tolist()]}
 
 
 def check_record(record: dict, source: str | PathLike | None = None) -> None:

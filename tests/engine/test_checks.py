@@ -67,9 +67,9 @@ def test_a_fault_of_the_training_names_its_key(tmp_path):
         ("INPUT.HU_WINDOW", (500.0, -1000.0), "two rising HU are needed"),
         ("INPUT.NUM_SLICES", 8, "8; 3, 9, 15, ... are allowed"),
         ("INPUT.NUM_SLICES", 6, "6; 3, 9, 15, ... are allowed"),
-        ("INPUT.PIXEL_SPACING", 0.0, "mm above 0 are needed"),
-        ("TEST.SCALES", (), "factors above 0 are needed"),
-        ("TEST.SCALES", (1.0, -1.0), "factors above 0 are needed"),
+        ("INPUT.PIXEL_SPACING", 0.0, "0.1 to 50 mm are allowed"),
+        ("TEST.SCALES", (), "factors of 0.1 to 10 are needed"),
+        ("TEST.SCALES", (1.0, -1.0), "factors of 0.1 to 10 are needed"),
         ("TEST.AUG.ENABLED", True, "it is TEST.SCALES that augments"),
     ],
 )
@@ -143,6 +143,53 @@ def test_a_fault_of_mining_names_its_key(key, value, fault):
     cfg.merge_from_list([key, float(value) if value == 90 else value])
     with pytest.raises(DataError, match=f"{key}: .*{fault}"):
         checks.check_training(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        ("SOLVER.MAX_ITER", 0, "0; at least 1"),
+        ("SOLVER.EPOCHS", -1, "-1; at least 0"),
+        ("SOLVER.BASE_LR", -0.1, "-0.1; a number above 0"),
+        ("SOLVER.WEIGHT_DECAY", -1.0, "-1.0; a number from 0"),
+        ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.0, "0.0; a number above 0"),
+        ("DATALOADER.NUM_WORKERS", -1, "-1; at least 0"),
+        ("INPUT.SCALE_RANGE", (1.2, 0.8), "two rising factors"),
+        ("INPUT.CROP.SIZE", (0, 96), "two numbers above 0"),
+        ("MODEL.AFP.PRE_NMS_TOPK_TRAIN", -1, "-1; at least 1"),
+        ("MODEL.ROI_HEADS.POSITIVE_FRACTION", 2.0, "2.0; a number from 0 to 1"),
+    ],
+)
+def test_a_number_that_cannot_be_meant_names_its_key(key, value, fault):
+    cfg = load_config("phantom/lens_multi.yaml")
+    checks.check_training(cfg)
+    cfg.merge_from_list([key, value])
+    with pytest.raises(DataError, match=f"{key}: .*{fault}"):
+        checks.check_training(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        ("INPUT.MAX_SIZE", -1, "-1; at least 32 pixels"),
+        ("INPUT.PIXEL_SPACING", 0.01, "0.01; 0.1 to 50 mm"),
+        ("TEST.SCALES", (0.001,), "factors of 0.1 to 10"),
+        ("MODEL.PIXEL_STD", [0.0], "one number above 0"),
+    ],
+)
+def test_input_with_which_nothing_could_be_found_is_refused(key, value, fault):
+    cfg = load_config("phantom/lens_multi.yaml")
+    checks.check_input(cfg)
+    cfg.merge_from_list([key, value])
+    with pytest.raises(DataError, match=f"{key}: .*{fault}"):
+        checks.check_input(cfg)
+
+
+@pytest.mark.parametrize("experts", [("lits", "lits"), ("fused", "lits")])
+def test_names_of_experts_are_unique(experts):
+    cfg = load_config("phantom/lens_multi.yaml", ["MODEL.LENS.EXPERTS", experts])
+    with pytest.raises(DataError, match="MODEL.LENS.EXPERTS: .*; each name once, and none 'fused'"):
+        checks.check_input(cfg)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 from helpers.evaluated import A, B, lesion, record
 
 from lens_d2.evaluation.frames import box_truth, frame_of, mark_truth, slice_boxes
+from lens_d2.io.errors import DataError
 from lens_d2.io.formats import HARVESTER, LENS
 from lens_d2.structures.detections import VolumeDetections
 
@@ -18,12 +19,18 @@ def test_a_datasets_metadata_say_how_its_files_count():
 
 def test_truth_has_given_lesions_alone():
     boxes = [[4, 10.0, 20, 30, 40], [5, 11, 20, 30, 40], [6, 10, 20, 30, 40]]
-    lesions = [lesion(boxes, [10.0, 20, 4, 30, 40, 6], 5), lesion(boxes), lesion(boxes, status="mined")]
-    records = [record(B, []), record(A, lesions)]
-    truth = box_truth(records, LENS)
+    lesions = [lesion(boxes, [10.0, 20, 4, 30, 40, 6], 5), lesion(boxes, status="mined")]
+    truth = box_truth([record(B, []), record(A, lesions)], LENS)
+    records = [record(B, []), record(A, [*lesions, lesion(boxes)])]
     assert truth.volumes == [B, A] and truth.volume.tolist() == [1]
     assert truth.boxes.tolist() == [[10, 20, 15, 29, 39, 17]]
     assert mark_truth(records, HARVESTER).boxes.tolist() == [[12, 21, 5, 30, 40, 5]] * 2
+
+
+def test_a_lesion_without_a_3d_box_is_refused_where_3d_boxes_are_the_truth():
+    """Else it would be no part of the truth, and a detector would be charged with finding it."""
+    with pytest.raises(DataError, match=f"{A}: a lesion has no 3D box"):
+        box_truth([record(A, [lesion([[3, 1, 1, 9, 9]])])], LENS)
 
 
 def test_new_scores_of_detections_are_those_of_their_slices(scene):

@@ -18,6 +18,12 @@ def record(**changes):
     return make_record("scan.mhd", **{**values, **changes})
 
 
+def test_a_lesion_with_a_3d_box_alone_has_its_outline_on_each_slice():
+    """Training knows slice boxes alone: without them the lesion would be background."""
+    (lesion,) = record(lesions=[make_lesion("v/0", box3d=[1, 2, 3, 5, 6, 4.5])])["lesions"]
+    assert lesion["boxes"] == [[3, 1.0, 2.0, 5.0, 6.0], [4, 1.0, 2.0, 5.0, 6.0]]
+
+
 @pytest.mark.parametrize(
     ("lesion", "fault"),
     [

@@ -200,8 +200,18 @@ def root_of(name: str) -> Path:
 
 
 def read(name: str, faults: Faults, processes: int = 1) -> list[dict]:
-    """Reads the sound records of the dataset registered as ``name``; adds the errors of others to ``faults``."""
-    return DATASETS[MetadataCatalog.get(name).dataset].read(root_of(name), faults, processes)
+    """Reads the sound records of the dataset registered as ``name``; adds the errors of others to ``faults``.
+
+    Raises:
+        DataError: nothing can be read at all, or two sub-volumes have one name.
+    """
+    records = DATASETS[MetadataCatalog.get(name).dataset].read(root_of(name), faults, processes)
+    seen: set[str] = set()
+    for record in records:
+        if record["volume"] in seen:
+            raise DataError(record["file_name"], f"{name} has a sub-volume {record['volume']!r} already")
+        seen.add(record["volume"])
+    return records
 
 
 def load(name: str) -> list[dict]:

@@ -10,9 +10,10 @@ from helpers.dataset_files import mark, write_image, write_marks, write_table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lens_d2.data.datasets import register_all
+from lens_d2.data.datasets import catalog, register_all
 from lens_d2.data.datasets.catalog import (
     LEFT_OUT,
+    Dataset,
     Faults,
     default_root,
     list_file,
@@ -67,6 +68,14 @@ def test_names_and_metadata(root, name, prefix):
     assert (metadata.expert, metadata.fully_labelled, metadata.truth_is_3d) == NAMES[name]
     assert metadata.evaluator_type == ("lens3d" if metadata.truth_is_3d else "p3d")
     assert metadata.root == str(root / "phantom" if prefix else root)
+
+
+def test_two_sub_volumes_of_one_name_are_refused(root, monkeypatch):
+    """Detections and proposals are found by the name."""
+    twice = [{"volume": "same", "file_name": "scan.nii"}] * 2
+    monkeypatch.setitem(catalog.DATASETS, "luna_val", Dataset("luna_val", lambda *_: twice, "luna"))
+    with pytest.raises(DataError, match="scan.nii: luna_val has a sub-volume 'same' already"):
+        DatasetCatalog.get("luna_val")
 
 
 def test_the_synthetic_twin_is_read_by_the_same_reader(root):
