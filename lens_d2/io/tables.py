@@ -41,6 +41,9 @@ def read_table(
             is no finite number.
     """
     data = read_bytes(path)
+    head = data.partition(b"\n")[0]
+    if b";" in head and b"," not in head:
+        raise DataError(path, "its cells are separated by semicolons: save it with commas, and points in numbers")
     options = {"dtype": str, "keep_default_na": False, "index_col": False, "skip_blank_lines": False}
     try:
         with warnings.catch_warnings():
@@ -55,8 +58,6 @@ def read_table(
         raise DataError(path, f"two columns {twice.iloc[0]}")
     table.columns = table.columns.str.strip()
     absent = [column for column in (*columns, *numbers) if column not in table]
-    if absent and any(";" in column for column in table.columns):
-        raise DataError(path, "its cells are separated by semicolons: save it with commas, and points in numbers")
     if absent:
         raise DataError(path, f"no column {', '.join(absent)}; there are {', '.join(table.columns)}")
     table = table[(table != "").any(axis=1)]

@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import re
+import shlex
 import subprocess
 import sys
 from importlib import import_module
@@ -61,11 +62,13 @@ def test_names_are_the_registries():
         "evaluate --protocol lens3d --ground-truth a --predictions b --output c --seed -1",
         "review a --limit -1",
         "phantom --seed -1",
+        "predict --input a --output ''",
+        "predict --input '' --output b",
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(words, capsys):
     with pytest.raises(SystemExit) as ended:
-        get_parser().parse_args(words.split())
+        get_parser().parse_args(shlex.split(words))
     assert ended.value.code == 2 and "argument --" in capsys.readouterr().err.splitlines()[-1]
 
 

@@ -35,10 +35,15 @@ def test_the_queue_and_its_limit(tmp_path, monkeypatch, capsys):
             words = ["--queue", queue, "--limit", "1", "--output", str(tmp_path / queue)]
             assert main(["review", str(ledger), "--dataset", dataset, *words]) == 0
         assert main(["review", str(ledger), "--dataset", dataset, "--all", "--output", str(tmp_path / "all")]) == 0
+        assert "1 left out (--limit)" in capsys.readouterr().out
+        assert main(["review", str(ledger), "--dataset", dataset, "--strategy", "SelfTrainin"]) == 2
+    assert (
+        "--strategy: nothing in ledger.csv is of 'SelfTrainin'; there are CrossDataset, "
+        in capsys.readouterr().err
+    )
     assert shown[str(tmp_path / "score")] == ([f"{A}/self-1"], 1)
     assert shown[str(tmp_path / "informative")] == ([f"{B}/luna-1"], 1)
     assert len(shown[str(tmp_path / "all")][0]) == 3
-    assert "1 left out (--limit)" in capsys.readouterr().out
 
 
 def test_the_option_names_all_queues():

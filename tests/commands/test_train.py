@@ -126,3 +126,26 @@ def test_weights_of_another_architecture_are_refused(run, tmp_path):
         run("--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", out, "MODEL.PROPOSAL_GENERATOR.NAME", "FCOS")
     with pytest.raises(DataError, match="no such"):
         run("--eval-only", "MODEL.WEIGHTS", tmp_path / "absent.pth", "OUTPUT_DIR", out)
+
+
+def test_a_refused_start_leaves_the_config_of_the_run_that_is_there(run, tmp_path):
+    out = tmp_path / "out"
+    run("OUTPUT_DIR", out, "SOLVER.MAX_ITER", 1, "DATASETS.TEST", ())
+    before = (out / "config.yaml").read_bytes()
+    with pytest.raises(DataError, match="another architecture"):
+        run("--resume", "OUTPUT_DIR", out, "DATASETS.TEST", (), "MODEL.AFP.CONV_DIM", 12)
+    assert (out / "config.yaml").read_bytes() == before
+
+
+def test_resumed_with_another_dataset_it_says_what_to_do(run, tmp_path):
+    opts = ("OUTPUT_DIR", tmp_path / "out", "DATASETS.TEST", ())
+    run(*opts, "SOLVER.MAX_ITER", 1, "DATASETS.TRAIN", ("blocks_luna",), "MODEL.LENS.EXPERTS", ("luna",))
+    with pytest.raises(DataError, match="begin anew with MODEL.WEIGHTS|weights of another architecture"):
+        run(
+            "--resume",
+            *opts,
+            "DATASETS.TRAIN",
+            ("blocks_luna", "blocks_lits"),
+            "MODEL.LENS.EXPERTS",
+            ("luna", "lits"),
+        )

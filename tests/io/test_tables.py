@@ -37,6 +37,7 @@ def test_rows_have_their_line_and_only_the_columns_that_are_wanted(table):
         ("id,x\na,1\nb,high\n", r"line 3 \(b\): x is 'high', not a finite number"),
         ("id,x\na,inf\n", r"line 2 \(a\): x is 'inf'"),
         ("id,x\na\n", r"line 2 \(a\): x is ''"),
+        ("id;x\na;0,1\n", "its cells are separated by semicolons: save it with commas"),
     ],
 )
 def test_other_tables(table, text, fault):
