@@ -31,8 +31,9 @@ class table(BoxReader):
     patterns = ("detections.csv",)
 
     def recognizes(self, data: bytes) -> bool:
-        """All columns of one of the two frames."""
-        first = data.partition(b"\n")[0].decode("utf-8-sig", errors="replace").splitlines()[:1]
+        """All columns of one of the two frames, also where semicolons part them, of which reading tells."""
+        line = data.partition(b"\n")[0].replace(b";", b",")
+        first = line.decode("utf-8-sig", errors="replace").splitlines()[:1]
         header = {name.strip() for name in next(csv.reader(first), [])}
         return any(set(names) <= header for names in FRAMES.values())
 

@@ -81,3 +81,9 @@ def test_damaged_tables_are_refused_in_one_line(write, old, new, message):
 def test_a_table_by_name_says_what_it_lacks(write):
     with pytest.raises(DataError, match="no columns x1_pixel_edge"):
         read_boxes(write("found.csv", "a,b\n1,2\n"), "table")
+
+
+def test_semicolons_are_named(write):
+    text = table_text(BOXES, SCORES).replace(",", ";").replace(".", ",")
+    with pytest.raises(DataError, match="found.csv: its cells are separated by semicolons"):
+        read_boxes(write("found.csv", text))
