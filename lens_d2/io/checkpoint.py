@@ -129,6 +129,12 @@ class LENSCheckpointer(DetectionCheckpointer):
             )
         if names and len(incompatible.unexpected_keys) >= len(names):
             raise DataError(self._loading, "weights of another architecture: no key is one of this model")
+        beside = [key for key in incompatible.unexpected_keys if key.startswith("backbone.")]
+        if self.whole and beside:
+            raise DataError(
+                self._loading,
+                f"weights of another architecture: no place for {beside[0]} in this config ({len(beside)} such keys)",
+            )
         missing = [key for key in incompatible.missing_keys if not key.endswith("num_batches_tracked")]
         if self.whole and missing:
             raise DataError(

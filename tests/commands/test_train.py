@@ -124,6 +124,8 @@ def test_weights_of_another_architecture_are_refused(run, tmp_path):
         DataError, match=r"model_final.pth: weights of another architecture: no .* \(\d+ such keys\)"
     ):
         run("--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", out, "MODEL.PROPOSAL_GENERATOR.NAME", "FCOS")
+    with pytest.raises(DataError, match="weights of another architecture: no place for backbone.fuse_"):
+        run("--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", out, "INPUT.NUM_SLICES", 3)
     with pytest.raises(DataError, match="no such"):
         run("--eval-only", "MODEL.WEIGHTS", tmp_path / "absent.pth", "OUTPUT_DIR", out)
 
