@@ -133,7 +133,8 @@ class LENSCheckpointer(DetectionCheckpointer):
         if self.whole and beside:
             raise DataError(
                 self._loading,
-                f"weights of another architecture: no place for {beside[0]} in this config ({len(beside)} such keys)",
+                f"weights of another architecture: no place for {beside[0]} in this config"
+                f" ({len(beside)} such keys)",
             )
         missing = [key for key in incompatible.missing_keys if not key.endswith("num_batches_tracked")]
         if self.whole and missing:
