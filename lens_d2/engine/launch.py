@@ -65,6 +65,9 @@ def run(
                 dist_url=args.dist_url,
                 args=(main, args),
             )
+    except preemption.Preempted:
+        preemption.ignore()  # the request comes more than once
+        raise
     except ProcessExitedException as error:
         if error.signal_name:
             raise
