@@ -94,7 +94,7 @@ class LENSCheckpointer(DetectionCheckpointer):
                 its optimizer is that of other weights.
         """
         self._loading = path
-        if path and not os.path.isfile(path) and "://" not in path:
+        if path and not os.path.isfile(local_path(path)):
             raise DataError(path, "no such checkpoint")
         try:
             return super().load(path, *args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http.client import HTTPException
 from pathlib import Path
 
 from detectron2.utils.file_io import PathManager
@@ -57,6 +58,11 @@ def local_path(path: str) -> str:
     """Path on this disk of a file or of an address that PathManager knows.
 
     Raises:
-        DataError: the model zoo has no such weights.
+        DataError: the model zoo has no such weights, or the address cannot be reached.
     """
-    return PathManager.get_local_path(str(path)) if "://" in str(path) else str(path)
+    if "://" not in str(path):
+        return str(path)
+    try:
+        return PathManager.get_local_path(str(path))
+    except (OSError, HTTPException) as error:
+        raise DataError(path, f"cannot be fetched ({error})") from None

@@ -1,11 +1,13 @@
 """Addresses of the package's own weights."""
 
+from urllib.error import URLError
+
 import pytest
 import torch
 from detectron2.utils.file_io import PathManager
 
 from lens_d2.io import zoo
-from lens_d2.io.checkpoint import load_weights
+from lens_d2.io.checkpoint import LENSCheckpointer, load_weights
 from lens_d2.io.errors import DataError
 
 
@@ -25,6 +27,16 @@ def test_an_address_is_a_file_for_whoever_opens_it(weights):
     with PathManager.open("lens_d2://phantom/small", "rb") as file:
         assert file.read(2) == b"PK"
     assert zoo.local_path("here/model.pth") == "here/model.pth"
+
+
+@pytest.mark.parametrize("load", [load_weights, zoo.local_path, LENSCheckpointer(torch.nn.Linear(1, 1)).load])
+def test_an_address_that_cannot_be_reached_is_named(monkeypatch, load):
+    def get(path, **_):
+        raise URLError("no such host")
+
+    monkeypatch.setattr(PathManager, "get_local_path", get)
+    with pytest.raises(DataError, match="https://here.invalid/a.pth: cannot be fetched .*no such host"):
+        load("https://here.invalid/a.pth")
 
 
 @pytest.mark.parametrize("name", ["phantom/smal", "../weights/phantom/small", "phantom"])
