@@ -164,8 +164,8 @@ def check_input(cfg: CfgNode) -> None:
     if cfg.INPUT.MAX_SIZE < LEAST_SIDE:
         raise DataError("INPUT.MAX_SIZE", f"{cfg.INPUT.MAX_SIZE}; at least {LEAST_SIDE} pixels are needed")
     std = tuple(cfg.MODEL.PIXEL_STD)
-    if len(cfg.MODEL.PIXEL_MEAN) != 1 or len(std) != 1 or not std[0] > 0:
-        raise DataError("MODEL.PIXEL_STD", f"{std}; one number above 0 is needed, and one of MODEL.PIXEL_MEAN")
+    if len(cfg.MODEL.PIXEL_MEAN) != len(std) or not all(value > 0 for value in std):
+        raise DataError("MODEL.PIXEL_STD", f"{std}; a number above 0 for each of MODEL.PIXEL_MEAN is needed")
     experts = tuple(cfg.MODEL.LENS.EXPERTS)
     if len({*experts, FUSED}) <= len(experts):
         fault = f"{experts}; each name once, and none {FUSED!r}, which is their common output"
