@@ -73,4 +73,4 @@ def test_faults_are_one_line(tmp_path, capsys):
     assert main(["visualize", "nowhere"]) == 2
     assert capsys.readouterr().err == "nowhere: no registered dataset\n"
     assert main(["visualize", "blocks_luna", "--ledger", str(tmp_path / "no.csv")]) == 2
-    assert capsys.readouterr().err.startswith(f"{tmp_path / 'no.csv'}: not readable as a ledger")
+    assert capsys.readouterr().err.startswith(f"{tmp_path / 'no.csv'}: cannot be read")
