@@ -41,7 +41,7 @@ from ..modeling.classifiers import CLASSIFIER_LOSS_REGISTRY, CLASSIFIER_REGISTRY
 from ..modeling.meta_arch import FUSED
 from ..modeling.missing_labels import MISSING_LABELS, OF_PIXELS
 from .solver import CLIPPINGS, OPTIMIZERS
-from .stages import STAGES
+from .stages import ORDER, STAGES
 
 # Settings of a training: of the detector, and of the networks that stages train.
 SOLVERS = ("SOLVER", "MODEL.FPR.SOLVER", "MODEL.LPC.SOLVER", "MODEL.EMBEDDING.SOLVER")
@@ -102,21 +102,42 @@ SHARES = (
     "MODEL.ROI_HEADS.POSITIVE_FRACTION",
     "TEST.LINK_IOU",
 )
-# Whole numbers with the least that is allowed.
-LEAST = {
-    "SOLVER.MAX_ITER": 1, "SOLVER.EPOCHS": 0, "DATALOADER.NUM_WORKERS": 0, "INPUT.SHIFT_RANGE": 0,
-    "MODEL.AFP.CONV_DIM": 1, "MODEL.AFP.PRE_NMS_TOPK_TRAIN": 1, "MODEL.AFP.PRE_NMS_TOPK_TEST": 1,
-    "MODEL.LENS.POST_NMS_TOPK_TRAIN": 1, "MODEL.LENS.POST_NMS_TOPK_TEST": 1, "MODEL.ROI_HEADS.NUM_CLASSES": 1,
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 1, "TEST.DETECTIONS_PER_IMAGE": 1,
-}  # fmt: skip
-ABOVE_ZERO = (
-    "SOLVER.BASE_LR", "SOLVER.GAMMA", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "MODEL.AFP.PRIOR_PROB",
-)  # fmt: skip
-NOT_NEGATIVE = ("SOLVER.WEIGHT_DECAY", "DATASETS.NEGATIVE_RATIO", "DATASETS.HARD_NEGATIVE_RATIO")
-# Order in which stages stand, and the settings that one needs.
-STAGE_ORDER = {
-    "embedding": 0, "train": 1, "mine": 1, "harvest": 1, "self_training": 2, "retrain": 3, "fpr": 4, "evaluate": 5,
-}  # fmt: skip
+# Settings that are numbers, by what is needed of them.
+NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
+    "at least 1": (
+        lambda value: value >= 1,
+        (
+            *(f"{node}.{count}" for node in SOLVERS for count in ("CHECKPOINT_PERIOD", "IMS_PER_BATCH")),
+            "SOLVER.MAX_ITER",
+            "MODEL.AFP.CONV_DIM",
+            "MODEL.AFP.PRE_NMS_TOPK_TRAIN",
+            "MODEL.AFP.PRE_NMS_TOPK_TEST",
+            "MODEL.GATE.FC_DIM",
+            "MODEL.LENS.POST_NMS_TOPK_TRAIN",
+            "MODEL.LENS.POST_NMS_TOPK_TEST",
+            "MODEL.ROI_HEADS.NUM_CLASSES",
+            "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+            "MINING.ROUNDS",
+            "MINING.EXPERT_AGREEMENT.EXPERTS",
+            "MINING.CALIBRATION.MIN_LESIONS",
+            "TEST.DETECTIONS_PER_IMAGE",
+        ),
+    ),
+    "at least 0": (
+        lambda value: value >= 0,
+        ("SOLVER.EPOCHS", "DATALOADER.NUM_WORKERS", "INPUT.SHIFT_RANGE", "MODEL.TEACHER.START_ITER"),
+    ),
+    "a number from 0": (
+        lambda value: value >= 0,
+        ("SOLVER.WEIGHT_DECAY", "DATASETS.NEGATIVE_RATIO", "DATASETS.HARD_NEGATIVE_RATIO"),
+    ),
+    "a number above 0": (
+        lambda value: value > 0,
+        ("SOLVER.BASE_LR", "SOLVER.GAMMA", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "MODEL.AFP.PRIOR_PROB"),
+    ),
+    "a number from 0 to 1": (lambda value: 0 <= value <= 1, SHARES),
+}
+# Settings that a stage needs.
 STAGE_NEEDS = {
     "mine": ("MODEL.WEIGHTS", "MINING.STRATEGIES"),
     "self_training": ("MINING.STRATEGIES",),
@@ -214,24 +235,15 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
     if solver.PARTS and not cfg.MODEL.WEIGHTS:
         fault = f"empty, and SOLVER.PARTS {tuple(solver.PARTS)} alone learn: give weights of a detector"
         raise DataError("MODEL.WEIGHTS", fault)
-    for key, least in LEAST.items():
-        if _value(cfg, key) < least:
-            raise DataError(key, f"{_value(cfg, key)}; at least {least} is needed")
-    for key in ABOVE_ZERO:
-        if not _value(cfg, key) > 0:
-            raise DataError(key, f"{_value(cfg, key)}; a number above 0 is needed")
-    for key in NOT_NEGATIVE:
-        if not _value(cfg, key) >= 0:
-            raise DataError(key, f"{_value(cfg, key)}; a number from 0 is needed")
+    for needed, (is_allowed, keys) in NUMBERS.items():
+        for key in keys:
+            if not is_allowed(_value(cfg, key)):
+                raise DataError(key, f"{_value(cfg, key)}; {needed} is needed")
     scale = tuple(cfg.INPUT.SCALE_RANGE)
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise DataError("INPUT.SCALE_RANGE", f"{scale}; two rising factors above 0 are needed, such as (0.8, 1.2)")
     if cfg.INPUT.CROP.ENABLED and (len(cfg.INPUT.CROP.SIZE) != 2 or min(cfg.INPUT.CROP.SIZE) <= 0):
         raise DataError("INPUT.CROP.SIZE", f"{tuple(cfg.INPUT.CROP.SIZE)}; two numbers above 0 are needed")
-    counts = (f"{node}.{count}" for node in SOLVERS for count in ("CHECKPOINT_PERIOD", "IMS_PER_BATCH"))
-    for key in (*counts, "MODEL.GATE.FC_DIM"):
-        if _value(cfg, key) < 1:
-            raise DataError(key, f"{_value(cfg, key)}; at least 1 is needed")
     if written_for and solver.IMS_PER_BATCH % written_for:
         fault = f"{written_for} ranks cannot share a batch of {solver.IMS_PER_BATCH} (SOLVER.IMS_PER_BATCH)"
         raise DataError("SOLVER.REFERENCE_WORLD_SIZE", f"{fault}: give a divisor of it, or 0 for no scaling")
@@ -239,9 +251,6 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
     if batch % ranks:
         fault = f"{ranks} ranks cannot share a batch of {batch} evenly: give a multiple of {ranks}"
         raise DataError("SOLVER.IMS_PER_BATCH", fault)
-    for key in SHARES:
-        if not 0 <= _value(cfg, key) <= 1:
-            raise DataError(key, f"{_value(cfg, key)}; a number from 0 to 1 is needed")
     check_missing_labels(cfg)
     check_mining(cfg)
     check_stages(cfg)
@@ -259,8 +268,6 @@ def check_missing_labels(cfg: CfgNode) -> None:
     if teacher.UNCERTAIN_SCORE > teacher.LESION_SCORE:
         fault = f"{teacher.UNCERTAIN_SCORE}, above MODEL.TEACHER.LESION_SCORE ({teacher.LESION_SCORE})"
         raise DataError("MODEL.TEACHER.UNCERTAIN_SCORE", f"{fault}: no detection would be uncertain")
-    if teacher.START_ITER < 0:
-        raise DataError("MODEL.TEACHER.START_ITER", f"{teacher.START_ITER}; at least 0 is needed")
     if teacher.ENABLED and not cfg.MODEL.LENS.EXPERTS:
         raise DataError("MODEL.TEACHER.ENABLED", "True, but MODEL.LENS.EXPERTS names none: it needs LENS or CECN")
     treated = (teacher.ENABLED, share < 1, cfg.MODEL.AFP.MISSING_LABELS, cfg.MODEL.ROI_HEADS.MISSING_LABELS)
@@ -277,9 +284,10 @@ def check_stages(cfg: CfgNode) -> None:
     Raises:
         DataError: a stage stands before one that it needs, or without a setting that it needs.
     """
-    known = [name for name in cfg.STAGES if name in STAGE_ORDER]
+    place = {name: number for number, group in enumerate(ORDER) for name in group}
+    known = [name for name in cfg.STAGES if name in place]
     for earlier, later in zip(known, known[1:], strict=False):
-        if STAGE_ORDER[earlier] >= STAGE_ORDER[later]:
+        if place[earlier] >= place[later]:
             raise DataError("STAGES", f"{tuple(cfg.STAGES)}: {later} cannot stand after {earlier}")
     for stage in known:
         for key in STAGE_NEEDS.get(stage, ()):
@@ -302,9 +310,6 @@ def check_mining(cfg: CfgNode) -> None:
     sizes = cfg.MINING.CALIBRATION.SIZES
     if not sizes or sizes[0] <= 0 or any(a >= b for a, b in zip(sizes, sizes[1:], strict=False)):
         raise DataError("MINING.CALIBRATION.SIZES", f"{sizes}; rising mm are needed, such as (16.0, 24.0, 32.0)")
-    for key in ("MINING.ROUNDS", "MINING.EXPERT_AGREEMENT.EXPERTS", "MINING.CALIBRATION.MIN_LESIONS"):
-        if _value(cfg, key) < 1:
-            raise DataError(key, f"{_value(cfg, key)}; at least 1 is needed")
 
 
 def check_evaluation(cfg: CfgNode, resume: bool = False) -> None:

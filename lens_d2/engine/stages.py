@@ -52,9 +52,10 @@ logger = logging.getLogger(__name__)
 # Results in the folder of a stage, of a round of one, and of a training in a round.
 MARKER, ROUND, TRAINED = "stage", "round", "trained"
 AVERAGE = "average_sensitivity"
-# Stages that leave a detector, in the order in which they run.
-DETECTORS = ("train", "mine", "harvest", "self_training", "retrain")
-MINERS = ("train", "mine", "harvest", "self_training")  # stages that leave a ledger
+# Stages in the order in which they run, one of each group at most.
+ORDER = (("embedding",), ("train", "mine", "harvest"), ("self_training",), ("retrain",), ("fpr",), ("evaluate",))
+MINERS = (*ORDER[1], *ORDER[2])  # stages that leave a ledger
+DETECTORS = (*MINERS, *ORDER[3])  # and a detector
 STAGES = Registry("STAGE")
 STAGES.__doc__ = "Functions (run: Run) -> dict that JSON knows, the result: for later stages and stage.json."
 # Predicates by stage: does a finished stage's result still satisfy the config?
