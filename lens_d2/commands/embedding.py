@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import os
-from contextlib import nullcontext
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
@@ -16,8 +15,8 @@ from ..data.loader import load_records
 from ..data.same_lesions import marks_of_dataset
 from ..engine import checks, launch
 from ..engine.embedding import train_embedding
-from ..engine.setup import set_up
-from ..io.files import only_run_in, write_errors, write_whole
+from ..engine.setup import begun
+from ..io.files import write_whole
 from ..modeling.embedding import LesionEmbedder
 from ..modeling.embedding.calibration import calibrate
 
@@ -37,9 +36,7 @@ def read_config(args: argparse.Namespace) -> CfgNode:
 def main(args: argparse.Namespace) -> None:
     """Train unless the weights are given, and calibrate; the body of a rank."""
     cfg = read_config(args)
-    alone = only_run_in(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext()
-    with alone, write_errors(cfg.OUTPUT_DIR):
-        set_up(cfg, args)
+    with begun(cfg, args):
         train_and_calibrate(cfg, args)
 
 

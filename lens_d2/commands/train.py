@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import nullcontext
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import verify_results
@@ -11,10 +10,9 @@ from detectron2.utils import comm
 
 from ..config import load_config
 from ..engine import LENSCheckpointer, LENSTrainer, checks, launch, run_stages
-from ..engine.setup import config_kept_if_refused, set_up
+from ..engine.setup import begun
 from ..io.config_files import find_config
 from ..io.errors import DataError
-from ..io.files import only_run_in, write_errors
 
 
 def read_config(args: argparse.Namespace) -> CfgNode:
@@ -60,9 +58,7 @@ def train(cfg: CfgNode, resume: bool):
 def main(args: argparse.Namespace):
     """Train or evaluate; the body of a rank."""
     cfg = read_config(args)
-    alone = only_run_in(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext()
-    with alone, write_errors(cfg.OUTPUT_DIR), config_kept_if_refused(cfg):
-        set_up(cfg, args)
+    with begun(cfg, args):
         return evaluate(cfg, args.resume) if args.eval_only else train(cfg, args.resume)
 
 

@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -18,23 +18,33 @@ from detectron2.utils.logger import setup_logger
 
 from ..io.device import fall_back_to_cpu
 from ..io.errors import DataError, WriteError
-from ..io.files import write_whole
+from ..io.files import only_run_in, write_errors, write_whole
 
 LOGGERS = ("fvcore", "detectron2", "lens_d2")
 CONFIG = "config.yaml"
 
 
 @contextmanager
-def config_kept_if_refused(cfg: CfgNode) -> Iterator[None]:
-    """Context of a run, whose ``config.yaml`` is put back to that of an earlier run if it is refused."""
+def begun(cfg: CfgNode, args: argparse.Namespace) -> Iterator[None]:
+    """Context of a run that has ``OUTPUT_DIR`` to itself and is set up, see :func:`set_up`.
+
+    If the run is refused, ``config.yaml`` is put back to that of an earlier run.
+
+    Raises:
+        DataError: another run is using the folder.
+        WriteError: it cannot be written.
+    """
     path = Path(cfg.OUTPUT_DIR) / CONFIG
-    before = path.read_bytes() if path.is_file() else None
-    try:
-        yield
-    except DataError as error:
-        if before is not None and not isinstance(error, WriteError) and comm.is_main_process():
-            write_whole(path, before)
-        raise
+    alone = only_run_in(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext()
+    with alone, write_errors(cfg.OUTPUT_DIR):
+        before = path.read_bytes() if path.is_file() else None
+        try:
+            set_up(cfg, args)
+            yield
+        except DataError as error:
+            if before is not None and not isinstance(error, WriteError) and comm.is_main_process():
+                write_whole(path, before)
+            raise
 
 
 def set_up(cfg: CfgNode, args: argparse.Namespace) -> None:

@@ -40,7 +40,7 @@ class CrossSlice(Strategy):
         known = volume.known.of_status(BoxStatus.LESION)
         found = volume.detections[self.group]
         opinions = volume.opinions(self.group)
-        given = {lesion["id"] for lesion in volume.record["lesions"] if lesion["status"] == "annotation"}
+        given = volume.annotations
         findings = []
         for tracklet, box in zip(*match_best_first(tracklet_overlaps(found, known), self.iou), strict=True):
             lesion = known.lesions[box]

@@ -104,12 +104,7 @@ class SamePlace(Strategy):
 
     def __call__(self, patient: Patient) -> list[Finding]:
         """Mine one patient; see :class:`Strategy`."""
-        given = {
-            lesion["id"]
-            for volume in patient
-            for lesion in volume.record["lesions"]
-            if lesion["status"] == "annotation"
-        }
+        given = {annotation for volume in patient for annotation in volume.annotations}
         findings = [
             finding
             for volume, matches in self._matches(patient)

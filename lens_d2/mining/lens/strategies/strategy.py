@@ -93,6 +93,11 @@ class PatientVolume:
         return cls(record, detections, KnownBoxes.of_record(record))
 
     @property
+    def annotations(self) -> set[str]:
+        """Ids of the given annotations: one of an earlier round is none, and a ledger may not name it as one."""
+        return {lesion["id"] for lesion in self.record["lesions"] if lesion["status"] == "annotation"}
+
+    @property
     def experts(self) -> list[str]:
         """Names of the experts, in the order of the columns of ``expert_scores``."""
         return [name for name in self.detections if name != FUSED]
