@@ -20,7 +20,7 @@ from detectron2.utils.logger import setup_logger
 from .. import __version__, model_zoo
 from ..config import load_config
 from ..data.scans import Scan, SeveralSeries, find_scans, public_names
-from ..data.sources import open_source
+from ..data.sources.source import open_source, stamp_of
 from ..engine import checks, launch
 from ..export import SegmentationFile, StructuredReport, Written, remove_report, warnings_cell
 from ..io import cli
@@ -90,8 +90,7 @@ class OutcomeStore(ResultStore):
         except DataError:  # no scan
             files = [Path(record["file_name"])]
         output = self.output.absolute()
-        own = [file for file in files if output not in file.absolute().parents and file.exists()]
-        return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in own]
+        return [stamp_of(file) for file in files if output not in file.absolute().parents and file.exists()]
 
     def find_whole(self, scan: Scan) -> dict | None:
         """The outcome of a scan all of whose outputs are there, or None."""

@@ -98,7 +98,7 @@ class Source:
 
     def stamps(self) -> list[tuple[str, int, int]]:
         """Name, size and time of modification of each file; DataError if one is absent."""
-        return [(file.name, stat.st_size, stat.st_mtime_ns) for file, stat in map(_stat, self.files())]
+        return list(map(stamp_of, self.files()))
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
         """Size (i, j, k) and the (4, 4) affine from voxel centre index to LPS mm, values unchecked."""
@@ -113,11 +113,13 @@ class Source:
         return []
 
 
-def _stat(file: Path) -> tuple[Path, os.stat_result]:
+def stamp_of(file: Path) -> tuple[str, int, int]:
+    """Name, size and time of modification of a file; DataError if it is absent."""
     try:
-        return file, os.stat(file)
+        stat = os.stat(file)
     except OSError as error:
         raise DataError(file, f"cannot be read: {error.strerror}") from error
+    return file.name, stat.st_size, stat.st_mtime_ns
 
 
 def open_source(record: Mapping) -> Source:
