@@ -287,15 +287,14 @@ class LENS(nn.Module):
         """Best of each image's proposals of all experts, after NMS."""
         pooled = [Instances.cat(list(per_image.values())) for per_image in proposals]
         boxes = [each.proposal_boxes.tensor for each in pooled]
-        finite = [
-            torch.isfinite(own).all(dim=1) & torch.isfinite(each.objectness_logits)
-            for own, each in zip(boxes, pooled, strict=True)
+        logits = [each.objectness_logits for each in pooled]
+        broken = [
+            ~torch.isfinite(own).all(dim=1) | torch.isnan(logit) | torch.isposinf(logit)
+            for own, logit in zip(boxes, logits, strict=True)
         ]
-        if self.training and not torch.cat(finite).all():
+        if self.training and torch.cat(broken).any():
             raise FloatingPointError("proposals contain Inf or NaN: training has diverged")
-        scores = [
-            each.objectness_logits.masked_fill(~own, NOT_A_BOX) for each, own in zip(pooled, finite, strict=True)
-        ]
+        scores = [logit.masked_fill(own, NOT_A_BOX) for logit, own in zip(logits, broken, strict=True)]
         kept = nms_of_groups(boxes, scores, self.proposal_nms_thresh, self.post_nms_topk[self.training])
         return [each[keep] for each, keep in zip(pooled, kept, strict=True)]
 

@@ -21,15 +21,16 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image, nms
 
-NOT_A_BOX = -torch.inf  # score
+NOT_A_BOX = -torch.inf  # score or logit
 
 
 def make_proposals(
     boxes: Tensor, logits: Tensor, image_sizes: Sequence[tuple[int, int]], chosen: Tensor | None = None
 ) -> list[Instances]:
-    """Proposals of every image from its boxes, clipped to it; empty ones are left out.
+    """Proposals of every image from its boxes, clipped to it, as many as there are boxes.
 
-    Boxes that are not finite stay, as NaN: what they mean is for the detector to say.
+    An empty box has the logit ``NOT_A_BOX``: it is left out where proposals are filtered by NMS, and until then a GPU
+    need not be asked for their number. Boxes that are not finite are NaN: what they mean is for the detector to say.
 
     Args:
         boxes: (N, K, 4) XYXY_ABS.
@@ -38,7 +39,7 @@ def make_proposals(
         chosen: (N, K) bool, which boxes may be proposals; None: all.
 
     Returns:
-        N Instances with ``proposal_boxes`` and ``objectness_logits``, in the boxes' order.
+        N Instances with ``proposal_boxes`` and ``objectness_logits``, of length K.
     """
     finite = boxes.isfinite().all(dim=2, keepdim=True)
     clipped = torch.stack([clip_boxes_to_image(own, size) for own, size in zip(boxes, image_sizes, strict=True)])
@@ -46,12 +47,10 @@ def make_proposals(
     keep = ~(clipped[..., :2] >= clipped[..., 2:]).any(dim=2)
     if chosen is not None:
         keep &= chosen
-    order = (~keep).int().argsort(dim=1, stable=True)
+    logits = logits.where(keep, NOT_A_BOX)
     return [
-        Instances(size, proposal_boxes=Boxes(box[index[:count]]), objectness_logits=logit[index[:count]])
-        for size, box, logit, index, count in zip(
-            image_sizes, clipped, logits, order, keep.sum(dim=1).tolist(), strict=True
-        )
+        Instances(size, proposal_boxes=Boxes(box), objectness_logits=logit)
+        for size, box, logit in zip(image_sizes, clipped, logits, strict=True)
     ]
 
 

@@ -77,17 +77,17 @@ def test_detections_are_finite_inside_the_image_and_above_the_floor(monkeypatch,
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf], ids=["NaN", "Inf"])
-def test_proposals_are_clipped_and_empty_ones_are_left_out(value):
+def test_proposals_are_clipped_and_empty_ones_do_not_count(value):
     inside, outside, broken = [2.0, 2, 8, 9], [35.0, 2, 50, 9], [0, 0, value, 4]
     boxes = torch.tensor([[outside, [-3.0, -3, 4, 4], inside], [broken, inside, outside]])
     logits = torch.tensor([[3.0, 2, 1], [3, 2, 1]])
     first, second = make_proposals(boxes, logits, [(20, 30), (20, 40)])
-    assert first.proposal_boxes.tensor.tolist() == [[0, 0, 4, 4], inside]
-    assert first.objectness_logits.tolist() == [2, 1]
+    assert first.proposal_boxes.tensor[1:].tolist() == [[0, 0, 4, 4], inside]
+    assert first.objectness_logits.tolist() == [NOT_A_BOX, 2, 1]
     assert second.proposal_boxes.tensor[1:].tolist() == [inside, [35, 2, 40, 9]]
     assert second.proposal_boxes.tensor[0].isnan().all()  # what that means is for the detector to say
     chosen = torch.tensor([[True, True, False], [False, True, True]])
     assert [own.objectness_logits.tolist() for own in make_proposals(boxes, logits, [(20, 30)] * 2, chosen)] == [
-        [2],
-        [2],
+        [NOT_A_BOX, 2, NOT_A_BOX],
+        [NOT_A_BOX, 2, NOT_A_BOX],
     ]
