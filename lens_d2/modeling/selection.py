@@ -30,8 +30,8 @@ def make_proposals(
     """Proposals of every image from its boxes, clipped to it, as many as there are boxes.
 
     An empty box has the logit ``NOT_A_BOX``: it is left out where proposals are filtered by NMS, and until then a
-    GPU need not be asked for their number. Boxes that are not finite are NaN: what they mean is for the detector to
-    say.
+    GPU need not be asked for their number. Boxes that are not finite are NaN: what that means is for the detector
+    to say.
 
     Args:
         boxes: (N, K, 4) XYXY_ABS.
