@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, default_collate
 from ..data.loader import SampleLoader
 from ..io.checkpoint import LENSCheckpointer
 from .preemption import PreemptionHook
-from .solver import build_optimizer, with_epochs
+from .solver import build_optimizer, follow_config, with_epochs
 from .trainer import CarefulTraining
 from .writers import build_writers
 
@@ -74,11 +74,12 @@ class NetworkTrainer(CarefulTraining, SimpleTrainer):
         )
         self.checkpointer = LENSCheckpointer(network, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.batches, self.max_iter, self.final = batches, cfg.SOLVER.MAX_ITER, "model_final.pth"
+        self.cfg, self.network, self.scheduler = cfg, network, build_lr_scheduler(cfg, optimizer)
         main = comm.is_main_process()
         self.register_hooks(
             [
                 hooks.IterationTimer(),
-                hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
+                hooks.LRScheduler(optimizer, self.scheduler),
                 hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if main else None,
                 PreemptionHook(),
                 hooks.PeriodicWriter(build_writers(cfg, self.max_iter), period=20) if main else None,
@@ -99,6 +100,7 @@ class NetworkTrainer(CarefulTraining, SimpleTrainer):
         if resume and self.checkpointer.has_checkpoint():
             self.checkpointer.load(self.checkpointer.get_checkpoint_file())
             start = self.iter + 1
+            follow_config(self.cfg, self.network, self.optimizer, self.scheduler)
         else:
             begin()
         self.batches.start_iter = start

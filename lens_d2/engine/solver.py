@@ -12,6 +12,7 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.optim.lr_scheduler import LRScheduler
 
 from ..io.errors import DataError, did_you_mean
 
@@ -55,6 +56,24 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     if clip is not None:
         optimizer.register_step_pre_hook(partial(_clip_gradients, clip, clipping.CLIP_VALUE))
     return optimizer
+
+
+def follow_config(
+    cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: LRScheduler
+) -> None:
+    """Give a resumed training the settings of the config, where its checkpoint has brought back earlier ones.
+
+    Args:
+        cfg: of the training.
+        model: that the optimizer is for.
+        optimizer: of :func:`build_optimizer`; keeps its moments.
+        scheduler: of the optimizer; keeps its place.
+    """
+    for group, new in zip(optimizer.param_groups, build_optimizer(cfg, model).param_groups, strict=True):
+        group.update({name: value for name, value in new.items() if name != "params"})
+    scheduler.base_lrs = [group["lr"] for group in optimizer.param_groups]
+    for group, rate in zip(optimizer.param_groups, scheduler.get_lr(), strict=True):
+        group["initial_lr"], group["lr"] = group["lr"], rate
 
 
 def _clip_gradients(clip: Callable, value: float, optimizer: torch.optim.Optimizer, *_) -> None:

@@ -27,7 +27,7 @@ from ..modeling.pretrained import load_backbone_weights
 from ..modeling.teacher import Teacher
 from .overlays import build_overlay_hooks
 from .preemption import PreemptionHook
-from .solver import build_optimizer, freeze_all_but, with_epochs
+from .solver import build_optimizer, follow_config, freeze_all_but, with_epochs
 from .teacher import TeacherHook
 from .writers import build_writers
 
@@ -121,6 +121,8 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         if not self.cfg.MODEL.WEIGHTS and not (resume and self.checkpointer.has_checkpoint()):
             load_backbone_weights(self.checkpointer.model.backbone, self.cfg.MODEL.DENSENET.WEIGHTS)
         super().resume_or_load(resume)
+        if self.start_iter:
+            follow_config(self.cfg, self.checkpointer.model, self.optimizer, self.scheduler)
         self.data_loader.batch_sampler.start_iter = self.start_iter
         if self.start_iter >= self.max_iter:
             self.checkpointer.save("model_final", iteration=self.iter)

@@ -91,7 +91,7 @@ class LENSCheckpointer(DetectionCheckpointer):
 
         Raises:
             DataError: the file is missing or damaged, or its weights are of another architecture or not finite, or
-                its optimizer is that of other weights.
+                its optimizer is another one, or that of other weights.
         """
         self._loading = path
         if path and not os.path.isfile(local_path(path)):
@@ -100,8 +100,8 @@ class LENSCheckpointer(DetectionCheckpointer):
             return super().load(path, *args, **kwargs)
         except DataError:
             raise
-        except ValueError as error:  # of the optimizer
-            fault = f"its training had other settings than this one ({error})"
+        except (KeyError, ValueError) as error:  # of the optimizer
+            fault = f"its training had other settings than this one, such as SOLVER.OPTIMIZER ({error})"
             raise DataError(path, f"{fault}: resume it with those, or begin anew with MODEL.WEIGHTS") from None
 
     def _load_file(self, filename: str) -> dict[str, Any]:

@@ -139,6 +139,23 @@ def test_a_refused_start_leaves_the_config_of_the_run_that_is_there(run, tmp_pat
     assert (out / "config.yaml").read_bytes() == before
 
 
+def test_resumed_with_other_settings_of_the_optimizer_it_follows_the_config(run, tmp_path):
+    opts = ("OUTPUT_DIR", tmp_path / "out", "DATASETS.TEST", (), "SOLVER.WARMUP_ITERS", 0, "SOLVER.STEPS", (3,))
+    run(*opts, "SOLVER.MAX_ITER", 2, "SOLVER.BASE_LR", 0.01, "SOLVER.WEIGHT_DECAY", 0.1)
+    run("--resume", *opts, "SOLVER.MAX_ITER", 4, "SOLVER.BASE_LR", 0.002, "SOLVER.WEIGHT_DECAY", 0.0)
+    optimizer = torch.load(tmp_path / "out/model_final.pth", weights_only=True)["trainer"]["_trainer"]["optimizer"]
+    group = optimizer["param_groups"][0]
+    assert group["weight_decay"] == 0 and group["lr"] == pytest.approx(0.0002)
+    assert max(int(state["step"]) for state in optimizer["state"].values()) == 4
+
+
+def test_resumed_with_another_optimizer_it_says_so(run, tmp_path):
+    opts = ("OUTPUT_DIR", tmp_path / "out", "DATASETS.TEST", (), "SOLVER.MAX_ITER")
+    run(*opts, 1, "SOLVER.OPTIMIZER", "SGD")
+    with pytest.raises(DataError, match="other settings than this one, such as SOLVER.OPTIMIZER"):
+        run("--resume", *opts, 2, "SOLVER.OPTIMIZER", "RAdam")
+
+
 def test_resumed_with_another_dataset_it_says_what_to_do(run, tmp_path):
     opts = ("OUTPUT_DIR", tmp_path / "out", "DATASETS.TEST", ())
     run(*opts, "SOLVER.MAX_ITER", 1, "DATASETS.TRAIN", ("blocks_luna",), "MODEL.LENS.EXPERTS", ("luna",))
