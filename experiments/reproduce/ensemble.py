@@ -8,8 +8,8 @@ from torch import nn
 
 from lens_d2.data.cache import CachedVolume
 from lens_d2.inference.volume import VolumeInference
-from lens_d2.modeling.meta_arch import FUSED, fuse_experts
-from lens_d2.structures.detections import VolumeDetections
+from lens_d2.modeling.meta_arch import fuse_experts
+from lens_d2.structures.detections import FUSED, VolumeDetections
 
 
 class Ensemble(nn.Module):
@@ -35,7 +35,7 @@ class Ensemble(nn.Module):
         return [{"volume": record["volume"], "detections": self.detect(cache.open(record))} for record in records]
 
     def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
-        """Fused 3D detections of one volume, in the frame of its file."""
+        """Fused 3D detections of one volume, in the volume frame."""
         found = [member.detect_slices(volume)[FUSED] for member in self.members]
         of_slices = [dict(enumerate(own)) for own in zip(*found, strict=True)]
         slices = fuse_experts(of_slices, self.nms_thresh, self.topk)

@@ -38,8 +38,8 @@ from ..mining.proposals import mined_datasets
 from ..modeling.adapters import ADAPTERS
 from ..modeling.backbone import SLICES_PER_IMAGE
 from ..modeling.classifiers import CLASSIFIER_LOSS_REGISTRY, CLASSIFIER_REGISTRY
-from ..modeling.meta_arch import FUSED
 from ..modeling.missing_labels import MISSING_LABELS, OF_PIXELS
+from ..structures.detections import FUSED
 from .solver import CLIPPINGS, OPTIMIZERS
 from .stages import ORDER, STAGES
 

@@ -125,7 +125,7 @@ def train_lpc(
     Args:
         cfg: of the whole run; checkpoints go to ``OUTPUT_DIR/lpc``.
         records: of the volumes.
-        positives: P_H^R and P_M^R: (n, 6) boxes x1, y1, z1, x2, y2, z2 in the file's frame, by sub-volume.
+        positives: P_H^R and P_M^R: (n, 6) boxes x1, y1, z1, x2, y2, z2 in the volume frame, by sub-volume.
         negatives: P_M^-, in the same form.
         resume: start from the last checkpoint, if there is one.
         start: the last round's classifier, to be fine-tuned. Empty: BACKBONE_WEIGHTS.

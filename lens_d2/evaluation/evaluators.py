@@ -24,15 +24,13 @@ from detectron2.utils import comm
 from ..io.formats import FileFrame, marks_entry, tracklet_entry
 from ..io.progress import progress
 from ..structures.boxes import PLANE
-from ..structures.detections import VolumeDetections
+from ..structures.detections import FUSED, VolumeDetections
 from .bootstrap import intervals
 from .frames import box_truth, frame_of, mark_truth, slice_boxes
 from .plots import plot_froc, plot_precision_recall
 from .protocols import PROTOCOLS, Evaluation, Protocol
 from .report import froc_table, write_entries, write_json
 from .sets import BoxDetections, BoxTruth, Tracklets
-
-FUSED = "fused"
 
 
 class FROCEvaluator(DatasetEvaluator):

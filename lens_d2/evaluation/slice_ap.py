@@ -15,8 +15,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..io.progress import progress
+from ..structures.detections import FUSED
 from .coco import Slices, coco_results, coco_truth
-from .evaluators import FUSED
 from .frames import lesions_of, slice_boxes
 from .report import write_json
 

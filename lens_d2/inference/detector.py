@@ -10,7 +10,7 @@ from detectron2.config import CfgNode, configurable
 from torch import nn
 
 from ..data.cache import CachedVolume, VolumeCache, build_cache
-from ..structures.detections import VolumeDetections
+from ..structures.detections import FUSED, VolumeDetections
 from .rescoring import COMBINE, classify, load_classifier, rescore
 from .volume import VolumeInference
 
@@ -25,7 +25,7 @@ class RescoredInference(nn.Module):
         classifier: nn.Module,
         *,
         cache: VolumeCache,
-        outputs: tuple[str, ...] = ("fused",),
+        outputs: tuple[str, ...] = (FUSED,),
         batch_size: int = 32,
         combine: str = "mean",
     ):
@@ -73,7 +73,7 @@ class RescoredInference(nn.Module):
         ]
 
     def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
-        """Rescored 3D detections of one volume, in the frame of its file."""
+        """Rescored 3D detections of one volume, in the volume frame."""
         detections = dict(self.inference.detect(volume))
         for name in self.outputs:
             scores = classify(self.classifier, volume, detections[name].boxes, self.batch_size)

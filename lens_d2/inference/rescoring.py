@@ -62,7 +62,7 @@ def classify(classifier: nn.Module, volume: CachedVolume, boxes: np.ndarray, bat
     Args:
         classifier: of the CLASSIFIER registry, trained.
         volume: in the cache frame.
-        boxes: (n, 6) x1, y1, z1, x2, y2, z2 in the file's frame.
+        boxes: (n, 6) x1, y1, z1, x2, y2, z2 in the volume frame.
         batch_size: detections that are classified together.
 
     Returns:
@@ -89,7 +89,7 @@ def score_proposals(
         cfg: names the cache of the volumes, and ``MODEL.LPC.BATCH_SIZE_TEST``.
         classifier: of :func:`load_classifier`.
         records: of the volumes.
-        proposals: (n, 6) boxes in the file's frame by sub-volume, looked up one after another.
+        proposals: (n, 6) boxes in the volume frame by sub-volume, looked up one after another.
 
     Yields:
         Name and (n,) probabilities of each sub-volume, in the order of the records; (0,) without proposals.

@@ -1,4 +1,4 @@
-"""Detection in whole volumes: every slice through the network, boxes linked along z, back to the file's frame.
+"""Detection in whole volumes: every slice through the network, boxes linked along z, back to the volume frame.
 
 Neighbouring slices share most of the work: each image of three slices runs through the trunk once per volume, and
 only what follows the fusions runs once per slice (:mod:`lens_d2.inference.folded_backbone`); the experts' proposal
@@ -123,7 +123,7 @@ class VolumeInference(nn.Module):
         ]
 
     def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
-        """3D detections of one volume, in the frame of its file, fused and of each expert."""
+        """3D detections of one volume, in the volume frame, fused and of each expert."""
         return {name: self.link(slices, volume) for name, slices in self.detect_slices(volume).items()}
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ from ..data.loader import load_records
 from ..inference.detector import build_inference
 from ..io.checkpoint import share_state
 from ..io.errors import DataError
-from ..structures.detections import VolumeDetections
+from ..structures.detections import FUSED, VolumeDetections
 from .shards import ShardStore
 
 # Settings that the proposals do not depend on: where data and weights are on disk, which device computes, other
@@ -67,7 +67,7 @@ def propose(records: Sequence[dict], shards: ShardStore) -> None:
 class LazyProposals(Mapping):
     """{sub-volume: its detections of one group}, read from the shards one by one when they are asked for."""
 
-    def __init__(self, records: Sequence[dict], shards: ShardStore, group: str = "fused"):
+    def __init__(self, records: Sequence[dict], shards: ShardStore, group: str = FUSED):
         self._records = {record["volume"]: record for record in records}
         self._shards, self._group = shards, group
 

@@ -6,7 +6,7 @@ from .centernet import CenterNet
 from .classifiers import CLASSIFIER_REGISTRY, FPR3D, build_classifier
 from .fcos import FCOS
 from .gating import GatedROIHeads
-from .meta_arch import CECN, FUSED, LENS
+from .meta_arch import CECN, LENS
 from .mulan import MULANROIHeads
 from .roi_heads import LENSROIHeads
 from .rpn import LENSRPN
@@ -17,7 +17,6 @@ __all__ = [
     "CLASSIFIER_REGISTRY",
     "FCOS",
     "FPR3D",
-    "FUSED",
     "LENS",
     "CenterNet",
     "DenseNet25D",

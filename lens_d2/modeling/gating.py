@@ -11,7 +11,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ..io.errors import DataError
-from .meta_arch import FUSED
+from ..structures.detections import FUSED
 from .roi_heads import LENSROIHeads
 from .supervision import global_normalizer, weights_of
 

@@ -12,11 +12,11 @@ from detectron2.structures import ImageList, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
+from ..structures.detections import FUSED
 from .adapters import ExpertFeatures, features_of
 from .selection import NOT_A_BOX, BoxSet, make_detections, nms_of_groups
 from .supervision import seeded, with_hard_negatives_as_foreground
 
-FUSED = "fused"
 # From images and feature maps to the proposals of all experts, experts x images.
 Propose = Callable[[ImageList, dict[str, Tensor]], list[list[Instances]]]
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from .geometry import VolumeGeometry
 
+FUSED = "fused"  # name of the detections that all experts' are fused to, beside those of each expert
+
 
 def _empty(columns: int) -> np.ndarray:
     return np.zeros((0, columns), dtype=np.float64)
@@ -17,7 +19,7 @@ def _empty(columns: int) -> np.ndarray:
 
 @dataclass
 class VolumeDetections:
-    """The 3D detections of one sub-volume, in the frame of its file.
+    """The 3D detections of one sub-volume, in the volume frame.
 
     Attributes:
         boxes: (n, 6) x1, y1, z1, x2, y2, z2. x and y are pixel edges (pixel i spans [i, i + 1]); z1 and z2

@@ -94,6 +94,11 @@ class VolumeGeometry:
         return bool(x < 0), bool(y < 0), bool(z < 0)
 
     @property
+    def z_direction(self) -> int:
+        """As of a record: +1 if the file's slices run to the head, -1 to the feet."""
+        return -1 if self.flips[2] else 1
+
+    @property
     def resized(self) -> tuple[int, int]:
         """Width and height of the resampled slice before clipping, in whole pixels that fill it exactly."""
         if self.pixel_spacing is None:

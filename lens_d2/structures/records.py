@@ -73,7 +73,6 @@ def make_record(
     file_name: str | PathLike,
     *,
     volume: str,
-    expert: str,
     patient: str,
     size: Sequence[int],
     spacing: Sequence[float],
@@ -83,6 +82,7 @@ def make_record(
     first_slice: int = 0,
     z_direction: int = 1,
     affine: Sequence[Sequence[float]] | None = None,
+    expert: str = "",
 ) -> dict:
     """Checked record of a sub-volume; a lesion with a 3D box alone gets its outline on each slice.
 
@@ -90,7 +90,8 @@ def make_record(
         file_name: source of the voxels.
         size: x, y, z in voxels.
         study, series: names; the sub-volume's by default.
-        volume, expert, patient, spacing, lesions, first_slice, z_direction, affine: see the module's docstring.
+        expert: that of its dataset if left out, which :func:`lens_d2.data.datasets.catalog.read` fills in.
+        volume, patient, spacing, lesions, first_slice, z_direction, affine: see the module's docstring.
 
     Raises:
         DataError: see :func:`check_record`.

@@ -14,7 +14,7 @@ from ..evaluation.overlap import overlap
 from ..io.files import whole_file
 from ..io.formats import FileFrame
 from ..structures.boxes import boxes_through, hull
-from ..structures.detections import VolumeDetections
+from ..structures.detections import FUSED, VolumeDetections
 from .planes import choose_window
 from .sheets import DASHED, SOLID, BoxStyle, add_legend, draw_box, make_sheet, show_slice
 
@@ -53,7 +53,7 @@ class OverlayWriter(DatasetEvaluator):
         cache: VolumeCache,
         output_dir: str | Path,
         count: int,
-        output: str = "fused",
+        output: str = FUSED,
         fps: float = 1.0,
     ):
         """
@@ -61,7 +61,7 @@ class OverlayWriter(DatasetEvaluator):
             cache: of the preprocessed volumes.
             output_dir: gets ``<sub-volume>.png``.
             count: sub-volumes to draw.
-            output: "fused", or the expert whose detections are drawn.
+            output: ``FUSED``, or the expert whose detections are drawn.
             fps: false positives per sub-volume, counted over all sub-volumes of the evaluation.
         """
         self.cache, self.output_dir = cache, Path(output_dir)

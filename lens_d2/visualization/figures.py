@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from ..data.cache import CachedVolume
 from ..io.files import whole_file
 from ..structures.boxes import hull
-from ..structures.detections import VolumeDetections
+from ..structures.detections import FUSED, VolumeDetections
 from .detections import BOXES_PER_SLICE, hits, lesion_boxes
 from .planes import choose_window
 from .sheets import SOLID, BoxStyle, add_legend, draw_box, draw_line, make_sheet, show_slice
@@ -99,7 +99,7 @@ def draw_experts(path: Path, cases: Sequence[tuple[ExpertCase, CachedVolume]]) -
         path: of the picture.
         cases: with the same names of experts, and their cached sub-volumes; at least one.
     """
-    names = sorted(cases[0][0].detections, key=lambda name: name == "fused")
+    names = sorted(cases[0][0].detections, key=lambda name: name == FUSED)
     aspect = max(volume.shape[1] / volume.shape[2] for _, volume in cases)
     figure, grid = make_sheet(len(cases) * len(names), len(names), INCHES, aspect)
     for number, (case, volume) in enumerate(cases):

@@ -19,7 +19,8 @@ from lens_d2.inference.detector import build_inference
 from lens_d2.inference.folded_backbone import FoldedDenseNet25D
 from lens_d2.inference.multi_scale import fuse_scales
 from lens_d2.inference.volume import VolumeInference
-from lens_d2.modeling import FUSED, selection
+from lens_d2.modeling import selection
+from lens_d2.structures.detections import FUSED
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from lens_d2.inference.volume import VolumeInference
 from lens_d2.io.checkpoint import LENSCheckpointer
 from lens_d2.io.errors import DataError
 from lens_d2.modeling.gating import Gate
-from lens_d2.modeling.meta_arch import FUSED
+from lens_d2.structures.detections import FUSED
 from lens_d2.structures.status import BoxStatus
 
 

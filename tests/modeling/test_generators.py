@@ -8,7 +8,8 @@ from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, 
 from detectron2.structures import Boxes, ImageList, pairwise_iou
 from detectron2.utils.events import EventStorage
 
-from lens_d2.modeling import AFP, FCOS, FUSED, LENSRPN, CenterNet
+from lens_d2.modeling import AFP, FCOS, LENSRPN, CenterNet
+from lens_d2.structures.detections import FUSED
 from lens_d2.structures.status import BoxStatus
 
 GENERATORS = {"AFP": AFP, "CenterNet": CenterNet, "FCOS": FCOS, "LENSRPN": LENSRPN}

@@ -13,8 +13,9 @@ from lens_d2 import add_lens_config
 from lens_d2.config import load_config
 from lens_d2.engine import STAGES, build_optimizer
 from lens_d2.mining.lens.strategies import STRATEGIES
-from lens_d2.modeling import CECN, FUSED, LENS, CenterNet, LENSROIHeads
+from lens_d2.modeling import CECN, LENS, CenterNet, LENSROIHeads
 from lens_d2.modeling.meta_arch import fuse_experts, one_stage_detections
+from lens_d2.structures.detections import FUSED
 
 EXPERTS = ("deeplesion", "luna", "lits", "nih_ln")
 

@@ -59,7 +59,7 @@ class Dataset:
         name: as in ``cfg.DATASETS``; ``phantom_`` names are derived from it.
         read: ``read(root, faults, processes)`` gives the sound records below ``root``, adds the errors of others
             to ``faults``, and raises DataError if nothing can be read at all.
-        expert: the head that learns from it.
+        expert: the head that learns from it, ``record["expert"]``.
         fully_labelled: whether all lesions of its kind are annotated.
         truth_is_3d: whether its lesions have 3D boxes.
         evaluator_type: protocol of its evaluation, "lens3d" or "p3d".
@@ -208,6 +208,7 @@ def read(name: str, faults: Faults, processes: int = 1) -> list[dict]:
     records = DATASETS[MetadataCatalog.get(name).dataset].read(root_of(name), faults, processes)
     seen: set[str] = set()
     for record in records:
+        record["expert"] = MetadataCatalog.get(name).expert
         if record["volume"] in seen:
             raise DataError(record["file_name"], f"{name} has a sub-volume {record['volume']!r} already")
         seen.add(record["volume"])

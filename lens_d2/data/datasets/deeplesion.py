@@ -222,7 +222,6 @@ def _record(root: Path, volume: SubVolume, lesions: list[dict]) -> dict:
     record = make_record(
         folder,
         volume=str(volume.name),
-        expert="deeplesion",
         patient=patient,
         study=f"{patient}_{study}",
         series=series,

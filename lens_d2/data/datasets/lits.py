@@ -135,7 +135,7 @@ def read_pair(number: int, volume: Path, mask: Path, corrections: dict[int, Corr
     return {
         "size": list(geometry.size),
         "spacing": list(geometry.spacing),
-        "z_direction": -1 if geometry.flips[2] else 1,
+        "z_direction": geometry.z_direction,
         "affine": None if corrected is None else corrected.tolist(),
         "lesions": lesions_in(tumours, f"volume-{number}", geometry.spacing, "liver tumour"),
         "warnings": warnings,
@@ -194,8 +194,7 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
     for name, result in results.items():
         faults.warn(name, result.pop("warnings"))
     return [
-        make_record(jobs[name].files[0], volume=name, patient=name, expert="lits", **result)
-        for name, result in results.items()
+        make_record(jobs[name].files[0], volume=name, patient=name, **result) for name, result in results.items()
     ]
 
 

@@ -122,11 +122,10 @@ def _record(header: Path, nodules: list[Nodule], csv: Path) -> dict:
     return make_record(
         header,
         volume=name,
-        expert="luna",
         patient=name,
         size=geometry.size,
         spacing=geometry.spacing,
-        z_direction=-1 if geometry.flips[2] else 1,
+        z_direction=geometry.z_direction,
         lesions=lesions,
     )
 

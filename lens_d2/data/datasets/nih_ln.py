@@ -55,7 +55,7 @@ def read_pair(patient: str, series: Path, mask: Path) -> dict:
     return {
         "size": list(geometry.size),
         "spacing": list(geometry.spacing),
-        "z_direction": -1 if geometry.flips[2] else 1,
+        "z_direction": geometry.z_direction,
         "lesions": lesions_in(nodes, patient, geometry.spacing, kind),
         "warnings": warnings,
     }
@@ -108,8 +108,7 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
     for name, result in results.items():
         faults.warn(name, result.pop("warnings"))
     return [
-        make_record(jobs[name].files[0], volume=name, patient=name, expert="nih_ln", **result)
-        for name, result in results.items()
+        make_record(jobs[name].files[0], volume=name, patient=name, **result) for name, result in results.items()
     ]
 
 

@@ -14,7 +14,7 @@ from ...io.errors import DataError
 from ...structures.boxes import PLANE, flat_boxes3d
 from .lesanet import LesaNet
 
-# A record, a slice and a box x1, y1, x2, y2 on it, both in the file's frame.
+# A record, a slice and a box x1, y1, x2, y2 on it, both in the volume frame.
 Item = tuple[dict, int, Sequence[float]]
 
 

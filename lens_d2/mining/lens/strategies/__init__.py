@@ -1,11 +1,24 @@
 """Mining strategies, one file each. ``MINING.STRATEGIES`` names those that run, in their order.
 
-To add one, write a class as below in a file of this folder; all of them are imported here:
+To add one, write a class in a file of this folder; all of them are imported here. One that looks at each
+sub-volume by itself is a :class:`VolumeStrategy`:
 
     @STRATEGIES.register()
-    class MyStrategy(Strategy):
-        def __call__(self, patient):
-            return [Finding(...)]
+    class Conspicuous(VolumeStrategy):
+        @configurable
+        def __init__(self, *, score_thresh: float):
+            self.score_thresh = score_thresh
+
+        @classmethod
+        def from_config(cls, cfg):
+            return {"score_thresh": cfg.MINING.CONSPICUOUS.SCORE_THRESH}
+
+        def of_volume(self, volume):
+            name, found = volume.record["volume"], volume.detections["fused"]
+            rows = np.flatnonzero(found.scores > self.score_thresh).tolist()
+            return [Finding(name, f"{name}/conspicuous-{row}", found.boxes_of(row)) for row in rows]
+
+Its keys stand in ``lens_d2/config.py``, and the numbers that they can have in ``lens_d2/engine/checks.py``.
 """
 
 from importlib import import_module
@@ -19,7 +32,7 @@ from .intra_patient import IntraPatient
 from .missing_ground_truth import MissingGroundTruth
 from .same_place import SamePlace
 from .self_training import SelfTraining
-from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy, build_strategies
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy, VolumeStrategy, build_strategies
 
 __all__ = [
     "STRATEGIES",
@@ -35,6 +48,7 @@ __all__ = [
     "SamePlace",
     "SelfTraining",
     "Strategy",
+    "VolumeStrategy",
     "build_strategies",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,6 @@ from scipy.special import logit
 
 from ....io.errors import DataError
 from ....structures.boxes import PLANE, pairwise_iou, size_classes, slice_box_sides
-from ....structures.known_boxes import tracklet_overlaps
 from ....structures.status import BoxStatus
 from ...calibration import Calibration, Stratum
 from .strategy import Finding, PatientVolume
@@ -45,8 +45,7 @@ def find_candidates(volume: PatientVolume, calibration: Calibration, score_thres
     group = volume.record["expert"]
     found, opinions = volume.detections[group], volume.opinions(group)
     ranks = _log_odds(opinions.own) + np.nan_to_num(_log_odds(opinions.best_other))
-    decided = volume.known.of_status(BoxStatus.LESION, BoxStatus.HARD_NEGATIVE)
-    known = tracklet_overlaps(found, decided).max(axis=1, initial=0.0) > calibration.iou
+    known = volume.overlap_with_known(found, BoxStatus.LESION, BoxStatus.HARD_NEGATIVE) > calibration.iou
     rows = np.flatnonzero(~known & (opinions.own >= score_thresh))
     rows = rows[np.argsort(-ranks[rows], kind="stable")]
     rows = rows[_first_of_each(found.boxes[rows], calibration.iou)]
@@ -74,6 +73,11 @@ def on_best_slice(
     best = (np.arange(len(slice_boxes)) == slice_boxes[:, 5].argmax()) & is_lesion
     parts = ("annotation", slice_boxes[best]), ("uncertain", slice_boxes[~best])
     return [Finding(volume, lesion, boxes, status, **values) for status, boxes in parts if len(boxes)]
+
+
+def lesions_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings by decreasing precision, those that are lesions before uncertain ones."""
+    return sorted(findings, key=lambda finding: (finding.status != "annotation", -finding.precision))
 
 
 def calibration_of(cfg: CfgNode, strategy: str) -> Calibration:

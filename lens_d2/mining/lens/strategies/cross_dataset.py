@@ -6,11 +6,11 @@ from detectron2.config import configurable
 from detectron2.data import MetadataCatalog
 
 from ....structures.status import BoxStatus
-from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy
+from .strategy import STRATEGIES, Finding, PatientVolume, VolumeStrategy
 
 
 @STRATEGIES.register()
-class CrossDataset(Strategy):
+class CrossDataset(VolumeStrategy):
     """Finds suspicious regions by the experts of single-type datasets.
 
     A 2D box of such an expert with a score above sigma that overlaps no annotation, given or mined, is an
@@ -34,12 +34,8 @@ class CrossDataset(Strategy):
         experts = cfg.MINING.CROSS_DATASET.EXPERTS or [name for name in cfg.MODEL.LENS.EXPERTS if name in trained]
         return {"experts": experts, "score_thresh": cfg.MINING.CROSS_DATASET.SCORE_THRESH}
 
-    def __call__(self, patient: Patient) -> list[Finding]:
-        """Mine one patient; see :class:`Strategy`."""
-        findings = [finding for volume in patient for finding in self._of_volume(volume)]
-        return sorted(findings, key=lambda finding: -finding.slice_boxes[:, 5].max())
-
-    def _of_volume(self, volume: PatientVolume) -> list[Finding]:
+    def of_volume(self, volume: PatientVolume) -> list[Finding]:
+        """Mine one sub-volume; see :class:`VolumeStrategy`."""
         name, known = volume.record["volume"], volume.known.of_status(BoxStatus.LESION)
         findings = []
         for expert in self.experts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from detectron2.config import configurable
 
 from ....inference.linking import match_best_first
+from ....structures.detections import FUSED
 from ....structures.known_boxes import tracklet_overlaps
 from ....structures.status import BoxStatus
 from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy
@@ -19,7 +20,7 @@ class CrossSlice(Strategy):
     """
 
     @configurable
-    def __init__(self, *, group: str = "fused", iou: float = 0.5):
+    def __init__(self, *, group: str = FUSED, iou: float = 0.5):
         """
         Args:
             group: of the proposals, "fused" or an expert.

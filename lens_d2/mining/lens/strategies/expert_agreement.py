@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 from detectron2.config import configurable
 
-from ....structures.known_boxes import tracklet_overlaps
 from ....structures.status import BoxStatus
-from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy
+from .strategy import STRATEGIES, Finding, PatientVolume, VolumeStrategy
 
 
 @STRATEGIES.register()
-class ExpertAgreement(Strategy):
+class ExpertAgreement(VolumeStrategy):
     """Takes tracklets of which the dataset's own expert and several others are sure, and that match no mark.
 
     With ``MINING.CALIBRATION`` they have an estimated precision.
@@ -33,18 +32,14 @@ class ExpertAgreement(Strategy):
         keys = cfg.MINING.EXPERT_AGREEMENT
         return {"score_thresh": keys.SCORE_THRESH, "experts": keys.EXPERTS, "iou": cfg.MINING.IOU}
 
-    def __call__(self, patient: Patient) -> list[Finding]:
-        """Mine one patient; see :class:`Strategy`."""
-        findings = [finding for volume in patient for finding in self._of_volume(volume)]
-        return sorted(findings, key=lambda finding: -finding.slice_boxes[:, 5].max())
-
-    def _of_volume(self, volume: PatientVolume) -> list[Finding]:
+    def of_volume(self, volume: PatientVolume) -> list[Finding]:
+        """Mine one sub-volume; see :class:`VolumeStrategy`."""
         name, group = volume.record["volume"], volume.record["expert"]
         found, opinions = volume.detections[group], volume.opinions(group)
         if found.expert_scores is None:
             return []
         sure = (found.expert_scores >= self.score_thresh).sum(axis=1) > self.experts
-        known = tracklet_overlaps(found, volume.known.of_status(BoxStatus.LESION)).max(axis=1, initial=0.0)
+        known = volume.overlap_with_known(found, BoxStatus.LESION)
         rows = np.flatnonzero(sure & (opinions.own >= self.score_thresh) & (known <= self.iou))
         return [
             Finding(name, f"{name}/agreed-{row}", found.boxes_of(row), **opinions.of(row)) for row in rows.tolist()

@@ -14,6 +14,7 @@ from ....data.same_lesions import marks_of_dataset
 from ....modeling.embedding import build_embed
 from ....modeling.embedding.calibration import calibrate
 from ....structures.boxes import best_slice_boxes, key_slice_box
+from ....structures.detections import FUSED
 from ....structures.status import BoxStatus
 from ...proposals import mined_datasets
 from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Proposals, Strategy
@@ -37,7 +38,7 @@ class IntraPatient(Strategy):
         self,
         *,
         embed: Embed,
-        group: str = "fused",
+        group: str = FUSED,
         distance: float = 0.15,
         score_thresh: float = 0.0,
         nearest_only: bool = False,

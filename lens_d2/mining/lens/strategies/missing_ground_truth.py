@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 from detectron2.config import configurable
 
-from ....structures.known_boxes import tracklet_overlaps
+from ....structures.detections import FUSED
 from ....structures.status import BoxStatus
-from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy
+from .strategy import STRATEGIES, Finding, PatientVolume, VolumeStrategy
 
 
 @STRATEGIES.register()
-class MissingGroundTruth(Strategy):
+class MissingGroundTruth(VolumeStrategy):
     """Mines lesions on the slices that have marks, and only there.
 
     A tracklet with a sure box on a marked slice is a missing annotation if it continues in the neighbouring
@@ -23,7 +23,7 @@ class MissingGroundTruth(Strategy):
     """
 
     @configurable
-    def __init__(self, *, group: str = "fused", iou: float = 0.5, score_thresh: float = 0.5, min_slices: int = 3):
+    def __init__(self, *, group: str = FUSED, iou: float = 0.5, score_thresh: float = 0.5, min_slices: int = 3):
         """
         Args:
             group: of the proposals, "fused" or an expert.
@@ -45,17 +45,13 @@ class MissingGroundTruth(Strategy):
             "min_slices": keys.MIN_SLICES,
         }
 
-    def __call__(self, patient: Patient) -> list[Finding]:
-        """Mine one patient; see :class:`Strategy`."""
-        findings = [finding for volume in patient for finding in self._of_volume(volume)]
-        return sorted(findings, key=lambda finding: -finding.slice_boxes[:, 5].max())
-
-    def _of_volume(self, volume: PatientVolume) -> list[Finding]:
+    def of_volume(self, volume: PatientVolume) -> list[Finding]:
+        """Mine one sub-volume; see :class:`VolumeStrategy`."""
         name, found = volume.record["volume"], volume.detections[self.group]
-        known = volume.known.of_status(BoxStatus.LESION)
-        unknown = tracklet_overlaps(found, known).max(axis=1, initial=0.0) <= self.iou
+        unknown = volume.overlap_with_known(found, BoxStatus.LESION) <= self.iou
+        marked = volume.known.of_status(BoxStatus.LESION).slices
         continues = np.bincount(found.slice_detection, minlength=len(found)) >= self.min_slices
-        wanted = np.isin(found.slice_boxes[:, 0], known.slices) & (found.slice_boxes[:, 5] > self.score_thresh)
+        wanted = np.isin(found.slice_boxes[:, 0], marked) & (found.slice_boxes[:, 5] > self.score_thresh)
         findings = []
         for tracklet in np.flatnonzero(unknown & continues):
             boxes = found.slice_boxes[wanted & (found.slice_detection == tracklet)]

@@ -22,7 +22,7 @@ from ....structures.boxes import best_slice_boxes
 from ....structures.status import BoxStatus
 from ...calibration import Calibration, StratifiedPrecision, Stratum
 from ...proposals import mined_datasets
-from .candidates import calibration_of, find_candidates, on_best_slice
+from .candidates import calibration_of, find_candidates, lesions_first, on_best_slice
 from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Proposals, Strategy, group_by_patient
 
 logger = logging.getLogger(__name__)
@@ -105,12 +105,8 @@ class SamePlace(Strategy):
     def __call__(self, patient: Patient) -> list[Finding]:
         """Mine one patient; see :class:`Strategy`."""
         given = {annotation for volume in patient for annotation in volume.annotations}
-        findings = [
-            finding
-            for volume, matches in self._matches(patient)
-            for finding in self._findings(volume, matches, given)
-        ]
-        return sorted(findings, key=lambda finding: (finding.status != "annotation", -finding.precision))
+        matched = self._matches(patient)
+        return lesions_first(found for own in matched for found in self._findings(*own, given))
 
     def _findings(self, volume: PatientVolume, matches: Sequence[Match], given: Collection[str]) -> list[Finding]:
         name, group = volume.record["volume"], volume.record["expert"]

@@ -12,7 +12,7 @@ from detectron2.config import configurable
 from tabulate import tabulate
 
 from ...calibration import Calibration, StratifiedPrecision, Stratum, Verified
-from .candidates import Candidates, calibration_of, find_candidates, on_best_slice
+from .candidates import Candidates, calibration_of, find_candidates, lesions_first, on_best_slice
 from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Proposals, Strategy
 
 logger = logging.getLogger(__name__)
@@ -77,8 +77,7 @@ class SelfTraining(Strategy):
 
     def __call__(self, patient: Patient) -> list[Finding]:
         """Mine one patient; see :class:`Strategy`."""
-        findings = [finding for volume in patient for finding in self._of_volume(volume)]
-        return sorted(findings, key=lambda finding: (finding.status != "annotation", -finding.precision))
+        return lesions_first(finding for volume in patient for finding in self._of_volume(volume))
 
     def _of_volume(self, volume: PatientVolume) -> list[Finding]:
         name, group = volume.record["volume"], volume.record["expert"]

@@ -9,9 +9,9 @@ import numpy as np
 from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
 
-from ....modeling.meta_arch import FUSED
-from ....structures.detections import VolumeDetections
-from ....structures.known_boxes import KnownBoxes
+from ....structures.detections import FUSED, VolumeDetections
+from ....structures.known_boxes import KnownBoxes, tracklet_overlaps
+from ....structures.status import BoxStatus
 
 STRATEGIES = Registry("MINING_STRATEGY")
 STRATEGIES.__doc__ = "Classes of strategies, by the names that MINING.STRATEGIES has; built with the config."
@@ -102,6 +102,10 @@ class PatientVolume:
         """Names of the experts, in the order of the columns of ``expert_scores``."""
         return [name for name in self.detections if name != FUSED]
 
+    def overlap_with_known(self, found: VolumeDetections, *status: BoxStatus) -> np.ndarray:
+        """(n,) highest key-slice IoU of each tracklet with a known box of one of these statuses; 0 without one."""
+        return tracklet_overlaps(found, self.known.of_status(*status)).max(axis=1, initial=0.0)
+
     def opinions(self, group: str) -> Opinions:
         """The experts' scores of the tracklets of one group; the group's own scores without others."""
         found, experts = self.detections[group], self.experts
@@ -128,9 +132,9 @@ def group_by_patient(records: Sequence[dict]) -> list[list[dict]]:
 class Strategy:
     """Finds missing annotations, one patient at a time.
 
-    A subclass is built with the config alone (``from_config`` of Detectron2's ``@configurable``), and has
-    :meth:`__call__`. :func:`lens_d2.mining.lens.mine.mine_patient` drops the boxes that lie on known ones, so a
-    strategy need not check for that.
+    A subclass is built with the config alone, by ``from_config`` of Detectron2's ``@configurable``.
+    :func:`lens_d2.mining.lens.mine.mine_patient` drops the boxes that lie on known ones, so a strategy need not
+    check for that.
     """
 
     def __call__(self, patient: Patient) -> list[Finding]:
@@ -155,6 +159,19 @@ class Strategy:
 
     def use(self, learnt: dict) -> None:
         """Take what :meth:`learn` has returned: on every rank, and in every run that resumes this one."""
+
+
+class VolumeStrategy(Strategy):
+    """A strategy that looks at each sub-volume by itself."""
+
+    def __call__(self, patient: Patient) -> list[Finding]:
+        """The findings of all sub-volumes, by their highest score."""
+        findings = [finding for volume in patient for finding in self.of_volume(volume)]
+        return sorted(findings, key=lambda finding: -finding.slice_boxes[:, 5].max())
+
+    def of_volume(self, volume: PatientVolume) -> list[Finding]:
+        """Mine one sub-volume."""
+        raise NotImplementedError
 
 
 def build_strategies(cfg: CfgNode) -> dict[str, Strategy]:
