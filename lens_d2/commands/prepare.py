@@ -45,6 +45,8 @@ def setup(args: argparse.Namespace) -> tuple[list[str], CfgNode]:
 def datasets_of(cfg: CfgNode) -> list[str]:
     """Names of the datasets that the stages of a config read."""
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    if "embedding" in cfg.STAGES:
+        names += cfg.MODEL.EMBEDDING.DATASETS
     if cfg.MINING.STRATEGIES:
         names += [*cfg.MINING.DATASETS, cfg.MINING.CALIBRATION.DATASET]
     if "harvest" in cfg.STAGES:

@@ -91,7 +91,12 @@ class PartialLabels:
         return cls(MISSING_LABELS.get(treatment) if treatment else None, cfg.MODEL.LENS.LABELED_SHARE)
 
     def weights(self, overlap: Tensor, score: Tensor | None = None) -> Tensor:
-        """(n,) weights of background with (n,) overlaps and scores, in [0, 1]; 0 without scores."""
+        """(n,) weights of background.
+
+        Args:
+            overlap: (n,) highest IoU with a lesion.
+            score: (n,) in [0, 1], taken as 0 if left out.
+        """
         if self.weight is None:
             return torch.ones_like(overlap)
         return self.weight(overlap, torch.zeros_like(overlap) if score is None else score)

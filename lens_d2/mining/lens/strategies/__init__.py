@@ -1,24 +1,7 @@
 """Mining strategies, one file each. ``MINING.STRATEGIES`` names those that run, in their order.
 
-To add one, write a class in a file of this folder; all of them are imported here. One that looks at each
-sub-volume by itself is a :class:`VolumeStrategy`:
-
-    @STRATEGIES.register()
-    class Conspicuous(VolumeStrategy):
-        @configurable
-        def __init__(self, *, score_thresh: float):
-            self.score_thresh = score_thresh
-
-        @classmethod
-        def from_config(cls, cfg):
-            return {"score_thresh": cfg.MINING.CONSPICUOUS.SCORE_THRESH}
-
-        def of_volume(self, volume):
-            name, found = volume.record["volume"], volume.detections["fused"]
-            rows = np.flatnonzero(found.scores > self.score_thresh).tolist()
-            return [Finding(name, f"{name}/conspicuous-{row}", found.boxes_of(row)) for row in rows]
-
-Its keys stand in ``lens_d2/config.py``, and the numbers that they can have in ``lens_d2/engine/checks.py``.
+All files of this folder are imported here; docs/mining.md has an example. The keys of a strategy stand in
+``lens_d2/config.py``, and the numbers that they may be in ``lens_d2/engine/checks.py``.
 """
 
 from importlib import import_module

@@ -1,5 +1,6 @@
 """The registry of strategies: a file in the folder, or a class, is all that a new one needs."""
 
+import re
 import shutil
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -9,11 +10,13 @@ from unittest import mock
 import numpy as np
 from helpers.mining_proposals import patient, proposals, record, tracklets
 
+from lens_d2.config import load_config
+from lens_d2.data.datasets.catalog import import_readers
 from lens_d2.mining.lens import strategies
 from lens_d2.mining.lens.mine import mine_patient
-from lens_d2.mining.lens.strategies import STRATEGIES, Finding
+from lens_d2.mining.lens.strategies import STRATEGIES, build_strategies
 
-FAR = np.array([60.0, 60, 80, 80])
+MARK, FAR = np.array([[10.0, 10, 30, 30], [60, 60, 80, 80]])
 
 
 OWN_STRATEGY = """
@@ -37,25 +40,18 @@ def test_a_file_in_the_folder_is_all_that_a_strategy_needs(tmp_path):
     assert "OwnStrategy" not in STRATEGIES
 
 
-def test_a_fourth_strategy_is_one_class():
-    class Everything:
-        def __call__(self, patient):
-            return [
-                Finding(
-                    v.record["volume"],
-                    f"{v.record['volume']}/all",
-                    v.detections["luna"].boxes_of(0),
-                    "hard_negative",
-                )
-                for v in patient
-            ]
-
-    STRATEGIES._do_register("Everything", Everything)
+def test_the_strategy_of_the_docs(repo_root, tmp_path):
+    """As docs/mining.md has it, in a file that DATASETS.READERS names."""
+    page = (repo_root / "docs/mining.md").read_text()
+    (example,) = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "STRATEGIES" in code]
+    (tmp_path / "conspicuous.py").write_text(example)
+    cfg = load_config(opts=["MINING.STRATEGIES", ("CrossSlice", "Conspicuous")])
+    import_readers([tmp_path / "conspicuous.py"])
     try:
-        strategy = STRATEGIES.get("Everything")()
-        rows = mine_patient(
-            patient((record(), proposals(luna=tracklets((4, FAR, [0.1]))))), {"Everything": strategy}, 0.5
-        )
-        assert [(row.strategy, row.status) for row in rows] == [("Everything", "hard_negative")]
+        built = build_strategies(cfg)
     finally:
-        del STRATEGIES._obj_map["Everything"]
+        STRATEGIES._obj_map.pop("Conspicuous", None)
+    sure_of_the_mark, sure_of_another, unsure = (4, MARK, [0.95]), (8, FAR, [0.95]), (12, FAR, [0.6])
+    found = proposals(deeplesion=tracklets(sure_of_the_mark, sure_of_another, unsure))
+    rows = mine_patient(patient((record(lesions=[(4, MARK)]), found)), built, 0.5)
+    assert [(row.strategy, row.status, row.slice) for row in rows] == [("Conspicuous", "annotation", 8)]
