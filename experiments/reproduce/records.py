@@ -16,6 +16,7 @@ from detectron2.data import MetadataCatalog
 from lens_d2.evaluation.curves import FrocEvents
 from lens_d2.evaluation.frames import frame_of
 from lens_d2.evaluation.protocols import PROTOCOLS
+from lens_d2.evaluation.protocols.protocol import single_numbers
 from lens_d2.evaluation.readers import read_box_detections, read_lesion_boxes, read_marks, read_tracklets
 from lens_d2.io.errors import DataError
 
@@ -121,13 +122,6 @@ def read_evaluations(folder: Path) -> dict[str, dict[str, dict]]:
     return found
 
 
-def metrics_of(metrics: Mapping) -> dict[str, float]:
-    """An evaluation's metrics as single numbers: "sensitivity@0.125" and so on, "average_sensitivity", "ap"."""
-    rates = zip(metrics["fps"], metrics["sensitivity"], strict=True)
-    numbers = {f"sensitivity@{fps:g}": value for fps, value in rates}
-    return numbers | {key: metrics[key] for key in ("average_sensitivity", "ap") if key in metrics}
-
-
 def harvest_numbers(rows: list[Mapping], label: str) -> dict[str, float]:
     """Numbers of a label set of Lesion-Harvester's Table I; of all rounds for the label "rounds".
 
@@ -152,7 +146,7 @@ def numbers_of(record: Mapping, stage: str, dataset: str, output: str = "", harv
     if evaluation is None:
         return numbers
     own = evaluation["metrics"]["experts"].get(output) if output else evaluation["metrics"]
-    return numbers | metrics_of(own) if own else numbers
+    return numbers | single_numbers(own) if own else numbers
 
 
 def events_in(record: Mapping, stage: str, dataset: str, output: str = "") -> dict | None:

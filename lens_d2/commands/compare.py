@@ -28,15 +28,11 @@ def run(args: argparse.Namespace) -> None:
     for letter, own, path in zip("AB", names, args.predictions, strict=True):
         evaluation = job.evaluate(path)[1]
         events.append(evaluation.match.events)
-        metrics = evaluation.metrics | intervals(events[-1], job.protocol, args.bootstrap, args.seed)
+        evaluation.metrics.update(intervals(events[-1], job.protocol, args.bootstrap, args.seed))
         name = f"{letter}: {own}"
-        rows[name] = metrics
-        curves[name] = {key: metrics[key] for key in ("fps", "sensitivity")}
-        curves[name] |= {"curve": evaluation.curve, "average": metrics["average_sensitivity"]}
-        curves[name]["ci"] = metrics["sensitivity_ci"]
+        rows[name], curves[name] = evaluation.metrics, evaluation.froc()
     comparison = paired_comparison(*events, job.protocol, args.bootstrap, args.seed)
-    unit = "scan" if args.protocol == "luna16" else "sub-volume"
-    plot_froc(args.output / "froc.png", curves, unit, f"FROC, protocol {args.protocol}")
+    plot_froc(args.output / "froc.png", curves, job.protocol.unit, f"FROC, protocol {args.protocol}")
     content = {"protocol": args.protocol, "predictions": args.predictions, **comparison, "metrics": rows}
     write_json(args.output / "comparison.json", content)
     print(froc_table(rows), end="\n\n")

@@ -40,12 +40,8 @@ def run(args: argparse.Namespace) -> None:
     if groups:
         metrics["strata"] = stratify(events, groups, job.protocol)
 
-    curve = {key: metrics[key] for key in ("fps", "sensitivity")}
-    curve |= {"curve": evaluation.curve, "average": metrics["average_sensitivity"]}
-    curve["ci"] = metrics.get("sensitivity_ci")
-    unit = "scan" if args.protocol == "luna16" else "sub-volume"
-    title = f"FROC, protocol {args.protocol}"
-    plot_froc(args.output / "froc.png", {Path(args.predictions).stem: curve}, unit, title)
+    curves = {Path(args.predictions).stem: evaluation.froc()}
+    plot_froc(args.output / "froc.png", curves, job.protocol.unit, f"FROC, protocol {args.protocol}")
     if evaluation.match.recall is not None:
         recall_given = metrics.get("annotation_recall")
         match = evaluation.match

@@ -16,101 +16,58 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from detectron2.data import DatasetCatalog
-from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.testing import flatten_results_dict
-from detectron2.utils import comm
 
 from ..io.formats import FileFrame, marks_entry, tracklet_entry
 from ..io.progress import progress
 from ..structures.boxes import PLANE
-from ..structures.detections import FUSED, VolumeDetections
+from ..structures.detections import VolumeDetections
 from .bootstrap import intervals
 from .frames import box_truth, frame_of, mark_truth, slice_boxes
+from .outputs import OutputsEvaluator
 from .plots import plot_froc, plot_precision_recall
 from .protocols import PROTOCOLS, Evaluation, Protocol
+from .protocols.protocol import single_numbers
 from .report import froc_table, write_entries, write_json
 from .sets import BoxDetections, BoxTruth, Tracklets
 
+logger = logging.getLogger(__name__)
 
-class FROCEvaluator(DatasetEvaluator):
-    """Base of the evaluators: collects over ranks, evaluates, writes."""
+
+class FROCEvaluator(OutputsEvaluator):
+    """Base of the evaluators of a protocol: evaluates the fused output and each expert, and writes."""
 
     protocol: Protocol
 
-    def __init__(
-        self,
-        dataset_name: str,
-        output_dir: str | Path | None = None,
-        *,
-        output: str = FUSED,
-        distributed: bool = True,
-        draws: int = 1000,
-        seed: int = 0,
-    ):
+    def __init__(self, dataset_name: str, output_dir=None, *, draws: int = 1000, seed: int = 0, **kwargs):
         """
         Args:
-            dataset_name: registered; its records are the truth.
-            output_dir: folder of the files; None for no files.
-            output: whose detections count as the model's: ``FUSED`` or an expert's name.
-            distributed: whether the outputs of all ranks are gathered.
+            dataset_name, output_dir, kwargs: as in the base class.
             draws, seed: of the bootstrap; 0 draws for no intervals.
         """
-        self.dataset_name = dataset_name
-        self.output_dir = None if output_dir is None else Path(output_dir)
-        self.output, self.distributed = output, distributed
+        super().__init__(dataset_name, output_dir, **kwargs)
         self.draws, self.seed = draws, seed
         self.frame = self.frame_of(dataset_name)
-        self.logger = logging.getLogger(__name__)
-        self.metrics: dict = {}
-        self.reset()
 
-    def reset(self) -> None:
-        """Forgets all outputs."""
-        self._entries: dict[str, dict] = {}
-
-    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Takes outputs of the model.
-
-        Args:
-            inputs: records.
-            outputs: {"volume", "detections": {name: VolumeDetections}} of each.
-        """
-        for record, output in zip(inputs, outputs, strict=True):
-            for name, detections in output["detections"].items():
-                entry = self.to_file(detections, record["first_slice"])
-                self._entries.setdefault(name, {})[record["volume"]] = entry
-
-    def evaluate(self) -> dict | None:
-        """{protocol: {"average_sensitivity", "sensitivity@0.125", ..., "<expert>/..."}} on the main rank."""
-        gathered = comm.gather(self._entries, dst=0) if self.distributed else [self._entries]
-        if not comm.is_main_process():
-            return None
-        records = DatasetCatalog.get(self.dataset_name)
+    def evaluate_outputs(self, records: list[dict], outputs: dict[str, dict]) -> dict:
+        """{protocol: {"average_sensitivity", "sensitivity@0.125", ..., "<expert>/..."}}."""
         truth = self.truth(records)
-        outputs: dict[str, dict] = {}
-        for entries in gathered:
-            for name, volumes in entries.items():
-                outputs.setdefault(name, {}).update(volumes)
-        if not outputs:
-            self.logger.warning(f"{self.dataset_name}: nothing was given to the evaluator")
-            return {}
-        first = self.output if self.output in outputs else next(iter(outputs))
-        order = [first, *sorted(outputs.keys() - {first})]
-        shown = progress(order, f"{self.dataset_name}, protocol {self.protocol.name}", nested=True)
+        shown = progress(list(outputs), f"{self.dataset_name}, protocol {self.protocol.name}", nested=True)
         results = {name: self._evaluate_one(truth, outputs[name]) for name in shown}
+        first, *others = outputs
         self.metrics = {
             "dataset": self.dataset_name,
             **results[first].metrics,
-            "experts": {name: results[name].metrics for name in order[1:]},
+            "experts": {name: results[name].metrics for name in others},
         }
         table = froc_table({name: result.metrics for name, result in results.items()})
-        self.logger.info(f"{self.dataset_name}, protocol {self.protocol.name}:\n{table}")
+        logger.info(f"{self.dataset_name}, protocol {self.protocol.name}:\n{table}")
         if self.output_dir:
-            self._write(self.output_dir, records, truth, {name: outputs[name] for name in order}, results)
+            self._write(self.output_dir, records, truth, outputs, results)
         numbers: dict[str, float] = {}
-        for name in order:
-            numbers |= _flat(results[name].metrics, "" if name == first else f"{name}/")
+        for name, result in results.items():
+            prefix = "" if name == first else f"{name}/"
+            numbers |= {f"{prefix}{key}": value for key, value in single_numbers(result.metrics).items()}
         return {self.protocol.name: numbers}
 
     def _evaluate_one(self, truth: BoxTruth, entries: dict) -> Evaluation:
@@ -129,10 +86,9 @@ class FROCEvaluator(DatasetEvaluator):
             entries = ((v, self.entry_to_json(own[v]) if v in own else []) for v in (r["volume"] for r in records))
             file = "predictions.json" if is_first else f"predictions_{name}.json"
             write_entries(folder / file, entries)
-            metrics = result.metrics
-            curves[name] = {key: metrics[key] for key in ("fps", "sensitivity")}
-            curves[name] |= {"curve": result.curve, "average": metrics["average_sensitivity"]}
-            curves[name]["ci"] = metrics.get("sensitivity_ci") if is_first else None
+            curves[name] = result.froc()
+            if not is_first:
+                del curves[name]["ci"]
         write_entries(folder / "ground_truth.json", self.truth_to_file(truth))
         plot_froc(folder / "froc.png", curves, title=f"FROC, {self.dataset_name}")
         first = next(iter(results.values()))
@@ -153,16 +109,12 @@ class FROCEvaluator(DatasetEvaluator):
         """Names of the sub-volumes and their truth in the layout of the protocol's files."""
         raise NotImplementedError
 
-    def to_file(self, detections: VolumeDetections, first_slice: int):
-        """A sub-volume's detections in the numbers of the prediction file, as arrays."""
-        raise NotImplementedError
-
     def entry_to_json(self, entry) -> list:
-        """A sub-volume's entry in the prediction file, of what :meth:`to_file` gives."""
+        """A sub-volume's entry in the prediction file, of what :meth:`to_entry` gives."""
         raise NotImplementedError
 
     def detections(self, truth: BoxTruth, entries: dict):
-        """The protocol's detections from what :meth:`to_file` has given for sub-volumes, by their names."""
+        """The protocol's detections from what :meth:`to_entry` has given for sub-volumes, by their names."""
         raise NotImplementedError
 
 
@@ -179,9 +131,9 @@ class FROC3DEvaluator(FROCEvaluator):
         """3D boxes by sub-volume."""
         return ((name, rows.tolist()) for name, rows in truth.by_volume(truth.boxes[:, self.frame.order3d]))
 
-    def to_file(self, detections: VolumeDetections, first_slice: int) -> np.ndarray:
-        """(n, 7) 3D boxes with scores."""
-        boxes = self.frame.to_file(np.asarray(detections.boxes).reshape(-1, 6), first_slice)
+    def to_entry(self, detections: VolumeDetections, record: dict) -> np.ndarray:
+        """(n, 7) 3D boxes with scores, in the file's numbers."""
+        boxes = self.frame.to_file(np.asarray(detections.boxes).reshape(-1, 6), record["first_slice"])
         return np.column_stack([boxes, detections.scores])
 
     def entry_to_json(self, entry: np.ndarray) -> list:
@@ -218,10 +170,10 @@ class P3DFROCEvaluator(FROCEvaluator):
         rows = truth.by_volume(truth.boxes[:, [2, *PLANE]])
         return ((name, marks_entry(own)) for name, own in rows)
 
-    def to_file(self, detections: VolumeDetections, first_slice: int) -> list[np.ndarray]:
-        """(k, 6) boxes on slices, with their scores, of each detection."""
+    def to_entry(self, detections: VolumeDetections, record: dict) -> list[np.ndarray]:
+        """(k, 6) boxes on slices, with their scores, of each detection, in the file's numbers."""
         rows, owner = slice_boxes(detections)
-        rows = self.frame.slice_boxes_to_file(rows, first_slice)
+        rows = self.frame.slice_boxes_to_file(rows, record["first_slice"])
         ends = np.searchsorted(owner, np.arange(len(detections)), side="right")
         return np.split(rows, ends)[: len(detections)]
 
@@ -234,16 +186,6 @@ class P3DFROCEvaluator(FROCEvaluator):
         parts = [entries.get(name, []) for name in truth.volumes]
         volume = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         return Tracklets.of_rows(volume, [rows for part in parts for rows in part])
-
-
-def _flat(metrics: dict, prefix: str) -> dict[str, float]:
-    """The metrics as single numbers, for Detectron2's event storage and tables."""
-    numbers = {f"{prefix}average_sensitivity": metrics["average_sensitivity"]}
-    for fps, sensitivity in zip(metrics["fps"], metrics["sensitivity"], strict=True):
-        numbers[f"{prefix}sensitivity@{fps:g}"] = sensitivity
-    if "ap" in metrics:
-        numbers[f"{prefix}ap"] = metrics["ap"]
-    return numbers
 
 
 def summaries(results: Mapping, metric: str) -> dict[str, float]:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from pathlib import Path
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils import comm
+from detectron2.data import MetadataCatalog
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..io.progress import progress
-from ..structures.detections import FUSED
+from ..structures.detections import VolumeDetections
 from .coco import Slices, coco_results, coco_truth
 from .frames import lesions_of, slice_boxes
+from .outputs import OutputsEvaluator
 from .report import write_json
 
 logger = logging.getLogger(__name__)
@@ -25,67 +23,26 @@ logger = logging.getLogger(__name__)
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # the first of COCO's numbers, as Detectron2 names them
 
 
-class SliceAPEvaluator(DatasetEvaluator):
+class SliceAPEvaluator(OutputsEvaluator):
     """COCO's average precision over slices: all of them if the truth is 3D, else those that have a mark.
 
     Reports under "bbox": AP, AP50, ... of the model's output, and those of each expert as "<expert>/AP50".
     Given a folder, it leaves the truth there as COCO JSON.
     """
 
-    def __init__(
-        self,
-        dataset_name: str,
-        output_dir: str | Path | None = None,
-        *,
-        output: str = FUSED,
-        distributed: bool = True,
-    ):
-        """
-        Args:
-            dataset_name: registered; its records are the truth.
-            output_dir: gets the truth; None for no file.
-            output: whose detections count as the model's: ``FUSED`` or an expert's name.
-            distributed: whether the outputs of all ranks are gathered.
-        """
-        self.dataset_name, self.output, self.distributed = dataset_name, output, distributed
-        self.output_dir = None if output_dir is None else Path(output_dir)
-        self.metrics: dict = {}
-        self.reset()
+    def to_entry(self, detections: VolumeDetections, record: dict) -> np.ndarray:
+        """(m, 6) boxes on slices with their scores, in the volume frame."""
+        return slice_boxes(detections)[0]
 
-    def reset(self) -> None:
-        """Forgets all outputs."""
-        self._slices: dict[str, dict[str, np.ndarray]] = {}
-
-    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Takes outputs of the model.
-
-        Args:
-            inputs: records.
-            outputs: {"volume", "detections": {name: VolumeDetections}} of each.
-        """
-        for record, output in zip(inputs, outputs, strict=True):
-            for name, detections in output["detections"].items():
-                self._slices.setdefault(name, {})[record["volume"]] = slice_boxes(detections)[0]
-
-    def evaluate(self) -> dict | None:
-        """{"bbox": {"AP", "AP50", ..., "<expert>/AP", ...}} in percent, on the main rank."""
-        gathered = comm.gather(self._slices, dst=0) if self.distributed else [self._slices]
-        if not comm.is_main_process():
-            return None
-        outputs: dict[str, dict[str, np.ndarray]] = {}
-        for slices in gathered:
-            for name, volumes in slices.items():
-                outputs.setdefault(name, {}).update(volumes)
-        records = DatasetCatalog.get(self.dataset_name)
+    def evaluate_outputs(self, records: list[dict], outputs: dict[str, dict[str, np.ndarray]]) -> dict:
+        """{"bbox": {"AP", "AP50", ..., "<expert>/AP", ...}} in percent."""
         truth, ids = self._truth(records)
-        if not outputs or not truth["annotations"]:
+        if not truth["annotations"]:
             return {}
         if self.output_dir:
             write_json(self.output_dir / "coco_truth.json", truth, indent=None)
-        first = self.output if self.output in outputs else next(iter(outputs))
-        self.metrics = {}
-        order = [first, *sorted(outputs.keys() - {first})]
-        for name in progress(order, f"{self.dataset_name}, average precision", nested=True):
+        first, self.metrics = next(iter(outputs)), {}
+        for name in progress(list(outputs), f"{self.dataset_name}, average precision", nested=True):
             prefix = "" if name == first else f"{name}/"
             boxes = [outputs[name].get(record["volume"], np.zeros((0, 6))) for record in records]
             found = average_precision(truth, coco_results(_slices(boxes), ids))

@@ -24,6 +24,7 @@ class luna16(Protocol):
     """
 
     name = "luna16"
+    unit = "scan"
 
     def __init__(self, max_candidates: int = 100, fps=None):
         super().__init__(fps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,18 +49,33 @@ class Evaluation:
     match: Match
     curve: tuple[np.ndarray, np.ndarray]
 
+    def froc(self) -> dict:
+        """The curve as :func:`lens_d2.evaluation.plots.plot_froc` takes it."""
+        kept = {key: self.metrics[key] for key in ("fps", "sensitivity")}
+        average, interval = self.metrics["average_sensitivity"], self.metrics.get("sensitivity_ci")
+        return {**kept, "curve": self.curve, "average": average, "ci": interval}
+
+
+def single_numbers(metrics: Mapping) -> dict[str, float]:
+    """An evaluation's metrics as single numbers: "average_sensitivity", "sensitivity@0.125" and so on, "ap"."""
+    rates = zip(metrics["fps"], metrics["sensitivity"], strict=True)
+    numbers = {f"sensitivity@{fps:g}": value for fps, value in rates}
+    return {key: metrics[key] for key in ("average_sensitivity", "ap") if key in metrics} | numbers
+
 
 class Protocol(ABC):
     """A way to score detections.
 
     Attributes:
         name: as on the command line.
+        unit: what a volume is called.
         fps: (k,) false positives per volume at which the sensitivity is read.
         count_side: reading if several points of the curve share the requested count: "right" takes the highest of
             their sensitivities, "left" the lowest (the side of ``numpy.searchsorted``).
     """
 
     name: str
+    unit = "sub-volume"
     count_side = "right"
     default_fps: tuple[float, ...] = LENS_FPS
 
