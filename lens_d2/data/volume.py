@@ -52,6 +52,11 @@ def read_header(source: Mapping | str | PathLike | Source, **options) -> VolumeG
     return _orient(_source(source, options))[1]
 
 
+def read_axes(source: Mapping | str | PathLike | Source, **options) -> np.ndarray:
+    """(3,) axes i, j, k of a file that are x, y and z; arguments and errors as in :func:`read_header`."""
+    return _orient(_source(source, options))[0]
+
+
 def read_volume(source: Mapping | str | PathLike | Source, **options) -> CTVolume:
     """Reads the voxels of a sub-volume and their geometry; arguments and errors as in :func:`read_header`.
 

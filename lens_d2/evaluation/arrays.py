@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from .bootstrap import intervals
 from .protocols import PROTOCOLS, Evaluation
+from .readers.published import known_diameters
 from .sets import BoxDetections, BoxTruth, Candidates, NoduleTruth, Tracklets
 
 TO_LAST_PIXEL = np.array([0.0, 0.0, -1.0, -1.0])  # pixel edges -> first and last pixel, x1, y1, x2, y2
@@ -35,7 +36,7 @@ def froc(
     ========  ================================  ===========================================================
 
     x and y of boxes are pixel edges (pixel i spans i to i + 1), z are slices, the last one included; of LUNA16 all
-    are millimetres in any common frame.
+    are millimetres in any common frame, and a diameter below 0 means 10 mm.
 
     Args:
         truth: by volume; a volume without lesions has an empty array.
@@ -58,10 +59,12 @@ def froc(
     if strangers:
         raise ValueError(f"detections in {strangers[0]!r}, which the truth does not have")
     fps, threshold = np.asarray(options.get("fps", 1.0)), options.get("threshold", 0.5)
-    if not fps.size or not (np.isfinite(fps) & (fps > 0)).all():
+    if fps.dtype.kind not in "iuf" or not fps.size or not (np.isfinite(fps) & (fps > 0)).all():
         raise ValueError(f"fps is {options['fps']!r}: positive numbers belong there")
-    if not 0 < threshold <= 1:
+    if not isinstance(threshold, float | int) or not 0 < threshold <= 1:
         raise ValueError(f"threshold is {threshold!r}: a number in (0, 1] belongs there")
+    if draws < 0:
+        raise ValueError(f"draws is {draws!r}: 0 or more belong there")
     volumes = list(truth)
     rule = PROTOCOLS.get(protocol)(**options)
     lesions, found = _FORMS[protocol](volumes, truth, detections)
@@ -85,6 +88,9 @@ def _tracklets(volumes: list[str], truth: Mapping, detections: Mapping) -> tuple
     owner, marks = _stacked(volumes, truth, 5, box=slice(1, 5))
     marks[:, 1:5] += TO_LAST_PIXEL
     tracklets = {(name, i): t for name in volumes for i, t in enumerate(detections.get(name, ()))}
+    for (name, _), tracklet in tracklets.items():
+        if not len(tracklet):
+            raise ValueError(f"{name!r}: a detection without a box")
     detection, boxes = _stacked(list(tracklets), tracklets, 6, box=slice(1, 5))
     boxes[:, 1:5] += TO_LAST_PIXEL
     scores = np.full(len(tracklets), -np.inf)
@@ -100,9 +106,11 @@ def _tracklets(volumes: list[str], truth: Mapping, detections: Mapping) -> tuple
 def _nodules(volumes: list[str], truth: Mapping, detections: Mapping) -> tuple[NoduleTruth, Candidates]:
     owner, nodules = _stacked(volumes, truth, 4)
     volume, found = _stacked(volumes, detections, 4)
+    if (nodules[:, 3] == 0).any():
+        raise ValueError(f"{volumes[owner[nodules[:, 3] == 0][0]]!r}: a nodule with the diameter 0")
     none = np.zeros(0, dtype=np.int64), np.zeros((0, 3)), np.zeros(0)
     return (
-        NoduleTruth(volumes, owner, nodules[:, :3], nodules[:, 3], *none),
+        NoduleTruth(volumes, owner, nodules[:, :3], known_diameters(nodules[:, 3]), *none),
         Candidates(volume, found[:, :3], found[:, 3]),
     )
 
@@ -116,7 +124,10 @@ def _stacked(
     """(n,) number of the name and (n, columns) rows of all arrays in the order of the names; checks boxes."""
     tables = []
     for name in names:
-        table = np.array(arrays.get(name, ()), dtype=np.float64)
+        given = arrays.get(name, ())
+        if isinstance(given, np.ma.MaskedArray):
+            raise ValueError(f"{name!r}: a masked array: leave out what is masked")
+        table = np.array(given, dtype=np.float64)
         table = table.reshape(-1, columns) if not table.size else table
         if table.ndim != 2 or table.shape[1] != columns:
             raise ValueError(f"{name!r}: an array of shape (n, {columns}) belongs here, not {table.shape}")

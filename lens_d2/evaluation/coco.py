@@ -116,7 +116,8 @@ def _images(volumes, lesions: Slices, found: Slices, frame: FileFrame) -> tuple[
         for z in sorted({*named, *marked.get(number, ())}):
             ids[number, z] = len(images) + 1
             file_name = f"{folder}/{z + offset:03d}.png"
-            images.append({"id": len(images) + 1, "file_name": file_name, "volume": name, "slice": z})
+            from_zero = z + offset - (slices[0] if slices else 0)
+            images.append({"id": len(images) + 1, "file_name": file_name, "volume": name, "slice": from_zero})
     return ids, images
 
 

@@ -22,6 +22,7 @@ from .readers import (
     read_marks,
     read_nodules,
     read_tracklets,
+    scan_axes,
     scan_geometry,
 )
 from .readers.foreign import (
@@ -155,4 +156,6 @@ def _read_foreign(reader: BoxReader | None, path, images, args: argparse.Namespa
     if reader is None:
         return None
     boxes = reader.read_all(path, args.split, images)
-    return boxes.locate(partial(scan_geometry, args.scans)) if args.scans else boxes
+    if not args.scans:
+        return boxes
+    return boxes.locate(partial(scan_geometry, args.scans), partial(scan_axes, args.scans))

@@ -32,7 +32,7 @@ def read_groups(path, truth) -> dict[str, np.ndarray]:
         {attribute: (L,) names of groups}; "unknown" for a lesion that is not in the file.
 
     Raises:
-        DataError: a missing column, an unknown volume or lesion, a lesion twice, a value that is not a number.
+        DataError: a missing column, an unknown volume or lesion, a lesion twice, a number that is not above 0.
     """
     table = read_table(path)
     volume_key = next((key for key in VOLUME if key in table), VOLUME[0])
@@ -81,8 +81,8 @@ def _group(path, line: int, key: str, cell: str) -> str:
         value = float(cell)
     except ValueError:
         value = np.nan
-    if not np.isfinite(value):
-        raise DataError(path, f"line {line + 2}: {key} is {cell!r}, not a number")
+    if not (np.isfinite(value) and value > 0):
+        raise DataError(path, f"line {line + 2}: {key} is {cell!r}, not a number above 0")
     edges = NUMBERS[key]
     place = int(np.searchsorted(edges, value, "right"))
     if place == 0:

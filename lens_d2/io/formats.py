@@ -132,9 +132,12 @@ class VolumeName(NamedTuple):
 
 
 def slice_range(name: str) -> tuple[int, int] | None:
-    """First and last slice in the name of anyone's sub-volume, ``<series>_<first>-<last>``; None without them."""
+    """First and last slice in the name of anyone's sub-volume, ``<series>_<first>-<last>``; None without them.
+
+    In a name such as ``CT_2021-03`` the last number is below the first: these are no slices.
+    """
     found = _SLICES.search(name)
-    return (int(found[1]), int(found[2])) if found else None
+    return (int(found[1]), int(found[2])) if found and int(found[1]) <= int(found[2]) else None
 
 
 def read_volumes(path: str | PathLike, split: str | None = None, splits: str = "expected") -> dict:
@@ -310,6 +313,8 @@ def parse_rows(
         table = np.asarray(rows)
     except (ValueError, OverflowError):
         table = np.zeros(0, dtype=object)
+    if not isinstance(rows, np.ndarray) and any(isinstance(x, bool) for row in rows if _is_list(row) for x in row):
+        table = np.zeros(0, dtype=object)  # NumPy takes them as 0 and 1
     lengths = (len(columns), shorter)
     if not (table.dtype.kind in "iuf" and table.ndim == 2 and table.shape[1] in lengths):
         raise DataError(path, f"{where}{_row_fault(rows, lengths, first)}")
@@ -329,6 +334,10 @@ def _row_fault(rows, lengths: tuple, first: int) -> str:
             if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
                 return f" {number}: {value!r} is not a number"
     return "s: rows of different lengths"
+
+
+def _is_list(row) -> bool:
+    return isinstance(row, list | tuple)
 
 
 def _not_finite(table: np.ndarray, columns: Sequence[str]) -> tuple[int, str]:

@@ -93,3 +93,27 @@ def test_it_runs_without_torch_detectron2_and_simpleitk(repo_root):
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True)
     assert (run.stdout, run.returncode) == ("1.0\n", 0), run.stderr
+
+
+MASKED = np.ma.masked_array([[0, 0, 0, 4, 4, 4, 0.9]], mask=True)
+
+
+@pytest.mark.parametrize(
+    ("truth", "found", "options", "message"),
+    [
+        ([[0, 0, 0, 4, 4, 4]], MASKED, {}, "'a': a masked array"),
+        ([[0, 0, 0, 4, 4]], [np.zeros((0, 6))], {"protocol": "p3d"}, "'a': a detection without a box"),
+        ([[0, 0, 0, 0]], [[0, 0, 0, 0.5]], {"protocol": "luna16"}, "'a': a nodule with the diameter 0"),
+        ([[0, 0, 0, 4, 4, 4]], [], {"draws": -3}, "draws is -3"),
+        ([[0, 0, 0, 4, 4, 4]], [], {"threshold": None}, "threshold is None"),
+        ([[0, 0, 0, 4, 4, 4]], [], {"fps": ["1"]}, "fps is "),
+    ],
+)
+def test_what_cannot_be_meant(truth, found, options, message):
+    with pytest.raises(ValueError, match=message):
+        froc({"a": truth}, {"a": found}, **options)
+
+
+def test_a_nodule_of_unknown_diameter_has_10_mm():
+    found = froc({"a": [[0, 0, 0, -1]]}, {"a": [[4.9, 0, 0, 0.9]]}, "luna16", fps=(1,))
+    assert found.metrics["sensitivity"] == [1.0]

@@ -29,9 +29,9 @@ def test_lens3d_boxes_on_each_of_their_slices(export):
     coco, results = export("lens3d", {A: [[0, 0, 12, 9, 19, 13.4]]}, {A: [[0, 0, 12.6, 9, 19, 12.8, 0.7]]})
     assert len(coco.imgs) == 20 and coco.imgs[2]["file_name"] == "000001_01_01/012.png"
     marked = [(coco.imgs[a["image_id"]]["slice"], a["bbox"]) for a in coco.anns.values()]
-    assert marked == [(12, [0, 0, 10, 20]), (13, [0, 0, 10, 20])]
+    assert marked == [(1, [0, 0, 10, 20]), (2, [0, 0, 10, 20])]  # from 0, where the file's numbers begin at 11
     (one,) = results.anns.values()  # between two slices: on the nearest
-    assert coco.imgs[one["image_id"]]["slice"] == 13 and one["score"] == 0.7
+    assert coco.imgs[one["image_id"]]["slice"] == 2 and one["score"] == 0.7
 
 
 def test_p3d_boxes_start_at_pixel_1(export):

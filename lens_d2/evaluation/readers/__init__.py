@@ -6,7 +6,16 @@
 """
 
 from . import coco, monai, nndetection, table  # noqa: F401  (they register themselves)
-from .foreign import BOX_READERS, BoxReader, ForeignBoxes, VolumeBoxes, find_reader, read_boxes, scan_geometry
+from .foreign import (
+    BOX_READERS,
+    BoxReader,
+    ForeignBoxes,
+    VolumeBoxes,
+    find_reader,
+    read_boxes,
+    scan_axes,
+    scan_geometry,
+)
 from .published import (
     read_box_detections,
     read_candidates,
@@ -31,5 +40,6 @@ __all__ = [
     "read_marks_as_detections",
     "read_nodules",
     "read_tracklets",
+    "scan_axes",
     "scan_geometry",
 ]

@@ -98,4 +98,4 @@ def _volumes(path: Path, rows, places: dict, is_result: bool) -> Iterator[Volume
 
 def _has_key(row, name: str) -> bool:
     """Whether a row has a number or text that names something."""
-    return isinstance(row, Mapping) and isinstance(row.get(name), int | str)
+    return isinstance(row, Mapping) and isinstance(row.get(name), int | str) and not isinstance(row[name], bool)

@@ -7,7 +7,7 @@ voxels, of the world, or of both.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -18,10 +18,10 @@ from fvcore.common.registry import Registry
 from ...io.errors import DataError, did_you_mean
 from ...io.files import read_bytes
 from ...io.formats import FileFrame, slice_range
-from ...structures.boxes import PLANE
+from ...structures.boxes import PLANE, slices_of
 from ...structures.geometry import VolumeGeometry
 from ..sets import BoxDetections, BoxTruth, Candidates, Tracklets
-from .published import box_faults, check_entries, match_volumes, spread, warn_of_empty
+from .published import box_faults, check_entries, match_volumes, spread, warn_of_empty, warn_of_lesions
 
 BOX_READERS = Registry("BOX_READER")
 BOX_READERS.__doc__ = """
@@ -45,6 +45,8 @@ class VolumeBoxes:
             the last slice, counted from 0 in the volume, both included.
         world: (n, 6) smallest x, y, z and largest x, y, z in LPS mm, at the outer faces of the voxels.
         detection: (n,) detection that each box belongs to, if boxes lie on single slices; None for 3D boxes.
+        array: (n, 6) lowest and highest outer face of the voxels along the axes i, j, k of the scan's file, for
+            formats that know these alone. ``voxels`` are then those of a scan whose slices are axial.
     """
 
     name: str
@@ -52,6 +54,7 @@ class VolumeBoxes:
     voxels: np.ndarray | None = None
     world: np.ndarray | None = None
     detection: np.ndarray | None = None
+    array: np.ndarray | None = None
 
     def __len__(self) -> int:
         return next(len(each) for each in (self.voxels, self.world) if each is not None)
@@ -130,14 +133,20 @@ class ForeignBoxes:
         """Whether all volumes have this field of :class:`VolumeBoxes`."""
         return all(getattr(volume, field) is not None for volume in self.volumes.values())
 
-    def locate(self, geometry: Callable[[str], VolumeGeometry]) -> ForeignBoxes:
+    def locate(
+        self, geometry: Callable[[str], VolumeGeometry], axes: Callable[[str], np.ndarray] | None = None
+    ) -> ForeignBoxes:
         """Adds the voxels to boxes of the world, and the reverse.
 
         Args:
             geometry: gives that of a volume by its name, such as ``partial(scan_geometry, folder)``.
+            axes: gives the axes of a volume's file that are x, y, z, such as ``partial(scan_axes, folder)``; None:
+                all slices are axial.
         """
         located = {}
         for name, volume in self.volumes.items():
+            if volume.array is not None and axes is not None:
+                volume = replace(volume, voxels=voxels_of(volume.array, axes(name)), array=None)
             if volume.voxels is None:
                 volume = replace(volume, voxels=geometry(name).boxes3d_from_world(volume.world))
             elif volume.world is None:
@@ -154,7 +163,11 @@ class ForeignBoxes:
 
         Raises:
             DataError: the protocol needs boxes of another kind.
+            ValueError: no such protocol or frame.
         """
+        for given, known in ((protocol, _ARRAYS), (frame, ("voxels", "world"))):
+            if given not in known:
+                raise ValueError(f"{given!r}: one of {', '.join(known)} belongs here")
         return {name: _ARRAYS[protocol](self, volume, frame) for name, volume in self.volumes.items()}
 
     def need(self, field: str, volume: VolumeBoxes | None = None):
@@ -240,11 +253,33 @@ def scan_geometry(folder: str | PathLike, name: str) -> VolumeGeometry:
     """
     from ...data.volume import read_header  # loads SimpleITK, which most evaluations do without
 
+    return read_header(_scan(folder, name))
+
+
+def scan_axes(folder: str | PathLike, name: str) -> np.ndarray:
+    """(3,) axes i, j, k of a scan's file that are x, y and z; arguments and errors as of :func:`scan_geometry`."""
+    from ...data.volume import read_axes
+
+    return read_axes(_scan(folder, name))
+
+
+def _scan(folder: str | PathLike, name: str) -> Path:
     for suffix in (*SCAN_SUFFIXES, ""):
         path = Path(folder) / f"{name}{suffix}"
         if path.exists():
-            return read_header(path)
+            return path
     raise DataError(folder, f"no scan {name} ({', '.join(SCAN_SUFFIXES)} or a folder)")
+
+
+def voxels_of(array: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """(n, 6) boxes of outer faces along i, j, k as :attr:`VolumeBoxes.voxels`.
+
+    Args:
+        array: (n, 6) lowest and highest face along each axis.
+        axes: (3,) which of i, j, k are x, y and z.
+    """
+    corners = array.reshape(-1, 2, 3)[:, :, list(axes)]
+    return corners.reshape(-1, 6) - [0, 0, 0, 0, 0, 1]
 
 
 def to_box_truth(boxes: ForeignBoxes, frame: FileFrame) -> BoxTruth:
@@ -275,17 +310,18 @@ def to_tracklets(boxes: ForeignBoxes, truth: BoxTruth, of_truth: str, frame: Fil
     volume, members = _matched(boxes, truth.volumes, of_truth)
     marked = truth.boxes[:, 2]
     span = (marked.min(), marked.max()) if len(marked) else (0, -1)
-    parts, owner = [], []
+    parts, owner, scores = [], [], []
     for index, member in zip(dict.fromkeys(volume), _with_boxes(members), strict=True):
         found = np.column_stack([_numbers(boxes, member, frame), member.scores])
         if member.detection is None:
             tracks = [spread(boxes.path, member.name, i, row, span) for i, row in enumerate(found)]
+            scores += found[:, 6].tolist()
         else:
             slices = found[:, [2, *PLANE, 6]]
             tracks = [slices[member.detection == i] for i in dict.fromkeys(member.detection.tolist())]
+            scores += [track[:, 5].max() for track in tracks]
         parts += tracks
         owner += [index] * len(tracks)
-    scores = [part[:, 5].max() if len(part) else -np.inf for part in parts]
     return Tracklets.of_rows(np.array(owner, dtype=np.int64), parts, scores)
 
 
@@ -316,7 +352,9 @@ def _truth(boxes: ForeignBoxes, frame: FileFrame) -> BoxTruth:
         raise DataError(boxes.path, "holds no volume")
     rows = [_numbers(boxes, volume, frame) for volume in boxes.volumes.values()]
     owner = np.repeat(np.arange(len(rows)), [len(each) for each in rows])
-    return BoxTruth(list(boxes.volumes), owner, _stack(rows, 6))
+    truth = BoxTruth(list(boxes.volumes), owner, _stack(rows, 6))
+    warn_of_lesions(boxes.path, truth.volumes, truth.volume, truth.boxes)
+    return truth
 
 
 def _numbers(boxes: ForeignBoxes, volume: VolumeBoxes, frame: FileFrame) -> np.ndarray:
@@ -351,11 +389,15 @@ def _lens3d(boxes: ForeignBoxes, volume: VolumeBoxes, frame: str) -> np.ndarray:
 
 
 def _p3d(boxes: ForeignBoxes, volume: VolumeBoxes, _frame: str) -> np.ndarray | list[np.ndarray]:
-    detection = boxes.need("detection", volume)
-    rows = boxes.need("voxels", volume)[:, [2, *PLANE]]
+    voxels = boxes.need("voxels", volume)
     if volume.scores is None:
-        return rows
-    rows = np.column_stack([rows, volume.scores])
+        boxes.need("detection")
+        return voxels[:, [2, *PLANE]]
+    if volume.detection is None:  # 3D boxes
+        detection, z = slices_of(voxels)
+        rows = np.column_stack([z, voxels[detection][:, PLANE], volume.scores[detection]])
+    else:
+        detection, rows = volume.detection, np.column_stack([voxels[:, [2, *PLANE]], volume.scores])
     return [rows[detection == i] for i in dict.fromkeys(detection.tolist())]
 
 

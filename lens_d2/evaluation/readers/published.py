@@ -20,7 +20,7 @@ from ...io.formats import (
     slice_range,
 )
 from ...io.tables import read_table
-from ...structures.boxes import PLANE, flat_boxes3d
+from ...structures.boxes import PLANE, flat_boxes3d, slices_of
 from ..sets import BoxDetections, BoxTruth, Candidates, NoduleTruth, Tracklets, row_in_volume
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,9 @@ def read_tracklets(
         found = parse_tracklets(path, name, entry)
         volume += [index[name]] * len(found)
         scores += [rows[..., -1].max() for rows in found]
-        parts += [rows if rows.ndim == 2 else spread(path, name, n, rows, span) for n, rows in enumerate(found)]
+        slices = slice_range(name)
+        own = (0, slices[1] - slices[0]) if slices else span
+        parts += [rows if rows.ndim == 2 else spread(path, name, n, rows, own) for n, rows in enumerate(found)]
     tracklets = Tracklets.of_rows(np.array(volume, dtype=np.int64), parts, scores)
     numbers = row_in_volume(tracklets.volume)[tracklets.slice_detection]
     of_slice = tracklets.volume[tracklets.slice_detection]
@@ -132,7 +134,7 @@ def read_nodules(path, seriesuids, excluded=None) -> NoduleTruth:
     nodules = _read_findings(path, volumes)
     if not len(nodules[0]) and len(read_table(path)):
         raise DataError(path, f"holds no nodule in a series of {seriesuids}")
-    _warn_of_lesions(path, volumes, nodules[0], np.column_stack(nodules[1:]))
+    warn_of_lesions(path, volumes, nodules[0], np.column_stack(nodules[1:]))
     none = (np.zeros(0, dtype=np.int64), np.zeros((0, 3)), np.zeros(0))
     return NoduleTruth(volumes, *nodules, *(_read_findings(excluded, volumes) if excluded else none))
 
@@ -219,11 +221,11 @@ def _checked_truth(path, names: list[str], boxes: list[np.ndarray], from_zero: b
     outside = (truth.boxes[:, 2] < low - OUTSIDE) | (truth.boxes[:, 5] > high + OUTSIDE)
     faults = box_faults(truth.boxes) | {"more than half a slice outside the slices in the volume's name": outside}
     check_entries(path, "lesion", names, truth.volume, row_in_volume(truth.volume), faults)
-    _warn_of_lesions(path, truth.volumes, truth.volume, truth.boxes)
+    warn_of_lesions(path, truth.volumes, truth.volume, truth.boxes)
     return truth
 
 
-def _warn_of_lesions(path, volumes: Sequence[str], volume: np.ndarray, lesions: np.ndarray) -> None:
+def warn_of_lesions(path, volumes: Sequence[str], volume: np.ndarray, lesions: np.ndarray) -> None:
     """Warns of a truth without a lesion, and of lesions that stand there twice.
 
     Args:
@@ -242,18 +244,30 @@ def _warn_of_lesions(path, volumes: Sequence[str], volume: np.ndarray, lesions: 
         )
 
 
-def spread(path, name: str, number: int, box: np.ndarray, span: tuple) -> np.ndarray:
-    """(k, 6) a (7,) 3D box on each slice from z1 to z2 that volume ``name`` has.
+def spread(path, name: str, number: int, box: np.ndarray, span: tuple[float, float]) -> np.ndarray:
+    """(k, 6) slice boxes of a (7,) 3D box with its score: its outline on the slices that it covers.
 
     Args:
-        number: of the detection.
-        span: the first and the last slice, if the name does not tell.
+        path, name, number: of the file, the volume and the detection, for errors.
+        box: x1, y1, z1, x2, y2, z2, score.
+        span: first and last slice that count.
+
+    Raises:
+        DataError: the box ends before it begins.
     """
     check_entries(path, "detection", [name], np.zeros(1, int), np.array([number]), box_faults(box[None, :6]))
-    slices = slice_range(name)
-    first, last = (0, slices[1] - slices[0]) if slices else span
-    z = np.arange(np.ceil(max(box[2], first)), np.floor(min(box[5], last)) + 1)
+    first, last = span
+    if box[5] < first - 1 or box[2] > last + 1:
+        return np.zeros((0, 6))
+    near = np.array([[0, 0, max(box[2], first - 1), 0, 0, min(box[5], last + 1)]])  # a box may be endlessly long
+    z = slices_of(near)[1]
+    z = z[(z >= first) & (z <= last)]
     return np.column_stack([z, np.tile(box[[*PLANE, 6]], (len(z), 1))])
+
+
+def known_diameters(diameters: np.ndarray) -> np.ndarray:
+    """(n,) mm of nodules as the challenge's script takes them: 10 where they are below 0."""
+    return np.where(diameters < 0, 10.0, diameters)
 
 
 def _read_seriesuids(path) -> list[str]:
@@ -278,5 +292,5 @@ def _read_findings(path, volumes: list[str]) -> tuple[np.ndarray, np.ndarray, np
     table, volume = table[volume.notna()], volume.dropna().to_numpy(dtype=np.int64)
     order = np.argsort(volume, kind="stable")
     numbers = table[list(columns)].to_numpy(dtype=np.float64)[order]
-    diameters = np.where(numbers[:, 3] < 0.0, 10.0, numbers[:, 3])
+    diameters = known_diameters(numbers[:, 3])
     return volume[order], numbers[:, :3], diameters

@@ -44,6 +44,8 @@ class table(BoxReader):
         if not frames:
             raise DataError(path, f"no columns {', '.join(VOXEL_COLUMNS)}, and none of LPS mm")
         if "volume" in cells:
+            if (cells["volume"] == "").any():
+                raise DataError(path, f"line {cells.index[cells['volume'] == ''][0] + 2}: no volume's name")
             names = list(dict.fromkeys(cells["volume"]))
         else:
             cells["volume"] = path.resolve().parent.name

@@ -24,6 +24,7 @@ from lens_d2.evaluation import froc
 from lens_d2.evaluation.readers import BOX_READERS, find_reader, read_boxes, scan_geometry
 from lens_d2.io.errors import DataError
 from lens_d2.io.pickles import load_pickle
+from lens_d2.io.tables import VOXEL_COLUMNS
 
 
 @pytest.fixture
@@ -100,16 +101,64 @@ def test_luna16_takes_the_centres(write):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "world", "message"),
+    ("protocol", "scores", "world", "message"),
     [
-        ("luna16", False, "found.csv: holds boxes in voxels alone: name the folder of the scans by --scans"),
-        ("lens3d", True, "found.csv: holds boxes in millimetres alone: name the folder of the scans by --scans"),
-        ("p3d", False, "found.csv: holds 3D boxes, and the truth of p3d are boxes on single slices"),
+        (
+            "luna16",
+            SCORES,
+            False,
+            "holds boxes in voxels alone: name the folder of the scans by --scans",
+        ),
+        (
+            "lens3d",
+            SCORES,
+            True,
+            "holds boxes in millimetres alone: name the folder of the scans by --scans",
+        ),
+        ("p3d", None, False, "holds 3D boxes, and the truth of p3d are boxes on single slices"),
     ],
 )
-def test_what_a_protocol_cannot_take(write, protocol, world, message):
-    with pytest.raises(DataError, match=message):
-        read_boxes(write("found.csv", table_text(BOXES, SCORES, world))).arrays(protocol)
+def test_what_a_protocol_cannot_take(write, protocol, scores, world, message):
+    with pytest.raises(DataError, match=f"found.csv: {message}"):
+        read_boxes(write("found.csv", table_text(BOXES, scores, world))).arrays(protocol)
+
+
+@pytest.mark.parametrize("wanted", [("p3", "voxels"), ("lens3d", "mm")])
+def test_arrays_of_an_unknown_kind(write, wanted):
+    with pytest.raises(ValueError, match="belongs here"):
+        read_boxes(write("found.csv", table_text(BOXES, SCORES))).arrays(*wanted)
+
+
+def test_3d_boxes_keep_their_scores_wherever_they_lie(evaluate, write):
+    """Two false positives beyond the marked slice, and a hit between two slices: as in the protocol's own layout.
+
+    The volume's name ends in a date, which is no range of slices.
+    """
+    truth = write("truth.json", {"CT_2021-03": {"10": [[1, 1, 10, 10, 10, 10]]}, "b": {}})
+    boxes = [[0, 0, 20, 5, 5, 22, 0.9], [0, 0, 30, 5, 5, 31, 0.8], [0, 0, 10.2, 10, 10, 10.4, 0.5]]
+    table = [["volume", *VOXEL_COLUMNS, "score"], *(["CT_2021-03", *map(str, box)] for box in boxes)]
+    native = {"CT_2021-03": [[1, 1, z1, x, y, z2, score] for _, _, z1, x, y, z2, score in boxes]}
+    words = ["--protocol", "p3d", "--ground-truth", truth, "--fps", "0.5", "1", "--predictions"]
+    files = [write("found.csv", "\n".join(map(",".join, table))), write("found.json", native)]
+    found = [evaluate(*words, file) for file in files]
+    for status, metrics, error in found:
+        assert status == 0 and metrics["num_detections"] == 3 and metrics["ap"] == pytest.approx(1 / 3), error
+    assert found[0][1]["sensitivity"] == found[1][1]["sensitivity"]
+
+
+def test_a_table_names_each_volume(write):
+    text = table_text(BOXES, SCORES)
+    line = text.splitlines()[1]
+    with pytest.raises(DataError, match="line 6: no volume's name"):
+        read_boxes(write("found.csv", f"{text},{line.partition(',')[2]}\n"))
+
+
+def test_a_foreign_truth_is_checked_as_others_are(evaluate, write):
+    text = table_text(LESIONS, None)
+    twice = write("truth.csv", text + text.splitlines()[1] + "\n")
+    found = write("p.csv", table_text(BOXES, SCORES))
+    status, _, error = evaluate("--protocol", "lens3d", "--ground-truth", twice, "--predictions", found)
+    assert status == 0 and "1 lesions stand there twice" in error
 
 
 def test_scores_are_needed(evaluate, write):
