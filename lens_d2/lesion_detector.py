@@ -22,13 +22,13 @@ from . import model_zoo
 from .config import load_config
 from .data.cache import CachedVolume, VolumeInMemory, build_cache
 from .data.checks import refuse_impossible_sizes
-from .data.sources import ArraySource, Source, open_source
+from .data.sources import ArraySource, PngFolder, Source, open_source
 from .data.volume import read_volume
 from .evaluation.operating_points import OperatingPoints
 from .export import CsvTable, Detection, HtmlReport, ScanReport, Written, make_report, write_report
 from .inference.detector import build_inference
 from .io.checkpoint import LENSCheckpointer, load_weights
-from .io.device import fall_back_to_cpu
+from .io.device import device_name, fall_back_to_cpu
 from .io.errors import DataError
 from .io.zoo import local_path
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     Scannable = str | os.PathLike | Mapping | Source | np.ndarray | sitk.Image
 
 SCORE_THRESHOLD = 0.1  # for weights without operating points
-ORIGIN, IDENTITY = (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)  # the place of a bare array
 FRAME_HEIGHT = 800  # pixels of a report in a notebook
 
 
@@ -75,8 +74,11 @@ class Findings(Sequence[Detection]):
         """Write every format that applies to the scan into a folder.
 
         Raises:
+            DataError: the path is empty, or the scan itself would be replaced.
             WriteError: a file cannot be written.
         """
+        if not os.fspath(folder):
+            raise DataError("folder", "an empty path")
         return write_report(self.report, folder)
 
     def show(self) -> None:
@@ -140,7 +142,7 @@ class LesionDetector:
         if weights:
             cfg.MODEL.WEIGHTS = str(weights)
         if device is not None:
-            cfg.MODEL.DEVICE = device
+            cfg.MODEL.DEVICE = device_name(device)
         fall_back_to_cpu(cfg)
         cfg.freeze()
         if not cfg.MODEL.WEIGHTS and not allow_random_weights:
@@ -184,8 +186,8 @@ class LesionDetector:
         scan: Scannable | ReadScan,
         *,
         spacing: Sequence[float] | None = None,
-        origin: Sequence[float] = ORIGIN,
-        direction: Sequence[float] | np.ndarray = IDENTITY,
+        origin: Sequence[float] | None = None,
+        direction: Sequence[float] | np.ndarray | None = None,
         score_threshold: float | None = None,
         max_detections: int | None = 100,
         name: str = "Scan",
@@ -197,8 +199,8 @@ class LesionDetector:
             scan: a file or folder of CT, a dataset record, a ``SimpleITK.Image``, or (z, y, x) HU; or what
                 :meth:`read` has given for one of them.
             spacing: (3,) mm along x, y, z, of an array or of PNG slices.
-            origin: (3,) LPS mm, centre of an array's first voxel.
-            direction: (9,) direction cosines of an array, as in SimpleITK.
+            origin: (3,) LPS mm, centre of an array's first voxel; None: 0, 0, 0.
+            direction: (9,) direction cosines of an array, as in SimpleITK; None: x, y, z are the patient's axes.
             score_threshold: detections below it are left out. None: the operating point with the most false
                 positives that the weights know of, or 0.1.
             max_detections: as many of the others are kept; None: all.
@@ -206,10 +208,14 @@ class LesionDetector:
             keep_ids: whether outputs may name the patient and the file.
 
         Raises:
-            DataError: the scan cannot be read, or the threshold is no number.
+            DataError: the scan cannot be read, or an argument does not go with it or is no number.
         """
-        if score_threshold is not None and not math.isfinite(score_threshold):
-            raise DataError("score_threshold", f"{score_threshold} where a number belongs")
+        if not isinstance(score_threshold, float | int | None) or not math.isfinite(score_threshold or 0):
+            raise DataError("score_threshold", f"{score_threshold!r} where a number belongs")
+        if not isinstance(max_detections, int | None) or (max_detections or 0) < 0:
+            raise DataError("max_detections", f"{max_detections!r} where a whole number or None belongs")
+        if isinstance(scan, ReadScan):
+            _refuse_place(scan.source, spacing, origin, direction)
         read = scan if isinstance(scan, ReadScan) else self.read(scan, spacing, origin, direction)
         found = self.inference.detect(read.volume)[self.cfg.MODEL.LENS.OUTPUT]
         if score_threshold is None:
@@ -235,8 +241,8 @@ class LesionDetector:
         self,
         scan: Scannable,
         spacing: Sequence[float] | None = None,
-        origin: Sequence[float] = ORIGIN,
-        direction: Sequence[float] | np.ndarray = IDENTITY,
+        origin: Sequence[float] | None = None,
+        direction: Sequence[float] | np.ndarray | None = None,
     ) -> ReadScan:
         """Read a scan, for a later call; a thread may do so while the detector is at work on another.
 
@@ -244,13 +250,17 @@ class LesionDetector:
             scan, spacing, origin, direction: as in a call.
 
         Raises:
-            DataError: the scan cannot be read.
+            DataError: the scan cannot be read, or has a place of its own beside the one that is given.
         """
-        source = self._source(scan, spacing, origin, direction)
+        if isinstance(scan, np.ndarray):
+            source: Source = ArraySource(scan, spacing, origin, direction)
+        else:
+            source = self._source(scan, spacing)
+            _refuse_place(source, None if isinstance(source, PngFolder) else spacing, origin, direction)
         return ReadScan(source, self._volume(source))
 
     @staticmethod
-    def _source(scan, spacing, origin, direction) -> Source:
+    def _source(scan, spacing) -> Source:
         if isinstance(scan, Source):
             return scan
         if isinstance(scan, Mapping):
@@ -258,11 +268,9 @@ class LesionDetector:
                 raise DataError("record", "a dataset record has a file_name")
             return open_source(scan)
         if isinstance(scan, str | os.PathLike):
+            if not os.fspath(scan):
+                raise DataError("scan", "an empty path")
             return open_source({"file_name": str(scan)} | ({} if spacing is None else {"spacing": list(spacing)}))
-        if isinstance(scan, np.ndarray):
-            if spacing is None:
-                raise DataError("array", "an array needs spacing=(x, y, z) in mm")
-            return ArraySource(scan, spacing, origin, direction)
         if not hasattr(scan, "GetNumberOfComponentsPerPixel"):
             allowed = "a path, a dataset record, a SimpleITK.Image or a NumPy array belongs here"
             raise DataError("scan", f"{type(scan).__name__}: {allowed}")
@@ -275,6 +283,12 @@ class LesionDetector:
         volume = read_volume(source)
         refuse_impossible_sizes(source.path, volume.geometry)
         return VolumeInMemory(volume, self.cache.params)
+
+
+def _refuse_place(source: Source, *place) -> None:
+    if any(each is not None for each in place):
+        fault = "it has a place of its own: spacing, origin and direction are for arrays"
+        raise DataError(source.path, f"{fault}, and a spacing for PNG slices")
 
 
 def operating_points_in(path: str, checkpoint: Mapping, output: str) -> OperatingPoints | None:

@@ -134,12 +134,35 @@ def test_nothing_stays_on_disk(detector, array, tmp_path, monkeypatch):
         (torch.zeros(2, 8, 8), {"spacing": SPACING}, "scan: Tensor: a path, a dataset record, a Simple"),
         ({"filename": "ct.nii"}, {}, "record: a dataset record has a file_name"),
         (np.zeros((2, 8, 8)), {"spacing": SPACING, "score_threshold": np.nan}, "score_threshold: nan where"),
+        (np.zeros((2, 8, 8)), {"spacing": SPACING, "score_threshold": "1"}, "score_threshold: '1' where"),
+        (np.zeros((2, 8, 8)), {"spacing": SPACING, "max_detections": 2.5}, "max_detections: 2.5 where"),
+        (sitk.Image([4, 4, 4], sitk.sitkInt16), {"spacing": SPACING}, "it has a place of its own"),
+        ("", {}, "scan: an empty path"),
     ],
 )  # fmt: skip
 def test_what_is_no_volume_is_refused_in_one_line(detector, scan, options, message):
     with pytest.raises(DataError) as error:
         detector(scan, **options)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_device_that_nobody_has(cfg):
+    with pytest.raises(DataError, match="no device 'banana'"):
+        LesionDetector(cfg, device="banana", allow_random_weights=True)
+
+
+def test_files_replace_no_scan(detector, array, tmp_path):
+    sitk.WriteImage(image_of(array), tmp_path / "detections.nii.gz")
+    findings = detector(tmp_path / "detections.nii.gz")
+    for folder, message in ((tmp_path, "the scan itself is detections.nii.gz"), ("", "an empty path")):
+        with pytest.raises(DataError, match=message):
+            findings.save(folder)
+
+
+def test_sheared_arrays_are_told_of_as_files_are(detector, array):
+    sheared = (1, 0, 0, 0, 1, 0.5, 0, 0, 0.75**0.5)
+    (warning,) = [text for text in detector(array, spacing=SPACING, direction=sheared).warnings if "angle" in text]
+    assert "its axes stand 30.0 degrees off the right angle" in warning
 
 
 def test_weights_are_needed(cfg):

@@ -22,7 +22,7 @@ from ..config import load_config
 from ..data.scans import Scan, SeveralSeries, find_scans, public_names
 from ..data.sources.source import open_source, stamp_of
 from ..engine import checks, launch
-from ..export import SegmentationFile, StructuredReport, Written, remove_report, warnings_cell
+from ..export import SegmentationFile, StructuredReport, Written, refuse_to_replace, remove_report, warnings_cell
 from ..io import cli
 from ..io.artifacts import ResultStore, digest, digest_of_file, share_out
 from ..io.config_files import merge_opts
@@ -310,11 +310,16 @@ def main(args: argparse.Namespace) -> int:
     cfg.freeze()
     if Path(args.input).resolve() == args.output.resolve():
         raise DataError(args.output, "is both input and output: give another --output")
+    if args.output.exists() and not args.output.is_dir():
+        raise DataError(args.output, "is a file: give a folder as --output")
     scans = find(args)
     if scans is None:
         return cli.BAD_INPUT
     wanted = [scan for scan in scans if scan.is_scan]
-    if len(wanted) == 1 and wanted[0].record["file_name"] == os.path.abspath(args.input):
+    is_one = len(wanted) == 1 and wanted[0].record["file_name"] == os.path.abspath(args.input)
+    for scan in wanted:
+        refuse_to_replace(scan.record["file_name"], args.output if is_one else args.output / scan.name)
+    if is_one:
         status = run_one(Predictor(cfg, args), wanted[0], args.output) if comm.is_main_process() else 0
     else:
         status = run_all(Predictor(cfg, args), scans, OutcomeStore(args.output, cfg, args))

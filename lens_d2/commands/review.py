@@ -45,8 +45,9 @@ def write_page(args: argparse.Namespace) -> None:
 
 def take_back(args: argparse.Namespace) -> None:
     """Write the ledger with the verdicts."""
-    ledger, counts = apply_verdicts(read_ledger(args.ledger), read_verdicts(args.apply), args.apply)
     path = args.output or args.ledger
+    ledger = read_ledger(args.ledger, exact=path == args.ledger)
+    ledger, counts = apply_verdicts(ledger, read_verdicts(args.apply), args.apply)
     write_ledger(path, [to_table(ledger)])
     print(f"{path}: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..io.dicom_header import looks_like_dicom
 from ..io.errors import DataError
 from ..io.files import visible_files, visible_folders
+from ..io.report_format import is_report
 from .sources.dicom_file import DicomFile, Kind
 from .sources.dicom_folder import no_ct
 from .sources.dicom_series import DicomIndex, Part, find_parts, read_dicom_files, read_index
@@ -20,8 +21,6 @@ from .sources.png_folder import fault_of_picture, numbered_pictures
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".mhd", ".mha", ".nrrd", ".nhdr")
 VOLUME, PNG, DICOM, PICTURES = "volume file", "PNG slices", "DICOM series", "pictures that are no slices"
-REPORT_FORMAT = re.compile(rb'"format":\s*"lens_d2 detections"')  # as detections.json begins
-REPORT_HEAD = 4096  # bytes of a JSON file in which that is looked for
 
 
 @dataclass(frozen=True)
@@ -103,12 +102,13 @@ def find_scans(
         leave_out: a folder that is not searched.
 
     Raises:
-        DataError: the path does not exist, or holds nothing that could be a scan.
+        DataError: the path does not exist, or holds nothing that could be a scan, or no PNG slices that a given
+            spacing could be of.
         SeveralSeries: ``path`` is one DICOM folder with several series or parts, or the series picked has several.
     """
     path = Path(path)
-    if not path.exists():
-        raise DataError(path, "no such file or folder")
+    if not path.is_file() and not path.is_dir():
+        raise DataError(path, "neither a file nor a folder" if path.exists() else "no such file or folder")
     finds = _search(path, leave_out)
     if series_uid is not None:
         finds = _picked(path, finds, series_uid)
@@ -117,6 +117,8 @@ def find_scans(
     if all(find.kind == PICTURES for find in finds):
         pictures = [f"; {find.fault.fault}" for find in finds[:1] if find.fault is not None]
         raise DataError(path, "holds no volume file, DICOM series or PNG slices" + "".join(pictures))
+    if spacing is not None and not any(find.kind == PNG for find in finds):
+        raise DataError(path, "a spacing is given, which is for PNG slices: other scans have their own")
     if spacing is None:
         fault = DataError(path, "PNG slices carry no spacing: give it in mm (x, y, z)")
         finds = [replace(find, fault=fault) if find.kind == PNG else find for find in finds]
@@ -185,16 +187,8 @@ def _without_own_outputs(volumes: Sequence[Path], files: Sequence[Path]) -> list
     """Volume files without the label maps of earlier runs: those beside a report of the same name."""
     if not volumes:
         return []
-    reports = {file.stem for file in files if file.suffix.lower() == ".json" and _is_report(file)}
+    reports = {file.stem for file in files if file.suffix.lower() == ".json" and is_report(file)}
     return [file for file in volumes if _stem(file) not in reports]
-
-
-def _is_report(file: Path) -> bool:
-    try:
-        with open(file, "rb") as stream:
-            return REPORT_FORMAT.search(stream.read(REPORT_HEAD)) is not None
-    except OSError:
-        return False
 
 
 def _picture_finds(place: Path) -> list[_Find]:

@@ -12,7 +12,7 @@ from .scan_report import NOT_A_MEDICAL_DEVICE, ScanReport, make_report
 from .segmentation import SegmentationFile
 from .slicer_markups import SlicerMarkups
 from .structured_report import StructuredReport
-from .writer import EXPORT_REGISTRY, Writer, Written, remove_report, write_report
+from .writer import EXPORT_REGISTRY, Writer, Written, refuse_to_replace, remove_report, write_report
 
 __all__ = [
     "EXPORT_REGISTRY",
@@ -29,6 +29,7 @@ __all__ = [
     "Writer",
     "Written",
     "make_report",
+    "refuse_to_replace",
     "remove_report",
     "warnings_cell",
     "write_report",

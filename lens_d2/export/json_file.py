@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from ..io.report_format import REPORT_FILE, REPORT_FORMAT
 from ..structures.detections import Detection
 from .scan_report import NOT_A_MEDICAL_DEVICE, ScanReport
 from .writer import EXPORT_REGISTRY, Writer
@@ -35,14 +36,14 @@ CONVENTIONS = {
 class JsonFile(Writer):
     """JSON with a version of its format and the conventions of its numbers."""
 
-    file_name = "detections.json"
+    file_name = REPORT_FILE
     purpose = "everything known, for programs"
     required = True
 
     def render(self, report: ScanReport) -> bytes:
         """JSON in ASCII, indented."""
         content = {
-            "format": "lens_d2 detections",
+            "format": REPORT_FORMAT,
             "format_version": FORMAT_VERSION,
             "notice": NOT_A_MEDICAL_DEVICE,
             "created": report.created.isoformat(timespec="seconds"),

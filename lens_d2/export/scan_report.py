@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from math import isfinite
+from pathlib import Path
 
 import numpy as np
 
@@ -83,6 +84,8 @@ class ScanReport:
         warnings: about the scan, a line each; every output shows them.
         operating_points: of the scores, on the validation patients; None for weights without.
         created: time at which the detections were made.
+        source: file or folder that the scan was read from, for :func:`lens_d2.export.refuse_to_replace` alone;
+            None for an array.
     """
 
     name: str
@@ -100,6 +103,7 @@ class ScanReport:
     warnings: Sequence[str] = ()
     operating_points: OperatingPoints | None = None
     created: datetime = field(default_factory=lambda: datetime.now().astimezone())
+    source: Path | None = None
 
     @property
     def geometry(self) -> VolumeGeometry:
@@ -240,6 +244,7 @@ def make_report(
         patient=patient,
         keep_ids=keep_ids,
         warnings=tuple(map(readable, warnings)),
+        source=source.path,
     )
 
 

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from detectron2.utils.registry import Registry
 
-from ..io.errors import WriteError
+from ..io.errors import DataError, WriteError
 from ..io.files import write_whole
+from ..io.report_format import REPORT_FILE, is_report
 from .scan_report import ScanReport
 
 logger = logging.getLogger(__name__)
@@ -70,10 +71,12 @@ def write_report(report: ScanReport, folder: str | PathLike) -> Written:
         folder: is made if it does not exist.
 
     Raises:
+        DataError: a file would replace the scan.
         Exception: whatever keeps a required format from being written.
     """
     writers = sorted((kind() for _, kind in EXPORT_REGISTRY), key=lambda each: each.required)
-    everything = {Path(folder) / writer.file_name for writer in writers}
+    everything = report_files(folder)
+    refuse_to_replace(report.source, folder)
     files: list[Path] = []
     try:
         for writer in writers:
@@ -90,14 +93,39 @@ def write_report(report: ScanReport, folder: str | PathLike) -> Written:
     return Written(files, [*report.warnings, *_remove(everything - set(files))])
 
 
+def report_files(folder: str | PathLike) -> set[Path]:
+    """The files that :func:`write_report` may write to a folder, whether or not they are there."""
+    return {Path(folder) / kind.file_name for _, kind in EXPORT_REGISTRY}
+
+
+def refuse_to_replace(source: str | PathLike | None, folder: str | PathLike) -> None:
+    """Refuse a folder in which a report would replace the file that its scan is read from.
+
+    Args:
+        source: the file; None for a scan without one.
+        folder: of the report.
+
+    Raises:
+        DataError: names the folder, and not the scan, whose path may name a patient.
+    """
+    own = [path.name for path in report_files(folder) if source is not None and _is_same(path, Path(source))]
+    if own:
+        raise DataError(folder, f"the scan itself is {own[0]} there, and would be replaced: give another folder")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and path.samefile(other)
+
+
 def remove_report(folder: str | PathLike) -> None:
     """Remove what :func:`write_report` has written to a folder, and the folder if that was all.
+
+    A folder without a report keeps its files, whatever they are called.
 
     Raises:
         WriteError: a file cannot be removed.
     """
-    paths = {Path(folder) / kind.file_name for _, kind in EXPORT_REGISTRY}
-    for line in _remove(paths):
+    for line in _remove(report_files(folder) if is_report(Path(folder) / REPORT_FILE) else ()):
         raise WriteError(folder, line)
     with suppress(OSError):  # it is absent, or holds something else
         os.rmdir(folder)

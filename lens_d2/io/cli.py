@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -41,7 +42,12 @@ def run(body: Callable[[], int | None]) -> int:
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        return body() or 0
+        status = body() or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # as `| head` leaves it; what Python flushes at exit goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (DataError, OSError) as error:
         fault = fault_of(error)
         if fault is None:

@@ -7,7 +7,21 @@ import logging
 import torch
 from detectron2.config import CfgNode
 
+from .errors import DataError
+
 logger = logging.getLogger(__name__)
+
+
+def device_name(name: str) -> str:
+    """The name of a device, such as "cuda:1".
+
+    Raises:
+        DataError: torch knows no such device.
+    """
+    try:
+        return str(torch.device(name))
+    except RuntimeError:
+        raise DataError("device", f"no device {name!r}: cpu, cuda, cuda:1, ...") from None
 
 
 def fall_back_to_cpu(cfg: CfgNode) -> None:

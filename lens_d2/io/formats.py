@@ -29,6 +29,7 @@ import numpy as np
 from .errors import DataError
 from .files import read_bytes, write_whole
 from .pickles import load_pickle
+from .tables import VOXEL_COLUMNS
 
 logger = logging.getLogger(__name__)
 
@@ -179,6 +180,8 @@ def load_content(path: str | PathLike):
         DataError: the file is missing, empty, damaged or unsafe, or a JSON object has a key twice.
     """
     data = read_bytes(path)
+    if Path(path).suffix.lower() == ".csv":
+        raise DataError(path, f"a table of boxes has the columns {', '.join(VOXEL_COLUMNS)}, parted by commas")
     is_json = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[") or Path(path).suffix.lower() == ".json"
     return _parse_json(data, path) if is_json else load_pickle(data, path)
 

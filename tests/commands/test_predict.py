@@ -410,6 +410,32 @@ def test_output_is_not_input(run, array, tmp_path, capsys):
     assert "both input and output" in capsys.readouterr().err
 
 
+def test_the_scan_is_not_replaced(run, array, tmp_path, capsys):
+    """Its name is that of an output; other people's files beside it are no report."""
+    (tmp_path / "own").mkdir()
+    scan = write_volume(tmp_path / "own/detections.nii.gz", array, AFFINE)
+    (tmp_path / "own/report.html").write_text("mine")
+    before = scan.read_bytes()
+    assert run(scan, output=tmp_path / "own") == 2
+    assert "the scan itself is detections.nii.gz there" in capsys.readouterr().err
+    assert run(tmp_path / "absent.nii.gz", output=tmp_path / "own") == 2
+    (tmp_path / "own/broken.nii").write_bytes(b"no scan")
+    assert run(tmp_path / "own/broken.nii", output=tmp_path / "own") == 2
+    assert scan.read_bytes() == before and (tmp_path / "own/report.html").read_text() == "mine"
+
+
+def test_the_output_is_a_folder(run, array, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert run(write_volume(tmp_path / "ct.nii.gz", array, AFFINE), output=tmp_path / "file") == 2
+    assert "is a file: give a folder as --output" in capsys.readouterr().err
+
+
+def test_a_spacing_is_for_png_slices(run, array, tmp_path, capsys):
+    scan = write_volume(tmp_path / "ct.nii.gz", array, AFFINE)
+    assert run(scan, "--spacing", "1", "1", "1") == 2
+    assert "a spacing is given, which is for PNG slices" in capsys.readouterr().err
+
+
 def test_weights_are_needed_unless_told_otherwise(run, array, tmp_path, capsys):
     path = write_volume(tmp_path / "ct.nii.gz", array, AFFINE)
     assert run(path, weights="--keep-ids") == 2

@@ -51,3 +51,17 @@ def test_the_option_names_all_queues():
     options.review(parser)
     (queue,) = [action for action in parser._actions if action.dest == "queue"]
     assert list(queue.choices) == list(QUEUES)
+
+
+def test_a_column_of_the_reviewers_own_is_not_lost(tmp_path, capsys, caplog):
+    """Written beside it, the ledger lacks the column, and a warning says so; in place it is not written."""
+    ledger, other = tmp_path / "ledger.csv", tmp_path / "other.csv"
+    write_ledger(ledger, [to_table(rows(A, f"{A}/self-1", "SelfTraining", OTHER, [3], precision=0.95))])
+    head, *lines = ledger.read_text().splitlines()
+    ledger.write_text("\n".join([f"{head},comment", *(f"{line},mine" for line in lines)]) + "\n")
+    before = ledger.read_bytes()
+    assert main(["review", str(ledger), "--apply", str(tmp_path / "verdicts.json")]) == 2
+    assert "columns that are none of a ledger: comment; they would be lost" in capsys.readouterr().err
+    assert ledger.read_bytes() == before
+    assert main(["ledger", "convert", str(ledger), str(other)]) == 0
+    assert "comment; they are left out" in caplog.text and "comment" not in other.read_text()

@@ -5,6 +5,7 @@ Mining writes it, people may review and edit it, and every row is checked when i
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -20,6 +21,8 @@ import pyarrow.parquet as pq
 from ...io.errors import DataError
 from ...io.files import whole_file
 from ...io.tables import read_table
+
+logger = logging.getLogger(__name__)
 
 # Meaning of a row: a missing annotation that is used as one; a region that training ignores; known not to be a
 # lesion; and a radiologist's verdicts: a lesion; not one (a hard negative, see lens_d2.data.ledger.merge); cannot
@@ -97,19 +100,23 @@ def to_table(rows: Iterable[LedgerRow] | pd.DataFrame) -> pa.Table:
     return pa.table(arrays, schema=SCHEMA)
 
 
-def read_ledger(path: str | os.PathLike, records: Sequence[dict] | None = None) -> pd.DataFrame:
+def read_ledger(
+    path: str | os.PathLike, records: Sequence[dict] | None = None, exact: bool = False
+) -> pd.DataFrame:
     """Reads a ledger, Parquet or CSV by its name, and checks it.
 
     Args:
         path: of the ledger.
         records: of all sub-volumes that it may name; None: only what needs no dataset is checked.
+        exact: whether a column that a ledger does not have is refused, as it would be lost where the ledger is
+            written again; otherwise a warning says that it is left out.
 
     Returns:
         the columns of :class:`LedgerRow`; those of :data:`MAY_BE_MISSING` may be NaN.
 
     Raises:
-        DataError: the file is absent, is no table or lacks a column. Or a row has something else than a number, a
-            box without area, an unknown status or no name, or contradicts another row; names the row. Or the
+        DataError: the file is absent, is no table, or has other columns. Or a row has something else than a
+            number, a box without area, an unknown status or no name, or contradicts another row; names the row. Or the
             ledger contradicts the dataset, see :func:`check_ledger`.
     """
     path = Path(path)
@@ -122,6 +129,11 @@ def read_ledger(path: str | os.PathLike, records: Sequence[dict] | None = None) 
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         raise DataError(path, f"not readable as a ledger ({reason[:160]})") from None
+    if others := [str(name) for name in table if name not in SCHEMA.names]:
+        fault = f"has columns that are none of a ledger: {', '.join(others)}"
+        if exact:
+            raise DataError(path, f"{fault}; they would be lost")
+        logger.warning("%s: %s; they are left out", path, fault)
     absent = [name for name in SCHEMA.names if name not in table]
     if needed := [name for name in absent if name in NEEDED]:
         raise DataError(path, f"no column {', '.join(needed)}")

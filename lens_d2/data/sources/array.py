@@ -11,6 +11,7 @@ from ...io.errors import DataError
 from .source import Source, affine_of, odd_lengths
 
 NAME = Path("array")  # stands for the path in messages
+ORIGIN = (0.0, 0.0, 0.0)
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
@@ -20,16 +21,17 @@ class ArraySource(Source):
     def __init__(
         self,
         voxels: np.ndarray,
-        spacing: Sequence[float],
-        origin: Sequence[float] = (0.0, 0.0, 0.0),
-        direction: Sequence[float] | np.ndarray = IDENTITY,
+        spacing: Sequence[float] | None,
+        origin: Sequence[float] | None = None,
+        direction: Sequence[float] | np.ndarray | None = None,
     ):
         """
         Args:
             voxels: (k, j, i) HU of any real type, slices first as SimpleITK's ``GetArrayFromImage`` gives them.
             spacing: (3,) mm along i, j, k.
-            origin: (3,) LPS mm of the first voxel's centre.
-            direction: (9,) or (3, 3) direction cosines, the axes in columns, as in SimpleITK.
+            origin: (3,) LPS mm of the first voxel's centre; None: 0, 0, 0.
+            direction: (9,) or (3, 3) direction cosines, the axes in columns, as in SimpleITK; None: i, j, k run to
+                the patient's left, back and head.
 
         Raises:
             DataError: the array has another number of axes, is empty or not of real numbers, or the place is
@@ -43,6 +45,9 @@ class ArraySource(Source):
             raise DataError(NAME, f"shape {self.voxels.shape}: a volume has three axes, slices first")
         if self.voxels.dtype.kind not in "iufb":
             raise DataError(NAME, f"voxels of type {self.voxels.dtype}: HU are real numbers")
+        if spacing is None:
+            raise DataError(NAME, "an array needs spacing=(x, y, z) in mm")
+        origin, direction = ORIGIN if origin is None else origin, IDENTITY if direction is None else direction
         fault = DataError(NAME, "spacing and origin have three finite numbers each, direction nine")
         try:
             place = [np.asarray(each, dtype=np.float64).reshape(-1) for each in (spacing, direction, origin)]
@@ -53,6 +58,7 @@ class ArraySource(Source):
         if lengths := odd_lengths(place[1].reshape(3, 3)):
             raise DataError(NAME, f"axes of the lengths {lengths} in direction, where unit vectors belong")
         self.affine = affine_of(NAME, *place)
+        self.check_axes(self.affine[:3, :3])
 
     @classmethod
     def from_image(cls, image) -> ArraySource:

@@ -235,13 +235,19 @@ class _Header:
             return True
         return False
 
+    def _modality_in_words(self) -> str:
+        if not self.modality:
+            return "not given"
+        is_code = len(self.modality) == 2  # as those of images, and unlike what anyone may have typed
+        return self.modality if is_code else private(self.modality)
+
     def describe(self) -> DicomFile:
         kind = self._kind()
         name = uid.UID(self.sop_class).name.removesuffix(" Storage") or "no SOP class"
         said = DicomFile(
             self.path,
             kind,
-            words=f"{name}, modality {self.modality or 'not given'}",
+            words=f"{name}, modality {self._modality_in_words()}",
             series=str(self.values.get("SeriesInstanceUID") or ""),
             modality=self.modality,
             description=" ".join(str(self.values.get("SeriesDescription") or "").split()),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .dicom_series import Part
     from .dicom_stack import Stack
 
+# Values of RescaleType that DICOM knows; others are free text.
+RESCALE_TYPES = {"HU", "HU_MOD", "US", "OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}
 MAX_LISTED = 5  # series that a message lists
 
 
@@ -154,7 +156,8 @@ def _oddities(frames: Iterable[Frame]) -> list[str]:
     """Oddities of how the values of slices are stored, a line each."""
     frames = list(frames)
     rescales = {frame.rescale for frame in frames}
-    units = sorted({frame.units for frame in frames} - {"", "HU"})
+    units = {frame.units for frame in frames} - {"", "HU"}
+    named = sorted({each if each in RESCALE_TYPES else "other units" for each in units})
     storages = {
         tuple(frame.pixels.options.get(key) for key in ("bits_stored", "pixel_representation")) for frame in frames
     }
@@ -168,7 +171,7 @@ def _oddities(frames: Iterable[Frame]) -> list[str]:
                 f"slices differ in rescale slope or intercept: {len(rescales)} pairs, each applied to its own",
             ),
             (len(storages) > 1, "slices differ in how their pixels are stored (bits or sign)"),
-            (bool(units), f"the header calls the values {', '.join(units)} where HU belong"),
+            (bool(units), f"the header calls the values {', '.join(named)} where HU belong"),
             (inverted, "stored for inverted display (MONOCHROME1): the values are taken as they are"),
         )
         if applies

@@ -1,0 +1,20 @@
+"""The format of ``detections.json``, by which a report is known: of the folder that it stands in, too."""
+
+from __future__ import annotations
+
+import re
+from os import PathLike
+
+REPORT_FILE = "detections.json"
+REPORT_FORMAT = "lens_d2 detections"  # its "format", near the beginning of the file
+_HEAD = 4096  # bytes in which that is looked for
+_MARK = re.compile(rb'"format":\s*"' + REPORT_FORMAT.encode() + rb'"')
+
+
+def is_report(file: str | PathLike) -> bool:
+    """Whether a file is a report of detections; False if it cannot be read."""
+    try:
+        with open(file, "rb") as stream:
+            return _MARK.search(stream.read(_HEAD)) is not None
+    except OSError:
+        return False
