@@ -116,8 +116,8 @@ def read_ledger(
 
     Raises:
         DataError: the file is absent, is no table, or has other columns. Or a row has something else than a
-            number, a box without area, an unknown status or no name, or contradicts another row; names the row. Or the
-            ledger contradicts the dataset, see :func:`check_ledger`.
+            number, a box without area, an unknown status or no name, or contradicts another row; names the row. Or
+            the ledger contradicts the dataset, see :func:`check_ledger`.
     """
     path = Path(path)
     if path.suffix not in _READERS:
