@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from detectron2.config import CfgNode, configurable
-from detectron2.data import DatasetCatalog, DatasetFromList
+from detectron2.data import DatasetCatalog, DatasetFromList, MetadataCatalog
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import InferenceSampler
 from torch.utils.data import DataLoader, Dataset
@@ -209,6 +209,9 @@ def load_training_records(cfg: CfgNode) -> list[dict]:
     cache, records, everything = build_cache(cfg), [], []
     for name in cfg.DATASETS.TRAIN:
         own = load_records((name,), cache)
+        if not own:
+            place = MetadataCatalog.get(name).get("root", "the folder of the datasets")
+            raise DataError("DATASETS.TRAIN", f"{name}: {place} holds no sub-volume of it")
         everything += own
         if name in shares:
             whole, own = own, share_of_patients(own, shares[name], max(cfg.SEED, 0))

@@ -45,6 +45,7 @@ from .stages import ORDER, STAGES
 
 # Settings of a training: of the detector, and of the networks that stages train.
 SOLVERS = ("SOLVER", "MODEL.FPR.SOLVER", "MODEL.LPC.SOLVER", "MODEL.EMBEDDING.SOLVER")
+TRAININGS = (*SOLVERS, "HARVEST.FINETUNE", "HARVEST.FINETUNE_LPC")  # which have a length and a learning rate
 # Config keys that name things, with what is allowed: a registry, a table, or a function of the config. An empty
 # name means "none".
 NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterable[str]]] = {
@@ -64,6 +65,7 @@ NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterab
     "MODEL.LPC.NAME": CLASSIFIER_REGISTRY,
     "MODEL.LPC.LOSS": CLASSIFIER_LOSS_REGISTRY,
     **{f"{solver}.OPTIMIZER": OPTIMIZERS for solver in SOLVERS},
+    "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),
     "INPUT.AUGMENTATIONS": AUGMENTATION_REGISTRY,
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIPPINGS,
     "DATASETS.COMBINE": DATASET_COMBINE,
@@ -108,7 +110,6 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
         lambda value: value >= 1,
         (
             *(f"{node}.{count}" for node in SOLVERS for count in ("CHECKPOINT_PERIOD", "IMS_PER_BATCH")),
-            "SOLVER.MAX_ITER",
             "MODEL.AFP.CONV_DIM",
             "MODEL.AFP.PRE_NMS_TOPK_TRAIN",
             "MODEL.AFP.PRE_NMS_TOPK_TEST",
@@ -125,17 +126,38 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
     ),
     "at least 0": (
         lambda value: value >= 0,
-        ("SOLVER.EPOCHS", "DATALOADER.NUM_WORKERS", "INPUT.SHIFT_RANGE", "MODEL.TEACHER.START_ITER"),
+        (
+            *(f"{node}.{length}" for node in TRAININGS for length in ("EPOCHS", "MAX_ITER")),
+            *(f"{node}.WARMUP_ITERS" for node in SOLVERS),
+            "DATALOADER.NUM_WORKERS",
+            "INPUT.SHIFT_RANGE",
+            "MODEL.TEACHER.START_ITER",
+        ),
     ),
     "a number from 0": (
         lambda value: value >= 0,
-        ("SOLVER.WEIGHT_DECAY", "DATASETS.NEGATIVE_RATIO", "DATASETS.HARD_NEGATIVE_RATIO"),
+        (
+            *(f"{node}.WEIGHT_DECAY" for node in SOLVERS),
+            "DATASETS.NEGATIVE_RATIO",
+            "DATASETS.HARD_NEGATIVE_RATIO",
+        ),
     ),
     "a number above 0": (
         lambda value: value > 0,
-        ("SOLVER.BASE_LR", "SOLVER.GAMMA", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "MODEL.AFP.PRIOR_PROB"),
+        (
+            *(f"{node}.BASE_LR" for node in TRAININGS),
+            *(f"{node}.GAMMA" for node in SOLVERS),
+            "SOLVER.CLIP_GRADIENTS.CLIP_VALUE",
+            "MODEL.AFP.PRIOR_PROB",
+        ),
     ),
     "a number from 0 to 1": (lambda value: 0 <= value <= 1, SHARES),
+}
+# Settings that are several numbers: how many, and whether they may be 0.
+TUPLES = {
+    **{f"MODEL.{node}.PATCH_SIZE": (3, False) for node in ("FPR", "LPC", "EMBEDDING")},
+    **{f"MODEL.{node}.PATCH_SPACING": (3, False) for node in ("FPR", "LPC", "EMBEDDING")},
+    "MODEL.EMBEDDING.LOSS_WEIGHTS": (4, True),
 }
 # Settings that a stage needs.
 STAGE_NEEDS = {
@@ -251,9 +273,31 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
     if batch % ranks:
         fault = f"{ranks} ranks cannot share a batch of {batch} evenly: give a multiple of {ranks}"
         raise DataError("SOLVER.IMS_PER_BATCH", fault)
+    for key, (length, may_be_0) in TUPLES.items():
+        numbers = tuple(_value(cfg, key))
+        if len(numbers) != length or not all(number > 0 or may_be_0 and number == 0 for number in numbers):
+            needed = f"{length} numbers {'from' if may_be_0 else 'above'} 0"
+            raise DataError(key, f"{numbers}; {needed} are needed")
+    check_lengths(cfg)
     check_missing_labels(cfg)
     check_mining(cfg)
     check_stages(cfg)
+
+
+def check_lengths(cfg: CfgNode) -> None:
+    """Refuse trainings without a length, and steps of the learning rate that do not rise.
+
+    Raises:
+        DataError: names the key, its value and what is allowed.
+    """
+    for node in TRAININGS:
+        solver = _value(cfg, node)
+        if not solver.EPOCHS and not solver.MAX_ITER:
+            raise DataError(f"{node}.MAX_ITER", "0, and EPOCHS is 0, too: one of them gives the length")
+        for key in ("STEPS", "EPOCH_STEPS"):
+            steps = tuple(solver[key])
+            if any(before >= after for before, after in zip((0, *steps), steps, strict=False)):
+                raise DataError(f"{node}.{key}", f"{steps}; rising numbers above 0 are needed")
 
 
 def check_missing_labels(cfg: CfgNode) -> None:

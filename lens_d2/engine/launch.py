@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import torch
 import torch.distributed
 from detectron2.config import CfgNode
 from detectron2.engine import launch
+from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
@@ -55,6 +60,7 @@ def run(
         rank(main, args)
         return
     _end_on_fault(lambda: _check_ranks(args))
+    _end_on_fault(lambda: _check_port(args))
     try:
         with preemption.passed_on():
             launch(
@@ -70,7 +76,9 @@ def run(
         raise
     except ProcessExitedException as error:
         if error.signal_name:
-            raise
+            hint = ", as happens where memory runs out" if error.signal_name == "SIGKILL" else ""
+            print(f"rank {error.error_index} was ended by {error.signal_name}{hint}", file=sys.stderr)
+            sys.exit(128 + signal.Signals[error.signal_name])
         sys.exit(error.exit_code)
 
 
@@ -91,6 +99,23 @@ def _check_ranks(args: argparse.Namespace) -> None:
         raise DataError("--num-gpus", f"{ranks}; at least 1 is needed")
     if 0 < gpus < ranks:
         raise DataError("--num-gpus", f"{ranks}; this machine has {gpus} GPUs, and each rank needs one")
+
+
+def _check_port(args: argparse.Namespace) -> None:
+    """Refuse a port that another run on this machine has taken, before ranks are started."""
+    address = urlsplit(args.dist_url)
+    if world_size(args) == 1 or args.machine_rank or address.scheme != "tcp" or not address.port:
+        return
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((address.hostname or "", address.port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                return  # another machine's address, for instance: the ranks will say
+            other = address.port + 1
+            fault = f"the port {address.port} is in use, as by another run on this machine"
+            raise DataError("--dist-url", f"{fault}: give another one, such as tcp://127.0.0.1:{other}") from None
 
 
 def _num_gpus() -> int:
@@ -157,6 +182,6 @@ def _join() -> None:
     gpus = _num_gpus()
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group("nccl" if gpus else "gloo")
+    torch.distributed.init_process_group("nccl" if gpus else "gloo", timeout=DEFAULT_TIMEOUT)
     comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
     comm.synchronize()

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer, create_ddp_model, hooks
-from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 from torch import nn
 from torch.utils.data import Dataset, default_collate
@@ -17,7 +16,7 @@ from torch.utils.data import Dataset, default_collate
 from ..data.loader import SampleLoader
 from ..io.checkpoint import LENSCheckpointer
 from .preemption import PreemptionHook
-from .solver import build_optimizer, follow_config, with_epochs
+from .solver import build_optimizer, build_scheduler, follow_config, with_epochs
 from .trainer import CarefulTraining
 from .writers import build_writers
 
@@ -74,7 +73,7 @@ class NetworkTrainer(CarefulTraining, SimpleTrainer):
         )
         self.checkpointer = LENSCheckpointer(network, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.batches, self.max_iter, self.final = batches, cfg.SOLVER.MAX_ITER, "model_final.pth"
-        self.cfg, self.network, self.scheduler = cfg, network, build_lr_scheduler(cfg, optimizer)
+        self.cfg, self.network, self.scheduler = cfg, network, build_scheduler(cfg, optimizer)
         main = comm.is_main_process()
         self.register_hooks(
             [
@@ -100,7 +99,8 @@ class NetworkTrainer(CarefulTraining, SimpleTrainer):
         if resume and self.checkpointer.has_checkpoint():
             self.checkpointer.load(self.checkpointer.get_checkpoint_file())
             start = self.iter + 1
-            follow_config(self.cfg, self.network, self.optimizer, self.scheduler)
+            if start < self.max_iter:
+                follow_config(self.cfg, self.network, self.optimizer, self.scheduler)
         else:
             begin()
         self.batches.start_iter = start

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.solver import build_lr_scheduler
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -56,6 +57,14 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     if clip is not None:
         optimizer.register_step_pre_hook(partial(_clip_gradients, clip, clipping.CLIP_VALUE))
     return optimizer
+
+
+def build_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
+    """Build Detectron2's scheduler, without steps that a shorter training does not reach."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SOLVER.STEPS = tuple(step for step in cfg.SOLVER.STEPS if step < cfg.SOLVER.MAX_ITER)
+    return build_lr_scheduler(cfg, optimizer)
 
 
 def follow_config(

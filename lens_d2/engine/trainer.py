@@ -27,7 +27,7 @@ from ..modeling.pretrained import load_backbone_weights
 from ..modeling.teacher import Teacher
 from .overlays import build_overlay_hooks
 from .preemption import PreemptionHook
-from .solver import build_optimizer, follow_config, freeze_all_but, with_epochs
+from .solver import build_optimizer, build_scheduler, follow_config, freeze_all_but, with_epochs
 from .teacher import TeacherHook
 from .writers import build_writers
 
@@ -53,12 +53,41 @@ def finite_losses(output_dir: str) -> Iterator[None]:
         raise DataError(output_dir, f"{error}: {hint}") from error
 
 
+class EvaluationOfWhole(EvalHook):
+    """Detectron2's evaluation, which leaves out a training that has failed in its last step.
+
+    The error would wait for the end of the evaluation, and where one rank alone has failed, its ranks for each
+    other.
+    """
+
+    def after_train(self) -> None:
+        """Evaluate if all steps are done."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
+
+
 class CarefulTraining(TrainerBase):
     """Mixin of the trainers: faults are reported in one line, and loader workers end with the training.
 
     Stands before Detectron2's trainer among the bases; needs its ``data_loader``, a
-    :class:`~lens_d2.data.loader.SampleLoader`, and a ``checkpointer``.
+    :class:`~lens_d2.data.loader.SampleLoader`, a ``checkpointer``, and its ``cfg``.
     """
+
+    def state_dict(self) -> dict:
+        """As Detectron2's, with the size of the batches by which its iterations count."""
+        return {**super().state_dict(), "batch": self.cfg.SOLVER.IMS_PER_BATCH}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As Detectron2's.
+
+        Raises:
+            ValueError: the state is of a training with other batches, whose iterations are not those of this one.
+        """
+        own, batch = self.cfg.SOLVER.IMS_PER_BATCH, state_dict.get("batch")
+        if batch not in (None, own):
+            hint = "with SOLVER.REFERENCE_WORLD_SIZE 0 they stay on any number of GPUs"
+            raise ValueError(f"batches of {batch}, and here of {own}: {hint}")
+        super().load_state_dict(state_dict)
 
     def train(self, *args):
         """Train as Detectron2 does, then end the loader's workers."""
@@ -121,7 +150,7 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         if not self.cfg.MODEL.WEIGHTS and not (resume and self.checkpointer.has_checkpoint()):
             load_backbone_weights(self.checkpointer.model.backbone, self.cfg.MODEL.DENSENET.WEIGHTS)
         super().resume_or_load(resume)
-        if self.start_iter:
+        if 0 < self.start_iter < self.max_iter:
             follow_config(self.cfg, self.checkpointer.model, self.optimizer, self.scheduler)
         self.data_loader.batch_sampler.start_iter = self.start_iter
         if self.start_iter >= self.max_iter:
@@ -131,6 +160,7 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         """Detectron2's hooks and ours; mining before the evaluation, so that a kill in mining repeats none."""
         hooks = super().build_hooks()
         evaluation = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
+        hooks[evaluation] = EvaluationOfWhole(hooks[evaluation]._period, hooks[evaluation]._func)
         return [
             *([] if self.teacher is None else [TeacherHook(self.teacher)]),
             *hooks[:evaluation],
@@ -163,6 +193,11 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module):
         """See :func:`lens_d2.engine.solver.build_optimizer`."""
         return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer):
+        """See :func:`lens_d2.engine.solver.build_scheduler`."""
+        return build_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, records: list[dict] | None = None):

@@ -100,9 +100,11 @@ class LENSCheckpointer(DetectionCheckpointer):
             return super().load(path, *args, **kwargs)
         except DataError:
             raise
-        except (KeyError, ValueError) as error:  # of the optimizer
-            fault = f"its training had other settings than this one, such as SOLVER.OPTIMIZER ({error})"
-            raise DataError(path, f"{fault}: resume it with those, or begin anew with MODEL.WEIGHTS") from None
+        except KeyError:  # of the optimizer
+            fault = "its training had another SOLVER.OPTIMIZER"
+        except ValueError as error:  # of the optimizer or the trainer
+            fault = f"its training had other settings than this one ({error})"
+        raise DataError(path, f"{fault}: resume it with those, or begin anew with MODEL.WEIGHTS")
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         loaded = load_weights(filename)

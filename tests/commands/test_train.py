@@ -5,12 +5,14 @@ import json
 import pytest
 import torch
 import yaml
+from detectron2.data import DatasetCatalog
 from helpers.blocks import EXPERTS, register_blocks
 
 from lens_d2.commands import train
 from lens_d2.commands.options import get_parser
 from lens_d2.engine import LENSTrainer
-from lens_d2.io.errors import DataError
+from lens_d2.io.checkpoint import LENSCheckpointer
+from lens_d2.io.errors import DataError, WriteError
 
 SMALL = {
     "_BASE_": "configs/phantom/lens_multi.yaml",
@@ -152,8 +154,45 @@ def test_resumed_with_other_settings_of_the_optimizer_it_follows_the_config(run,
 def test_resumed_with_another_optimizer_it_says_so(run, tmp_path):
     opts = ("OUTPUT_DIR", tmp_path / "out", "DATASETS.TEST", (), "SOLVER.MAX_ITER")
     run(*opts, 1, "SOLVER.OPTIMIZER", "SGD")
-    with pytest.raises(DataError, match="other settings than this one, such as SOLVER.OPTIMIZER"):
+    with pytest.raises(DataError, match="another SOLVER.OPTIMIZER"):
         run("--resume", *opts, 2, "SOLVER.OPTIMIZER", "RAdam")
+
+
+def test_resumed_with_other_batches_it_says_so(run, tmp_path):
+    """As on another number of GPUs: a checkpoint counts iterations of its own batches."""
+    opts = ("OUTPUT_DIR", tmp_path / "out", "DATASETS.TEST", (), "SOLVER.IMS_PER_BATCH")
+    run(*opts, 2, "SOLVER.MAX_ITER", 2)
+    with pytest.raises(DataError, match="batches of 2, and here of 4: with SOLVER.REFERENCE_WORLD_SIZE 0"):
+        run("--resume", *opts, 4, "SOLVER.MAX_ITER", 4)
+
+
+def test_resumed_with_a_shorter_length_it_is_finished(run, tmp_path):
+    opts = ("OUTPUT_DIR", tmp_path / "out", "DATASETS.TEST", (), "SOLVER.MAX_ITER")
+    run(*opts, 4)
+    run("--resume", *opts, 2)
+    assert torch.load(tmp_path / "out/model_final.pth", weights_only=True)["iteration"] == 3
+
+
+def test_steps_that_a_short_training_does_not_reach(run, tmp_path):
+    run("OUTPUT_DIR", tmp_path, "DATASETS.TEST", (), "SOLVER.MAX_ITER", 2, "SOLVER.STEPS", (1, 2, 9))
+    assert (tmp_path / "model_final.pth").exists()
+
+
+def test_a_disk_that_is_full_in_the_last_step_ends_the_run_without_an_evaluation(run, tmp_path, monkeypatch):
+    def full(self, name, **_):
+        raise WriteError(name, "cannot be written: No space left on device")
+
+    monkeypatch.setattr(LENSCheckpointer, "save", full)
+    monkeypatch.setattr(LENSTrainer, "test", lambda *_: pytest.fail("evaluated"))
+    with pytest.raises(WriteError, match="No space left"):
+        run("OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 1)
+
+
+def test_a_dataset_without_a_sub_volume_is_not_trained_past(run, tmp_path, monkeypatch):
+    get = DatasetCatalog.get
+    monkeypatch.setattr(DatasetCatalog, "get", lambda name: [] if name == "blocks_luna" else get(name))
+    with pytest.raises(DataError, match="DATASETS.TRAIN: blocks_luna: .* holds no sub-volume of it"):
+        run("OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 1)
 
 
 def test_resumed_with_another_dataset_it_says_what_to_do(run, tmp_path):

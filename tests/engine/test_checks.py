@@ -153,7 +153,14 @@ def test_a_fault_of_mining_names_its_key(key, value, fault):
 @pytest.mark.parametrize(
     ("key", "value", "fault"),
     [
-        ("SOLVER.MAX_ITER", 0, "0; at least 1"),
+        ("SOLVER.MAX_ITER", 0, "0, and EPOCHS is 0, too"),
+        ("SOLVER.STEPS", (3, 2), r"\(3, 2\); rising numbers above 0"),
+        ("MODEL.EMBEDDING.SOLVER.EPOCH_STEPS", (0, 2), "rising numbers above 0"),
+        ("MODEL.EMBEDDING.SOLVER.BASE_LR", -1.0, "-1.0; a number above 0"),
+        ("MODEL.FPR.SOLVER.GAMMA", 0.0, "0.0; a number above 0"),
+        ("HARVEST.FINETUNE.BASE_LR", 0.0, "0.0; a number above 0"),
+        ("MODEL.EMBEDDING.PATCH_SIZE", (3, 0, 48), "3 numbers above 0"),
+        ("MODEL.EMBEDDING.LOSS_WEIGHTS", (1.0, 1.0), "4 numbers from 0"),
         ("SOLVER.EPOCHS", -1, "-1; at least 0"),
         ("SOLVER.BASE_LR", -0.1, "-0.1; a number above 0"),
         ("SOLVER.WEIGHT_DECAY", -1.0, "-1.0; a number from 0"),

@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -111,3 +112,27 @@ def test_a_rank_that_dies_ends_the_run_and_resume_goes_on(tmp_path, monkeypatch)
     trainer.train()
     assert started == [2, 3]
     assert (Path(cfg.OUTPUT_DIR) / "model_final.pth").exists()
+
+
+def kill_oneself(args):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_rank_that_is_killed_is_a_line(capfd):
+    args = argparse.Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
+    with pytest.raises(SystemExit) as end:
+        run(kill_oneself, args)
+    assert end.value.code == 128 + signal.SIGKILL
+    assert "was ended by SIGKILL, as happens where memory runs out" in capfd.readouterr().err
+
+
+def test_a_port_of_another_run_is_a_line(capsys):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        url = f"tcp://127.0.0.1:{port}"
+        with pytest.raises(SystemExit) as end:
+            run(meet_bad_input, argparse.Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url=url))
+    assert end.value.code == 2
+    assert f"--dist-url: the port {port} is in use, as by another run" in capsys.readouterr().err

@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -86,10 +87,25 @@ def default_root() -> Path:
 
 
 def register(dataset: Dataset) -> None:
-    """Registers a dataset and its synthetic twin, with their data below :func:`default_root`."""
+    """Registers a dataset and its synthetic twin, with their data below :func:`default_root`.
+
+    Raises:
+        DataError: there is another one of this name, from another file.
+    """
+    known = DATASETS.get(dataset.name)
+    if known is not None and _module_of(known) != _module_of(dataset):
+        raise DataError(dataset.name, f"a dataset of this name is registered already, by {_module_of(known)}")
     DATASETS[dataset.name] = dataset
     _register(dataset.name, dataset, default_root())
     _register(f"{PHANTOM}_{dataset.name}", dataset, default_root() / PHANTOM)
+
+
+def _module_of(dataset: Dataset) -> str:
+    """Module of the function that reads a dataset."""
+    read = dataset.read
+    while isinstance(read, partial):
+        read = read.func
+    return read.__module__
 
 
 def register_all(root: str | os.PathLike | None) -> None:

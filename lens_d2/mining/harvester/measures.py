@@ -8,7 +8,6 @@ from operator import attrgetter
 
 import numpy as np
 import pandas as pd
-from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
 from ...evaluation.evaluators import P3DFROCEvaluator
@@ -35,16 +34,17 @@ class HarvestMeasure:
         records: of V_H-test, with all of their lesions.
     """
 
-    def __init__(self, dataset: str, partial: Sequence[dict], iou: float = 0.5):
+    def __init__(self, dataset: str, records: list[dict], partial: Sequence[dict], iou: float = 0.5):
         """
         Args:
             dataset: registered name of V_H-test.
+            records: of it, as the proposals are made of.
             partial: records of V_H, with the original marks.
             iou: least IoU of boxes on a slice that are the same lesion.
         """
         self.iou = iou
         self.evaluator = P3DFROCEvaluator(dataset, draws=0, distributed=False)
-        self.records = DatasetCatalog.get(dataset)
+        self.records = records
         self.truth = self.evaluator.truth(self.records)
         self.marks = {record["volume"]: given_marks(record, partial) for record in self.records}
 
@@ -139,7 +139,7 @@ class HarvestMeasure:
 
     def _tracklets(self, labels: Mapping[str, VolumeDetections]):
         entries = {
-            record["volume"]: self.evaluator.to_file(labels[record["volume"]], record["first_slice"])
+            record["volume"]: self.evaluator.to_entry(labels[record["volume"]], record)
             for record in self.records
             if record["volume"] in labels
         }

@@ -43,7 +43,7 @@ class HarvestVolumes:
         twice = {r["volume"] for r in self.verified} & {r["volume"] for r in self.partial}
         if twice:
             raise DataError(min(twice), f"it is in HARVEST.VERIFIED ({keys.VERIFIED}) and in {', '.join(names)}")
-        self.measure = HarvestMeasure(keys.TEST, self.partial, keys.HIT_IOU)
+        self.measure = HarvestMeasure(keys.TEST, load_records((keys.TEST,), cache), self.partial, keys.HIT_IOU)
         apart = {r["volume"] for r in self.measure.records} - {r["volume"] for r in self.partial}
         if apart:
             logger.warning(

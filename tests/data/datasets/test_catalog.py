@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from lens_d2.data.datasets import catalog, register_all
 from lens_d2.data.datasets.catalog import (
+    DATASETS,
     LEFT_OUT,
     Dataset,
     Faults,
     default_root,
+    import_readers,
     list_file,
     read_list,
     split_of,
@@ -140,3 +142,15 @@ def test_a_table_of_other_columns_names_them(root):
     write_table(root / "DeepLesion" / "DL_info.csv", [{"File_name": "x"}])
     with pytest.raises(DataError, match="no column Key_slice_index, Measurement_coordinates"):
         DatasetCatalog.get("deeplesion_test")
+
+
+def test_a_name_of_the_package_is_not_given_twice(tmp_path):
+    reader = tmp_path / "copied_example.py"
+    reader.write_text(
+        "from lens_d2.data.datasets.catalog import Dataset, register\n"
+        "register(Dataset(name='luna_train', read=lambda *_: [], expert='luna'))\n"
+    )
+    before = DATASETS["luna_train"]
+    with pytest.raises(DataError, match="registered already, by lens_d2.data.datasets.luna"):
+        import_readers([reader])
+    assert DATASETS["luna_train"] is before

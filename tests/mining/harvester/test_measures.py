@@ -28,7 +28,7 @@ def boxes_of(record):
 
 def test_recall_at_precision_beside_that_of_the_marks(sets):
     """Two of four lesions are marked; proposals on all four and on nothing: the marked ones add nothing."""
-    measure = HarvestMeasure(TEST, sets[PARTIAL])
+    measure = HarvestMeasure(TEST, sets[TEST], sets[PARTIAL])
     assert measure.given() == {"round": 0, "labels": "R_H", "R@100P": 0.5}
     nothing = np.array([[1, 0, 0, 5, 5]])
     found = {
@@ -47,7 +47,7 @@ def test_recall_at_precision_beside_that_of_the_marks(sets):
 
 def test_what_a_radiologist_has_accepted_is_measured_as_sure_and_what_is_rejected_not_at_all(sets):
     """On each of two sub-volumes the lesion that is not marked was scored low, and nothing else high."""
-    measure = HarvestMeasure(TEST, sets[PARTIAL])
+    measure = HarvestMeasure(TEST, sets[TEST], sets[PARTIAL])
     nothing = np.array([[1, 0, 0, 5, 5]])
     found, before = {}, []
     for record in sets[TEST]:
@@ -61,7 +61,7 @@ def test_what_a_radiologist_has_accepted_is_measured_as_sure_and_what_is_rejecte
 
 def test_another_methods_ledger_is_measured_as_the_harvest_is(sets):
     """It follows a mark to another slice, and finds the lesion that is not marked in one of two sub-volumes."""
-    measure = HarvestMeasure(TEST, sets[PARTIAL])
+    measure = HarvestMeasure(TEST, sets[TEST], sets[PARTIAL])
     record = sets[TEST][0]
     marked, missing = record["lesions"]
     name = record["volume"]
@@ -94,7 +94,7 @@ def test_another_methods_ledger_is_measured_as_the_harvest_is(sets):
 
 def test_the_generator_is_measured_as_a_detector(sets):
     """By s_g, without the marks: all four lesions, and one proposal on nothing in each of two sub-volumes."""
-    measure = HarvestMeasure(TEST, sets[PARTIAL])
+    measure = HarvestMeasure(TEST, sets[TEST], sets[PARTIAL])
     nothing = np.array([[1, 0, 0, 5, 5]])
     found = {
         r["volume"]: found_in(r, np.concatenate([boxes_of(r), nothing]), [0.9, 0.8, s])
