@@ -33,7 +33,9 @@ from fvcore.common.registry import Registry
 from tabulate import tabulate
 from torch import nn
 
-from ..data.loader import load_training_records
+from ..data.cache import build_cache
+from ..data.ledger.verdicts import judged_rows, refuse_to_lose_verdicts
+from ..data.loader import load_records, load_training_records
 from ..evaluation.evaluators import summaries
 from ..io.artifacts import ResultStore
 from ..io.checkpoint import LAST_CHECKPOINT, LENSCheckpointer
@@ -128,11 +130,17 @@ def run_stages(cfg: CfgNode, resume: bool = False) -> dict:
 
     Returns:
         the result of each stage, by name.
+
+    Raises:
+        DataError: a stage that begins anew would replace a ledger with a radiologist's verdicts; or a stage meets
+            a fault.
     """
     run = Run(cfg, resume)
     for path in sorted(Path(cfg.OUTPUT_DIR).glob(f"*/{MARKER}.json")):
         if resume or path.parent.name not in cfg.STAGES:
             _recall(run, path.parent.name)
+    if comm.is_main_process():
+        _keep_verdicts(run)
     for number, name in enumerate(cfg.STAGES):
         if name in run.done:
             logger.info("stage %s: complete", name)
@@ -146,6 +154,19 @@ def run_stages(cfg: CfgNode, resume: bool = False) -> dict:
         comm.synchronize()
         _run_stage(run, name)
     return run.done
+
+
+def _keep_verdicts(run: Run) -> None:
+    """Refuse to begin stages anew whose ledgers have verdicts that no reviewed ledger has."""
+    begun = [name for name in run.cfg.STAGES if name in MINERS and name not in run.done]
+    paths = [path for name in begun if not run.resume for path in sorted(run.folder(name).rglob(LEDGER))]
+    if not paths:
+        return
+    names = dict.fromkeys((*run.cfg.DATASETS.TRAIN, *run.cfg.MINING.DATASETS))
+    records = load_records(names, build_cache(run.cfg))
+    judged = judged_rows(run.cfg.MINING.REVIEWED, records)
+    for path in paths:
+        refuse_to_lose_verdicts(path, records, judged)
 
 
 def _recall(run: Run, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from lens_d2.engine import harvest as harvest_module
 from lens_d2.engine.launch import rank
 from lens_d2.engine.network_trainer import NetworkTrainer
 from lens_d2.io.artifacts import ArtifactStore
+from lens_d2.io.errors import DataError
 from lens_d2.io.formats import read_tracklets
 from lens_d2.mining.harvester import results
 from lens_d2.mining.harvester.results import read_lesions
@@ -184,6 +186,18 @@ def test_killed_at_any_moment_it_goes_on(data, whole, tmp_path):
         (tmp_path / "harvest/stage.json").unlink()
         assert run_stages(cfg, resume=True)["harvest"] == result
         assert work == [[], []]
+
+
+def test_begun_anew_it_does_not_lose_a_verdict(data, whole, tmp_path):
+    shutil.copytree(whole[0] / "harvest", tmp_path / "harvest")
+    path = tmp_path / "harvest/round_1/ledger.parquet"
+    ledger = read_ledger(path)
+    ledger.loc[ledger["lesion"] == ledger["lesion"][0], "status"] = "accepted"
+    write_ledger(path, [to_table(ledger)])
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="mined anew it would lose the verdicts on 1 lesions"):
+        run_stages(harvest_cfg(data[0], tmp_path))
+    assert path.read_bytes() == before
 
 
 def harvest_on_ranks(folder, output):
