@@ -84,7 +84,7 @@ def page(repo_root, tmp_path, monkeypatch):
 
 def test_the_page(page, tmp_path, capsys):
     prepare, train, predict = (shlex.split(line) for line in block(page, "bash").splitlines())
-    assert main(["prepare", *prepare[2:], "--workers", "1", "kits_train", "kits_val"]) == 0
+    assert main(["prepare", *prepare[2:], "--workers", "2", "kits_train", "kits_val"]) == 0
     assert "kits_train: 4 sub-volumes ready, 0 left out" in capsys.readouterr().out
     (lesion,) = DatasetCatalog.get("kits_val")[0]["lesions"]
     assert lesion["box3d"] == [20, 30, 3, 34, 42, 5]

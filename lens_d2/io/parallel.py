@@ -18,7 +18,11 @@ R = TypeVar("R")
 
 
 def run_all(
-    jobs: Mapping[str, Callable[[], T]], title: str, processes: int = 1, start: str = "spawn"
+    jobs: Mapping[str, Callable[[], T]],
+    title: str,
+    processes: int = 1,
+    start: str = "spawn",
+    begin: Callable[[], object] | None = None,
 ) -> Iterator[tuple[str, T | DataError]]:
     """Calls every job and yields ``(its key, what it returned or the DataError it raised)`` as they finish.
 
@@ -28,25 +32,30 @@ def run_all(
         processes: how many to use; 1 works in this one.
         start: "spawn", or "fork" where nothing has used SimpleITK's or torch's threads yet, which do not survive
             a fork: forked processes start at once, spawned ones import everything anew.
+        begin: called in each process before its jobs; picklable.
 
     Raises:
         DataError: a process was killed.
     """
     with Progress(len(jobs), title) as shown:
-        for key, result in _run(jobs, title, processes, start):
+        for key, result in _run(jobs, title, processes, start, begin):
             shown.update()
             yield key, result
 
 
 def _run(
-    jobs: Mapping[str, Callable[[], T]], title: str, processes: int, start: str
+    jobs: Mapping[str, Callable[[], T]],
+    title: str,
+    processes: int,
+    start: str,
+    begin: Callable[[], object] | None,
 ) -> Iterator[tuple[str, T | DataError]]:
     if processes <= 1 or len(jobs) <= 1:
         for key, job in jobs.items():
             yield key, _result(job)
         return
     context = multiprocessing.get_context(start)
-    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
+    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, initializer=begin) as pool:
         futures = {pool.submit(_result, job): key for key, job in jobs.items()}
         try:
             for future in as_completed(futures):

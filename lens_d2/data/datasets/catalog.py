@@ -164,6 +164,14 @@ def _register(name: str, dataset: Dataset, root: Path) -> None:
     )
 
 
+READER = "lens_d2_reader_"  # begins the names of the modules that the files of DATASETS.READERS become
+
+
+def imported_readers() -> list[str]:
+    """The files of ``cfg.DATASETS.READERS`` that have been run."""
+    return [str(module.__file__) for name, module in sorted(sys.modules.items()) if name.startswith(READER)]
+
+
 def import_readers(paths: Iterable[str | os.PathLike]) -> None:
     """Runs the Python files of ``cfg.DATASETS.READERS``, which call :func:`register`, each once.
 
@@ -171,7 +179,7 @@ def import_readers(paths: Iterable[str | os.PathLike]) -> None:
         DataError: a file is absent, or running it fails.
     """
     for path in map(Path, paths):
-        name = f"lens_d2_reader_{path.stem}"
+        name = f"{READER}{path.stem}"
         if getattr(sys.modules.get(name), "__file__", None) == str(path.resolve()):
             continue
         spec = importlib.util.spec_from_file_location(name, path.resolve())

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ...io.artifacts import ResultStore
 from ...io.errors import DataError, WriteError
 from ...io.parallel import run_all
-from .catalog import Faults
+from .catalog import Faults, import_readers, imported_readers
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ def computed(
         else:
             missing[name] = job.compute
     unsaved = {}
-    for name, result in run_all(missing, f"index {path.stem}", processes):
+    begin = partial(import_readers, imported_readers())  # jobs may be functions of theirs
+    for name, result in run_all(missing, f"index {path.stem}", processes, begin=begin):
         if isinstance(result, DataError):
             faults.add(name, result)
             continue

@@ -6,7 +6,7 @@ import logging
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 import pandas as pd
@@ -188,19 +188,20 @@ def open_patient(records: list[dict], shards: ShardStore) -> Patient:
 def _learn(
     records: Sequence[dict], strategies: dict[str, Strategy], results: ResultStore, shards: ShardStore
 ) -> dict[str, dict]:
-    """Let the strategies learn from the annotations, on the first rank and once; all ranks use the same."""
-
-    def work() -> dict | None:
-        if not comm.is_main_process():
-            return None
-        return {"learnt": {name: strategy.learn(records, shards.read) for name, strategy in strategies.items()}}
-
-    learnt = results.once(LEARNT, work)["learnt"]
+    """Let each strategy learn from the annotations once; all ranks use what the first one has learnt."""
+    learnt = {}
     for name, strategy in strategies.items():
+        if type(strategy).learn is Strategy.learn:
+            continue
+        learnt[name] = results.once(f"{LEARNT}_{name}", partial(_learnt, strategy, records, shards))["learnt"]
         if learnt[name]:
             logger.info("%s has learnt: %s", name, textwrap.shorten(str(learnt[name]), 200))
         strategy.use(learnt[name])
     return learnt
+
+
+def _learnt(strategy: Strategy, records: Sequence[dict], shards: ShardStore) -> dict:
+    return {"learnt": strategy.learn(records, shards.read)}
 
 
 def _estimate(

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetCatalog
+from detectron2.utils import comm
 from scipy.spatial.distance import cdist
 
 from ....data.same_lesions import marks_of_dataset
@@ -108,8 +109,10 @@ class IntraPatient(Strategy):
         return findings
 
     def learn(self, records: Sequence[dict], proposals: Proposals) -> dict:
-        """Calibrate delta, if that was asked for."""
-        return {} if self.calibrate is None else self.calibrate(self.embed, records)
+        """Calibrate delta on the first rank, if that was asked for."""
+        if self.calibrate is None or not comm.is_main_process():
+            return {}
+        return self.calibrate(self.embed, records)
 
     def use(self, learnt: dict) -> None:
         """Take the calibrated delta."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Container, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,10 +18,11 @@ from scipy.spatial.distance import cdist
 from ....data.body_places import BodyPlaces
 from ....data.cache import build_cache
 from ....data.same_lesions import read_places
+from ....io.artifacts import share_out
 from ....io.errors import DataError
 from ....structures.boxes import best_slice_boxes
 from ....structures.status import BoxStatus
-from ...calibration import Calibration, StratifiedPrecision, Stratum
+from ...calibration import Calibration, StratifiedPrecision, Stratum, Verified
 from ...proposals import mined_datasets
 from .candidates import calibration_of, find_candidates, lesions_first, on_best_slice
 from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Proposals, Strategy, group_by_patient
@@ -210,22 +212,15 @@ class SamePlace(Strategy):
         for expert, places in self.places.items():
             places.fit([record for record in records if record["expert"] == expert])
         verified = self.calibration.verified(records)
-        ranks, strata, is_lesion = [], [], []
-        for own in group_by_patient(records):
-            if not any(record["volume"] in verified for record in own):
-                continue
-            patient = [PatientVolume.start(record, proposals(record)) for record in own]
-            for volume, matches in self._matches(patient, verified.unmarked):
-                name, found = volume.record["volume"], volume.detections[volume.record["expert"]]
-                for match in matches:
-                    ranks.append(match.rank)
-                    strata.append(match.stratum)
-                    is_lesion.append(bool(verified.hit(name, found.boxes_of(match.tracklet))))
-        hits = np.array(is_lesion, dtype=bool)
+        patients = [own for own in group_by_patient(records) if any(r["volume"] in verified for r in own)]
+        judge = partial(self._judge, proposals=proposals, verified=verified)
+        judged = [each for own in share_out(patients, partial(map, judge), "matches at a place") for each in own]
+        hits = np.array([is_lesion for *_, is_lesion in judged], dtype=bool)
         estimate = StratifiedPrecision({}, {})
-        if ranks:
+        if judged:
+            ranks, strata = np.array([rank for rank, *_ in judged]), [stratum for _, stratum, _ in judged]
             enough = self.calibration.min_lesions
-            estimate = StratifiedPrecision.fit(np.array(ranks), hits, strata, self.precision, enough)
+            estimate = StratifiedPrecision.fit(ranks, hits, strata, self.precision, enough)
         logger.info("places: %d of %d matches in %s are lesions", hits.sum(), len(hits), self.calibration.dataset)
         return {
             "places": {
@@ -234,6 +229,18 @@ class SamePlace(Strategy):
             },
             "estimate": estimate.to_dict(),
         }
+
+    def _judge(
+        self, records: list[dict], proposals: Proposals, verified: Verified
+    ) -> list[tuple[float, Stratum, bool]]:
+        """Rank and stratum of a patient's matches where all lesions are known, and whether they are some."""
+        patient, judged = [PatientVolume.start(record, proposals(record)) for record in records], []
+        for volume, matches in self._matches(patient, verified.unmarked):
+            name, found = volume.record["volume"], volume.detections[volume.record["expert"]]
+            for match in matches:
+                is_lesion = bool(verified.hit(name, found.boxes_of(match.tracklet)))
+                judged.append((match.rank, match.stratum, is_lesion))
+        return judged
 
     def use(self, learnt: dict) -> None:
         """Take the spread and the estimate."""

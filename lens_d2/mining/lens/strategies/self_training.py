@@ -5,17 +5,27 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from detectron2.config import configurable
 from tabulate import tabulate
 
+from ....io.artifacts import share_out
 from ...calibration import Calibration, StratifiedPrecision, Stratum, Verified
 from .candidates import Candidates, calibration_of, find_candidates, lesions_first, on_best_slice
 from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Proposals, Strategy
 
 logger = logging.getLogger(__name__)
+
+
+class Seen(NamedTuple):
+    """The candidates of a sub-volume, and the unmarked lesions that each hits; None where not all are known."""
+
+    candidates: Candidates
+    hits: list[Collection[Hashable]] | None
 
 
 @STRATEGIES.register()
@@ -101,55 +111,47 @@ class SelfTraining(Strategy):
     def learn(self, records: Sequence[dict], proposals: Proposals) -> dict:
         """Estimate the precision by strata, and the share of each stratum's tracklets that fills its quota."""
         verified = self.calibration.verified(records)
-        ranks, strata, is_lesion = [], [], []
-        hit_by: dict[tuple[str, int], Stratum] = {}  # unmarked lesion -> stratum of the likeliest tracklet on it
-        everywhere: list[Candidates] = []
-        for record in records:
-            volume, name = PatientVolume.start(record, proposals(record)), record["volume"]
-            candidates = self.candidates(volume)
-            everywhere.append(candidates)
-            if name not in verified:
-                continue
-            for tracklet, stratum in zip(candidates.tracklets.tolist(), candidates.strata, strict=True):
-                boxes = volume.detections[record["expert"]].boxes_of(tracklet)
-                hits = verified.hit(name, boxes)
-                is_lesion.append(bool(hits))
-                for lesion in hits:
-                    hit_by.setdefault((name, lesion), stratum)
-            ranks.append(candidates.ranks)
-            strata += candidates.strata
-        estimate = StratifiedPrecision.fit(
-            np.concatenate([np.zeros(0), *ranks]),
-            np.array(is_lesion, dtype=bool),
-            strata,
-            self.precision,
-            self.calibration.min_lesions,
-        )
+        look = partial(self._look_at, proposals=proposals, verified=verified)
+        seen = share_out(records, partial(map, look), "candidates of self-training")
+        known = {record["volume"]: own for record, own in zip(records, seen, strict=True) if own.hits is not None}
+        estimate = self._fit(known.values())
         passing = Counter(
             stratum
-            for each in everywhere
-            for stratum, passes in zip(each.strata, estimate.passes(each.ranks, each.strata), strict=True)
+            for candidates, _ in seen
+            for stratum, passes in zip(
+                candidates.strata, estimate.passes(candidates.ranks, candidates.strata), strict=True
+            )
             if passes
         )
-        experts = {expert for each in everywhere for _, expert in each.strata}
-        volumes = len(records) / len(verified)
-        missing = missing_by_stratum(verified, self.calibration.sizes, list(hit_by.values()), experts, volumes)
+        experts = {expert for candidates, _ in seen for _, expert in candidates.strata}
+        missing = missing_by_stratum(
+            verified, self.calibration.sizes, strata_found(known), experts, len(records) / len(verified)
+        )
         rates = {stratum: min(1.0, self.quota * missing[stratum] / count) for stratum, count in passing.items()}
-        table = [
-            (
-                *stratum,
-                f"{missing[stratum]:.0f}",
-                passing[stratum],
-                f"{rates.get(stratum, 0) * passing[stratum]:.0f}",
-            )
-            for stratum in sorted({*missing, *passing})
-        ]
-        header = ("size", "expert", "estimated to be missing", "above the threshold", "chosen")
-        logger.info("self-training:\n%s", tabulate(table, header, tablefmt="pipe"))
+        logger.info("self-training:\n%s", _format_quotas(missing, passing, rates))
         return {
             "estimate": estimate.to_dict(),
             "rates": [[*stratum, rate] for stratum, rate in sorted(rates.items())],
         }
+
+    def _look_at(self, record: dict, proposals: Proposals, verified: Verified) -> Seen:
+        """The candidates of a sub-volume, and what they hit if all of its lesions are known."""
+        volume = PatientVolume.start(record, proposals(record))
+        candidates, name = self.candidates(volume), record["volume"]
+        if name not in verified:
+            return Seen(candidates, None)
+        found = volume.detections[record["expert"]]
+        return Seen(candidates, [verified.hit(name, found.boxes_of(row)) for row in candidates.tracklets.tolist()])
+
+    def _fit(self, known: Collection[Seen]) -> StratifiedPrecision:
+        """The precision by strata, of the candidates where all lesions are known."""
+        return StratifiedPrecision.fit(
+            np.concatenate([np.zeros(0), *(own.candidates.ranks for own in known)]),
+            np.array([bool(hit) for own in known for hit in own.hits or ()], dtype=bool),
+            [stratum for own in known for stratum in own.candidates.strata],
+            self.precision,
+            self.calibration.min_lesions,
+        )
 
     def use(self, learnt: dict) -> None:
         """Take the estimate and the quotas."""
@@ -159,6 +161,26 @@ class SelfTraining(Strategy):
     def _draw(self, lesion: str) -> float:
         """Number in [0, 1) that depends on the seed and the lesion's name alone, on any rank."""
         return int(hashlib.sha256(f"{self.seed}/{lesion}".encode()).hexdigest()[:8], 16) / 16**8
+
+
+def strata_found(known: Mapping[str, Seen]) -> list[Stratum]:
+    """The stratum of the likeliest tracklet on each lesion that any hits, of sub-volumes by name."""
+    hit_by: dict[tuple[str, Hashable], Stratum] = {}
+    for name, (candidates, hits) in known.items():
+        for stratum, lesions in zip(candidates.strata, hits or (), strict=True):
+            for lesion in lesions:
+                hit_by.setdefault((name, lesion), stratum)
+    return list(hit_by.values())
+
+
+def _format_quotas(missing: Mapping[Stratum, float], passing: Mapping[Stratum, int], rates: Mapping) -> str:
+    """A table of what is estimated to be missing in each stratum, and of what is chosen."""
+    rows = [
+        (*stratum, f"{missing[stratum]:.0f}", passing[stratum], f"{rates.get(stratum, 0) * passing[stratum]:.0f}")
+        for stratum in sorted({*missing, *passing})
+    ]
+    header = ("size", "expert", "estimated to be missing", "above the threshold", "chosen")
+    return tabulate(rows, header, tablefmt="pipe")
 
 
 def missing_by_stratum(

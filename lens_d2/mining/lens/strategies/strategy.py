@@ -146,14 +146,17 @@ class Strategy:
         raise NotImplementedError
 
     def learn(self, records: Sequence[dict], proposals: Proposals) -> dict:
-        """Learn from all sub-volumes before any patient is mined, on the first rank alone; by default nothing.
+        """Learn from all sub-volumes before any patient is mined; by default nothing.
+
+        All ranks are called, and may share the work (:func:`lens_d2.io.artifacts.share_out`).
 
         Args:
             records: of all sub-volumes, with given annotations and a radiologist's verdicts.
             proposals: gives the detections in a record's sub-volume.
 
         Returns:
-            what was learnt, as JSON knows it: it is logged, kept beside the ledger, and given to :meth:`use`.
+            what was learnt, as JSON knows it; that of the first rank is logged, kept beside the ledger, and given
+            to :meth:`use`.
         """
         return {}
 
