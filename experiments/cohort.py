@@ -23,10 +23,10 @@ from lens_d2.phantom.case import axial_grid, random_case, random_pose, scan_case
 from lens_d2.phantom.plan import SIZES, CohortPlan
 from lens_d2.phantom.scanner import SCANNERS, Settings, draw_settings
 from lens_d2.phantom.tissue import PHASES
+from lens_d2.visualization.planes import WINDOWS
 
 from .runs import add_output_argument, read_hidden_truth
 
-WINDOWS = {"soft": (-160, 240), "lung": (-1350, 150), "bone": (-450, 1050)}
 # organ: phase -> published HU, with the number of the source in docs/phantom.md
 PUBLISHED = {
     "subcutaneous fat": {"none": "-50 to -100 [8]"},
@@ -109,7 +109,7 @@ def sheets(root: Path, output: Path, per_dataset: int, columns: int = 4, scale: 
             for window, found in tiles.items():
                 found.append(with_boxes(picture(volume[z], window), boxes, scale))
         for window, found in tiles.items():
-            path = output / f"{dataset}_{window}.png"
+            path = output / f"{dataset}_{window.replace(' ', '_')}.png"
             with whole_file(path) as temporary:
                 cv2.imwrite(str(temporary), grid_of(found, columns))
             written.append(path)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from scipy.special import expit, logit
+from scipy.special import expit
 from tabulate import tabulate
 
 from lens_d2.evaluation.operating_points import find_operating_points
@@ -24,10 +24,10 @@ from lens_d2.evaluation.protocols.lens3d import lens3d
 from lens_d2.evaluation.readers import read_box_detections, read_lesion_boxes
 from lens_d2.evaluation.sets import BoxDetections
 from lens_d2.io.errors import DataError
+from lens_d2.structures.scores import log_odds
 
 NMS_IOU = 0.5
 LOWERED = (0.5, 1.0, 1.5)  # log odds
-CERTAIN = 1e-6
 
 Score = Callable[[str, np.ndarray], np.ndarray]  # of an expert's name and its scores
 
@@ -90,10 +90,10 @@ def run(args: argparse.Namespace) -> None:
 
     def moved(name: str, scores: np.ndarray, lower: float) -> np.ndarray:
         shift = 0.0 if name == best else _at_one(best) - _at_one(name) - lower
-        return expit(logit(scores.clip(CERTAIN, 1 - CERTAIN)) + shift)
+        return expit(log_odds(scores) + shift)
 
     def _at_one(name: str) -> float:
-        return float(logit(np.clip(points[name].thresholds[1.0], CERTAIN, 1 - CERTAIN)))
+        return float(log_odds(points[name].thresholds[1.0]))
 
     rows.append(["pooled, scores as they are", average(pool(experts, lambda name, scores: scores))])
     calibrated = pool(experts, lambda name, scores: points[name].probability(scores))

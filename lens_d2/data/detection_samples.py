@@ -26,7 +26,7 @@ from .sampler import SampleIndex
 MIN_SCORE = 1e-3  # lower scores weigh as much as this one, so that all can be drawn
 
 
-class Verdict(IntEnum):
+class Label(IntEnum):
     """Use of a detection as a sample."""
 
     UNUSED = -1
@@ -42,10 +42,10 @@ def key_slice_iou(detections: VolumeDetections, lesions: Sequence[dict]) -> np.n
     return best
 
 
-def judge_detections(
+def label_detections(
     detections: VolumeDetections, lesions: Sequence[dict], tp_iou: float = 0.5, fp_iou: float = 0.3
 ) -> np.ndarray:
-    """Judges which detections of a volume are true and which are false positives.
+    """Tells which detections of a volume are true and which are false positives.
 
     Args:
         detections: of the volume, in its frame.
@@ -55,15 +55,15 @@ def judge_detections(
         fp_iou: theta_FP; a false positive's IoU is below it.
 
     Returns:
-        (n,) int8 of :class:`Verdict`
+        (n,) int8 of :class:`Label`
     """
     of_status = {status: [x for x in lesions if STATUS_OF_RECORD[x["status"]] == status] for status in BoxStatus}
     on_lesion = key_slice_iou(detections, of_status[BoxStatus.LESION])
     on_uncertain = key_slice_iou(detections, of_status[BoxStatus.UNCERTAIN])
-    verdict = np.full(len(detections), Verdict.UNUSED, dtype=np.int8)
-    verdict[np.maximum(on_lesion, on_uncertain) < fp_iou] = Verdict.FALSE_POSITIVE
-    verdict[on_lesion > tp_iou] = Verdict.TRUE_POSITIVE
-    return verdict
+    label = np.full(len(detections), Label.UNUSED, dtype=np.int8)
+    label[np.maximum(on_lesion, on_uncertain) < fp_iou] = Label.FALSE_POSITIVE
+    label[on_lesion > tp_iou] = Label.TRUE_POSITIVE
+    return label
 
 
 @dataclass
@@ -118,7 +118,7 @@ class DetectionSamples:
         Args:
             records: with annotations, mined ones and uncertain regions.
             detections: by sub-volume; looked up one after another. Sub-volumes without any are skipped.
-            tp_iou, fp_iou: of :func:`judge_detections`.
+            tp_iou, fp_iou: of :func:`label_detections`.
             fp_score_thresh: false positives with a lower detection score are left out.
             fp_score_power: a false positive's weight is its detection score to this power.
 
@@ -130,11 +130,11 @@ class DetectionSamples:
             found = detections.get(record["volume"])
             if found is None or not len(found):
                 continue
-            verdict = judge_detections(found, record["lesions"], tp_iou, fp_iou)
-            verdict[(verdict == Verdict.FALSE_POSITIVE) & (found.scores < fp_score_thresh)] = Verdict.UNUSED
-            used = verdict != Verdict.UNUSED
+            label = label_detections(found, record["lesions"], tp_iou, fp_iou)
+            label[(label == Label.FALSE_POSITIVE) & (found.scores < fp_score_thresh)] = Label.UNUSED
+            used = label != Label.UNUSED
             weight = np.maximum(found.scores[used], MIN_SCORE) ** fp_score_power
-            parts.append(_samples(index, found.boxes[used], verdict[used] == Verdict.TRUE_POSITIVE, weight))
+            parts.append(_samples(index, found.boxes[used], label[used] == Label.TRUE_POSITIVE, weight))
         return cls._joined(parts, "detections of the training volumes")
 
     @classmethod

@@ -19,10 +19,9 @@ import pandas as pd
 from detectron2.config import CfgNode
 
 from ..io.errors import DataError
-from ..io.formats import load_json
+from ..io.formats import SPLITS, load_json
 from .datasets.catalog import default_root
 
-SPLITS = ("train", "val", "test")
 _COLUMNS = ("class", "term", "term_exclusive", "term_parents")
 _TABLES = {
     ".xlsx": lambda path: pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl"),

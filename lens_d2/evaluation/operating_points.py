@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, log_expit, logit
+from scipy.special import expit, log_expit
 
+from ..structures.scores import log_odds
 from .protocols.lens3d import lens3d
 from .sets import BoxDetections, BoxTruth
 
 FPS = (0.5, 1.0, 4.0)
-CERTAIN = 1e-6  # no score is taken to be surer
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class OperatingPoints:
 
     def probability(self, scores: Sequence[float] | np.ndarray) -> np.ndarray:
         """(n,) share of detections with each of (n,) scores that were lesions on the validation patients."""
-        return expit(self.slope * _log_odds(scores) + self.intercept)
+        return expit(self.slope * log_odds(scores) + self.intercept)
 
     def rate(self, score: float) -> float | None:
         """Fewest false positives per sub-volume at which a score counts; None below all thresholds."""
@@ -116,7 +116,7 @@ def fit_calibration(scores: np.ndarray, is_lesion: np.ndarray) -> tuple[float, f
     """
     positives, negatives = int(is_lesion.sum()), int((~is_lesion).sum())
     target = np.where(is_lesion, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    odds = _log_odds(scores)
+    odds = log_odds(scores)
 
     def loss(parameters: np.ndarray) -> float:
         z = parameters[0] * odds + parameters[1]
@@ -124,7 +124,3 @@ def fit_calibration(scores: np.ndarray, is_lesion: np.ndarray) -> tuple[float, f
 
     found = minimize(loss, np.array([1.0, 0.0]), method="L-BFGS-B", bounds=[(0.0, None), (None, None)])
     return float(found.x[0]), float(found.x[1])
-
-
-def _log_odds(scores: Sequence[float] | np.ndarray) -> np.ndarray:
-    return logit(np.clip(np.asarray(scores, dtype=np.float64), CERTAIN, 1 - CERTAIN))

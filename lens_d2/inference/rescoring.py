@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from scipy.special import expit, logit
+from scipy.special import expit
 from torch import nn
 
 from ..data.cache import CachedVolume, build_cache
 from ..io.checkpoint import LENSCheckpointer
 from ..modeling.classifiers import build_classifier
 from ..structures.detections import VolumeDetections
+from ..structures.scores import log_odds
 
 Combine = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -30,13 +31,11 @@ def mean_log_odds(scores: np.ndarray, fpr_scores: np.ndarray) -> np.ndarray:
     A detector whose best scores are all near 1 tells them apart by their odds; in the mean of the scores, the
     classifier alone would order them.
     """
-    odds = [logit(np.clip(p, CERTAIN, 1 - CERTAIN)) for p in (scores, fpr_scores)]
-    return expit(mean(*odds))
+    return expit(mean(log_odds(scores), log_odds(fpr_scores)))
 
 
 # MODEL.FPR.COMBINE: the final score, from the detector's and the classifier's.
 COMBINE: dict[str, Combine] = {"mean": mean, "mean_log_odds": mean_log_odds}
-CERTAIN = 1e-6  # scores are clipped to this distance from 0 and 1
 
 
 def load_classifier(cfg: CfgNode, role: str = "FPR", weights: str | None = None) -> nn.Module:

@@ -7,10 +7,10 @@ from helpers.classifiers import detections_of, fpr_blocks, fpr_cfg, lesion, lpc_
 from lens_d2.data.cache import build_cache
 from lens_d2.data.detection_samples import (
     DetectionSamples,
+    Label,
     PatchDataset,
-    Verdict,
-    judge_detections,
     key_slice_iou,
+    label_detections,
     mirror_boxes,
 )
 from lens_d2.data.patches import PatchGrid
@@ -37,30 +37,30 @@ def test_key_slice_iou_is_that_of_the_same_slice_only():
 
 
 @pytest.mark.parametrize(
-    "status, overlap, verdict",
+    "status, overlap, label",
     [
-        ("annotation", 0.6, Verdict.TRUE_POSITIVE),
-        ("mined", 0.6, Verdict.TRUE_POSITIVE),
-        ("accepted", 0.6, Verdict.TRUE_POSITIVE),
-        ("uncertain", 0.6, Verdict.UNUSED),
-        ("unsure", 0.6, Verdict.UNUSED),
-        ("hard_negative", 0.6, Verdict.FALSE_POSITIVE),
-        ("annotation", 0.5, Verdict.UNUSED),
-        ("annotation", 0.3, Verdict.UNUSED),
-        ("uncertain", 0.3, Verdict.UNUSED),
-        ("annotation", 0.25, Verdict.FALSE_POSITIVE),
-        ("uncertain", 0.25, Verdict.FALSE_POSITIVE),
+        ("annotation", 0.6, Label.TRUE_POSITIVE),
+        ("mined", 0.6, Label.TRUE_POSITIVE),
+        ("accepted", 0.6, Label.TRUE_POSITIVE),
+        ("uncertain", 0.6, Label.UNUSED),
+        ("unsure", 0.6, Label.UNUSED),
+        ("hard_negative", 0.6, Label.FALSE_POSITIVE),
+        ("annotation", 0.5, Label.UNUSED),
+        ("annotation", 0.3, Label.UNUSED),
+        ("uncertain", 0.3, Label.UNUSED),
+        ("annotation", 0.25, Label.FALSE_POSITIVE),
+        ("uncertain", 0.25, Label.FALSE_POSITIVE),
     ],
 )
-def test_the_rule_of_true_and_false_positives(status, overlap, verdict):
+def test_the_rule_of_true_and_false_positives(status, overlap, label):
     found = detections_of([[4, 0, 0, 10, 10 * overlap]], [0])
-    assert judge_detections(found, [lesion(status, [4, 0, 0, 10, 10])]) == [verdict]
+    assert label_detections(found, [lesion(status, [4, 0, 0, 10, 10])]) == [label]
 
 
 def test_a_lesion_beside_an_uncertain_region_is_true():
     found = detections_of([[4, 0, 0, 10, 10]], [0])
     lesions = [lesion("uncertain", [4, 0, 0, 10, 10]), lesion("mined", [4, 0, 0, 10, 9])]
-    assert judge_detections(found, lesions) == [Verdict.TRUE_POSITIVE]
+    assert label_detections(found, lesions) == [Label.TRUE_POSITIVE]
 
 
 def test_samples_come_from_volumes_with_detections_and_need_both_kinds():

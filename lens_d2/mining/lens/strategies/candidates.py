@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from scipy.special import logit
 
 from ....io.errors import DataError
 from ....structures.boxes import PLANE, pairwise_iou, size_classes, slice_box_sides
+from ....structures.scores import log_odds
 from ....structures.status import BoxStatus
 from ...calibration import Calibration, Stratum
 from .strategy import Finding, PatientVolume
 
-LOWEST = 1e-4  # scores are at least this far from 0 and 1 where their log odds are taken
+CERTAIN = 1e-4  # no score is taken to be surer where candidates are ranked
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def find_candidates(volume: PatientVolume, calibration: Calibration, score_thres
     """
     group = volume.record["expert"]
     found, opinions = volume.detections[group], volume.opinions(group)
-    ranks = _log_odds(opinions.own) + np.nan_to_num(_log_odds(opinions.best_other))
+    ranks = log_odds(opinions.own, CERTAIN) + np.nan_to_num(log_odds(opinions.best_other, CERTAIN))
     known = volume.overlap_with_known(found, BoxStatus.LESION, BoxStatus.HARD_NEGATIVE) > calibration.iou
     rows = np.flatnonzero(~known & (opinions.own >= score_thresh))
     rows = rows[np.argsort(-ranks[rows], kind="stable")]
@@ -105,7 +105,3 @@ def _first_of_each(boxes: np.ndarray, iou: float) -> np.ndarray:
         if not (beside & (overlap[row, kept] > iou)).any():
             kept.append(row)
     return np.array(kept, dtype=np.int64)
-
-
-def _log_odds(scores: np.ndarray) -> np.ndarray:
-    return logit(np.clip(scores, LOWEST, 1 - LOWEST))
