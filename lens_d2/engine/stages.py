@@ -34,6 +34,7 @@ from tabulate import tabulate
 from torch import nn
 
 from ..data.cache import build_cache
+from ..data.ledger.table import LEDGER
 from ..data.ledger.verdicts import judged_rows, refuse_to_lose_verdicts
 from ..data.loader import load_records, load_training_records
 from ..evaluation.evaluators import summaries
@@ -41,10 +42,9 @@ from ..io.artifacts import ResultStore
 from ..io.checkpoint import LAST_CHECKPOINT, LENSCheckpointer
 from ..io.errors import DataError
 from ..io.files import write_whole
-from ..mining.hooks import MINING, PROPOSALS, checked_strategies, mine_round
-from ..mining.lens.mine import LEDGER
+from ..mining.lens.mine import MINING, checked_strategies, mine_round
 from ..mining.lens.strategies import Strategy
-from ..mining.proposals import LazyProposals, mined_datasets, mined_records, open_shards, propose
+from ..mining.proposals import PROPOSALS, LazyProposals, mined_datasets, mined_records, open_shards, propose
 from .classifier import train_fpr
 from .embedding import train_embedding
 from .trainer import LENSTrainer

@@ -29,6 +29,7 @@ WITHOUT = (
 OF_TEST = (
     "LINKER", "LINK_IOU", "LINK_SCORE_THRESH", "TRACKER", "NATIVE_SLICES", "DETECTIONS_PER_IMAGE", "BF16",
 )  # fmt: skip
+PROPOSALS = "proposals"  # folder below OUTPUT_DIR
 
 
 def mined_datasets(cfg: CfgNode) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from helpers.mining_cohort import mining_cfg, register_partly
 
 from lens_d2.engine import LENSTrainer
 from lens_d2.io.errors import DataError
-from lens_d2.mining import hooks
+from lens_d2.mining.lens import mine
 from lens_d2.structures.records import make_lesion
 
 
@@ -33,12 +33,12 @@ def test_what_cannot_be_mined_is_told_before_training(data, monkeypatch, opts, e
 
 
 def test_another_seed_or_another_v_m_is_another_mining(data, monkeypatch):
-    monkeypatch.setattr(hooks, "mine", lambda *args, settings, **kwargs: settings)
+    monkeypatch.setattr(mine, "mine", lambda *args, settings, **kwargs: settings)
     records = [{"volume": "a", "lesions": []}]
     monkeypatch.setitem(DatasetCatalog.data, "own_vm", lambda: records)
 
     def settings(*opts):
-        return hooks.mine_round(mining_cfg(data, "MINING.CALIBRATION.DATASET", "own_vm", *opts), None, {})
+        return mine.mine_round(mining_cfg(data, "MINING.CALIBRATION.DATASET", "own_vm", *opts), None, {})
 
     first = settings("SEED", 1)
     assert first == settings("SEED", 1) != settings("SEED", 2)

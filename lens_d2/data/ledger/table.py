@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 # say (ignored).
 STATUSES = ("annotation", "uncertain", "hard_negative", "accepted", "rejected", "unsure")
 ROWS_PER_GROUP = 65536
+LEDGER, LEDGER_CSV = "ledger.parquet", "ledger.csv"  # the files of a mining
 
 
 class LedgerRow(NamedTuple):

@@ -13,13 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from detectron2.config import CfgNode
 
-from ...data.ledger.table import read_ledger, to_table, write_ledger
+from ...data.ledger.table import LEDGER, LEDGER_CSV, read_ledger, to_table, write_ledger
 from ...evaluation.plots import plot_harvest
 from ...io.errors import DataError
 from ...io.files import write_whole
 from ...io.formats import write_tracklets
 from ...structures.detections import VolumeDetections
-from ..lens.mine import LEDGER, LEDGER_CSV
 from . import pool
 from .measures import HarvestMeasure, format_generators, format_rows
 from .pool import Harvested, with_verdicts

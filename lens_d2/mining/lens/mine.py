@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from ...data.cache import identified
@@ -23,18 +24,19 @@ from ...data.ledger.counts import (
     strategies_of,
 )
 from ...data.ledger.merge import RECORD_STATUS, apply_ledger
-from ...data.ledger.table import ROWS_PER_GROUP, SCHEMA, LedgerRow, to_table, write_ledger
-from ...data.ledger.verdicts import refuse_to_lose_verdicts
-from ...io.artifacts import ResultStore, TableStore, digest
+from ...data.ledger.table import LEDGER, LEDGER_CSV, ROWS_PER_GROUP, SCHEMA, LedgerRow, to_table, write_ledger
+from ...data.ledger.verdicts import judged_rows, refuse_to_lose_verdicts
+from ...io.artifacts import ResultStore, TableStore, digest, digest_of_file
 from ...structures.status import STATUS_OF_RECORD, BoxStatus
 from ..calibration import Calibration, FindingPrecision
+from ..proposals import mined_datasets, mined_records
 from ..shards import ShardStore
-from .strategies import Finding, Patient, PatientVolume, Strategy
+from .strategies import Finding, Patient, PatientVolume, Strategy, build_strategies
 from .strategies.strategy import group_by_patient
 
 logger = logging.getLogger(__name__)
 
-LEDGER, LEDGER_CSV = "ledger.parquet", "ledger.csv"
+MINING = "mining"  # folder below OUTPUT_DIR
 SUMMARY, LEARNT = "mining", "calibration"  # results beside the ledger
 
 
@@ -178,6 +180,56 @@ def mine(
         results.forget(SUMMARY)
     results.once(SUMMARY, work)
     return folder / LEDGER
+
+
+def checked_strategies(cfg: CfgNode) -> dict[str, Strategy]:
+    """The strategies of a config, for :func:`mine_round`, built before what takes hours.
+
+    Raises:
+        DataError: nothing can be mined with its settings, or its V_M is absent or unsound.
+    """
+    mined_datasets(cfg)
+    strategies, calibration = build_strategies(cfg), Calibration.from_config(cfg)
+    if calibration is not None:
+        calibration.verified(mined_records(cfg))
+    return strategies
+
+
+def mine_round(cfg: CfgNode, shards: ShardStore, strategies: dict[str, Strategy], number: int = 1) -> Path:
+    """Mine the datasets of a config into ``OUTPUT_DIR/mining``.
+
+    Args:
+        cfg: ``MINING`` is read; verdicts in the ledgers of ``MINING.REVIEWED`` hold.
+        shards: with the proposals of all sub-volumes.
+        strategies: by name, in order.
+        number: of the round, from 1.
+
+    Returns:
+        path of the ledger.
+
+    Raises:
+        DataError: a reviewed ledger is unsound; or no sub-volume of ``MINING.CALIBRATION.DATASET`` is mined.
+    """
+    records = mined_records(cfg)
+    files = [cfg.MODEL.EMBEDDING.WEIGHTS, cfg.MINING.HARVESTED.LEDGER]
+    calibration = Calibration.from_config(cfg)
+    settings = cfg.MINING.clone()
+    settings.defrost()
+    settings.ROUNDS = number  # how many follow is nothing to this one
+    made_from = [settings.dump(), cfg.MODEL.EMBEDDING.dump(), str(cfg.SEED), *map(digest_of_file, files)]
+    if calibration is not None:
+        made_from.append(calibration.fingerprint())
+    return mine(
+        records,
+        shards,
+        strategies,
+        Path(cfg.OUTPUT_DIR) / MINING,
+        iou=cfg.MINING.IOU,
+        settings="".join(made_from),
+        number=number,
+        calibration=calibration,
+        judged=judged_rows(cfg.MINING.REVIEWED, records),
+    )
 
 
 def open_patient(records: list[dict], shards: ShardStore) -> Patient:
