@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from .detections import VolumeDetections
-
 PLANE = [0, 1, 3, 4]  # x1, y1, x2, y2 of a 3D box
 
 
@@ -95,13 +93,6 @@ def size_classes(sides: np.ndarray, edges: Sequence[float]) -> list[str]:
 def size_class(slice_boxes: np.ndarray, spacing: Sequence[float], edges: Sequence[float]) -> str:
     """Name of the size class of a lesion by its largest box; arguments as of the two functions above."""
     return size_classes(slice_box_sides(slice_boxes, spacing).max(keepdims=True), edges)[0]
-
-
-def best_slice_boxes(found: VolumeDetections) -> np.ndarray:
-    """(detections, 6) z, x1, y1, x2, y2, score of the slice box with the highest score of each tracklet."""
-    order = np.lexsort((-found.slice_boxes[:, 5], found.slice_detection))
-    _, first = np.unique(found.slice_detection[order], return_index=True)
-    return found.slice_boxes[order[first]]
 
 
 def expand_ranges(start: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

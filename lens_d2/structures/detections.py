@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .boxes import slices_of
 from .geometry import VolumeGeometry
 
 FUSED = "fused"  # name of the detections that all experts' are fused to, beside those of each expert
@@ -44,6 +45,13 @@ class VolumeDetections:
     def boxes_of(self, detection: int) -> np.ndarray:
         """(k, 6) slice boxes of one detection, in their stored order."""
         return self.slice_boxes[self.slice_detection == detection]
+
+
+def best_slice_boxes(found: VolumeDetections) -> np.ndarray:
+    """(detections, 6) z, x1, y1, x2, y2, score of the slice box with the highest score of each tracklet."""
+    order = np.lexsort((-found.slice_boxes[:, 5], found.slice_detection))
+    _, first = np.unique(found.slice_detection[order], return_index=True)
+    return found.slice_boxes[order[first]]
 
 
 @dataclass(frozen=True)
@@ -96,8 +104,7 @@ class Detection:
     @property
     def slices(self) -> list[int]:
         """The slices whose centres it covers, in order; the nearest one if it lies between two."""
-        nearest = int(np.floor((self.box[2] + self.box[5]) / 2 + 0.5))
-        return list(range(int(np.ceil(self.box[2])), int(np.floor(self.box[5])) + 1)) or [nearest]
+        return slices_of(np.array([self.box]))[1].tolist()
 
     @property
     def key_slice(self) -> int:

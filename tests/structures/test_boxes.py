@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lens_d2.structures.boxes import (
-    best_slice_boxes,
     boxes_through,
     expand_ranges,
     flat_boxes3d,
@@ -16,7 +15,7 @@ from lens_d2.structures.boxes import (
     pairwise_iou,
     slices_of,
 )
-from lens_d2.structures.detections import VolumeDetections
+from lens_d2.structures.detections import VolumeDetections, best_slice_boxes
 
 
 def test_iou_of_known_boxes():

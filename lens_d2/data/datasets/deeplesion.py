@@ -251,9 +251,8 @@ def _missing_slices(folder: Path, name: VolumeName, lesions: Iterable[Mapping]) 
 def _mark_lesion(mark: Mark, volume: SubVolume) -> dict:
     """The lesion of a RECIST mark, in the volume frame."""
     width, height = mark.size
-    x1, y1, x2, y2 = np.array(mark.box) - [1, 1, 0, 0]
     limits = np.array([width, height, width, height])
-    box = np.array([x1, y1, x2, y2])
+    (box,) = HARVESTER.to_volume(np.array([mark.box]), volume.name.first)
     if (box >= -BOX_MARGIN).all() and (box <= limits + BOX_MARGIN).all():
         box = np.clip(box, 0, limits)
     z = mark.key_slice - volume.name.first
@@ -272,6 +271,12 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
 
     Sub-volumes with noisy marks only are left out, as nothing is known of them.
     """
+    records = _records_of(split, root, faults)
+    _warn_of_gaps(f"deeplesion_{split}", records)
+    return records
+
+
+def _records_of(split: str, root: Path, faults: Faults) -> list[dict]:
     csv = root / MARK_TABLE
     records = []
     for name, volume in sub_volumes(read_marks(csv, faults)).items():
@@ -282,7 +287,6 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
             faults.add(name, DataError(csv, f"line {wrong[0][0].row + 2} ({name}): {wrong[0][1]}"))
         elif lesions:
             records.append(_record(root, volume, lesions))
-    _warn_of_gaps(f"deeplesion_{split}", records)
     return records
 
 
@@ -295,7 +299,7 @@ def read_rest(split: str, file: str, root: Path, faults: Faults, processes: int 
         taken.setdefault(parsed.series, []).append(parsed)
     records = [
         record
-        for record in read_split(split, root, faults, processes)
+        for record in _records_of(split, root, faults)
         if not any(_share_slices(record, name) for name in taken.get(record["series"], ()))
     ]
     _warn_of_gaps(f"deeplesion_{split} without {file}", records)

@@ -14,8 +14,8 @@ from scipy.spatial.distance import cdist
 from ....data.same_lesions import marks_of_dataset
 from ....modeling.embedding import build_embed
 from ....modeling.embedding.calibration import calibrate
-from ....structures.boxes import best_slice_boxes, key_slice_box
-from ....structures.detections import FUSED
+from ....structures.boxes import key_slice_box
+from ....structures.detections import FUSED, best_slice_boxes
 from ....structures.status import BoxStatus
 from ...proposals import mined_datasets
 from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Proposals, Strategy

@@ -20,7 +20,7 @@ from ....data.cache import build_cache
 from ....data.same_lesions import read_places
 from ....io.artifacts import share_out
 from ....io.errors import DataError
-from ....structures.boxes import best_slice_boxes
+from ....structures.detections import best_slice_boxes
 from ....structures.status import BoxStatus
 from ...calibration import Calibration, StratifiedPrecision, Stratum, Verified
 from ...proposals import mined_datasets

@@ -6,7 +6,7 @@ from helpers.mining_proposals import patient, proposals, record, tracklets
 
 from lens_d2.mining.lens.mine import mine_patient
 from lens_d2.mining.lens.strategies import IntraPatient
-from lens_d2.structures.boxes import best_slice_boxes
+from lens_d2.structures.detections import best_slice_boxes
 from lens_d2.structures.status import BoxStatus
 
 BOX = np.array([10.0, 10, 30, 30])
