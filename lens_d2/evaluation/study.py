@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..structures.boxes import expand_ranges
+from ..structures.boxes import expand_ranges, stack_slice_boxes
 from .overlap import overlap, volume_ranges
 from .protocols import PROTOCOLS
 from .sets import BoxDetections, BoxTruth, Tracklets
@@ -37,16 +37,8 @@ class StudyTruth:
 
 def stack(tracklets: Tracklets) -> BoxDetections:
     """Tracklets as 3D boxes. Only slices with a positive score have weight; without any, all weigh alike."""
-    owner, number = tracklets.slice_detection, len(tracklets)
-    weight = np.maximum(tracklets.slice_scores, 0.0)
-    total = np.bincount(owner, weight, minlength=number)
-    weight = np.where(total[owner] > 0, weight, 1.0)
-    total = np.bincount(owner, weight, minlength=number)
-    xy = [np.bincount(owner, weight * tracklets.slice_boxes[:, c], minlength=number) / total for c in range(4)]
-    low, high = np.full(number, np.inf), np.full(number, -np.inf)
-    np.minimum.at(low, owner, tracklets.slice_z)
-    np.maximum.at(high, owner, tracklets.slice_z)
-    boxes = np.column_stack([xy[0], xy[1], low, xy[2], xy[3], high])
+    rows = tracklets.slice_z, tracklets.slice_boxes, tracklets.slice_scores
+    boxes = stack_slice_boxes(*rows, tracklets.slice_detection, len(tracklets))
     return BoxDetections(tracklets.volume, boxes, tracklets.scores)
 
 

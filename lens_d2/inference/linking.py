@@ -14,7 +14,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
 
-from ..structures.boxes import pairwise_iou
+from ..structures.boxes import pairwise_iou, rows_by_slice, stack_slice_boxes
 from ..structures.detections import VolumeDetections
 
 LINKER_REGISTRY = Registry("LINKER")
@@ -133,13 +133,9 @@ def link_slices(slices: np.ndarray, boxes: np.ndarray, threshold: float) -> np.n
     Returns:
         (n,) number of each box's tracklet, from 0 in order of the first slice.
     """
-    slices = np.asarray(slices)
     tracklet = np.full(len(slices), -1, dtype=np.int64)
-    order = np.argsort(slices, kind="stable")
-    numbers, starts = np.unique(slices[order], return_index=True)
-    groups = np.split(order, starts[1:])
     count, last_number, previous = 0, -2, None
-    for number, group in zip(numbers, groups, strict=True) if len(slices) else ():
+    for number, group in rows_by_slice(slices).items():
         if previous is not None and number == last_number + 1:
             below, above = match_best_first(pairwise_iou(boxes[previous], boxes[group]), threshold)
             tracklet[group[above]] = tracklet[previous[below]]
@@ -153,10 +149,7 @@ def link_slices(slices: np.ndarray, boxes: np.ndarray, threshold: float) -> np.n
 def stack_tracklets(
     slices: np.ndarray, boxes: np.ndarray, scores: np.ndarray, tracklet: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """3D boxes of tracklets (LENS, Section IV-C).
-
-    x and y are the mean of the slices' boxes weighted by their scores, z reaches from the first to the last
-    slice, and the score is the highest of the slices'.
+    """3D boxes of tracklets, by :func:`~lens_d2.structures.boxes.stack_slice_boxes`, and their highest scores.
 
     Args:
         slices: (n,).
@@ -168,12 +161,6 @@ def stack_tracklets(
         (t, 6) x1, y1, z1, x2, y2, z2 (first and last slice, inclusive) and (t,) scores.
     """
     count = int(tracklet.max()) + 1 if len(tracklet) else 0
-    weights = np.maximum(scores, 1e-12)
-    total = np.bincount(tracklet, weights, minlength=count)
-    mean = [np.bincount(tracklet, weights * boxes[:, i], minlength=count) / total for i in range(4)]
-    first, last = np.full(count, np.inf), np.full(count, -np.inf)
-    np.minimum.at(first, tracklet, slices)
-    np.maximum.at(last, tracklet, slices)
     best = np.zeros(count)
     np.maximum.at(best, tracklet, scores)
-    return np.stack([mean[0], mean[1], first, mean[2], mean[3], last], axis=1).reshape(-1, 6), best
+    return stack_slice_boxes(slices, boxes, scores, tracklet, count), best

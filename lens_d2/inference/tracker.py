@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..structures.boxes import expand_ranges, pairwise_iou
+from ..structures.boxes import expand_ranges, pairwise_iou, rows_by_slice
 from ..structures.detections import VolumeDetections
 from .kalman import BoxStates, Noise, to_boxes
 from .linking import LINKER_REGISTRY, highest, stack_tracklets
@@ -113,13 +113,6 @@ def track(slices: np.ndarray, boxes: np.ndarray, gate: float, noise: Noise = NOI
         count += len(new)
         last_z, last, states = z, group, now
     return tracklet
-
-
-def rows_by_slice(slices: np.ndarray) -> dict[int, np.ndarray]:
-    """{slice: its rows} of (n,) whole numbers, ascending."""
-    order = np.argsort(slices, kind="stable")
-    found, starts = np.unique(np.asarray(slices)[order], return_index=True)
-    return dict(zip(found.astype(int).tolist(), np.split(order, starts[1:]), strict=False))
 
 
 def assign(iou: np.ndarray, gate: float) -> tuple[np.ndarray, np.ndarray]:

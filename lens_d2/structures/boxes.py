@@ -95,6 +95,39 @@ def size_class(slice_boxes: np.ndarray, spacing: Sequence[float], edges: Sequenc
     return size_classes(slice_box_sides(slice_boxes, spacing).max(keepdims=True), edges)[0]
 
 
+def rows_by_slice(slices: np.ndarray) -> dict[int, np.ndarray]:
+    """{slice: its rows} of (n,) whole numbers, ascending."""
+    order = np.argsort(slices, kind="stable")
+    found, starts = np.unique(np.asarray(slices)[order], return_index=True)
+    return dict(zip(found.astype(int).tolist(), np.split(order, starts[1:]), strict=False))
+
+
+def stack_slice_boxes(
+    slices: np.ndarray, boxes: np.ndarray, scores: np.ndarray, owner: np.ndarray, count: int
+) -> np.ndarray:
+    """3D boxes of tracklets (LENS, Section IV-C): x and y are the means of their slices' boxes, weighted by score.
+
+    Without a score above 0 all slices of a tracklet weigh alike.
+
+    Args:
+        slices: (n,).
+        boxes: (n, 4).
+        scores: (n,).
+        owner: (n,) tracklet that each box belongs to.
+        count: number of tracklets, each with a box at least.
+
+    Returns:
+        (count, 6) x1, y1, z1, x2, y2, z2, z1 and z2 the first and the last slice.
+    """
+    weights = np.maximum(scores, 1e-12)
+    total = np.bincount(owner, weights, minlength=count)
+    mean = [np.bincount(owner, weights * boxes[:, i], minlength=count) / total for i in range(4)]
+    first, last = np.full(count, np.inf), np.full(count, -np.inf)
+    np.minimum.at(first, owner, slices)
+    np.maximum.at(last, owner, slices)
+    return np.stack([mean[0], mean[1], first, mean[2], mean[3], last], axis=1).reshape(-1, 6)
+
+
 def expand_ranges(start: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of a row with the members of its range.
 
