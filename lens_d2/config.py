@@ -36,15 +36,27 @@ def add_lens_config(cfg: CN) -> None:
 
     Keys that Detectron2 has already (``MODEL.ROI_HEADS``, ``MODEL.RPN``, ``SOLVER``) keep their meaning.
     """
+    # The steps of a run, by their names in lens_d2.engine.stages, each in its folder below OUTPUT_DIR. Empty:
+    # plain training in OUTPUT_DIR itself.
+    cfg.STAGES = ()
     _add_input_keys(cfg)
     _add_dataset_keys(cfg)
-    _add_model_keys(cfg)
+    _add_lens_keys(cfg)
+    _add_teacher_keys(cfg)
+    _add_densenet_keys(cfg)
+    _add_afp_keys(cfg)
+    _add_centernet_keys(cfg)
+    _add_fcos_keys(cfg)
+    _add_roi_heads_keys(cfg)
+    _add_gate_keys(cfg)
+    _add_mulan_keys(cfg)
     _add_solver_keys(cfg)
     _add_test_keys(cfg)
     _add_fpr_keys(cfg)
     _add_lpc_keys(cfg)
     _add_embedding_keys(cfg)
     _add_mining_keys(cfg)
+    _add_strategy_keys(cfg)
     _add_harvest_keys(cfg)
 
 
@@ -98,11 +110,15 @@ def _add_dataset_keys(cfg: CN) -> None:
     # Pairs of a dataset of DATASETS.TRAIN and how often an epoch draws each of its samples: 2.0 twice, 0.5 every
     # other one, anew in each epoch. Datasets that are not named have 1 (LENS, VI-B: "reweight the samples").
     cfg.DATASETS.WEIGHTS = ()
+    # Ledger (.parquet or .csv) of mined boxes that is merged into the training records. Empty: none.
+    cfg.DATASETS.LEDGER = ""
+    # Whether its uncertain regions are trained on as lesions (Table IV, "Ignored as GT").
+    cfg.DATASETS.UNCERTAIN_AS_LESION = False
     # Python files that register further datasets (docs/add_dataset.md); relative to the working directory.
     cfg.DATASETS.READERS = ()
 
 
-def _add_model_keys(cfg: CN) -> None:
+def _add_lens_keys(cfg: CN) -> None:
     # The experts, in order; each has an AFP and a layer of the detection head. A dataset's expert is named in
     # its metadata. Empty: one expert, for Detectron2's own detectors (docs/detectors.md).
     cfg.MODEL.LENS = CN()
@@ -123,7 +139,12 @@ def _add_model_keys(cfg: CN) -> None:
     # ... and in AFP and ROI_HEADS the risk of positive-unlabelled learning, if not all (1.0) of their lesions are
     # labelled, but this share (DeepLesion: 0.25).
     cfg.MODEL.LENS.LABELED_SHARE = 1.0
+    # The proposal generators' boxes are the detections: no detection head (Table II, "one"). Generators, by
+    # MODEL.PROPOSAL_GENERATOR.NAME: "AFP", "CenterNet", "FCOS", and "LENSRPN", which has Detectron2's MODEL.RPN.
+    cfg.MODEL.LENS.ONE_STAGE = False
 
+
+def _add_teacher_keys(cfg: CN) -> None:
     # A teacher, the moving average of the weights, labels what the experts of PARTIALLY_LABELED find while they
     # learn; its weights are those that the training ends with (docs/mining.md).
     cfg.MODEL.TEACHER = CN()
@@ -138,10 +159,8 @@ def _add_model_keys(cfg: CN) -> None:
     # ... unless its IoU with a known box, or the share of it that lies inside one, is at least this.
     cfg.MODEL.TEACHER.IOU = 0.3
 
-    # The proposal generators' boxes are the detections: no detection head (Table II, "one"). Generators, by
-    # MODEL.PROPOSAL_GENERATOR.NAME: "AFP", "CenterNet", "FCOS", and "LENSRPN", which has Detectron2's MODEL.RPN.
-    cfg.MODEL.LENS.ONE_STAGE = False
 
+def _add_densenet_keys(cfg: CN) -> None:
     cfg.MODEL.DENSENET = CN()
     # DenseNet-121, truncated after dense block 3.
     cfg.MODEL.DENSENET.GROWTH_RATE = 32
@@ -161,6 +180,8 @@ def _add_model_keys(cfg: CN) -> None:
     # initialisation. Not used where MODEL.WEIGHTS is given.
     cfg.MODEL.DENSENET.WEIGHTS = ""
 
+
+def _add_afp_keys(cfg: CN) -> None:
     cfg.MODEL.AFP = CN()
     cfg.MODEL.AFP.IN_FEATURE = "p2"
     # Hidden channels of both branches. The paper gives none.
@@ -184,10 +205,8 @@ def _add_model_keys(cfg: CN) -> None:
     # Centerness below which a pixel gives no proposal at inference.
     cfg.MODEL.AFP.SCORE_THRESH_TEST = 0.0
 
-    _add_centernet_keys(cfg)
-    _add_mulan_keys(cfg)
-    _add_gate_keys(cfg)
 
+def _add_fcos_keys(cfg: CN) -> None:
     # FCOS as a proposal generator, Detectron2's.
     cfg.MODEL.FCOS = CN()
     cfg.MODEL.FCOS.IN_FEATURE = "p2"
@@ -202,6 +221,8 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.FCOS.PRE_NMS_TOPK_TRAIN = 300
     cfg.MODEL.FCOS.PRE_NMS_TOPK_TEST = 200
 
+
+def _add_roi_heads_keys(cfg: CN) -> None:
     # Uncertain regions are left out of the ROI heads' sampling where a proposal covers one with this IoU.
     cfg.MODEL.ROI_HEADS.IGNORE_IOU = 0.5
     # How much background proposals weigh where labels are missing: "OBHS", "OBSS" or "MOBHS" (Lesion-Harvester,
@@ -432,14 +453,6 @@ def _add_embedding_keys(cfg: CN) -> None:
 
 
 def _add_mining_keys(cfg: CN) -> None:
-    # The steps of a run, by their names in lens_d2.engine.stages, each in its folder below OUTPUT_DIR. Empty:
-    # plain training in OUTPUT_DIR itself.
-    cfg.STAGES = ()
-    # Ledger (.parquet or .csv) of mined boxes that is merged into the training records. Empty: none.
-    cfg.DATASETS.LEDGER = ""
-    # Whether its uncertain regions are trained on as lesions (Table IV, "Ignored as GT").
-    cfg.DATASETS.UNCERTAIN_AS_LESION = False
-
     # Mining of missing annotations (V), when the training of a model is finished.
     cfg.MINING = CN()
     # The strategies, by their names in lens_d2.mining.lens.strategies, in order. Empty: none.
@@ -469,6 +482,8 @@ def _add_mining_keys(cfg: CN) -> None:
     # A new lesion with a lower estimated precision is an uncertain region.
     cfg.MINING.CALIBRATION.LEAST_PRECISION = 0.5
 
+
+def _add_strategy_keys(cfg: CN) -> None:
     # "SelfTraining": tracklets that match no mark, by the scores of the dataset's own expert and the best other.
     cfg.MINING.SELF_TRAINING = CN()
     # Precision, on MINING.CALIBRATION.DATASET, above the threshold of each stratum (size, expert that agrees).
