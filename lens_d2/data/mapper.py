@@ -35,7 +35,7 @@ def _positive_pooling(expert: str, experts: Sequence[str]) -> tuple[str, bool]:
 
 # DATASETS.COMBINE (LENS, Table IV): which expert learns from a record of an expert, and whether from its lesions
 # alone.
-COMBINE = {"experts": _experts, "pooling": _pooling, "positive_pooling": _positive_pooling}
+DATASET_COMBINATIONS = {"experts": _experts, "pooling": _pooling, "positive_pooling": _positive_pooling}
 
 
 def sample_positions(center: float, num_slices: int, interval: float, native_interval: float) -> np.ndarray:
@@ -107,16 +107,18 @@ class SliceMapper:
             hu_window: HU range that becomes 0..255.
             augmentations: applied in order, see :mod:`lens_d2.data.augmentation`.
             experts: of the model.
-            combine: one of ``COMBINE``.
+            combine: one of ``DATASET_COMBINATIONS``.
             tags: labels of lesions, for a tag head.
         """
         self.cache = cache
         self.num_slices, self.slice_interval, self.hu_window = num_slices, slice_interval, hu_window
         self.augmentations = list(augmentations)
         self.experts = tuple(experts)
-        if combine not in COMBINE:
-            raise ValueError(f"DATASETS.COMBINE is {combine!r}; it must be one of {', '.join(COMBINE)}")
-        self.combine = COMBINE[combine]
+        if combine not in DATASET_COMBINATIONS:
+            raise ValueError(
+                f"DATASETS.COMBINE is {combine!r}; it must be one of {', '.join(DATASET_COMBINATIONS)}"
+            )
+        self.combine = DATASET_COMBINATIONS[combine]
         self.tags = tags
 
     @classmethod

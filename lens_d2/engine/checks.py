@@ -26,10 +26,10 @@ from fvcore.common.registry import Registry
 from ..data.augmentation import AUGMENTATION_REGISTRY
 from ..data.datasets.catalog import partially_labelled
 from ..data.loader import dataset_numbers
-from ..data.mapper import COMBINE as DATASET_COMBINE
+from ..data.mapper import DATASET_COMBINATIONS
 from ..data.sampler import EPOCHS
 from ..inference.linking import LINKER_REGISTRY
-from ..inference.rescoring import COMBINE as SCORE_COMBINE
+from ..inference.rescoring import SCORE_COMBINATIONS
 from ..io.errors import DataError, did_you_mean
 from ..mining.harvester.rounds import LABEL_SETS
 from ..mining.lens.strategies import STRATEGIES
@@ -61,14 +61,14 @@ NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterab
     "MODEL.LENS.OUTPUT": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
     "MODEL.FPR.NAME": CLASSIFIER_REGISTRY,
     "MODEL.FPR.LOSS": CLASSIFIER_LOSS_REGISTRY,
-    "MODEL.FPR.COMBINE": SCORE_COMBINE,
+    "MODEL.FPR.COMBINE": SCORE_COMBINATIONS,
     "MODEL.LPC.NAME": CLASSIFIER_REGISTRY,
     "MODEL.LPC.LOSS": CLASSIFIER_LOSS_REGISTRY,
     **{f"{solver}.OPTIMIZER": OPTIMIZERS for solver in SOLVERS},
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),
     "INPUT.AUGMENTATIONS": AUGMENTATION_REGISTRY,
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIPPINGS,
-    "DATASETS.COMBINE": DATASET_COMBINE,
+    "DATASETS.COMBINE": DATASET_COMBINATIONS,
     "DATASETS.EPOCH": EPOCHS,
     "DATASETS.TRAIN": lambda cfg: DatasetCatalog.list(),
     "DATASETS.TEST": lambda cfg: DatasetCatalog.list(),

@@ -20,7 +20,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
-from ..mining.harvester.pool import Harvested
+from ..mining.harvester.pool import HarvestedLesion
 from ..mining.harvester.proposals import GROUP, Proposals, score_proposals_3d, stack_proposals
 from ..mining.harvester.results import finish_round, read_pool, write_table
 from ..mining.harvester.rounds import Rules, known_proposals
@@ -129,7 +129,9 @@ class HarvestRound:
             seed_all_rng(self.cfg.SEED + 1000 * self.number + comm.get_rank())
         return train_model(self.stage.config(f"{self.step}/generator", *opts), self.stage.resume)["weights"]
 
-    def _train_classifier(self, stacked: Proposals, before: Sequence[Harvested], fold: int | None = None) -> str:
+    def _train_classifier(
+        self, stacked: Proposals, before: Sequence[HarvestedLesion], fold: int | None = None
+    ) -> str:
         """Step 3: on P_H^R and P_M^R against P_M^-, without one fold of V_M if that is given.
 
         From the second round on it is fine-tuned from that of the last round, which has not seen the fold either.

@@ -14,7 +14,7 @@ from .. import __version__
 from ..evaluation.operating_points import OperatingPoints
 from ..structures.detections import Detection
 from ..visualization.pictures import PictureMaker
-from ..visualization.planes import PRESETS, Frame, Picture, level_table, score_hex
+from ..visualization.planes import PRESETS, Picture, PlacedBox, level_table, score_hex
 from ..visualization.slice_stack import Plan, SliceStack, make_stack
 from .findings import Finding
 from .region import describe_region
@@ -49,8 +49,8 @@ class Card:
     window: str
     region: str | None
     close_up: Picture
-    field: Frame
-    boxes: Mapping[int, Frame]
+    field: PlacedBox
+    boxes: Mapping[int, PlacedBox]
     coronal: Picture | None = None
     sagittal: Picture | None = None
 
@@ -153,7 +153,7 @@ def scan_data(report: ScanReport, cards: list[Card], stack: SliceStack) -> dict:
     }
 
 
-def _corners(frame: Frame) -> list[float]:
+def _corners(frame: PlacedBox) -> list[float]:
     """Left, top, width and height in percent."""
     return [frame.left, frame.top, frame.width, frame.height]
 

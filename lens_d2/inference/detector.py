@@ -11,7 +11,7 @@ from torch import nn
 
 from ..data.cache import CachedVolume, VolumeCache, build_cache
 from ..structures.detections import FUSED, VolumeDetections
-from .rescoring import COMBINE, classify, load_classifier, rescore
+from .rescoring import SCORE_COMBINATIONS, classify, load_classifier, rescore
 from .volume import VolumeInference
 
 
@@ -36,15 +36,15 @@ class RescoredInference(nn.Module):
             cache: of the volumes.
             outputs: names of the detections that are scored again; the others are not changed.
             batch_size: detections that are classified together.
-            combine: name in :data:`COMBINE`.
+            combine: name in :data:`SCORE_COMBINATIONS`.
 
         Raises:
             ValueError: ``combine`` is none of these names.
         """
         super().__init__()
-        if combine not in COMBINE:
-            raise ValueError(f"MODEL.FPR.COMBINE is {combine!r}: give one of {', '.join(COMBINE)}")
-        self.combine = COMBINE[combine]
+        if combine not in SCORE_COMBINATIONS:
+            raise ValueError(f"MODEL.FPR.COMBINE is {combine!r}: give one of {', '.join(SCORE_COMBINATIONS)}")
+        self.combine = SCORE_COMBINATIONS[combine]
         self.inference, self.classifier = inference, classifier
         self.cache, self.outputs, self.batch_size = cache, tuple(outputs), batch_size
 

@@ -35,7 +35,7 @@ def mean_log_odds(scores: np.ndarray, fpr_scores: np.ndarray) -> np.ndarray:
 
 
 # MODEL.FPR.COMBINE: the final score, from the detector's and the classifier's.
-COMBINE: dict[str, Combine] = {"mean": mean, "mean_log_odds": mean_log_odds}
+SCORE_COMBINATIONS: dict[str, Combine] = {"mean": mean, "mean_log_odds": mean_log_odds}
 
 
 def load_classifier(cfg: CfgNode, role: str = "FPR", weights: str | None = None) -> nn.Module:
@@ -106,7 +106,7 @@ def rescore(detections: VolumeDetections, fpr_scores: np.ndarray, combine: Combi
     Args:
         detections: n of one volume.
         fpr_scores: (n,) the classifier's.
-        combine: of :data:`COMBINE`.
+        combine: of :data:`SCORE_COMBINATIONS`.
 
     Returns:
         The detections with their final scores; the boxes of single slices have their own score combined with their

@@ -26,7 +26,7 @@ FALSE_NEGATIVE = BoxStyle("#ffd33d", SOLID, "false negative")
 MARKED = BoxStyle("#39d353", SOLID, "RECIST-marked lesion")
 MINED = BoxStyle("#4d9dff", SOLID, "mined lesion")
 CROSS = ("#ff4d4d", "#4d9dff")  # long and short axis
-STATUSES = {"annotation": MARKED, "mined": MINED, "accepted": MINED}
+STYLE_OF_STATUS = {"annotation": MARKED, "mined": MINED, "accepted": MINED}
 INCHES = 2.6
 COLUMNS = 5  # slices of a harvested lesion
 FIELD_MM = 140.0  # side of what is shown around it
@@ -211,8 +211,8 @@ def draw_harvested(path: Path, cases: Sequence[tuple[dict, dict, CachedVolume]])
 def _draw_lesions(axes: Axes, record: dict, z: int, volume: CachedVolume) -> None:
     for lesion in record["lesions"]:
         for box in lesion["boxes"]:
-            if box[0] == z and lesion["status"] in STATUSES:
-                draw_box(axes, volume.geometry.boxes_to_cache(box[1:])[0], STATUSES[lesion["status"]])
+            if box[0] == z and lesion["status"] in STYLE_OF_STATUS:
+                draw_box(axes, volume.geometry.boxes_to_cache(box[1:])[0], STYLE_OF_STATUS[lesion["status"]])
         if lesion["recist"] is not None and lesion["key_slice"] == z:
             ends = volume.geometry.points_to_cache(np.reshape(lesion["recist"], (4, 2)))
             for color, axis in zip(CROSS, (ends[:2], ends[2:]), strict=True):

@@ -14,7 +14,7 @@ import numpy as np
 from ..data.cache import CachedVolume
 from ..structures.boxes import PLANE
 from ..structures.detections import Detection
-from .planes import AIR, JPEG, WINDOWS, Encoding, Frame, Picture, Plane, choose_window, crop, draw, lay_out
+from .planes import AIR, JPEG, WINDOWS, Encoding, Picture, PlacedBox, Plane, choose_window, crop, draw, lay_out
 
 CHUNK = 16  # slices that are in memory together
 PROJECTION_WINDOW = (-250.0, 950.0)
@@ -119,7 +119,7 @@ class PictureMaker:
         _, height, width = self.volume.shape
         return lay_out("axial", width * self.pixel[0], height * self.pixel[1], self.style.axial)
 
-    def close_view(self, index: int) -> tuple[Picture, Frame]:
+    def close_view(self, index: int) -> tuple[Picture, PlacedBox]:
         """Layout of the surroundings of a detection that the page paints itself, and their part of the slice."""
         _, height, width = self.volume.shape
         plane = self._around(index, self.key(index))
@@ -127,9 +127,9 @@ class PictureMaker:
         layout = lay_out("axial", columns * self.pixel[0], rows * self.pixel[1], self.style.close_up)
         percent = 100 * np.array([plane.start[1] / width, plane.start[0] / height, columns / width, rows / height])
         each = self.detections[index]
-        return layout, Frame(each.number, each.score, *percent.round(3).tolist())
+        return layout, PlacedBox(each.number, each.score, *percent.round(3).tolist())
 
-    def frames(self, index: int) -> dict[int, Frame]:
+    def frames(self, index: int) -> dict[int, PlacedBox]:
         """Boxes of a detection by the slice of the cache frame."""
         _, height, width = self.volume.shape
         each = self.detections[index]
@@ -139,7 +139,7 @@ class PictureMaker:
             if box is not None:
                 x1, y1, x2, y2 = 100 * box / [width, height, width, height]
                 percent = [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)]
-                frames[z] = Frame(each.number, each.score, *percent)
+                frames[z] = PlacedBox(each.number, each.score, *percent)
         return frames
 
     def whole(self, index: int, window: str) -> Picture:

@@ -66,7 +66,7 @@ JPEG = Encoding()
 
 
 @dataclass(frozen=True)
-class Frame:
+class PlacedBox:
     """A box on a picture.
 
     Attributes:
@@ -99,7 +99,7 @@ class Picture:
     uri: str
     width: int
     height: int
-    frames: Sequence[Frame] = ()
+    frames: Sequence[PlacedBox] = ()
     caption: str = ""
     edges: str = ""
     scale: float = 0.0
@@ -237,7 +237,7 @@ def draw(
         if not upright:
             top, bottom = 1 - bottom, 1 - top
         percent = [round(100 * value, 3) for value in (left, top, right - left, bottom - top)]
-        placed.append(Frame(number, score, *percent))
+        placed.append(PlacedBox(number, score, *percent))
     grey = compand(shown) if window is None else _grey(shown, *window)
     return replace(picture, uri=encoding.uri(grey), frames=placed, caption=caption)
 

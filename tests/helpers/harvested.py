@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lens_d2.mining.harvester.pool import Harvested
+from lens_d2.mining.harvester.pool import HarvestedLesion
 from lens_d2.structures.detections import VolumeDetections
 
 
@@ -25,4 +25,4 @@ def box(z, x=10.0, score=0.5, side=10.0):
 def harvested(z=3, x=10.0, generator=0.5, classifier=0.5, **kw):
     boxes = np.array([box(z - 1, x, 0.0), box(z, x, generator), box(z + 1, x, generator / 2)])
     settings = {"volume": "v", "round": 1, "number": 0, **kw}
-    return Harvested(slice_boxes=boxes, generator=generator, classifier=classifier, **settings)
+    return HarvestedLesion(slice_boxes=boxes, generator=generator, classifier=classifier, **settings)

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 # Meaning of a row: a missing annotation that is used as one; a region that training ignores; known not to be a
 # lesion; and a radiologist's verdicts: a lesion; not one (a hard negative, see lens_d2.data.ledger.merge); cannot
 # say (ignored).
-STATUSES = ("annotation", "uncertain", "hard_negative", "accepted", "rejected", "unsure")
+LEDGER_STATUSES = ("annotation", "uncertain", "hard_negative", "accepted", "rejected", "unsure")
 ROWS_PER_GROUP = 65536
 LEDGER, LEDGER_CSV = "ledger.parquet", "ledger.csv"  # the files of a mining
 
@@ -46,7 +46,7 @@ class LedgerRow(NamedTuple):
         score: of the detector, or NaN.
         distance: between embeddings, or NaN.
         annotation: id of the annotation by which it was found, or "".
-        status: one of :data:`STATUSES`.
+        status: one of :data:`LEDGER_STATUSES`.
         precision: estimated share of lesions among findings like this one, in [0, 1], or NaN; the weight of a
             mined lesion in the losses.
         disagreement: of two opinions on the lesion, in [0, 1], or NaN: between the scores of the dataset's own
@@ -211,8 +211,10 @@ def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     checked = pd.DataFrame(checked)[SCHEMA.names]
     for name in ("id", "volume", "lesion"):
         _refuse(path, checked, checked[name] == "", partial(_absent, name))
-    unknown = ~checked["status"].isin(STATUSES)
-    _refuse(path, checked, unknown, lambda row: f"the status {row['status']!r} is none of {', '.join(STATUSES)}")
+    unknown = ~checked["status"].isin(LEDGER_STATUSES)
+    _refuse(
+        path, checked, unknown, lambda row: f"the status {row['status']!r} is none of {', '.join(LEDGER_STATUSES)}"
+    )
     flat = (checked["x1"] >= checked["x2"]) | (checked["y1"] >= checked["y2"])
     _refuse(path, checked, flat, lambda row: f"the box {_text(row)} has no area")
     for name in SHARES:

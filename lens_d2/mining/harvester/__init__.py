@@ -3,6 +3,6 @@
 boxes on slices -> 3D proposals -> classifier -> lesions and hard negatives -> ledger -> the next round's training
 """
 
-from .pool import Harvested, merge
+from .pool import HarvestedLesion, merge
 
-__all__ = ["Harvested", "merge"]
+__all__ = ["HarvestedLesion", "merge"]

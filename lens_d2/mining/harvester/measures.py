@@ -16,7 +16,7 @@ from ...structures.boxes import flat_boxes3d
 from ...structures.detections import VolumeDetections
 from ...structures.known_boxes import KnownBoxes
 from ...structures.status import BoxStatus
-from .pool import Harvested, lesions_of, merge, to_harvested
+from .pool import HarvestedLesion, lesions_of, merge, to_harvested
 from .selection import on_lesions
 
 GIVEN = "R_H"
@@ -54,7 +54,7 @@ class HarvestMeasure:
         return {"round": 0, "labels": GIVEN, "R@100P": self.evaluator.protocol.recall_of(self.truth, marks)}
 
     def of_round(
-        self, number: int, found: Mapping[str, VolumeDetections], before: Sequence[Harvested]
+        self, number: int, found: Mapping[str, VolumeDetections], before: Sequence[HarvestedLesion]
     ) -> tuple[list[dict], dict[str, list]]:
         """Measure one round.
 
@@ -94,7 +94,7 @@ class HarvestMeasure:
         Returns:
             the row, with the recall at each precision; and [recall, precision].
         """
-        mined: dict[str, list[Harvested]] = {volume: [] for volume in self.marks}
+        mined: dict[str, list[HarvestedLesion]] = {volume: [] for volume in self.marks}
         for lesion in lesions_of(ledger[ledger["volume"].isin(self.marks)]):
             mined[lesion.volume].append(lesion)
         found = {volume: detections_of(lesions) for volume, lesions in mined.items()}
@@ -117,7 +117,7 @@ class HarvestMeasure:
         return {"round": number, **sensitivities, "AP": metrics["ap"]}
 
     def _unite(
-        self, name: str, number: int, found: VolumeDetections, before: Sequence[Harvested]
+        self, name: str, number: int, found: VolumeDetections, before: Sequence[HarvestedLesion]
     ) -> VolumeDetections:
         """Unite the proposals of this round and the earlier harvest: of one lesion that with the highest s.
 
@@ -163,7 +163,7 @@ def given_marks(record: dict, partial: Sequence[dict]) -> np.ndarray:
     return np.array(inside, dtype=np.float64).reshape(-1, 5)
 
 
-def detections_of(lesions: Sequence[Harvested]) -> VolumeDetections:
+def detections_of(lesions: Sequence[HarvestedLesion]) -> VolumeDetections:
     """The lesions of one volume as detections with the score s."""
     if not lesions:
         return VolumeDetections()

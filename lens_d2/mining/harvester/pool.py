@@ -20,7 +20,7 @@ STRATEGY = "LesionHarvester"
 
 
 @dataclass(frozen=True, eq=False)
-class Harvested:
+class HarvestedLesion:
     """A 3D proposal that training uses.
 
     Attributes:
@@ -101,8 +101,8 @@ def classifier_scores(found: VolumeDetections) -> np.ndarray:
 
 def to_harvested(
     found: VolumeDetections, rows: Iterable[int], volume: str, number: int, annotations: Sequence[str] = (), **kw
-) -> list[Harvested]:
-    """Turn some of a volume's scored proposals into :class:`Harvested`.
+) -> list[HarvestedLesion]:
+    """Turn some of a volume's scored proposals into :class:`HarvestedLesion`.
 
     Args:
         found: with ``fpr_scores`` s_c.
@@ -114,7 +114,7 @@ def to_harvested(
     """
     classifier = classifier_scores(found)
     return [
-        Harvested(
+        HarvestedLesion(
             volume,
             number,
             int(row),
@@ -128,7 +128,7 @@ def to_harvested(
     ]
 
 
-def with_verdicts(lesions: Iterable[Harvested], ledger: pd.DataFrame) -> list[Harvested]:
+def with_verdicts(lesions: Iterable[HarvestedLesion], ledger: pd.DataFrame) -> list[HarvestedLesion]:
     """Enter a radiologist's verdicts into the pool: judged lesions and hard negatives have them as status.
 
     A lesion is rejected if all of its rows are; otherwise it loses the rejected slices. Its boxes are the
@@ -150,7 +150,7 @@ def with_verdicts(lesions: Iterable[Harvested], ledger: pd.DataFrame) -> list[Ha
     return list(pool.values())
 
 
-def lesions_of(ledger: pd.DataFrame) -> list[Harvested]:
+def lesions_of(ledger: pd.DataFrame) -> list[HarvestedLesion]:
     """The lesions that a ledger has of its own: none of the given ones, and nothing uncertain or rejected.
 
     s is the highest score of a lesion's rows, 1 if they have none.
@@ -160,14 +160,16 @@ def lesions_of(ledger: pd.DataFrame) -> list[Harvested]:
     return [_of_rows(name, rows) for (_, name), rows in groups]
 
 
-def _of_rows(name: str, rows: pd.DataFrame) -> Harvested:
+def _of_rows(name: str, rows: pd.DataFrame) -> HarvestedLesion:
     """A lesion that only the ledger knows: a hard negative, or boxes drawn by hand, which are sure."""
     first, slice_boxes = rows.iloc[0], rows[["slice", *BOX, "score"]].fillna({"score": 1.0}).to_numpy(dtype=float)
     score, annotation = float(slice_boxes[:, 5].max()), name if continues_given(rows).all() else ""
-    return Harvested(first["volume"], int(first["round"]), -1, slice_boxes, score, 1.0, annotation, name=name)
+    return HarvestedLesion(
+        first["volume"], int(first["round"]), -1, slice_boxes, score, 1.0, annotation, name=name
+    )
 
 
-def _corrected(lesion: Harvested, rows: pd.DataFrame, refused: Container[int]) -> Harvested:
+def _corrected(lesion: HarvestedLesion, rows: pd.DataFrame, refused: Container[int]) -> HarvestedLesion:
     """A lesion with the ledger's boxes on its slices, and without the refused slices."""
     boxes = {int(box[0]): box for box in lesion.slice_boxes if int(box[0]) not in refused}
     for z, *box in rows[["slice", *BOX]].to_numpy(dtype=float).tolist():
@@ -180,8 +182,10 @@ _DETECTION_SCORE = attrgetter("generator")
 
 
 def merge(
-    lesions: Iterable[Harvested], iou: float = 0.5, confidence: Callable[[Harvested], float] = _DETECTION_SCORE
-) -> list[Harvested]:
+    lesions: Iterable[HarvestedLesion],
+    iou: float = 0.5,
+    confidence: Callable[[HarvestedLesion], float] = _DETECTION_SCORE,
+) -> list[HarvestedLesion]:
     """Keep one proposal for each lesion: a judged one before one that hits a mark, before the most confident one.
 
     Two are the same lesion if they have the same id, as those that hit the same mark, or lie in one volume and
@@ -192,7 +196,7 @@ def merge(
         iou: of the same lesion.
         confidence: of a proposal; the "detection confidence" of Eq. 5 is s_g.
     """
-    kept: list[Harvested] = []
+    kept: list[HarvestedLesion] = []
     known: dict[str, KnownBoxes] = {}
     names = set()
     for lesion in sorted(lesions, key=lambda x: _precedence(x, confidence(x))):
@@ -205,7 +209,7 @@ def merge(
     return sorted(kept, key=lambda x: (x.volume, x.round, x.number))
 
 
-def _precedence(x: Harvested, confidence: float) -> tuple:
+def _precedence(x: HarvestedLesion, confidence: float) -> tuple:
     return x.status != "accepted", x.status not in VERDICTS, not x.annotation, -confidence, x.round, x.number
 
 
@@ -223,16 +227,16 @@ _COLUMNS = {
 }
 
 
-def to_table(lesions: Sequence[Harvested]) -> pa.Table:
+def to_table(lesions: Sequence[HarvestedLesion]) -> pa.Table:
     """A table with a row for each lesion."""
     rows = [{name: getattr(x, name) for name in _COLUMNS} for x in lesions]
     rows = [{**row, "slice_boxes": row["slice_boxes"].tolist()} for row in rows]
     return pa.Table.from_pylist(rows, pa.schema(list(_COLUMNS.items())))
 
 
-def from_table(table: pa.Table) -> list[Harvested]:
+def from_table(table: pa.Table) -> list[HarvestedLesion]:
     """The lesions of a table of :func:`to_table`; KeyError, TypeError or ValueError for another one."""
     return [
-        Harvested(**{**row, "slice_boxes": np.array(row["slice_boxes"], dtype=np.float64).reshape(-1, 6)})
+        HarvestedLesion(**{**row, "slice_boxes": np.array(row["slice_boxes"], dtype=np.float64).reshape(-1, 6)})
         for row in table.to_pylist()
     ]

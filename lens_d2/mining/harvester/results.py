@@ -21,7 +21,7 @@ from ...io.formats import write_tracklets
 from ...structures.detections import VolumeDetections
 from . import pool
 from .measures import HarvestMeasure, format_generators, format_rows
-from .pool import Harvested, with_verdicts
+from .pool import HarvestedLesion, with_verdicts
 from .rounds import Harvest, Rules, harvest_round
 from .volumes import HarvestVolumes
 
@@ -35,7 +35,7 @@ def finish_round(
     cfg: CfgNode,
     volumes: HarvestVolumes,
     scored: Callable[[dict], VolumeDetections],
-    before: Sequence[Harvested],
+    before: Sequence[HarvestedLesion],
     number: int,
     folder: Path,
 ) -> dict:
@@ -78,7 +78,7 @@ def finish_round(
     }
 
 
-def _write_lesions(folder: Path, harvested: Harvest) -> dict[str, list[Harvested]]:
+def _write_lesions(folder: Path, harvested: Harvest) -> dict[str, list[HarvestedLesion]]:
     """Write the pool, and its parts in the layout of the released files."""
     sink = pa.BufferOutputStream()
     pq.write_table(pool.to_table(harvested.pool), sink, compression="zstd")
@@ -96,7 +96,7 @@ def _write_lesions(folder: Path, harvested: Harvest) -> dict[str, list[Harvested
     return parts
 
 
-def read_lesions(path: str) -> list[Harvested]:
+def read_lesions(path: str) -> list[HarvestedLesion]:
     """The pool that a round has left.
 
     Raises:
@@ -108,7 +108,7 @@ def read_lesions(path: str) -> list[Harvested]:
         raise DataError(path, f"not readable as a round's lesions ({str(error).splitlines()[0][:160]})") from None
 
 
-def read_pool(finished: Sequence[dict]) -> list[Harvested]:
+def read_pool(finished: Sequence[dict]) -> list[HarvestedLesion]:
     """The pool of the last of the finished rounds, with a radiologist's verdicts in the ledgers of all.
 
     Args:

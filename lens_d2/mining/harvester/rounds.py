@@ -15,7 +15,7 @@ from ...structures.detections import VolumeDetections
 from ...structures.known_boxes import KnownBoxes
 from ...structures.status import BoxStatus
 from ..calibration import PrecisionCurve
-from .pool import Harvested, classifier_scores, merge, to_harvested
+from .pool import HarvestedLesion, classifier_scores, merge, to_harvested
 from .proposals import Proposals
 from .selection import NONE, marks_hit, on_lesions, select_hard_negatives, smallest_threshold
 
@@ -55,7 +55,7 @@ class Rules:
 
 
 # Sets of labels that a round can give to training (Table II), by name.
-LABEL_SETS: dict[str, Callable[[Harvest], list[Harvested]]] = {
+LABEL_SETS: dict[str, Callable[[Harvest], list[HarvestedLesion]]] = {
     "verified_recovered": lambda harvest: [x for x in harvest.recovered if x.volume in harvest.verified],
     "verified_negatives": lambda harvest: harvest.verified_negatives,
     "recovered": lambda harvest: [x for x in harvest.recovered if x.volume not in harvest.verified],
@@ -81,23 +81,23 @@ class Harvest:
 
     threshold: float
     precision: float
-    pool: list[Harvested]
+    pool: list[HarvestedLesion]
     verified: frozenset[str]
-    verified_negatives: list[Harvested]
-    negatives: list[Harvested]
+    verified_negatives: list[HarvestedLesion]
+    negatives: list[HarvestedLesion]
     new: int
 
     @property
-    def recovered(self) -> list[Harvested]:
+    def recovered(self) -> list[HarvestedLesion]:
         """P_M^R and P_H^R without those that a radiologist has judged."""
         return [x for x in self.pool if x.status == "annotation" and x.annotation]
 
     @property
-    def lesions(self) -> list[Harvested]:
+    def lesions(self) -> list[HarvestedLesion]:
         """Those of the pool that are lesions in training."""
         return [x for x in self.pool if x.is_lesion]
 
-    def labels(self, sets: Collection[str]) -> list[Harvested]:
+    def labels(self, sets: Collection[str]) -> list[HarvestedLesion]:
         """The labels that training gets of the round: those of the named sets, and all judged ones."""
         chosen = [x for name, of in LABEL_SETS.items() if name in sets for x in of(self)]
         return [x for x in self.pool if x.status in VERDICTS] + chosen
@@ -132,7 +132,7 @@ class Harvest:
 
 
 def known_proposals(
-    records: Iterable[dict], proposals: Proposals, rules: Rules, before: Sequence[Harvested] = ()
+    records: Iterable[dict], proposals: Proposals, rules: Rules, before: Sequence[HarvestedLesion] = ()
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Find the 3D proposals that are lesions, and those on no known lesion.
 
@@ -159,7 +159,7 @@ def harvest_round(
     verified: Iterable[dict],
     partial: Iterable[dict],
     scored: Proposals,
-    before: Iterable[Harvested],
+    before: Iterable[HarvestedLesion],
     number: int,
     rules: Rules,
 ) -> Harvest:
@@ -202,7 +202,7 @@ def harvest_round(
     return Harvest(threshold, precision, [*pool, *pool_of_verified], names, verified_negatives, negatives, new)
 
 
-def _with_precision(lesion: Harvested, curve: PrecisionCurve | None) -> Harvested:
+def _with_precision(lesion: HarvestedLesion, curve: PrecisionCurve | None) -> HarvestedLesion:
     """A harvested lesion with the precision of V_M's proposals of its score; one that hits a mark is sure."""
     if curve is None or lesion.annotation:
         return lesion
@@ -210,8 +210,13 @@ def _with_precision(lesion: Harvested, curve: PrecisionCurve | None) -> Harveste
 
 
 def _harvest_volume(
-    found: VolumeDetections, record: dict, earlier: list[Harvested], threshold: float, number: int, rules: Rules
-) -> tuple[list[Harvested], list[Harvested], int]:
+    found: VolumeDetections,
+    record: dict,
+    earlier: list[HarvestedLesion],
+    threshold: float,
+    number: int,
+    rules: Rules,
+) -> tuple[list[HarvestedLesion], list[HarvestedLesion], int]:
     """The pool of one sub-volume of V_H, its hard negatives, and the number of new lesions."""
     name = record["volume"]
     known = _Known.of(found, record, earlier, rules, number)
@@ -240,14 +245,14 @@ class _Known:
     """
 
     found: VolumeDetections
-    marked: list[Harvested]
+    marked: list[HarvestedLesion]
     is_lesion: np.ndarray
     counts: np.ndarray
     is_negative: np.ndarray
 
     @classmethod
     def of(
-        cls, found: VolumeDetections, record: dict, earlier: list[Harvested], rules: Rules, number: int
+        cls, found: VolumeDetections, record: dict, earlier: list[HarvestedLesion], rules: Rules, number: int
     ) -> _Known:
         hits, ids = marks_hit(found, record, rules.hit_iou)
         rows = np.flatnonzero(hits != NONE)
@@ -263,13 +268,13 @@ class _Known:
         return cls(found, marked, is_lesion, is_lesion | ~doubtful, ~(is_lesion | beside | doubtful))
 
 
-def _not_rejected(lesions: Iterable[Harvested]) -> list[np.ndarray]:
+def _not_rejected(lesions: Iterable[HarvestedLesion]) -> list[np.ndarray]:
     """Slice boxes of the lesions that no radiologist has rejected."""
     return [x.slice_boxes for x in lesions if x.status != "rejected"]
 
 
-def _by_volume(lesions: Iterable[Harvested]) -> defaultdict[str, list[Harvested]]:
-    volumes: defaultdict[str, list[Harvested]] = defaultdict(list)
+def _by_volume(lesions: Iterable[HarvestedLesion]) -> defaultdict[str, list[HarvestedLesion]]:
+    volumes: defaultdict[str, list[HarvestedLesion]] = defaultdict(list)
     for lesion in lesions:
         volumes[lesion.volume].append(lesion)
     return volumes

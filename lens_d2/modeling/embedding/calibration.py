@@ -15,7 +15,7 @@ MIN_PAIRS = 10
 
 
 @dataclass(frozen=True)
-class Calibration:
+class MatchingDistance:
     """A matching distance, and how well it tells lesions apart.
 
     Attributes:
@@ -50,7 +50,9 @@ class Calibration:
         )
 
 
-def calibrate(embed: Callable[[list], np.ndarray], marks: Sequence[Mark], precision: float = 0.9) -> Calibration:
+def calibrate(
+    embed: Callable[[list], np.ndarray], marks: Sequence[Mark], precision: float = 0.9
+) -> MatchingDistance:
     """Calibrates the distance below which two boxes count as one lesion, on pairs of marks of known identity.
 
     Args:
@@ -86,12 +88,12 @@ def choose_distance(distances: np.ndarray, same: np.ndarray, precision: float) -
     return float(limits[chosen[-1]]) if len(chosen) else None
 
 
-def summarize(distances: np.ndarray, pairs: MarkPairs, precision: float) -> Calibration:
+def summarize(distances: np.ndarray, pairs: MarkPairs, precision: float) -> MatchingDistance:
     """Calibration from the distances of pairs."""
     chosen = choose_distance(distances, pairs.same, precision)
     distance = PAPERS_DISTANCE if chosen is None else chosen
     near = distances < distance
-    return Calibration(
+    return MatchingDistance(
         distance,
         chosen is not None,
         int(pairs.same.sum()),

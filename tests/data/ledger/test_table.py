@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lens_d2.data.ledger.table import (
+    LEDGER_STATUSES,
     NEEDED,
     SCHEMA,
-    STATUSES,
     check_ledger,
     read_ledger,
     to_table,
@@ -63,7 +63,7 @@ class TestFile:
         st.lists(
             st.tuples(
                 st.floats(0, 400, width=32), st.floats(0.5, 100, width=32), st.floats(0, 1, width=32),
-                st.sampled_from(STATUSES), st.text("ab\",' \n/é", min_size=1, max_size=5),
+                st.sampled_from(LEDGER_STATUSES), st.text("ab\",' \n/é", min_size=1, max_size=5),
             ),
             max_size=8,
         )

@@ -25,7 +25,7 @@ class Finding:
         volume: name of the sub-volume.
         lesion: id of the 3D lesion; that of the annotation if the finding continues it.
         slice_boxes: (k, 6) z, x1, y1, x2, y2, score, in the volume frame.
-        status: of the ledger, see :data:`lens_d2.data.ledger.table.STATUSES`.
+        status: of the ledger, see :data:`lens_d2.data.ledger.table.LEDGER_STATUSES`.
         annotation: id of the annotation that it was found by.
         distance: between their embeddings.
         precision: estimated share of lesions among findings like this one, or NaN.
