@@ -88,6 +88,7 @@ class HarvestRound:
         self.step = f"{FOLDER}/round_{number}"
         self.folder = stage.folder(self.step)
         self.folds = volumes.folds(self.keys.FOLDS)
+        self.known: tuple[dict, dict] | None = None  # of known_proposals, once a classifier is trained
 
     def run(self) -> dict | None:
         """Generate, classify and harvest.
@@ -136,10 +137,13 @@ class HarvestRound:
 
         From the second round on it is fine-tuned from that of the last round, which has not seen the fold either.
         """
+        if self.known is None:
+            rules = Rules.from_config(self.cfg)
+            self.known = known_proposals(self.volumes.training, stacked, rules, before)
         verified = [r for r in self.volumes.verified if fold is None or self.folds[r["volume"]] != fold]
-        rules = Rules.from_config(self.cfg)
-        positives, negatives = known_proposals(verified, stacked, rules, before)
-        marked, _ = known_proposals(self.volumes.partial, stacked, rules, before)
+        records = [*verified, *self.volumes.partial]
+        positives = {record["volume"]: self.known[0][record["volume"]] for record in records}
+        negatives = {record["volume"]: self.known[1][record["volume"]] for record in verified}
         cfg, start = self.cfg.clone(), ""
         cfg.defrost()
         if self.last and self.keys.FINETUNE_CLASSIFIER:
@@ -147,5 +151,4 @@ class HarvestRound:
             cfg.MODEL.LPC.SOLVER.update(self.keys.FINETUNE_LPC)
         cfg.OUTPUT_DIR = str(self.folder if fold is None else self.folder / f"fold_{fold}")
         cfg.freeze()
-        records = [*verified, *self.volumes.partial]
-        return train_lpc(cfg, records, positives | marked, negatives, self.stage.resume, start)
+        return train_lpc(cfg, records, positives, negatives, self.stage.resume, start)

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 
 from ...data.ledger.table import LedgerRow
 from ...data.ledger.verdicts import VERDICTS
+from ...io.artifacts import share_out
 from ...structures.detections import VolumeDetections
 from ...structures.known_boxes import KnownBoxes
 from ...structures.status import BoxStatus
@@ -132,11 +133,12 @@ class Harvest:
 
 
 def known_proposals(
-    records: Iterable[dict], proposals: Proposals, rules: Rules, before: Sequence[HarvestedLesion] = ()
+    records: Sequence[dict], proposals: Proposals, rules: Rules, before: Sequence[HarvestedLesion] = ()
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Find the 3D proposals that are lesions, and those on no known lesion.
 
-    On V_M, these are P_M^R and P_M^-; on V_H, the former are P_H^R, and the latter may be lesions or not.
+    On V_M, these are P_M^R and P_M^-; on V_H, the former are P_H^R, and the latter may be lesions or not. All
+    ranks call this, and share the work.
 
     Args:
         records: of V_M or V_H.
@@ -147,12 +149,16 @@ def known_proposals(
     Returns:
         (n, 6) boxes of both kinds, by sub-volume.
     """
-    lesions, others, earlier = {}, {}, _by_volume(before)
-    for record in records:
+    earlier = _by_volume(before)
+
+    def boxes_of(record: dict) -> tuple[np.ndarray, np.ndarray]:
         known = _Known.of(proposals(record), record, earlier[record["volume"]], rules, 0)
-        lesions[record["volume"]] = known.found.boxes[known.is_lesion]
-        others[record["volume"]] = known.found.boxes[known.is_negative]
-    return lesions, others
+        return known.found.boxes[known.is_lesion], known.found.boxes[known.is_negative]
+
+    boxes = share_out(records, lambda some: map(boxes_of, some), "known 3D proposals")
+    names = [record["volume"] for record in records]
+    lesions, others = ([own[kind] for own in boxes] for kind in (0, 1))
+    return dict(zip(names, lesions, strict=True)), dict(zip(names, others, strict=True))
 
 
 def harvest_round(
