@@ -2,7 +2,9 @@
 documents: tests/test_advertised.py.)"""
 
 import json
+import os
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -159,3 +161,12 @@ def test_predicting_on_a_full_disk_is_a_line_and_nothing_half_written(tmp_path):
     assert report[2] == []
     assert done[:2] == [0, []] and {"report.html", "detections.json", "detections.csv"} <= set(done[2])
     assert table[3] == report[3] == done[3] == []  # nothing in TMPDIR
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_asked_to_end_while_it_begins_a_run_says_try_again(monkeypatch, number):
+    monkeypatch.setattr("lens_d2.commands.train.run", lambda args: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--config-file", "configs/phantom/lens_multi.yaml"])
+    assert end.value.code == 75 and signal.getsignal(number) is before
