@@ -18,6 +18,7 @@ from detectron2.data import MetadataCatalog
 from ..io.errors import DataError
 from ..io.tables import read_rows
 from ..structures.boxes import key_slice_box
+from ..structures.records import given_lesions
 from .lesion_labels import mark_row
 
 # Typical difference between the places of marks of one lesion, along x, y and z.
@@ -89,8 +90,8 @@ def collect_marks(records: Sequence[dict], places: Mapping[int, np.ndarray]) -> 
     return [
         Mark(record, int(box[0]), tuple(box[1:5].tolist()), places[row])
         for record in records
-        for lesion in record["lesions"]
-        if (row := mark_row(lesion)) in places and lesion["status"] == "annotation"
+        for lesion in given_lesions(record)
+        if (row := mark_row(lesion)) in places
         for box in [key_slice_box(lesion)]
     ]
 

@@ -9,17 +9,13 @@ from ..io.errors import DataError
 from ..io.formats import FileFrame
 from ..structures.boxes import PLANE, flat_boxes3d, key_slice_box, slices_of
 from ..structures.detections import VolumeDetections
+from ..structures.records import given_lesions
 from .sets import BoxTruth
 
 
 def frame_of(dataset_name: str) -> FileFrame:
     """Coordinates of the files of a registered dataset, from its metadata."""
     return MetadataCatalog.get(dataset_name).get("file_frame", FileFrame())
-
-
-def lesions_of(record: dict) -> list[dict]:
-    """A record's given lesions; mined ones are not truth."""
-    return [lesion for lesion in record["lesions"] if lesion["status"] == "annotation"]
 
 
 def box_truth(records: list[dict], frame: FileFrame) -> BoxTruth:
@@ -30,7 +26,7 @@ def box_truth(records: list[dict], frame: FileFrame) -> BoxTruth:
     """
     boxes = []
     for record in records:
-        own = [lesion["box3d"] for lesion in lesions_of(record)]
+        own = [lesion["box3d"] for lesion in given_lesions(record)]
         if None in own:
             fault = "a lesion has no 3D box, by which its dataset is evaluated: in the reader give make_lesion a "
             raise DataError(record["volume"], fault + 'box3d, or Dataset the evaluator_type "p3d", of marks alone')
@@ -42,7 +38,7 @@ def mark_truth(records: list[dict], frame: FileFrame) -> BoxTruth:
     """The records' boxes on key slices, in the files' coordinates; z1 = z2."""
     boxes = []
     for record in records:
-        marks = np.array([key_slice_box(x) for x in lesions_of(record) if x["boxes"]]).reshape(-1, 5)
+        marks = np.array([key_slice_box(x) for x in given_lesions(record) if x["boxes"]]).reshape(-1, 5)
         boxes.append(frame.to_file(flat_boxes3d(marks[:, 0], marks[:, 1:]), record["first_slice"]))
     return _truth(records, boxes)
 

@@ -13,8 +13,9 @@ from pycocotools.cocoeval import COCOeval
 
 from ..io.progress import progress
 from ..structures.detections import VolumeDetections
+from ..structures.records import given_lesions
 from .coco import Slices, coco_results, coco_truth
-from .frames import lesions_of, slice_boxes
+from .frames import slice_boxes
 from .outputs import OutputsEvaluator
 from .report import write_json
 
@@ -56,7 +57,7 @@ class SliceAPEvaluator(OutputsEvaluator):
         is_3d = MetadataCatalog.get(self.dataset_name).truth_is_3d
         ids, images, boxes = {}, [], []
         for number, record in enumerate(records):
-            own = [box[:5] for lesion in lesions_of(record) for box in lesion["boxes"]]
+            own = [box[:5] for lesion in given_lesions(record) for box in lesion["boxes"]]
             boxes.append(np.array(own, dtype=np.float64).reshape(-1, 5))
             for z in range(record["num_slices"]) if is_3d else np.unique(boxes[-1][:, 0]).astype(int).tolist():
                 ids[number, z] = len(images) + 1

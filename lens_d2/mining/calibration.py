@@ -25,6 +25,7 @@ from ..io.artifacts import digest
 from ..io.errors import DataError
 from ..structures.boxes import size_class
 from ..structures.known_boxes import KnownBoxes
+from ..structures.records import given_lesions
 from ..structures.status import STATUS_OF_RECORD, BoxStatus
 
 logger = logging.getLogger(__name__)
@@ -209,9 +210,7 @@ class Verified:
         for record in mined:
             name = record["volume"]
             if name in complete:
-                marks = KnownBoxes.of_record(
-                    {"lesions": [x for x in record["lesions"] if x["status"] == "annotation"]}
-                )
+                marks = KnownBoxes.of_record({"lesions": given_lesions(record)})
                 lesions = [
                     x for x in complete[name]["lesions"] if STATUS_OF_RECORD[x["status"]] == BoxStatus.LESION
                 ]

@@ -124,6 +124,11 @@ def _with_slice_boxes(lesion: dict, num_slices: int) -> dict:
     return {**lesion, "boxes": [[int(z), *box] for z, *box in boxes_through(lesion["box3d"], num_slices).tolist()]}
 
 
+def given_lesions(record: dict) -> list[dict]:
+    """The lesions that the dataset gives; what was mined or judged is not among them, and no truth."""
+    return [lesion for lesion in record["lesions"] if lesion["status"] == "annotation"]
+
+
 def check_record(record: dict, source: str | PathLike | None = None) -> None:
     """Refuses a record that contradicts itself.
 

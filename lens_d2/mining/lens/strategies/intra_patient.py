@@ -16,6 +16,7 @@ from ....modeling.embedding import build_embed
 from ....modeling.embedding.calibration import calibrate
 from ....structures.boxes import key_slice_box
 from ....structures.detections import FUSED, best_slice_boxes
+from ....structures.records import given_lesions
 from ....structures.status import BoxStatus
 from ...proposals import mined_datasets
 from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Proposals, Strategy
@@ -150,7 +151,7 @@ CALIBRATIONS: dict[str, Callable[[CfgNode], Callable | None]] = {
 
 def _annotations(record: dict) -> list[dict]:
     """The given lesions of a record that have a box."""
-    return [lesion for lesion in record["lesions"] if lesion["status"] == "annotation" and lesion["boxes"]]
+    return [lesion for lesion in given_lesions(record) if lesion["boxes"]]
 
 
 def _only_nearest(distances: np.ndarray, volumes: list[str]) -> np.ndarray:

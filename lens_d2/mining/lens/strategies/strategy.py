@@ -11,6 +11,7 @@ from fvcore.common.registry import Registry
 
 from ....structures.detections import FUSED, VolumeDetections
 from ....structures.known_boxes import KnownBoxes, tracklet_overlaps
+from ....structures.records import given_lesions
 from ....structures.status import BoxStatus
 
 STRATEGIES = Registry("MINING_STRATEGY")
@@ -95,7 +96,7 @@ class PatientVolume:
     @property
     def annotations(self) -> set[str]:
         """Ids of the given annotations: one of an earlier round is none, and a ledger may not name it as one."""
-        return {lesion["id"] for lesion in self.record["lesions"] if lesion["status"] == "annotation"}
+        return {lesion["id"] for lesion in given_lesions(self.record)}
 
     @property
     def experts(self) -> list[str]:
