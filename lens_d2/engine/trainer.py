@@ -85,8 +85,8 @@ class CarefulTraining(TrainerBase):
         """
         own, batch = self.cfg.SOLVER.IMS_PER_BATCH, state_dict.get("batch")
         if batch not in (None, own):
-            hint = "with SOLVER.REFERENCE_WORLD_SIZE 0 they stay on any number of GPUs"
-            raise ValueError(f"batches of {batch}, and here of {own}: {hint}")
+            hint = f"SOLVER.REFERENCE_WORLD_SIZE 0 SOLVER.IMS_PER_BATCH {batch} keeps them on any number of GPUs"
+            raise ValueError(f"batches of {batch}, and here of {own}; {hint}")
         super().load_state_dict(state_dict)
 
     def train(self, *args):
