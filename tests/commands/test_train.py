@@ -163,7 +163,7 @@ def test_resumed_with_other_batches_it_says_so(run, tmp_path):
     opts = ("OUTPUT_DIR", tmp_path / "out", "DATASETS.TEST", (), "SOLVER.IMS_PER_BATCH")
     run(*opts, 2, "SOLVER.MAX_ITER", 2)
     with pytest.raises(
-        DataError, match="batches of 2, and here of 4; SOLVER.REFERENCE_WORLD_SIZE 0 SOLVER.IMS_PER_BATCH 2"
+        DataError, match="batches of 2, and here of 4; .*IMS_PER_BATCH 2 keeps"
     ):
         run("--resume", *opts, 4, "SOLVER.MAX_ITER", 4)
 
