@@ -7,7 +7,7 @@ from detectron2.data import MetadataCatalog
 
 from ..io.errors import DataError
 from ..io.formats import FileFrame
-from ..structures.boxes import PLANE, flat_boxes3d, key_slice_box, slices_of
+from ..structures.boxes import flat_boxes3d, key_slice_box
 from ..structures.detections import VolumeDetections
 from ..structures.records import given_lesions
 from .sets import BoxTruth
@@ -55,15 +55,11 @@ def _truth(records: list[dict], boxes: list[np.ndarray]) -> BoxTruth:
 def slice_boxes(detections: VolumeDetections) -> tuple[np.ndarray, np.ndarray]:
     """The detections' boxes on slices, scored as the detections are now.
 
-    If 3D detections have been given new scores, the scores of their slices follow in proportion. Without slice
-    boxes, a detection has its 3D box on each of its slices.
+    If 3D detections have been given new scores, the scores of their slices follow in proportion.
 
     Returns:
         (m, 6) z, x1, y1, x2, y2, score in the volume frame, and (m,) ascending rows of the detections.
     """
-    if len(detections) and not len(detections.slice_boxes):
-        owner, z = slices_of(detections.boxes)
-        return np.column_stack([z, detections.boxes[owner][:, PLANE], detections.scores[owner]]), owner
     order = np.lexsort((detections.slice_boxes[:, 0], detections.slice_detection))
     boxes, owner = detections.slice_boxes[order].astype(np.float64), detections.slice_detection[order]
     best = np.zeros(len(detections))

@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..structures.boxes import PLANE
 from ..structures.detections import Detection
 from ..structures.geometry import VolumeGeometry
 
@@ -86,17 +85,9 @@ def _near(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
     return (high >= low - [0, 0, 1 + 1e-6]).all(axis=1)
 
 
-def _rows(detection: Detection) -> np.ndarray:
-    """(k, 6) slice boxes; those of the 3D box, with its score, for a detection without others."""
-    if len(detection.slice_boxes):
-        return detection.slice_boxes
-    plane = np.array(detection.box)[PLANE]
-    return np.array([[z, *plane, detection.score] for z in detection.slices])
-
-
 def _by_slice(detection: Detection) -> dict[int, np.ndarray]:
     """{slice: (4,) XYXY_ABS}."""
-    return {int(row[0]): row[1:5] for row in _rows(detection)}
+    return {int(row[0]): row[1:5] for row in detection.slice_boxes}
 
 
 def _whole(group: Sequence[Detection], geometry: VolumeGeometry) -> Detection:
@@ -105,7 +96,7 @@ def _whole(group: Sequence[Detection], geometry: VolumeGeometry) -> Detection:
     if len(group) == 1:
         return best
     boxes = np.array([each.box for each in group])
-    rows = np.concatenate([_rows(each) for each in group])
+    rows = np.concatenate([each.slice_boxes for each in group])
     slices = np.unique(rows[:, 0])
     hulls = np.array([_hull_on_slice(rows[rows[:, 0] == z]) for z in slices])
     box = np.r_[boxes[:, :3].min(axis=0), boxes[:, 3:].max(axis=0)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .boxes import slices_of
+from .boxes import PLANE, slices_of
 from .geometry import VolumeGeometry
 
 FUSED = "fused"  # name of the detections that all experts' are fused to, beside those of each expert
@@ -21,6 +21,8 @@ def _empty(columns: int) -> np.ndarray:
 @dataclass
 class VolumeDetections:
     """The 3D detections of one sub-volume, in the volume frame.
+
+    3D boxes that are given without slice boxes have their outline, with their score, on each slice they cover.
 
     Attributes:
         boxes: (n, 6) x1, y1, z1, x2, y2, z2. x and y are pixel edges (pixel i spans [i, i + 1]); z1 and z2
@@ -38,6 +40,12 @@ class VolumeDetections:
     slice_detection: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     expert_scores: np.ndarray | None = None
     fpr_scores: np.ndarray | None = None
+
+    def __post_init__(self):
+        if len(self.boxes) and not len(self.slice_boxes):
+            self.slice_detection, z = slices_of(self.boxes)
+            plane, scores = self.boxes[self.slice_detection][:, PLANE], self.scores[self.slice_detection]
+            self.slice_boxes = np.column_stack([z, plane, scores])
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -108,9 +116,7 @@ class Detection:
 
     @property
     def key_slice(self) -> int:
-        """The slice with the highest score; the middle one without scores of slices."""
-        if not len(self.slice_boxes):
-            return self.slices[len(self.slices) // 2]
+        """The slice with the highest score, the middle one of several."""
         best = self.slice_boxes[:, 5] == self.slice_boxes[:, 5].max()
         candidates = self.slice_boxes[best, 0]
         return int(candidates[len(candidates) // 2])

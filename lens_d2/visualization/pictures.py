@@ -12,7 +12,6 @@ from functools import cached_property
 import numpy as np
 
 from ..data.cache import CachedVolume
-from ..structures.boxes import PLANE
 from ..structures.detections import Detection
 from .planes import AIR, JPEG, WINDOWS, Encoding, Picture, PlacedBox, Plane, choose_window, crop, draw, lay_out
 
@@ -214,7 +213,4 @@ class PictureMaker:
         detection = self.detections[index]
         (own,) = np.rint(self.geometry.slices_to_volume([z])).astype(int)
         rows = detection.slice_boxes[detection.slice_boxes[:, 0] == own]
-        if own not in detection.slices or (len(detection.slice_boxes) and not len(rows)):
-            return None
-        box = rows[0, 1:5] if len(rows) else np.array(detection.box)[PLANE]
-        return self.geometry.boxes_to_cache(box)[0]
+        return self.geometry.boxes_to_cache(rows[0, 1:5])[0] if len(rows) else None

@@ -162,9 +162,7 @@ def test_resumed_with_other_batches_it_says_so(run, tmp_path):
     """As on another number of GPUs: a checkpoint counts iterations of its own batches."""
     opts = ("OUTPUT_DIR", tmp_path / "out", "DATASETS.TEST", (), "SOLVER.IMS_PER_BATCH")
     run(*opts, 2, "SOLVER.MAX_ITER", 2)
-    with pytest.raises(
-        DataError, match="batches of 2, and here of 4; .*IMS_PER_BATCH 2 keeps"
-    ):
+    with pytest.raises(DataError, match="batches of 2, and here of 4; .*IMS_PER_BATCH 2 keeps"):
         run("--resume", *opts, 4, "SOLVER.MAX_ITER", 4)
 
 

@@ -17,20 +17,19 @@ from lens_d2.structures.detections import Detection
 def at(report):
     """Makes detections in the scan of 24 slices."""
 
-    def make(*boxes, sliced=True) -> list[Detection]:
+    def make(*boxes) -> list[Detection]:
         detections = []
         for number, box in enumerate(boxes, 1):
             score = 1 - number / 100
             x1, y1, z1, x2, y2, z2 = box
-            rows = [[z, x1, y1, x2, y2, score - 0.001 * abs(z - z1)] for z in range(z1, z2 + 1)] if sliced else []
-            values = {"number": number, "score": score, "slice_boxes": np.array(rows).reshape(-1, 6)}
+            rows = [[z, x1, y1, x2, y2, score - 0.001 * abs(z - z1)] for z in range(z1, z2 + 1)]
+            values = {"number": number, "score": score, "slice_boxes": np.array(rows)}
             detections.append(Detection.at(np.array(box, float), report.geometry, **values))
         return detections
 
     return make
 
 
-@pytest.mark.parametrize("sliced", [True, False])
 @pytest.mark.parametrize(
     ("second", "same"),
     [
@@ -42,8 +41,8 @@ def at(report):
         ([14, 14, 3, 17, 17, 4], False),  # a small lesion inside a large box
     ],
 )
-def test_boxes_of_one_lesion(at, second, same, sliced):
-    first, other = at([10, 10, 2, 20, 20, 5], second, sliced=sliced)
+def test_boxes_of_one_lesion(at, second, same):
+    first, other = at([10, 10, 2, 20, 20, 5], second)
     assert is_same_lesion(first, other) is is_same_lesion(other, first) is same
 
 

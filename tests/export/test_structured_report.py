@@ -3,13 +3,13 @@
 import io
 from dataclasses import replace
 
-import numpy as np
 import pydicom
 import pytest
 from highdicom import sr
 
 from lens_d2.export import StructuredReport
 from lens_d2.export.structured_report import expert_code
+from lens_d2.structures.detections import VolumeDetections
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_warnings_are_comments(series):
 def test_a_box_between_or_beyond_slices_lies_on_the_nearest(make_scan):
     scan = make_scan(dicom=True)
     scan.found.boxes[:, [2, 5]] = [[3.2, 3.4], [-0.4, -0.3], [23.1, 23.4]]
-    scan.found.slice_boxes, scan.found.slice_detection = np.zeros((0, 6)), np.zeros(0, int)
+    scan.found = VolumeDetections(scan.found.boxes, scan.found.scores)
     report = scan.report()
     assert [each.slices for each in report.detections] == [[0], [23], [3]]
     assert [each.key_slice for each in report.detections] == [0, 23, 3]

@@ -15,3 +15,9 @@ def test_slice_boxes_of_a_detection_in_their_order():
 def test_no_detections_have_the_shapes_of_some():
     nothing = VolumeDetections()
     assert len(nothing) == 0 and nothing.boxes.shape == nothing.boxes_of(0).shape == (0, 6)
+
+
+def test_3d_boxes_alone_get_their_outline_on_each_slice():
+    found = VolumeDetections(np.array([[1.0, 2, 3, 5, 6, 4], [0, 0, 7.2, 9, 9, 7.4]]), np.array([0.9, 0.5]))
+    assert found.slice_boxes.tolist() == [[3, 1, 2, 5, 6, 0.9], [4, 1, 2, 5, 6, 0.9], [7, 0, 0, 9, 9, 0.5]]
+    assert found.slice_detection.tolist() == [0, 0, 1] and len(VolumeDetections().slice_boxes) == 0
