@@ -210,15 +210,21 @@ class SlicePool:
         return [drawn[i] for i in rng.permutation(len(drawn))]
 
     def _weighted_lesions(self, rng: np.random.Generator) -> list[tuple[int, np.ndarray]]:
-        """``lesions``, each as often as its record's weight says; as many in every epoch, and at least one."""
+        """``lesions``, each as often as its record's weight says.
+
+        Fractions are drawn in proportion, by systematic sampling in a random order. Every epoch has as many of
+        them, their rounded sum, or one if that is 0.
+        """
         if not self.weights or not self.lesions:
             return self.lesions
         weights = np.array([self.weights.get(record, 1.0) for record, _ in self.lesions])
         rest = weights % 1
         times = (weights - rest).astype(int)
-        count = round(rest.sum()) or int(not times.any())
-        if count:
-            times[rng.choice(len(rest), size=count, replace=False, p=rest / rest.sum())] += 1
+        if rest.any():
+            count, order = max(round(rest.sum()), 1), rng.permutation(len(rest))
+            ends = np.cumsum(rest[order]) / rest.sum() * count + rng.random()
+            ends[-1] = count  # whatever the sum of floats is; what is drawn lies before it
+            times[order] += np.diff(np.floor(ends), prepend=0).astype(int)
         return [lesion for lesion, n in zip(self.lesions, times.tolist(), strict=True) for _ in range(n)]
 
 

@@ -65,7 +65,7 @@ NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterab
     "MODEL.LPC.NAME": CLASSIFIER_REGISTRY,
     "MODEL.LPC.LOSS": CLASSIFIER_LOSS_REGISTRY,
     **{f"{solver}.OPTIMIZER": OPTIMIZERS for solver in SOLVERS},
-    "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),
+    "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
     "INPUT.AUGMENTATIONS": AUGMENTATION_REGISTRY,
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIPPINGS,
     "DATASETS.COMBINE": DATASET_COMBINATIONS,

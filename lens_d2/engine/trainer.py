@@ -74,15 +74,20 @@ class CarefulTraining(TrainerBase):
     """
 
     def state_dict(self) -> dict:
-        """As Detectron2's, with the size of the batches by which its iterations count."""
-        return {**super().state_dict(), "batch": self.cfg.SOLVER.IMS_PER_BATCH}
+        """As Detectron2's, with the batch by which its iterations count, and the parts that learn."""
+        solver = self.cfg.SOLVER
+        return {**super().state_dict(), "batch": solver.IMS_PER_BATCH, "parts": list(solver.PARTS)}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """As Detectron2's.
 
         Raises:
-            ValueError: the state is of a training with other batches, whose iterations are not those of this one.
+            ValueError: the state is of a training with other batches, whose iterations are not those of this one,
+                or of other parts, whose optimizer it has.
         """
+        parts = list(self.cfg.SOLVER.PARTS)
+        if state_dict.get("parts", parts) != parts:
+            raise ValueError(f"SOLVER.PARTS {state_dict['parts']}, and here {parts}")
         own, batch = self.cfg.SOLVER.IMS_PER_BATCH, state_dict.get("batch")
         if batch not in (None, own):
             hint = f"SOLVER.REFERENCE_WORLD_SIZE 0 SOLVER.IMS_PER_BATCH {batch} keeps them on any number of GPUs"
@@ -123,6 +128,7 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         freeze_all_but(model, cfg.SOLVER.PARTS)
+        self._check_learners(model, records)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg, records)
         device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
@@ -142,6 +148,21 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
 
+    @staticmethod
+    def _check_learners(model: nn.Module, records: list[dict]) -> None:
+        """Refuse to train with datasets of whose expert nothing learns.
+
+        Raises:
+            DataError: names such an expert.
+        """
+        experts = getattr(model, "experts", ())
+        learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        owners = [{*name.split(".")} & {*experts} for name in learning]
+        for expert in sorted({record["expert"] for record in records} & {*experts}):
+            if not any(owner <= {expert} for owner in owners):
+                fault = f"nothing of {expert} learns: leave its datasets out of DATASETS.TRAIN, or name more parts"
+                raise DataError("SOLVER.PARTS", fault)
+
     def resume_or_load(self, resume: bool = True) -> None:
         """Resume or load as Detectron2 does; without either, the backbone starts from ``MODEL.DENSENET.WEIGHTS``.
 
@@ -154,6 +175,8 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
             follow_config(self.cfg, self.checkpointer.model, self.optimizer, self.scheduler)
         self.data_loader.batch_sampler.start_iter = self.start_iter
         if self.start_iter >= self.max_iter:
+            if self.teacher is not None:
+                self.checkpointer.model.load_state_dict(self.teacher.module.state_dict())
             self.checkpointer.save("model_final", iteration=self.iter)
 
     def build_hooks(self) -> list[HookBase | None]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..modeling.meta_arch import best_overlapping
 from ..modeling.selection import nms_of_groups
 
-CERTAIN = 1e-6  # scores are clipped to this distance from 1
+CERTAIN = 1e-6  # scores are clipped to this distance from 0 and 1
 
 
 def fuse_scales(scales: Sequence[Sequence[Instances]], iou: float, topk: int, floor: float) -> list[Instances]:
@@ -50,4 +50,6 @@ def _resized(found: Instances, image_size: tuple[int, int]) -> Instances:
 
 def _mean_log_odds(scores: Sequence[Tensor], floor: float) -> Tensor:
     """(n,) probability whose log odds are the mean of those of several (n,) probabilities."""
-    return torch.stack([own.clamp(floor, 1 - CERTAIN).logit() for own in scores]).mean(dim=0).sigmoid()
+    return (
+        torch.stack([own.clamp(max(floor, CERTAIN), 1 - CERTAIN).logit() for own in scores]).mean(dim=0).sigmoid()
+    )

@@ -100,8 +100,9 @@ class LENSCheckpointer(DetectionCheckpointer):
             return super().load(path, *args, **kwargs)
         except DataError:
             raise
-        except KeyError:  # of the optimizer
-            fault = "its training had another SOLVER.OPTIMIZER"
+        except KeyError as error:  # of the optimizer or the trainer
+            key = "SOLVER.AMP.ENABLED" if error.args[0] == "grad_scaler" else "SOLVER.OPTIMIZER"
+            fault = f"its training had another {key}"
         except ValueError as error:  # of the optimizer or the trainer
             fault = f"its training had other settings than this one ({error})"
         raise DataError(path, f"{fault}: resume it with those, or begin anew with MODEL.WEIGHTS")
@@ -115,7 +116,7 @@ class LENSCheckpointer(DetectionCheckpointer):
         for key, value in state.items():
             if isinstance(value, dict):
                 raise DataError(filename, f"has its tensors below {key!r}, {belongs}")
-            if not np.isfinite(np.asarray(value)).all():
+            if not (value if torch.is_tensor(value) else torch.as_tensor(np.asarray(value))).isfinite().all():
                 raise DataError(filename, f"{key} holds NaN or Inf: the training that wrote it had diverged")
         return loaded if "model" in loaded else {"model": loaded}
 

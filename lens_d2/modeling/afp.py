@@ -217,7 +217,7 @@ class AFP(nn.Module):
             losses: with ``gt_instances``, "loss_afp_center" and "loss_afp_size".
         """
         feature = features[self.in_feature]
-        centerness, distances = self.centerness(feature), self.distances(feature)
+        centerness, distances = self.centerness(feature).float(), self.distances(feature).float()
         proposals = self.propose(centerness, distances, images.image_sizes)
         losses = {}
         if gt_instances is not None:

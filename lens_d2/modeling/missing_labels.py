@@ -118,7 +118,8 @@ class PartialLabels:
             is_lesion: (n,) bool, the label.
             is_known: (n,) bool, lesions and hard negatives; the others are background that may hold lesions.
             weight: (n,) of each, background's by :meth:`weights`.
-            seen: (n,) or one, for a lesion the share of its image's background that is among the n.
+            seen: (n,) or one, for a lesion how much more likely its image's background is to be among the n than
+                its lesions are.
         """
         known = (as_lesion.where(is_lesion, as_background) * weight)[is_known].sum()
         background = (as_background * weight)[~is_known].sum()

@@ -202,7 +202,7 @@ class LENSROIHeads(ROIHeads):
             classes = Instances.cat([lesion, negative]) if self.num_classes > 1 else lesion
             if partial_labels is not None:
                 weight = partial_labels.weights(largest_overlap(proposal.proposal_boxes, lesion.gt_boxes))
-                matched = self.proposal_matcher(pairwise_iou(classes.gt_boxes, proposal.proposal_boxes))[1] == 1
+                matched = self._matches(proposal, classes)
                 on_negative = largest_overlap(proposal.proposal_boxes, negative.gt_boxes) >= self.ignore_iou
                 proposal = proposal[matched | on_negative | (weight > 0)]
             kept.append(proposal)
@@ -225,10 +225,21 @@ class LENSROIHeads(ROIHeads):
                 own = weights_of(proposal, proposal.gt_classes.device)
                 proposal.weight = own.where(proposal.gt_classes == 0, torch.ones_like(own))
         if partial_labels is not None:
-            for proposal, lesion, before, count in zip(sampled, lesions, kept, background, strict=True):
+            for proposal, lesion, before, classes, count in zip(
+                sampled, lesions, kept, known, background, strict=True
+            ):
                 proposal.overlap = overlap = largest_overlap(proposal.proposal_boxes, lesion)
-                proposal.seen = torch.full_like(overlap, count / max(len(before), count, 1))
+                matched = int(self._matches(before, classes).sum())
+                given = len(classes) if self.proposal_append_gt else 0
+                of_background = count / max(len(before) - matched, count, 1)
+                of_foreground = (len(proposal) - count) / max(matched + given, 1)
+                seen = of_background / of_foreground if of_foreground else 0.0
+                proposal.seen = torch.full_like(overlap, seen)
         return sampled
+
+    def _matches(self, proposals: Instances, classes: Instances) -> Tensor:
+        """(n,) bool, the proposals that are foreground of any class."""
+        return self.proposal_matcher(pairwise_iou(classes.gt_boxes, proposals.proposal_boxes))[1] == 1
 
     def _weighted_classification_loss(
         self, logits: Tensor, proposals: list[Instances], partial_labels: PartialLabels | None = None

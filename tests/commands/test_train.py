@@ -166,6 +166,16 @@ def test_resumed_with_other_batches_it_says_so(run, tmp_path):
         run("--resume", *opts, 4, "SOLVER.MAX_ITER", 4)
 
 
+def test_resumed_with_other_parts_it_says_so(run, tmp_path):
+    """As long as those before, they would take over the moments of the optimizer."""
+    plain = ("DATASETS.TEST", (), "OUTPUT_DIR")
+    run(*plain, tmp_path / "whole", "SOLVER.MAX_ITER", 1)
+    opts = (*plain, tmp_path / "out", "MODEL.WEIGHTS", tmp_path / "whole/model_final.pth")
+    run(*opts, "SOLVER.MAX_ITER", 1, "SOLVER.PARTS", ("backbone",))
+    with pytest.raises(DataError, match=r"SOLVER.PARTS \['backbone'\], and here \['roi_heads'\]"):
+        run("--resume", *opts, "SOLVER.MAX_ITER", 2, "SOLVER.PARTS", ("roi_heads",))
+
+
 def test_resumed_with_a_shorter_length_it_is_finished(run, tmp_path):
     opts = ("OUTPUT_DIR", tmp_path / "out", "DATASETS.TEST", (), "SOLVER.MAX_ITER")
     run(*opts, 4)

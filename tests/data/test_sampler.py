@@ -112,11 +112,25 @@ def test_a_dataset_of_another_weight_is_drawn_more_or_less_often(weight, times):
         drawn = pool.draw(0.5, rng)
         lesions = Counter((r, z == 10) for r, z in drawn if 4 <= z <= 7 or z == 10)
         weighted = [lesions[r, key] for r in range(10) for key in (False, True)]
-        assert sum(weighted) == round(20 * weight) and set(weighted) <= times
+        assert sum(weighted) == max(round(20 * weight), 1) and set(weighted) <= times
         assert all(lesions[r, key] == 1 for r in range(10, 20) for key in (False, True))
         assert len(drawn) == sum(lesions.values()) + round(sum(lesions.values()) / 2)
         seen.add(tuple(weighted))
-    assert (len(seen) > 1) == (weight % 1 > 0.1)
+    assert (len(seen) > 1) == (weight % 1 > 0)
+
+
+def test_fractions_of_datasets_with_one_expert_are_kept_to():
+    """Nine of ten and one of ten: successive draws without replacement would favour the latter."""
+    weights = [0.9] * 20 + [0.1] * 20 + [1.0] * 3
+    records = [{**record(i, [(4, 7, "annotation")]), "weight": own} for i, own in enumerate(weights)]
+    pool, rng, times = SlicePool.from_records(records, list(range(43)), False), np.random.default_rng(0), Counter()
+    for _ in range(400):
+        drawn = pool.draw(0.0, rng)
+        assert len(drawn) == 23
+        times.update(r for r, _ in drawn)
+    assert sum(times[r] for r in range(20)) / 8000 == pytest.approx(0.9, abs=0.01)
+    assert sum(times[r] for r in range(20, 40)) / 8000 == pytest.approx(0.1, abs=0.01)
+    assert all(times[r] == 400 for r in range(40, 43))
 
 
 def test_a_weighted_dataset_always_takes_part():

@@ -57,6 +57,12 @@ def test_other_weights_do_not_feel_a_gate(tmp_path):
     assert {"average_sensitivity", "luna/average_sensitivity"} <= set(metrics["lens3d"])
 
 
+def test_a_dataset_of_which_nothing_learns_is_refused(tmp_path):
+    parts = ("proposal_generators.luna", "roi_heads.box_predictors.luna")
+    with pytest.raises(DataError, match="SOLVER.PARTS: nothing of deeplesion learns"):
+        train(tmp_path / "none", "SOLVER.PARTS", parts)
+
+
 def test_parts_that_learn_have_to_exist(tmp_path):
     with pytest.raises(DataError, match="^SOLVER.PARTS: no parameter begins with 'roi_heads.gate'; did you mean"):
         train(tmp_path / "none", "SOLVER.PARTS", ("roi_heads.gate",))

@@ -64,6 +64,15 @@ def test_it_ends_with_the_teachers_weights_as_if_it_had_not_been_interrupted(tmp
     assert not equal(plain["model"], whole["model"]) and "teacher" not in plain
 
 
+def test_resumed_at_its_end_it_takes_the_students_place(tmp_path):
+    trained(tmp_path, *TAUGHT, killed_in=3)
+    trainer = LENSTrainer(blocks_cfg(tmp_path, *TAUGHT, "SOLVER.MAX_ITER", 2, "DATASETS.TEST", ()))
+    trainer.resume_or_load(True)
+    final = torch.load(tmp_path / "output/model_final.pth", weights_only=True)
+    teacher = {key.removeprefix("module."): x for key, x in final["teacher"].items() if key.startswith("module.")}
+    assert equal(final["model"], teacher)
+
+
 def test_before_it_labels_the_student_learns_as_without_it(tmp_path):
     for name in ("plain", "watched"):
         (tmp_path / name).mkdir()

@@ -34,6 +34,12 @@ def test_overlapping_boxes_become_the_better_one_and_its_odds_the_mean():
     assert not expected
 
 
+def test_without_a_floor_a_box_of_one_scale_keeps_a_score():
+    plain, fine = found((40, 80), (10, 10, 20, 20, 0.9)), found((40, 80), (50, 10, 60, 20, 0.99))
+    (fused,) = fuse_scales([[plain], [fine]], iou=0.5, topk=10, floor=0.0)
+    assert (fused.scores > 0).all() and fused.pred_boxes.tensor[0].tolist() == [50, 10, 60, 20]
+
+
 def test_slices_without_boxes_and_the_limit():
     nothing, three = found((8, 8)), found((8, 8), (0, 0, 2, 2, 0.5), (4, 4, 6, 6, 0.7), (0, 5, 2, 7, 0.6))
     empty, limited = fuse_scales([[nothing, nothing], [nothing, three]], iou=0.5, topk=2, floor=0.01)

@@ -55,6 +55,13 @@ def test_weights_that_are_none_are_told(network, tmp_path, content, fault):
         LENSCheckpointer(network).load(str(tmp_path / "model.pth"))
 
 
+def test_weights_in_half_precision(network, tmp_path):
+    weights = {key: x.bfloat16() if x.is_floating_point() else x for key, x in network.state_dict().items()}
+    torch.save({"model": weights}, tmp_path / "model.pth")
+    LENSCheckpointer(network).load(str(tmp_path / "model.pth"))
+    assert torch.equal(network[0].weight, weights["0.weight"].float())
+
+
 def test_a_finished_network_is_loaded_whole_or_not_at_all(network, tmp_path):
     """A training starts from a part of the weights, too."""
     part = str(tmp_path / "part.pth")

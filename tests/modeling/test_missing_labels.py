@@ -57,6 +57,17 @@ def test_every_treatment_samples_hard_negatives(heads_of, sample_proposals, make
     assert sampled.certain[boxes.index(tuple(APART[0]))] and sampled.certain.sum() == 1
 
 
+def test_lesions_stand_for_as_many_as_the_sampled_background_does(heads_of, sample_proposals, make_targets):
+    """Of 48 proposals beside the lesion some are sampled, of 24 on it fewer: "seen" is the ratio of both rates."""
+    beside = [[40 + x, 4 + y, 44 + x, 8 + y] for x in range(0, 32, 4) for y in range(0, 48, 8)]
+    on_lesion = [[x + shift for x in LESION] for shift in (0.01 * i for i in range(24))]
+    sampled = sampled_by("", heads_of, sample_proposals, make_targets([LESION]), beside + on_lesion, 0.5)[2]
+    background = int((sampled.gt_classes == 1).sum())
+    foreground = len(sampled) - background
+    assert 0 < foreground < 25 and 0 < background <= 48
+    assert sampled.seen.tolist() == pytest.approx([background / 48 / (foreground / 25)] * len(sampled))
+
+
 SCORE = 0.75
 LOGITS = torch.tensor([0.75, 0.25]).log()
 
