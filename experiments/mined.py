@@ -1,7 +1,7 @@
 """Mined annotations against the hidden truth of the synthetic cohort, which training and mining never open.
 
     python -m experiments mined output/phantom/lens_full/train/mining/ledger.parquet \\
-        --dataset phantom_deeplesion_train --output docs/mining_phantom.md
+        --dataset phantom_deeplesion_train --output output/mining_phantom.md
 
 For each strategy, and for all of them together, it tells
 

@@ -82,7 +82,7 @@ def test_lens_in_five_steps_and_what_its_ledger_is_for(here):
     (here / "ledger_verdicts.json").write_text(json.dumps({"verdicts": {lesion: {"verdict": "accepted"}}}))
     for advertised in RUN["a ledger"]:
         run(here, advertised)
-    assert (here / "review.html").is_file() and (here / "docs/mining_phantom.md").is_file()
+    assert (here / "review.html").is_file() and (here / "output/mining_phantom.md").is_file()
     assert list((here / "output/visualize").rglob("*.png"))
 
 
