@@ -231,7 +231,7 @@ def froc_curves(results: Sequence[Results]) -> dict[str, dict]:
 def _legend(table: Table, seeds: Sequence[int]) -> str:
     """Sentences below a table, on how to read its numbers."""
     named = "the average sensitivity" if table.compare == AVERAGE else f"`{table.compare}`"
-    spread = "95% interval of a paired bootstrap over the test sub-volumes, all seeds together"
+    spread = "95% interval of a paired bootstrap over the test sub-volumes, for the seeds that both rows have"
     spread = spread if table.compare == AVERAGE else "standard deviation over seeds"
     text = f"Shares in per cent, mean ± standard deviation over the seeds {', '.join(map(str, seeds))}."
     if any(row.against for row in table.rows):
