@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import logging
 import multiprocessing.util
+import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from detectron2.config import CfgNode, configurable
@@ -37,6 +39,16 @@ def _close_all() -> None:
         loader.close()
 
 
+def _begin_worker(parent: int, _number: int) -> None:
+    """Ignore requests to end, in a worker of the process ``parent``; end if that has ended meanwhile.
+
+    PyTorch's own watch begins later, and takes whatever process it finds above it for the parent.
+    """
+    preemption.ignore()
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 class SampleLoader(DataLoader):
     """A DataLoader that raises a worker's :class:`DataError` unchanged, and whose workers ignore requests to end.
 
@@ -57,7 +69,7 @@ class SampleLoader(DataLoader):
             collate_fn=_Collate(collate_fn),
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
-            worker_init_fn=preemption.ignore,
+            worker_init_fn=partial(_begin_worker, os.getpid()),
             **kwargs,
         )
         self.finish: Callable[[Any], Any] = lambda batch: batch

@@ -1,6 +1,7 @@
 """Loaders: what they hand to workers, what they do with bad input, which slices they draw."""
 
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from helpers.blocks import EXPERTS, blocks_cfg, register_blocks
 from helpers.ledger_rows import row, table_of
 
 from lens_d2.config import load_config
+from lens_d2.data import loader
 from lens_d2.data.loader import (
     build_batch_sampler,
     build_train_loader,
@@ -160,3 +162,13 @@ def test_a_process_ends_though_its_loader_is_open(repo_root, end):
         [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
+
+
+def test_a_worker_whose_rank_has_ended_ends(monkeypatch):
+    ended = []
+    monkeypatch.setattr(loader.os, "_exit", ended.append)
+    monkeypatch.setattr(loader.preemption, "ignore", lambda: None)
+    loader._begin_worker(os.getppid(), 0)
+    assert ended == []
+    loader._begin_worker(os.getppid() + 1, 0)
+    assert ended == [1]
