@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,9 +211,10 @@ class LesionDetector:
         Raises:
             DataError: the scan cannot be read, or an argument does not go with it or is no number.
         """
-        if not isinstance(score_threshold, float | int | None) or not math.isfinite(score_threshold or 0):
+        known = score_threshold is None or isinstance(score_threshold, Real) and math.isfinite(score_threshold)
+        if not known:
             raise DataError("score_threshold", f"{score_threshold!r} where a number belongs")
-        if not isinstance(max_detections, int | None) or (max_detections or 0) < 0:
+        if max_detections is not None and not (isinstance(max_detections, Integral) and int(max_detections) >= 0):
             raise DataError("max_detections", f"{max_detections!r} where a whole number or None belongs")
         if isinstance(scan, ReadScan):
             _refuse_place(scan.source, spacing, origin, direction)

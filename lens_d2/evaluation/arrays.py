@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def froc(
     fps, threshold = np.asarray(options.get("fps", 1.0)), options.get("threshold", 0.5)
     if fps.dtype.kind not in "iuf" or not fps.size or not (np.isfinite(fps) & (fps > 0)).all():
         raise ValueError(f"fps is {options['fps']!r}: positive numbers belong there")
-    if not isinstance(threshold, float | int) or not 0 < threshold <= 1:
+    if not isinstance(threshold, Real) or not 0 < float(threshold) <= 1:
         raise ValueError(f"threshold is {threshold!r}: a number in (0, 1] belongs there")
     if draws < 0:
         raise ValueError(f"draws is {draws!r}: 0 or more belong there")
