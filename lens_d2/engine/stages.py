@@ -42,9 +42,8 @@ from ..io.artifacts import ResultStore
 from ..io.checkpoint import LAST_CHECKPOINT, LENSCheckpointer
 from ..io.errors import DataError
 from ..io.files import write_whole
-from ..mining.lens.mine import MINING, checked_strategies, mine_round
-from ..mining.lens.strategies import Strategy
-from ..mining.proposals import PROPOSALS, LazyProposals, mined_datasets, mined_records, open_shards, propose
+from ..mining.lens.mine import MINING, MiningRound
+from ..mining.proposals import PROPOSALS, LazyProposals, mined_datasets, open_shards, propose
 from .classifier import train_fpr
 from .embedding import train_embedding
 from .trainer import LENSTrainer
@@ -225,15 +224,9 @@ def _mining_opts(run: Run) -> list:
 def mine(run: Run) -> dict:
     """Steps 2 and 3 with a detector that has been trained before: propose and mine with MODEL.WEIGHTS."""
     cfg = run.config("mine", *_mining_opts(run))
-    ledger = _propose_and_mine(cfg, cfg.MODEL.WEIGHTS, checked_strategies(cfg))
+    mining = MiningRound(cfg)
+    ledger = mining.mine(mining.propose(load_model(cfg, cfg.MODEL.WEIGHTS)))
     return {"weights": cfg.MODEL.WEIGHTS, "ledger": str(ledger)}
-
-
-def _propose_and_mine(cfg: CfgNode, weights: str, strategies: dict[str, Strategy], number: int = 1) -> Path:
-    """Propose and mine below OUTPUT_DIR with the given weights, and return the path of the ledger."""
-    shards = open_shards(cfg, load_model(cfg, weights), Path(cfg.OUTPUT_DIR) / PROPOSALS)
-    propose(mined_records(cfg), shards)
-    return mine_round(cfg, shards, strategies, number)
 
 
 @STAGES.register()
@@ -258,14 +251,14 @@ def _mining_round(run: Run, step: str, number: int, ledgers: Sequence[str]) -> d
     """Train anew with the last of the earlier rounds' ledgers, propose and mine."""
     reviewed = (*run.cfg.MINING.REVIEWED, *ledgers)
     cfg = run.config(step, "DATASETS.LEDGER", ledgers[-1], "MINING.REVIEWED", reviewed, *_mining_opts(run))
-    strategies = checked_strategies(cfg)
+    mining = MiningRound(cfg)
     training = cfg.clone()
     training.defrost()
     training.MINING.STRATEGIES = ()
     if cfg.SEED >= 0:  # the same, whether what came before ran in this process or not
         seed_all_rng(cfg.SEED + 1000 * number + comm.get_rank())
     result = train_model(training, run.resume)
-    ledger = _propose_and_mine(cfg, result["weights"], strategies, number)
+    ledger = mining.mine(mining.propose(load_model(cfg, result["weights"])), number)
     return {"round": number, **result, "ledger": str(ledger)}
 
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 
-from .lens.mine import checked_strategies, mine_round
-from .proposals import PROPOSALS, mined_records, open_shards, propose
+from .lens.mine import MiningRound
 
 
 def build_mining_hooks(cfg: CfgNode) -> list[HookBase]:
-    """The hooks that a config asks for: both if it names strategies, otherwise none."""
-    return [ProposalHook(cfg), MiningHook(cfg)] if cfg.MINING.STRATEGIES else []
+    """The hooks that a config asks for: both if it names strategies, otherwise none.
+
+    Raises:
+        DataError: as :class:`MiningRound`.
+    """
+    if not cfg.MINING.STRATEGIES:
+        return []
+    mining = MiningRound(cfg)
+    return [ProposalHook(mining), MiningHook(mining)]
 
 
 class _AfterTraining(HookBase):
     """Does something with the finished model, which is put back to training afterwards."""
 
-    def __init__(self, cfg: CfgNode):
-        self.cfg = cfg
+    def __init__(self, mining: MiningRound):
+        self.mining = mining
 
     def after_train(self) -> None:
         if self.trainer.iter < self.trainer.max_iter:
@@ -44,7 +48,7 @@ class ProposalHook(_AfterTraining):
 
     def run(self, model) -> None:
         """Make the proposals."""
-        propose(mined_records(self.cfg), open_shards(self.cfg, model, Path(self.cfg.OUTPUT_DIR) / PROPOSALS))
+        self.mining.propose(model)
 
 
 class MiningHook(_AfterTraining):
@@ -53,11 +57,6 @@ class MiningHook(_AfterTraining):
     The ledger is ``OUTPUT_DIR/mining/ledger.parquet``, and the same as ``.csv``.
     """
 
-    def before_train(self) -> None:
-        """Check settings and V_M, so that a fault shows before the training."""
-        self.strategies = checked_strategies(self.cfg)
-
     def run(self, model) -> None:
         """Mine, and write the ledger."""
-        shards = open_shards(self.cfg, model, Path(self.cfg.OUTPUT_DIR) / PROPOSALS)
-        mine_round(self.cfg, shards, self.strategies)
+        self.mining.mine(self.mining.shards(model))

@@ -34,11 +34,12 @@ def test_what_cannot_be_mined_is_told_before_training(data, monkeypatch, opts, e
 
 def test_another_seed_or_another_v_m_is_another_mining(data, monkeypatch):
     monkeypatch.setattr(mine, "mine", lambda *args, settings, **kwargs: settings)
+    monkeypatch.setattr(mine.Calibration, "verified", lambda self, records: None)
     records = [{"volume": "a", "lesions": []}]
     monkeypatch.setitem(DatasetCatalog.data, "own_vm", lambda: records)
 
     def settings(*opts):
-        return mine.mine_round(mining_cfg(data, "MINING.CALIBRATION.DATASET", "own_vm", *opts), None, {})
+        return mine.MiningRound(mining_cfg(data, "MINING.CALIBRATION.DATASET", "own_vm", *opts)).mine(None)
 
     first = settings("SEED", 1)
     assert first == settings("SEED", 1) != settings("SEED", 2)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from detectron2.config import CfgNode
 from detectron2.utils import comm
+from torch import nn
 
 from ...data.cache import identified
 from ...data.ledger.counts import (
@@ -29,7 +30,7 @@ from ...data.ledger.verdicts import judged_rows, refuse_to_lose_verdicts
 from ...io.artifacts import ResultStore, TableStore, digest, digest_of_file
 from ...structures.status import STATUS_OF_RECORD, BoxStatus
 from ..calibration import Calibration, FindingPrecision
-from ..proposals import mined_datasets, mined_records
+from ..proposals import PROPOSALS, mined_records, open_shards, propose
 from ..shards import ShardStore
 from .strategies import Finding, Patient, PatientVolume, Strategy, build_strategies
 from .strategies.strategy import group_by_patient
@@ -182,54 +183,63 @@ def mine(
     return folder / LEDGER
 
 
-def checked_strategies(cfg: CfgNode) -> dict[str, Strategy]:
-    """The strategies of a config, for :func:`mine_round`, built before what takes hours.
+class MiningRound:
+    """Proposals and mining with the settings of a config, below its ``OUTPUT_DIR``.
 
-    Raises:
-        DataError: nothing can be mined with its settings, or its V_M is absent or unsound.
+    It is made before what takes hours, so that faults show. Verdicts in the ledgers of ``MINING.REVIEWED`` hold.
     """
-    mined_datasets(cfg)
-    strategies, calibration = build_strategies(cfg), Calibration.from_config(cfg)
-    if calibration is not None:
-        calibration.verified(mined_records(cfg))
-    return strategies
 
+    def __init__(self, cfg: CfgNode):
+        """
+        Raises:
+            DataError: nothing can be mined with its settings, or its V_M is absent or unsound.
+        """
+        self.cfg, self.records = cfg, mined_records(cfg)
+        self.strategies, self.calibration = build_strategies(cfg), Calibration.from_config(cfg)
+        if self.calibration is not None:
+            self.calibration.verified(self.records)
 
-def mine_round(cfg: CfgNode, shards: ShardStore, strategies: dict[str, Strategy], number: int = 1) -> Path:
-    """Mine the datasets of a config into ``OUTPUT_DIR/mining``.
+    def shards(self, model: nn.Module) -> ShardStore:
+        """A model's proposals in ``proposals/``, one file a sub-volume, whether or not they are there."""
+        return open_shards(self.cfg, model, Path(self.cfg.OUTPUT_DIR) / PROPOSALS)
 
-    Args:
-        cfg: ``MINING`` is read; verdicts in the ledgers of ``MINING.REVIEWED`` hold.
-        shards: with the proposals of all sub-volumes.
-        strategies: by name, in order.
-        number: of the round, from 1.
+    def propose(self, model: nn.Module) -> ShardStore:
+        """Make a model's proposals on all sub-volumes."""
+        shards = self.shards(model)
+        propose(self.records, shards)
+        return shards
 
-    Returns:
-        path of the ledger.
+    def mine(self, shards: ShardStore, number: int = 1) -> Path:
+        """Mine into ``mining/``.
 
-    Raises:
-        DataError: a reviewed ledger is unsound; or no sub-volume of ``MINING.CALIBRATION.DATASET`` is mined.
-    """
-    records = mined_records(cfg)
-    files = [cfg.MODEL.EMBEDDING.WEIGHTS, cfg.MINING.HARVESTED.LEDGER]
-    calibration = Calibration.from_config(cfg)
-    settings = cfg.MINING.clone()
-    settings.defrost()
-    settings.ROUNDS = number  # how many follow is nothing to this one
-    made_from = [settings.dump(), cfg.MODEL.EMBEDDING.dump(), str(cfg.SEED), *map(digest_of_file, files)]
-    if calibration is not None:
-        made_from.append(calibration.fingerprint())
-    return mine(
-        records,
-        shards,
-        strategies,
-        Path(cfg.OUTPUT_DIR) / MINING,
-        iou=cfg.MINING.IOU,
-        settings="".join(made_from),
-        number=number,
-        calibration=calibration,
-        judged=judged_rows(cfg.MINING.REVIEWED, records),
-    )
+        Args:
+            shards: with the proposals of all sub-volumes.
+            number: of the round, from 1.
+
+        Returns:
+            path of the ledger.
+
+        Raises:
+            DataError: a reviewed ledger is unsound.
+        """
+        cfg, settings = self.cfg, self.cfg.MINING.clone()
+        settings.defrost()
+        settings.ROUNDS = number  # how many follow is nothing to this one
+        files = [cfg.MODEL.EMBEDDING.WEIGHTS, cfg.MINING.HARVESTED.LEDGER]
+        made_from = [settings.dump(), cfg.MODEL.EMBEDDING.dump(), str(cfg.SEED), *map(digest_of_file, files)]
+        if self.calibration is not None:
+            made_from.append(self.calibration.fingerprint())
+        return mine(
+            self.records,
+            shards,
+            self.strategies,
+            Path(cfg.OUTPUT_DIR) / MINING,
+            iou=cfg.MINING.IOU,
+            settings="".join(made_from),
+            number=number,
+            calibration=self.calibration,
+            judged=judged_rows(cfg.MINING.REVIEWED, self.records),
+        )
 
 
 def open_patient(records: list[dict], shards: ShardStore) -> Patient:
