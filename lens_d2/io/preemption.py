@@ -52,8 +52,11 @@ def obeyed() -> Iterator[None]:
     Signals are a matter of the main thread; in another one, the context does nothing.
     """
     _request.time, _request.waits = None, False
-    with _handled(_receive):
-        yield
+    try:
+        with _handled(_receive):
+            yield
+    finally:
+        _request.time, _request.waits = None, False
 
 
 @contextmanager
