@@ -13,6 +13,8 @@ from ..io.files import whole_file
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#3c4f5c", "#56b4e9", "#8c6d1f")
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))  # of the first, second and third curve in one colour
+INSIDE = 6  # curves whose legend has room among them; that of more stands below
 INK, GRID = "#22303a", "#dde3e8"
 
 
@@ -54,12 +56,15 @@ def plot_froc(path, curves: dict, unit: str = "sub-volume", title: str = "FROC")
         title: of the picture.
     """
     ticks = max((np.asarray(entry["fps"]) for entry in curves.values()), key=len)
-    with _figure(path, title) as ax:
-        for colour, (name, entry) in zip(_cycle(len(curves)), curves.items(), strict=True):
+    below = 0 if len(curves) <= INSIDE else 0.2 * -(-len(curves) // 2)
+    with _figure(path, title, height=4.6 + below, width=9 if below else 6.4) as ax:
+        for number, (colour, (name, entry)) in enumerate(zip(_cycle(len(curves)), curves.items(), strict=True)):
+            dashes = DASHES[number // len(COLOURS) % len(DASHES)]
             x, y = (np.asarray(values, dtype=float) for values in entry["curve"])
             x, y = np.r_[0.0, x, max(ticks[-1], x.max(initial=0))], np.r_[0.0, y, y[-1] if len(y) else 0.0]
             shown = np.maximum(x, ticks[0] / 4)
-            ax.plot(shown, y, color=colour, linewidth=1.8, label=f"{name}  (average {entry['average']:.3f})")
+            label = f"{name}  (average {entry['average']:.3f})"
+            ax.plot(shown, y, color=colour, linewidth=1.8, linestyle=dashes, label=label)
             ax.plot(entry["fps"], entry["sensitivity"], "o", color=colour, markersize=4.5, clip_on=False, zorder=3)
             if entry.get("ci") is not None:
                 low, high = np.asarray(entry["ci"]).T
@@ -74,7 +79,10 @@ def plot_froc(path, curves: dict, unit: str = "sub-volume", title: str = "FROC")
         ax.set_ylim(0, 1)
         ax.yaxis.set_major_locator(MultipleLocator(0.1))
         _label(ax, f"False positives per {unit}", "Sensitivity")
-        ax.legend(loc="best", fontsize=9, frameon=True, framealpha=0.9, edgecolor=GRID)
+        if below:
+            ax.figure.legend(loc="outside lower left", ncols=2, fontsize=8.5, frameon=False)
+        else:
+            ax.legend(loc="best", fontsize=9, frameon=True, framealpha=0.9, edgecolor=GRID)
 
 
 def plot_precision_recall(path, precision, recall, ap: float, given_recall: float | None = None) -> None:
