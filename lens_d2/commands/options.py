@@ -124,6 +124,12 @@ def _count(text: str) -> int:
     return value
 
 
+def _some(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return int(text)
+
+
 # The commands
 
 
@@ -407,7 +413,7 @@ def visualize(parser: Parser) -> None:
     add_root(parser)
     parser.add_argument("--ledger", metavar="FILE", help="of mined boxes, .parquet or .csv")
     parser.add_argument("--augment", action="store_true", help="with the augmentation of training")
-    parser.add_argument("--num", type=_count, default=12, metavar="N", help="samples (default: %(default)s)")
+    parser.add_argument("--num", type=_some, default=12, metavar="N", help="samples (default: %(default)s)")
     parser.add_argument("--seed", type=_count, default=0, help="of the choice of samples and of the augmentation")
     add_output(parser, "default: output/visualize/<first dataset>")
 

@@ -391,7 +391,8 @@ class _Header:
     def _numbers(self, get, keyword: str, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of an element, and the decimal places with which each is written."""
         value = get(keyword)
-        texts = [str(value)] if count == 1 else [str(each) for each in (() if value is None else value)]
+        several = value if isinstance(value, Sequence) and not isinstance(value, str) else []
+        texts = [str(value)] if count == 1 else [str(each) for each in several]
         try:
             numbers = [Decimal(text) for text in texts]
             if len(numbers) == count and all(number.is_finite() for number in numbers):

@@ -21,6 +21,7 @@ from lens_d2.data.sources import open_source
         ({"BitsStored": None}, "the DICOM header has no BitsStored"),
         ({"HighBit": 11}, "highest bit"),
         ({"PixelSpacing": None}, "(0028,0030) holds no 2 numbers"),
+        ({"PixelSpacing": 0.8}, "(0028,0030) holds no 2 numbers"),
         ({"PixelSpacing": [0, 0.7]}, "the voxel spacing is 0.7 x 0 x 2.5 mm"),
         ({"PixelSpacing": [-0.7, 0.7]}, "pixels of 0.7 x -0.7 mm"),
         ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "perpendicular unit vectors"),
