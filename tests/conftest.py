@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch.multiprocessing
 from filelock import FileLock
@@ -95,3 +96,11 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def array() -> np.ndarray:
+    """(z, y, x) HU: a body of noise."""
+    array = np.full((5, 40, 48), -1000, np.int16)
+    array[:, 4:36, 4:44] = np.random.default_rng(0).normal(40, 60, (5, 32, 40)).astype(np.int16)
+    return array

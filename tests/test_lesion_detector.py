@@ -39,14 +39,6 @@ def detector(cfg):
 
 
 @pytest.fixture(scope="module")
-def array() -> np.ndarray:
-    """(z, y, x) HU: a body of noise."""
-    array = np.full((5, 40, 48), -1000, np.int16)
-    array[:, 4:36, 4:44] = np.random.default_rng(0).normal(40, 60, (5, 32, 40)).astype(np.int16)
-    return array
-
-
-@pytest.fixture(scope="module")
 def findings(detector, array):
     return detector(array, spacing=SPACING, origin=ORIGIN, score_threshold=0.0, max_detections=5)
 

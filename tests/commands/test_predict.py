@@ -76,14 +76,6 @@ def run(config, tmp_path):
     return run
 
 
-@pytest.fixture(scope="module")
-def array() -> np.ndarray:
-    """(z, y, x) HU: a body of noise."""
-    array = np.full((5, 40, 48), -1000, np.int16)
-    array[:, 4:36, 4:44] = np.random.default_rng(0).normal(40, 60, (5, 32, 40)).astype(np.int16)
-    return array
-
-
 AFFINE = make_affine((4, 4, 3), origin=(-90, -70, 100))
 
 

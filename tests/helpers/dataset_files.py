@@ -9,6 +9,8 @@ import SimpleITK as sitk
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from lens_d2.data.datasets.catalog import Faults
+
 MARK = {
     "File_name": "000001_02_03_012.png",
     "Patient_index": "1",
@@ -95,3 +97,9 @@ def write_dicom(folder, array, spacing=(1.0, 1.0, 2.0), series="1.2.3"):
         data.PixelData = picture.astype(np.int16).tobytes()
         data.save_as(folder / f"{z:04d}.dcm", enforce_file_format=True)
     return folder
+
+
+def read_both(read_split, root, faults=None) -> dict[str, dict]:
+    """{sub-volume: record} of both parts of a dataset; faults are collected if that is asked for."""
+    faults = Faults() if faults is None else faults
+    return {r["volume"]: r for split in ("train", "val") for r in read_split(split, root, faults)}

@@ -1,10 +1,11 @@
 """LiTS's tumours become the right boxes, and volumes with a wrong affine are put right."""
 
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
-from helpers.dataset_files import write_image, write_table
+from helpers.dataset_files import read_both, write_image, write_table
 
 from lens_d2.data.datasets.catalog import Faults
 from lens_d2.data.datasets.lits import IRCAD, corrected_affine, read_corrections, read_split
@@ -24,9 +25,7 @@ def pair(root, number, tumours=(), shape=(8, 20, 30), mask_shape=None, **geometr
     write_image(folder / f"segmentation-{number}.nii", mask, **geometry)
 
 
-def everything(root, faults=None):
-    faults = Faults() if faults is None else faults
-    return {r["volume"]: r for split in ("train", "val") for r in read_split(split, root, faults)}
+everything = partial(read_both, read_split)
 
 
 def test_connected_components_become_boxes(tmp_path):

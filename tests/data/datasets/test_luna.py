@@ -1,8 +1,10 @@
 """LUNA16's nodules become the right boxes, also in scans that are stored reversed."""
 
+from functools import partial
+
 import numpy as np
 import pytest
-from helpers.dataset_files import write_image, write_table
+from helpers.dataset_files import read_both, write_image, write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,9 +31,7 @@ def world(index, direction=(1, 1, 1)):
     return np.array(ORIGIN) + np.array(direction) * SPACING * np.array(index)
 
 
-def everything(root, faults=None):
-    faults = Faults() if faults is None else faults
-    return {r["volume"]: r for split in ("train", "val") for r in read_split(split, root, faults)}
+everything = partial(read_both, read_split)
 
 
 @pytest.mark.parametrize("direction", [(1, 1, 1), (-1, -1, 1), (1, 1, -1)])

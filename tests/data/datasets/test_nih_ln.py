@@ -1,8 +1,10 @@
 """NIH-LN's masks become lymph nodes in the frame of their DICOM series."""
 
+from functools import partial
+
 import numpy as np
 import pytest
-from helpers.dataset_files import write_dicom, write_image
+from helpers.dataset_files import read_both, write_dicom, write_image
 
 from lens_d2.data.datasets.catalog import Faults
 from lens_d2.data.datasets.nih_ln import find_series, read_split
@@ -27,9 +29,7 @@ def patient(root, name, mask=None, direction=(1, 1, 1), study="study"):
     write_image(path, mask, spacing=(0.7, 0.8, 2.0), direction=direction, origin=(40.0, -7.0, 3.0))
 
 
-def everything(root, faults=None):
-    faults = Faults() if faults is None else faults
-    return {r["volume"]: r for split in ("train", "val") for r in read_split(split, root, faults)}
+everything = partial(read_both, read_split)
 
 
 @pytest.mark.parametrize("direction", [(1, 1, 1), (1, -1, 1), (-1, -1, 1), (-1, 1, -1)])
