@@ -29,7 +29,7 @@ from .evaluation.operating_points import OperatingPoints
 from .export import CsvTable, Detection, HtmlReport, ScanReport, Written, make_report, write_report
 from .inference.detector import build_inference
 from .io.checkpoint import LENSCheckpointer, load_weights
-from .io.device import device_name, fall_back_to_cpu
+from .io.device import fall_back_to_cpu, find_device
 from .io.errors import DataError
 from .io.zoo import local_path
 
@@ -143,7 +143,7 @@ class LesionDetector:
         if weights:
             cfg.MODEL.WEIGHTS = str(weights)
         if device is not None:
-            cfg.MODEL.DEVICE = device_name(device)
+            cfg.MODEL.DEVICE = str(find_device(device, "device"))
         fall_back_to_cpu(cfg)
         cfg.freeze()
         if not cfg.MODEL.WEIGHTS and not allow_random_weights:

@@ -30,6 +30,7 @@ from ..data.mapper import DATASET_COMBINATIONS
 from ..data.sampler import EPOCHS
 from ..inference.linking import LINKER_REGISTRY
 from ..inference.rescoring import SCORE_COMBINATIONS
+from ..io.device import find_device
 from ..io.errors import DataError, did_you_mean
 from ..mining.harvester.rounds import LABEL_SETS
 from ..mining.lens.strategies import STRATEGIES
@@ -384,10 +385,7 @@ def check_device(cfg: CfgNode, num_gpus: int | None = None) -> None:
         DataError: torch does not know the device; or it is a GPU, none can be used, and ``--num-gpus``, torchrun
             or SLURM has promised one.
     """
-    try:
-        device = torch.device(cfg.MODEL.DEVICE)
-    except RuntimeError:
-        raise DataError("MODEL.DEVICE", f"no device {cfg.MODEL.DEVICE!r}; cpu, cuda or cuda:N") from None
+    device = find_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
     if device.type != "cuda" or torch.cuda.is_available():
         return
     reason = _gpus_expected(num_gpus)

@@ -12,16 +12,20 @@ from .errors import DataError
 logger = logging.getLogger(__name__)
 
 
-def device_name(name: str) -> str:
-    """The name of a device, such as "cuda:1".
+def find_device(name: str, setting: str) -> torch.device:
+    """Find the device of a name, such as "cuda:1".
+
+    Args:
+        name: of the device.
+        setting: that the name was given to, for the error.
 
     Raises:
-        DataError: torch knows no such device.
+        DataError: torch knows no such device; names the setting.
     """
     try:
-        return str(torch.device(name))
+        return torch.device(name)
     except RuntimeError:
-        raise DataError("device", f"no device {name!r}: cpu, cuda, cuda:1, ...") from None
+        raise DataError(setting, f"no device {name!r}; cpu, cuda or cuda:N") from None
 
 
 def fall_back_to_cpu(cfg: CfgNode) -> None:

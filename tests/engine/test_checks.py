@@ -10,6 +10,15 @@ from lens_d2.engine import checks
 from lens_d2.io.errors import DataError
 
 
+def expect_refusal(check, cfg, opts, fault):
+    """A config passes a check, and fails it with some options, which the error names."""
+    check(cfg)
+    faulty = cfg.clone()
+    faulty.merge_from_list(opts)
+    with pytest.raises(DataError, match=fault):
+        check(faulty)
+
+
 @pytest.mark.parametrize(
     ("variables", "refused"),
     [
@@ -55,10 +64,7 @@ def test_a_fault_of_the_training_names_its_key(tmp_path):
         ("MODEL.GATE.FC_DIM", 0, "MODEL.GATE.FC_DIM: 0; at least 1"),
         ("MODEL.EMBEDDING.SOLVER.CHECKPOINT_PERIOD", 0, "MODEL.EMBEDDING.SOLVER.CHECKPOINT_PERIOD: 0; at least 1"),
     ):
-        faulty = cfg.clone()
-        faulty.merge_from_list([key, value])
-        with pytest.raises(DataError, match=fault):
-            checks.check_training(faulty)
+        expect_refusal(checks.check_training, cfg, [key, value], fault)
 
 
 @pytest.mark.parametrize(
@@ -80,10 +86,7 @@ def test_a_fault_of_the_training_names_its_key(tmp_path):
 )
 def test_a_fault_of_the_input_names_its_key(key, value, fault):
     cfg = load_config("phantom/lens_multi.yaml")
-    checks.check_input(cfg)
-    cfg.merge_from_list([key, value])
-    with pytest.raises(DataError, match=f"{key}: .*{fault}"):
-        checks.check_input(cfg)
+    expect_refusal(checks.check_input, cfg, [key, value], f"{key}: .*{fault}")
 
 
 def test_an_evaluation_needs_weights_or_a_checkpoint(tmp_path):
@@ -123,10 +126,7 @@ TEACHER = ("MODEL.TEACHER.ENABLED", True)
 )
 def test_a_fault_of_the_treatment_of_missing_labels_names_its_key(key, opts, fault):
     cfg = load_config("phantom/lens_multi.yaml", TEACHER)
-    checks.check_training(cfg)
-    cfg.merge_from_list(list(opts))
-    with pytest.raises(DataError, match=f"{key}: .*{fault}"):
-        checks.check_training(cfg)
+    expect_refusal(checks.check_training, cfg, list(opts), f"{key}: .*{fault}")
 
 
 @pytest.mark.parametrize(
@@ -144,10 +144,7 @@ def test_a_fault_of_the_treatment_of_missing_labels_names_its_key(key, opts, fau
 )
 def test_a_fault_of_mining_names_its_key(key, value, fault):
     cfg = load_config("phantom/lens_best.yaml", ["STAGES", ("mine", "retrain"), "MODEL.WEIGHTS", "detector.pth"])
-    checks.check_training(cfg)
-    cfg.merge_from_list([key, float(value) if value == 90 else value])
-    with pytest.raises(DataError, match=f"{key}: .*{fault}"):
-        checks.check_training(cfg)
+    expect_refusal(checks.check_training, cfg, [key, float(value) if value == 90 else value], f"{key}: .*{fault}")
 
 
 @pytest.mark.parametrize(
@@ -174,10 +171,7 @@ def test_a_fault_of_mining_names_its_key(key, value, fault):
 )
 def test_a_number_that_cannot_be_meant_names_its_key(key, value, fault):
     cfg = load_config("phantom/lens_multi.yaml")
-    checks.check_training(cfg)
-    cfg.merge_from_list([key, value])
-    with pytest.raises(DataError, match=f"{key}: .*{fault}"):
-        checks.check_training(cfg)
+    expect_refusal(checks.check_training, cfg, [key, value], f"{key}: .*{fault}")
 
 
 @pytest.mark.parametrize("experts", [("lits", "lits"), ("fused", "lits")])
@@ -208,10 +202,7 @@ def test_names_of_experts_are_unique(experts):
 )
 def test_stages_that_could_not_run_are_refused(key, opts, fault):
     cfg = load_config("phantom/lens_best.yaml")
-    checks.check_training(cfg)
-    cfg.merge_from_list(list(opts))
-    with pytest.raises(DataError, match=f"{key}: .*{fault}"):
-        checks.check_training(cfg)
+    expect_refusal(checks.check_training, cfg, list(opts), f"{key}: .*{fault}")
 
 
 def test_stages_of_all_configs_can_run(repo_root):
