@@ -33,6 +33,9 @@ def _positive_pooling(expert: str, experts: Sequence[str]) -> tuple[str, bool]:
     return experts[0], expert != experts[0]
 
 
+# Points of which one sees how a frame has been turned into another: x, y in pixels.
+FRAME = np.array([[0.0, 0.0], [1000.0, 0.0], [0.0, 1000.0]])
+
 # DATASETS.COMBINE (LENS, Table IV): which expert learns from a record of an expert, and whether from its lesions
 # alone.
 DATASET_COMBINATIONS = {"experts": _experts, "pooling": _pooling, "positive_pooling": _positive_pooling}
@@ -77,8 +80,9 @@ class SliceMapper:
     A sample is a dict: "image" (slices, H, W) float32 with intensities 0..255; "instances" with ``gt_boxes``
     (XYXY_ABS in the image), ``gt_classes`` (0), ``gt_status`` (:class:`BoxStatus`), ``gt_recist`` (n, 4, 2),
     x and y of the ends of the RECIST mark in the image, NaN where a box has no mark on this slice, and, unless all
-    lesions weigh 1, ``gt_weight``; "expert"; "volume" and "slice", the slice's number in the volume frame; "seed"
-    of the augmentation.
+    lesions weigh 1, ``gt_weight``; "expert"; "volume" and "slice", the slice's number in the volume frame;
+    "to_volume" (2, 3) float64, the affine map of x, y in the image to the volume frame; "seed" of the
+    augmentation.
 
     With ``tags``, "instances" have ``gt_tags`` (n, C) bool and ``gt_tag_weights`` (n, C), see
     :class:`~lens_d2.data.lesion_labels.TagTargets`.
@@ -156,8 +160,9 @@ class SliceMapper:
         boxes, lesions = self._boxes_on(record, slice_number)
         statuses = [lesion["status"] for lesion in lesions]
         boxes = volume.geometry.boxes_to_cache(boxes)
-        ends = volume.geometry.points_to_cache(mark_ends(lesions, slice_number))
-        image, boxes, ends = self.augment(image, boxes, ends, seed, crop_around(statuses))
+        points = volume.geometry.points_to_cache(np.concatenate([FRAME, mark_ends(lesions, slice_number)]))
+        image, boxes, points = self.augment(image, boxes, points, seed, crop_around(statuses))
+        frame, ends = np.split(points, [len(FRAME)])
         gt_status = torch.tensor([self.gt_status[status] for status in statuses], dtype=torch.int64)
         fields = {"recist": ends.reshape(-1, 4, 2)}
         weight = np.array([lesion.get("weight", 1.0) for lesion in lesions], np.float32)
@@ -171,6 +176,7 @@ class SliceMapper:
             "expert": expert,
             "volume": record["volume"],
             "slice": slice_number,
+            "to_volume": np.linalg.solve(np.column_stack([frame, np.ones(len(FRAME))]), FRAME).T,
             "seed": seed,
         }
 

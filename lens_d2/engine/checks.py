@@ -119,6 +119,7 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "MODEL.LENS.POST_NMS_TOPK_TEST",
             "MODEL.ROI_HEADS.NUM_CLASSES",
             "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+            "MODEL.TEACHER.VISITS",
             "MINING.ROUNDS",
             "MINING.EXPERT_AGREEMENT.EXPERTS",
             "MINING.CALIBRATION.MIN_LESIONS",

@@ -22,7 +22,8 @@ class TeacherHook(HookBase):
         self.teacher.start(self.trainer.checkpointer.model)
 
     def after_step(self) -> None:
-        """Follow the student, and after the last step take its place."""
+        """Follow the student, remember what it was told, and after the last step take its place."""
+        self.teacher.remember()
         self.teacher.update_parameters(self.trainer.checkpointer.model)
         if self.trainer.iter + 1 >= self.trainer.max_iter:
             self.trainer.checkpointer.model.load_state_dict(self.teacher.module.state_dict())

@@ -142,6 +142,8 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         self.teacher = Teacher.from_config(cfg, self.checkpointer.model)
         if self.teacher is not None:
             self.checkpointer.add_checkpointable("teacher", self.teacher)
+            if self.teacher.bank is not None:
+                self.checkpointer.add_checkpointable("teacher_bank", self.teacher.bank)
             data_loader.finish = self.teacher.label
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER

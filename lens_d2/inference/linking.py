@@ -14,7 +14,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
 
-from ..structures.boxes import pairwise_iou, rows_by_slice, stack_slice_boxes
+from ..structures.boxes import match_best_first, pairwise_iou, rows_by_slice, stack_slice_boxes
 from ..structures.detections import VolumeDetections
 
 LINKER_REGISTRY = Registry("LINKER")
@@ -96,27 +96,6 @@ def to_native_slices(found: VolumeDetections, slice_mm: np.ndarray, native_mm: n
         rows.append(np.column_stack([covered, own[chosen, 1:]]))
         owners.append(np.full(len(covered), number))
     return replace(found, boxes=boxes, slice_boxes=np.concatenate(rows), slice_detection=np.concatenate(owners))
-
-
-def match_best_first(overlap: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pair rows with columns one to one, the largest overlap first, while it is above the threshold.
-
-    Args:
-        overlap: (n, m).
-        threshold: pairs at or below it are not matched.
-
-    Returns:
-        Indices of the matched rows and of their columns.
-    """
-    rows, columns = np.nonzero(overlap > threshold)
-    order = np.argsort(-overlap[rows, columns], kind="stable")
-    row_free, column_free = np.ones(overlap.shape[0], bool), np.ones(overlap.shape[1], bool)
-    matched = []
-    for i in order:
-        if row_free[rows[i]] and column_free[columns[i]]:
-            row_free[rows[i]] = column_free[columns[i]] = False
-            matched.append(i)
-    return rows[matched], columns[matched]
 
 
 def link_slices(slices: np.ndarray, boxes: np.ndarray, threshold: float) -> np.ndarray:

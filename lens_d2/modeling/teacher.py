@@ -2,20 +2,25 @@
 
 The teacher's weights are a moving average of the student's, so that it is steadier. It looks for lesions on the
 images that the student learns from: what it is sure of and nobody has marked is a lesion for the student, with the
-teacher's score as weight, and what it is less sure of is left out. Neither of the papers has one; Liu et al. have
-(2021), and on DeepLesion arXiv:2303.15024 and 2309.13306, of which the latter's bank of predictions is left out.
+teacher's score as weight, and what it is less sure of is left out. A bank may hold its predictions, of which those
+that persist are lesions. Neither of the papers has a teacher; Liu et al. have (2021), and on DeepLesion
+arXiv:2303.15024 and, with a bank, arXiv:2309.13306.
 """
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
+from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..structures.status import BoxStatus
+from .prediction_bank import PredictionBank, Visit
 from .supervision import on_uncertain, weights_of
 
 SMALLEST = 1.0  # pixels, of the sides of a box that becomes a label
@@ -24,7 +29,11 @@ SMALLEST = 1.0  # pixels, of the sides of a box that becomes a label
 class Teacher(AveragedModel):
     """The moving average of a detector's weights and buffers, and the labels that it gives.
 
-    It begins with :meth:`start`; :meth:`update_parameters` takes in the student's weights after each step.
+    It begins with :meth:`start`; :meth:`update_parameters` takes in the student's weights after each step, and
+    :meth:`remember` what it has found.
+
+    Attributes:
+        bank: its predictions, if lesions have to persist; else None.
     """
 
     def __init__(
@@ -37,6 +46,7 @@ class Teacher(AveragedModel):
         lesion_score: float = 0.95,
         uncertain_score: float = 0.5,
         iou: float = 0.3,
+        visits: int = 1,
     ):
         """
         Args:
@@ -47,11 +57,14 @@ class Teacher(AveragedModel):
             lesion_score: from which on a detection is a lesion.
             uncertain_score: from which on it is at least an uncertain region.
             iou: with a known box, or share of the detection inside one, from which on it is known.
+            visits: of its slice running, in which a detection has to be found before it is a lesion.
         """
         super().__init__(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
         self.requires_grad_(False).eval()
         self.experts, self.start_iter = experts, start_iter
         self.lesion_score, self.uncertain_score, self.iou = lesion_score, uncertain_score, iou
+        self.visits, self.bank = visits, PredictionBank() if visits > 1 else None
+        self._new_visits: list[Visit] = []
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model: nn.Module) -> Teacher | None:
@@ -67,6 +80,7 @@ class Teacher(AveragedModel):
             lesion_score=keys.LESION_SCORE,
             uncertain_score=keys.UNCERTAIN_SCORE,
             iou=keys.IOU,
+            visits=keys.VISITS,
         )
 
     def start(self, model: nn.Module) -> None:
@@ -76,13 +90,13 @@ class Teacher(AveragedModel):
 
     @torch.no_grad()
     def label(self, batch: list[dict]) -> list[dict]:
-        """Add to a batch what the teacher finds in it, see :func:`with_pseudo_labels`.
+        """Add to a batch what the teacher finds in it and nobody has marked, see :func:`with_pseudo_labels`.
 
         Args:
             batch: the mapper's samples, of one expert.
 
         Returns:
-            the samples with more "instances", the mean numbers of an image being logged as "teacher/num_lesions"
+            The samples with more "instances", the mean numbers of an image being logged as "teacher/num_lesions"
             and "teacher/num_uncertain"; or the batch itself, if its dataset is fully labelled or the teacher has
             not followed the student for ``start_iter`` steps.
         """
@@ -91,10 +105,12 @@ class Teacher(AveragedModel):
             return batch
         labelled, new = [], []
         for sample, found in zip(batch, self.module(batch), strict=True):
-            detections = found["experts"][expert].to("cpu")
-            targets = with_pseudo_labels(
-                sample["instances"], detections, self.lesion_score, self.uncertain_score, self.iou
-            )
+            detections = unknown(found["experts"][expert].to("cpu"), sample["instances"], self.iou)
+            detections = detections[detections.scores >= self.uncertain_score]
+            is_lesion = detections.scores >= self.lesion_score
+            if self.bank is not None:
+                is_lesion[is_lesion.clone()] = self._persists(sample, detections[is_lesion])
+            targets = with_pseudo_labels(sample["instances"], detections, is_lesion)
             labelled.append({**sample, "instances": targets})
             new.append(targets.gt_status[len(sample["instances"]) :])
         storage, statuses = get_event_storage(), torch.cat(new)
@@ -102,25 +118,43 @@ class Teacher(AveragedModel):
             storage.put_scalar(f"teacher/num_{name}", (statuses == status).sum().item() / len(batch))
         return labelled
 
+    def _persists(self, sample: dict, detections: Instances) -> Tensor:
+        """(n,) whether each detection is found for long enough; the visit will be remembered."""
+        visit = Visit.of(sample, detections.pred_boxes.tensor)
+        self._new_visits.append(visit)
+        return torch.from_numpy(self.bank.visits(visit) >= self.visits)
 
-def with_pseudo_labels(
-    targets: Instances, detections: Instances, lesion_score: float, uncertain_score: float, iou: float
-) -> Instances:
-    """Join targets and the detections that overlap none of them, as lesions or uncertain regions.
+    def remember(self) -> None:
+        """Take the last step's predictions, of all ranks, into the bank. Every rank has to call this."""
+        if self.bank is not None:
+            self.bank.add(itertools.chain(*comm.all_gather(self._new_visits)))
+            self._new_visits = []
+
+
+def unknown(detections: Instances, targets: Instances, iou: float) -> Instances:
+    """Select the detections that overlap no target.
+
+    Args:
+        detections: with ``pred_boxes``, in the targets' image.
+        targets: of a sample, as the mapper gives them.
+        iou: with a target, or share of the detection inside it, from which on a detection overlaps it.
+    """
+    detections = detections[detections.pred_boxes.nonempty(SMALLEST)]
+    return detections[~on_uncertain(detections.pred_boxes, targets.gt_boxes, iou)]
+
+
+def with_pseudo_labels(targets: Instances, new: Instances, is_lesion: Tensor) -> Instances:
+    """Join targets and new detections, as lesions or uncertain regions.
 
     Args:
         targets: of a sample, as the mapper gives them.
-        detections: with ``pred_boxes`` and ``scores``, in the same image.
-        lesion_score: from which on a detection is a lesion, with its score as ``gt_weight``.
-        uncertain_score: from which on it is at least an uncertain region.
-        iou: with a target, or share of the detection inside it, from which on a detection overlaps it.
+        new: n detections with ``pred_boxes`` and ``scores``, in the same image.
+        is_lesion: (n,) which of them are lesions, with their scores as ``gt_weight``; the others are uncertain
+            regions.
 
     Returns:
-        with the fields of the targets and ``gt_weight``; a new box has no mark, and no tag.
+        With the fields of the targets and ``gt_weight``; a new box has no mark, and no tag.
     """
-    new = detections[(detections.scores >= uncertain_score) & detections.pred_boxes.nonempty(SMALLEST)]
-    new = new[~on_uncertain(new.pred_boxes, targets.gt_boxes, iou)]
-    is_lesion = new.scores >= lesion_score
     status = torch.full((len(new),), int(BoxStatus.UNCERTAIN)).masked_fill(is_lesion, int(BoxStatus.LESION))
     weight = new.scores.masked_fill(~is_lesion, 1.0)
     targets = Instances(targets.image_size, **targets.get_fields())

@@ -32,6 +32,27 @@ def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
+def match_best_first(overlap: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pair rows with columns one to one, the largest overlap first, while it is above the threshold.
+
+    Args:
+        overlap: (n, m).
+        threshold: pairs at or below it are not matched.
+
+    Returns:
+        Indices of the matched rows and of their columns.
+    """
+    rows, columns = np.nonzero(overlap > threshold)
+    order = np.argsort(-overlap[rows, columns], kind="stable")
+    row_free, column_free = np.ones(overlap.shape[0], bool), np.ones(overlap.shape[1], bool)
+    matched = []
+    for i in order:
+        if row_free[rows[i]] and column_free[columns[i]]:
+            row_free[rows[i]] = column_free[columns[i]] = False
+            matched.append(i)
+    return rows[matched], columns[matched]
+
+
 def hull(slice_boxes: np.ndarray) -> np.ndarray:
     """(6,) smallest 3D box around (k, 5 or more) slice boxes, k > 0."""
     low, high = slice_boxes.min(axis=0), slice_boxes.max(axis=0)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from detectron2.data.transforms import RandomFlip
 
 from lens_d2.data.augmentation import CropAroundBox, Scale, Shift
 from lens_d2.data.cache import PreprocessParams, VolumeCache
@@ -70,6 +71,15 @@ def test_boxes_lie_on_what_they_mark(mapper, record):
     np.testing.assert_allclose(lesion.gt_boxes.tensor[0].numpy(), brightest(sample["image"][4]), atol=1e-3)
     assert sample["instances"].gt_status.tolist() == [BoxStatus.LESION, BoxStatus.UNCERTAIN]
     assert (sample["expert"], sample["volume"], sample["slice"]) == ("lits", "block", 5)
+
+
+def test_a_sample_knows_where_it_lies_in_the_volume(mapper, record):
+    flip_and_more = [Scale(max_size=512, scale_range=(1.5, 1.5)), Shift(shift_range=7), RandomFlip(prob=1.0)]
+    for augmentations in ((), (*flip_and_more, CropAroundBox((60, 60)))):
+        sample = mapper(augmentations=augmentations)(record, 5, 11)
+        corners = sample["instances"].gt_boxes.tensor[0].reshape(2, 2).numpy()
+        corners = corners @ sample["to_volume"][:, :2].T + sample["to_volume"][:, 2]
+        np.testing.assert_allclose([*corners.min(axis=0), *corners.max(axis=0)], BOX, atol=1e-3)
 
 
 def test_only_boxes_of_the_slice(mapper, record):

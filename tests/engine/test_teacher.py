@@ -64,6 +64,26 @@ def test_it_ends_with_the_teachers_weights_as_if_it_had_not_been_interrupted(tmp
     assert not equal(plain["model"], whole["model"]) and "teacher" not in plain
 
 
+def test_its_bank_goes_on_after_an_interruption(tmp_path):
+    for name in ("whole", "parts", "none"):
+        (tmp_path / name).mkdir()
+    early = (
+        *TAUGHT, "MODEL.TEACHER.START_ITER", 0, "MODEL.TEACHER.LESION_SCORE", 0.1,
+        "MODEL.TEACHER.UNCERTAIN_SCORE", 0.1, "DATASETS.TRAIN", ("blocks_deeplesion",),
+        "MODEL.LENS.EXPERTS", ("deeplesion",),
+    )  # fmt: skip
+    remembering = (*early, "MODEL.TEACHER.VISITS", 2)
+    trainer, whole = trained(tmp_path / "whole", *remembering)
+    assert not trainer.teacher._new_visits and whole["teacher_bank"]["slices"]
+    _, half = trained(tmp_path / "parts", *remembering, killed_in=3)
+    assert 0 < len(half["teacher_bank"]["slices"]) <= len(whole["teacher_bank"]["slices"])
+    _, resumed = trained(tmp_path / "parts", *remembering, resume=True)
+    assert equal(resumed["model"], whole["model"])
+    assert resumed["teacher_bank"]["slices"] == whole["teacher_bank"]["slices"]
+    _, without = trained(tmp_path / "none", *early)
+    assert "teacher_bank" not in without and not equal(without["model"], whole["model"])
+
+
 def test_resumed_at_its_end_it_takes_the_students_place(tmp_path):
     trained(tmp_path, *TAUGHT, killed_in=3)
     trainer = LENSTrainer(blocks_cfg(tmp_path, *TAUGHT, "SOLVER.MAX_ITER", 2, "DATASETS.TEST", ()))

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from lens_d2.inference.linking import (
     OverlapLinker,
     link_slices,
-    match_best_first,
     stack_tracklets,
     to_native_slices,
 )
@@ -51,24 +50,6 @@ def test_stacking_weighs_by_score_and_takes_the_highest():
     stacked, scores = stack_tracklets(np.array([5, 6]), boxes, np.array([0.75, 0.25]), np.array([0, 0]))
     np.testing.assert_allclose(stacked, [[11, 11, 5, 31, 31, 6]])
     assert scores.tolist() == [0.75]
-
-
-@st.composite
-def overlaps(draw):
-    rows, columns = draw(st.integers(0, 6)), draw(st.integers(0, 6))
-    values = draw(st.lists(st.sampled_from([0.0, 0.3, 0.6, 0.7, 0.9]), min_size=36, max_size=36))
-    return np.array(values[: rows * columns]).reshape(rows, columns)
-
-
-@given(overlaps())
-def test_matching_is_one_to_one_and_leaves_no_better_pair(overlap):
-    rows, columns = match_best_first(overlap, 0.5)
-    assert len(set(rows)) == len(rows) and len(set(columns)) == len(columns)
-    row_value = np.zeros(overlap.shape[0])
-    column_value = np.zeros(overlap.shape[1])
-    row_value[rows] = column_value[columns] = overlap[rows, columns]
-    for i, j in zip(*np.nonzero(overlap > 0.5), strict=True):
-        assert row_value[i] >= overlap[i, j] or column_value[j] >= overlap[i, j]
 
 
 @settings(deadline=None)

@@ -1,12 +1,14 @@
 """The teacher: a moving average, and the labels that it gives."""
 
+import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
 from torch import nn
 
-from lens_d2.modeling.teacher import Teacher, with_pseudo_labels
+from lens_d2.modeling.teacher import Teacher, unknown, with_pseudo_labels
 from lens_d2.structures.status import BoxStatus
 
 LESION, UNCERTAIN, NEGATIVE = BoxStatus.LESION, BoxStatus.UNCERTAIN, BoxStatus.HARD_NEGATIVE
@@ -29,14 +31,20 @@ def targets_of(*known, size=(64, 80)):
     )  # fmt: skip
 
 
+def labels(known, found):
+    """Targets with what is found, a lesion from 0.95 on."""
+    new = unknown(found, known, 0.3)
+    return with_pseudo_labels(known, new, new.scores >= 0.95)
+
+
 def test_sure_detections_are_lesions_less_sure_ones_uncertain_and_known_ones_neither():
     known = targets_of(([10, 10, 20, 20], LESION), ([30, 10, 40, 20], UNCERTAIN), ([50, 10, 60, 20], NEGATIVE))
     found = detections(
         ([11, 10, 21, 20], 0.99), ([31, 10, 41, 20], 0.99), ([51, 10, 61, 20], 0.99), ([10, 40, 20, 50], 0.97),
-        ([30, 40, 40, 50], 0.6), ([50, 40, 60, 50], 0.4), ([70, 40, 70.5, 50], 0.99), ([19, 10, 29, 20], 0.96),
+        ([30, 40, 40, 50], 0.6), ([70, 40, 70.5, 50], 0.99), ([19, 10, 29, 20], 0.96),
         ([12, 12, 16, 16], 0.99),  # inside a known lesion
     )  # fmt: skip
-    labelled = with_pseudo_labels(known, found, 0.95, 0.5, 0.3)
+    labelled = labels(known, found)
     assert len(labelled) == 6 and torch.equal(labelled[:3].gt_boxes.tensor, known.gt_boxes.tensor)
     new = labelled[3:]
     assert new.gt_boxes.tensor[:, 0].tolist() == [10, 30, 19] and new.gt_status.tolist() == [0, 1, 0]
@@ -48,15 +56,14 @@ def test_sure_detections_are_lesions_less_sure_ones_uncertain_and_known_ones_nei
 def test_targets_without_weights_weigh_1_beside_what_the_teacher_finds():
     known = targets_of(([10, 10, 20, 20], LESION))
     known.remove("gt_weight")
-    labelled = with_pseudo_labels(known, detections(([10, 40, 20, 50], 0.97)), 0.95, 0.5, 0.3)
+    labelled = labels(known, detections(([10, 40, 20, 50], 0.97)))
     assert labelled.gt_weight.tolist() == pytest.approx([1.0, 0.97]) and not known.has("gt_weight")
 
 
 @pytest.mark.parametrize("known", [(), (([10, 10, 20, 20], LESION),)])
 def test_without_detections_or_without_targets(known):
-    assert len(with_pseudo_labels(targets_of(*known), detections(), 0.9, 0.5, 0.3)) == len(known)
-    found = detections(([10, 40, 20, 50], 0.97))
-    assert len(with_pseudo_labels(targets_of(*known), found, 0.9, 0.5, 0.3)) == len(known) + 1
+    assert len(labels(targets_of(*known), detections())) == len(known)
+    assert len(labels(targets_of(*known), detections(([10, 40, 20, 50], 0.97)))) == len(known) + 1
 
 
 def test_it_follows_weights_and_buffers():
@@ -90,3 +97,28 @@ def test_it_labels_batches_of_partially_labelled_datasets_once_it_has_begun(smal
     assert storage.latest()["teacher/num_uncertain"][0] == 0
     small_cfg.MODEL.TEACHER.ENABLED = False
     assert Teacher.from_config(small_cfg, model) is None
+
+
+def test_with_a_bank_a_lesion_is_uncertain_until_it_persists():
+    """Two steps of a teacher that finds one lesion at once, and another that comes and goes."""
+    lasting, fleeting = ([10, 40, 20, 50], 0.99), ([50, 10, 60, 20], 0.97)
+    steps = iter([[lasting, fleeting], [lasting], [lasting, fleeting, ([30, 40, 40, 50], 0.4)]])
+
+    class Finder(nn.Module):
+        def forward(self, batch):
+            return [{"experts": {"deeplesion": detections(*next(steps))}} for _ in batch]
+
+    teacher = Teacher(Finder(), experts=("deeplesion",), start_iter=0, visits=3)
+    teacher.n_averaged += 1
+    sample = {
+        "image": torch.zeros(1, 64, 80), "instances": targets_of(), "expert": "deeplesion",
+        "volume": "a", "slice": 3, "to_volume": np.array([[2.0, 0, 5], [0, 2, 7]]),
+    }  # fmt: skip
+    seen = []
+    with EventStorage():
+        for _ in range(3):
+            (labelled,) = teacher.label([sample])
+            seen.append(labelled["instances"].gt_status.tolist())
+            teacher.remember()
+    assert seen == [[UNCERTAIN, UNCERTAIN], [UNCERTAIN], [LESION, UNCERTAIN]]
+    assert Teacher(Finder(), experts=("deeplesion",)).bank is None

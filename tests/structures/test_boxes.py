@@ -11,6 +11,7 @@ from lens_d2.structures.boxes import (
     flat_boxes3d,
     hull,
     key_slice_box,
+    match_best_first,
     paired_iou,
     pairwise_iou,
     slices_of,
@@ -71,3 +72,21 @@ def test_ranges_are_expanded_row_by_row(counts):
     row, member = expand_ranges(np.arange(len(counts)) * 10, np.array(counts, dtype=int))
     assert row.tolist() == [i for i, n in enumerate(counts) for _ in range(n)]
     assert member.tolist() == [10 * i + k for i, n in enumerate(counts) for k in range(n)]
+
+
+@st.composite
+def overlaps(draw):
+    rows, columns = draw(st.integers(0, 6)), draw(st.integers(0, 6))
+    values = draw(st.lists(st.sampled_from([0.0, 0.3, 0.6, 0.7, 0.9]), min_size=36, max_size=36))
+    return np.array(values[: rows * columns]).reshape(rows, columns)
+
+
+@given(overlaps())
+def test_matching_is_one_to_one_and_leaves_no_better_pair(overlap):
+    rows, columns = match_best_first(overlap, 0.5)
+    assert len(set(rows)) == len(rows) and len(set(columns)) == len(columns)
+    row_value = np.zeros(overlap.shape[0])
+    column_value = np.zeros(overlap.shape[1])
+    row_value[rows] = column_value[columns] = overlap[rows, columns]
+    for i, j in zip(*np.nonzero(overlap > 0.5), strict=True):
+        assert row_value[i] >= overlap[i, j] or column_value[j] >= overlap[i, j]

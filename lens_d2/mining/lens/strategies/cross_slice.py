@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import configurable
 
-from ....inference.linking import match_best_first
+from ....structures.boxes import match_best_first
 from ....structures.detections import FUSED
 from ....structures.known_boxes import tracklet_overlaps
 from ....structures.status import BoxStatus
