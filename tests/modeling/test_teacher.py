@@ -5,9 +5,11 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from lens_d2.modeling.prediction_bank import Visit
 from lens_d2.modeling.teacher import Teacher, unknown, with_pseudo_labels
 from lens_d2.structures.status import BoxStatus
 
@@ -122,3 +124,12 @@ def test_with_a_bank_a_lesion_is_uncertain_until_it_persists():
             teacher.remember()
     assert seen == [[UNCERTAIN, UNCERTAIN], [UNCERTAIN], [LESION, UNCERTAIN]]
     assert Teacher(Finder(), experts=("deeplesion",)).bank is None
+
+
+def test_ranks_share_the_bank(monkeypatch):
+    teacher = Teacher(nn.Identity(), experts=("deeplesion",), visits=2)
+    box = np.array([[10.0, 10, 20, 20]])
+    visit = Visit("a", 3, np.array([0.0, 0, 80, 64]), box)
+    monkeypatch.setattr(comm, "all_gather", lambda own: [own, [visit]])
+    teacher.remember()
+    assert teacher.bank.visits(visit).tolist() == [2]
