@@ -10,6 +10,7 @@ from detectron2.utils import comm
 
 from ..config import load_config
 from ..engine import LENSCheckpointer, LENSTrainer, checks, launch, run_stages
+from ..engine.evaluation import check_test_sets
 from ..engine.setup import begun
 from ..io.config_files import find_config
 from ..io.errors import DataError
@@ -48,6 +49,7 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict:
 
 def train(cfg: CfgNode, resume: bool):
     """Train: the stages of a whole run, or one detector."""
+    check_test_sets(cfg)
     if cfg.STAGES:
         return run_stages(cfg, resume=resume)
     trainer = LENSTrainer(cfg)

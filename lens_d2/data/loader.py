@@ -220,10 +220,7 @@ def load_training_records(cfg: CfgNode) -> list[dict]:
     shares, weights = dataset_numbers(cfg, "SHARES", most=1.0), dataset_numbers(cfg, "WEIGHTS")
     cache, records, everything = build_cache(cfg), [], []
     for name in cfg.DATASETS.TRAIN:
-        own = load_records((name,), cache)
-        if not own:
-            place = MetadataCatalog.get(name).get("root", "the folder of the datasets")
-            raise DataError("DATASETS.TRAIN", f"{name}: {place} holds no sub-volume of it")
+        own = _load_some("DATASETS.TRAIN", name, cache)
         everything += own
         if name in shares:
             whole, own = own, share_of_patients(own, shares[name], max(cfg.SEED, 0))
@@ -236,6 +233,24 @@ def load_training_records(cfg: CfgNode) -> list[dict]:
     if len(used) < len(ledger):
         logger.info("%s: %d of %d rows (DATASETS.SHARES)", cfg.DATASETS.LEDGER, len(used), len(ledger))
     return apply_ledger(records, used, cfg.DATASETS.UNCERTAIN_AS_LESION)
+
+
+def load_test_records(cfg: CfgNode, name: str) -> list[dict]:
+    """Loads the records of a dataset of ``DATASETS.TEST``.
+
+    Raises:
+        DataError: as in :func:`load_records`, or there are none.
+    """
+    return _load_some("DATASETS.TEST", name, build_cache(cfg))
+
+
+def _load_some(key: str, name: str, cache: VolumeCache) -> list[dict]:
+    """Records of a dataset that a config key names, which has to have some."""
+    records = load_records((name,), cache)
+    if not records:
+        place = MetadataCatalog.get(name).get("root", "the folder of the datasets")
+        raise DataError(key, f"{name}: {place} holds no sub-volume of it")
+    return records
 
 
 def build_batch_sampler(cfg: CfgNode, records: list[dict]) -> SingleDatasetBatchSampler:
@@ -303,7 +318,7 @@ def build_train_loader(
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     """Builds the loader of a dataset's records, one by one, shared out among the ranks."""
-    records = DatasetFromList(load_records((dataset_name,), build_cache(cfg)))
+    records = DatasetFromList(load_test_records(cfg, dataset_name))
     return DataLoader(
         records, sampler=InferenceSampler(len(records)), batch_size=1, collate_fn=trivial_batch_collator
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
 
+from ..data.loader import load_test_records
 from ..evaluation.evaluators import FROC3DEvaluator, FROCEvaluator, P3DFROCEvaluator
 from ..evaluation.report import write_json
 from ..evaluation.slice_ap import SliceAPEvaluator
+from ..io.cli import at_level
+from ..io.errors import DataError
 from ..visualization.detections import OverlayWriter
 
 # By a dataset's metadata.evaluator_type.
@@ -39,6 +43,30 @@ class DatasetSuite(DatasetEvaluators):
         return results
 
 
+def check_test_sets(cfg: CfgNode) -> None:
+    """Refuse to train for an evaluation that could not be made: reads the datasets of ``DATASETS.TEST``.
+
+    Raises:
+        DataError: as in :func:`~lens_d2.data.loader.load_test_records`, a dataset has an unknown
+            ``evaluator_type``, or its annotations do not suit it.
+    """
+    with at_level(logging.WARNING, load_test_records.__module__):  # the evaluation will tell their numbers
+        for name in cfg.DATASETS.TEST:
+            records = load_test_records(cfg, name)
+            for kind in _evaluator_types(name):
+                EVALUATORS[kind](name).truth(records)
+
+
+def _evaluator_types(dataset_name: str) -> list[str]:
+    """Keys of :data:`EVALUATORS` that a dataset's metadata name."""
+    kinds = MetadataCatalog.get(dataset_name).evaluator_type
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    for kind in kinds:
+        if kind not in EVALUATORS:
+            raise DataError(dataset_name, f"no evaluator {kind!r}; there are {', '.join(EVALUATORS)}")
+    return kinds
+
+
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | None = None) -> DatasetEvaluators:
     """Build the evaluators that a dataset's metadata ask for, 2D average precision, and overlay pictures.
 
@@ -48,14 +76,10 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | None = No
         output_dir: ``OUTPUT_DIR/inference/<dataset_name>`` unless given.
 
     Raises:
-        KeyError: the metadata name an unknown evaluator.
+        DataError: the metadata name an unknown evaluator.
     """
     folder = Path(output_dir or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name))
-    kinds = MetadataCatalog.get(dataset_name).evaluator_type
-    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
-    unknown = [kind for kind in kinds if kind not in EVALUATORS]
-    if unknown:
-        raise KeyError(f"{dataset_name}: no evaluator {unknown[0]!r}; there are {', '.join(EVALUATORS)}")
+    kinds = _evaluator_types(dataset_name)
     output = cfg.MODEL.LENS.OUTPUT
     evaluators = [
         EVALUATORS[kind](dataset_name, folder if number == 0 else folder / kind, output=output)

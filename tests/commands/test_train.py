@@ -10,6 +10,7 @@ from helpers.blocks import EXPERTS, register_blocks
 
 from lens_d2.commands import train
 from lens_d2.commands.options import get_parser
+from lens_d2.data.datasets.catalog import register_derived
 from lens_d2.engine import LENSTrainer
 from lens_d2.io.checkpoint import LENSCheckpointer
 from lens_d2.io.errors import DataError, WriteError
@@ -202,7 +203,25 @@ def test_a_dataset_without_a_sub_volume_is_not_trained_past(run, tmp_path, monke
     get = DatasetCatalog.get
     monkeypatch.setattr(DatasetCatalog, "get", lambda name: [] if name == "blocks_luna" else get(name))
     with pytest.raises(DataError, match="DATASETS.TRAIN: blocks_luna: .* holds no sub-volume of it"):
-        run("OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 1)
+        run("OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 1, "DATASETS.TEST", ())
+
+
+@pytest.mark.parametrize(
+    ("metadata", "change", "fault"),
+    [
+        ({}, lambda record: None, "DATASETS.TEST: blocks_deeplesion_late: .* holds no sub-volume of it"),
+        ({"evaluator_type": "luna"}, lambda record: record, "no evaluator 'luna'; there are lens3d, p3d"),
+        ({}, lambda record: {**record, "file_name": "absent.nii"}, "absent.nii"),
+        ({}, lambda record: {**record, "lesions": [{**record["lesions"][0], "box3d": None}]}, "box3d"),
+    ],
+)
+def test_what_could_not_be_evaluated_is_not_trained(run, tmp_path, metadata, change, fault):
+    name = "blocks_deeplesion_late"
+    changed = [new for record in DatasetCatalog.get("blocks_deeplesion") if (new := change(record))]
+    register_derived(name, "blocks_deeplesion", lambda: changed, **metadata)
+    with pytest.raises(DataError, match=fault):
+        run("OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 1, "DATASETS.TEST", (name,))
+    assert not (tmp_path / "last_checkpoint").exists()
 
 
 def test_resumed_with_another_dataset_it_says_what_to_do(run, tmp_path):

@@ -8,6 +8,7 @@ from detectron2.evaluation import DatasetEvaluators
 from helpers.evaluated import registration, scene
 
 from lens_d2.engine.evaluation import build_evaluator
+from lens_d2.io.errors import DataError
 
 
 @pytest.fixture
@@ -36,5 +37,5 @@ def test_suite_of_a_dataset(register, tmp_path):
     assert metrics["protocol"] == "lens3d" and metrics["average_sensitivity"] == 1.0
     assert metrics["p3d"]["ap"] == 1.0 and metrics["slice_ap"]["AP50"] == pytest.approx(100)
     assert (folder / "p3d/predictions.json").is_file() and (folder / "predictions_lits.json").is_file()
-    with pytest.raises(KeyError, match="no evaluator 'absent'"):
+    with pytest.raises(DataError, match="no evaluator 'absent'"):
         build_evaluator(cfg, register(records, "absent", "any"))
