@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..config import load_config
 from ..data.datasets import register_all
 from ..data.ledger.counts import count_training_data, format_counts, strategies_of
 from ..data.ledger.table import read_ledger, to_table, write_ledger
@@ -33,6 +34,7 @@ ACTIONS = {"check": check, "counts": counts, "convert": convert}
 
 def _read_with_dataset(args: argparse.Namespace):
     register_all(args.root)
+    load_config(args.config_file)  # registers what its readers read
     records = load_records(args.dataset)
     return read_ledger(args.ledger, records), records
 

@@ -393,6 +393,7 @@ def ledger(parser: Parser) -> None:
         text = "registered names of what was mined"
         action.add_argument("--dataset", required=True, nargs="+", metavar="NAME", help=text)
         add_root(action)
+        add_config_file(action, "config whose DATASETS.READERS count")
     convert = actions.add_parser("convert")
     convert.add_argument("ledger", metavar="LEDGER", help=".parquet or .csv")
     convert.add_argument("output", metavar="OUTPUT", help=".csv or .parquet")

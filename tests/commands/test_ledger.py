@@ -1,6 +1,7 @@
 """The command ``ledger``, as users run it."""
 
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from helpers.mined_ledger import hidden_dataset, write_mined_ledger
 
 from lens_d2 import commands
@@ -33,6 +34,19 @@ def test_ledger_check_counts_convert(main, dataset, ledger, tmp_path, capsys):
     )
     assert main(["convert", str(ledger), str(tmp_path / "other.parquet")]) == 0
     assert read_ledger(tmp_path / "other.parquet").equals(read_ledger(ledger))
+
+
+def test_a_ledger_of_a_dataset_that_a_config_registers(main, dataset, ledger, tmp_path, capsys):
+    (tmp_path / "reader.py").write_text(
+        f"from lens_d2.data.datasets.catalog import register_derived\n"
+        f"from detectron2.data import DatasetCatalog\n"
+        f"register_derived('own', {dataset!r}, lambda: DatasetCatalog.get({dataset!r}))\n"
+    )
+    config = tmp_path / "own.yaml"
+    config.write_text(f"DATASETS: {{READERS: [{tmp_path / 'reader.py'}]}}\n")
+    assert main(["check", str(ledger), "--dataset", "own", "--config-file", str(config)]) == 0
+    assert "10 rows, sound" in capsys.readouterr().out
+    DatasetCatalog.remove("own"), MetadataCatalog.remove("own")
 
 
 def test_a_ledger_has_one_of_two_endings(main, ledger, tmp_path, capsys):
