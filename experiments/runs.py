@@ -7,6 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tabulate import tabulate
@@ -64,6 +67,16 @@ def write_cohort(root: Path, size: str, seed: int, config: str, workers: int | N
         call("datasets/prepare_phantom.py", "--size", size, "--seed", seed, "--output", root / "phantom", *options)
     call("datasets/prepare_datasets.py", "--config-file", config, *options)
     write_json(root / "prepared.json", {"size": size, "seed": seed})
+
+
+@contextmanager
+def counted(path: Path) -> Iterator[None]:
+    """Adds the seconds of a block to those in a file: a run that was stopped has those of all its parts."""
+    began, before = time.monotonic(), json.loads(path.read_text()) if path.is_file() else 0.0
+    try:
+        yield
+    finally:
+        write_json(path, round(before + time.monotonic() - began, 1))
 
 
 def read_manifest(root: Path) -> dict:

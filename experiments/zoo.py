@@ -18,7 +18,6 @@ import argparse
 import hashlib
 import json
 import shlex
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,14 +167,6 @@ def results(folder: Path) -> dict[str, dict]:
     return {name: {key: own[key] for key in keys if key in own} for name, own in outputs.items()}
 
 
-def seconds_of(folder: Path, add: float) -> float:
-    """Seconds that the training took, interruptions left out; kept beside it."""
-    path = folder / "seconds.json"
-    total = add + (json.loads(path.read_text()) if path.is_file() else 0.0)
-    write_json(path, total)
-    return total
-
-
 def write_cards() -> None:
     """Writes MODEL_ZOO.md and the cards from the facts of all models in the package."""
     found = {path.relative_to(CARDS).as_posix().removesuffix(".json"): path for path in CARDS.rglob("*.json")}
@@ -202,9 +193,9 @@ def run(args: argparse.Namespace) -> None:
     folder = args.output / recipe.folder
     tested = f"('{VALIDATION}','{TEST}')" if recipe.inference else "()"
     opts = ["OUTPUT_DIR", folder, *recipe.opts, "DATASETS.TEST", tested, *args.opts]
-    start = time.monotonic()
-    runs.call("train_net.py", "--config-file", recipe.config, "--resume", *opts)
-    hours = seconds_of(folder, time.monotonic() - start) / 3600
+    with runs.counted(folder / "seconds.json"):
+        runs.call("train_net.py", "--config-file", recipe.config, "--resume", *opts)
+    hours = json.loads((folder / "seconds.json").read_text()) / 3600
     manifest = runs.read_manifest(data)
     files = pack(args, recipe, folder, WEIGHTS if args.pack else args.output / "weights")
     facts = {

@@ -59,7 +59,7 @@ def train(peer, budget: float, folder: Path) -> int:
             torch.save(state | {"seconds": spent, "steps": steps}, temporary)
 
     peer.model.train()
-    batches, saved = peer.batches(), spent
+    batches, saved = peer.batches(steps), spent
     with EventStorage():
         while spent < budget:
             start = time.process_time()

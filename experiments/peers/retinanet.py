@@ -56,11 +56,11 @@ class RetinaNet(Lens):
         """AdamW."""
         return torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE)
 
-    def batches(self) -> Iterator[tuple[list[Tensor], list[dict]]]:
-        """Endless patches, one at a time, with the boxes that are mostly inside."""
+    def batches(self, steps: int = 0) -> Iterator[tuple[list[Tensor], list[dict]]]:
+        """Endless patches, one at a time, with the boxes that are mostly inside; others after other steps."""
         records = [record for record in load_training_records(self.cfg) if record["lesions"]]
         reader = VolumeReader(self.cfg)
-        rng = np.random.default_rng(0)
+        rng = np.random.default_rng([0, steps])
         while True:
             record = records[rng.integers(len(records))]
             volume = reader.cache.open(record)

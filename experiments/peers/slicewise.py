@@ -45,9 +45,11 @@ class Lens:
         """The optimizer, before the first step."""
         return build_optimizer(self.cfg, self.model)
 
-    def batches(self) -> Iterator:
-        """Endless batches of training."""
-        return iter(build_train_loader(self.cfg))
+    def batches(self, steps: int = 0) -> Iterator:
+        """Endless batches of training, from that after so many steps on."""
+        loader = build_train_loader(self.cfg)
+        loader.batch_sampler.start_iter = steps
+        return iter(loader)
 
     def losses(self, batch) -> dict[str, Tensor]:
         """The losses of a batch by name."""

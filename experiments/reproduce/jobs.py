@@ -152,7 +152,8 @@ class Workshop:
         write_json(folder / JOB, self._job(task))
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "DETECTRON2_DATASETS": str(self.data(task.cohort))}
         if self.devices:
-            environment["CUDA_VISIBLE_DEVICES"] = str(slot % self.devices)
+            allotted = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(self.devices)))
+            environment["CUDA_VISIBLE_DEVICES"] = allotted.split(",")[slot % self.devices]
         self.say(f"{task}: begins, {folder / LOG}")
         command = [sys.executable, "-m", "experiments.reproduce.work", str(folder / JOB)]
         with open(folder / LOG, "ab") as log:

@@ -10,8 +10,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +29,7 @@ from lens_d2.data.ledger.counts import count_training_data, strategies_of
 from lens_d2.data.ledger.table import read_ledger, to_table, write_ledger
 from lens_d2.data.loader import build_test_loader, load_records
 from lens_d2.engine.evaluation import build_evaluator
-from lens_d2.engine.stages import DETECTORS, load_model
+from lens_d2.engine.stages import DETECTORS, MARKER, load_model
 from lens_d2.evaluation.evaluators import P3DFROCEvaluator
 from lens_d2.evaluation.frames import box_truth, mark_truth
 from lens_d2.evaluation.readers import read_tracklets
@@ -39,11 +37,14 @@ from lens_d2.evaluation.report import write_json
 from lens_d2.evaluation.study import METRICS, StudyTruth, concordance
 from lens_d2.inference.volume import VolumeInference
 from lens_d2.io import cli
+from lens_d2.io.artifacts import ResultStore
 from lens_d2.io.errors import DataError
+from lens_d2.mining.harvester.rounds import rows_of_label_sets
 from lens_d2.mining.proposals import mined_datasets
 
 from ..metrics import within
 from ..mined import HiddenTruth
+from ..runs import counted
 from ..verdicts import answered
 from .ensemble import Ensemble
 from .jobs import RECORD
@@ -108,15 +109,7 @@ def part_of_ledger(path: Path, of: dict) -> pa.Table:
         rows = rows[rows["strategy"].isin(of["strategies"])]
     if of["labels"]:
         cfg = load_config(Path(of["folder"]) / "config.yaml")
-        verified = rows["volume"].isin({record["volume"] for record in load_records((cfg.HARVEST.VERIFIED,))})
-        negative, marked = rows["status"] == "hard_negative", rows["annotation"] != ""
-        sets = {
-            "verified_recovered": verified & marked & ~negative,
-            "verified_negatives": verified & negative,
-            "recovered": ~verified & marked & ~negative,
-            "harvested": ~marked & ~negative,
-            "negatives": ~verified & negative,
-        }
+        sets = rows_of_label_sets(rows, {record["volume"] for record in load_records((cfg.HARVEST.VERIFIED,))})
         rows = rows[sum(sets[name] for name in of["labels"]) > 0]
     if of["verdicts"]:
         order, number = of["verdicts"]
@@ -180,8 +173,12 @@ def study(job: Job) -> dict:
 
 def _weights(folder: Path) -> Path | None:
     """The final weights of a run's newest detector; None if it is not evaluated as one."""
-    found = [folder / stage / "model_final.pth" for stage in (*reversed(DETECTORS), "")]
-    return next((path for path in found if path.is_file()), None)
+    for stage in reversed(DETECTORS):
+        done = ResultStore(folder / stage).find(MARKER)
+        if done and "weights" in done["result"]:
+            return Path(done["result"]["weights"])
+    alone = folder / "model_final.pth"
+    return alone if alone.is_file() else None
 
 
 def _training_counts(cfg: CfgNode) -> dict[str, int]:
@@ -213,16 +210,6 @@ def _measure(cfg: CfgNode, inference: nn.Module) -> dict[str, float]:
     return numbers
 
 
-@contextmanager
-def _counted(path: Path) -> Iterator[None]:
-    """Add the seconds of a block to those in a file, so that a run that was stopped has those of all its parts."""
-    began, before = time.monotonic(), json.loads(path.read_text()) if path.is_file() else 0.0
-    try:
-        yield
-    finally:
-        write_json(path, round(before + time.monotonic() - began, 1))
-
-
 def work(path: Path) -> None:
     """Do a job and write its record.
 
@@ -230,7 +217,7 @@ def work(path: Path) -> None:
         DataError: the run cannot be made.
     """
     job = Job.read(path)
-    with _counted(job.folder / SECONDS):
+    with counted(job.folder / SECONDS):
         content = KINDS.get(job.run["kind"])(job)
     seconds = json.loads((job.folder / SECONDS).read_text())
     facts = {"machine": machine(), "device": job.device, "seconds": seconds}

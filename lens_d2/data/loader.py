@@ -7,7 +7,7 @@ import logging
 import multiprocessing.util
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -207,11 +207,16 @@ def share_of_patients(records: list[dict], share: float, seed: int) -> list[dict
     return [record for record in records if record["patient"] in chosen]
 
 
-def load_training_records(cfg: CfgNode) -> list[dict]:
+def load_training_records(cfg: CfgNode, names: Sequence[str] | None = None) -> list[dict]:
     """Loads the records of ``DATASETS.TRAIN``, merged with the mined boxes of ``DATASETS.LEDGER`` if there is one.
 
     Datasets in ``DATASETS.SHARES`` are cut to a share, and so is the ledger; records of those in
     ``DATASETS.WEIGHTS`` have a ``weight``.
+
+    Args:
+        cfg: ``DATASETS`` is read.
+        names: of the datasets whose records are wanted, where the ledger may be of others in ``DATASETS.TRAIN``,
+            too; None: of those.
 
     Raises:
         DataError: as in :func:`load_records` and :func:`dataset_numbers`, or the ledger contradicts itself or the
@@ -219,9 +224,12 @@ def load_training_records(cfg: CfgNode) -> list[dict]:
     """
     shares, weights = dataset_numbers(cfg, "SHARES", most=1.0), dataset_numbers(cfg, "WEIGHTS")
     cache, records, everything = build_cache(cfg), [], []
-    for name in cfg.DATASETS.TRAIN:
+    wanted = cfg.DATASETS.TRAIN if names is None else names
+    for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *wanted)):
         own = _load_some("DATASETS.TRAIN", name, cache)
         everything += own
+        if name not in wanted:
+            continue
         if name in shares:
             whole, own = own, share_of_patients(own, shares[name], max(cfg.SEED, 0))
             logger.info("%s: %d of %d sub-volumes (DATASETS.SHARES)", name, len(own), len(whole))
@@ -231,7 +239,7 @@ def load_training_records(cfg: CfgNode) -> list[dict]:
     ledger = read_ledger(cfg.DATASETS.LEDGER, everything)
     used = ledger[ledger["volume"].isin({record["volume"] for record in records})]
     if len(used) < len(ledger):
-        logger.info("%s: %d of %d rows (DATASETS.SHARES)", cfg.DATASETS.LEDGER, len(used), len(ledger))
+        logger.info("%s: %d of %d rows", cfg.DATASETS.LEDGER, len(used), len(ledger))
     return apply_ledger(records, used, cfg.DATASETS.UNCERTAIN_AS_LESION)
 
 

@@ -37,7 +37,7 @@ from ..mining.lens.strategies import STRATEGIES
 from ..mining.lens.strategies.intra_patient import CALIBRATIONS
 from ..mining.proposals import mined_datasets
 from ..modeling.adapters import ADAPTERS
-from ..modeling.backbone import SLICES_PER_IMAGE
+from ..modeling.backbone import NORMS, SLICES_PER_IMAGE
 from ..modeling.classifiers import CLASSIFIER_LOSS_REGISTRY, CLASSIFIER_REGISTRY
 from ..modeling.missing_labels import MISSING_LABELS, OF_PIXELS
 from ..structures.detections import FUSED
@@ -53,6 +53,7 @@ NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterab
     "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
     "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
     "MODEL.DENSENET.ADAPTERS": ADAPTERS,
+    "MODEL.DENSENET.NORM": NORMS,
     "MODEL.PROPOSAL_GENERATOR.NAME": PROPOSAL_GENERATOR_REGISTRY,
     "MODEL.ROI_HEADS.NAME": ROI_HEADS_REGISTRY,
     "MODEL.ROI_BOX_HEAD.NAME": ROI_BOX_HEAD_REGISTRY,
@@ -80,6 +81,10 @@ NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterab
     "MINING.CALIBRATION.DATASET": lambda cfg: DatasetCatalog.list(),
     "MINING.HARVESTED.STATUSES": ("annotation", "hard_negative"),
     "MINING.CROSS_DATASET.EXPERTS": lambda cfg: cfg.MODEL.LENS.EXPERTS,
+    "HARVEST.VERIFIED": lambda cfg: DatasetCatalog.list(),
+    "HARVEST.DATASETS": lambda cfg: DatasetCatalog.list(),
+    "HARVEST.TEST": lambda cfg: DatasetCatalog.list(),
+    "MODEL.EMBEDDING.DATASETS": lambda cfg: DatasetCatalog.list(),
     "HARVEST.PROPOSALS": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
     "HARVEST.LABELS": LABEL_SETS,
     "TEST.LINKER": LINKER_REGISTRY,
@@ -120,6 +125,7 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "MODEL.ROI_HEADS.NUM_CLASSES",
             "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
             "MODEL.TEACHER.VISITS",
+            *(f"MODEL.{network}.BATCH_SIZE_TEST" for network in ("FPR", "LPC", "EMBEDDING")),
             "MINING.ROUNDS",
             "MINING.EXPERT_AGREEMENT.EXPERTS",
             "MINING.CALIBRATION.MIN_LESIONS",
@@ -161,6 +167,16 @@ TUPLES = {
     **{f"MODEL.{node}.PATCH_SPACING": (3, False) for node in ("FPR", "LPC", "EMBEDDING")},
     "MODEL.EMBEDDING.LOSS_WEIGHTS": (4, True),
 }
+# Settings that name files, which are opened after hours of training.
+FILES = (
+    "DATASETS.LEDGER",
+    "MINING.REVIEWED",
+    "MINING.HARVESTED.LEDGER",
+    "HARVEST.WEIGHTS",
+    *(f"MODEL.{network}.WEIGHTS" for network in ("FPR", "LPC", "EMBEDDING")),
+    *(f"MODEL.{network}.BACKBONE_WEIGHTS" for network in ("FPR", "LPC", "EMBEDDING")),
+)
+BUILT_IN = ("imagenet", "")  # in place of a file
 # Settings that a stage needs.
 STAGE_NEEDS = {
     "mine": ("MODEL.WEIGHTS", "MINING.STRATEGIES"),
@@ -190,7 +206,7 @@ def check_names(cfg: CfgNode) -> None:
 
 
 def check_input(cfg: CfgNode) -> None:
-    """Refuse settings of ``INPUT`` and ``TEST`` with which no scan can be looked at as it is meant.
+    """Refuse settings of ``INPUT`` and ``TEST`` that no scan can be looked at with.
 
     Raises:
         DataError: names the key, its value and what is allowed.
@@ -206,6 +222,14 @@ def check_input(cfg: CfgNode) -> None:
     if not scales or not all(SCALES[0] <= scale <= SCALES[1] for scale in scales):
         fault = f"{scales}; factors of {SCALES[0]:g} to {SCALES[1]:g} are needed, such as (1.0, 1.25)"
         raise DataError("TEST.SCALES", fault)
+    if cfg.TEST.SLICES_PER_BATCH < 1:
+        raise DataError("TEST.SLICES_PER_BATCH", f"{cfg.TEST.SLICES_PER_BATCH}; at least 1 is needed")
+    tracker = cfg.TEST.TRACKER
+    for key in ("IOU", "FUSE_IOU"):
+        if not 0 < tracker[key] <= 1:
+            raise DataError(f"TEST.TRACKER.{key}", f"{tracker[key]}; a number above 0, of at most 1, is needed")
+    if len(tracker.NOISE) != 3 or not all(value > 0 for value in tracker.NOISE):
+        raise DataError("TEST.TRACKER.NOISE", f"{tuple(tracker.NOISE)}; 3 numbers above 0 are needed")
     if cfg.INPUT.MAX_SIZE < LEAST_SIDE:
         raise DataError("INPUT.MAX_SIZE", f"{cfg.INPUT.MAX_SIZE}; at least {LEAST_SIDE} pixels are needed")
     std = tuple(cfg.MODEL.PIXEL_STD)
@@ -280,10 +304,24 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
         if len(numbers) != length or not all(number > 0 or may_be_0 and number == 0 for number in numbers):
             needed = f"{length} numbers {'from' if may_be_0 else 'above'} 0"
             raise DataError(key, f"{numbers}; {needed} are needed")
+    check_files(cfg)
     check_lengths(cfg)
     check_missing_labels(cfg)
     check_mining(cfg)
     check_stages(cfg)
+
+
+def check_files(cfg: CfgNode) -> None:
+    """Refuse names of files that are not there; addresses are left to what fetches them.
+
+    Raises:
+        DataError: names the key and the file.
+    """
+    for key in FILES:
+        value = _value(cfg, key)
+        for name in (value,) if isinstance(value, str) else value:
+            if name not in BUILT_IN and "://" not in name and not Path(name).is_file():
+                raise DataError(key, f"{name}: no such file")
 
 
 def check_lengths(cfg: CfgNode) -> None:
@@ -356,6 +394,10 @@ def check_mining(cfg: CfgNode) -> None:
     sizes = cfg.MINING.CALIBRATION.SIZES
     if not sizes or sizes[0] <= 0 or any(a >= b for a, b in zip(sizes, sizes[1:], strict=False)):
         raise DataError("MINING.CALIBRATION.SIZES", f"{sizes}; rising mm are needed, such as (16.0, 24.0, 32.0)")
+    verified = cfg.MINING.CALIBRATION.DATASET
+    if verified and verified in cfg.DATASETS.TRAIN:
+        fault = f"{verified}, which DATASETS.TRAIN names: lesions that were learnt say nothing about those to find"
+        raise DataError("MINING.CALIBRATION.DATASET", fault)
 
 
 def check_evaluation(cfg: CfgNode, resume: bool = False) -> None:

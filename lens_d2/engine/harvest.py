@@ -135,7 +135,8 @@ class HarvestRound:
     ) -> str:
         """Step 3: on P_H^R and P_M^R against P_M^-, without one fold of V_M if that is given.
 
-        From the second round on it is fine-tuned from that of the last round, which has not seen the fold either.
+        From the second round on it is fine-tuned from that of the last round, which has not seen the fold either;
+        with another number of folds than then, it begins anew.
         """
         if self.known is None:
             rules = Rules.from_config(self.cfg)
@@ -146,8 +147,9 @@ class HarvestRound:
         negatives = {record["volume"]: self.known[1][record["volume"]] for record in verified}
         cfg, start = self.cfg.clone(), ""
         cfg.defrost()
-        if self.last and self.keys.FINETUNE_CLASSIFIER:
-            start = self.last["classifiers"][0 if fold is None else 1 + fold]
+        before_it = self.last["classifiers"] if self.last and self.keys.FINETUNE_CLASSIFIER else []
+        if before_it and (fold is None or len(before_it) == 1 + self.keys.FOLDS):
+            start = before_it[0 if fold is None else 1 + fold]
             cfg.MODEL.LPC.SOLVER.update(self.keys.FINETUNE_LPC)
         cfg.OUTPUT_DIR = str(self.folder if fold is None else self.folder / f"fold_{fold}")
         cfg.freeze()

@@ -22,7 +22,7 @@ from .writers import build_writers
 
 
 def stage_config(cfg: CfgNode, node: CfgNode, name: str) -> CfgNode:
-    """The config of one network's training: its own ``node.SOLVER`` in place of SOLVER, its own output folder.
+    """The config of one network's training: what ``node.SOLVER`` has in place of SOLVER's, its own output folder.
 
     A batch that the ranks cannot share evenly grows to the next size that they can: these networks are small, and
     batches and lengths stay those of the config on any number of ranks.
@@ -51,6 +51,8 @@ class NetworkTrainer(CarefulTraining, SimpleTrainer):
     Killed at any moment and resumed, it continues from its last checkpoint with the batches that come next. The
     finished network is ``model_final.pth`` in the output folder.
     """
+
+    keep_batch = "go on with as many ranks as before, or begin its stage anew"
 
     def __init__(self, cfg: CfgNode, network: nn.Module, objective: nn.Module, dataset: Dataset, batches):
         """

@@ -16,9 +16,11 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
+from ..io.checkpoint import LAST_CHECKPOINT
 from ..io.device import fall_back_to_cpu
 from ..io.errors import DataError, WriteError
 from ..io.files import only_run_in, write_errors, write_whole
+from .stages import MARKER
 
 LOGGERS = ("fvcore", "detectron2", "lens_d2")
 CONFIG = "config.yaml"
@@ -28,7 +30,8 @@ CONFIG = "config.yaml"
 def begun(cfg: CfgNode, args: argparse.Namespace) -> Iterator[None]:
     """Context of a run that has ``OUTPUT_DIR`` to itself and is set up, see :func:`set_up`.
 
-    If the run is refused, ``config.yaml`` is put back to that of an earlier run.
+    If the run is refused before it has left a checkpoint or the result of a stage, ``config.yaml`` is put back to
+    that of an earlier run.
 
     Raises:
         DataError: another run is using the folder.
@@ -37,14 +40,21 @@ def begun(cfg: CfgNode, args: argparse.Namespace) -> Iterator[None]:
     path = Path(cfg.OUTPUT_DIR) / CONFIG
     alone = only_run_in(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext()
     with alone, write_errors(cfg.OUTPUT_DIR):
-        before = path.read_bytes() if path.is_file() else None
+        before, made = path.read_bytes() if path.is_file() else None, _made_in(path.parent)
         try:
             set_up(cfg, args)
             yield
         except DataError as error:
-            if before is not None and not isinstance(error, WriteError) and comm.is_main_process():
+            refused = not isinstance(error, WriteError) and _made_in(path.parent) <= made
+            if before is not None and refused and comm.is_main_process():
                 write_whole(path, before)
             raise
+
+
+def _made_in(folder: Path) -> set[tuple[Path, int]]:
+    """Checkpoints and results of stages below a folder, with the times when they were written."""
+    paths = [path for name in (LAST_CHECKPOINT, f"{MARKER}.json") for path in folder.rglob(name)]
+    return {(path, path.stat().st_mtime_ns) for path in paths}
 
 
 def set_up(cfg: CfgNode, args: argparse.Namespace) -> None:

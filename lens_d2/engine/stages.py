@@ -34,7 +34,7 @@ from tabulate import tabulate
 from torch import nn
 
 from ..data.cache import build_cache
-from ..data.ledger.table import LEDGER
+from ..data.ledger.table import LEDGER, LEDGER_CSV
 from ..data.ledger.verdicts import judged_rows, refuse_to_lose_verdicts
 from ..data.loader import load_records, load_training_records
 from ..evaluation.evaluators import summaries
@@ -57,6 +57,9 @@ AVERAGE = "average_sensitivity"
 ORDER = (("embedding",), ("train", "mine", "harvest"), ("self_training",), ("retrain",), ("fpr",), ("evaluate",))
 MINERS = (*ORDER[1], *ORDER[2])  # stages that leave a ledger
 DETECTORS = (*MINERS, *ORDER[3])  # and a detector
+PLACES = {name: number for number, group in enumerate(ORDER) for name in group}
+# Stages that need the result of one of others.
+NEEDS = {"self_training": ORDER[1][:2], "retrain": MINERS, "fpr": DETECTORS, "evaluate": DETECTORS}
 STAGES = Registry("STAGE")
 STAGES.__doc__ = "Functions (run: Run) -> dict that JSON knows, the result: for later stages and stage.json."
 # Predicates by stage: does a finished stage's result still satisfy the config?
@@ -131,13 +134,16 @@ def run_stages(cfg: CfgNode, resume: bool = False) -> dict:
         the result of each stage, by name.
 
     Raises:
-        DataError: a stage that begins anew would replace a ledger with a radiologist's verdicts; or a stage meets
-            a fault.
+        DataError: a stage lacks one before it; or one that begins anew would replace a ledger with a radiologist's
+            verdicts; or a stage meets a fault.
     """
     run = Run(cfg, resume)
+    first = min((PLACES[name] for name in cfg.STAGES if name in PLACES), default=0)
     for path in sorted(Path(cfg.OUTPUT_DIR).glob(f"*/{MARKER}.json")):
-        if resume or path.parent.name not in cfg.STAGES:
-            _recall(run, path.parent.name)
+        name = path.parent.name
+        if resume if name in cfg.STAGES else PLACES.get(name, -1) < first:
+            _recall(run, name)
+    _check_needs(run)
     if comm.is_main_process():
         _keep_verdicts(run)
     for number, name in enumerate(cfg.STAGES):
@@ -155,10 +161,27 @@ def run_stages(cfg: CfgNode, resume: bool = False) -> dict:
     return run.done
 
 
+def _check_needs(run: Run) -> None:
+    """Refuse stages without one that they need, before them or finished in ``OUTPUT_DIR``."""
+    there = {*run.done}
+    for name in run.cfg.STAGES:
+        needed = () if name == "retrain" and run.cfg.DATASETS.LEDGER else NEEDS.get(name, ())
+        if needed and not there & {*needed}:
+            fault = f"{name} cannot run: one of the stages {', '.join(needed)} has to run first"
+            raise DataError(run.cfg.OUTPUT_DIR, fault)
+        there.add(name)
+
+
 def _keep_verdicts(run: Run) -> None:
     """Refuse to begin stages anew whose ledgers have verdicts that no reviewed ledger has."""
     begun = [name for name in run.cfg.STAGES if name in MINERS and name not in run.done]
-    paths = [path for name in begun if not run.resume for path in sorted(run.folder(name).rglob(LEDGER))]
+    paths = [
+        path
+        for name in begun
+        for file in (LEDGER, LEDGER_CSV)
+        if not run.resume
+        for path in sorted(run.folder(name).rglob(file))
+    ]
     if not paths:
         return
     names = dict.fromkeys((*run.cfg.DATASETS.TRAIN, *run.cfg.MINING.DATASETS))
@@ -216,7 +239,7 @@ def train(run: Run) -> dict:
 
 def _mining_opts(run: Run) -> list:
     """Overrides of a training that mines."""
-    weights = run.done.get("embedding", {}).get("weights", run.cfg.MODEL.EMBEDDING.WEIGHTS)
+    weights = run.cfg.MODEL.EMBEDDING.WEIGHTS or run.done.get("embedding", {}).get("weights", "")
     return ["MODEL.EMBEDDING.WEIGHTS", weights, "MODEL.FPR.WEIGHTS", "", "TEST.EXPECTED_RESULTS", []]
 
 
@@ -291,9 +314,8 @@ def train_model(cfg: CfgNode, resume: bool) -> dict:
 def fpr(run: Run) -> dict:
     """Step 5: train the classifier on the true and false positives of the newest LENS in the mined datasets."""
     ledger = run.cfg.DATASETS.LEDGER or run.newest("ledger", *MINERS, default="")
-    mined = ["DATASETS.TRAIN", mined_datasets(run.cfg), "DATASETS.LEDGER", ledger]
-    cfg = run.config("fpr", *mined)
-    records = load_training_records(cfg)
+    cfg = run.config("fpr", "DATASETS.LEDGER", ledger)
+    records = load_training_records(cfg, mined_datasets(cfg))
     shards = open_shards(cfg, load_model(cfg, run.newest("weights", *DETECTORS)), run.folder("fpr") / PROPOSALS)
     propose(records, shards)
     return {"weights": train_fpr(run.cfg, records, LazyProposals(records, shards), run.resume)}
@@ -303,7 +325,8 @@ def fpr(run: Run) -> dict:
 def evaluate(run: Run) -> dict:
     """Evaluate the newest LENS with the classifier, beside the figures after each training."""
     weights = run.newest("weights", *DETECTORS)
-    classifier = run.done.get("fpr", {}).get("weights", run.cfg.MODEL.FPR.WEIGHTS)
+    given = run.cfg.MODEL.FPR.WEIGHTS
+    classifier = given if given and "fpr" not in run.cfg.STAGES else run.done.get("fpr", {}).get("weights", "")
     cfg = run.config("evaluate", "MODEL.FPR.WEIGHTS", classifier)
     metrics = LENSTrainer.test(cfg, load_model(cfg, weights)) or {}
     if comm.is_main_process():

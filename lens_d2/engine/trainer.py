@@ -73,25 +73,22 @@ class CarefulTraining(TrainerBase):
     :class:`~lens_d2.data.loader.SampleLoader`, a ``checkpointer``, and its ``cfg``.
     """
 
+    # How batches of another size are kept.
+    keep_batch = "SOLVER.REFERENCE_WORLD_SIZE 0 SOLVER.IMS_PER_BATCH {} keeps them on any number of GPUs"
+
     def state_dict(self) -> dict:
-        """As Detectron2's, with the batch by which its iterations count, and the parts that learn."""
-        solver = self.cfg.SOLVER
-        return {**super().state_dict(), "batch": solver.IMS_PER_BATCH, "parts": list(solver.PARTS)}
+        """As Detectron2's, with the batch by which its iterations count."""
+        return {**super().state_dict(), "batch": self.cfg.SOLVER.IMS_PER_BATCH}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """As Detectron2's.
 
         Raises:
-            ValueError: the state is of a training with other batches, whose iterations are not those of this one,
-                or of other parts, whose optimizer it has.
+            ValueError: the state is of a training with other batches, whose iterations are not those of this one.
         """
-        parts = list(self.cfg.SOLVER.PARTS)
-        if state_dict.get("parts", parts) != parts:
-            raise ValueError(f"SOLVER.PARTS {state_dict['parts']}, and here {parts}")
         own, batch = self.cfg.SOLVER.IMS_PER_BATCH, state_dict.get("batch")
         if batch not in (None, own):
-            hint = f"SOLVER.REFERENCE_WORLD_SIZE 0 SOLVER.IMS_PER_BATCH {batch} keeps them on any number of GPUs"
-            raise ValueError(f"batches of {batch}, and here of {own}; {hint}")
+            raise ValueError(f"batches of {batch}, and here of {own}; {self.keep_batch.format(batch)}")
         super().load_state_dict(state_dict)
 
     def train(self, *args):
@@ -150,9 +147,24 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
 
+    def state_dict(self) -> dict:
+        """As of other trainings, with the parts that learn."""
+        return {**super().state_dict(), "parts": list(self.cfg.SOLVER.PARTS)}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As of other trainings.
+
+        Raises:
+            ValueError: also if the state is of other parts, whose optimizer it has.
+        """
+        parts = list(self.cfg.SOLVER.PARTS)
+        if state_dict.get("parts", parts) != parts:
+            raise ValueError(f"SOLVER.PARTS {state_dict['parts']}, and here {parts}")
+        super().load_state_dict(state_dict)
+
     @staticmethod
     def _check_learners(model: nn.Module, records: list[dict]) -> None:
-        """Refuse to train with datasets of whose expert nothing learns.
+        """Refuse to train with datasets whose expert has no part that learns.
 
         Raises:
             DataError: names such an expert.
@@ -209,6 +221,7 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         scaled.SOLVER.MAX_ITER = max(scaled.SOLVER.MAX_ITER, min(cfg.SOLVER.MAX_ITER, 1))
         scale = scaled.SOLVER.IMS_PER_BATCH / cfg.SOLVER.IMS_PER_BATCH
         scaled.MODEL.TEACHER.START_ITER = round(cfg.MODEL.TEACHER.START_ITER / scale)
+        scaled.MODEL.TEACHER.DECAY = cfg.MODEL.TEACHER.DECAY**scale  # over as many samples
         scaled.TEST.EVAL_PERIOD = max(scaled.TEST.EVAL_PERIOD, min(cfg.TEST.EVAL_PERIOD, 1))
         if frozen:
             scaled.freeze()

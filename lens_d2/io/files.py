@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from filelock import FileLock, Timeout
 from .errors import DataError, WriteError
 
 LOCK = ".lock"
+OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @contextmanager
@@ -21,7 +23,8 @@ def write_errors(path: str | os.PathLike, below: str | os.PathLike | None = None
 
     Args:
         path: the file or folder that the block writes, which the error names.
-        below: a folder, ``path`` by default; errors that name a file elsewhere pass unchanged.
+        below: a folder, ``path`` by default; errors that name a file elsewhere pass unchanged, as do those that
+            name none and are not about a disk.
 
     Raises:
         WriteError: the disk is full or read-only, a quota is reached, permission is denied.
@@ -30,6 +33,8 @@ def write_errors(path: str | os.PathLike, below: str | os.PathLike | None = None
         yield
     except OSError as error:
         named = error.filename
+        if named is None and error.errno not in OF_DISKS:
+            raise
         if named is not None and not Path(os.fsdecode(named)).is_relative_to(path if below is None else below):
             raise
         raise WriteError(path, f"cannot be written: {error.strerror or error}") from error

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
 
 from ..data.cache import CachedVolume, VolumeCache, build_cache
 from ..evaluation.operating_points import floor_at
@@ -93,10 +94,13 @@ class OverlayWriter(DatasetEvaluator):
                 self.kept.append((record, found))
 
     def evaluate(self) -> dict:
-        """Draw; pictures have no metrics."""
-        false = np.concatenate([np.zeros(0), *self.false_scores])
-        score_thresh = np.nextafter(floor_at(false, len(self.false_scores), self.fps), np.inf)
-        for record, found in self.kept:
+        """Draw on the first rank what all ranks have kept; pictures have no metrics."""
+        shares = comm.gather((self.false_scores, self.kept))
+        scores = [own for of_rank, _ in shares for own in of_rank]
+        kept = [own for _, of_rank in shares for own in of_rank]
+        false = np.concatenate([np.zeros(0), *scores])
+        score_thresh = np.nextafter(floor_at(false, len(scores), self.fps), np.inf)
+        for record, found in kept[: self.count]:
             self.output_dir.mkdir(parents=True, exist_ok=True)
             path = self.output_dir / f"{record['volume']}.png"
             draw_overlay(path, record, found, self.cache.open(record), score_thresh)

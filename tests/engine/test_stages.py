@@ -220,14 +220,16 @@ def test_a_damaged_marker_is_no_finished_stage(data, whole_run, tmp_path, caplog
 
 def test_the_classifier_learns_with_a_harvested_ledger(data, tmp_path, monkeypatch):
     used = []
-    monkeypatch.setattr(stages, "load_training_records", lambda cfg: used.append(cfg.DATASETS.LEDGER) or [])
+    monkeypatch.setattr(
+        stages, "load_training_records", lambda cfg, names: used.append((cfg.DATASETS.LEDGER, names)) or []
+    )
     for name in ("open_shards", "load_model", "propose", "train_fpr", "LazyProposals"):
         monkeypatch.setattr(stages, name, lambda *args: "")
     run = stages.Run(config(data, tmp_path), done={"harvest": {"ledger": "harvested.parquet", "weights": "a.pth"}})
     stages.fpr(run)
     run.done = {"train": {"weights": "a.pth"}}
     stages.fpr(run)
-    assert used == ["harvested.parquet", ""]
+    assert used == [("harvested.parquet", ("blocks_deeplesion",)), ("", ("blocks_deeplesion",))]
 
 
 def test_a_detector_that_is_there_mines_what_it_would_have_mined_when_trained(data, whole_run, tmp_path):
@@ -257,14 +259,33 @@ def test_a_detector_that_is_there_proposes_nothing_before_v_m_is_checked(data, t
 
 
 def test_a_stage_alone_needs_those_before_it(data, tmp_path):
-    with pytest.raises(
-        DataError, match="no ledger here: one of the stages train, mine, harvest, self_training has"
+    for names, needed in (
+        (("retrain",), "train, mine, harvest, self_training"),
+        (("embedding", "retrain"), "train, mine, harvest, self_training"),
+        (("evaluate",), "train, mine, harvest, self_training, retrain"),
+        (("harvest", "self_training"), "train, mine"),
     ):
-        run_stages(config(data, tmp_path, *FULL, "STAGES", ("retrain",)))
-    with pytest.raises(
-        DataError, match="no weights here: one of the stages train, mine, harvest, self_training, retrain has"
-    ):
-        run_stages(config(data, tmp_path, *FULL, "STAGES", ("evaluate",)))
+        fault = f"{names[-1]} cannot run: one of the stages {needed} has to run first"
+        with pytest.raises(DataError, match=fault):
+            run_stages(config(data, tmp_path, *FULL, "STAGES", names))
+    assert not list(tmp_path.glob("*/log.txt"))
+
+
+def test_results_of_later_stages_are_not_those_of_this_run(data, tmp_path, monkeypatch):
+    """In a folder where another run has gone further."""
+    for name in ("embedding", "mine", "retrain", "fpr"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "stage.json").write_text(json.dumps({"result": {"weights": f"{name}.pth"}}))
+    ran = {}
+    for name in ("train", "evaluate"):
+        stage = lambda run, name=name: ran.update({name: dict(run.done)}) or {}  # noqa: E731
+        monkeypatch.setitem(stages.STAGES._obj_map, name, stage)
+    for resume in (False, True):
+        run_stages(config(data, tmp_path, *FULL, "STAGES", ("train", "evaluate")), resume=resume)
+        assert set(ran["train"]) == {"embedding"} and set(ran["evaluate"]) == {"embedding", "train"}
+        stages._forget(stages.Run(config(data, tmp_path)), "train", checkpoints=False)
+    run_stages(config(data, tmp_path, *FULL, "STAGES", ("evaluate",)))
+    assert set(ran["evaluate"]) == {"embedding", "mine", "retrain", "fpr"}
 
 
 ROUNDS = (

@@ -1,5 +1,6 @@
 """Writing a report: which files come to be, and which stay."""
 
+import errno
 import io
 import json
 
@@ -48,7 +49,8 @@ def test_dicom_input_adds_a_structured_report_and_a_segmentation_of_what_there_i
 def test_a_writer_that_fails_leaves_the_former_file(report, tmp_path, monkeypatch):
     write_report(report, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    monkeypatch.setattr("lens_d2.io.files.os.replace", lambda *paths: (_ for _ in ()).throw(OSError("disk full")))
+    full = OSError(errno.ENOSPC, "disk full")
+    monkeypatch.setattr("lens_d2.io.files.os.replace", lambda *paths: (_ for _ in ()).throw(full))
     with pytest.raises(WriteError, match="cannot be written: disk full"):
         write_report(report, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

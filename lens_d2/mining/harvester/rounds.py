@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from detectron2.config import CfgNode
 
 from ...data.ledger.table import LedgerRow
@@ -63,6 +64,24 @@ LABEL_SETS: dict[str, Callable[[Harvest], list[HarvestedLesion]]] = {
     "harvested": lambda harvest: [x for x in harvest.pool if x.status == "annotation" and not x.annotation],
     "negatives": lambda harvest: harvest.negatives,
 }
+
+
+def rows_of_label_sets(rows: pd.DataFrame, verified: Collection[str]) -> dict[str, pd.Series]:
+    """The rows of a harvest's ledger that belong to each of :data:`LABEL_SETS`, as masks by name.
+
+    Args:
+        rows: of the ledger, without a radiologist's verdicts.
+        verified: names of the sub-volumes of V_M.
+    """
+    of_v_m = rows["volume"].isin(verified)
+    negative, marked = rows["status"] == "hard_negative", rows["annotation"] != ""
+    return {
+        "verified_recovered": of_v_m & marked & ~negative,
+        "verified_negatives": of_v_m & negative,
+        "recovered": ~of_v_m & marked & ~negative,
+        "harvested": ~marked & ~negative,
+        "negatives": ~of_v_m & negative,
+    }
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,8 @@ def mine(
         return before + mine_patient(open_patient(of_patient, shards), strategies, iou, number)
 
     def work() -> dict | None:
-        refuse_to_lose_verdicts(folder / LEDGER, given, judged)
+        for name in (LEDGER, LEDGER_CSV):
+            refuse_to_lose_verdicts(folder / name, given, judged)
         learnt = _learn(records, strategies, results, shards)
         store = PatientStore(folder / "patients", digest([made_from, learnt]), make)
         store.complete(patients, "mining patients")
@@ -192,9 +193,11 @@ class MiningRound:
     def __init__(self, cfg: CfgNode):
         """
         Raises:
-            DataError: nothing can be mined with its settings, or its V_M is absent or unsound.
+            DataError: nothing can be mined with its settings, or its V_M or a reviewed ledger is absent or
+                unsound.
         """
         self.cfg, self.records = cfg, mined_records(cfg)
+        judged_rows(cfg.MINING.REVIEWED, self.records)  # may get more verdicts until they are used
         self.strategies, self.calibration = build_strategies(cfg), Calibration.from_config(cfg)
         if self.calibration is not None:
             self.calibration.verified(self.records)
@@ -218,15 +221,13 @@ class MiningRound:
 
         Returns:
             path of the ledger.
-
-        Raises:
-            DataError: a reviewed ledger is unsound.
         """
         cfg, settings = self.cfg, self.cfg.MINING.clone()
         settings.defrost()
         settings.ROUNDS = number  # how many follow is nothing to this one
         files = [cfg.MODEL.EMBEDDING.WEIGHTS, cfg.MINING.HARVESTED.LEDGER]
         made_from = [settings.dump(), cfg.MODEL.EMBEDDING.dump(), str(cfg.SEED), *map(digest_of_file, files)]
+        made_from.append(str(tuple(cfg.DATASETS.TRAIN)))  # whose experts have learnt
         if self.calibration is not None:
             made_from.append(self.calibration.fingerprint())
         return mine(

@@ -7,11 +7,12 @@ from functools import partial
 
 import numpy as np
 from detectron2.config import CfgNode, configurable
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from scipy.spatial.distance import cdist
 
 from ....data.same_lesions import marks_of_dataset
+from ....io.errors import DataError
 from ....modeling.embedding import build_embed
 from ....modeling.embedding.calibration import calibrate
 from ....structures.boxes import key_slice_box
@@ -142,10 +143,23 @@ def calibrate_on_marks(cfg: CfgNode, embed: Embed, records: Sequence[dict]) -> d
     return calibrate(embed, marks, cfg.MODEL.EMBEDDING.CALIBRATION_PRECISION).to_dict()
 
 
+def _calibration_on_marks(cfg: CfgNode) -> Callable:
+    """:func:`calibrate_on_marks` of a config.
+
+    Raises:
+        DataError: none of the mined datasets has a table of marks.
+    """
+    names = mined_datasets(cfg)
+    if not any(MetadataCatalog.get(name).get("mark_table") for name in names):
+        fault = f"auto, but no mark_table tells which marks of {', '.join(names)} are of one lesion: set fixed"
+        raise DataError("MINING.INTRA_PATIENT.THRESHOLD", fault)
+    return partial(calibrate_on_marks, cfg)
+
+
 # MINING.INTRA_PATIENT.THRESHOLD.
 CALIBRATIONS: dict[str, Callable[[CfgNode], Callable | None]] = {
     "fixed": lambda cfg: None,
-    "auto": lambda cfg: partial(calibrate_on_marks, cfg),
+    "auto": _calibration_on_marks,
 }
 
 
