@@ -82,6 +82,10 @@ def test_a_fault_of_the_training_names_its_key(tmp_path):
         ("MODEL.PIXEL_STD", [0.0], "a number above 0 for each"),
         ("MODEL.PIXEL_STD", [1.0, 1.0], "a number above 0 for each"),
         ("TEST.AUG.ENABLED", True, "it is TEST.SCALES that augments"),
+        ("TEST.SLICES_PER_BATCH", 0, "0; at least 1"),
+        ("TEST.TRACKER.IOU", 0.0, "0.0; a number above 0"),
+        ("TEST.TRACKER.FUSE_IOU", 1.5, "1.5; a number above 0"),
+        ("TEST.TRACKER.NOISE", (0.1, 0.1), "3 numbers above 0"),
     ],
 )
 def test_a_fault_of_the_input_names_its_key(key, value, fault):
@@ -139,6 +143,7 @@ def test_a_fault_of_the_treatment_of_missing_labels_names_its_key(key, opts, fau
         ("MINING.CALIBRATION.SIZES", (), "; rising mm are needed"),
         ("MINING.ROUNDS", 0, "0; at least 1"),
         ("MINING.EXPERT_AGREEMENT.EXPERTS", 0, "0; at least 1"),
+        ("MINING.CALIBRATION.DATASET", "phantom_deeplesion_train", "which DATASETS.TRAIN names"),
         ("MODEL.WEIGHTS", "", "empty, and the stage mine needs it"),
         ("MINING.STRATEGIES", (), "empty, and the stage mine needs it"),
     ],
@@ -168,11 +173,28 @@ def test_a_fault_of_mining_names_its_key(key, value, fault):
         ("INPUT.CROP.SIZE", (0, 96), "two numbers above 0"),
         ("MODEL.AFP.PRE_NMS_TOPK_TRAIN", -1, "-1; at least 1"),
         ("MODEL.ROI_HEADS.POSITIVE_FRACTION", 2.0, "2.0; a number from 0 to 1"),
+        ("MODEL.FPR.BATCH_SIZE_TEST", 0, "0; at least 1"),
+        ("MODEL.EMBEDDING.BATCH_SIZE_TEST", -1, "-1; at least 1"),
     ],
 )
 def test_a_number_that_cannot_be_meant_names_its_key(key, value, fault):
     cfg = load_config("phantom/lens_multi.yaml")
     expect_refusal(checks.check_training, cfg, [key, value], f"{key}: .*{fault}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("DATASETS.LEDGER", "nowhere.parquet"),
+        ("MINING.REVIEWED", ("nowhere.csv",)),
+        ("MODEL.FPR.WEIGHTS", "nowhere.pth"),
+        ("MODEL.LPC.BACKBONE_WEIGHTS", "nowhere.pth"),
+        ("HARVEST.WEIGHTS", "nowhere.pth"),
+    ],
+)
+def test_a_file_that_is_not_there_names_its_key(key, value):
+    cfg = load_config("phantom/lens_multi.yaml")
+    expect_refusal(checks.check_training, cfg, [key, value], f"{key}: nowhere.*: no such file")
 
 
 @pytest.mark.parametrize("experts", [("lits", "lits"), ("fused", "lits")])
@@ -215,7 +237,14 @@ def test_stages_of_all_configs_can_run(repo_root):
 
 
 @pytest.mark.parametrize(
-    "opts", [("MINING.CALIBRATION.DATASET", "deeplesion_vn"), ("MINING.HARVESTED.STATUSES", ("annotations",))]
+    "opts",
+    [
+        ("MINING.CALIBRATION.DATASET", "deeplesion_vn"),
+        ("MINING.HARVESTED.STATUSES", ("annotations",)),
+        ("HARVEST.VERIFIED", "deeplesion_vn"),
+        ("MODEL.EMBEDDING.DATASETS", ("deeplesion_trains",)),
+        ("MODEL.DENSENET.NORM", "BNN"),
+    ],
 )
 def test_names_of_mining(opts):
     with pytest.raises(DataError, match=f"{opts[0]}: no .*did you mean"):

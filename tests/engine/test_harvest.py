@@ -257,6 +257,18 @@ def test_with_folds_no_classifier_judges_what_it_was_trained_on(data, tmp_path, 
     assert (tmp_path / "harvest/round_1/fold_1/lpc/model_final.pth").is_file()
 
 
+def test_with_another_number_of_folds_their_classifiers_begin_anew(data, tmp_path, monkeypatch):
+    """Those of the last round have seen other sub-volumes."""
+    starts, original = [], harvest_module.train_lpc
+    monkeypatch.setattr(
+        harvest_module, "train_lpc", lambda *args: starts.append(bool(args[-1])) or original(*args)
+    )
+    for rounds, folds in ((1, 0), (2, 2)):
+        opts = ("HARVEST.ROUNDS", rounds, "HARVEST.FOLDS", folds, "HARVEST.STOP_EARLY", False)
+        run_stages(harvest_cfg(data[0], tmp_path, *opts), resume=True)
+    assert starts == [False, True, False, False]
+
+
 def test_a_classifier_can_be_trained_anew_in_each_round(whole, data, tmp_path):
     opts = ("HARVEST.FINETUNE_CLASSIFIER", False, "HARVEST.WEIGHTS", whole[1]["rounds"][0]["weights"])
     with pytest.MonkeyPatch.context() as patch:

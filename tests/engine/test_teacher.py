@@ -118,4 +118,5 @@ def test_it_begins_with_the_weights_that_are_loaded(tmp_path):
 
 def test_its_start_is_scaled_to_the_ranks(tmp_path):
     cfg = blocks_cfg(tmp_path, "MODEL.TEACHER.START_ITER", 100, "SOLVER.REFERENCE_WORLD_SIZE", 1)
-    assert LENSTrainer.auto_scale_workers(cfg, 8).MODEL.TEACHER.START_ITER == 12
+    scaled = LENSTrainer.auto_scale_workers(cfg, 8).MODEL.TEACHER
+    assert scaled.START_ITER == 12 and scaled.DECAY == pytest.approx(0.999**8)

@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+from detectron2.utils import comm
 from matplotlib.colors import to_rgb
 
 from lens_d2.structures.detections import VolumeDetections
@@ -60,6 +61,21 @@ def test_found_missed_and_false_have_their_colours(scan, tmp_path):
     writer.process([record], [{"detections": {"fused": VolumeDetections()}}])
     writer.evaluate()
     assert colors_in(tmp_path / "v.png") == {"missed"}
+
+
+def test_the_first_rank_draws_what_all_ranks_have_kept(scan, tmp_path, monkeypatch):
+    """One picture of two that are kept, at the operating point of all sub-volumes."""
+    lesions = [make_lesion("a", box3d=scan.found.boxes[0])]
+    record = {**scan.record, "volume": "v", "lesions": lesions, "num_slices": 24, "first_slice": 1}
+    other = ([np.full(len(scan.found) + 1, 0.999)], [({**record, "volume": "w"}, scan.found)])
+    for gathered, names, seen in (([other], ["v.png"], {"missed"}), (None, [], None)):
+        folder = tmp_path / str(gathered is None)
+        writer = OverlayWriter(scan.cache, folder, count=1, fps=len(scan.found) / 2)
+        writer.process([record], [{"detections": {"fused": scan.found}}])
+        monkeypatch.setattr(comm, "gather", lambda own, more=gathered: [] if more is None else [own, *more])
+        writer.evaluate()
+        assert [path.name for path in folder.glob("*")] == names
+        assert seen is None or colors_in(folder / "v.png") == seen
 
 
 def test_detections_below_the_operating_point_are_not_drawn(scan, tmp_path):
