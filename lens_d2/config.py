@@ -158,7 +158,7 @@ def _add_teacher_keys(cfg: CN) -> None:
     cfg.MODEL.TEACHER.UNCERTAIN_SCORE = 0.5
     # ... unless its IoU with a known box, or the share of it that lies inside one, is at least this.
     cfg.MODEL.TEACHER.IOU = 0.3
-    # Visits of its slice running in which a lesion has to be found, uncertain until then. 1: no bank is kept.
+    # Consecutive visits of a slice in which a finding must recur to be a lesion, uncertain until then. 1: no bank.
     cfg.MODEL.TEACHER.VISITS = 1
 
 

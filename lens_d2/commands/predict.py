@@ -93,7 +93,7 @@ class OutcomeStore(ResultStore):
         return [stamp_of(file) for file in files if output not in file.absolute().parents and file.exists()]
 
     def find_whole(self, scan: Scan) -> dict | None:
-        """The outcome of a scan all of whose outputs are there, or None."""
+        """The outcome of a scan if all its outputs are there, else None."""
         outcome = self.find(scan)
         sizes = {name: _size(self.output / scan.name / name) for name in outcome["files"]} if outcome else {}
         return outcome if outcome and sizes == outcome["files"] else None

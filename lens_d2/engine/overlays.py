@@ -24,8 +24,8 @@ def build_overlay_hooks(cfg: CfgNode) -> list[HookBase]:
 class OverlayHook(HookBase):
     """Puts detections beside the truth into the event storage, as "overlay/<expert>".
 
-    The slices are always the same, one of each training dataset, without augmentation, so that the model can be
-    watched as it learns. The hook draws no random numbers: training is the same with and without it.
+    The slices are always the same, one for each expert, without augmentation, so that the model can be watched
+    as it learns. The hook draws no random numbers: training is the same with and without it.
     """
 
     @configurable
@@ -51,7 +51,7 @@ class OverlayHook(HookBase):
             self._put_pictures()
 
     def _choose(self, records: Iterable[dict]) -> dict[str, dict]:
-        """{expert: a sample with a lesion} from the first record of each training dataset that has one."""
+        """{expert: a sample with a lesion} from the expert's first record that has one."""
         chosen: dict[str, dict] = {}
         for record in records:
             boxes = sorted(box for lesion in record["lesions"] for box in lesion["boxes"])

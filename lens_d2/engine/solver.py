@@ -86,7 +86,7 @@ def follow_config(
 
 
 def _clip_gradients(clip: Callable, value: float, optimizer: torch.optim.Optimizer, *_) -> None:
-    """As a hook before a step: clips what has a gradient."""
+    """Clip the gradients before a step."""
     clip(_taught(optimizer), value)
 
 

@@ -62,7 +62,7 @@ class WandbWriter(EventWriter):
             self.run = wandb.init(
                 project=self.cfg.WANDB.PROJECT,
                 dir=folder,
-                name=os.path.basename(folder),
+                name="/".join(folder.split(os.sep)[-2:]),
                 id=digest([folder]),
                 resume="allow",
                 config=yaml.safe_load(self.cfg.dump()),

@@ -72,7 +72,7 @@ class OutputsEvaluator(DatasetEvaluator):
         )
 
     def to_entry(self, detections: VolumeDetections, record: dict) -> Any:
-        """What is kept of the detections in a record's sub-volume."""
+        """Entry that is kept of the detections in a record's sub-volume."""
         raise NotImplementedError
 
     def evaluate_outputs(self, records: list[dict], outputs: dict[str, dict]) -> dict:

@@ -18,7 +18,8 @@ def fuse_scales(scales: Sequence[Sequence[Instances]], iou: float, topk: int, fl
     """Fuse what one expert has found on the same slices at several scales.
 
     Of overlapping boxes NMS keeps the one with the best score. The log odds of its new score are the mean over the
-    scales of those of the best box there that overlaps it. Neither paper does this.
+    scales of those of the best box there that overlaps it; its further fields stay those of its own scale. Neither
+    paper does this.
 
     Args:
         scales: for every scale, Instances of each slice with ``pred_boxes``, ``scores`` and further fields.

@@ -106,7 +106,7 @@ class ArtifactStore:
             return None
 
     def put(self, thing: Any, value: Any) -> None:
-        """Write an artifact, in place of one that there may be."""
+        """Write an artifact, which replaces an existing one."""
         write_whole(self.path(thing), self.dump(value, self.header(thing)))
 
     def write(self, thing: Any) -> None:

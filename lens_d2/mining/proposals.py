@@ -66,14 +66,14 @@ def propose(records: Sequence[dict], shards: ShardStore) -> None:
 
 
 class LazyProposals(Mapping):
-    """{sub-volume: its detections of one group}, read from the shards one by one when they are asked for."""
+    """{sub-volume: its fused detections}, read from the shards one by one when they are asked for."""
 
-    def __init__(self, records: Sequence[dict], shards: ShardStore, group: str = FUSED):
+    def __init__(self, records: Sequence[dict], shards: ShardStore):
         self._records = {record["volume"]: record for record in records}
-        self._shards, self._group = shards, group
+        self._shards = shards
 
     def __getitem__(self, volume: str) -> VolumeDetections:
-        return self._shards.read(self._records[volume])[self._group]
+        return self._shards.read(self._records[volume])[FUSED]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._records)

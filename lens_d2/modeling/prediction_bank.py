@@ -51,16 +51,16 @@ class Visit:
 
 
 class PredictionBank:
-    """What was found on each slice, and in how many visits running.
+    """Findings on each slice, each with its number of consecutive visits.
 
-    A finding that is not made again although it is in view is forgotten.
+    A finding that does not recur although it is in view is forgotten.
     """
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, int], np.ndarray] = {}  # (k, 5) XYXY and the number of visits, by slice
 
     def visits(self, visit: Visit) -> np.ndarray:
-        """(n,) visits running in which each box of a visit has been found, this one included."""
+        """(n,) consecutive visits in which each box of a visit has been found, this one included."""
         known, again, of_known = self._match(visit)
         count = np.ones(len(visit.boxes), dtype=int)
         count[again] += known[of_known, 4].astype(int)

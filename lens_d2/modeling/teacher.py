@@ -57,7 +57,7 @@ class Teacher(AveragedModel):
             lesion_score: from which on a detection is a lesion.
             uncertain_score: from which on it is at least an uncertain region.
             iou: with a known box, or share of the detection inside one, from which on it is known.
-            visits: of its slice running, in which a detection has to be found before it is a lesion.
+            visits: consecutive ones of a slice, in which a finding must recur to count as a lesion.
         """
         super().__init__(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
         self.requires_grad_(False).eval()

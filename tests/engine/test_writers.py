@@ -40,7 +40,7 @@ def test_a_training_sends_its_scalars(tmp_path, runs):
     trainer.train()
     (run,) = runs
     assert run.options["project"] == "lesions" and run.options["config"]["WANDB"] == {"PROJECT": "lesions"}
-    assert run.options["name"] == "output" and run.options["resume"] == "allow"
+    assert run.options["name"].endswith("/output") and run.options["resume"] == "allow"
     assert run.finished and "loss_cls" in {name for _, scalars in run.logged for name in scalars}
     other = WandbWriter(cfg)  # of the same folder
     with EventStorage() as storage:
