@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 from detectron2.config import CfgNode
 from detectron2.engine import default_writers
-from detectron2.utils.events import EventWriter, get_event_storage
+from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 
 from ..io.artifacts import digest
+from ..io.files import write_whole
 
 if TYPE_CHECKING:
     import wandb
 
+WANDB_ID = "wandb_id"  # file in the folder of a training
 WINDOW = 20  # iterations whose median is written of noisy scalars, as by Detectron2's writers
 
 
@@ -29,7 +33,7 @@ def build_writers(cfg: CfgNode, max_iter: int) -> list[EventWriter]:
 
 
 class WandbWriter(EventWriter):
-    """Sends scalars to Weights & Biases, one run for each output folder; a resumed training goes on in its run."""
+    """Sends scalars to Weights & Biases; a resumed training goes on in its run, whose name its folder holds."""
 
     def __init__(self, cfg: CfgNode):
         """
@@ -46,7 +50,7 @@ class WandbWriter(EventWriter):
         latest = storage.latest_with_smoothing_hint(WINDOW)
         scalars = {name: value for name, (value, iteration) in latest.items() if iteration > self.last}
         if scalars:
-            self._begun().log(scalars, step=storage.iter)
+            self._begun(storage).log(scalars, step=storage.iter)
             self.last = storage.iter
 
     def close(self) -> None:
@@ -54,16 +58,20 @@ class WandbWriter(EventWriter):
         if self.run is not None:
             self.run.finish()
 
-    def _begun(self) -> wandb.Run:
+    def _begun(self, storage: EventStorage) -> wandb.Run:
         if self.run is None:
             import wandb
 
             folder = os.path.abspath(self.cfg.OUTPUT_DIR)
+            path = Path(folder) / WANDB_ID
+            first = min(history.values()[0][1] for history in storage.histories().values())
+            if first == 0 or not path.is_file():
+                write_whole(path, digest([folder, str(time.time_ns())]).encode())
             self.run = wandb.init(
                 project=self.cfg.WANDB.PROJECT,
                 dir=folder,
                 name="/".join(folder.split(os.sep)[-2:]),
-                id=digest([folder]),
+                id=path.read_text(),
                 resume="allow",
                 config=yaml.safe_load(self.cfg.dump()),
             )

@@ -42,12 +42,14 @@ def test_a_training_sends_its_scalars(tmp_path, runs):
     assert run.options["project"] == "lesions" and run.options["config"]["WANDB"] == {"PROJECT": "lesions"}
     assert run.options["name"].endswith("/output") and run.options["resume"] == "allow"
     assert run.finished and "loss_cls" in {name for _, scalars in run.logged for name in scalars}
-    other = WandbWriter(cfg)  # of the same folder
-    with EventStorage() as storage:
-        storage.put_scalar("a", 1.0)
-        other.write()
-        other.write()
-    assert runs[1].options["id"] == run.options["id"] and runs[1].logged == [(0, {"a": 1.0})]
+    for start in (3, 0):  # resumed, and begun anew
+        other = WandbWriter(cfg)
+        with EventStorage(start) as storage:
+            storage.put_scalar("a", 1.0)
+            other.write()
+            other.write()
+    assert runs[1].options["id"] == run.options["id"] and runs[1].logged == [(3, {"a": 1.0})]
+    assert runs[2].options["id"] != run.options["id"] and runs[2].logged == [(0, {"a": 1.0})]
 
 
 def test_without_a_project_there_is_none(tmp_path):
