@@ -25,6 +25,7 @@ from lens_d2.io.errors import DataError
 from lens_d2.io.formats import read_tracklets
 from lens_d2.mining.harvester import results
 from lens_d2.mining.harvester.results import read_lesions
+from lens_d2.mining.proposals import mined_datasets
 from lens_d2.structures.known_boxes import KnownBoxes
 from lens_d2.structures.status import BoxStatus
 
@@ -235,6 +236,17 @@ def test_it_stops_when_the_mean_recall_no_longer_rises_unless_all_are_asked_for(
     result = run_stages(cfg)["harvest"]
     assert [r["mean"] for r in result["rounds"]] == means[:rounds] and result["mean"] == 0.6
     assert run_stages(cfg, resume=True)["harvest"] == result
+
+
+def test_its_ledger_serves_stages_that_take_the_mined_datasets_alone(whole, data):
+    """It names V_M's sub-volumes, too."""
+    ledger = whole[1]["ledger"]
+    cfg = harvest_cfg(data[0], whole[0], "DATASETS.LEDGER", ledger)
+    records = load_training_records(cfg, mined_datasets(cfg))
+    assert [r["volume"] for r in records] == [r["volume"] for r in data[1][PARTIAL]]
+    added = read_ledger(ledger)["volume"].isin([r["volume"] for r in data[1][VERIFIED]])
+    assert added.any() and not added.all()
+    assert {lesion["status"] for record in records for lesion in record["lesions"]} > {"annotation"}
 
 
 def test_with_folds_no_classifier_judges_what_it_was_trained_on(data, tmp_path, monkeypatch):
