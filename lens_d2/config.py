@@ -8,7 +8,7 @@ from detectron2.config import get_cfg
 
 from . import modeling  # noqa: F401  (registers the networks)
 from .data.datasets import import_readers  # (and this the datasets)
-from .io.config_files import find_config, merge_file, merge_opts
+from .io.config_files import find_config, merge_file, merge_opts, refuse_other_types
 
 
 def load_config(path: str | os.PathLike = "", opts: Sequence = ()) -> CN:
@@ -24,9 +24,11 @@ def load_config(path: str | os.PathLike = "", opts: Sequence = ()) -> CN:
     """
     cfg = get_cfg()
     add_lens_config(cfg)
+    defaults = cfg.clone()
     if path:
         merge_file(cfg, find_config(path))
     merge_opts(cfg, list(opts))
+    refuse_other_types(cfg, defaults)
     import_readers(cfg.DATASETS.READERS)
     return cfg
 

@@ -90,6 +90,7 @@ NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterab
     "TEST.LINKER": LINKER_REGISTRY,
     "STAGES": STAGES,
 }
+SEEDS = 2**31  # of which ranks and rounds make others
 STEPS_MM, SCALES, LEAST_SIDE = (0.1, 50.0), (0.1, 10.0), 32  # of pixels and slices; at inference; pixels
 # Settings that are shares.
 SHARES = (
@@ -200,7 +201,10 @@ def check_names(cfg: CfgNode) -> None:
         known = [name for name, _ in source] if isinstance(source, Registry) else list(source)
         value = _value(cfg, key)
         for name in (value,) if isinstance(value, str) else value:
-            name = name if isinstance(name, str) or not name else name[0]  # a pair of a name and parameters
+            if isinstance(name, (tuple, list)) and name:  # a pair of a name and parameters
+                name = name[0]
+            if not isinstance(name, str):
+                raise DataError(key, f"{name!r} is no name")
             if name and name not in known:
                 raise DataError(key, f"no {name!r}{did_you_mean(str(name), known)}")
 
@@ -222,6 +226,8 @@ def check_input(cfg: CfgNode) -> None:
     if not scales or not all(SCALES[0] <= scale <= SCALES[1] for scale in scales):
         fault = f"{scales}; factors of {SCALES[0]:g} to {SCALES[1]:g} are needed, such as (1.0, 1.25)"
         raise DataError("TEST.SCALES", fault)
+    if cfg.SEED >= SEEDS:
+        raise DataError("SEED", f"{cfg.SEED}; numbers below {SEEDS} are needed")
     if cfg.TEST.SLICES_PER_BATCH < 1:
         raise DataError("TEST.SLICES_PER_BATCH", f"{cfg.TEST.SLICES_PER_BATCH}; at least 1 is needed")
     tracker = cfg.TEST.TRACKER

@@ -77,15 +77,20 @@ class CarefulTraining(TrainerBase):
     keep_batch = "SOLVER.REFERENCE_WORLD_SIZE 0 SOLVER.IMS_PER_BATCH {} keeps them on any number of GPUs"
 
     def state_dict(self) -> dict:
-        """As Detectron2's, with the batch by which its iterations count."""
-        return {**super().state_dict(), "batch": self.cfg.SOLVER.IMS_PER_BATCH}
+        """As Detectron2's, with the batch by which its iterations count, and the name of the optimizer."""
+        solver = self.cfg.SOLVER
+        return {**super().state_dict(), "batch": solver.IMS_PER_BATCH, "optimizer_name": solver.OPTIMIZER}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """As Detectron2's.
 
         Raises:
-            ValueError: the state is of a training with other batches, whose iterations are not those of this one.
+            ValueError: the state is of a training with other batches, whose iterations are not those of this one,
+                or with another optimizer.
         """
+        optimizer = self.cfg.SOLVER.OPTIMIZER
+        if state_dict.get("optimizer_name", optimizer) != optimizer:
+            raise ValueError(f"another SOLVER.OPTIMIZER: {state_dict['optimizer_name']}, and here {optimizer}")
         own, batch = self.cfg.SOLVER.IMS_PER_BATCH, state_dict.get("batch")
         if batch not in (None, own):
             raise ValueError(f"batches of {batch}, and here of {own}; {self.keep_batch.format(batch)}")

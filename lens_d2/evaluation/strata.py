@@ -62,7 +62,7 @@ def _lesion_rows(path, table, volume_key: str, lesion_key: str, truth) -> np.nda
         name = name.removesuffix(".annot")
         if name not in names:
             raise DataError(path, f"line {line + 2}: the ground truth has no volume {name}")
-        if not lesion.isdigit() or (name, int(lesion)) not in known:
+        if not (lesion.isascii() and lesion.isdigit()) or (name, int(lesion)) not in known:
             raise DataError(path, f"line {line + 2}: volume {name} has no lesion {lesion!r}")
         rows.append(known[name, int(lesion)])
     twice = [row for row, count in zip(*np.unique(rows, return_counts=True), strict=True) if count > 1]

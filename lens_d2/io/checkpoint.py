@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,28 @@ def load_weights(path: str) -> dict[str, Any]:
         loaded = read_pickle(path)
     else:
         try:
+            _refuse_other_checksums(path)
             loaded = torch.load(path, map_location="cpu", weights_only=True)
+        except DataError:
+            raise
         except Exception as error:  # a damaged file can fail in any way at all
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(path, f"not a file of weights: {reason[:160]}") from error
     if not isinstance(loaded, dict):
         raise DataError(path, "holds no state_dict")
     return loaded
+
+
+def _refuse_other_checksums(path: str) -> None:
+    """Compare the content of a ``.pth`` file with the checksums in it, which ``torch.load`` does not.
+
+    Raises:
+        DataError: they differ.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise DataError(path, "damaged: its content is not what its checksums say")
 
 
 def share_state(model: nn.Module) -> None:

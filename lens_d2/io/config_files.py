@@ -47,6 +47,7 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
             that cannot be used.
     """
     try:
+        _refuse_doubled_keys(path)
         cfg.merge_from_file(str(path), allow_unsafe=False)
     except yaml.constructor.ConstructorError as error:
         name, line = (error.problem_mark.name, error.problem_mark.line + 1) if error.problem_mark else (path, 0)
@@ -59,6 +60,49 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
         raise DataError(error.filename or path, f"cannot be read: {error.strerror}") from None
     except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
         raise DataError(path, _fault_of(error, cfg)) from None
+
+
+def _refuse_doubled_keys(path: Path) -> None:
+    """Refuse a file in which a key stands twice, of which YAML takes the last.
+
+    Raises:
+        DataError: names the key.
+    """
+    nodes = [yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)]
+    while nodes:
+        node = nodes.pop()
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise DataError(path, f"{twice} stands there twice")
+        nodes += [value for _, value in node.value]
+
+
+def refuse_other_types(cfg: CfgNode, defaults: CfgNode, prefix: str = "") -> None:
+    """Refuse what is no number among several numbers, which yacs does not look at.
+
+    Args:
+        cfg: to be checked.
+        defaults: what it was before anything was merged.
+        prefix: of the keys' names.
+
+    Raises:
+        DataError: names the key and the value.
+    """
+    for key, default in defaults.items():
+        value = cfg.get(key)
+        if isinstance(default, CfgNode):
+            refuse_other_types(value, default, f"{prefix}{key}.")
+        elif isinstance(default, (tuple, list)) and default and all(map(_is_number, default)):
+            for part in value:
+                if not _is_number(part):
+                    raise DataError(f"{prefix}{key}", f"{part!r} is no number")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def merge_opts(cfg: CfgNode, opts: list) -> None:

@@ -14,6 +14,16 @@ def test_it_needs_a_dataset_or_verdicts(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("--dataset: not given: it is needed to write a page")
 
 
+def test_the_page_does_not_replace_the_ledger(tmp_path, capsys):
+    """As where --apply was forgotten."""
+    with hidden_dataset(tmp_path) as name:
+        ledger = tmp_path / "ledger.csv"
+        write_ledger(ledger, [to_table(rows(A, f"{A}/self-1", "SelfTraining", OTHER, [3]))])
+        before = ledger.read_bytes()
+        assert main(["review", str(ledger), "--dataset", name, "--output", str(ledger)]) == 2
+    assert "ledger.csv: the page ends in .html" in capsys.readouterr().err and ledger.read_bytes() == before
+
+
 def test_the_queue_and_its_limit(tmp_path, monkeypatch, capsys):
     """By score the mined lesion is first; the region that training ignores tells more."""
     mined = [
@@ -26,24 +36,27 @@ def test_the_queue_and_its_limit(tmp_path, monkeypatch, capsys):
     write_ledger(ledger, [to_table(mined)])
 
     def write(path, name, proposals, records, cache, left_out):
-        shown[str(path)] = [each.id for each in proposals], left_out
+        shown[path.stem] = [each.id for each in proposals], left_out
         return 0
 
     monkeypatch.setattr(review, "write_review_page", write)
     with hidden_dataset(tmp_path) as dataset:
         for queue in QUEUES:
-            words = ["--queue", queue, "--limit", "1", "--output", str(tmp_path / queue)]
+            words = ["--queue", queue, "--limit", "1", "--output", str(tmp_path / f"{queue}.html")]
             assert main(["review", str(ledger), "--dataset", dataset, *words]) == 0
-        assert main(["review", str(ledger), "--dataset", dataset, "--all", "--output", str(tmp_path / "all")]) == 0
+        assert (
+            main(["review", str(ledger), "--dataset", dataset, "--all", "--output", str(tmp_path / "all.html")])
+            == 0
+        )
         assert "1 left out (--limit)" in capsys.readouterr().out
         assert main(["review", str(ledger), "--dataset", dataset, "--strategy", "SelfTrainin"]) == 2
     assert (
         "--strategy: nothing in ledger.csv is of 'SelfTrainin'; there are CrossDataset, "
         in capsys.readouterr().err
     )
-    assert shown[str(tmp_path / "score")] == ([f"{A}/self-1"], 1)
-    assert shown[str(tmp_path / "informative")] == ([f"{B}/luna-1"], 1)
-    assert len(shown[str(tmp_path / "all")][0]) == 3
+    assert shown["score"] == ([f"{A}/self-1"], 1)
+    assert shown["informative"] == ([f"{B}/luna-1"], 1)
+    assert len(shown["all"][0]) == 3
 
 
 def test_the_option_names_all_queues():

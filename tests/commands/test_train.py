@@ -154,9 +154,10 @@ def test_resumed_with_other_settings_of_the_optimizer_it_follows_the_config(run,
 
 def test_resumed_with_another_optimizer_it_says_so(run, tmp_path):
     opts = ("OUTPUT_DIR", tmp_path / "out", "DATASETS.TEST", (), "SOLVER.MAX_ITER")
-    run(*opts, 1, "SOLVER.OPTIMIZER", "SGD")
-    with pytest.raises(DataError, match="another SOLVER.OPTIMIZER"):
-        run("--resume", *opts, 2, "SOLVER.OPTIMIZER", "RAdam")
+    for before, after in (("SGD", "RAdam"), ("RAdam", "SGD")):
+        run(*opts, 1, "SOLVER.OPTIMIZER", before)
+        with pytest.raises(DataError, match=f"another SOLVER.OPTIMIZER: {before}, and here {after}"):
+            run("--resume", *opts, 2, "SOLVER.OPTIMIZER", after)
 
 
 def test_resumed_with_other_batches_it_says_so(run, tmp_path):
@@ -197,6 +198,24 @@ def test_a_disk_that_is_full_in_the_last_step_ends_the_run_without_an_evaluation
     monkeypatch.setattr(LENSTrainer, "test", lambda *_: pytest.fail("evaluated"))
     with pytest.raises(WriteError, match="No space left"):
         run("OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        ("DATASETS.TRAIN", "(3,)", "DATASETS.TRAIN: 3 is no name"),
+        ("DATASETS.TRAIN", "((),)", "DATASETS.TRAIN: .* is no name"),
+        ("SOLVER.STEPS", "('a',)", "SOLVER.STEPS: 'a' is no number"),
+        ("INPUT.HU_WINDOW", "('a','b')", "INPUT.HU_WINDOW: 'a' is no number"),
+        ("MODEL.DENSENET.BLOCK_CONFIG", "('a',)", "MODEL.DENSENET.BLOCK_CONFIG: 'a' is no number"),
+        ("DATASETS.READERS", "(3,)", "DATASETS.READERS: 3 is no path"),
+        ("SEED", "4294967296", "SEED: 4294967296; numbers below 2147483648"),
+    ],
+)
+def test_a_value_of_another_kind_names_its_key(run, tmp_path, key, value, fault):
+    with pytest.raises(DataError, match=fault):
+        run("OUTPUT_DIR", tmp_path / "out", key, value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_dataset_without_a_sub_volume_is_not_trained_past(run, tmp_path, monkeypatch):

@@ -55,6 +55,17 @@ def test_weights_that_are_none_are_told(network, tmp_path, content, fault):
         LENSCheckpointer(network).load(str(tmp_path / "model.pth"))
 
 
+def test_weights_that_are_not_what_was_saved_are_refused(network, tmp_path):
+    """A bit of a weight has changed since; torch.load would not notice."""
+    path = tmp_path / "model.pth"
+    torch.save({"model": network.state_dict()}, path)
+    content, weights = bytearray(path.read_bytes()), network[0].weight.detach().numpy().tobytes()
+    content[content.index(weights) + 2] ^= 0x40
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="damaged: its content is not what its checksums say"):
+        LENSCheckpointer(network).load(str(path))
+
+
 def test_weights_in_half_precision(network, tmp_path):
     weights = {key: x.bfloat16() if x.is_floating_point() else x for key, x in network.state_dict().items()}
     torch.save({"model": weights}, tmp_path / "model.pth")

@@ -31,6 +31,8 @@ def test_a_config_runs_no_code(tmp_path, inherited):
     ("text", "fault"),
     [
         ("a: [", "not readable as YAML"),
+        ("SOLVER:\n  MAX_ITER: 3\nSOLVER:\n  BASE_LR: 0.01\n", "SOLVER stands there twice"),
+        ("SOLVER: {BASE_LR: 0.1, BASE_LR: 0.2}\n", "BASE_LR stands there twice"),
         ("- 1\n", "cannot be used"),
         ("_BASE_: mine.yaml\n", "leads back to itself"),
         ("_BASE_: absent.yaml\n", "cannot be read"),

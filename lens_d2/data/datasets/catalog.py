@@ -178,7 +178,10 @@ def import_readers(paths: Iterable[str | os.PathLike]) -> None:
     Raises:
         DataError: a file is absent, or running it fails.
     """
-    for path in map(Path, paths):
+    for given in paths:
+        if not isinstance(given, (str, os.PathLike)):
+            raise DataError("DATASETS.READERS", f"{given!r} is no path")
+        path = Path(given)
         name = f"{READER}{path.stem}"
         if getattr(sys.modules.get(name), "__file__", None) == str(path.resolve()):
             continue

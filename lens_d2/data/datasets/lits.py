@@ -1,7 +1,8 @@
 """LiTS: liver tumours of 131 CT scans, all of them outlined (Bilic et al.; LENS, Section VI-A).
 
 A tumour is a connected component of label 2 in ``segmentation-N.nii``. A mask lies on its volume voxel by voxel,
-whatever its own header says.
+whatever its own header says, unless both headers agree on the place of each voxel and the axes of the mask merely
+run in another order or direction.
 
 The volumes 28 to 47 are those of 3D-IRCADb-01, stored with an identity affine: their spacing of 1 mm is wrong.
 :data:`IRCAD` has the published spacing; a volume is corrected by an entry with as many slices. An optional file
@@ -32,8 +33,9 @@ from .masks import MIN_VOXELS, components, lesions_in
 
 logger = logging.getLogger(__name__)
 
-VERSION = f"2, at least {MIN_VOXELS} voxels"  # counts up when what is in the index changes
+VERSION = f"3, at least {MIN_VOXELS} voxels"  # counts up when what is in the index changes
 TUMOUR = 2
+MAX_OFFSET = 0.1  # voxels between a mask and its volume that lie at the same place
 
 IDENTITY_VOLUMES = range(28, 48)
 # Slices, pixel size and slice interval (mm) of the 20 patients of 3D-IRCADb-01, which the volumes 28 to 47 are.
@@ -77,6 +79,8 @@ def read_corrections(path: Path) -> dict[int, Correction]:
         body = sorted({"R": "L", "A": "P", "I": "S"}.get(letter, letter) for letter in axes)
         if not all(np.isfinite(spacing)) or min(spacing) <= 0 or (axes and body != sorted("LPS")):
             raise DataError(path, f"line {line}: spacings must be positive, and axes like LPS or RAS")
+        if number in found:
+            raise DataError(path, f"line {line}: volume {number} stands there twice")
         found[number] = Correction(spacing, axes)
     return found
 
@@ -119,15 +123,16 @@ def read_pair(number: int, volume: Path, mask: Path, corrections: dict[int, Corr
     Raises:
         DataError: a file cannot be read, or the mask has another shape than the volume, or unknown labels.
     """
-    size, affine = open_source({"file_name": volume}).header()
+    size, own = open_source({"file_name": volume}).header()
     try:
-        corrected = corrected_affine(number, size, affine, corrections)
+        corrected = corrected_affine(number, size, own, corrections)
     except ValueError as error:
         raise DataError(volume, str(error)) from None
-    affine = affine if corrected is None else corrected
+    affine = own if corrected is None else corrected
     geometry = read_header(volume, affine=affine)
     warnings: list[str] = []
-    labels = read_mask(mask, geometry, warnings.append, affine=affine)
+    turn = _turn(open_source({"file_name": mask}).header()[1], own, size)
+    labels = read_mask(mask, geometry, warnings.append, affine=affine @ turn)
     warnings += _meeting(mask, volume)
     if labels.min() < 0 or labels.max() > TUMOUR:
         raise DataError(mask, f"labels from {labels.min()} to {labels.max()} where 0, 1 and 2 belong")
@@ -140,6 +145,25 @@ def read_pair(number: int, volume: Path, mask: Path, corrections: dict[int, Corr
         "lesions": lesions_in(tumours, f"volume-{number}", geometry.spacing, "liver tumour"),
         "warnings": warnings,
     }
+
+
+def _turn(mask: np.ndarray, volume: np.ndarray, size: tuple[int, int, int]) -> np.ndarray:
+    """(4, 4) map of a mask's voxels to those of its volume that lie at the same place by their headers.
+
+    It is the identity unless the axes merely run in another order or direction.
+
+    Args:
+        mask, volume: affines of their headers.
+        size: of the volume, in the file's axis order.
+    """
+    if not np.isfinite([mask, volume]).all() or abs(np.linalg.det(volume)) < 1e-9:
+        return np.eye(4)
+    turn = np.linalg.inv(volume) @ mask
+    whole = np.rint(turn)
+    steps, far = np.abs(whole[:3, :3]), np.array(size) - 1
+    begins = np.where(whole[:3, :3].min(axis=1) < 0, far, 0)
+    is_turn = (steps.sum(axis=0) == 1).all() and (steps.sum(axis=1) == 1).all() and (whole[:3, 3] == begins).all()
+    return whole if is_turn and np.abs(turn - whole).max() < MAX_OFFSET else np.eye(4)
 
 
 def _meeting(mask: Path, volume: Path) -> list[str]:
@@ -177,6 +201,9 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
     corrections = read_corrections(table)
     every_fault = Faults()
     pairs = find_pairs(folder, every_fault)
+    unknown = sorted(number for number in corrections if number not in pairs)
+    if unknown:
+        logger.warning("%s: no volume with its mask for %s", table, ", ".join(map(str, unknown)))
     # A volume without its mask counts in the split too, so that faults do not move others to the other side.
     splits = split_of({f"volume-{number}" for number in pairs} | every_fault.keys())
     faults.update({name: error for name, error in every_fault.items() if splits[name] == split})

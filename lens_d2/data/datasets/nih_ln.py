@@ -22,7 +22,7 @@ from .catalog import Dataset, Faults, cache_folder, register, split_of
 from .index import Job, computed
 from .masks import MIN_VOXELS, components, lesions_in
 
-VERSION = f"2, at least {MIN_VOXELS} voxels"  # counts up when what is in the index changes
+VERSION = f"3, at least {MIN_VOXELS} voxels"  # counts up when what is in the index changes
 KINDS = {"MED": "mediastinal lymph node", "ABD": "abdominal lymph node"}
 
 
@@ -40,7 +40,9 @@ def read_nodes(mask: Path, geometry: VolumeGeometry, warn: Callable[[str], None]
     labels = read_mask(mask, geometry, warn)
     if labels.min() < 0:
         raise DataError(mask, f"the label {labels.min()}; labels count from 0")
-    return labels if labels.max() > 1 else components(labels > 0)
+    inside = labels[labels > 0]
+    has_numbers = inside.size and inside.min() < inside.max()
+    return labels if has_numbers else components(labels > 0)
 
 
 def read_pair(patient: str, series: Path, mask: Path) -> dict:

@@ -52,11 +52,12 @@ FUNCTIONAL_GROUPS = {
     "NominalPercentageOfCardiacPhase": ("CardiacSynchronizationSequence", "NominalPercentageOfCardiacPhase"),
     "ConvolutionKernel": ("CTReconstructionSequence", "ConvolutionKernel"),
 }
-# Elements that tell apart slices of a series that do not belong together. Slices that differ in one of the first
-# are apart as soon as they alternate; the others count only if two slices lie at the same place.
+# Elements that tell apart slices of a series that do not belong together. Those of another patient, study or
+# coordinate system are always apart, slices that differ in another independent mark as soon as they alternate; the
+# others count only if two slices lie at the same place.
+IDENTITY_MARKS = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")
 INDEPENDENT_MARKS = (
-    "AcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex", "StackID", "StudyInstanceUID",
-    "FrameOfReferenceUID",
+    "AcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex", "StackID", *IDENTITY_MARKS,
 )  # fmt: skip
 MARKS = (
     *INDEPENDENT_MARKS, "NominalPercentageOfCardiacPhase", "ImageType", "SliceThickness", "ConvolutionKernel",

@@ -11,11 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from ...io.errors import DataError, count_of, counted
-from .dicom_file import INDEPENDENT_MARKS, MARKS, DicomFile, Frame, Kind, read_dicom_file
+from .dicom_file import IDENTITY_MARKS, INDEPENDENT_MARKS, MARKS, DicomFile, Frame, Kind, read_dicom_file
 from .dicom_pixels import read_frame
 
 SAME_PLACE = 0.01  # mm; nearer slices lie at the same place
-PRIVATE = ("UID", "Time", "folder")  # endings of marks whose values are not shown, as they may identify a patient
+PRIVATE = (
+    "UID",
+    "PatientID",
+    "Time",
+    "folder",
+)  # endings of marks whose values are not shown, as they may identify a patient
 FOLDER = "folder"  # the last mark: two copies of a series may differ in nothing else
 
 
@@ -189,7 +194,10 @@ def _by_marks(frames: list[Frame]) -> list[tuple[list[Frame], str]]:
         groups: dict[str, list[Frame]] = defaultdict(list)
         for frame in frames:
             groups[_mark(frame, mark)].append(frame)
-        if len(groups) > 1 and _are_apart(frames, list(groups.values()), mark in INDEPENDENT_MARKS):
+        if len(groups) < 2:
+            continue
+        always = mark in IDENTITY_MARKS and all(groups) and 2 * len(groups) <= len(frames)
+        if always or _are_apart(frames, list(groups.values()), mark in INDEPENDENT_MARKS):
             rank = (sum(map(repeats, groups.values())), len(groups))
             if best is None or rank < best[0]:
                 best = (rank, mark, groups)

@@ -18,10 +18,18 @@ from fvcore.common.registry import Registry
 from ...io.errors import DataError, did_you_mean
 from ...io.files import read_bytes
 from ...io.formats import FileFrame, slice_range
-from ...structures.boxes import PLANE, slices_of
+from ...structures.boxes import PLANE, flat_boxes3d, slices_of
 from ...structures.geometry import VolumeGeometry
 from ..sets import BoxDetections, BoxTruth, Candidates, Tracklets
-from .published import box_faults, check_entries, match_volumes, spread, warn_of_empty, warn_of_lesions
+from .published import (
+    box_faults,
+    check_entries,
+    match_volumes,
+    spread,
+    warn_of_empty,
+    warn_of_lesions,
+    warn_of_outside,
+)
 
 BOX_READERS = Registry("BOX_READER")
 BOX_READERS.__doc__ = """
@@ -300,8 +308,9 @@ def to_box_detections(boxes: ForeignBoxes, truth: BoxTruth, of_truth: str, frame
     """3D boxes with scores for a truth in the numbers of a frame; rows in the truth's order."""
     boxes.need_3d()
     volume, members = _matched(boxes, truth.volumes, of_truth)
-    rows = [_numbers(boxes, member, frame) for member in members]
-    return BoxDetections(volume, _stack(rows, 6), _stack([m.scores for m in members]))
+    rows = _stack([_numbers(boxes, member, frame) for member in members], 6)
+    warn_of_outside(boxes.path, truth, volume, rows)
+    return BoxDetections(volume, rows, _stack([m.scores for m in members]))
 
 
 def to_tracklets(boxes: ForeignBoxes, truth: BoxTruth, of_truth: str, frame: FileFrame) -> Tracklets:
@@ -322,7 +331,10 @@ def to_tracklets(boxes: ForeignBoxes, truth: BoxTruth, of_truth: str, frame: Fil
             scores += [track[:, 5].max() for track in tracks]
         parts += tracks
         owner += [index] * len(tracks)
-    return Tracklets.of_rows(np.array(owner, dtype=np.int64), parts, scores)
+    found = Tracklets.of_rows(np.array(owner, dtype=np.int64), parts, scores)
+    of_slice = found.volume[found.slice_detection]
+    warn_of_outside(boxes.path, truth, of_slice, flat_boxes3d(found.slice_z, found.slice_boxes))
+    return found
 
 
 def to_candidates(boxes: ForeignBoxes, volumes: list[str], of_truth: str) -> Candidates:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,12 +54,13 @@ def read_box_detections(path, truth: BoxTruth, of_truth="the ground truth", spli
     boxes = np.concatenate([np.zeros((0, 7)), *rows])
     check_entries(path, "detection", truth.volumes, volume, row_in_volume(volume), box_faults(boxes[:, :6]))
     warn_of_empty(path, truth.volumes, len(entries), volume)
-    _warn_of_outside(path, truth, volume, boxes)
+    warn_of_outside(path, truth, volume, boxes)
+    warn_of_doubles(path, "detections", truth.volumes, volume, boxes)
     return BoxDetections(volume, boxes[:, :6], boxes[:, 6])
 
 
-def _warn_of_outside(path, truth: BoxTruth, volume: np.ndarray, boxes: np.ndarray) -> None:
-    """Warns of detections outside the slices in their volume's name, counted as those of the truth are."""
+def warn_of_outside(path, truth: BoxTruth, volume: np.ndarray, boxes: np.ndarray) -> None:
+    """Warns of 3D boxes outside the slices in their volume's name, counted as those of the truth are."""
     named = [slice_range(name) or (-np.inf, np.inf) for name in truth.volumes]
     by_number = np.array(named)
     from_zero = by_number - np.where(np.isfinite(by_number[:, :1]), by_number[:, :1], 0)
@@ -105,7 +107,13 @@ def read_tracklets(
     numbers = row_in_volume(tracklets.volume)[tracklets.slice_detection]
     of_slice = tracklets.volume[tracklets.slice_detection]
     check_entries(path, "detection", truth.volumes, of_slice, numbers, box_faults(tracklets.slice_boxes))
+    if (tracklets.slice_z != np.rint(tracklets.slice_z)).any():
+        logger.warning("%s: slices that are no whole numbers meet no mark", path)
     warn_of_empty(path, truth.volumes, len(entries), tracklets.volume)
+    on_slices = flat_boxes3d(tracklets.slice_z, tracklets.slice_boxes)
+    warn_of_outside(path, truth, of_slice, on_slices)
+    scored = np.column_stack([on_slices, tracklets.slice_scores])
+    warn_of_doubles(path, "boxes on slices", truth.volumes, of_slice, scored)
     return tracklets
 
 
@@ -148,6 +156,7 @@ def read_candidates(path, truth: NoduleTruth, of_truth="the list of series") -> 
     volume = np.array([index[name] for name in names], dtype=np.int64)[codes]
     numbers = table[list(columns)].to_numpy(dtype=np.float64)
     warn_of_empty(path, truth.volumes, len(names), volume)
+    warn_of_doubles(path, "detections", truth.volumes, volume, numbers)
     return Candidates(volume, numbers[:, :3], numbers[:, 3])
 
 
@@ -236,12 +245,23 @@ def warn_of_lesions(path, volumes: Sequence[str], volume: np.ndarray, lesions: n
     """
     if not len(volume):
         logger.warning("%s: holds no lesion: a sensitivity of 0 means nothing", path)
-    _, first, count = np.unique(np.column_stack([volume, lesions]), axis=0, return_index=True, return_counts=True)
+    warn_of_doubles(path, "lesions", volumes, volume, lesions)
+
+
+def warn_of_doubles(path, kind: str, volumes: Sequence[str], volume: np.ndarray, rows: np.ndarray) -> None:
+    """Warns of what stands in a file twice, as when two files were joined.
+
+    Args:
+        path: of the file.
+        kind: of the rows, in words.
+        volumes: names.
+        volume: (n,) volume of each row.
+        rows: (n, k) their numbers.
+    """
+    _, first, count = np.unique(np.column_stack([volume, rows]), axis=0, return_index=True, return_counts=True)
     if (count > 1).any():
-        name = volumes[volume[first[count > 1].min()]]
-        logger.warning(
-            "%s: %d lesions stand there twice and count twice (volume %s)", path, (count - 1).sum(), name
-        )
+        name, twice = volumes[volume[first[count > 1].min()]], (count - 1).sum()
+        logger.warning("%s: %d %s stand there twice and count twice (volume %s)", path, twice, kind, name)
 
 
 def spread(path, name: str, number: int, box: np.ndarray, span: tuple[float, float]) -> np.ndarray:
@@ -276,7 +296,7 @@ def _read_seriesuids(path) -> list[str]:
     except UnicodeDecodeError:
         raise DataError(path, "not a text file") from None
     names = [line.strip().rstrip(",") for line in lines if line.strip().rstrip(",")]
-    names = names[1:] if names and names[0].casefold() == "seriesuid" else names
+    names = names[1:] if names and re.fullmatch("series_?(instance_?)?uid", names[0].casefold()) else names
     if not names:
         raise DataError(path, "holds no series")
     twice = [name for name, count in zip(*np.unique(names, return_counts=True), strict=True) if count > 1]

@@ -3,9 +3,11 @@
 import logging
 from functools import partial
 
+import nibabel as nib
 import numpy as np
 import pytest
 from helpers.dataset_files import read_both, write_image, write_table
+from nibabel import orientations
 
 from lens_d2.data.datasets.catalog import Faults
 from lens_d2.data.datasets.lits import IRCAD, corrected_affine, read_corrections, read_split
@@ -141,6 +143,35 @@ def test_a_mask_that_does_not_meet_its_volume_is_told(tmp_path):
     faults = Faults()
     assert everything(tmp_path, faults) == sound
     assert "33 mm off its CT" in faults.warnings["volume-0"][0] and not faults
+
+
+@pytest.mark.parametrize("axes", ["LPS", "RPS", "PRS", "SAL", "RAI"])
+@pytest.mark.parametrize("correction", [None, "LPS"])
+def test_a_mask_whose_axes_run_another_way_is_turned(tmp_path, axes, correction):
+    """Where its header says so, and that of its volume agrees; whether or not a correction follows."""
+    pair(tmp_path, 0, [np.s_[1:3, 2:5, 2:7]], shape=(20, 20, 20), direction=RAS, spacing=(1.0, 1.5, 2.0))
+    if correction:
+        row = f"0,1.0,1.5,2.0,{correction}"
+        (tmp_path / "LiTS/spacing.csv").write_text(f"volume,x,y,z,axes\n{row}\n")
+    sound = everything(tmp_path)
+    path = tmp_path / "LiTS/segmentation-0.nii"
+    mask = nib.load(path, mmap=False)
+    turn = orientations.ornt_transform(orientations.io_orientation(mask.affine), orientations.axcodes2ornt(axes))
+    turned = mask.as_reoriented(turn)
+    nib.save(nib.Nifti1Image(np.array(turned.dataobj), turned.affine), path)
+    faults = Faults()
+    assert everything(tmp_path, faults) == sound and not faults and not faults.warnings
+
+
+def test_corrections_of_absent_or_doubled_volumes(tmp_path, caplog):
+    pair(tmp_path, 0, [np.s_[1:3, 2:5, 2:5]])
+    table = tmp_path / "LiTS/spacing.csv"
+    table.write_text("volume,x,y,z,axes\n0,1,1,1,\n99,1,1,1,\n")
+    everything(tmp_path)
+    assert "no volume with its mask for 99" in caplog.text
+    table.write_text("volume,x,y,z,axes\n0,1,1,1,\n0,2,2,2,\n")
+    with pytest.raises(DataError, match="line 3: volume 0 stands there twice"):
+        everything(tmp_path)
 
 
 def test_no_volumes(tmp_path):

@@ -45,8 +45,9 @@ def test_a_label_is_a_node_wherever_the_mask_s_axes_lead(tmp_path, direction):
     assert first["diameter_mm"] == pytest.approx(2.8, rel=1e-6)
 
 
-def test_a_mask_of_one_label_has_a_node_per_component(tmp_path):
-    patient(tmp_path, "ABD_LYMPH_001", (labels() > 0).astype(np.uint8))
+@pytest.mark.parametrize("label", [1, 2, 255])
+def test_a_mask_of_one_label_has_a_node_per_component(tmp_path, label):
+    patient(tmp_path, "ABD_LYMPH_001", (labels() > 0).astype(np.uint8) * np.uint8(label))
     (record,) = everything(tmp_path).values()
     assert [lesion["box3d"][:3] for lesion in record["lesions"]] == [[3.0, 2.0, 1.0], [12.0, 10.0, 3.0]]
     assert {lesion["type"] for lesion in record["lesions"]} == {"abdominal lymph node"}

@@ -53,6 +53,29 @@ def test_acquisitions_that_alternate(tmp_path, hu):
     check(folder, hu, warning="part 1 of 2", series_uid="1.2.3:1")
 
 
+@pytest.mark.parametrize(
+    ("mark", "values"),
+    [("PatientID", ("A", "B")), ("StudyInstanceUID", ("1.2", "1.9")), ("FrameOfReferenceUID", ("1.5", "1.6"))],
+)
+def test_a_series_of_two_patients_or_studies_is_two_scans(tmp_path, hu, mark, values):
+    """One above the other, as emptied or constant UIDs of a series bring them together."""
+    first, second = ({"StudyInstanceUID": "1.2", mark: value} for value in values)
+    write_series(tmp_path / "ct", hu, AFFINE, "1.2.3", **first)
+    above = lambda k, data: move(data, (0, 0, 2.5 * len(hu)))  # noqa: E731
+    write_series(tmp_path / "other", hu + 1, AFFINE, "1.2.3", above, **second)
+    for number, file in enumerate(sorted((tmp_path / "other").iterdir())):
+        shutil.move(file, tmp_path / f"ct/other{number}.dcm")
+    message = fault(tmp_path / "ct")
+    assert "2 DICOM series or parts of one" in message and values[0] not in message.replace("1.2.3", "")
+
+
+def test_slices_of_which_one_lacks_the_study_stay_together(tmp_path, hu):
+    def without(k, data):
+        data.StudyInstanceUID = "" if k == 2 else "1.2"
+
+    check(write_series(tmp_path / "ct", hu, AFFINE, change=without), hu)
+
+
 def test_acquisitions_one_above_the_other_are_one_scan(tmp_path, hu):
     def rotation(k, data):
         data.AcquisitionNumber = k // 3
