@@ -19,6 +19,8 @@ from ..io.cli import at_level
 from ..io.errors import DataError
 from ..visualization.detections import OverlayWriter
 
+logger = logging.getLogger(__name__)
+
 # By a dataset's metadata.evaluator_type.
 EVALUATORS: dict[str, type[FROCEvaluator]] = {"lens3d": FROC3DEvaluator, "p3d": P3DFROCEvaluator}
 
@@ -51,7 +53,11 @@ def check_test_sets(cfg: CfgNode) -> None:
             ``evaluator_type``, or its annotations do not suit it.
     """
     with at_level(logging.WARNING, load_test_records.__module__):  # the evaluation will tell their numbers
-        for name in cfg.DATASETS.TEST:
+        for name in dict.fromkeys(cfg.DATASETS.TEST):
+            if name in cfg.DATASETS.TRAIN:
+                logger.warning(
+                    "%s is trained and evaluated on: its figures will say nothing about other data", name
+                )
             records = load_test_records(cfg, name)
             for kind in _evaluator_types(name):
                 EVALUATORS[kind](name).truth(records)

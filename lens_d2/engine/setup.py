@@ -7,9 +7,12 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import torch
+import yaml
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
@@ -17,6 +20,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from ..io.checkpoint import LAST_CHECKPOINT
+from ..io.config_files import all_keys
 from ..io.device import fall_back_to_cpu
 from ..io.errors import DataError, WriteError
 from ..io.files import only_run_in, write_errors, write_whole
@@ -43,12 +47,30 @@ def begun(cfg: CfgNode, args: argparse.Namespace) -> Iterator[None]:
         before, made = path.read_bytes() if path.is_file() else None, _made_in(path.parent)
         try:
             set_up(cfg, args)
+            if before is not None and args.resume and comm.is_main_process():
+                _tell_changes(before, cfg)
             yield
         except DataError as error:
             refused = not isinstance(error, WriteError) and _made_in(path.parent) <= made
             if before is not None and refused and comm.is_main_process():
                 write_whole(path, before)
             raise
+
+
+def _tell_changes(before: bytes, cfg: CfgNode) -> None:
+    """Warn of settings that differ from those of the run that goes on; what it has finished stays as it is."""
+    former, present = (CfgNode(yaml.safe_load(text)) for text in (before, cfg.dump()))
+    changed = []
+    for key in all_keys(present):
+        try:
+            old, new = (reduce(getitem, key.split("."), node) for node in (former, present))
+        except KeyError:  # of another version
+            continue
+        if not isinstance(new, CfgNode) and old != new:
+            changed.append(f"{key} was {old}")
+    if changed:
+        text = "goes on with other settings, which hold for what is not finished yet: %s"
+        logging.getLogger(__name__).warning(text, "; ".join(changed))
 
 
 def _made_in(folder: Path) -> set[tuple[Path, int]]:

@@ -6,6 +6,7 @@ import logging
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase
@@ -19,7 +20,7 @@ from torch import nn
 
 from ..data.loader import build_batch_sampler, build_test_loader, build_train_loader, load_training_records
 from ..inference.detector import build_inference
-from ..io.checkpoint import LENSCheckpointer, share_state
+from ..io.checkpoint import LAST_CHECKPOINT, LENSCheckpointer, share_state
 from ..io.cli import at_level, without_known_faults
 from ..io.errors import DataError
 from ..mining.hooks import build_mining_hooks
@@ -186,7 +187,12 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         """Resume or load as Detectron2 does; without either, the backbone starts from ``MODEL.DENSENET.WEIGHTS``.
 
         A run that was killed between its last checkpoint and ``model_final.pth`` gets the latter here.
+
+        Raises:
+            DataError: there are checkpoints to resume from, but none is named as the newest.
         """
+        if resume and not self.cfg.STAGES:
+            self._refuse_lost_checkpoints()
         if not self.cfg.MODEL.WEIGHTS and not (resume and self.checkpointer.has_checkpoint()):
             load_backbone_weights(self.checkpointer.model.backbone, self.cfg.MODEL.DENSENET.WEIGHTS)
         super().resume_or_load(resume)
@@ -197,6 +203,17 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
             if self.teacher is not None:
                 self.checkpointer.model.load_state_dict(self.teacher.module.state_dict())
             self.checkpointer.save("model_final", iteration=self.iter)
+
+    def _refuse_lost_checkpoints(self) -> None:
+        """Refuse to begin anew over checkpoints of which none is named as the newest.
+
+        Raises:
+            DataError: there are such.
+        """
+        folder = Path(self.cfg.OUTPUT_DIR)
+        if not self.checkpointer.has_checkpoint() and any(folder.glob("model_*.pth")):
+            fault = f"holds checkpoints, but no {LAST_CHECKPOINT}: write the name of the newest into that file"
+            raise DataError(folder, fault)
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks and ours; mining before the evaluation, so that a kill in mining repeats none."""

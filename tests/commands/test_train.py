@@ -160,6 +160,28 @@ def test_resumed_with_another_optimizer_it_says_so(run, tmp_path):
             run("--resume", *opts, 2, "SOLVER.OPTIMIZER", after)
 
 
+def test_checkpoints_without_the_name_of_the_newest_are_not_overwritten(run, tmp_path):
+    """As when the small file was left out of a copy."""
+    opts = ("OUTPUT_DIR", tmp_path / "out", "DATASETS.TEST", (), "SOLVER.MAX_ITER", 2)
+    run(*opts)
+    before = (tmp_path / "out/model_final.pth").read_bytes()
+    (tmp_path / "out/last_checkpoint").unlink()
+    with pytest.raises(DataError, match="out: holds checkpoints, but no last_checkpoint: write the name"):
+        run("--resume", *opts)
+    assert (tmp_path / "out/model_final.pth").read_bytes() == before
+
+
+def test_resumed_with_other_settings_it_tells_them(run, tmp_path, caplog):
+    opts = ("OUTPUT_DIR", tmp_path / "out", "DATASETS.TEST", ("blocks_luna",), "SOLVER.MAX_ITER")
+    run(*opts, 2)
+    run("--resume", *opts, 2)
+    assert "goes on with other settings" not in caplog.text
+    assert "blocks_luna is trained and evaluated on" in caplog.text
+    run("--resume", *opts, 3, "INPUT.SLICE_INTERVAL", 2.5)
+    told = next(r.getMessage() for r in caplog.records if "goes on with other settings" in r.getMessage())
+    assert "SOLVER.MAX_ITER was 2" in told and "INPUT.SLICE_INTERVAL was " in told and told.count(" was ") == 2
+
+
 def test_resumed_with_other_batches_it_says_so(run, tmp_path):
     """As on another number of GPUs: a checkpoint counts iterations of its own batches."""
     opts = ("OUTPUT_DIR", tmp_path / "out", "DATASETS.TEST", (), "SOLVER.IMS_PER_BATCH")

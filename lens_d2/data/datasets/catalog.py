@@ -239,6 +239,9 @@ def read(name: str, faults: Faults, processes: int = 1) -> list[dict]:
         if record["volume"] in seen:
             raise DataError(record["file_name"], f"{name} has a sub-volume {record['volume']!r} already")
         seen.add(record["volume"])
+        boxes = [str(lesion["boxes"]) for lesion in record["lesions"] if lesion["boxes"]]
+        if len(set(boxes)) < len(boxes):
+            faults.warn(record["volume"], [f"{len(boxes) - len(set(boxes))} lesions stand there twice"])
     return records
 
 

@@ -54,6 +54,16 @@ def root(tmp_path):
     register_all(before)
 
 
+def test_lesions_that_stand_in_a_table_twice_are_told(root, monkeypatch):
+    record = {"volume": VOLUME, "lesions": [{"boxes": [[3, 1, 1, 5, 5]]}, {"boxes": [[4, 1, 1, 5, 5]]}]}
+    doubled = {"volume": "b", "lesions": record["lesions"] * 2}
+    own = Dataset(name="luna_train", read=lambda *_: [record, doubled], expert="luna")
+    monkeypatch.setitem(DATASETS, "luna_train", own)
+    faults = Faults()
+    assert len(catalog.read("luna_train", faults)) == 2
+    assert faults.warnings == {"b": ["2 lesions stand there twice"]}
+
+
 def test_where_the_datasets_are(monkeypatch, tmp_path):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     assert default_root() == tmp_path
@@ -74,7 +84,7 @@ def test_names_and_metadata(root, name, prefix):
 
 def test_two_sub_volumes_of_one_name_are_refused(root, monkeypatch):
     """Detections and proposals are found by the name."""
-    twice = [{"volume": "same", "file_name": "scan.nii"}] * 2
+    twice = [{"volume": "same", "file_name": "scan.nii", "lesions": []}] * 2
     monkeypatch.setitem(catalog.DATASETS, "luna_val", Dataset("luna_val", lambda *_: twice, "luna"))
     with pytest.raises(DataError, match="scan.nii: luna_val has a sub-volume 'same' already"):
         DatasetCatalog.get("luna_val")
