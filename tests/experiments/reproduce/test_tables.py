@@ -64,7 +64,7 @@ def test_every_run_of_a_table_has_a_config_keys_and_datasets_that_exist(name, re
     for run in table.runs:
         assert {*run.opts, *run.given} <= known_keys
         opts = dict(run.opts)
-        opts |= {key: of.value.format("file") for key, of in run.given.items()}
+        opts |= {key: of.value.format(__file__) for key, of in run.given.items()}
         readers = [str(repo_root / path) for path in opts.pop(READERS, ())]
         words = [word for pair in {**opts, READERS: readers}.items() for word in map(str, pair)]
         configs[run] = cfg = load_config(run.config, words)
