@@ -299,8 +299,8 @@ def test_a_series_in_several_folders_is_one_scan(tmp_path):
 
 
 def test_halves_of_a_series_with_a_hole_between_them_are_not_two_scans(tmp_path):
-    write_series(tmp_path / "a", ARRAY, AFFINE, "1.2.3")
-    write_series(tmp_path / "b", ARRAY, make_affine((1, 1, 3), origin=(0, 0, 30)), "1.2.3")
+    for name, affine in (("a", AFFINE), ("b", make_affine((1, 1, 3), origin=(0, 0, 30)))):
+        write_series(tmp_path / name, ARRAY, affine, "1.2.3", StudyInstanceUID="1.2")
     (scan,) = find_scans(tmp_path)
     with pytest.raises(DataError, match="7 slices are missing"):
         read_volume(scan.record)

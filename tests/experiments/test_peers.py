@@ -13,7 +13,7 @@ class Line:
         self.model = torch.nn.Linear(1, 1)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
 
-    def batches(self):
+    def batches(self, steps):
         while True:
             yield torch.ones(200, 1)
 

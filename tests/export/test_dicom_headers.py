@@ -25,8 +25,8 @@ def test_fault(headers_of, elements, fault):
     assert headers_of(**elements).fault == fault
 
 
-def test_slices_of_two_patients_join_no_study(headers_of):
-    headers = headers_of(change=lambda k, data: setattr(data, "PatientID", f"PID-{k % 2}"))
+def test_slices_of_many_patients_join_no_study(headers_of):
+    headers = headers_of(change=lambda k, data: setattr(data, "PatientID", f"PID-{k}"))
     assert headers.unfit == {"PatientID": "differs between the slices"} and not headers.joins_study(True)
     assert not headers.references(keep_ids=True)[0].PatientID
     told = headers.warnings(keep_ids=True)

@@ -121,10 +121,10 @@ def read_ledger(
             the ledger contradicts the dataset, see :func:`check_ledger`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(path, "cannot be read: No such file")
     if path.suffix not in _READERS:
         raise DataError(path, f"a ledger is a file with the ending {' or '.join(_READERS)}")
+    if not path.is_file():
+        raise DataError(path, "cannot be read: No such file")
     try:
         table = _READERS[path.suffix](path)
     except DataError:

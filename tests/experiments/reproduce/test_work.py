@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from experiments.reproduce import work
+from experiments.runs import counted
 from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_ledger
 
 ROWS = {  # of V_M, v, and of V_H, h: strategy, annotation, status
@@ -85,9 +86,9 @@ def test_a_file_as_it_is_in_a_value_of_its_own(given, tmp_path):
 
 def test_seconds_of_all_parts_of_a_run_are_summed(tmp_path):
     for _ in range(2):
-        with pytest.raises(KeyboardInterrupt), work._counted(tmp_path / "seconds.json"):
+        with pytest.raises(KeyboardInterrupt), counted(tmp_path / "seconds.json"):
             raise KeyboardInterrupt
     (tmp_path / "seconds.json").write_text("40.0")
-    with work._counted(tmp_path / "seconds.json"):
+    with counted(tmp_path / "seconds.json"):
         pass
     assert json.loads((tmp_path / "seconds.json").read_text()) >= 40
