@@ -22,6 +22,7 @@ from .single_type import write_lits, write_luna, write_nih_ln
 from .universal import PatientResult, write_patient
 
 MANIFEST = "phantom.json"
+OWN = ("DeepLesion", "LUNA16", "LiTS", "NIH-LN", "lesanet", "cache", "hidden_truth.json", MANIFEST)
 LAYOUT = 1
 GENERATOR = 2  # raised with every change after which a plan gives other files
 
@@ -45,7 +46,7 @@ def write_cohort(
         The manifest: the plan and the counts of all sets.
 
     Raises:
-        DataError: ``output`` is not empty, or is to be overwritten and holds no cohort.
+        DataError: ``output`` is not empty, or is to be overwritten and holds no cohort, or something else beside it.
     """
     output = Path(output).absolute()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -53,6 +54,9 @@ def write_cohort(
             raise DataError(output, "not empty; choose another folder or --overwrite")
         if not (output / MANIFEST).is_file():
             raise DataError(output, f"holds no {MANIFEST}, so it is no synthetic cohort and is not overwritten")
+        foreign = sorted(path.name for path in output.iterdir() if path.name not in OWN)
+        if foreign:
+            raise DataError(output / foreign[0], "is not the cohort's and would be lost: move it away")
     part = output.with_name(f".{output.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -63,6 +63,9 @@ def test_other_folders_are_not_overwritten(tmp_path):
         write_cohort(PLAN, tmp_path)
     with pytest.raises(DataError, match="no synthetic cohort"):
         write_cohort(PLAN, tmp_path, overwrite=True)
+    (tmp_path / cohort_module.MANIFEST).write_text("{}")
+    with pytest.raises(DataError, match="is not the cohort's and would be lost"):
+        write_cohort(PLAN, tmp_path, overwrite=True)
     assert (tmp_path / "precious").read_text() == "x"
 
 
