@@ -46,7 +46,7 @@ def write_cohort(
         The manifest: the plan and the counts of all sets.
 
     Raises:
-        DataError: ``output`` is not empty, or is to be overwritten and holds no cohort, or something else beside it.
+        DataError: ``output`` is not empty, or is to be overwritten and holds no cohort, or more than one.
     """
     output = Path(output).absolute()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
