@@ -174,14 +174,8 @@ def _check_needs(run: Run) -> None:
 
 def _keep_verdicts(run: Run) -> None:
     """Refuse to begin stages anew whose ledgers have verdicts that no reviewed ledger has."""
-    begun = [name for name in run.cfg.STAGES if name in MINERS and name not in run.done]
-    paths = [
-        path
-        for name in begun
-        for file in (LEDGER, LEDGER_CSV)
-        if not run.resume
-        for path in sorted(run.folder(name).rglob(file))
-    ]
+    folders = [] if run.resume else [run.folder(name) for name in run.cfg.STAGES if name in MINERS]
+    paths = [path for folder in folders for name in (LEDGER, LEDGER_CSV) for path in sorted(folder.rglob(name))]
     if not paths:
         return
     names = dict.fromkeys((*run.cfg.DATASETS.TRAIN, *run.cfg.MINING.DATASETS))
