@@ -14,6 +14,7 @@ from ..io.files import whole_file
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#3c4f5c", "#56b4e9", "#8c6d1f")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))  # of the first, second and third curve in one colour
+NARROW = 56  # letters of a name of which two fit beside each other below a figure
 INSIDE = 6  # curves whose legend has room among them; that of more stands below
 INK, GRID = "#22303a", "#dde3e8"
 
@@ -56,7 +57,8 @@ def plot_froc(path, curves: dict, unit: str = "sub-volume", title: str = "FROC")
         title: of the picture.
     """
     ticks = max((np.asarray(entry["fps"]) for entry in curves.values()), key=len)
-    below = 0 if len(curves) <= INSIDE else 0.2 * -(-len(curves) // 2)
+    columns = 1 if max(map(len, curves)) > NARROW else 2
+    below = 0 if len(curves) <= INSIDE else 0.2 * -(-(len(curves) + 1) // columns)
     with _figure(path, title, height=4.6 + below, width=9 if below else 6.4) as ax:
         for number, (colour, (name, entry)) in enumerate(zip(_cycle(len(curves)), curves.items(), strict=True)):
             dashes = DASHES[number // len(COLOURS) % len(DASHES)]
@@ -80,7 +82,7 @@ def plot_froc(path, curves: dict, unit: str = "sub-volume", title: str = "FROC")
         ax.yaxis.set_major_locator(MultipleLocator(0.1))
         _label(ax, f"False positives per {unit}", "Sensitivity")
         if below:
-            ax.figure.legend(loc="outside lower left", ncols=2, fontsize=8.5, frameon=False)
+            ax.figure.legend(loc="outside lower left", ncols=columns, fontsize=8.5, frameon=False)
         else:
             ax.legend(loc="best", fontsize=9, frameon=True, framealpha=0.9, edgecolor=GRID)
 
