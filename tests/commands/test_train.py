@@ -152,6 +152,20 @@ def test_resumed_with_other_settings_of_the_optimizer_it_follows_the_config(run,
     assert max(int(state["step"]) for state in optimizer["state"].values()) == 4
 
 
+def test_a_run_that_fails_after_its_training_keeps_its_own_config(run, tmp_path, monkeypatch):
+    """The checkpoints that it has left are of these settings."""
+    opts = ("OUTPUT_DIR", tmp_path / "out", "SOLVER.MAX_ITER")
+    run(*opts, 1, "DATASETS.TEST", ())
+
+    def diverged(*_):
+        raise DataError("out", "diverged")
+
+    monkeypatch.setattr(LENSTrainer, "test", diverged)
+    with pytest.raises(DataError, match="diverged"):
+        run(*opts, 2)
+    assert yaml.safe_load((tmp_path / "out/config.yaml").read_text())["SOLVER"]["MAX_ITER"] == 2
+
+
 def test_resumed_with_another_optimizer_it_says_so(run, tmp_path):
     opts = ("OUTPUT_DIR", tmp_path / "out", "DATASETS.TEST", (), "SOLVER.MAX_ITER")
     for before, after in (("SGD", "RAdam"), ("RAdam", "SGD")):
