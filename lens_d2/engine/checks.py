@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import reduce
 from importlib.util import find_spec
-from operator import getitem
 from pathlib import Path
 
 import torch
@@ -30,6 +28,7 @@ from ..data.mapper import DATASET_COMBINATIONS
 from ..data.sampler import EPOCHS
 from ..inference.linking import LINKER_REGISTRY
 from ..inference.rescoring import SCORE_COMBINATIONS
+from ..io.config_files import value_of
 from ..io.device import find_device
 from ..io.errors import DataError, did_you_mean
 from ..mining.harvester.rounds import LABEL_SETS
@@ -199,7 +198,7 @@ def check_names(cfg: CfgNode) -> None:
     for key, source in NAMES.items():
         source = source(cfg) if callable(source) else source
         known = [name for name, _ in source] if isinstance(source, Registry) else list(source)
-        value = _value(cfg, key)
+        value = value_of(cfg, key)
         for name in (value,) if isinstance(value, str) else value:
             if isinstance(name, (tuple, list)) and name:  # a pair of a name and parameters
                 name = name[0]
@@ -221,8 +220,8 @@ def check_input(cfg: CfgNode) -> None:
     if slices % SLICES_PER_IMAGE or slices // SLICES_PER_IMAGE % 2 == 0:
         raise DataError("INPUT.NUM_SLICES", f"{slices}; 3, 9, 15, ... are allowed")
     for key in ("INPUT.PIXEL_SPACING", "INPUT.SLICE_INTERVAL"):
-        if not STEPS_MM[0] <= _value(cfg, key) <= STEPS_MM[1]:
-            raise DataError(key, f"{_value(cfg, key)}; {STEPS_MM[0]:g} to {STEPS_MM[1]:g} mm are allowed")
+        if not STEPS_MM[0] <= value_of(cfg, key) <= STEPS_MM[1]:
+            raise DataError(key, f"{value_of(cfg, key)}; {STEPS_MM[0]:g} to {STEPS_MM[1]:g} mm are allowed")
     if not scales or not all(SCALES[0] <= scale <= SCALES[1] for scale in scales):
         fault = f"{scales}; factors of {SCALES[0]:g} to {SCALES[1]:g} are needed, such as (1.0, 1.25)"
         raise DataError("TEST.SCALES", fault)
@@ -247,10 +246,6 @@ def check_input(cfg: CfgNode) -> None:
         raise DataError("MODEL.LENS.EXPERTS", fault)
     if cfg.TEST.AUG.ENABLED:
         raise DataError("TEST.AUG.ENABLED", "True, but it is TEST.SCALES that augments at test time here")
-
-
-def _value(cfg: CfgNode, key: str):
-    return reduce(getitem, key.split("."), cfg)
 
 
 def check_training(cfg: CfgNode, ranks: int = 1) -> None:
@@ -291,8 +286,8 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
         raise DataError("MODEL.WEIGHTS", fault)
     for needed, (is_allowed, keys) in NUMBERS.items():
         for key in keys:
-            if not is_allowed(_value(cfg, key)):
-                raise DataError(key, f"{_value(cfg, key)}; {needed} is needed")
+            if not is_allowed(value_of(cfg, key)):
+                raise DataError(key, f"{value_of(cfg, key)}; {needed} is needed")
     scale = tuple(cfg.INPUT.SCALE_RANGE)
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise DataError("INPUT.SCALE_RANGE", f"{scale}; two rising factors above 0 are needed, such as (0.8, 1.2)")
@@ -306,7 +301,7 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
         fault = f"{ranks} ranks cannot share a batch of {batch} evenly: give a multiple of {ranks}"
         raise DataError("SOLVER.IMS_PER_BATCH", fault)
     for key, (length, may_be_0) in TUPLES.items():
-        numbers = tuple(_value(cfg, key))
+        numbers = tuple(value_of(cfg, key))
         if len(numbers) != length or not all(number > 0 or may_be_0 and number == 0 for number in numbers):
             needed = f"{length} numbers {'from' if may_be_0 else 'above'} 0"
             raise DataError(key, f"{numbers}; {needed} are needed")
@@ -324,7 +319,7 @@ def check_files(cfg: CfgNode) -> None:
         DataError: names the key and the file.
     """
     for key in FILES:
-        value = _value(cfg, key)
+        value = value_of(cfg, key)
         for name in (value,) if isinstance(value, str) else value:
             if name not in BUILT_IN and "://" not in name and not Path(name).is_file():
                 raise DataError(key, f"{name}: no such file")
@@ -337,7 +332,7 @@ def check_lengths(cfg: CfgNode) -> None:
         DataError: names the key, its value and what is allowed.
     """
     for node in TRAININGS:
-        solver = _value(cfg, node)
+        solver = value_of(cfg, node)
         if not solver.EPOCHS and not solver.MAX_ITER:
             raise DataError(f"{node}.MAX_ITER", "0, and EPOCHS is 0, too: one of them gives the length")
         for key in ("STEPS", "EPOCH_STEPS"):
@@ -381,7 +376,7 @@ def check_stages(cfg: CfgNode) -> None:
             raise DataError("STAGES", f"{tuple(cfg.STAGES)}: {later} cannot stand after {earlier}")
     for stage in known:
         for key in STAGE_NEEDS.get(stage, ()):
-            if not _value(cfg, key):
+            if not value_of(cfg, key):
                 raise DataError(key, f"empty, and the stage {stage} needs it")
     if "fpr" in known:
         mined_datasets(cfg)

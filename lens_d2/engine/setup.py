@@ -7,8 +7,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 
 import torch
@@ -20,7 +18,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from ..io.checkpoint import LAST_CHECKPOINT
-from ..io.config_files import all_keys
+from ..io.config_files import all_keys, value_of
 from ..io.device import fall_back_to_cpu
 from ..io.errors import DataError, WriteError
 from ..io.files import only_run_in, write_errors, write_whole
@@ -63,7 +61,7 @@ def _tell_changes(before: bytes, cfg: CfgNode) -> None:
     changed = []
     for key in all_keys(present):
         try:
-            old, new = (reduce(getitem, key.split("."), node) for node in (former, present))
+            old, new = value_of(former, key), value_of(present, key)
         except KeyError:  # of another version
             continue
         if not isinstance(new, CfgNode) and old != new:

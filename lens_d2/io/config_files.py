@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from functools import reduce
+from operator import getitem
 from pathlib import Path
+from typing import Any
 
 import yaml
 from detectron2.config import CfgNode
@@ -37,6 +40,11 @@ def all_keys(node: CfgNode, prefix: str = "") -> list[str]:
     for key, value in node.items():
         keys += [prefix + key, *(all_keys(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else ())]
     return keys
+
+
+def value_of(cfg: CfgNode, key: str) -> Any:
+    """The value of a dotted key; KeyError without it."""
+    return reduce(getitem, key.split("."), cfg)
 
 
 def merge_file(cfg: CfgNode, path: Path) -> None:

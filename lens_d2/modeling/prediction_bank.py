@@ -61,24 +61,23 @@ class PredictionBank:
 
     def visits(self, visit: Visit) -> np.ndarray:
         """(n,) consecutive visits in which each box of a visit has been found, this one included."""
-        known, again, of_known = self._match(visit)
-        count = np.ones(len(visit.boxes), dtype=int)
-        count[again] += known[of_known, 4].astype(int)
-        return count
+        return self._match(visit)[0]
 
     def add(self, visits: Iterable[Visit]) -> None:
         """Take in visits, one after another."""
         for visit in visits:
-            known, _, of_known = self._match(visit)
-            beyond = (known[:, :2] < visit.view[:2]).any(axis=1) | (known[:, 2:4] > visit.view[2:]).any(axis=1)
-            beyond[of_known] = False
-            found = np.column_stack([visit.boxes, self.visits(visit)])
-            self._found[visit.volume, visit.slice] = np.concatenate([known[beyond], found])
+            count, others = self._match(visit)
+            beyond = (others[:, :2] < visit.view[:2]).any(axis=1) | (others[:, 2:4] > visit.view[2:]).any(axis=1)
+            found = np.column_stack([visit.boxes, count])
+            self._found[visit.volume, visit.slice] = np.concatenate([others[beyond], found])
 
-    def _match(self, visit: Visit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Findings so far, and the rows of the visit's boxes that are one of them, and of which."""
+    def _match(self, visit: Visit) -> tuple[np.ndarray, np.ndarray]:
+        """What :meth:`visits` gives, and the findings so far that recur in none of the visit's boxes."""
         known = self._found.get((visit.volume, visit.slice), np.zeros((0, 5)))
-        return known, *match_best_first(pairwise_iou(visit.boxes, known[:, :4]), SAME)
+        again, of_known = match_best_first(pairwise_iou(visit.boxes, known[:, :4]), SAME)
+        count = np.ones(len(visit.boxes), dtype=int)
+        count[again] += known[of_known, 4].astype(int)
+        return count, np.delete(known, of_known, axis=0)
 
     def state_dict(self) -> dict:
         """All findings, for a checkpoint."""

@@ -105,8 +105,9 @@ class Teacher(AveragedModel):
             return batch
         labelled, new = [], []
         for sample, found in zip(batch, self.module(batch), strict=True):
-            detections = unknown(found["experts"][expert].to("cpu"), sample["instances"], self.iou)
+            detections = found["experts"][expert].to("cpu")
             detections = detections[detections.scores >= self.uncertain_score]
+            detections = unknown(detections, sample["instances"], self.iou)
             is_lesion = detections.scores >= self.lesion_score
             if self.bank is not None:
                 is_lesion[is_lesion.clone()] = self._persists(sample, detections[is_lesion])

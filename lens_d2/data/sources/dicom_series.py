@@ -15,12 +15,8 @@ from .dicom_file import IDENTITY_MARKS, INDEPENDENT_MARKS, MARKS, DicomFile, Fra
 from .dicom_pixels import read_frame
 
 SAME_PLACE = 0.01  # mm; nearer slices lie at the same place
-PRIVATE = (
-    "UID",
-    "PatientID",
-    "Time",
-    "folder",
-)  # endings of marks whose values are not shown, as they may identify a patient
+# Endings of marks whose values are not shown, as they may identify a patient.
+PRIVATE = ("UID", "PatientID", "Time", "folder")
 FOLDER = "folder"  # the last mark: two copies of a series may differ in nothing else
 
 
