@@ -81,7 +81,7 @@ def open_job(args: argparse.Namespace) -> Job:
     foreign = sorted(given - set(OPTIONS[args.protocol]))
     if foreign:
         raise DataError(f"--{foreign[0].replace('_', '-')}", f"no option of the protocol {args.protocol}")
-    fps = tuple(sorted(args.fps)) if args.fps else None
+    fps = tuple(sorted(set(args.fps))) if args.fps else None
     keys = {key: getattr(args, key) for key in ("metric", "threshold") if getattr(args, key) is not None}
     protocol = PROTOCOLS.get(args.protocol)(fps=fps, **keys)
     return _JOBS[args.protocol](protocol, args)

@@ -18,7 +18,7 @@ from fvcore.common.registry import Registry
 from ...io.errors import DataError, did_you_mean
 from ...io.files import read_bytes
 from ...io.formats import FileFrame, slice_range
-from ...structures.boxes import PLANE, flat_boxes3d, slices_of
+from ...structures.boxes import PLANE, slices_of
 from ...structures.geometry import VolumeGeometry
 from ..sets import BoxDetections, BoxTruth, Candidates, Tracklets
 from .published import (
@@ -26,9 +26,11 @@ from .published import (
     check_entries,
     match_volumes,
     spread,
+    warn_of_boxes,
+    warn_of_doubles,
     warn_of_empty,
     warn_of_lesions,
-    warn_of_outside,
+    warn_of_tracklets,
 )
 
 BOX_READERS = Registry("BOX_READER")
@@ -309,8 +311,9 @@ def to_box_detections(boxes: ForeignBoxes, truth: BoxTruth, of_truth: str, frame
     boxes.need_3d()
     volume, members = _matched(boxes, truth.volumes, of_truth)
     rows = _stack([_numbers(boxes, member, frame) for member in members], 6)
-    warn_of_outside(boxes.path, truth, volume, rows)
-    return BoxDetections(volume, rows, _stack([m.scores for m in members]))
+    scores = _stack([member.scores for member in members])
+    warn_of_boxes(boxes.path, truth, len(members), volume, np.column_stack([rows, scores]))
+    return BoxDetections(volume, rows, scores)
 
 
 def to_tracklets(boxes: ForeignBoxes, truth: BoxTruth, of_truth: str, frame: FileFrame) -> Tracklets:
@@ -332,8 +335,7 @@ def to_tracklets(boxes: ForeignBoxes, truth: BoxTruth, of_truth: str, frame: Fil
         parts += tracks
         owner += [index] * len(tracks)
     found = Tracklets.of_rows(np.array(owner, dtype=np.int64), parts, scores)
-    of_slice = found.volume[found.slice_detection]
-    warn_of_outside(boxes.path, truth, of_slice, flat_boxes3d(found.slice_z, found.slice_boxes))
+    warn_of_tracklets(boxes.path, truth, len(members), found)
     return found
 
 
@@ -341,8 +343,11 @@ def to_candidates(boxes: ForeignBoxes, volumes: list[str], of_truth: str) -> Can
     """Centres of the boxes in LPS mm, as LUNA16's candidates."""
     boxes.need("world")
     volume, members = _matched(boxes, volumes, of_truth)
-    world = _stack([member.world for member in members], 6)
-    return Candidates(volume, _centres(world), _stack([member.scores for member in members]))
+    centres = _centres(_stack([member.world for member in members], 6))
+    scores = _stack([member.scores for member in members])
+    warn_of_empty(boxes.path, volumes, len(members), volume)
+    warn_of_doubles(boxes.path, "detections", volumes, volume, np.column_stack([centres, scores]))
+    return Candidates(volume, centres, scores)
 
 
 def _matched(boxes: ForeignBoxes, volumes: list[str], of_truth: str) -> tuple[np.ndarray, list[VolumeBoxes]]:
@@ -351,7 +356,6 @@ def _matched(boxes: ForeignBoxes, volumes: list[str], of_truth: str) -> tuple[np
     index = match_volumes(boxes.path, list(boxes.volumes), volumes, of_truth)
     members = sorted(boxes.volumes.values(), key=lambda member: index[member.name])
     volume = np.repeat(np.array([index[m.name] for m in members], np.int64), [len(m) for m in members])
-    warn_of_empty(boxes.path, volumes, len(members), volume)
     return volume, members
 
 

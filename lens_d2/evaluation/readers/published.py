@@ -53,13 +53,36 @@ def read_box_detections(path, truth: BoxTruth, of_truth="the ground truth", spli
     volume = np.repeat(np.array([index[name] for name in names], dtype=np.int64), [len(r) for r in rows])
     boxes = np.concatenate([np.zeros((0, 7)), *rows])
     check_entries(path, "detection", truth.volumes, volume, row_in_volume(volume), box_faults(boxes[:, :6]))
-    warn_of_empty(path, truth.volumes, len(entries), volume)
-    warn_of_outside(path, truth, volume, boxes)
-    warn_of_doubles(path, "detections", truth.volumes, volume, boxes)
+    warn_of_boxes(path, truth, len(entries), volume, boxes)
     return BoxDetections(volume, boxes[:, :6], boxes[:, 6])
 
 
-def warn_of_outside(path, truth: BoxTruth, volume: np.ndarray, boxes: np.ndarray) -> None:
+def warn_of_boxes(
+    path, truth: BoxTruth, in_file: int, volume: np.ndarray, boxes: np.ndarray, kind: str = "detections"
+) -> None:
+    """Warns of volumes without predictions, and of predictions in no slice of theirs, or doubled.
+
+    Args:
+        path: of the predictions.
+        truth: names the volumes.
+        in_file: number of volumes in the file.
+        volume: (n,) volume of each box.
+        boxes: (n, 7) 3D boxes with their scores, in the numbers of the truth.
+        kind: of the boxes, in words.
+    """
+    warn_of_empty(path, truth.volumes, in_file, volume)
+    _warn_of_outside(path, truth, volume, boxes)
+    warn_of_doubles(path, kind, truth.volumes, volume, boxes)
+
+
+def warn_of_tracklets(path, truth: BoxTruth, in_file: int, tracklets: Tracklets) -> None:
+    """Warns of detections on slices as :func:`warn_of_boxes` does."""
+    boxes = np.column_stack([flat_boxes3d(tracklets.slice_z, tracklets.slice_boxes), tracklets.slice_scores])
+    volume = tracklets.volume[tracklets.slice_detection]
+    warn_of_boxes(path, truth, in_file, volume, boxes, "boxes on slices")
+
+
+def _warn_of_outside(path, truth: BoxTruth, volume: np.ndarray, boxes: np.ndarray) -> None:
     """Warns of 3D boxes outside the slices in their volume's name, counted as those of the truth are."""
     named = [slice_range(name) or (-np.inf, np.inf) for name in truth.volumes]
     by_number = np.array(named)
@@ -109,11 +132,7 @@ def read_tracklets(
     check_entries(path, "detection", truth.volumes, of_slice, numbers, box_faults(tracklets.slice_boxes))
     if (tracklets.slice_z != np.rint(tracklets.slice_z)).any():
         logger.warning("%s: slices that are no whole numbers meet no mark", path)
-    warn_of_empty(path, truth.volumes, len(entries), tracklets.volume)
-    on_slices = flat_boxes3d(tracklets.slice_z, tracklets.slice_boxes)
-    warn_of_outside(path, truth, of_slice, on_slices)
-    scored = np.column_stack([on_slices, tracklets.slice_scores])
-    warn_of_doubles(path, "boxes on slices", truth.volumes, of_slice, scored)
+    warn_of_tracklets(path, truth, len(entries), tracklets)
     return tracklets
 
 

@@ -161,6 +161,38 @@ def test_a_foreign_truth_is_checked_as_others_are(evaluate, write):
     assert status == 0 and "1 lesions stand there twice" in error
 
 
+@pytest.mark.parametrize("protocol", ["lens3d", "luna16"])
+def test_foreign_detections_are_checked_as_others_are(evaluate, write, protocol):
+    text = table_text(BOXES, SCORES, world=True)
+    found = write("found.csv", text + text.splitlines()[1] + "\n")
+    truth = ["--ground-truth", write("truth.csv", table_text(LESIONS, None, world=True))]
+    if protocol == "luna16":
+        nodules = "seriesuid,coordX,coordY,coordZ,diameter_mm\na,-37.25,30.875,-93,10\n"
+        truth = ["--ground-truth", write("nodules.csv", nodules), "--seriesuids", write("series.csv", "a\nb\n")]
+    status, _, error = evaluate("--protocol", protocol, *truth, "--predictions", found)
+    assert status == 0 and "1 detections stand there twice" in error, error
+
+
+def test_a_rate_given_twice_counts_once(evaluate, write):
+    files = [write("truth.csv", table_text(LESIONS, None)), write("found.csv", table_text(BOXES, SCORES))]
+    words = [
+        "--protocol",
+        "lens3d",
+        "--ground-truth",
+        files[0],
+        "--predictions",
+        files[1],
+        "--fps",
+        "1",
+        "1",
+        "0.5",
+    ]
+    status, metrics, error = evaluate(*words)
+    assert (
+        status == 0 and metrics["fps"] == [0.5, 1.0] and metrics["average_sensitivity"] == np.mean(SENSITIVITY)
+    ), error
+
+
 def test_scores_are_needed(evaluate, write):
     files = [write(name, table_text(LESIONS, None)) for name in ("truth.csv", "found.csv")]
     status, _, error = evaluate("--protocol", "lens3d", "--ground-truth", files[0], "--predictions", files[1])
