@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,8 @@ class VolumeDetections:
         boxes: (n, 6) x1, y1, z1, x2, y2, z2. x and y are pixel edges (pixel i spans [i, i + 1]); z1 and z2
             are the first and the last slice, counted from 0 in the sub-volume, both included.
         scores: (n,) in [0, 1], the highest of the slices' scores (LENS, Section IV-C).
-        slice_boxes: (m, 6) z, x1, y1, x2, y2, score: the 2D boxes that the 3D ones are made of.
+        slice_boxes: (m, 6) z, x1, y1, x2, y2, score: the 2D boxes that the 3D ones are made of; the score is 0
+            where linking has added a box to a slice on which nothing was detected.
         slice_detection: (m,) row of ``boxes`` that each slice box belongs to.
         expert_scores: (n, number of experts) each expert's own score for the detection, or None.
         fpr_scores: (n,) scores of false-positive reduction, or None if none ran.
@@ -53,6 +54,11 @@ class VolumeDetections:
     def boxes_of(self, detection: int) -> np.ndarray:
         """(k, 6) slice boxes of one detection, in their stored order."""
         return self.slice_boxes[self.slice_detection == detection]
+
+    def detected(self) -> VolumeDetections:
+        """These detections without the slice boxes that linking has added."""
+        kept = self.slice_boxes[:, 5] > 0
+        return replace(self, slice_boxes=self.slice_boxes[kept], slice_detection=self.slice_detection[kept])
 
 
 def best_slice_boxes(found: VolumeDetections) -> np.ndarray:

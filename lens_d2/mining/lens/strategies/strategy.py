@@ -80,7 +80,7 @@ class PatientVolume:
 
     Attributes:
         record: of the dataset, with the annotations that are given.
-        detections: the proposals, "fused" and of every expert.
+        detections: the proposals, "fused" and of every expert, with boxes on the slices where they were detected.
         known: boxes given and mined so far, by this strategy or the ones before it.
     """
 
@@ -91,7 +91,8 @@ class PatientVolume:
     @classmethod
     def start(cls, record: dict, detections: dict[str, VolumeDetections]) -> PatientVolume:
         """The sub-volume before anything is mined."""
-        return cls(record, detections, KnownBoxes.of_record(record))
+        detected = {name: found.detected() for name, found in detections.items()}
+        return cls(record, detected, KnownBoxes.of_record(record))
 
     @property
     def annotations(self) -> set[str]:

@@ -5,6 +5,7 @@ import pandas as pd
 from helpers.mining_proposals import proposals, record, tracklets
 
 from lens_d2.data.ledger.table import check_ledger
+from lens_d2.inference.tracker import BoxTracker
 from lens_d2.mining.lens.mine import mine_patient
 from lens_d2.mining.lens.strategies import STRATEGIES, CrossSlice, MissingGroundTruth, PatientVolume
 
@@ -31,6 +32,19 @@ def test_what_is_unsure_brief_or_elsewhere_is_not_mined():
     for run in (unsure, brief, elsewhere):
         assert MissingGroundTruth()(volume(run)) == []
     assert len(MissingGroundTruth(min_slices=2, score_thresh=0.3)(volume(unsure, brief))) == 2
+
+
+def test_slices_that_linking_adds_are_not_mined():
+    """Lesion-Harvester's tracker extends each stack by a slice at both ends, where nothing was detected."""
+    one = record(lesions=[(5, MARK)])
+    boxes = np.array([[5, *MARK, 0.9], [6, *MARK, 0.8], [5, *MISSED, 0.9]])
+    found = BoxTracker()(boxes, one["num_slices"])
+    assert np.unique(found.slice_boxes[:, 0]).tolist() == [4, 5, 6, 7]
+    patient = [PatientVolume.start(one, proposals(fused=found))]
+    assert MissingGroundTruth()(patient) == []
+    strategies = {"MissingGroundTruth": MissingGroundTruth(min_slices=1), "CrossSlice": CrossSlice()}
+    mined = {(row.strategy, row.slice) for row in mine_patient(patient, strategies, 0.5)}
+    assert mined == {("MissingGroundTruth", 5), ("CrossSlice", 6)}
 
 
 def test_with_propagation_both_lesions_get_their_other_slices():
