@@ -23,7 +23,7 @@ from .cache import VolumeCache, build_cache
 from .datasets.catalog import partially_labelled, shuffled_patients
 from .ledger.merge import apply_ledger
 from .ledger.table import read_ledger
-from .mapper import SliceMapper
+from .mapper import DATASET_COMBINATIONS, SliceMapper
 from .sampler import BatchStream, SingleDatasetBatchSampler, SliceIndex, SlicePool
 
 logger = logging.getLogger(__name__)
@@ -262,20 +262,20 @@ def _load_some(key: str, name: str, cache: VolumeCache) -> list[dict]:
 
 
 def build_batch_sampler(cfg: CfgNode, records: list[dict]) -> SingleDatasetBatchSampler:
-    """The stream of batches over the records of all training datasets, each batch for one expert."""
+    """The stream of batches over the records of all training datasets, each batch for one expert that learns."""
     of_expert: dict[str, list[int]] = {}
     for index, record in enumerate(records):
         of_expert.setdefault(record["expert"], []).append(index)
     partly_labelled = set(partially_labelled(cfg.DATASETS.TRAIN).values())
     keys = cfg.DATASETS
-    pools = [
-        SlicePool.from_records(
-            records, indices, expert not in partly_labelled or keys.UNLABELED_SLICES, keys.EPOCH
-        )
-        for expert, indices in of_expert.items()
-    ]
+    pools: dict[str, list[SlicePool]] = {}
+    for expert, indices in of_expert.items():
+        learner, lesions_only = DATASET_COMBINATIONS[keys.COMBINE](expert, cfg.MODEL.LENS.EXPERTS)
+        with_negatives = not lesions_only and (expert not in partly_labelled or keys.UNLABELED_SLICES)
+        own = SlicePool.from_records(records, indices, with_negatives, keys.EPOCH)
+        pools.setdefault(learner, []).append(own)
     return SingleDatasetBatchSampler(
-        pools,
+        list(pools.values()),
         cfg.SOLVER.IMS_PER_BATCH,
         keys.NEGATIVE_RATIO,
         max(cfg.SEED, 0),

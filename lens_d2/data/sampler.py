@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -119,7 +119,7 @@ EPOCHS: dict[str, Callable[[Slices, Slices], tuple[Slices, Slices]]] = {
 
 @dataclass
 class SlicePool:
-    """The slices that one expert can learn from.
+    """The slices of one expert's datasets that can be learnt from.
 
     Attributes:
         lesions: for each positive sample of an epoch, the number of its record and the slices from which it is
@@ -229,11 +229,14 @@ class SlicePool:
 
 
 class SingleDatasetBatchSampler(BatchStream):
-    """Batches of slices, each from one expert's dataset, the same one on all ranks (LENS, Section VI-B)."""
+    """Batches of slices, each for one expert that learns, the same one on all ranks (LENS, Section VI-B).
+
+    An expert learns from one dataset, or from several that are pooled, whose slices its batches mix.
+    """
 
     def __init__(
         self,
-        pools: list[SlicePool],
+        pools: Sequence[Sequence[SlicePool]],
         batch_size: int,
         negative_ratio: float,
         seed: int,
@@ -242,7 +245,7 @@ class SingleDatasetBatchSampler(BatchStream):
     ):
         """
         Args:
-            pools: one per expert.
+            pools: for each expert that learns, those of its datasets.
             batch_size: samples of a batch over all ranks.
             negative_ratio: negatives per positive.
             seed: of every draw.
@@ -261,8 +264,13 @@ class SingleDatasetBatchSampler(BatchStream):
     def draw_epoch(self, rng: np.random.Generator) -> list[list[SliceIndex]]:
         """Samples that do not fill a batch are left out until another epoch draws them."""
         batches = []
-        for pool in self.pools:
-            drawn = pool.draw(self.negative_ratio, rng, self.hard_negative_ratio, self.records_alike)
+        for pools in self.pools:
+            of_datasets = [
+                pool.draw(self.negative_ratio, rng, self.hard_negative_ratio, self.records_alike) for pool in pools
+            ]
+            drawn = [sample for own in of_datasets for sample in own]
+            if len(pools) > 1:
+                drawn = [drawn[i] for i in rng.permutation(len(drawn))]
             while drawn and len(drawn) < self.batch_size:
                 drawn = drawn + drawn[: self.batch_size - len(drawn)]
             samples = [SliceIndex(r, z, int(rng.integers(2**31))) for r, z in drawn]

@@ -76,9 +76,18 @@ def test_free_slices_are_negatives_where_all_parts_are_fully_labelled(repo_root,
     cfg = load_config(repo_root / "configs/phantom/harvester.yaml", ["DATASETS.TRAIN", names])
     lesion = {"status": "annotation", "boxes": [[3, 0, 0, 5, 5]]}
     records = [{"expert": "deeplesion", "num_slices": 20, "lesions": [lesion]} for _ in range(16)]
-    assert build_batch_sampler(cfg, records).pools[0].negatives == []
+    assert build_batch_sampler(cfg, records).pools[0][0].negatives == []
     cfg.DATASETS.TRAIN = ("phantom_deeplesion_vm",)
-    assert len(build_batch_sampler(cfg, records).pools[0].negatives) == len(records)
+    assert len(build_batch_sampler(cfg, records).pools[0][0].negatives) == len(records)
+
+
+@pytest.mark.parametrize("combine, negatives", [("experts", 3), ("pooling", 3), ("positive_pooling", 0)])
+def test_pooled_datasets_share_batches_and_positive_pooling_has_no_negatives(tmp_path, combine, negatives):
+    register_blocks(tmp_path / "data")
+    cfg = blocks_cfg(tmp_path, "DATASETS.COMBINE", combine)
+    sampler = build_batch_sampler(cfg, load_training_records(cfg))
+    assert [len(pools) for pools in sampler.pools] == ([1] * 4 if combine == "experts" else [4])
+    assert sum(bool(pool.negatives) for pools in sampler.pools for pool in pools) == negatives
 
 
 def test_a_smaller_share_is_a_part_of_a_larger_one_and_patients_stay_whole():

@@ -31,8 +31,8 @@ def records():
 @pytest.fixture
 def pools(records):
     return [
-        SlicePool.from_records(records, list(range(10)), with_negatives=True),
-        SlicePool.from_records(records, list(range(10, 26)), with_negatives=False),
+        [SlicePool.from_records(records, list(range(10)), with_negatives=True)],
+        [SlicePool.from_records(records, list(range(10, 26)), with_negatives=False)],
     ]
 
 
@@ -79,7 +79,7 @@ def test_an_epoch_of_slices_has_each_slice_with_a_lesion_once():
 
 
 def test_one_slice_of_every_lesion_and_negatives_two_to_one(pools, records):
-    drawn = pools[0].draw(0.5, np.random.default_rng(0))
+    drawn = pools[0][0].draw(0.5, np.random.default_rng(0))
     positive = [(r, z) for r, z in drawn if 4 <= z <= 7 or z == 10]
     assert Counter(r for r, z in positive if z < 10) == Counter(range(10))
     assert Counter(r for r, z in positive if z == 10) == Counter(range(10))
@@ -88,7 +88,7 @@ def test_one_slice_of_every_lesion_and_negatives_two_to_one(pools, records):
 
 def test_slices_of_a_lesion_are_drawn_anew_each_epoch(pools):
     rng = np.random.default_rng(0)
-    seen = {z for _ in range(20) for r, z in pools[0].draw(0.5, rng) if r == 3 and 4 <= z <= 7}
+    seen = {z for _ in range(20) for r, z in pools[0][0].draw(0.5, rng) if r == 3 and 4 <= z <= 7}
     assert seen == {4, 5, 6, 7}
 
 
@@ -139,7 +139,7 @@ def test_a_weighted_dataset_always_takes_part():
 
 
 def test_uncertain_regions_are_no_positives(pools):
-    assert all(slices.tolist() == [3] for _, slices in pools[1].lesions)
+    assert all(slices.tolist() == [3] for _, slices in pools[1][0].lesions)
 
 
 def test_every_batch_is_of_one_dataset(pools):
@@ -154,9 +154,16 @@ def test_an_epoch_has_all_full_batches_of_all_datasets(pools):
     assert sum(batch[0].record >= 10 for batch in epoch_of(sampler)) == 4
 
 
+def test_batches_of_an_expert_mix_its_datasets(pools):
+    pooled = SingleDatasetBatchSampler([[pool for (pool,) in pools]], 4, 0.5, seed=3)
+    batches = epoch_of(pooled)
+    assert len(batches) == (30 + 16) // 4
+    assert sum({sample.record >= 10 for sample in batch} == {False, True} for batch in batches) > len(batches) / 2
+
+
 def test_a_dataset_smaller_than_a_batch_still_takes_part(records):
     pool = SlicePool.from_records(records, [10], with_negatives=False)
-    assert [len(b) for b in epoch_of(SingleDatasetBatchSampler([pool], 4, 0.5, seed=0))] == [4]
+    assert [len(b) for b in epoch_of(SingleDatasetBatchSampler([[pool]], 4, 0.5, seed=0))] == [4]
 
 
 def test_the_stream_depends_on_the_seed_alone_and_resumes_anywhere(pools):
@@ -179,7 +186,7 @@ def test_ranks_share_each_batch(pools, monkeypatch):
 
 def test_nothing_to_train_on(records):
     with pytest.raises(ValueError, match="no slice"):
-        SingleDatasetBatchSampler([SlicePool([], [])], 4, 0.5, seed=0)
+        SingleDatasetBatchSampler([[SlicePool([], [])]], 4, 0.5, seed=0)
 
 
 @pytest.mark.parametrize("ranks", [3, 8])
