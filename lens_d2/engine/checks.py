@@ -225,6 +225,9 @@ def check_input(cfg: CfgNode) -> None:
     if not scales or not all(SCALES[0] <= scale <= SCALES[1] for scale in scales):
         fault = f"{scales}; factors of {SCALES[0]:g} to {SCALES[1]:g} are needed, such as (1.0, 1.25)"
         raise DataError("TEST.SCALES", fault)
+    if len(scales) > 1 and cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST >= 1:
+        fault = f"{cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST}, no NMS, and TEST.SCALES {scales} need one, such as 0.5"
+        raise DataError("MODEL.ROI_HEADS.NMS_THRESH_TEST", f"{fault}: each lesion would be found once a scale")
     if cfg.SEED >= SEEDS:
         raise DataError("SEED", f"{cfg.SEED}; numbers below {SEEDS} are needed")
     if cfg.TEST.SLICES_PER_BATCH < 1:
@@ -355,6 +358,17 @@ def check_missing_labels(cfg: CfgNode) -> None:
         raise DataError("MODEL.TEACHER.UNCERTAIN_SCORE", f"{fault}: no detection would be uncertain")
     if teacher.ENABLED and not cfg.MODEL.LENS.EXPERTS:
         raise DataError("MODEL.TEACHER.ENABLED", "True, but MODEL.LENS.EXPERTS names none: it needs LENS or CECN")
+    model, is_cecn = cfg.MODEL, cfg.MODEL.META_ARCHITECTURE == "CECN"  # which is CenterNet, with one stage
+    of_pixels = model.PROPOSAL_GENERATOR.NAME == "AFP" and not is_cecn
+    of_proposals = not (model.LENS.ONE_STAGE or is_cecn)
+    for key, value, has_effect, place in (
+        ("MODEL.AFP.MISSING_LABELS", model.AFP.MISSING_LABELS, of_pixels, "AFP"),
+        ("MODEL.ROI_HEADS.MISSING_LABELS", model.ROI_HEADS.MISSING_LABELS, of_proposals, "a second stage"),
+        ("MODEL.ROI_HEADS.NUM_CLASSES", model.ROI_HEADS.NUM_CLASSES > 1, of_proposals, "a second stage"),
+        ("MODEL.LENS.LABELED_SHARE", share < 1, of_pixels or of_proposals, "AFP or a second stage"),
+    ):
+        if value and not has_effect:
+            raise DataError(key, f"{value_of(cfg, key)}, but the detector lacks {place}, where it has an effect")
     treated = (teacher.ENABLED, share < 1, cfg.MODEL.AFP.MISSING_LABELS, cfg.MODEL.ROI_HEADS.MISSING_LABELS)
     partial = set(partially_labelled(cfg.DATASETS.TRAIN).values())
     if any(treated) and (not partial or partial - {*cfg.MODEL.LENS.PARTIALLY_LABELED}):

@@ -312,7 +312,8 @@ def fpr(run: Run) -> dict:
     records = load_training_records(cfg, mined_datasets(cfg))
     shards = open_shards(cfg, load_model(cfg, run.newest("weights", *DETECTORS)), run.folder("fpr") / PROPOSALS)
     propose(records, shards)
-    return {"weights": train_fpr(run.cfg, records, LazyProposals(records, shards), run.resume)}
+    proposals = LazyProposals(records, shards, cfg.MODEL.LENS.OUTPUT)  # those that the classifier will rescore
+    return {"weights": train_fpr(run.cfg, records, proposals, run.resume)}
 
 
 @STAGES.register()

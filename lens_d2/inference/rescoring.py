@@ -110,9 +110,10 @@ def rescore(detections: VolumeDetections, fpr_scores: np.ndarray, combine: Combi
 
     Returns:
         The detections with their final scores; the boxes of single slices have their own score combined with their
-        detection's.
+        detection's, and 0 where nothing was detected.
     """
     slice_boxes = detections.slice_boxes.copy()
-    slice_boxes[:, 5] = combine(slice_boxes[:, 5], fpr_scores[detections.slice_detection])
+    combined = combine(slice_boxes[:, 5], fpr_scores[detections.slice_detection])
+    slice_boxes[:, 5] = np.where(slice_boxes[:, 5] > 0, combined, 0.0)
     scores = combine(detections.scores, fpr_scores)
     return replace(detections, scores=scores, slice_boxes=slice_boxes, fpr_scores=fpr_scores)

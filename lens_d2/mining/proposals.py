@@ -66,14 +66,20 @@ def propose(records: Sequence[dict], shards: ShardStore) -> None:
 
 
 class LazyProposals(Mapping):
-    """{sub-volume: its fused detections}, read from the shards one by one when they are asked for."""
+    """{sub-volume: its detections}, read from the shards one by one when they are asked for."""
 
-    def __init__(self, records: Sequence[dict], shards: ShardStore):
+    def __init__(self, records: Sequence[dict], shards: ShardStore, group: str = FUSED):
+        """
+        Args:
+            records: of the sub-volumes.
+            shards: with their proposals.
+            group: "fused" or an expert, whose detections are taken.
+        """
         self._records = {record["volume"]: record for record in records}
-        self._shards = shards
+        self._shards, self._group = shards, group
 
     def __getitem__(self, volume: str) -> VolumeDetections:
-        return self._shards.read(self._records[volume])[FUSED]
+        return self._shards.read(self._records[volume])[self._group]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._records)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..structures.status import BoxStatus
 from .adapters import ExpertFeatures
 from .missing_labels import PartialLabels
-from .selection import BoxSet, make_detections
+from .selection import BoxSet, make_detections, without_gaps
 from .supervision import global_normalizer, of_status, on_uncertain, seeded, weights_of
 
 ONLY_EXPERT = "lesion"  # the expert's name where MODEL.LENS.EXPERTS names none
@@ -112,7 +112,7 @@ class LENSROIHeads(ROIHeads):
         ret["box_predictors"] = {name: FastRCNNOutputLayers(cfg, head.output_shape) for name in experts}
         ret["ignore_iou"] = cfg.MODEL.ROI_HEADS.IGNORE_IOU
         partial_labels = PartialLabels.from_config(cfg, cfg.MODEL.ROI_HEADS.MISSING_LABELS)
-        partly_labeled = {*cfg.MODEL.LENS.PARTIALLY_LABELED, ONLY_EXPERT} & {*experts}
+        partly_labeled = {*cfg.MODEL.LENS.PARTIALLY_LABELED} & {*experts} if cfg.MODEL.LENS.EXPERTS else experts
         ret["partial_labels"] = dict.fromkeys(partly_labeled, partial_labels)
         return ret
 
@@ -149,7 +149,8 @@ class LENSROIHeads(ROIHeads):
                 f"the detection head has the experts {', '.join(self.experts)}: name one, or set"
                 " MODEL.LENS.EXPERTS to one"
             )
-        expert = expert or self.experts[0]
+        if expert is None:  # in Detectron2's detectors, which do not filter proposals
+            expert, proposals = self.experts[0], [without_gaps(own) for own in proposals]
         if targets is None:
             instances = [own[expert] for own in self.inference(features, proposals)]
             return self.forward_with_given_boxes(features, instances), {}

@@ -55,6 +55,13 @@ def make_proposals(
     ]
 
 
+def without_gaps(proposals: Instances) -> Instances:
+    """The proposals of an image without those that are no boxes; a GPU is asked for their number."""
+    if not proposals.has("objectness_logits"):
+        return proposals
+    return proposals[proposals.objectness_logits > NOT_A_BOX]
+
+
 class BoxSet(NamedTuple):
     """Boxes of one image that may become detections.
 

@@ -135,6 +135,27 @@ def test_a_fault_of_the_treatment_of_missing_labels_names_its_key(key, opts, fau
 
 
 @pytest.mark.parametrize(
+    ("config", "key", "value"),
+    [
+        ("phantom/cecn.yaml", "MODEL.ROI_HEADS.MISSING_LABELS", "OBHS"),
+        ("phantom/cecn.yaml", "MODEL.ROI_HEADS.NUM_CLASSES", 2),
+        ("phantom/cecn.yaml", "MODEL.AFP.MISSING_LABELS", "HIGH_SCORES"),
+        ("phantom/cecn.yaml", "MODEL.LENS.LABELED_SHARE", 0.3),
+        ("phantom/faster_rcnn.yaml", "MODEL.AFP.MISSING_LABELS", "HIGH_SCORES"),
+    ],
+)
+def test_treatments_without_an_effect_are_refused(config, key, value):
+    cfg = load_config(config)
+    expect_refusal(checks.check_training, cfg, [key, value], f"{key}: .*the detector lacks")
+
+
+def test_several_scales_need_nms():
+    cfg = load_config("cecn.yaml")
+    opts = ["TEST.SCALES", (1.0, 1.25)]
+    expect_refusal(checks.check_input, cfg, opts, "NMS_THRESH_TEST: 1.0, no NMS")
+
+
+@pytest.mark.parametrize(
     ("key", "value", "fault"),
     [
         ("MINING.SELF_TRAINING.PRECISION", 90, "90.0; a number from 0 to 1"),

@@ -37,6 +37,13 @@ def test_final_scores_are_means(blocks):
     assert len(rescore(VolumeDetections(), np.zeros(0))) == 0
 
 
+def test_slices_where_nothing_was_detected_keep_the_score_0():
+    box = np.array([[0.0, 0, 1, 9, 9, 2]])
+    slices = np.array([[1.0, 0, 0, 9, 9, 0.6], [2, 0, 0, 9, 9, 0]])
+    again = rescore(VolumeDetections(box, np.array([0.6]), slices, np.zeros(2, int)), np.ones(1))
+    assert again.slice_boxes[:, 5].tolist() == [0.8, 0]
+
+
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=20))
 def test_the_mean_of_log_odds(pairs):
     """Odds multiply, and the final ones are the root; what is certain stays a probability."""

@@ -8,6 +8,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from lens_d2 import add_lens_config
+from lens_d2.modeling.selection import NOT_A_BOX
 from lens_d2.structures.status import BoxStatus
 
 LESION = (24.0, 24.0, 44.0, 40.0)
@@ -104,6 +105,16 @@ def plain_cfg():
         + ["MODEL.ROI_BOX_HEAD.FC_DIM", 16]
     )
     return cfg
+
+
+def test_boxes_that_are_no_proposals_stay_outside_detectron2s_own_detector(plain_cfg):
+    heads = build_model(plain_cfg).eval().roi_heads
+    boxes = torch.tensor([[0.0, 0, 20, 20], [30, 30, 50, 50]])
+    proposals = Instances((64, 80), proposal_boxes=Boxes(boxes), objectness_logits=torch.tensor([1.0, NOT_A_BOX]))
+    features = {"p2": torch.ones(1, 16, 16, 20)}
+    (found,), _ = heads(None, features, [proposals])
+    (alone,), _ = heads(None, features, [proposals[:1]])
+    torch.testing.assert_close(found.pred_boxes.tensor, alone.pred_boxes.tensor)
 
 
 def test_it_learns_in_detectron2s_own_detector(plain_cfg, storage, make_targets):

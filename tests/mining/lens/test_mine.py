@@ -122,6 +122,8 @@ def test_a_damaged_shard_is_made_again_while_mining(data, mined, tmp_path):
     path.write_bytes(path.read_bytes()[:300])
     fused = LazyProposals(records, shards)
     assert len(fused) == 4 and len(fused[records[0]["volume"]])
+    alone = LazyProposals(records, shards, "lits")[records[0]["volume"]]
+    np.testing.assert_array_equal(alone.boxes, shards.read(records[0])["lits"].boxes)
     assert shards.fault(records[0]) is None
 
 

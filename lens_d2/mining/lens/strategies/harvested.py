@@ -18,7 +18,8 @@ class Harvested(Strategy):
     """Takes the new lesions of a harvest's ledger, and its hard negatives if they are wanted.
 
     Harvested lesions have the precision that their round has estimated on V_M. Of the hard negatives, which the
-    classifier has rejected, those are taken that every expert rejects, too.
+    classifier has rejected, those are taken that every expert rejects, too. What a radiologist has accepted is a
+    lesion for certain, and what they have rejected a hard negative.
     """
 
     @configurable
@@ -34,12 +35,13 @@ class Harvested(Strategy):
         Args:
             rows: of a ledger, as :func:`lens_d2.data.ledger.table.read_ledger` gives it; more slices of given
                 lesions are left out.
-            statuses: of the rows that are taken.
+            statuses: of the rows that are taken, "annotation" or "hard_negative".
             rejected_below: a box on a hard negative that any expert gives at least this score vetoes it.
             iou: theta, above which boxes overlap.
         """
         self.rejected_below, self.iou = rejected_below, iou
-        own = rows[rows["status"].isin(statuses) & ~continues_given(rows)]
+        rows = _judged(rows[~continues_given(rows)])
+        own = rows[rows["status"].isin(statuses)]
         self.lesions = {
             volume: [lesion for _, lesion in of_volume.groupby("lesion", sort=False)]
             for volume, of_volume in own.groupby("volume", sort=False)
@@ -70,7 +72,11 @@ class Harvested(Strategy):
         findings = []
         for volume in patient:
             own = [_finding(rows) for rows in self.lesions.get(volume.record["volume"], ())]
-            findings += [x for x in own if x.status != "hard_negative" or self._all_reject(volume, x.slice_boxes)]
+            findings += [
+                x
+                for x in own
+                if x.status != "hard_negative" or x.precision == 0 or self._all_reject(volume, x.slice_boxes)
+            ]
         return sorted(findings, key=lambda x: (x.status == "hard_negative", -x.slice_boxes[:, 5].max()))
 
     def _all_reject(self, volume: PatientVolume, slice_boxes: np.ndarray) -> bool:
@@ -83,6 +89,18 @@ class Harvested(Strategy):
             if (negative.largest_overlap(sure) > self.iou).any():
                 return False
         return True
+
+
+def _judged(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the verdicts as precision: 1 for accepted lesions, 0 for rejected ones.
+
+    Of a lesion of which some slices are rejected the others stay.
+    """
+    accepted, rejected = rows["status"] == "accepted", rows["status"] == "rejected"
+    status = rows["status"].mask(accepted, "annotation").mask(rejected, "hard_negative")
+    precision = rows["precision"].mask(accepted, 1.0).mask(rejected, 0.0)
+    stays = ~rejected | rejected.groupby([rows["volume"], rows["lesion"]]).transform("all")
+    return rows.assign(status=status, precision=precision)[stays]
 
 
 def _finding(rows: pd.DataFrame) -> Finding:

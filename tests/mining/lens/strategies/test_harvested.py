@@ -40,6 +40,21 @@ def test_hard_negatives_if_wanted(tmp_path):
     assert [(row.slice, row.status) for row in rows][-1] == (9, "hard_negative") and len(rows) == 3
 
 
+def test_verdicts_hold(tmp_path):
+    """Accepted but for a rejected slice: sure. Rejected: a hard negative, whatever the experts say."""
+    strategy = Harvested(
+        rows=table_of(
+            row(6, f"{GIVEN}/lesion-1-2", annotation="", precision=0.8, status="accepted"),
+            row(7, f"{GIVEN}/lesion-1-2", annotation="", precision=0.8, status="rejected"),
+            row(9, f"{GIVEN}/lesion-1-5", annotation="", precision=0.9, status="rejected"),
+        ),
+        statuses=("annotation", "hard_negative"),
+    )
+    sure = proposals(lits=tracklets((9, BOX, [0.9])))
+    rows = mine_patient(patient((record(), sure)), {"H": strategy}, 0.5)
+    assert [(x.slice, x.status, x.precision) for x in rows] == [(6, "annotation", 1.0), (9, "hard_negative", 0.0)]
+
+
 @pytest.mark.parametrize(("score", "shift", "taken"), [(0.6, 0, False), (0.4, 0, True), (0.6, 15, True)])
 def test_a_hard_negative_is_one_if_all_experts_reject_it(score, shift, taken):
     sure = proposals(lits=tracklets((9, np.add(BOX, shift), [score])))
