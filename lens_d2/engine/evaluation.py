@@ -21,6 +21,7 @@ from ..visualization.detections import OverlayWriter
 
 logger = logging.getLogger(__name__)
 
+INFERENCE = "inference"  # folder of evaluations below OUTPUT_DIR
 # By a dataset's metadata.evaluator_type.
 EVALUATORS: dict[str, type[FROCEvaluator]] = {"lens3d": FROC3DEvaluator, "p3d": P3DFROCEvaluator}
 
@@ -84,7 +85,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | None = No
     Raises:
         DataError: the metadata name an unknown evaluator.
     """
-    folder = Path(output_dir or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name))
+    folder = Path(output_dir or os.path.join(cfg.OUTPUT_DIR, INFERENCE, dataset_name))
     kinds = _evaluator_types(dataset_name)
     output = cfg.MODEL.LENS.OUTPUT
     evaluators = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..io.config_files import all_keys, value_of
 from ..io.device import fall_back_to_cpu
 from ..io.errors import DataError, WriteError
 from ..io.files import only_run_in, write_errors, write_whole
+from .evaluation import INFERENCE
 from .stages import MARKER
 
 LOGGERS = ("fvcore", "detectron2", "lens_d2")
@@ -39,20 +39,25 @@ def begun(cfg: CfgNode, args: argparse.Namespace) -> Iterator[None]:
         DataError: another run is using the folder.
         WriteError: it cannot be written.
     """
-    path = Path(cfg.OUTPUT_DIR) / CONFIG
+    path = _folder(cfg, args) / CONFIG
     alone = only_run_in(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext()
     with alone, write_errors(cfg.OUTPUT_DIR):
-        before, made = path.read_bytes() if path.is_file() else None, _made_in(path.parent)
+        before, made = path.read_bytes() if path.is_file() else None, _made_in(Path(cfg.OUTPUT_DIR))
         try:
             set_up(cfg, args)
-            if before is not None and args.resume and comm.is_main_process():
+            if before is not None and args.resume and not args.eval_only and comm.is_main_process():
                 _tell_changes(before, cfg)
             yield
         except DataError as error:
-            refused = not isinstance(error, WriteError) and _made_in(path.parent) <= made
+            refused = not isinstance(error, WriteError) and _made_in(Path(cfg.OUTPUT_DIR)) <= made
             if before is not None and refused and comm.is_main_process():
                 write_whole(path, before)
             raise
+
+
+def _folder(cfg: CfgNode, args: argparse.Namespace) -> Path:
+    """Folder of the files that say what ran: an evaluation leaves those of the training as they are."""
+    return Path(cfg.OUTPUT_DIR, INFERENCE) if args.eval_only else Path(cfg.OUTPUT_DIR)
 
 
 def _tell_changes(before: bytes, cfg: CfgNode) -> None:
@@ -80,7 +85,8 @@ def _made_in(folder: Path) -> set[tuple[Path, int]]:
 def set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Begin as Detectron2's ``default_setup``, with config and environment in files and not in the log.
 
-    Writes ``config.yaml``, which gives the same run again, and ``environment.txt`` to ``OUTPUT_DIR``.
+    Writes ``config.yaml``, which gives the same run again, and ``environment.txt`` to ``OUTPUT_DIR``, or to its
+    folder ``inference`` if it only evaluates.
 
     Args:
         cfg: its device is settled, and it is frozen.
@@ -95,8 +101,9 @@ def set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
     fall_back_to_cpu(cfg)
     cfg.freeze()
     if comm.is_main_process():
-        write_whole(os.path.join(cfg.OUTPUT_DIR, CONFIG), cfg.dump().encode())
-        write_whole(os.path.join(cfg.OUTPUT_DIR, "environment.txt"), f"{collect_env_info()}\n".encode())
+        folder = _folder(cfg, args)
+        write_whole(folder / CONFIG, cfg.dump().encode())
+        write_whole(folder / "environment.txt", f"{collect_env_info()}\n".encode())
     of = f"rank {rank} of {comm.get_world_size()}, " if comm.get_world_size() > 1 else ""
     logging.getLogger(__name__).info("%s%s, results in %s", of, args.config_file, cfg.OUTPUT_DIR)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)

@@ -19,11 +19,13 @@ To add a stage, write a function as below under ``@STAGES.register()``.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import verify_results
@@ -66,6 +68,49 @@ STAGES.__doc__ = "Functions (run: Run) -> dict that JSON knows, the result: for 
 COMPLETE: dict[str, Callable[[CfgNode, dict], bool]] = {}
 
 
+HERE = "{OUTPUT_DIR}"  # in the files of results, in place of the run's folder
+
+
+class RunResults(ResultStore):
+    """Results of a run whose folder may be moved: paths below it are written relative to it.
+
+    They have no digest of what they were made from: a config may change between a run and its resumption, and what
+    is finished stays.
+    """
+
+    def __init__(self, folder: Path, output_dir: str):
+        """
+        Args:
+            folder: of a stage, or of a step of one.
+            output_dir: the run's folder.
+        """
+        super().__init__(folder)
+        self.output_dir = str(Path(output_dir))
+
+    def dump(self, value: dict, header: dict[str, str]) -> bytes:
+        """The content of the file."""
+        return super().dump(_with_texts(value, partial(_replace_folder, self.output_dir, HERE)), header)
+
+    def load(self, path: Path) -> tuple[dict, dict[str, str]]:
+        """The value in a file, and its header."""
+        value, header = super().load(path)
+        return _with_texts(value, partial(_replace_folder, HERE, self.output_dir)), header
+
+
+def _replace_folder(before: str, after: str, text: str) -> str:
+    """A path with another folder at its beginning; other texts stay."""
+    return f"{after}{text[len(before) :]}" if text.startswith(f"{before}{os.sep}") else text
+
+
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """What JSON knows, with each of its texts changed."""
+    if isinstance(value, dict):
+        return {key: _with_texts(own, change) for key, own in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_texts(own, change) for own in value]
+    return change(value) if isinstance(value, str) else value
+
+
 @dataclass
 class Run:
     """A run of stages.
@@ -84,13 +129,9 @@ class Run:
         """The folder that a stage works in."""
         return Path(self.cfg.OUTPUT_DIR) / stage
 
-    def results(self, step: str) -> ResultStore:
-        """The results in the folder of a stage or of a step of one.
-
-        They have no digest of what they were made from: a config may change between a run and its resumption, and
-        what is finished stays.
-        """
-        return ResultStore(self.folder(step))
+    def results(self, step: str) -> RunResults:
+        """The results in the folder of a stage or of a step of one."""
+        return RunResults(self.folder(step), self.cfg.OUTPUT_DIR)
 
     def config(self, stage: str, *opts) -> CfgNode:
         """The config of one stage: its own folder, ``opts`` (key, value, ...) merged."""

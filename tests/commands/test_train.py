@@ -75,9 +75,10 @@ def test_eval_only_gives_what_training_ended_with(run, tmp_path):
     assert json.loads((tmp_path / "again/inference/blocks_luna/metrics.json").read_text()) == first
     assert again["blocks_luna"]
 
-    one = tmp_path / "one"
-    run("--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", one, "MODEL.LENS.OUTPUT", "luna")
-    alone = json.loads((one / "inference/blocks_luna/metrics.json").read_text())
+    trained = (out / "config.yaml").read_bytes()
+    run("--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", out, "MODEL.LENS.OUTPUT", "luna")
+    assert (out / "config.yaml").read_bytes() == trained and (out / "inference/config.yaml").is_file()
+    alone = json.loads((out / "inference/blocks_luna/metrics.json").read_text())
     assert alone["sensitivity"] == first["experts"]["luna"]["sensitivity"]
     assert alone["experts"]["fused"]["sensitivity"] == first["sensitivity"]
 

@@ -72,7 +72,18 @@ def test_all_stages_leave_what_they_promise(whole_run):
     assert not (output / "retrain/mining").exists()
     assert (output / "fpr/model_final.pth").is_file()
     assert done["evaluate"]["classifier"] == str(output / "fpr/model_final.pth")
-    assert json.loads((output / "evaluate/stage.json").read_text())["result"] == done["evaluate"]
+    text = (output / "evaluate/stage.json").read_text()
+    assert str(output) not in text
+    assert json.loads(text.replace("{OUTPUT_DIR}", str(output)))["result"] == done["evaluate"]
+
+
+def test_a_run_that_was_moved_goes_on_with_its_own_files(data, whole_run, tmp_path):
+    output, before = whole_run
+    shutil.copytree(output, tmp_path / "moved")
+    done = run_stages(config(data, tmp_path / "moved", *FULL), resume=True)
+    assert done["retrain"]["weights"] == str(tmp_path / "moved/retrain/model_final.pth")
+    assert done["train"]["ledger"] == str(tmp_path / "moved/train/mining/ledger.parquet")
+    assert done["evaluate"]["metrics"] == before["evaluate"]["metrics"]
 
 
 def test_the_ledger_and_unlabelled_slices_are_for_retraining_alone(whole_run):
@@ -167,7 +178,8 @@ def test_finished_stages_are_passed_over_and_a_new_run_begins_anew(data, whole_r
     with pytest.MonkeyPatch.context() as patch:
         calls = kill_at(patch, LENSTrainer, "run_step", 99)
         tests = kill_at(patch, LENSTrainer, "test", 99)
-        assert run_stages(config(data, tmp_path / "run", *FULL), resume=True) == expected
+        again = run_stages(config(data, tmp_path / "run", *FULL), resume=True)
+        assert json.loads(json.dumps(again).replace(str(tmp_path / "run"), str(whole))) == expected
         assert calls == tests == []
     (tmp_path / "run/retrain/stage.json").unlink()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
@@ -214,7 +226,8 @@ def test_a_damaged_marker_is_no_finished_stage(data, whole_run, tmp_path, caplog
     marker = tmp_path / "run/evaluate/stage.json"
     marker.write_text(marker.read_text()[:20])
     done = run_stages(config(data, tmp_path / "run", *FULL), resume=True)
-    assert json.loads(marker.read_text())["result"] == done["evaluate"]
+    text = marker.read_text().replace("{OUTPUT_DIR}", str(tmp_path / "run"))
+    assert json.loads(text)["result"] == done["evaluate"]
     assert done["evaluate"]["metrics"] == whole_run[1]["evaluate"]["metrics"]
 
 
