@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import verify_results
@@ -12,8 +13,10 @@ from ..config import load_config
 from ..engine import LENSCheckpointer, LENSTrainer, checks, launch, run_stages
 from ..engine.evaluation import check_test_sets
 from ..engine.setup import begun
+from ..engine.stages import keep_verdicts
 from ..io.config_files import find_config
 from ..io.errors import DataError
+from ..mining.lens.mine import MINING
 
 
 def read_config(args: argparse.Namespace) -> CfgNode:
@@ -52,6 +55,8 @@ def train(cfg: CfgNode, resume: bool):
     check_test_sets(cfg)
     if cfg.STAGES:
         return run_stages(cfg, resume=resume)
+    if cfg.MINING.STRATEGIES and comm.is_main_process() and not resume:
+        keep_verdicts(cfg, [Path(cfg.OUTPUT_DIR) / MINING])
     trainer = LENSTrainer(cfg)
     trainer.resume_or_load(resume=resume)
     return trainer.train()

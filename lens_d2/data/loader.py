@@ -220,10 +220,10 @@ def load_training_records(cfg: CfgNode, names: Sequence[str] | None = None) -> l
 
     Raises:
         DataError: as in :func:`load_records` and :func:`dataset_numbers`, or the ledger contradicts itself or the
-            datasets.
+            datasets; or a sub-volume is in two of the wanted datasets.
     """
     shares, weights = dataset_numbers(cfg, "SHARES", most=1.0), dataset_numbers(cfg, "WEIGHTS")
-    cache, records, everything = build_cache(cfg), [], []
+    cache, records, everything, where = build_cache(cfg), [], [], {}
     wanted = cfg.DATASETS.TRAIN if names is None else names
     for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *wanted)):
         own = _load_some("DATASETS.TRAIN", name, cache)
@@ -233,6 +233,11 @@ def load_training_records(cfg: CfgNode, names: Sequence[str] | None = None) -> l
         if name in shares:
             whole, own = own, share_of_patients(own, shares[name], max(cfg.SEED, 0))
             logger.info("%s: %d of %d sub-volumes (DATASETS.SHARES)", name, len(own), len(whole))
+        for record in own:
+            first = where.setdefault((record["expert"], record["volume"]), name)
+            if first != name:
+                fault = f"{record['volume']} is in {first} and in {name}: their labels would contradict each other"
+                raise DataError("DATASETS.TRAIN", f"{fault}; leave one of them out")
         records += [{**record, "weight": weights[name]} for record in own] if name in weights else own
     if not cfg.DATASETS.LEDGER:
         return records

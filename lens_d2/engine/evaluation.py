@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
 
@@ -47,21 +47,40 @@ class DatasetSuite(DatasetEvaluators):
 
 
 def check_test_sets(cfg: CfgNode) -> None:
-    """Refuse to train for an evaluation that could not be made: reads the datasets of ``DATASETS.TEST``.
+    """Refuse to train for an evaluation that could not be made, and warn of one on patients that are trained on.
+
+    Reads the datasets of ``DATASETS.TEST``, and those that are learnt from.
 
     Raises:
         DataError: as in :func:`~lens_d2.data.loader.load_test_records`, a dataset has an unknown
             ``evaluator_type``, or its annotations do not suit it.
     """
     with at_level(logging.WARNING, load_test_records.__module__):  # the evaluation will tell their numbers
+        learnt = {name: _patients(DatasetCatalog.get(name)) for name in learnt_datasets(cfg)}
         for name in dict.fromkeys(cfg.DATASETS.TEST):
-            if name in cfg.DATASETS.TRAIN:
-                logger.warning(
-                    "%s is trained and evaluated on: its figures will say nothing about other data", name
-                )
             records = load_test_records(cfg, name)
             for kind in _evaluator_types(name):
                 EVALUATORS[kind](name).truth(records)
+            tested = _patients(records)
+            for other, patients in learnt.items():
+                if common := len(tested & patients):
+                    text = "%s: %d of its %d patients are in %s, too, which is trained on: figures will flatter"
+                    logger.warning(text, name, common, len(tested), other)
+
+
+def learnt_datasets(cfg: CfgNode) -> list[str]:
+    """Names of the datasets that the detector, the classifier or the embedding of a run learns from."""
+    names = [*cfg.DATASETS.TRAIN]
+    if "fpr" in cfg.STAGES:
+        names += cfg.MINING.DATASETS
+    if "embedding" in cfg.STAGES and not cfg.MODEL.EMBEDDING.WEIGHTS:
+        names += cfg.MODEL.EMBEDDING.DATASETS
+    return list(dict.fromkeys(names))
+
+
+def _patients(records: list[dict]) -> set[tuple[str, str]]:
+    """Patients of some records; those of different experts are not the same."""
+    return {(record["expert"], record["patient"]) for record in records}
 
 
 def _evaluator_types(dataset_name: str) -> list[str]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -185,8 +185,8 @@ def run_stages(cfg: CfgNode, resume: bool = False) -> dict:
         if resume if name in cfg.STAGES else PLACES.get(name, -1) < first:
             _recall(run, name)
     _check_needs(run)
-    if comm.is_main_process():
-        _keep_verdicts(run)
+    if comm.is_main_process() and not resume:
+        keep_verdicts(cfg, [run.folder(name) for name in cfg.STAGES if name in MINERS])
     for number, name in enumerate(cfg.STAGES):
         if name in run.done:
             logger.info("stage %s: complete", name)
@@ -213,15 +213,22 @@ def _check_needs(run: Run) -> None:
         there.add(name)
 
 
-def _keep_verdicts(run: Run) -> None:
-    """Refuse to begin stages anew whose ledgers have verdicts that no reviewed ledger has."""
-    folders = [] if run.resume else [run.folder(name) for name in run.cfg.STAGES if name in MINERS]
+def keep_verdicts(cfg: CfgNode, folders: Iterable[Path]) -> None:
+    """Refuse to mine anew into folders whose ledgers have verdicts that no reviewed ledger has.
+
+    Args:
+        cfg: of the mining.
+        folders: in and below which the ledgers are.
+
+    Raises:
+        DataError: names the ledger, and how many verdicts would be lost.
+    """
     paths = [path for folder in folders for name in (LEDGER, LEDGER_CSV) for path in sorted(folder.rglob(name))]
     if not paths:
         return
-    names = dict.fromkeys((*run.cfg.DATASETS.TRAIN, *run.cfg.MINING.DATASETS))
-    records = load_records(names, build_cache(run.cfg))
-    judged = judged_rows(run.cfg.MINING.REVIEWED, records)
+    names = dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.MINING.DATASETS))
+    records = load_records(names, build_cache(cfg))
+    judged = judged_rows(cfg.MINING.REVIEWED, records)
     for path in paths:
         refuse_to_lose_verdicts(path, records, judged)
 

@@ -7,10 +7,12 @@ import torch
 import yaml
 from detectron2.data import DatasetCatalog
 from helpers.blocks import EXPERTS, register_blocks
+from helpers.ledger_rows import row
 
 from lens_d2.commands import train
 from lens_d2.commands.options import get_parser
 from lens_d2.data.datasets.catalog import register_derived
+from lens_d2.data.ledger.table import to_table, write_ledger
 from lens_d2.engine import LENSTrainer
 from lens_d2.io.checkpoint import LENSCheckpointer
 from lens_d2.io.errors import DataError, WriteError
@@ -81,6 +83,15 @@ def test_eval_only_gives_what_training_ended_with(run, tmp_path):
     alone = json.loads((out / "inference/blocks_luna/metrics.json").read_text())
     assert alone["sensitivity"] == first["experts"]["luna"]["sensitivity"]
     assert alone["experts"]["fused"]["sensitivity"] == first["sensitivity"]
+
+
+def test_verdicts_in_the_way_of_mining_are_found_before_training(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(LENSTrainer, "run_step", lambda self: pytest.fail("it trains"))
+    ledger = tmp_path / "out/mining/ledger.parquet"
+    ledger.parent.mkdir(parents=True)
+    write_ledger(ledger, [to_table([row(4, "new", "deeplesion_0", annotation="", status="accepted")])])
+    with pytest.raises(DataError, match="lose the verdicts on 1 lesions"):
+        run("OUTPUT_DIR", tmp_path / "out", "MINING.STRATEGIES", ("CrossSlice",))
 
 
 def test_resumed_training_sees_the_batches_that_would_have_come(run, tmp_path, monkeypatch):
@@ -191,7 +202,8 @@ def test_resumed_with_other_settings_it_tells_them(run, tmp_path, caplog):
     run(*opts, 2)
     run("--resume", *opts, 2)
     assert "goes on with other settings" not in caplog.text
-    assert "blocks_luna is trained and evaluated on" in caplog.text
+    assert "blocks_luna: 4 of its 4 patients are in blocks_luna, too, which is trained on" in caplog.text
+    assert "are in blocks_lits" not in caplog.text
     run("--resume", *opts, 3, "INPUT.SLICE_INTERVAL", 2.5)
     told = next(r.getMessage() for r in caplog.records if "goes on with other settings" in r.getMessage())
     assert "SOLVER.MAX_ITER was 2" in told and "INPUT.SLICE_INTERVAL was " in told and told.count(" was ") == 2

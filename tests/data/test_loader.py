@@ -11,6 +11,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from helpers.blocks import EXPERTS, blocks_cfg, register_blocks
 from helpers.ledger_rows import row, table_of
 
@@ -88,6 +89,20 @@ def test_pooled_datasets_share_batches_and_positive_pooling_has_no_negatives(tmp
     sampler = build_batch_sampler(cfg, load_training_records(cfg))
     assert [len(pools) for pools in sampler.pools] == ([1] * 4 if combine == "experts" else [4])
     assert sum(bool(pool.negatives) for pools in sampler.pools for pool in pools) == negatives
+
+
+def test_a_sub_volume_is_in_one_training_dataset(tmp_path):
+    names = register_blocks(tmp_path / "data")
+    records = DatasetCatalog.get(names[0])
+    DatasetCatalog.register("blocks_again", lambda: records[1:2])
+    MetadataCatalog.get("blocks_again").set(expert="deeplesion", fully_labelled=True)
+    try:
+        cfg = blocks_cfg(tmp_path, "DATASETS.TRAIN", (names[0], "blocks_again"))
+        with pytest.raises(DataError, match="deeplesion_1 is in blocks_deeplesion and in blocks_again"):
+            load_training_records(cfg)
+    finally:
+        DatasetCatalog.remove("blocks_again")
+        MetadataCatalog.remove("blocks_again")
 
 
 def test_a_smaller_share_is_a_part_of_a_larger_one_and_patients_stay_whole():

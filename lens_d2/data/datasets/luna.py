@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...io.errors import DataError
+from ...io.files import visible_files
 from ...io.tables import read_rows
 from ...structures.boxes import hull
 from ...structures.geometry import VolumeGeometry
@@ -131,13 +132,14 @@ def _record(header: Path, nodules: list[Nodule], csv: Path) -> dict:
 
 
 def find_scans(folder: Path) -> dict[str, Path]:
-    """Finds the scans in ``folder/subset*``: ``{seriesuid: .mhd file}``.
+    """Finds the scans in and below ``folder/subset*``: ``{seriesuid: .mhd file}``.
 
     Raises:
         DataError: no scan, or a series twice.
     """
     scans: dict[str, Path] = {}
-    for header in sorted(folder.glob("subset*/*.mhd")):
+    files = [file for subset in sorted(folder.glob("subset*")) for file in visible_files(subset)]
+    for header in [file for file in files if file.suffix == ".mhd"]:
         if header.stem in scans:
             raise DataError(header, f"the same series as {scans[header.stem]}")
         scans[header.stem] = header
@@ -168,7 +170,7 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
             csv, f"has nodules of {elsewhere} scans, of which {folder} holds none: every one would be free"
         )
     if elsewhere:
-        logger.info(f"luna: annotations.csv has nodules of {elsewhere} scans that are not in {folder}")
+        logger.warning("%s: has nodules of %d scans that are not in %s", csv, elsewhere, folder)
     return records
 
 

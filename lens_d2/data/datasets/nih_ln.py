@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ...io.errors import DataError
+from ...io.files import visible_files
 from ...structures.geometry import VolumeGeometry
 from ...structures.records import make_record
 from ..volume import read_header, read_mask
@@ -70,8 +71,9 @@ def find_series(folder: Path) -> Path:
         DataError: there is no DICOM file.
     """
     counts: dict[Path, int] = {}
-    for file in folder.rglob("*.dcm"):
-        counts[file.parent] = counts.get(file.parent, 0) + 1
+    for file in visible_files(folder):
+        if file.suffix == ".dcm":
+            counts[file.parent] = counts.get(file.parent, 0) + 1
     if not counts:
         raise DataError(folder, "no DICOM file (*.dcm)")
     return max(sorted(counts), key=counts.__getitem__)
@@ -83,7 +85,8 @@ def find_mask(folder: Path) -> Path:
     Raises:
         DataError: no mask, or several.
     """
-    masks = sorted([*folder.glob("*mask*.nii"), *folder.glob("*mask*.nii.gz")])
+    files = [file for file in visible_files(folder) if file.parent == folder and "mask" in file.name]
+    masks = [file for file in files if file.name.endswith((".nii", ".nii.gz"))]
     if len(masks) != 1:
         names = ", ".join(mask.name for mask in masks)
         raise DataError(folder, f"one mask (*mask*.nii.gz) belongs here, found {names or 'none'}")
@@ -93,7 +96,7 @@ def find_mask(folder: Path) -> Path:
 def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
     """Reads the records of a split ("train" or "val"), with boxes from the index as far as it has them."""
     scans, masks = root / "NIH-LN" / "DICOM", root / "NIH-LN" / "masks"
-    patients = sorted(path.name for path in scans.glob("*") if path.is_dir())
+    patients = sorted(path.name for path in scans.glob("[!.]*") if path.is_dir())
     if not patients:
         raise DataError(scans, "no patient's folder")
     splits, jobs = split_of(patients), {}

@@ -93,6 +93,16 @@ def test_a_table_of_other_scans_would_make_all_free_of_nodules(tmp_path):
         everything(tmp_path)
 
 
+def test_hidden_files_are_no_scans_and_subsets_may_have_folders(tmp_path, caplog):
+    """As disks of macOS and unpacking into a folder of its own leave them."""
+    header = scan(tmp_path, "1.2.3")
+    header.with_name("._1.2.3.mhd").write_bytes(b"\0")
+    scan(tmp_path, "1.2.4", subset="1/subset1")
+    annotations(tmp_path, ("1.2.3", *world((30, 20, 10)), 8.0), ("1.2.5", 0, 0, 0, 8.0))
+    assert sorted(find_scans(tmp_path / "LUNA16")) == sorted(everything(tmp_path)) == ["1.2.3", "1.2.4"]
+    assert "nodules of 1 scans that are not in" in caplog.text
+
+
 def test_a_scan_at_fault_is_left_out_and_named(tmp_path):
     for name in ("1.1", "1.2", "1.3", "1.4"):
         scan(tmp_path, name)

@@ -65,6 +65,9 @@ def test_a_label_in_two_pieces_is_one_node(tmp_path):
 
 def test_the_ct_is_the_series_with_most_files(tmp_path):
     patient(tmp_path, "MED_LYMPH_003")
+    (tmp_path / "NIH-LN" / "masks" / "MED_LYMPH_003" / "._MED_LYMPH_003_mask.nii.gz").write_bytes(b"\0")
+    (tmp_path / "NIH-LN" / "DICOM" / ".Trashes").mkdir()
+    assert list(everything(tmp_path)) == ["MED_LYMPH_003"]
     folder = tmp_path / "NIH-LN" / "DICOM" / "MED_LYMPH_003"
     write_dicom(folder / "another" / "segmentation", np.zeros((1, 4, 4)), series="9.9")
     assert find_series(folder) == folder / "study" / "series"
