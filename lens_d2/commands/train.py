@@ -53,6 +53,8 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict:
 def train(cfg: CfgNode, resume: bool):
     """Train: the stages of a whole run, or one detector."""
     check_test_sets(cfg)
+    if comm.is_main_process():
+        checks.check_contents(cfg, resume)
     if cfg.STAGES:
         return run_stages(cfg, resume=resume)
     if cfg.MINING.STRATEGIES and comm.is_main_process() and not resume:

@@ -7,6 +7,7 @@ reliable negative); or not mentioned.
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 
 from ..io.errors import DataError
 from ..io.formats import SPLITS, load_json
+from ..io.tables import read_rows
 from .datasets.catalog import default_root
 
 _COLUMNS = ("class", "term", "term_exclusive", "term_parents")
@@ -240,8 +243,22 @@ def label_path(name: str) -> Path:
 
 
 def read_label_files(cfg: CfgNode) -> tuple[LabelFile, LabelRelations]:
-    """Reads the labels of ``MODEL.EMBEDDING.LABELS`` and their relations in ``MODEL.EMBEDDING.ONTOLOGY``."""
-    labels = read_labels(label_path(cfg.MODEL.EMBEDDING.LABELS))
+    """Reads the labels of ``MODEL.EMBEDDING.LABELS`` and their relations in ``MODEL.EMBEDDING.ONTOLOGY``.
+
+    Raises:
+        DataError: a file cannot be read, or the ``DL_info.csv`` of a dataset that is learnt from has fewer rows
+            than the labels count.
+    """
+    path = label_path(cfg.MODEL.EMBEDDING.LABELS)
+    labels = read_labels(path)
+    last = max((row for lesions in labels.lesions.values() for row in lesions), default=-1)
+    names = (*cfg.MODEL.EMBEDDING.DATASETS, *cfg.DATASETS.TRAIN)
+    tables = {MetadataCatalog.get(name).get("mark_table") for name in names} - {None}
+    for table in filter(os.path.isfile, tables):
+        count = sum(1 for _ in read_rows(table, ["File_name"]))
+        if count <= last:
+            fault = f"has labels up to row {last}, and {table} has {count} rows: take the table as it was released"
+            raise DataError(path, fault)
     ontology = read_ontology(label_path(cfg.MODEL.EMBEDDING.ONTOLOGY))
     return labels, LabelRelations.from_ontology(labels.terms, ontology)
 

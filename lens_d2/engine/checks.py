@@ -23,11 +23,12 @@ from fvcore.common.registry import Registry
 
 from ..data.augmentation import AUGMENTATION_REGISTRY
 from ..data.datasets.catalog import partially_labelled
-from ..data.loader import dataset_numbers
+from ..data.loader import dataset_numbers, load_training_records
 from ..data.mapper import DATASET_COMBINATIONS
 from ..data.sampler import EPOCHS
 from ..inference.linking import LINKER_REGISTRY
 from ..inference.rescoring import SCORE_COMBINATIONS
+from ..io.checkpoint import load_weights
 from ..io.config_files import value_of
 from ..io.device import find_device
 from ..io.errors import DataError, did_you_mean
@@ -107,8 +108,25 @@ SHARES = (
     "MINING.SAME_PLACE.PRECISION",
     "MINING.SAME_PLACE.SCORE_THRESH",
     "MINING.EXPERT_AGREEMENT.SCORE_THRESH",
+    "MINING.IOU",
+    "MINING.INTRA_PATIENT.SCORE_THRESH",
+    "MINING.CROSS_DATASET.SCORE_THRESH",
+    "MINING.MISSING_GROUND_TRUTH.SCORE_THRESH",
+    "HARVEST.HIT_IOU",
+    "HARVEST.SAME_IOU",
+    "HARVEST.PRECISION",
+    "HARVEST.SCORE_THRESH",
+    "HARVEST.NEGATIVE_SCORE_THRESH",
+    "HARVEST.NEGATIVE_LESION_SCORE_THRESH",
+    "MODEL.FPR.TP_IOU",
+    "MODEL.FPR.FP_IOU",
+    "MODEL.FPR.FP_SCORE_THRESH",
+    "MODEL.LENS.PROPOSAL_NMS_THRESH",
     "MODEL.ROI_HEADS.POSITIVE_FRACTION",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST",
     "TEST.LINK_IOU",
+    "TEST.LINK_SCORE_THRESH",
 )
 # Settings that are numbers, by what is needed of them.
 NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
@@ -125,10 +143,16 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "MODEL.ROI_HEADS.NUM_CLASSES",
             "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
             "MODEL.TEACHER.VISITS",
-            *(f"MODEL.{network}.BATCH_SIZE_TEST" for network in ("FPR", "LPC", "EMBEDDING")),
+            *(
+                f"MODEL.{network}.{count}"
+                for network in ("FPR", "LPC", "EMBEDDING")
+                for count in ("BATCH_SIZE_TEST", "WIDTH", "FC_DIM")
+            ),
             "MINING.ROUNDS",
             "MINING.EXPERT_AGREEMENT.EXPERTS",
             "MINING.CALIBRATION.MIN_LESIONS",
+            "MINING.MISSING_GROUND_TRUTH.MIN_SLICES",
+            "HARVEST.ROUNDS",
             "TEST.DETECTIONS_PER_IMAGE",
         ),
     ),
@@ -140,6 +164,7 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "DATALOADER.NUM_WORKERS",
             "INPUT.SHIFT_RANGE",
             "MODEL.TEACHER.START_ITER",
+            "HARVEST.NEGATIVES_PER_VOLUME",
         ),
     ),
     "a number from 0": (
@@ -148,6 +173,9 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             *(f"{node}.WEIGHT_DECAY" for node in SOLVERS),
             "DATASETS.NEGATIVE_RATIO",
             "DATASETS.HARD_NEGATIVE_RATIO",
+            "MINING.INTRA_PATIENT.DISTANCE",
+            "MINING.SAME_PLACE.DISTANCE",
+            "MODEL.FPR.FP_SCORE_POWER",
         ),
     ),
     "a number above 0": (
@@ -326,6 +354,26 @@ def check_files(cfg: CfgNode) -> None:
         for name in (value,) if isinstance(value, str) else value:
             if name not in BUILT_IN and "://" not in name and not Path(name).is_file():
                 raise DataError(key, f"{name}: no such file")
+
+
+def check_contents(cfg: CfgNode, resume: bool) -> None:
+    """Refuse weights and ledgers that cannot be used, by reading them; addresses are left to what fetches them.
+
+    Args:
+        cfg: of a training.
+        resume: whether a run goes on, which needs no initial weights.
+
+    Raises:
+        DataError: a file is absent or unsound, or the ledger is of other datasets.
+    """
+    initial = () if resume else ("MODEL.WEIGHTS", "MODEL.DENSENET.WEIGHTS")
+    for key in (*initial, *(key for key in FILES if key.endswith("WEIGHTS"))):
+        value = value_of(cfg, key)
+        for name in (value,) if isinstance(value, str) else value:
+            if name not in BUILT_IN and "://" not in name:
+                load_weights(name)
+    if cfg.DATASETS.LEDGER:
+        load_training_records(cfg)
 
 
 def check_lengths(cfg: CfgNode) -> None:

@@ -85,6 +85,24 @@ def test_eval_only_gives_what_training_ended_with(run, tmp_path):
     assert alone["experts"]["fused"]["sensitivity"] == first["sensitivity"]
 
 
+@pytest.mark.parametrize(
+    ("key", "content", "fault"),
+    [
+        ("MODEL.WEIGHTS", None, "no such file"),
+        ("MODEL.DENSENET.WEIGHTS", b"junk", "not a file of weights"),
+        ("MODEL.FPR.WEIGHTS", b"junk", "not a file of weights"),
+        ("DATASETS.LEDGER", b"a,b\n1,2\n", "no column id"),
+    ],
+)
+def test_files_of_later_stages_are_read_before_training(run, tmp_path, monkeypatch, key, content, fault):
+    monkeypatch.setattr(LENSTrainer, "__init__", lambda *_: pytest.fail("it trains"))
+    path = tmp_path / ("ledger.csv" if key == "DATASETS.LEDGER" else "weights.pth")
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=f"{path.name}: {fault}"):
+        run("OUTPUT_DIR", tmp_path / "out", key, path)
+
+
 def test_verdicts_in_the_way_of_mining_are_found_before_training(run, tmp_path, monkeypatch):
     monkeypatch.setattr(LENSTrainer, "run_step", lambda self: pytest.fail("it trains"))
     ledger = tmp_path / "out/mining/ledger.parquet"

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from detectron2.data import MetadataCatalog
 from helpers import marks
 
 from lens_d2.data.labelled_lesions import LabelledLesions
@@ -13,6 +14,7 @@ from lens_d2.data.lesion_labels import (
     TagTargets,
     mark_row,
     read_hand_labels,
+    read_label_files,
     read_labels,
     read_ontology,
 )
@@ -254,6 +256,23 @@ def test_targets_of_a_tag_head(tmp_path):
     assert targets["tags"].tolist() == [[True, False, False], [False, True, True], none, none]
     assert targets["tag_weights"].tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]]
     assert tags.of([])["tags"].shape == tags.of([])["tag_weights"].shape == (0, 3)
+
+
+def test_a_table_of_marks_that_was_cut_is_refused(tmp_path):
+    """Its rows would be other lesions than those that the labels count."""
+    cfg = marks.embedding_cfg(tmp_path)
+    marks.write_labels(cfg)
+    table = tmp_path / "DL_info.csv"
+    cfg.MODEL.EMBEDDING.DATASETS = ("marks_of_a_cut_table",)
+    MetadataCatalog.get("marks_of_a_cut_table").mark_table = str(table)
+    try:
+        table.write_text("File_name\n" + "a.png\n" * 12)
+        read_label_files(cfg)
+        table.write_text("File_name\n" + "a.png\n" * 11)
+        with pytest.raises(DataError, match=r"labels up to row 11, and .*DL_info.csv has 11 rows"):
+            read_label_files(cfg)
+    finally:
+        MetadataCatalog.remove("marks_of_a_cut_table")
 
 
 def test_a_head_with_another_number_of_tags_is_refused(tmp_path):
