@@ -95,7 +95,7 @@ def _add_dataset_keys(cfg: CN) -> None:
     # or "slices", each slice with a lesion once, so that the key slice of a mark and the best slice of what was
     # harvested of it are both there (Lesion-Harvester, III-D).
     cfg.DATASETS.EPOCH = "lesions"
-    # At most so many slices of hard negatives (a ledger's) per positive slice in an epoch.
+    # At most this many slices of hard negatives (from a ledger) per positive slice in an epoch.
     cfg.DATASETS.HARD_NEGATIVE_RATIO = 1.0
     # Whether they are drawn so that all sub-volumes count equally; otherwise each hard negative is drawn as often.
     cfg.DATASETS.HARD_NEGATIVES_BY_RECORD = False
@@ -138,8 +138,8 @@ def _add_lens_keys(cfg: CN) -> None:
     # Experts whose datasets have lesions without a label. They alone have what MISSING_LABELS of AFP and ROI_HEADS
     # names, the teacher, ...
     cfg.MODEL.LENS.PARTIALLY_LABELED = ("deeplesion",)
-    # ... and in AFP and ROI_HEADS the risk of positive-unlabelled learning, if not all (1.0) of their lesions are
-    # labelled, but this share (DeepLesion: 0.25).
+    # ... and the positive-unlabelled risk in AFP and ROI_HEADS, by the share of their lesions that is labelled
+    # (DeepLesion: 0.25); 1.0 turns it off.
     cfg.MODEL.LENS.LABELED_SHARE = 1.0
     # The proposal generators' boxes are the detections: no detection head (Table II, "one"). Generators, by
     # MODEL.PROPOSAL_GENERATOR.NAME: "AFP", "CenterNet", "FCOS", and "LENSRPN", which has Detectron2's MODEL.RPN.
@@ -175,8 +175,8 @@ def _add_densenet_keys(cfg: CN) -> None:
     cfg.MODEL.DENSENET.OUT_CHANNELS = 512
     # "BN", "FrozenBN" (statistics and affine fixed) or "SyncBN".
     cfg.MODEL.DENSENET.NORM = "BN"
-    # Adaptation to the experts' datasets (Table IV; lens_d2/modeling/adapters.py): "residual", 1x1 convolutions of
-    # each dataset, with which the backbone runs once per expert at inference; "domain_attention", a bank of
+    # Adaptation to the experts' datasets (Table IV; lens_d2/modeling/adapters.py): "residual", 1x1 convolutions
+    # for each dataset (at inference the backbone then runs once per expert); "domain_attention", a bank of
     # squeeze-and-excitation adapters; empty: none, all datasets share everything.
     cfg.MODEL.DENSENET.ADAPTERS = ""
     # Initial weights of the trunk: a file with a DenseNet state_dict, "imagenet" for torchvision's
@@ -265,9 +265,9 @@ def _add_centernet_keys(cfg: CN) -> None:
     cfg.MODEL.CENTERNET.IN_FEATURE = "p2"
     # Hidden channels of each of the three outputs.
     cfg.MODEL.CENTERNET.CONV_DIM = 256
-    # Overlap from which CenterNet's published code computes the radius of a lesion's Gaussian ...
+    # Overlap from which CenterNet's published code computes the radius of a lesion's Gaussian.
     cfg.MODEL.CENTERNET.MIN_OVERLAP = 0.7
-    # ... which is at least so many pixels of the feature map.
+    # Smallest radius, in pixels of the feature map.
     cfg.MODEL.CENTERNET.MIN_RADIUS = 0
     # alpha and beta of Eq. 6.
     cfg.MODEL.CENTERNET.ALPHA = 2.0
@@ -411,7 +411,7 @@ def _classifier(name: str, loss: str, fp_per_tp: float) -> CN:
 
 
 def _add_embedding_keys(cfg: CN) -> None:
-    # The lesion embedding (V-B), a network of LesaNet's kind.
+    # The lesion embedding (V-B), a network like LesaNet.
     cfg.MODEL.EMBEDDING = CN()
     # Checkpoint of a trained network.
     cfg.MODEL.EMBEDDING.WEIGHTS = ""
@@ -479,9 +479,9 @@ def _add_mining_keys(cfg: CN) -> None:
     # mined is estimated: the weight of mined lesions in the losses. It is mined with its original marks. Empty:
     # nothing is estimated.
     cfg.MINING.CALIBRATION.DATASET = ""
-    # Borders, in mm, between the size classes that have estimates of their own, by the longest side of a box ...
+    # Borders, in mm, between the size classes that have estimates of their own, by the longest side of a box.
     cfg.MINING.CALIBRATION.SIZES = (16.0, 24.0, 32.0)
-    # ... if at least so many findings in them are lesions.
+    # A size class with fewer lesions among its findings shares the estimate of all sizes.
     cfg.MINING.CALIBRATION.MIN_LESIONS = 10
     # A new lesion with a lower estimated precision is an uncertain region.
     cfg.MINING.CALIBRATION.LEAST_PRECISION = 0.5
@@ -494,7 +494,7 @@ def _add_strategy_keys(cfg: CN) -> None:
     cfg.MINING.SELF_TRAINING.PRECISION = 0.9
     # Largest share of the lesions estimated to be missing in a stratum that is taken.
     cfg.MINING.SELF_TRAINING.QUOTA = 0.5
-    # From this estimated precision on, what is not taken is an uncertain region.
+    # Candidates that are not taken become uncertain regions from this estimated precision on.
     cfg.MINING.SELF_TRAINING.UNCERTAIN_PRECISION = 0.3
     # Tracklets with a lower score of the dataset's own expert are not looked at.
     cfg.MINING.SELF_TRAINING.SCORE_THRESH = 0.05
@@ -586,8 +586,8 @@ def _add_harvest_keys(cfg: CN) -> None:
     cfg.HARVEST.LABELS = ("verified_recovered", "verified_negatives", "recovered", "harvested", "negatives")
     # Whether the best slices of hard negatives join training, or hard negatives stand only on slices of lesions.
     cfg.HARVEST.NEGATIVE_SLICES = True
-    # A proposal with this IoU with a known lesion, on a slice of both, is a piece of it and no negative: neither
-    # one of the classifier's nor a hard negative. Above 1: no limit, as in the paper.
+    # A proposal whose IoU with a known lesion on a common slice reaches this is part of that lesion, and no
+    # negative for classifier or generator. Above 1: no limit, as in the paper.
     cfg.HARVEST.NEGATIVE_IOU = 1.1
     # The threshold is found on V_M, where the classifier was trained. With n > 0 folds, n more classifiers are
     # trained, each without one part of V_M's patients, which it then scores. The paper has 0.

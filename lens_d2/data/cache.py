@@ -56,7 +56,7 @@ def unresolved(record: Mapping) -> dict:
 
 
 def source_name(record: Mapping) -> str:
-    """Name of a sub-volume's cache file if :meth:`VolumeCache.resolve` has told it: it changes with the source."""
+    """Name of a sub-volume's cache file, which changes with its source; empty unless the record was resolved."""
     return Path(record[RESOLVED][1]).name if RESOLVED in record else ""
 
 

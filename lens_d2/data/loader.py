@@ -34,7 +34,7 @@ _open: weakref.WeakSet[SampleLoader] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Ends the workers of all loaders. Python would wait for them without end: they ignore the signal it sends."""
+    """Ends the workers of all loaders. Python would wait for them forever, as they ignore its signal."""
     for loader in tuple(_open):
         loader.close()
 
@@ -42,7 +42,7 @@ def _close_all() -> None:
 def _begin_worker(parent: int, _number: int) -> None:
     """Ignore requests to end, in a worker of the process ``parent``; end if that has ended meanwhile.
 
-    PyTorch's own watch begins later, and takes whatever process it finds above it for the parent.
+    PyTorch's own watchdog starts later, and takes whatever process is its parent by then for the original one.
     """
     preemption.ignore()
     if os.getppid() != parent:

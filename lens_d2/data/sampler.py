@@ -109,8 +109,8 @@ def each_slice(lesions: Slices, hard_negatives: Slices) -> tuple[Slices, Slices]
     return [np.array([z]) for z in sorted(with_lesion)], [np.array([z]) for z in sorted(rest)]
 
 
-# What an epoch has one sample of, by the names of DATASETS.EPOCH: functions that give the slices between which the
-# sample is chosen, for the lesions and for the hard negatives of a record.
+# DATASETS.EPOCH by name: functions that group the slices of a record's lesions and of its hard negatives; an epoch
+# draws one sample from each group.
 EPOCHS: dict[str, Callable[[Slices, Slices], tuple[Slices, Slices]]] = {
     "lesions": one_of_each,
     "slices": each_slice,

@@ -169,9 +169,9 @@ def _end_on_fault(body: Callable[[], object]) -> None:
 
 
 def _let_the_first_tell() -> None:
-    """Waits, on torchrun's ranks but the first of a machine; torchrun ends them when the first has ended.
+    """Waits, on each of torchrun's ranks but the first of a machine, so that a fault common to all is told once.
 
-    So a fault that all of them find is told once, and one that the first does not find is told after the wait.
+    torchrun ends the others when the first ends. A fault that the first does not find is told after the wait.
     """
     if torch.distributed.is_torchelastic_launched() and int(os.environ["LOCAL_RANK"]) > 0:
         time.sleep(PATIENCE_S)

@@ -72,7 +72,7 @@ def _tell_changes(before: bytes, cfg: CfgNode) -> None:
         if not isinstance(new, CfgNode) and old != new:
             changed.append(f"{key} was {old}")
     if changed:
-        text = "goes on with other settings, which hold for what is not finished yet: %s"
+        text = "goes on with other settings, which apply to whatever is not finished yet: %s"
         logging.getLogger(__name__).warning(text, "; ".join(changed))
 
 

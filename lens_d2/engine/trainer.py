@@ -55,10 +55,10 @@ def finite_losses(output_dir: str) -> Iterator[None]:
 
 
 class EvaluationOfWhole(EvalHook):
-    """Detectron2's evaluation, which leaves out a training that has failed in its last step.
+    """Detectron2's evaluation, skipped if the last training step has failed.
 
-    The error would wait for the end of the evaluation, and where one rank alone has failed, its ranks for each
-    other.
+    Otherwise the error would be reported only after the evaluation, and ranks that did not fail would wait for
+    those that did.
     """
 
     def after_train(self) -> None:

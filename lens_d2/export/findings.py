@@ -1,4 +1,4 @@
-"""Findings for a reader: detections that are parts of one lesion, told as one.
+"""Findings for a radiologist: detections that are parts of one lesion, told as one.
 
 The network detects slice by slice, and linking can leave one lesion in two 3D boxes: its upper and its lower part,
 or a box within another one. Two detections count as parts of one lesion if

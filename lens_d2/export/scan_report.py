@@ -120,7 +120,7 @@ class ScanReport:
 
     @cached_property
     def findings(self) -> list[Finding]:
-        """Detections grouped for a reader, the best first; see :mod:`lens_d2.export.findings`."""
+        """Detections grouped for a radiologist, the best first; see :mod:`lens_d2.export.findings`."""
         return group_detections(self.detections, self.geometry)
 
     @cached_property

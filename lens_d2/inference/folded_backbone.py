@@ -33,7 +33,7 @@ Parts = tuple[Tensor, ...]
 
 
 class FoldedDenseNet25D:
-    """A :class:`DenseNet25D`, with its weights of the moment at which this is constructed."""
+    """A :class:`DenseNet25D` with its weights as they are at construction; later changes may not take effect."""
 
     def __init__(self, backbone: nn.Module, domain: str | None = None):
         """

@@ -22,7 +22,7 @@ WINOGRAD_CHANNELS = 128
 def joint_proposals(generators: Iterable[nn.Module]) -> Propose:
     """Build a function from images and feature maps to every generator's proposals, experts x images.
 
-    It has the generators' weights of this moment: later changes may or may not have an effect.
+    It captures the generators' weights: later changes may not take effect.
     """
     generators = list(generators)
     if all(map(_has_output_branches, generators)) and len({g.in_feature for g in generators}) == 1:

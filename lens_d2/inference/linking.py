@@ -69,8 +69,9 @@ def to_native_slices(found: VolumeDetections, slice_mm: np.ndarray, native_mm: n
     """Put detections on other slices onto the file's native ones.
 
     A detection covers the native slices whose centres lie within half an interval of its own slices, and at least
-    the nearest; one on the last slice covers those behind that, too. Each of its boxes goes to the nearest of the
-    covered, the one with the highest score stays, and a slice that no box has gone to takes the nearest box.
+    the nearest; one on the last slice covers those behind that, too. Each of its boxes moves to the nearest
+    covered slice; if several do, the one with the highest score stays. A covered slice without a box copies the
+    nearest one.
 
     Args:
         found: with slices numbered as in ``slice_mm``.

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ..modeling.meta_arch import best_overlapping
 from ..modeling.selection import nms_of_groups
-
-CERTAIN = 1e-6  # scores are clipped to this distance from 0 and 1
+from ..structures.scores import CERTAIN
 
 
 def fuse_scales(scales: Sequence[Sequence[Instances]], iou: float, topk: int, floor: float) -> list[Instances]:
@@ -25,7 +24,7 @@ def fuse_scales(scales: Sequence[Sequence[Instances]], iou: float, topk: int, fl
         scales: for every scale, Instances of each slice with ``pred_boxes``, ``scores`` and further fields.
         iou: above which boxes overlap.
         topk: number of boxes of a slice that are kept at most.
-        floor: score that a scale without an overlapping box counts with, that of the least detections.
+        floor: score assumed for a scale without an overlapping box, the detector's score floor.
 
     Returns:
         Instances of each slice in the pixels of the first scale, by decreasing score.

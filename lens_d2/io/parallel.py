@@ -77,9 +77,9 @@ def _result(job: Callable[[], T]) -> T | DataError:
 def read_ahead(items: Iterable[T], read: Callable[[T], R]) -> Iterator[tuple[T, Callable[[], R]]]:
     """Yields each item with a function that gives what ``read`` makes of it, once.
 
-    A thread reads the next item while the caller works on this one: two results are in memory at most. What cannot
-    be read beside another is read again alone, so that a lack of memory is not taken for a fault of the file; the
-    error of that attempt is the function's.
+    A thread reads the next item while the caller works on this one: two results are in memory at most. An item
+    that fails while another is in memory is read again alone, so that running out of memory is not blamed on the
+    file; the error of that attempt is raised.
 
     Args:
         items: are asked for one by one, each when the one before it is taken.

@@ -47,9 +47,9 @@ _request = _Request()
 
 @contextmanager
 def obeyed() -> Iterator[None]:
-    """Context in which a request raises :class:`Preempted`, at once or, after :func:`wait`, when asked about.
+    """Context in which a request raises :class:`Preempted` at once or, after :func:`wait`, when it is asked about.
 
-    Signals are a matter of the main thread; in another one, the context does nothing.
+    Signals reach the main thread only; in any other thread, the context does nothing.
     """
     _request.time, _request.waits = None, False
     try:

@@ -52,8 +52,8 @@ class PrecisionCurve:
     def fit(cls, scores: np.ndarray, is_lesion: np.ndarray) -> PrecisionCurve:
         """Fits the curve to (n,) scores and (n,) bool, n > 0, by isotonic regression.
 
-        Each step counts a lesion and another finding more than it has (Laplace): a few findings, all of them
-        right, do not make certain.
+        One lesion and one false finding are added to each step (Laplace), so that a few correct findings do not
+        count as certain.
         """
         values, group = np.unique(scores, return_inverse=True)
         count = np.bincount(group).astype(float)
@@ -68,7 +68,7 @@ class PrecisionCurve:
 
 
 def with_prior(lesions: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Share of lesions among findings, with one more of each: the mean if all shares are equally likely."""
+    """Share of lesions among findings with one lesion and one false finding added, the mean under a flat prior."""
     return (lesions + 1) / (count + 2)
 
 
@@ -290,7 +290,7 @@ class Calibration:
 
 
 class FindingPrecision:
-    """Estimates of the precision of each strategy's new lesions that have none of their own, by size and score."""
+    """Estimates, by size and score, the precision of new lesions whose strategy gives none."""
 
     def __init__(self, calibration: Calibration, verified: Verified, records: Sequence[dict], rows: pd.DataFrame):
         """

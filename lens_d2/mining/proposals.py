@@ -20,8 +20,8 @@ from ..io.errors import DataError
 from ..structures.detections import FUSED, VolumeDetections
 from .shards import ShardStore
 
-# Settings that the proposals do not depend on: where data and weights are on disk, which device computes, other
-# networks. And those of TEST that they do depend on.
+# Keys of INPUT and MODEL that do not affect the proposals (paths, the device, other networks), and keys of TEST
+# that do.
 WITHOUT = (
     "INPUT.CACHE_DIR", "MODEL.WEIGHTS", "MODEL.DENSENET.WEIGHTS", "MODEL.DEVICE",
     "MODEL.FPR", "MODEL.LPC", "MODEL.EMBEDDING",

@@ -71,9 +71,9 @@ class PartialLabels:
     """The classification loss of a partially labelled dataset.
 
     With ``labeled_share`` below 1 it is the risk of positive-unlabelled learning, never below 0 (Kiryo et al.,
-    2017). Of all lesions, the share c is labelled, and looks like the others: so the background's loss is too
-    high by what the labelled lesions would lose as background, 1/c - 1 times. The whole is scaled by c, so that a
-    labelled lesion weighs what it does otherwise.
+    2017). A share c of all lesions is labelled, and the labelled ones look like the rest. So the background's loss
+    is too high by 1/c - 1 times what the labelled lesions would lose as background. The total is multiplied by c,
+    which leaves a labelled lesion's weight unchanged.
 
     Attributes:
         weight: treatment, see :data:`MISSING_LABELS`; None: background weighs 1.

@@ -20,7 +20,7 @@ _STEM = {"conv0": "stem.0", "norm0": "stem.1"}
 
 
 def backbone_key(key: str) -> str | None:
-    """:class:`DenseNet25D`'s key for one of torchvision's ``densenet121`` or of a detector; None without one."""
+    """Key of :class:`DenseNet25D` for one of torchvision's ``densenet121`` or of a detector; None without one."""
     if key.startswith("backbone."):
         return key.removeprefix("backbone.")
     if not key.startswith("features."):

@@ -1,7 +1,7 @@
 """Selection of boxes of many images and experts at once: inside the image, and after NMS.
 
-How many boxes are left is known only when a GPU has come to it, and until then it gets no further work. So the
-functions here ask once for all images and experts, and not for each.
+Asking a GPU how many boxes are left stalls it until it has caught up. So the functions here ask once for all
+images and experts.
 
 Shape shorthand in this file:
 

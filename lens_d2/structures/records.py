@@ -160,7 +160,7 @@ def fault_of(lesion: dict, size: Sequence[int]) -> str | None:
     """
     width, height, num_slices = size
     if lesion["status"] not in STATUSES:
-        return f"a lesion with the status {lesion['status']!r}"
+        return f"a lesion with the status {lesion['status']!r}; one of {', '.join(STATUSES)} is needed"
     if not lesion["boxes"] and lesion["box3d"] is None:
         return "a lesion without a box"
     planes = [(z, box) for z, *box in lesion["boxes"]]

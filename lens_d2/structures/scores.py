@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import logit
 
-CERTAIN = 1e-6  # no score is taken to be surer
+CERTAIN = 1e-6  # scores are clipped to this distance from 0 and 1
 
 
 def log_odds(scores: ArrayLike, certain: float = CERTAIN) -> np.ndarray:

@@ -74,7 +74,7 @@ def test_a_column_of_the_reviewers_own_is_not_lost(tmp_path, capsys, caplog):
     ledger.write_text("\n".join([f"{head},comment", *(f"{line},mine" for line in lines)]) + "\n")
     before = ledger.read_bytes()
     assert main(["review", str(ledger), "--apply", str(tmp_path / "verdicts.json")]) == 2
-    assert "columns that are none of a ledger: comment; they would be lost" in capsys.readouterr().err
+    assert "unknown columns: comment; they would be lost" in capsys.readouterr().err
     assert ledger.read_bytes() == before
     assert main(["ledger", "convert", str(ledger), str(other)]) == 0
     assert "comment; they are left out" in caplog.text and "comment" not in other.read_text()

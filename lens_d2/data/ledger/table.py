@@ -133,7 +133,7 @@ def read_ledger(
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         raise DataError(path, f"not readable as a ledger ({reason[:160]})") from None
     if others := [str(name) for name in table if name not in SCHEMA.names]:
-        fault = f"has columns that are none of a ledger: {', '.join(others)}"
+        fault = f"has unknown columns: {', '.join(others)}"
         if exact:
             raise DataError(path, f"{fault}; they would be lost")
         logger.warning("%s: %s; they are left out", path, fault)

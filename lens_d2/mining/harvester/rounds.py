@@ -139,7 +139,7 @@ class Harvest:
         """
         given = {(x["id"], int(box[0])) for record in records for x in record["lesions"] for box in x["boxes"]}
         slices = {r["volume"]: {int(b[0]) for x in r["lesions"] for b in x["boxes"]} for r in records}
-        taken = {lesion for lesion, _ in given}  # in V_M there may be what an earlier harvest has named
+        taken = {lesion for lesion, _ in given}  # V_M may contain names given by an earlier harvest
         labels = [
             replace(x, name=f"{x.lesion}'") if x.number >= 0 and not x.annotation and x.lesion in taken else x
             for x in self.labels(sets)
@@ -228,7 +228,7 @@ def harvest_round(
 
 
 def _with_precision(lesion: HarvestedLesion, curve: PrecisionCurve | None) -> HarvestedLesion:
-    """A harvested lesion with the precision of V_M's proposals of its score; one that hits a mark is sure."""
+    """Add the precision of V_M's proposals with this score to a harvested lesion, unless it hits a mark."""
     if curve is None or lesion.annotation:
         return lesion
     return replace(lesion, precision=float(curve(np.array([lesion.score]))[0]))

@@ -24,7 +24,7 @@ class HarvestVolumes:
     Attributes:
         verified: records of V_M.
         partial: records of V_H, with the original marks.
-        measure: knows V_H-test.
+        measure: measures sets of labels on V_H-test.
     """
 
     def __init__(self, cfg: CfgNode):

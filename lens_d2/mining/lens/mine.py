@@ -224,7 +224,7 @@ class MiningRound:
         """
         cfg, settings = self.cfg, self.cfg.MINING.clone()
         settings.defrost()
-        settings.ROUNDS = number  # how many follow is nothing to this one
+        settings.ROUNDS = number  # later rounds do not affect this one
         files = [cfg.MODEL.EMBEDDING.WEIGHTS, cfg.MINING.HARVESTED.LEDGER]
         made_from = [settings.dump(), cfg.MODEL.EMBEDDING.dump(), str(cfg.SEED), *map(digest_of_file, files)]
         made_from.append(str(tuple(cfg.DATASETS.TRAIN)))  # whose experts have learnt

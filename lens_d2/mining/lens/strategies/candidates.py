@@ -16,7 +16,7 @@ from ....structures.status import BoxStatus
 from ...calibration import Calibration, Stratum
 from .strategy import Finding, PatientVolume
 
-CERTAIN = 1e-4  # no score is taken to be surer where candidates are ranked
+CERTAIN = 1e-4  # scores are clipped to this distance from 0 and 1 where candidates are ranked
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,9 @@ class SamePlace(Strategy):
     def _expect(
         self, volume: PatientVolume, sources: Sequence[str], places: np.ndarray, here: np.ndarray
     ) -> list[Match]:
-        """Match lesions of other series with tracklets; those at the place of one tracklet with that alone.
+        """Match lesions of other series with tracklets.
+
+        Lesions at the place of one tracklet are one lesion, and match that tracklet alone.
 
         Args:
             volume: of the tracklets.

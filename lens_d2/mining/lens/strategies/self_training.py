@@ -188,8 +188,8 @@ def missing_by_stratum(
 ) -> defaultdict[Stratum, float]:
     """Estimates how many lesions without a mark there are in each stratum of all mined sub-volumes.
 
-    Sizes are distributed as in the completely annotated sub-volumes. Experts, of which a lesion without a tracklet
-    has none, are distributed in each size class as for the lesions found there, with one more of each expert.
+    Sizes are distributed as in the completely annotated sub-volumes, and experts within each size class as among
+    the lesions found there, plus one for each expert; a lesion without a tracklet has no expert.
 
     Args:
         verified: lesions without a mark in the completely annotated sub-volumes.

@@ -96,7 +96,7 @@ class PatientVolume:
 
     @property
     def annotations(self) -> set[str]:
-        """Ids of the given annotations: one of an earlier round is none, and a ledger may not name it as one."""
+        """Ids of the given annotations; a lesion mined in an earlier round is none, and no ledger names it so."""
         return {lesion["id"] for lesion in given_lesions(self.record)}
 
     @property
