@@ -7,16 +7,13 @@ from collections.abc import Sequence
 from torch import nn
 
 from lens_d2.data.cache import CachedVolume
-from lens_d2.inference.volume import VolumeInference
+from lens_d2.inference.volume import VolumeDetector, VolumeInference
 from lens_d2.modeling.meta_arch import fuse_experts
 from lens_d2.structures.detections import FUSED, VolumeDetections
 
 
-class Ensemble(nn.Module):
-    """Whole-volume inference with several models: their boxes on a slice are fused as one model's experts are.
-
-    It is called as :class:`VolumeInference` is.
-    """
+class Ensemble(VolumeDetector):
+    """Whole-volume inference with several models: their boxes on a slice are fused as one model's experts are."""
 
     def __init__(self, members: Sequence[VolumeInference], nms_thresh: float, topk: int):
         """
@@ -25,14 +22,9 @@ class Ensemble(nn.Module):
             nms_thresh: IoU of the NMS among the models' boxes.
             topk: boxes of a slice that are kept at most.
         """
-        super().__init__()
+        super().__init__(members[0].cache)
         self.members = nn.ModuleList(members)
         self.nms_thresh, self.topk = nms_thresh, topk
-
-    def forward(self, records: list[dict]) -> list[dict]:
-        """Detect in the volumes of records, as :class:`VolumeInference` does."""
-        cache = self.members[0].cache
-        return [{"volume": record["volume"], "detections": self.detect(cache.open(record))} for record in records]
 
     def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
         """Fused 3D detections of one volume, in the volume frame."""

@@ -28,7 +28,7 @@ from ..data.mapper import DATASET_COMBINATIONS
 from ..data.sampler import EPOCHS
 from ..inference.linking import LINKER_REGISTRY
 from ..inference.rescoring import SCORE_COMBINATIONS
-from ..io.checkpoint import load_weights
+from ..io.checkpoint import LAST_CHECKPOINT, load_weights
 from ..io.config_files import value_of
 from ..io.device import find_device
 from ..io.errors import DataError, did_you_mean
@@ -42,7 +42,7 @@ from ..modeling.classifiers import CLASSIFIER_LOSS_REGISTRY, CLASSIFIER_REGISTRY
 from ..modeling.missing_labels import MISSING_LABELS, OF_PIXELS
 from ..structures.detections import FUSED
 from .solver import CLIPPINGS, OPTIMIZERS
-from .stages import ORDER, STAGES
+from .stages import PLACES, STAGES
 
 # Settings of a training: of the detector, and of the networks that stages train.
 SOLVERS = ("SOLVER", "MODEL.FPR.SOLVER", "MODEL.LPC.SOLVER", "MODEL.EMBEDDING.SOLVER")
@@ -431,10 +431,9 @@ def check_stages(cfg: CfgNode) -> None:
     Raises:
         DataError: a stage stands before one that it needs, or without a setting that it needs.
     """
-    place = {name: number for number, group in enumerate(ORDER) for name in group}
-    known = [name for name in cfg.STAGES if name in place]
+    known = [name for name in cfg.STAGES if name in PLACES]
     for earlier, later in zip(known, known[1:], strict=False):
-        if place[earlier] >= place[later]:
+        if PLACES[earlier] >= PLACES[later]:
             raise DataError("STAGES", f"{tuple(cfg.STAGES)}: {later} cannot stand after {earlier}")
     for stage in known:
         for key in STAGE_NEEDS.get(stage, ()):
@@ -473,7 +472,7 @@ def check_evaluation(cfg: CfgNode, resume: bool = False) -> None:
     Raises:
         DataError: ``MODEL.WEIGHTS`` is empty without a checkpoint to resume from, or ``DATASETS.TEST`` is empty.
     """
-    if not cfg.MODEL.WEIGHTS and not (resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()):
+    if not cfg.MODEL.WEIGHTS and not (resume and (Path(cfg.OUTPUT_DIR) / LAST_CHECKPOINT).is_file()):
         fault = "empty: an evaluation needs trained weights; add MODEL.WEIGHTS model_final.pth at the end"
         raise DataError("MODEL.WEIGHTS", fault)
     if not cfg.DATASETS.TEST:

@@ -12,16 +12,16 @@ from torch import nn
 from ..data.cache import CachedVolume, VolumeCache, build_cache
 from ..structures.detections import FUSED, VolumeDetections
 from .rescoring import SCORE_COMBINATIONS, classify, load_classifier, rescore
-from .volume import VolumeInference
+from .volume import VolumeDetector, VolumeInference
 
 
-class RescoredInference(nn.Module):
+class RescoredInference(VolumeDetector):
     """Whole-volume inference, and a classifier that scores its detections once more (LENS, Section IV-D)."""
 
     @configurable
     def __init__(
         self,
-        inference: nn.Module,
+        inference: VolumeDetector,
         classifier: nn.Module,
         *,
         cache: VolumeCache,
@@ -41,18 +41,18 @@ class RescoredInference(nn.Module):
         Raises:
             ValueError: ``combine`` is none of these names.
         """
-        super().__init__()
+        super().__init__(cache)
         if combine not in SCORE_COMBINATIONS:
             raise ValueError(f"MODEL.FPR.COMBINE is {combine!r}: give one of {', '.join(SCORE_COMBINATIONS)}")
         self.combine = SCORE_COMBINATIONS[combine]
         self.inference, self.classifier = inference, classifier
-        self.cache, self.outputs, self.batch_size = cache, tuple(outputs), batch_size
+        self.outputs, self.batch_size = tuple(outputs), batch_size
 
     @classmethod
     def from_config(
         cls,
         cfg: CfgNode,
-        inference: nn.Module,
+        inference: VolumeDetector,
         classifier: nn.Module | None = None,
         cache: VolumeCache | None = None,
     ):
@@ -65,12 +65,6 @@ class RescoredInference(nn.Module):
             "batch_size": cfg.MODEL.FPR.BATCH_SIZE_TEST,
             "combine": cfg.MODEL.FPR.COMBINE,
         }
-
-    def forward(self, records: list[dict]) -> list[dict]:
-        """Detect in the volumes of records, as :class:`VolumeInference` does."""
-        return [
-            {"volume": record["volume"], "detections": self.detect(self.cache.open(record))} for record in records
-        ]
 
     def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
         """Rescored 3D detections of one volume, in the volume frame."""
@@ -87,7 +81,7 @@ def build_inference(
     cache: VolumeCache | None = None,
     shows_progress: bool = False,
     refined: bool = True,
-) -> nn.Module:
+) -> VolumeDetector:
     """Whole-volume inference of a LENS, rescored if ``MODEL.FPR.WEIGHTS`` names a trained classifier.
 
     Args:

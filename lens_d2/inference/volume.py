@@ -45,7 +45,34 @@ def num_interpolated_slices(volume: CachedVolume, interval: float) -> int:
     return int((volume.shape[0] - 1) * volume.geometry.slice_interval / interval + 1e-6) + 1
 
 
-class VolumeInference(nn.Module):
+class VolumeDetector(nn.Module):
+    """Detects in whole volumes, which it opens in a cache; a subclass says how (:meth:`detect`)."""
+
+    def __init__(self, cache: VolumeCache):
+        """
+        Args:
+            cache: of the volumes.
+        """
+        super().__init__()
+        self.cache = cache
+
+    def forward(self, records: list[dict]) -> list[dict]:
+        """Detect in the volumes of records.
+
+        Returns:
+            For each {"volume": name, "detections": {"fused" or expert: :class:`VolumeDetections`}}, as the
+            evaluators take it.
+        """
+        return [
+            {"volume": record["volume"], "detections": self.detect(self.cache.open(record))} for record in records
+        ]
+
+    def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
+        """3D detections of one volume, in the volume frame, fused and of each expert."""
+        raise NotImplementedError
+
+
+class VolumeInference(VolumeDetector):
     """Runs a LENS over sub-volumes."""
 
     @configurable
@@ -81,9 +108,8 @@ class VolumeInference(nn.Module):
                 (:mod:`.multi_scale`).
             score_floor: of the model's detections.
         """
-        super().__init__()
+        super().__init__(cache)
         self.model = model
-        self.cache = cache
         self.slice_interval, self.hu_window, self.max_size = slice_interval, hu_window, max_size
         self.on_native_slices, self.slices_per_batch = on_native_slices, slices_per_batch
         self.linker = OverlapLinker() if linker is None else linker
@@ -110,17 +136,6 @@ class VolumeInference(nn.Module):
             "scales": tuple(cfg.TEST.SCALES),
             "score_floor": cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
         }
-
-    def forward(self, records: list[dict]) -> list[dict]:
-        """Detect in the volumes of records.
-
-        Returns:
-            For each {"volume": name, "detections": {"fused" or expert: :class:`VolumeDetections`}}, as the
-            evaluators take it.
-        """
-        return [
-            {"volume": record["volume"], "detections": self.detect(self.cache.open(record))} for record in records
-        ]
 
     def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
         """3D detections of one volume, in the volume frame, fused and of each expert."""

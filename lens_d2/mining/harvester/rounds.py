@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,8 @@ from ..calibration import PrecisionCurve
 from .pool import HarvestedLesion, classifier_scores, merge, to_harvested
 from .proposals import Proposals
 from .selection import NONE, marks_hit, on_lesions, select_hard_negatives, smallest_threshold
+
+Truth = TypeVar("Truth", bool, pd.Series)
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,33 @@ class Rules:
         return min(self.negative_iou, self.same_iou)
 
 
-# Sets of labels that a round can give to training (Table II), by name.
-LABEL_SETS: dict[str, Callable[[Harvest], list[HarvestedLesion]]] = {
-    "verified_recovered": lambda harvest: [x for x in harvest.recovered if x.volume in harvest.verified],
-    "verified_negatives": lambda harvest: harvest.verified_negatives,
-    "recovered": lambda harvest: [x for x in harvest.recovered if x.volume not in harvest.verified],
-    "harvested": lambda harvest: [x for x in harvest.pool if x.status == "annotation" and not x.annotation],
-    "negatives": lambda harvest: harvest.negatives,
+class LabelSet(NamedTuple):
+    """A set of labels that a round can give to training (Table II), by what is true of them; None: either.
+
+    Attributes:
+        verified: they lie in V_M.
+        marked: they hit a given mark.
+        negative: they are hard negatives.
+    """
+
+    verified: bool | None
+    marked: bool | None
+    negative: bool
+
+    def has(self, verified: Truth, marked: Truth, negative: Truth) -> Truth:
+        """Whether labels belong to the set: one, or a series of them."""
+        found = negative == self.negative
+        for known, wanted in ((verified, self.verified), (marked, self.marked)):
+            found = found if wanted is None else found & (known == wanted)
+        return found
+
+
+LABEL_SETS = {
+    "verified_recovered": LabelSet(verified=True, marked=True, negative=False),
+    "verified_negatives": LabelSet(verified=True, marked=None, negative=True),
+    "recovered": LabelSet(verified=False, marked=True, negative=False),
+    "harvested": LabelSet(verified=None, marked=False, negative=False),
+    "negatives": LabelSet(verified=False, marked=None, negative=True),
 }
 
 
@@ -73,15 +96,8 @@ def rows_of_label_sets(rows: pd.DataFrame, verified: Collection[str]) -> dict[st
         rows: of the ledger, without a radiologist's verdicts.
         verified: names of the sub-volumes of V_M.
     """
-    of_v_m = rows["volume"].isin(verified)
-    negative, marked = rows["status"] == "hard_negative", rows["annotation"] != ""
-    return {
-        "verified_recovered": of_v_m & marked & ~negative,
-        "verified_negatives": of_v_m & negative,
-        "recovered": ~of_v_m & marked & ~negative,
-        "harvested": ~marked & ~negative,
-        "negatives": ~of_v_m & negative,
-    }
+    known = rows["volume"].isin(verified), rows["annotation"] != "", rows["status"] == "hard_negative"
+    return {name: labels.has(*known) for name, labels in LABEL_SETS.items()}
 
 
 @dataclass(frozen=True)
@@ -108,18 +124,21 @@ class Harvest:
     new: int
 
     @property
-    def recovered(self) -> list[HarvestedLesion]:
-        """P_M^R and P_H^R without those that a radiologist has judged."""
-        return [x for x in self.pool if x.status == "annotation" and x.annotation]
-
-    @property
     def lesions(self) -> list[HarvestedLesion]:
         """Those of the pool that are lesions in training."""
         return [x for x in self.pool if x.is_lesion]
 
     def labels(self, sets: Collection[str]) -> list[HarvestedLesion]:
         """The labels that training gets of the round: those of the named sets, and all judged ones."""
-        chosen = [x for name, of in LABEL_SETS.items() if name in sets for x in of(self)]
+        unjudged = [x for x in self.pool if x.status == "annotation"]
+        labels = [*unjudged, *self.verified_negatives, *self.negatives]
+        chosen = [
+            x
+            for name in LABEL_SETS
+            if name in sets
+            for x in labels
+            if LABEL_SETS[name].has(x.volume in self.verified, bool(x.annotation), x.status == "hard_negative")
+        ]
         return [x for x in self.pool if x.status in VERDICTS] + chosen
 
     def rows(
