@@ -117,3 +117,14 @@ def test_what_cannot_be_meant(truth, found, options, message):
 def test_a_nodule_of_unknown_diameter_has_10_mm():
     found = froc({"a": [[0, 0, 0, -1]]}, {"a": [[4.9, 0, 0, 0.9]]}, "luna16", fps=(1,))
     assert found.metrics["sensitivity"] == [1.0]
+
+
+def test_p3d_of_two_volumes_whose_best_detection_is_wrong():
+    """The curve begins with (1/2, 0) and (1/2, 1/2): nothing is found at fewer false positives than the first."""
+    wrong = [[[3, 50 + i, 50, 60 + i, 60, 0.8]] for i in range(40)]
+    box = [10, 10, 20, 20]
+    found = [[[2, 50, 50, 60, 60, 0.99]], [[2, *box, 0.9]], *wrong, [[5, *box, 0.1]]]
+    truth = {"a": [[2, *box], [5, *box]], "b": []}
+    metrics = froc(truth, {"a": found}, "p3d", draws=20).metrics
+    assert metrics["sensitivity"] == [0, 0, 0, 0.5, 0.5, 0.5, 0.5, 0.5]
+    assert metrics["sensitivity_ci"][0] == [0, 0]
