@@ -133,8 +133,8 @@ class Table:
         rows: in their order.
         gap: names of the rows with no and with all of what the others recover a share of; empty: no such column.
         figure: whether FROC curves are drawn.
-        notes: of whoever has looked at the figures, in Markdown; they are about the file's own cohort and runs, and
-            empty for others.
+        notes: of whoever has looked at the figures, in Markdown, about the file's own cohort and runs; empty for
+            others.
     """
 
     name: str
