@@ -54,8 +54,9 @@ class table(BoxReader):
         cells = cells[(cells[columns] != "").any(axis=1)].copy()
         for column in [*columns, *(["score"] if "score" in cells else [])]:
             cells[column] = finite_numbers(path, cells[column], cells[["volume"]])
+        by_volume = dict(iter(cells.groupby("volume", sort=False)))
         for name in names:
-            mine = cells[cells["volume"] == name]
+            mine = by_volume.get(name, cells[:0])
             boxes = {frame: mine[given].to_numpy(dtype=np.float64) for frame, given in frames.items()}
             scores = mine["score"].to_numpy(dtype=np.float64) if "score" in cells else None
             yield VolumeBoxes(name, scores, **boxes)
