@@ -164,9 +164,14 @@ def read_nodules(path, seriesuids, excluded=None) -> NoduleTruth:
     nodules = _read_findings(path, volumes)
     if not len(nodules[0]) and len(read_table(path)):
         raise DataError(path, f"holds no nodule in a series of {seriesuids}")
+    check_entries(path, "nodule", volumes, nodules[0], row_in_volume(nodules[0]), diameter_faults(nodules[2]))
     warn_of_lesions(path, volumes, nodules[0], np.column_stack(nodules[1:]))
     none = (np.zeros(0, dtype=np.int64), np.zeros((0, 3)), np.zeros(0))
-    return NoduleTruth(volumes, *nodules, *(_read_findings(excluded, volumes) if excluded else none))
+    others = _read_findings(excluded, volumes) if excluded else none
+    if not re.search(r"\d", volumes[0]) and 0 not in (*nodules[0], *others[0]):
+        text = "%s: the first line, %s, counts as a series: a header is seriesuid or left out"
+        logger.warning(text, seriesuids, volumes[0])
+    return NoduleTruth(volumes, *nodules, *others)
 
 
 def read_candidates(path, truth: NoduleTruth, of_truth="the list of series") -> Candidates:
@@ -300,6 +305,11 @@ def spread(box: np.ndarray, span: tuple[float, float]) -> np.ndarray:
     z = slices_of(near)[1]
     z = z[(z >= first) & (z <= last)]
     return np.column_stack([z, np.tile(box[[*PLANE, 6]], (len(z), 1))])
+
+
+def diameter_faults(diameters: np.ndarray) -> dict:
+    """{fault: (n,) bool} of nodules, as check_entries takes it."""
+    return {"the diameter 0, which no point can hit; -1 stands for one that is not known": diameters == 0}
 
 
 def known_diameters(diameters: np.ndarray) -> np.ndarray:
