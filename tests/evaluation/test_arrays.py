@@ -107,6 +107,16 @@ MASKED = np.ma.masked_array([[0, 0, 0, 4, 4, 4, 0.9]], mask=True)
         ([[0, 0, 0, 4, 4, 4]], [], {"draws": -3}, "draws is -3"),
         ([[0, 0, 0, 4, 4, 4]], [], {"threshold": None}, "threshold is None"),
         ([[0, 0, 0, 4, 4, 4]], [], {"fps": ["1"]}, "fps is "),
+        ([[0, 0, 0, 4, 4, 4]], [], {"metrics": "IOU"}, "no option 'metrics' of lens3d; did you mean metric"),
+        ([[0, 0, 0, 4, 4, 4]], [[1, 2], [3]], {}, "'a': rows of different lengths"),
+        ([[0, 0, 0, 4, 4, 4]], None, {}, "'a': None; a volume without boxes has an empty list"),
+        ([[0, 0, 0, 4, 4]], None, {"protocol": "p3d"}, "'a': None; a volume without boxes has an empty list"),
+        ([[0, 0, 0, 4, 4]], [None], {"protocol": "p3d"}, "'a', 0.*real numbers belong here, not object"),
+        (np.zeros((1, 6), complex), [], {}, "'a': real numbers belong here, not complex"),
+        (np.zeros((1, 6), bool), [], {}, "'a': real numbers belong here, not bool"),
+        ([["0", 0, 0, 4, 4, 4]], [], {}, "'a': real numbers belong here"),
+        ([[0, 0, 0, 4, 4, 10**400]], [], {}, "'a': a number above"),
+        ([[0, 0, 0, 4, 4, 1e308]], [], {}, "'a': numbers that are not finite, or above 1e[+]40"),
     ],
 )
 def test_what_cannot_be_meant(truth, found, options, message):
