@@ -63,9 +63,9 @@ def _places(path: str | PathLike | None, dataset) -> dict:
 def _place(path: str | PathLike | None, image: Mapping) -> tuple[str, int]:
     volume, number = image.get("volume"), image.get("slice")
     if volume is not None or number is not None:
-        is_number = isinstance(number, int | float) and not isinstance(number, bool)
-        if isinstance(volume, str) and is_number and 0 <= number < MAX_SLICES and number == int(number):
-            return volume, int(number)
+        if isinstance(volume, str) and isinstance(number, int | float) and not isinstance(number, bool):
+            if 0 <= number < MAX_SLICES and number % 1 == 0:
+                return volume, int(number)
         found = f"image {image['id']}: volume and slice are {shown(volume)} and {shown(number)}"
         raise DataError(path, f"{found}: a name and a whole number from 0 belong there, or a file_name alone")
     named = _FILE_NAME.fullmatch(str(image.get("file_name")).replace("\\", "/"))

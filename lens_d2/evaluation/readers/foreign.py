@@ -403,14 +403,16 @@ def _check_corners(path, volume: VolumeBoxes) -> None:
 
 def _warn_of_flat(path, volumes: Iterable[VolumeBoxes]) -> None:
     """Warns of boxes without width, height or, in millimetres, depth."""
-    flat = {}
+    names = []
     for volume in volumes:
-        boxes, axes = (volume.world, 3) if volume.voxels is None else (volume.voxels, 2)
-        flat[volume.name] = int((boxes[:, :axes] >= boxes[:, 3 : 3 + axes]).any(axis=1).sum())
-    if any(flat.values()):
+        is_flat = np.zeros(len(volume), dtype=bool)
+        for boxes, axes in ((volume.voxels, 2), (volume.world, 3)):
+            if boxes is not None:
+                is_flat |= (boxes[:, :axes] >= boxes[:, 3 : 3 + axes]).any(axis=1)
+        names += [volume.name] * int(is_flat.sum())
+    if names:
         text = "%s: %d boxes without extent, which can neither hit nor be hit (volume %s)"
-        first = next(name for name, number in flat.items() if number)
-        logger.warning(text, path, sum(flat.values()), first)
+        logger.warning(text, path, len(names), names[0])
 
 
 def _by_detection(rows: np.ndarray, detection: np.ndarray) -> list[np.ndarray]:
