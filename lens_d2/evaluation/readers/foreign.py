@@ -333,7 +333,7 @@ def to_tracklets(boxes: ForeignBoxes, truth: BoxTruth, of_truth: str, frame: Fil
             tracks = [spread(row, span) for row in found]
             scores += found[:, 6].tolist()
         else:
-            tracks = _by_detection(found[:, [2, *PLANE, 6]], member.detection)
+            tracks = grouped(found[:, [2, *PLANE, 6]], member.detection)
             scores += [track[:, 5].max() for track in tracks]
         parts += tracks
         owner += [index] * len(tracks)
@@ -415,15 +415,15 @@ def _warn_of_flat(path, volumes: Iterable[VolumeBoxes]) -> None:
         logger.warning(text, path, len(names), names[0])
 
 
-def _by_detection(rows: np.ndarray, detection: np.ndarray) -> list[np.ndarray]:
-    """The rows of each detection, in the order in which the detections first appear.
+def grouped(rows: np.ndarray, owner: np.ndarray) -> list[np.ndarray]:
+    """The rows of each owner, in the order in which the owners first appear.
 
     Args:
         rows: (n, k).
-        detection: (n,) number of each row's.
+        owner: (n,) number of the detection or volume that each row belongs to.
     """
-    order = np.argsort(detection, kind="stable")
-    starts = np.unique(detection[order], return_index=True)[1]
+    order = np.argsort(owner, kind="stable")
+    starts = np.unique(owner[order], return_index=True)[1]
     parts = np.split(rows[order], starts[1:])
     return [parts[i] for i in np.argsort(order[starts])]
 
@@ -444,7 +444,7 @@ def _p3d(boxes: ForeignBoxes, volume: VolumeBoxes, _frame: str) -> np.ndarray | 
         rows = np.column_stack([z, voxels[detection][:, PLANE], volume.scores[detection]])
     else:
         detection, rows = volume.detection, np.column_stack([voxels[:, [2, *PLANE]], volume.scores])
-    return _by_detection(rows, detection)
+    return grouped(rows, detection)
 
 
 def _luna16(boxes: ForeignBoxes, volume: VolumeBoxes, _frame: str) -> np.ndarray:
