@@ -17,7 +17,7 @@ from lens_d2.evaluation.protocols import PROTOCOLS
 from lens_d2.io.files import write_whole
 
 from .records import events_in, events_of, numbers_of, read_record
-from .tables import Row, Table
+from .tables import NOTED_SEEDS, Row, Table
 
 AVERAGE = "average_sensitivity"
 DRAWS, SEED = 1000, 0  # of the bootstrap
@@ -92,7 +92,9 @@ def render(table: Table, seeds: Sequence[int], output: Path) -> Path:
     if table.figure and (curves := froc_curves(results)):
         plot_froc(output / f"{table.name}.png", curves, title=table.title)
         parts.append(f"![FROC curves, means over the seeds]({table.name}.png)")
-    parts += [_provenance(table, results), table.notes.strip()]
+    parts.append(_provenance(table, results))
+    if set(seeds) <= set(NOTED_SEEDS):
+        parts.append(table.notes.strip())
     text = "\n\n".join(part for part in parts if part)
     return write_whole(output / f"{table.name}.md", f"{text}\n".encode())
 

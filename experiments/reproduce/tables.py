@@ -16,6 +16,7 @@ from lens_d2.io.files import read_bytes
 
 FOLDER = Path(__file__).resolve().parents[1] / "tables"
 READERS = "DATASETS.READERS"
+NOTED_SEEDS = (1, 2, 3)  # of the trainings that the notes of the tables are about
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,8 @@ class Table:
         rows: in their order.
         gap: names of the rows with no and with all of what the others recover a share of; empty: no such column.
         figure: whether FROC curves are drawn.
-        notes: of whoever has looked at the figures, in Markdown.
+        notes: of whoever has looked at the figures, in Markdown, about the file's own cohort and runs; empty for
+            others.
     """
 
     name: str
@@ -164,6 +166,11 @@ def in_order(runs: Iterable[Run]) -> list[Run]:
     for run in runs:
         add(run)
     return list(ordered)
+
+
+def words_of(opts: Mapping[str, object]) -> list[str]:
+    """Overrides of a config as words of a command line: key, value, ..."""
+    return [str(word) for pair in opts.items() for word in pair]
 
 
 def table_names() -> list[str]:
@@ -235,6 +242,7 @@ class _Reader:
         """The table of the file."""
         content = self.content
         cohort = self._known("cohort", {**content["cohort"], **self.cohort}, ("size", "seed"))
+        is_own = cohort == content["cohort"] and not self.over
         before = ["", *(row["name"] for row in self.rows)]
         return Table(
             name=self.path.stem,
@@ -246,7 +254,7 @@ class _Reader:
             rows=tuple(self._row(row, last) for row, last in zip(self.rows, before, strict=False)),
             gap=self._ends(content.get("gap") or ()),
             figure=content.get("figure", True),
-            notes=content.get("notes") or "",
+            notes=(content.get("notes") or "") if is_own else "",
         )
 
     def _ends(self, names: Sequence[str]) -> tuple[str, ...]:

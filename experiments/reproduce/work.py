@@ -49,6 +49,7 @@ from ..verdicts import answered
 from .ensemble import Ensemble
 from .jobs import RECORD
 from .records import read_evaluations
+from .tables import words_of
 
 SECONDS = "seconds.json"  # in a run's folder
 TIMED_VOLUMES = 3  # sub-volumes on which the inference is timed
@@ -91,7 +92,7 @@ class Job:
         """Overrides of the config: key, value, ... as words of a command line."""
         opts = {**self.run["opts"], "SEED": self.seed, "OUTPUT_DIR": str(self.folder), "MODEL.DEVICE": self.device}
         opts |= {key: of["value"].format(self._file(of)) for key, of in self.given.items()}
-        return [str(word) for pair in opts.items() for word in pair]
+        return words_of(opts)
 
     def _file(self, of: dict) -> Path:
         path = Path(of["folder"]) / of["file"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..io.errors import did_you_mean
+from ..io.tables import LARGEST
 from .bootstrap import intervals
 from .protocols import PROTOCOLS, Evaluation
-from .readers.published import known_diameters
+from .readers.published import diameter_faults, known_diameters
 from .sets import BoxDetections, BoxTruth, Candidates, NoduleTruth, Tracklets
 
 TO_LAST_PIXEL = np.array([0.0, 0.0, -1.0, -1.0])  # pixel edges -> first and last pixel, x1, y1, x2, y2
@@ -51,8 +54,8 @@ def froc(
         ``metrics`` ("sensitivity" at "fps", "average_sensitivity", ...) and ``curve``.
 
     Raises:
-        ValueError: no such protocol or option, an array of another shape, numbers that are not finite, boxes whose
-            ends are reversed, a truth without a lesion, or detections in a volume that the truth does not have.
+        ValueError: no such protocol or option, an array of another shape or not of finite numbers, boxes that end
+            before they begin, a truth without a lesion, or detections in a volume that the truth does not have.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"no protocol {protocol!r}; there are {', '.join(name for name, _ in PROTOCOLS)}")
@@ -66,8 +69,15 @@ def froc(
         raise ValueError(f"threshold is {threshold!r}: a number in (0, 1] belongs there")
     if draws < 0:
         raise ValueError(f"draws is {draws!r}: 0 or more belong there")
-    volumes = list(truth)
-    rule = PROTOCOLS.get(protocol)(**options)
+    volumes, kind = list(truth), PROTOCOLS.get(protocol)
+    known = inspect.signature(kind).parameters
+    for option in options:
+        if option not in known:
+            raise ValueError(f"no option {option!r} of {protocol}{did_you_mean(option, known)}")
+    for name, own in (*truth.items(), *detections.items()):
+        if own is None:
+            raise ValueError(f"{name!r}: None; a volume without boxes has an empty list")
+    rule = kind(**options)
     lesions, found = _FORMS[protocol](volumes, truth, detections)
     if not len(lesions):
         raise ValueError("the truth has no lesion, of which a sensitivity would be the share that is found")
@@ -89,10 +99,10 @@ def _tracklets(volumes: list[str], truth: Mapping, detections: Mapping) -> tuple
     owner, marks = _stacked(volumes, truth, 5, box=slice(1, 5))
     marks[:, 1:5] += TO_LAST_PIXEL
     tracklets = {(name, i): t for name in volumes for i, t in enumerate(detections.get(name, ()))}
-    for (name, _), tracklet in tracklets.items():
-        if not len(tracklet):
-            raise ValueError(f"{name!r}: a detection without a box")
     detection, boxes = _stacked(list(tracklets), tracklets, 6, box=slice(1, 5))
+    for key, count in zip(tracklets, np.bincount(detection, minlength=len(tracklets)), strict=True):
+        if not count:
+            raise ValueError(f"{key[0]!r}: a detection without a box")
     boxes[:, 1:5] += TO_LAST_PIXEL
     scores = np.full(len(tracklets), -np.inf)
     np.maximum.at(scores, detection, boxes[:, 5])
@@ -107,8 +117,9 @@ def _tracklets(volumes: list[str], truth: Mapping, detections: Mapping) -> tuple
 def _nodules(volumes: list[str], truth: Mapping, detections: Mapping) -> tuple[NoduleTruth, Candidates]:
     owner, nodules = _stacked(volumes, truth, 4)
     volume, found = _stacked(volumes, detections, 4)
-    if (nodules[:, 3] == 0).any():
-        raise ValueError(f"{volumes[owner[nodules[:, 3] == 0][0]]!r}: a nodule with the diameter 0")
+    for fault, bad in diameter_faults(nodules[:, 3]).items():
+        if bad.any():
+            raise ValueError(f"{volumes[owner[bad][0]]!r}: a nodule with {fault}")
     none = np.zeros(0, dtype=np.int64), np.zeros((0, 3)), np.zeros(0)
     return (
         NoduleTruth(volumes, owner, nodules[:, :3], known_diameters(nodules[:, 3]), *none),
@@ -128,15 +139,33 @@ def _stacked(
         given = arrays.get(name, ())
         if isinstance(given, np.ma.MaskedArray):
             raise ValueError(f"{name!r}: a masked array: leave out what is masked")
-        table = np.array(given, dtype=np.float64)
+        table = _numbers(name, given)
         table = table.reshape(-1, columns) if not table.size else table
         if table.ndim != 2 or table.shape[1] != columns:
             raise ValueError(f"{name!r}: an array of shape (n, {columns}) belongs here, not {table.shape}")
-        if not np.isfinite(table).all():
-            raise ValueError(f"{name!r}: numbers that are not finite")
+        if not (np.abs(table) <= LARGEST).all():
+            raise ValueError(f"{name!r}: numbers that are not finite, or above {LARGEST:g}")
         low, high = np.split(table[:, box], 2, axis=1)
         if (low > high).any():
             raise ValueError(f"{name!r}: a box that ends before it begins")
         tables.append(table)
     owner = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
     return owner, np.concatenate([np.zeros((0, columns)), *tables])
+
+
+def _numbers(name, given: ArrayLike) -> np.ndarray:
+    """An array as float64; ``name`` is the volume's, for errors."""
+    try:
+        table = np.asarray(given)
+    except ValueError:
+        raise ValueError(f"{name!r}: rows of different lengths") from None
+    if table.dtype == object:
+        is_real = all(isinstance(value, Real) and not isinstance(value, bool) for value in table.flat)
+    else:
+        is_real = table.dtype.kind in "iuf" or not table.size
+    if not is_real:
+        raise ValueError(f"{name!r}: real numbers belong here, not {table.dtype}")
+    try:
+        return table.astype(np.float64)
+    except OverflowError:
+        raise ValueError(f"{name!r}: a number above {LARGEST:g}") from None

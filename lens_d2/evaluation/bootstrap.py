@@ -51,25 +51,8 @@ def resampled_sensitivities(
     rows = max(1, int(CHUNK // (len(budget) * np.sqrt(num_fp + len(hit_rank) + 1))))
     for start in range(0, len(weights), rows):
         hits[start : start + rows] = curve.hits(weights[start : start + rows], budget, count_side)
-    if count_side == "left" and (budget <= 1.0).any():
-        steep = _steep_starts(events, hit_rank, hit_volume, weights)
-        hits[np.ix_(steep, budget <= 1.0)] = weights[steep][:, hit_volume].sum(axis=1)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(lesions[:, None] > 0, hits / lesions[:, None], np.nan)
-
-
-def _steep_starts(events: FrocEvents, hit_rank, hit_volume, weights: np.ndarray) -> np.ndarray:
-    """(n,) draws whose curve begins with one false positive and a hit.
-
-    The line through the first two points is vertical then, and left of them ``read_extrapolating`` gives the last
-    point's value.
-    """
-    if not len(hit_rank):
-        return np.zeros(0, dtype=np.int64)
-    drawn = weights[:, hit_volume] > 0
-    first_hit = np.where(drawn.any(axis=1), hit_rank[drawn.argmax(axis=1)], -1)
-    before = events.fp_rank < first_hit[:, None]
-    return np.flatnonzero((weights[:, events.fp_volume] * before).sum(axis=1) == 1)
 
 
 def _enough(events: FrocEvents, budget: np.ndarray, weights: np.ndarray) -> int:

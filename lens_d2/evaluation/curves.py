@@ -103,8 +103,8 @@ def read_extrapolating(fps: np.ndarray, sensitivity: np.ndarray, at: np.ndarray)
     """(k,) sensitivity of a curve as Lesion-Harvester's script reads it, with SciPy's ``interp1d``.
 
     It is linear between points and beyond both ends. If several points share the requested count, the lowest
-    sensitivity counts. If SciPy's line is vertical or a single point and its value is not finite, the last point's
-    value stands in for it.
+    sensitivity counts. If SciPy's line is vertical or a single point and its value is not finite, the value of the
+    end itself stands in for it: up to the first point its sensitivity, beyond the last one that one's.
 
     Args:
         fps, sensitivity, at: as in :func:`read_highest`.
@@ -114,7 +114,8 @@ def read_extrapolating(fps: np.ndarray, sensitivity: np.ndarray, at: np.ndarray)
     line = interp1d(fps, sensitivity, fill_value="extrapolate", assume_sorted=True, copy=False)
     with np.errstate(divide="ignore", invalid="ignore"):
         values = line(np.asarray(at, dtype=float))
-    return np.where(np.isfinite(values), values, sensitivity[-1])
+    ends = np.where(np.asarray(at) <= fps[0], sensitivity[0], sensitivity[-1])
+    return np.where(np.isfinite(values), values, ends)
 
 
 def precision_recall(

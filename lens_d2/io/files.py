@@ -79,6 +79,12 @@ def read_bytes(path: str | os.PathLike) -> bytes:
     return data
 
 
+def refuse_packed(path: str | os.PathLike, data: bytes) -> None:
+    """Raises a DataError if the content of a file is packed by gzip."""
+    if data.startswith(b"\x1f\x8b"):
+        raise DataError(path, "packed by gzip: unpack it (gunzip) and name the file that comes out")
+
+
 def write_whole(path: str | os.PathLike, data: bytes | memoryview) -> Path:
     """Writes ``data`` by way of :func:`whole_file`."""
     with whole_file(path) as temporary:

@@ -27,13 +27,14 @@ from typing import NamedTuple
 import numpy as np
 
 from .errors import DataError
-from .files import read_bytes, write_whole
+from .files import read_bytes, refuse_packed, write_whole
 from .pickles import load_pickle
-from .tables import VOXEL_COLUMNS
+from .tables import LARGEST, VOXEL_COLUMNS, number_fault
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
+LARGEST_WHOLE = 10**18  # fits 64 bits
 _VOLUME_NAME = re.compile(r"(\d{6}_\d{2,}_\d{2,})_(\d{3,})-(\d{3,})")
 _SLICES = re.compile(r"_(\d+)-(\d+)$")
 _PLANE = tuple(f"the coordinate {name}" for name in ("x1", "y1", "x2", "y2"))
@@ -63,19 +64,23 @@ class FileFrame:
         return first_slice if self.numbered_slices else 0
 
     def to_file(self, boxes: np.ndarray, first_slice: int) -> np.ndarray:
-        """Boxes of the volume frame in the file's numbers, at least one pixel wide.
+        """As :meth:`numbers`, and every box is at least one pixel wide."""
+        d = boxes.shape[1] // 2
+        moved = self.numbers(boxes, first_slice)
+        moved[:, d : d + 2] = np.maximum(moved[:, d : d + 2], moved[:, :2])
+        return moved
+
+    def numbers(self, boxes: np.ndarray, first_slice: int) -> np.ndarray:
+        """Boxes of the volume frame in the file's numbers, as wide as they are.
 
         Args:
             boxes: (n, 4) x1, y1, x2, y2 or (n, 6) x1, y1, z1, x2, y2, z2.
             first_slice: the source's number of slice 0.
         """
-        d = boxes.shape[1] // 2
-        moved = self._moved(boxes, first_slice, 1)
-        moved[:, d : d + 2] = np.maximum(moved[:, d : d + 2], moved[:, :2])
-        return moved
+        return self._moved(boxes, first_slice, 1)
 
     def to_volume(self, boxes: np.ndarray, first_slice: int) -> np.ndarray:
-        """Boxes of a file in the volume frame; arguments as of :meth:`to_file`."""
+        """Boxes of a file in the volume frame; arguments as of :meth:`numbers`."""
         return self._moved(boxes, first_slice, -1)
 
     def _moved(self, boxes: np.ndarray, first_slice: int, sign: int) -> np.ndarray:
@@ -196,6 +201,7 @@ def load_json(path: str | PathLike):
 
 
 def _parse_json(data: bytes, path: str | PathLike):
+    refuse_packed(path, data)
     try:
         return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
     except _Duplicate as error:
@@ -252,16 +258,25 @@ def parse_marks(path: str | PathLike, name: str, entry) -> np.ndarray:
         raise DataError(path, f"volume {name}: a table of slices belongs here, not {_kind(entry)}")
     found = [np.zeros((0, 5))]
     for key, rows in entry.items():
+        z = _slice_number(key)
+        if z is None:
+            raise DataError(path, f"volume {name}: {shown(key)} is not the number of a slice")
         where = f"volume {name}, slice {key}"
-        try:
-            z = float(key)
-        except (TypeError, ValueError):
-            raise DataError(path, f"volume {name}: {key!r} is not the number of a slice") from None
         rows = parse_rows(path, f"{where}, lesion", rows, (*_PLANE, "the slice", "the slice"), shorter=4)
         if not (rows[:, 4:] == z).all():
             raise DataError(path, f"{where}: a box that says it is on another slice")
         found.append(np.column_stack([np.full(len(rows), z), rows[:, :4]]))
     return np.concatenate(found)
+
+
+def _slice_number(key) -> float | None:
+    """A whole number, or its text; None for anything else."""
+    try:
+        z = float(key)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    is_plain = not _is_flag(key) and "_" not in str(key)  # float() takes "1_0" for 10
+    return z if z.is_integer() and is_plain else None
 
 
 def parse_tracklets(path: str | PathLike, name: str, entry) -> list[np.ndarray]:
@@ -280,16 +295,13 @@ def _tracklet(path: str | PathLike, where: str, number: int, detection) -> np.nd
     if isinstance(detection, list | tuple | np.ndarray) and len(detection) and np.isscalar(detection[0]):
         return parse_rows(path, where, [detection], (*_BOX3D, "the score"), first=number)[0]
     try:
-        rows = np.array([(z, *box) for z, box in detection], dtype=np.float64)
+        rows = [(z, *box) for z, box in detection]
     except (TypeError, ValueError):
-        rows = np.zeros(0)
-    if rows.ndim != 2 or rows.shape[1] != 6:
+        rows = []
+    if not rows or any(len(row) != 6 for row in rows):
         fault = "a list of slices [z, [x1, y1, x2, y2, score]] belongs here"
         raise DataError(path, f"{where} {number}: {fault}")
-    if not np.isfinite(rows).all():
-        columns = ("the slice", *_PLANE, "the score")
-        raise DataError(path, f"{where} {number}: {_not_finite(rows, columns)[1]}")
-    return rows
+    return parse_rows(path, f"{where} {number}, box", rows, ("the slice", *_PLANE, "the score"))
 
 
 def parse_rows(
@@ -306,7 +318,7 @@ def parse_rows(
         first: number of the first row.
 
     Raises:
-        DataError: a row has another length, or something that is not a finite number.
+        DataError: a row has another length, or something that is not a finite number up to ``LARGEST``.
     """
     if not isinstance(rows, np.ndarray | list | tuple):
         raise DataError(path, f"{where}s: a list of boxes belongs here, not {_kind(rows)}")
@@ -316,13 +328,13 @@ def parse_rows(
         table = np.asarray(rows)
     except (ValueError, OverflowError):
         table = np.zeros(0, dtype=object)
-    if not isinstance(rows, np.ndarray) and any(isinstance(x, bool) for row in rows if _is_list(row) for x in row):
+    if not isinstance(rows, np.ndarray) and any(_is_flag(x) for row in rows if _is_list(row) for x in row):
         table = np.zeros(0, dtype=object)  # NumPy takes them as 0 and 1
     lengths = (len(columns), shorter)
     if not (table.dtype.kind in "iuf" and table.ndim == 2 and table.shape[1] in lengths):
         raise DataError(path, f"{where}{_row_fault(rows, lengths, first)}")
     table = table.astype(np.float64)
-    if not np.isfinite(table).all():
+    if not (np.abs(table) <= LARGEST).all():
         row, fault = _not_finite(table, columns)
         raise DataError(path, f"{where} {first + row}: {fault}")
     return table
@@ -334,9 +346,15 @@ def _row_fault(rows, lengths: tuple, first: int) -> str:
         if row.ndim != 1 or len(row) not in lengths:
             return f" {number}: {lengths[0]} numbers belong here"
         for value in row:
-            if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
+            if _is_flag(value) or not isinstance(value, int | float | np.number):
                 return f" {number}: {value!r} is not a number"
+            if isinstance(value, int) and abs(value) > LARGEST_WHOLE:
+                return f" {number}: {shown(value)}, too large a number"
     return "s: rows of different lengths"
+
+
+def _is_flag(value) -> bool:
+    return isinstance(value, bool | np.bool_)
 
 
 def _is_list(row) -> bool:
@@ -344,8 +362,14 @@ def _is_list(row) -> bool:
 
 
 def _not_finite(table: np.ndarray, columns: Sequence[str]) -> tuple[int, str]:
-    row, column = np.argwhere(~np.isfinite(table))[0]
-    return int(row), f"{columns[column]} is {table[row, column]}, not a finite number"
+    row, column = np.argwhere(~(np.abs(table) <= LARGEST))[0]
+    return int(row), f"{columns[column]} is {table[row, column]}, {number_fault(table[row, column])}"
+
+
+def shown(value) -> str:
+    """``repr``, but for integers of many digits."""
+    is_long = isinstance(value, int) and abs(value) > LARGEST_WHOLE
+    return "an integer of more than 18 digits" if is_long else repr(value)
 
 
 def _kind(value) -> str:

@@ -15,7 +15,7 @@ from os import PathLike
 import numpy as np
 
 from .errors import DataError
-from .files import read_bytes
+from .files import read_bytes, refuse_packed
 
 __all__ = ["read_pickle", "load_pickle"]
 
@@ -151,8 +151,9 @@ def load_pickle(data: bytes, name: str | PathLike):
         dict, list, tuple, set, None, bool, numbers, str, bytes, NumPy arrays and scalars, nested in any way.
 
     Raises:
-        DataError: the pickle is damaged or holds anything else.
+        DataError: the pickle is packed, damaged or holds anything else.
     """
+    refuse_packed(name, data)
     try:
         return _plain(_RestrictedUnpickler(io.BytesIO(data)).load(), {})
     except _Refused as error:

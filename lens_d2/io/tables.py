@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from .errors import DataError
-from .files import read_bytes
+from .files import read_bytes, refuse_packed
 
+LARGEST = 1e40  # magnitude of numbers in files: beyond float32's, and products of six stay finite
 # Columns of 3D boxes: of the volume frame, and of the world.
 VOXEL_COLUMNS = (
     "x1_pixel_edge",
@@ -41,6 +42,7 @@ def read_table(
             is no finite number.
     """
     data = read_bytes(path)
+    refuse_packed(path, data)
     head = data.partition(b"\n")[0]
     if b";" in head and b"," not in head:
         raise DataError(path, "its cells are separated by semicolons: save it with commas, and points in numbers")
@@ -77,18 +79,25 @@ def finite_numbers(path: str | PathLike, cells: pd.Series, names: pd.DataFrame) 
         names: columns that tell in an error which row it is.
 
     Raises:
-        DataError: a cell is not a finite number.
+        DataError: a cell is not a finite number up to ``LARGEST``.
     """
     try:
         values = cells.to_numpy(dtype=object).astype(np.float64)  # as Python's float, correct to the last bit
     except ValueError:
         values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(values))
+    values = np.where(cells.str.contains("_", regex=False), np.nan, values)  # Python takes 1_0 for 10
+    bad = np.flatnonzero(~(np.abs(values) <= LARGEST))
     if len(bad):
         line, entry = cells.index[bad[0]] + 2, ", ".join(names.iloc[bad[0]])
         where = f"line {line} ({entry})" if entry else f"line {line}"
-        raise DataError(path, f"{where}: {cells.name} is {cells.iloc[bad[0]]!r}, not a finite number")
+        fault = number_fault(values[bad[0]])
+        raise DataError(path, f"{where}: {cells.name} is {cells.iloc[bad[0]]!r}, {fault}")
     return values
+
+
+def number_fault(value: float) -> str:
+    """The fault of a number that is not within ``LARGEST``, in words."""
+    return f"too large (at most {LARGEST:g})" if np.isfinite(value) else "not a finite number"
 
 
 def read_rows(path: str | PathLike, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:

@@ -107,6 +107,16 @@ MASKED = np.ma.masked_array([[0, 0, 0, 4, 4, 4, 0.9]], mask=True)
         ([[0, 0, 0, 4, 4, 4]], [], {"draws": -3}, "draws is -3"),
         ([[0, 0, 0, 4, 4, 4]], [], {"threshold": None}, "threshold is None"),
         ([[0, 0, 0, 4, 4, 4]], [], {"fps": ["1"]}, "fps is "),
+        ([[0, 0, 0, 4, 4, 4]], [], {"metrics": "IOU"}, "no option 'metrics' of lens3d; did you mean metric"),
+        ([[0, 0, 0, 4, 4, 4]], [[1, 2], [3]], {}, "'a': rows of different lengths"),
+        ([[0, 0, 0, 4, 4, 4]], None, {}, "'a': None; a volume without boxes has an empty list"),
+        ([[0, 0, 0, 4, 4]], None, {"protocol": "p3d"}, "'a': None; a volume without boxes has an empty list"),
+        ([[0, 0, 0, 4, 4]], [None], {"protocol": "p3d"}, "'a', 0.*real numbers belong here, not object"),
+        (np.zeros((1, 6), complex), [], {}, "'a': real numbers belong here, not complex"),
+        (np.zeros((1, 6), bool), [], {}, "'a': real numbers belong here, not bool"),
+        ([["0", 0, 0, 4, 4, 4]], [], {}, "'a': real numbers belong here"),
+        ([[0, 0, 0, 4, 4, 10**400]], [], {}, "'a': a number above"),
+        ([[0, 0, 0, 4, 4, 1e308]], [], {}, "'a': numbers that are not finite, or above 1e[+]40"),
     ],
 )
 def test_what_cannot_be_meant(truth, found, options, message):
@@ -117,3 +127,14 @@ def test_what_cannot_be_meant(truth, found, options, message):
 def test_a_nodule_of_unknown_diameter_has_10_mm():
     found = froc({"a": [[0, 0, 0, -1]]}, {"a": [[4.9, 0, 0, 0.9]]}, "luna16", fps=(1,))
     assert found.metrics["sensitivity"] == [1.0]
+
+
+def test_p3d_of_two_volumes_whose_best_detection_is_wrong():
+    """The curve begins with (1/2, 0) and (1/2, 1/2): nothing is found at fewer false positives than the first."""
+    wrong = [[[3, 50 + i, 50, 60 + i, 60, 0.8]] for i in range(40)]
+    box = [10, 10, 20, 20]
+    found = [[[2, 50, 50, 60, 60, 0.99]], [[2, *box, 0.9]], *wrong, [[5, *box, 0.1]]]
+    truth = {"a": [[2, *box], [5, *box]], "b": []}
+    metrics = froc(truth, {"a": found}, "p3d", draws=20).metrics
+    assert metrics["sensitivity"] == [0, 0, 0, 0.5, 0.5, 0.5, 0.5, 0.5]
+    assert metrics["sensitivity_ci"][0] == [0, 0]

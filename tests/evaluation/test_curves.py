@@ -47,12 +47,16 @@ def test_beyond_the_ends():
     [
         ([(0.5, 0.2)], [0.125, 0.5, 4]),  # one point
         ([(0, 0.1), (1, 0.1), (1, 0.4)], [2, 16]),  # a vertical end
-        ([(0.25, 0.0), (0.25, 0.4), (1, 0.4)], [0.125]),  # a vertical beginning
         ([(0, 0.4), (0, 0.4)], [1]),  # one point twice
     ],
 )
 def test_undefined_extrapolation_gives_the_last_value(points, at):
     assert read(read_extrapolating, points, at) == [points[-1][1]] * len(at)
+
+
+def test_undefined_extrapolation_before_a_vertical_beginning_gives_the_first_value():
+    points = [(0.25, 0.1), (0.25, 0.4), (1, 0.4)]
+    assert read(read_extrapolating, points, [0.125, 0.25, 1]) == [0.1, 0.1, 0.4]
 
 
 def test_an_empty_curve_is_zero():
@@ -66,7 +70,8 @@ def test_readers_are_numpys_and_scipys(steps, volumes):
     at = np.array([1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8])
     with np.errstate(all="ignore"):
         scipys = interp1d(fps, sensitivity, fill_value="extrapolate")(at)
-    scipys = np.where(np.isfinite(scipys), scipys, sensitivity[-1])
+    ends = np.where(at <= fps[0], sensitivity[0], sensitivity[-1])
+    scipys = np.where(np.isfinite(scipys), scipys, ends)
     assert read_extrapolating(fps, sensitivity, at) == pytest.approx(scipys)
     inside = (at >= fps[0]) & (at <= fps[-1])
     assert read_highest(fps, sensitivity, at)[inside] == pytest.approx(interp1d(fps, sensitivity)(at[inside]))

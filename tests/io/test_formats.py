@@ -1,5 +1,6 @@
 """Released files are read and written in their own numbers and in the program's; others are refused by name."""
 
+import gzip
 import pickle
 
 import numpy as np
@@ -41,7 +42,13 @@ def test_frames_map_there_and_back(frame):
         ({NAME: {1: [["a"] * 6]}}, "lesion 0: 'a' is not a number"),
         ({NAME: {1: [[1, 2, 3, float("nan"), 1, 1]]}}, "lesion 0: the coordinate y2 is nan"),
         ({NAME: {1: [[1, 2, 3, 4, 2, 2]]}}, "on another slice"),
-        ({NAME: {"x": [[1, 2, 3, 4, 2, 2]]}}, "'x' is not the number of a slice"),
+        *(
+            ({NAME: {key: []}}, f"{key!r} is not the number of a slice")
+            for key in ("x", "nan", "inf", "1e999", "2.5", "2_0", 2.5, True)
+        ),
+        ({NAME: {10**5000: []}}, "an integer of more than 18 digits is not the number of a slice"),
+        ({NAME: {1: [[1, 2, 3, 10**400, 1, 1]]}}, "lesion 0: an integer of more than 18 digits, too large"),
+        ({NAME: {1: [[1, 2, 3, 1e308, 1, 1]]}}, "lesion 0: the coordinate y2 is 1e+308, too large"),
         ({NAME: 3}, "a table of slices belongs here, not a value of type int"),
     ],
 )
@@ -128,6 +135,16 @@ def test_entries_are_parsed_in_their_own_numbers():
     whole = [1, 2, 3, 4, 5, 6, 0.5]
     found = released.parse_tracklets("f", NAME, [released.tracklet_entry(tracklet), whole])
     assert [part.tolist() for part in found] == [tracklet.tolist(), whole]
+    for value, fault in (("7", "'7' is not a number"), (True, "True is not a number"), (10**400, "too large")):
+        with pytest.raises(DataError, match=f"detection 0, box 1: .*{fault}"):
+            released.parse_tracklets("f", NAME, [[(3, [1, 2, 3, 4, 0.5]), (4, [1, 2, 3, value, 0.5])]])
+
+
+@pytest.mark.parametrize("name", ["a.json.gz", "a.pkl.gz", "a.json", "a.pkl"])
+def test_packed_files_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(b"{}"))
+    with pytest.raises(DataError, match=f"{name}: packed by gzip: unpack it"):
+        released.read_volumes(tmp_path / name)
 
 
 def test_a_file_without_splits(tmp_path, caplog):

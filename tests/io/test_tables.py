@@ -9,7 +9,7 @@ from lens_d2.io.tables import read_rows, read_table
 @pytest.fixture
 def table(tmp_path):
     def write(text):
-        (tmp_path / "a.csv").write_text(text)
+        (tmp_path / "a.csv").write_bytes(text.encode("latin1" if text.startswith("\x1f") else "utf-8"))
         return tmp_path / "a.csv"
 
     return write
@@ -36,6 +36,9 @@ def test_rows_have_their_line_and_only_the_columns_that_are_wanted(table):
         ("id,x\na,1,2\n", "not a table of comma-separated values"),
         ("id,x\na,1\nb,high\n", r"line 3 \(b\): x is 'high', not a finite number"),
         ("id,x\na,inf\n", r"line 2 \(a\): x is 'inf'"),
+        ("id,x\na,1_0\n", r"line 2 \(a\): x is '1_0', not a finite number"),
+        ("id,x\na,-1e308\n", r"line 2 \(a\): x is '-1e308', too large"),
+        ("\x1f\x8bid,x\n", "packed by gzip"),
         ("id,x\na\n", r"line 2 \(a\): x is ''"),
         ("id;x\na;0,1\n", "its cells are separated by semicolons: save it with commas"),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...io.errors import DataError
-from ...io.formats import load_content, parse_rows
+from ...io.formats import load_content, parse_rows, shown
 from ...structures.boxes import flat_boxes3d
 from .foreign import BOX_READERS, BoxReader, VolumeBoxes
 
@@ -23,11 +23,11 @@ _FILE_NAME = re.compile(r"(.+)/\D*(\d{1,6})(?:\.\w+)+")
 class coco(BoxReader):
     """Boxes on slices as pycocotools reads them; each slice of a volume is an image.
 
-    - An image says where it lies by ``"volume": name, "slice": number`` with slices from 0, or else by a
+    - An image says where it lies by ``"volume": name, "slice": number`` with slices from 0, or without both by a
       ``file_name`` such as ``<volume>/<number>.png``.
     - ``bbox`` is x, y, width, height in pixel edges from 0. Categories are not told apart.
     - Results are a list and name images by number, so that the dataset is needed with them; a dataset whose
-      annotations have a ``score`` serves, too.
+      annotations all have a ``score`` serves, too.
     - Results of one volume with the same ``track_id`` are one detection. Without it each box is a detection of its
       own: boxes are never linked across slices here.
     """
@@ -62,8 +62,12 @@ def _places(path: str | PathLike | None, dataset) -> dict:
 
 def _place(path: str | PathLike | None, image: Mapping) -> tuple[str, int]:
     volume, number = image.get("volume"), image.get("slice")
-    if isinstance(volume, str) and isinstance(number, int) and 0 <= number < MAX_SLICES:
-        return volume, number
+    if volume is not None or number is not None:
+        if isinstance(volume, str) and isinstance(number, int | float) and not isinstance(number, bool):
+            if 0 <= number < MAX_SLICES and number % 1 == 0:
+                return volume, int(number)
+        found = f"image {image['id']}: volume and slice are {shown(volume)} and {shown(number)}"
+        raise DataError(path, f"{found}: a name and a whole number from 0 belong there, or a file_name alone")
     named = _FILE_NAME.fullmatch(str(image.get("file_name")).replace("\\", "/"))
     if named is None:
         fault = "neither volume and slice nor a file_name such as <volume>/<number>.png"
@@ -74,7 +78,11 @@ def _place(path: str | PathLike | None, image: Mapping) -> tuple[str, int]:
 def _volumes(path: Path, rows, places: dict, is_result: bool) -> Iterator[VolumeBoxes]:
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
         raise DataError(path, "no list of annotations or results")
-    scored = is_result or bool(rows) and "score" in rows[0]
+    with_score = ["score" in row for row in rows]
+    if not is_result and any(with_score) and not all(with_score):
+        fault = "has no score, and others have one: results have one each, a truth has none"
+        raise DataError(path, f"row {with_score.index(False)}: {fault}")
+    scored = is_result or any(with_score)
     members: dict[str, list[int]] = {volume: [] for volume, _ in places.values()}
     for number, row in enumerate(rows):
         if not _has_key(row, "image_id") or row["image_id"] not in places:

@@ -6,8 +6,9 @@ voxels, of the world, or of both.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -32,6 +33,8 @@ from .published import (
     warn_of_lesions,
     warn_of_tracklets,
 )
+
+logger = logging.getLogger(__name__)
 
 BOX_READERS = Registry("BOX_READER")
 BOX_READERS.__doc__ = """
@@ -124,6 +127,7 @@ class BoxReader(ABC):
                     raise DataError(file, f"volume {volume.name} appears twice")
                 _check_corners(file, volume)
                 volumes[volume.name] = volume
+        _warn_of_flat(path, volumes.values())
         return ForeignBoxes(path, volumes)
 
 
@@ -326,11 +330,10 @@ def to_tracklets(boxes: ForeignBoxes, truth: BoxTruth, of_truth: str, frame: Fil
     for index, member in zip(dict.fromkeys(volume), _with_boxes(members), strict=True):
         found = np.column_stack([_numbers(boxes, member, frame), member.scores])
         if member.detection is None:
-            tracks = [spread(boxes.path, member.name, i, row, span) for i, row in enumerate(found)]
+            tracks = [spread(row, span) for row in found]
             scores += found[:, 6].tolist()
         else:
-            slices = found[:, [2, *PLANE, 6]]
-            tracks = [slices[member.detection == i] for i in dict.fromkeys(member.detection.tolist())]
+            tracks = grouped(found[:, [2, *PLANE, 6]], member.detection)
             scores += [track[:, 5].max() for track in tracks]
         parts += tracks
         owner += [index] * len(tracks)
@@ -378,7 +381,7 @@ def _numbers(boxes: ForeignBoxes, volume: VolumeBoxes, frame: FileFrame) -> np.n
     if frame is MILLIMETRES:
         return boxes.need("world", volume) - [0, 0, 0, 1, 1, 1]
     slices = slice_range(volume.name)
-    return frame.to_file(boxes.need("voxels", volume), slices[0] if slices else 0)
+    return frame.numbers(boxes.need("voxels", volume), slices[0] if slices else 0)
 
 
 def _centres(boxes: np.ndarray) -> np.ndarray:
@@ -398,6 +401,33 @@ def _check_corners(path, volume: VolumeBoxes) -> None:
             check_entries(path, kind, [volume.name], np.zeros(len(boxes), int), rows, box_faults(boxes))
 
 
+def _warn_of_flat(path, volumes: Iterable[VolumeBoxes]) -> None:
+    """Warns of boxes without width, height or, in millimetres, depth."""
+    names = []
+    for volume in volumes:
+        is_flat = np.zeros(len(volume), dtype=bool)
+        for boxes, axes in ((volume.voxels, 2), (volume.world, 3)):
+            if boxes is not None:
+                is_flat |= (boxes[:, :axes] >= boxes[:, 3 : 3 + axes]).any(axis=1)
+        names += [volume.name] * int(is_flat.sum())
+    if names:
+        text = "%s: %d boxes without extent, which can neither hit nor be hit (volume %s)"
+        logger.warning(text, path, len(names), names[0])
+
+
+def grouped(rows: np.ndarray, owner: np.ndarray) -> list[np.ndarray]:
+    """The rows of each owner, in the order in which the owners first appear.
+
+    Args:
+        rows: (n, k).
+        owner: (n,) number of the detection or volume that each row belongs to.
+    """
+    order = np.argsort(owner, kind="stable")
+    starts = np.unique(owner[order], return_index=True)[1]
+    parts = np.split(rows[order], starts[1:])
+    return [parts[i] for i in np.argsort(order[starts])]
+
+
 def _lens3d(boxes: ForeignBoxes, volume: VolumeBoxes, frame: str) -> np.ndarray:
     boxes.need_3d()
     rows = boxes.need(frame, volume) - [0, 0, 0, 0, 0, frame == "world"]  # froc counts the last slice, or mm, too
@@ -414,7 +444,7 @@ def _p3d(boxes: ForeignBoxes, volume: VolumeBoxes, _frame: str) -> np.ndarray | 
         rows = np.column_stack([z, voxels[detection][:, PLANE], volume.scores[detection]])
     else:
         detection, rows = volume.detection, np.column_stack([voxels[:, [2, *PLANE]], volume.scores])
-    return [rows[detection == i] for i in dict.fromkeys(detection.tolist())]
+    return grouped(rows, detection)
 
 
 def _luna16(boxes: ForeignBoxes, volume: VolumeBoxes, _frame: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,8 @@ from .foreign import BOX_READERS, SCAN_SUFFIXES, BoxReader, VolumeBoxes
 
 COLUMNS = ("the centre x", "the centre y", "the centre z", "the width", "the height", "the depth")
 SCORES = ("score", "scores", "label_scores")
+_LIST = rb'\s*"(training|validation|testing)"\s*:\s*\[\s*\]\s*'
+_NOTHING = re.compile(rb"\s*\{" + _LIST + rb"(," + _LIST + rb")*\}\s*")
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0, 1.0, 1.0, 1.0])  # of a centre; sizes have no direction
 
 
@@ -32,8 +35,8 @@ class monai(BoxReader):
     to_lps = np.ones(6)
 
     def recognizes(self, data: bytes) -> bool:
-        """Entries that have an image and boxes."""
-        return b'"image"' in data and b'"box"' in data
+        """Entries that have an image and boxes, or lists of none."""
+        return b'"image"' in data and b'"box"' in data or _NOTHING.fullmatch(data) is not None
 
     def read(self, path: Path, split: str | None, images: str | PathLike | None) -> Iterator[VolumeBoxes]:
         """Reads the entries of one list."""

@@ -121,11 +121,14 @@ def read_tracklets(
     volume, scores, parts = [], [], []
     for name, entry in entries.items():
         found = parse_tracklets(path, name, entry)
+        whole = [number for number, rows in enumerate(found) if rows.ndim == 1]
+        faults = box_faults(np.reshape([found[number][:6] for number in whole], (-1, 6)))
+        check_entries(path, "detection", [name], np.zeros(len(whole), int), np.array(whole), faults)
         volume += [index[name]] * len(found)
         scores += [rows[..., -1].max() for rows in found]
         slices = slice_range(name)
         own = (0, slices[1] - slices[0]) if slices else span
-        parts += [rows if rows.ndim == 2 else spread(path, name, n, rows, own) for n, rows in enumerate(found)]
+        parts += [rows if rows.ndim == 2 else spread(rows, own) for rows in found]
     tracklets = Tracklets.of_rows(np.array(volume, dtype=np.int64), parts, scores)
     numbers = row_in_volume(tracklets.volume)[tracklets.slice_detection]
     of_slice = tracklets.volume[tracklets.slice_detection]
@@ -161,9 +164,14 @@ def read_nodules(path, seriesuids, excluded=None) -> NoduleTruth:
     nodules = _read_findings(path, volumes)
     if not len(nodules[0]) and len(read_table(path)):
         raise DataError(path, f"holds no nodule in a series of {seriesuids}")
+    check_entries(path, "nodule", volumes, nodules[0], row_in_volume(nodules[0]), diameter_faults(nodules[2]))
     warn_of_lesions(path, volumes, nodules[0], np.column_stack(nodules[1:]))
     none = (np.zeros(0, dtype=np.int64), np.zeros((0, 3)), np.zeros(0))
-    return NoduleTruth(volumes, *nodules, *(_read_findings(excluded, volumes) if excluded else none))
+    others = _read_findings(excluded, volumes) if excluded else none
+    if not re.search(r"\d", volumes[0]) and 0 not in (*nodules[0], *others[0]):
+        text = "%s: the first line, %s, counts as a series: a header is seriesuid or left out"
+        logger.warning(text, seriesuids, volumes[0])
+    return NoduleTruth(volumes, *nodules, *others)
 
 
 def read_candidates(path, truth: NoduleTruth, of_truth="the list of series") -> Candidates:
@@ -283,18 +291,13 @@ def warn_of_doubles(path, kind: str, volumes: Sequence[str], volume: np.ndarray,
         logger.warning("%s: %d %s stand there twice and count twice (volume %s)", path, twice, kind, name)
 
 
-def spread(path, name: str, number: int, box: np.ndarray, span: tuple[float, float]) -> np.ndarray:
+def spread(box: np.ndarray, span: tuple[float, float]) -> np.ndarray:
     """(k, 6) slice boxes of a (7,) 3D box with its score: its outline on the slices that it covers.
 
     Args:
-        path, name, number: of the file, the volume and the detection, for errors.
         box: x1, y1, z1, x2, y2, z2, score.
         span: first and last slice that count.
-
-    Raises:
-        DataError: the box ends before it begins.
     """
-    check_entries(path, "detection", [name], np.zeros(1, int), np.array([number]), box_faults(box[None, :6]))
     first, last = span
     if box[5] < first - 1 or box[2] > last + 1:
         return np.zeros((0, 6))
@@ -302,6 +305,11 @@ def spread(path, name: str, number: int, box: np.ndarray, span: tuple[float, flo
     z = slices_of(near)[1]
     z = z[(z >= first) & (z <= last)]
     return np.column_stack([z, np.tile(box[[*PLANE, 6]], (len(z), 1))])
+
+
+def diameter_faults(diameters: np.ndarray) -> dict:
+    """{fault: (n,) bool} of nodules, as check_entries takes it."""
+    return {"the diameter 0, which no point can hit; -1 stands for one that is not known": diameters == 0}
 
 
 def known_diameters(diameters: np.ndarray) -> np.ndarray:

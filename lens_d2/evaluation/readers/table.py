@@ -11,7 +11,7 @@ import numpy as np
 
 from ...io.errors import DataError
 from ...io.tables import VOXEL_COLUMNS, WORLD_COLUMNS, finite_numbers, read_table
-from .foreign import BOX_READERS, BoxReader, VolumeBoxes
+from .foreign import BOX_READERS, BoxReader, VolumeBoxes, grouped
 
 FRAMES = {"voxels": VOXEL_COLUMNS, "world": WORLD_COLUMNS}
 
@@ -51,11 +51,13 @@ class table(BoxReader):
             cells["volume"] = path.resolve().parent.name
             names = [path.resolve().parent.name]
         columns = [name for given in frames.values() for name in given]
-        cells = cells[(cells[columns] != "").any(axis=1)].copy()
-        for column in [*columns, *(["score"] if "score" in cells else [])]:
-            cells[column] = finite_numbers(path, cells[column], cells[["volume"]])
+        cells = cells[(cells[columns] != "").any(axis=1)]
+        columns += ["score"] if "score" in cells else []
+        numbers = [finite_numbers(path, cells[column], cells[["volume"]]) for column in columns]
+        table = np.column_stack([np.zeros((len(cells), 0)), *numbers])
+        codes, found = cells["volume"].factorize()
+        by_volume = dict(zip(found, grouped(table, codes), strict=True))
         for name in names:
-            mine = cells[cells["volume"] == name]
-            boxes = {frame: mine[given].to_numpy(dtype=np.float64) for frame, given in frames.items()}
-            scores = mine["score"].to_numpy(dtype=np.float64) if "score" in cells else None
-            yield VolumeBoxes(name, scores, **boxes)
+            mine = by_volume.get(name, table[:0])
+            boxes = {frame: mine[:, [columns.index(each) for each in given]] for frame, given in frames.items()}
+            yield VolumeBoxes(name, mine[:, -1] if columns[-1] == "score" else None, **boxes)

@@ -116,6 +116,23 @@ def test_3d_protocols_refuse_slices(evaluate, write):
             FOUND,
             "truth.json: an image, or a slice of a volume, appears twice",
         ),
+        (
+            TRUTH | {"images": [{"id": 1, "volume": "a", "slice": 2.5, "file_name": "a/7.png"}]},
+            FOUND,
+            "truth.json: image 1: volume and slice are 'a' and 2.5: a name and a whole number",
+        ),
+        (TRUTH | {"images": [{"id": 1, "slice": 2, "file_name": "a/7.png"}]}, FOUND, "are None and 2"),
+        (TRUTH | {"images": [{"id": 1, "volume": "a", "slice": 10**400}]}, FOUND, "of more than 18 digits"),
+        (
+            TRUTH | {"annotations": [MARK | {"score": 1}, OTHER]},
+            FOUND,
+            "row 1: has no score, and others",
+        ),
+        (
+            TRUTH | {"annotations": [MARK, OTHER | {"score": 1}]},
+            FOUND,
+            "row 0: has no score, and others",
+        ),
         (TRUTH | {"images": 3}, FOUND, "truth.json: no COCO dataset"),
         (TRUTH | {"annotations": [MARK | {"iscrowd": 1}]}, FOUND, "truth.json: row 0: a crowd"),
     ],
@@ -131,3 +148,9 @@ def test_damaged_files_are_refused_in_one_line(write, truth, found, message):
 def test_results_need_the_dataset(write):
     with pytest.raises(DataError, match="results name images by number: name COCO's dataset by --images"):
         read_boxes(write("found.json", FOUND))
+
+
+def test_a_slice_may_be_a_whole_float(write):
+    images = [{"id": 7, "volume": "a", "slice": 2.0, "file_name": "a/103.png"}]
+    boxes = read_boxes(write("truth.json", {"images": images, "annotations": [MARK]})).volumes["a"]
+    assert boxes.voxels.tolist() == [[10, 20, 2, 40, 60, 2]]

@@ -21,7 +21,14 @@ from helpers.foreign_boxes import (
 from helpers.scan_files import write_volume
 
 from lens_d2.evaluation import froc
-from lens_d2.evaluation.readers import BOX_READERS, find_reader, read_boxes, scan_geometry
+from lens_d2.evaluation.readers import (
+    BOX_READERS,
+    ForeignBoxes,
+    VolumeBoxes,
+    find_reader,
+    read_boxes,
+    scan_geometry,
+)
 from lens_d2.io.errors import DataError
 from lens_d2.io.pickles import load_pickle
 from lens_d2.io.tables import VOXEL_COLUMNS
@@ -272,3 +279,30 @@ def test_whatever_stands_in_nndetection_s_pickle(golden, tmp_path):
                 read_boxes(tmp_path)
             except DataError as error:
                 assert "a_boxes.pkl" in str(error) and "\n" not in str(error)
+
+
+def test_boxes_narrower_than_a_pixel_are_as_wide_as_they_are(evaluate, write, caplog):
+    """8 of its 10 slices are the lesion's: 0.8 of the box, however wide it is."""
+    lesions, boxes = {"a": [[10, 10, 0, 10.5, 20, 7]]}, {"a": [[10, 10, 0, 10.5, 20, 9], [5, 5, 0, 5, 9, 2]]}
+    truth = write("truth.csv", table_text(lesions, None))
+    found = write("found.csv", table_text(boxes, {"a": [0.9, 0.8]}))
+    for threshold, sensitivity in ((0.799, 1.0), (0.801, 0.0)):
+        words = ["--protocol", "lens3d", "--ground-truth", truth, "--predictions", found, *AT_FPS]
+        status, metrics, error = evaluate(*words, "--threshold", threshold)
+        assert status == 0 and metrics["sensitivity"][1] == sensitivity, error
+        assert "found.csv: 1 boxes without extent, which can neither hit nor be hit (volume a)" in error
+        caplog.clear()
+        arrays = [read_boxes(path).arrays("lens3d") for path in (truth, found)]
+        assert froc(*arrays, fps=(0.5, 1), threshold=threshold).metrics["sensitivity"] == metrics["sensitivity"]
+        assert "1 boxes without extent" in caplog.text
+    marks = write("marks.json", {"a": {"3": [[11, 11, 20, 20, 3, 3]]}})
+    status, metrics, error = evaluate("--protocol", "p3d", "--ground-truth", marks, "--predictions", found)
+    assert status == 0 and metrics["num_detections"] == 2, error
+
+
+def test_the_slices_of_a_detection_need_not_stand_together():
+    boxes = np.array([[1, 1, 4, 9, 9, 4], [2, 2, 4, 9, 9, 4], [3, 3, 5, 9, 9, 5]], dtype=float)
+    volume = VolumeBoxes("a", np.array([0.5, 0.6, 0.7]), voxels=boxes, detection=np.array([7, 2, 7]))
+    tracks = ForeignBoxes("f", {"a": volume}).arrays("p3d")["a"]
+    assert [rows[:, 1].tolist() for rows in tracks] == [[1, 3], [2]]
+    assert ForeignBoxes("f", {"a": VolumeBoxes("a", np.zeros(0), boxes[:0])}).arrays("p3d")["a"] == []

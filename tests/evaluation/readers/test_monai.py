@@ -63,6 +63,14 @@ def test_candidates_of_luna16(evaluate, write):
     assert status == 0 and metrics["sensitivity"] == SENSITIVITY, error
 
 
+@pytest.mark.parametrize("text", ['{"validation": []}', '{\n "training": [ ], "validation": []}'])
+def test_a_detector_that_has_found_nothing(evaluate, write, text):
+    truth = write("truth.json", {"validation": monai_entries(LESIONS)})
+    words = ["--protocol", "lens3d", "--ground-truth", truth, "--predictions", write("found.json", text)]
+    status, metrics, error = evaluate(*words, "--split", "val")
+    assert status == 0 and metrics["average_sensitivity"] == 0 and "2 of 2 volumes have no predictions" in error
+
+
 ENTRY = {"image": "a.nii.gz", "box": [[1, 2, 3, 4, 5, 6]], "score": [0.5]}
 
 

@@ -90,6 +90,9 @@ def test_what_may_be_meant_is_warned_of(lens3d, p3d, luna16):
     assert luna16(series_csv="SeriesInstanceUID\n00783\n00784\n")[1]["num_volumes"] == 2
     named = luna16(series_csv="SeriesUID\n00783\n00784\n")
     assert named[1]["num_volumes"] == 2
+    named = luna16(series_csv="scan\n00783\n00784\n")
+    assert named[1]["num_volumes"] == 3 and "the first line, scan, counts as a series" in named[2]
+    assert "counts as a series" not in luna16(series_csv="00784\n00783\n")[2]
     nodules = HEADER + "diameter_mm\n00783,0,0,0,10\n00783,0,0,0,10\n"
     assert "1 lesions stand there twice" in luna16(truth_csv=nodules)[2]
 
@@ -270,6 +273,7 @@ def test_bad_tables(luna16):
     refused(luna16(series_csv="00783\n00784\n00783\n"), "series.csv", "00783", "twice")
     refused(luna16(series_csv="\n"), "series.csv", "empty")
     refused(luna16(truth_csv=HEADER + "diameter_mm\n00783,0,0,0,\n"), "truth.csv", "line 2")
+    refused(luna16(truth_csv=HEADER + "diameter_mm\n00783,0,0,0,0\n"), "truth.csv", "nodule 0: the diameter 0")
     refused(luna16(others_csv=HEADER + "\n"), "others.csv", "diameter_mm")
 
 

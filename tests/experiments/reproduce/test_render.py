@@ -41,7 +41,7 @@ def page(tmp_path):
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     table = read_table(str(path))
 
-    def render(made, **more):
+    def render(made, options=(), **more):
         path.write_text(yaml.safe_dump(content | more, sort_keys=False))
         for (name, seed), (events, average) in made.items():
             row = next(row for row in table.rows if row.name == name)
@@ -63,7 +63,7 @@ def page(tmp_path):
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(record))
         words = ["--table", str(path), "--seeds", "1", "2", "--output", str(tmp_path / "out"), "--render"]
-        assert main(["reproduce", *words]) == 0
+        assert main(["reproduce", *words, *options]) == 0
         text = (tmp_path / "out/small.md").read_text()
         cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
         return text, cells[2:]
@@ -104,3 +104,11 @@ def test_without_any_record_everything_is_a_dash(page):
     text, cells = page({})
     assert cells[0] == ["first", "–", "–", "–", "", "0 of 2"] and "![FROC" not in text
     assert cells[2][4] == "–"
+
+
+@pytest.mark.parametrize(
+    "options", [["--seeds", "1", "7"], ["--cohort-seed", "5"], ["--size", "small"], ["--", "SOLVER.MAX_ITER", "5"]]
+)
+def test_notes_stand_under_no_other_figures(page, options):
+    assert "Seen by eye." in page({}, ["--size", "tiny", "--cohort-seed", "0"])[0]
+    assert "Seen by eye." not in page({}, options)[0]
