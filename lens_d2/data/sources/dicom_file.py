@@ -66,7 +66,7 @@ MARKS = (
 PIXELS = (
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
+    "ExtendedOffsetTableLengths", "PixelPaddingValue", "PixelPaddingRangeLimit",
 )  # fmt: skip
 NEEDED_PIXELS = ("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored")
 OTHERS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "SeriesDescription")
@@ -113,12 +113,14 @@ class Pixels:
         offset: bytes from the start of the file to the value of the element; None if the file is deflated.
         syntax: the transfer syntax in which they are encoded.
         options: of pydicom's decoders.
+        padding: lowest and highest stored value that the header declares to be no image; None without one.
     """
 
     path: Path
     offset: int | None
     syntax: uid.UID
     options: dict
+    padding: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,12 +325,22 @@ class _Header:
         if representation is not None:
             options["pixel_vr"] = representation
         if syntax == uid.DeflatedExplicitVRLittleEndian:
-            return Pixels(self.path, None, syntax, options)
+            return Pixels(self.path, None, syntax, options, self._padding())
         if syntax.is_encapsulated != (length == UNDEFINED_LENGTH):
             raise DataError(self.path, "its pixels are not encoded as its header says")
         offset = self.stream.tell() + (8 if representation is None else 12)
         self._check_length(offset, length, options)
-        return Pixels(self.path, offset, syntax, options)
+        return Pixels(self.path, offset, syntax, options, self._padding())
+
+    def _padding(self) -> tuple[int, int] | None:
+        """The range of padding, signed as the pixels are, whichever sign its own representation has."""
+        value, limit = (self.values.get(f"PixelPadding{end}") for end in ("Value", "RangeLimit"))
+        if not isinstance(value, int):
+            return None
+        span = 1 << self.values.BitsAllocated
+        lowest = -span // 2 if self.values.get("PixelRepresentation") == 1 else 0
+        ends = [(each - lowest) % span + lowest for each in (value, limit) if isinstance(each, int)]
+        return min(ends), max(ends)
 
     def _check_length(self, offset: int, length: int, options: dict) -> None:
         """DataError if the file holds less than the pixels that its header announces."""
