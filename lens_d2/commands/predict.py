@@ -30,6 +30,7 @@ from ..io.device import fall_back_to_cpu
 from ..io.errors import DataError, WriteError
 from ..io.files import write_whole
 from ..io.parallel import read_ahead
+from ..io.report_format import TABLE_FILE
 from ..io.zoo import local_path
 from ..lesion_detector import LesionDetector, ReadScan
 from .options import DEFAULT_MODEL
@@ -224,7 +225,7 @@ def run_all(predictor: Predictor, scans: list[Scan], outcomes: OutcomeStore) -> 
         [name, each["status"], each["detections"], each["fault"], warnings_cell(each["warnings"])]
         for name, each in in_order.items()
     ]
-    write_table(output / "scans.csv", ["folder", "status", "detections", "fault", "warnings"], rows)
+    write_table(output / TABLE_FILE, ["folder", "status", "detections", "fault", "warnings"], rows)
     failures = [f"{name}: {each['fault']}" for name, each in in_order.items() if each["status"] == FAILED]
     print(f"{len(titled) - len(failures)} of {len(titled)} scans done; look at {output}/*/report.html")
     say_where_reports_go({file for each in in_order.values() for file in each["files"]}, keep_ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import defaultdict
@@ -13,13 +14,14 @@ from pathlib import Path
 from ..io.dicom_header import looks_like_dicom
 from ..io.errors import DataError
 from ..io.files import visible_files, visible_folders
-from ..io.report_format import is_report
+from ..io.report_format import TABLE_FILE, is_report
 from .sources.dicom_file import DicomFile, Kind
 from .sources.dicom_folder import no_ct
 from .sources.dicom_series import DicomIndex, Part, find_parts, read_dicom_files, read_index
 from .sources.png_folder import fault_of_picture, numbered_pictures
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".mhd", ".mha", ".nrrd", ".nhdr")
+MAX_NAME = 150  # bytes of a name; file systems allow 255, with what is added to it
 VOLUME, PNG, DICOM, PICTURES = "volume file", "PNG slices", "DICOM series", "pictures that are no slices"
 
 
@@ -133,7 +135,8 @@ def find_scans(
             record["series_uid"] = find.series_uid
         if find.kind == DICOM and fill_gaps:
             record["fill_gaps"] = True
-        scans.append(Scan(_unique(name, {each.name for each in scans}), record, find.kind, find.fault))
+        taken = {TABLE_FILE, *(each.name for each in scans)}
+        scans.append(Scan(_unique(name, taken), record, find.kind, find.fault))
     return scans
 
 
@@ -267,9 +270,16 @@ def _picked(path: Path, finds: Iterable[_Find], uid: str) -> list[_Find]:
 
 
 def _name(place: Path, root: Path) -> str:
-    """A name for a scan from its path below the folder that was searched, or from the path that was given."""
+    """A name for a scan from its path below the folder that was searched, or from the path that was given.
+
+    If it would be longer than MAX_NAME, a digest of the path takes the place of its end.
+    """
     path = _stem(place) if place == root else (place.parent / _stem(place)).relative_to(root).as_posix()
-    return re.sub(r"[^\w.-]+", "_", path).strip("._") or "scan"
+    name = re.sub(r"[^\w.-]+", "_", path).strip("._") or "scan"
+    if len(name.encode()) <= MAX_NAME:
+        return name
+    end = "-" + hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    return name.encode()[: MAX_NAME - len(end)].decode(errors="ignore") + end
 
 
 def _stem(place: Path) -> str:
