@@ -35,6 +35,10 @@ CAPTURES = (
 # Objects with pixels that accompany a scan but are not part of it.
 COMPANIONS = (uid.SegmentationStorage, uid.RTDoseStorage, uid.RTImageStorage, uid.ParametricMapStorage)
 GREY = ("MONOCHROME1", "MONOCHROME2")
+COLOURS = (
+    "PALETTE COLOR", "RGB", "HSV", "ARGB", "CMYK", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422",
+    "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT", "XYB",
+)  # fmt: skip
 
 # For elements of a single slice, the macro and element that hold them for frames of an enhanced image.
 FUNCTIONAL_GROUPS = {
@@ -247,6 +251,8 @@ class _Header:
     def describe(self) -> DicomFile:
         kind = self._kind()
         name = uid.UID(self.sop_class).name.removesuffix(" Storage") or "no SOP class"
+        if name == self.sop_class and not uid.UID(name).is_valid:  # anything may stand there
+            name = private(name)
         said = DicomFile(
             self.path,
             kind,
@@ -307,8 +313,10 @@ class _Header:
         missing = [keyword for keyword in NEEDED_PIXELS if self.values.get(keyword) in (None, "")]
         if missing:
             raise DataError(self.path, f"the DICOM header has no {missing[0]}")
-        kind = f"{self.values.PhotometricInterpretation} with {self.values.SamplesPerPixel} values per pixel"
-        if self.values.SamplesPerPixel != 1 or self.values.PhotometricInterpretation not in GREY:
+        color = self.values.PhotometricInterpretation
+        if self.values.SamplesPerPixel != 1 or color not in GREY:
+            named = color if color in (*GREY, *COLOURS) else private(color)
+            kind = f"{named} with {self.values.SamplesPerPixel} values per pixel"
             raise DataError(self.path, f"{kind} where a CT slice has one grey value")
         if self.values.get("HighBit", self.values.BitsStored - 1) != self.values.BitsStored - 1:
             raise DataError(self.path, "its pixels' highest bit is not where the number of bits stored puts it")
@@ -414,9 +422,9 @@ class _Header:
         except (InvalidOperation, ValueError):
             pass  # reported below
         tag = Tag(keyword)
-        kind = "number" if count == 1 else "numbers"
+        wanted = "number" if count == 1 else f"{count} numbers"
         raise DataError(
-            self.path, f"DICOM element ({tag.group:04x},{tag.element:04x}) holds no {count} {kind} ({keyword})"
+            self.path, f"DICOM element ({tag.group:04x},{tag.element:04x}) holds no {wanted} ({keyword})"
         )
 
 
