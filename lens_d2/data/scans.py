@@ -21,6 +21,7 @@ from .sources.dicom_series import DicomIndex, Part, find_parts, read_dicom_files
 from .sources.png_folder import fault_of_picture, numbered_pictures
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".mhd", ".mha", ".nrrd", ".nhdr")
+NUMBERED = "scan_{:03d}"
 MAX_NAME = 150  # bytes of a name; file systems allow 255, with what is added to it
 VOLUME, PNG, DICOM, PICTURES = "volume file", "PNG slices", "DICOM series", "pictures that are no slices"
 
@@ -36,12 +37,18 @@ class Scan:
         record: for :func:`lens_d2.data.volume.read_volume` and the cache.
         kind: VOLUME, PNG, DICOM, or PICTURES for what is no scan.
         fault: why it cannot be used, if that is known before it is read.
+        number: in the order of the paths, from 1; after a resumption it may be another.
     """
 
     name: str
     record: dict
     kind: str
     fault: DataError | None = None
+    number: int = 1
+
+    def numbered(self, number: int) -> Scan:
+        """The scan with another number, and its name from that."""
+        return replace(self, number=number, name=NUMBERED.format(number))
 
     @property
     def is_scan(self) -> bool:
@@ -127,7 +134,8 @@ def find_scans(
 
     scans: list[Scan] = []
     for find in finds:
-        name = _name(find.place, path) if keep_ids else f"scan_{len(scans) + 1:03d}"
+        number = len(scans) + 1
+        name = _name(find.place, path) if keep_ids else NUMBERED.format(number)
         record: dict = {"file_name": os.path.abspath(find.place), "volume": "scan"}
         if find.kind == PNG and spacing is not None:
             record["spacing"] = [float(step) for step in spacing]
@@ -136,7 +144,7 @@ def find_scans(
         if find.kind == DICOM and fill_gaps:
             record["fill_gaps"] = True
         taken = {TABLE_FILE, *(each.name for each in scans)}
-        scans.append(Scan(_unique(name, taken), record, find.kind, find.fault))
+        scans.append(Scan(_unique(name, taken), record, find.kind, find.fault, number))
     return scans
 
 
