@@ -160,16 +160,17 @@ def predict(parser: Parser) -> None:
     DICOM file of many frames, a folder of DeepLesion's PNG slices (with --spacing), or a folder that holds any
     of these: then all are run, each into a folder of its own under OUTPUT, and scans.csv lists them and what
     cannot be used: by their number in the order of their paths, or by name with --keep-ids. Without it, no
-    output or message holds the name of a file or folder below INPUT, nor anything that DICOM headers say of the
-    patient. In every folder: report.html to look at, detections.csv and .json, detections.mrk.json for 3D
-    Slicer, detections.nii.gz for ITK-SNAP, and for DICOM detections.dcm, a structured report, and
-    detections.seg.dcm, a segmentation.
+    output or message holds the name of a file or folder below INPUT, nor free text of DICOM headers, but for one
+    list on the console: where INPUT is a DICOM folder of several series or parts, of which --series is to pick
+    one, their UIDs, numbers of images, modalities, descriptions and differences are shown. In every folder:
+    report.html to look at, detections.csv and .json, detections.mrk.json for 3D Slicer, detections.nii.gz for
+    ITK-SNAP, and for DICOM detections.dcm, a structured report, and detections.seg.dcm, a segmentation.
 
         lens-d2 predict --input archive --output out --num-gpus 8 --resume
 
     Processes share many scans as they share a training, by --num-gpus or torchrun; each reads its next scan while
     it works on this one. With --resume, scans are passed over whose outputs are there, of the same input, options
-    and weights.
+    and weights; they keep their numbers, and others get those that are free.
 
     Without --config-file and --model the package's own weights are used. They have learned from synthetic
     patients alone: they show how everything works, and their detections in a patient's scan mean nothing.

@@ -7,10 +7,13 @@ import csv
 import io
 import logging
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -28,8 +31,9 @@ from ..io.artifacts import ResultStore, digest, digest_of_file, share_out
 from ..io.config_files import merge_opts
 from ..io.device import fall_back_to_cpu
 from ..io.errors import DataError, WriteError
-from ..io.files import write_whole
+from ..io.files import check_writable, write_whole
 from ..io.parallel import read_ahead
+from ..io.report_format import TABLE_FILE
 from ..io.zoo import local_path
 from ..lesion_detector import LesionDetector, ReadScan
 from .options import DEFAULT_MODEL
@@ -37,6 +41,7 @@ from .options import DEFAULT_MODEL
 logger = logging.getLogger(__name__)
 
 OUTCOMES = ".scans"  # folder below the output
+NUMBERED_NAME = re.compile(r"scan_(\d+)")  # without --keep-ids
 DONE, FAILED, PASSED_OVER = "done", "failed", "passed over"
 # What --resume looks at, of the options that have an effect on a scan's outputs.
 EFFECTIVE = ("series", "fill_gaps", "spacing", "score_threshold", "max_detections", "keep_ids")
@@ -64,15 +69,15 @@ def read_config(args: argparse.Namespace) -> CfgNode:
 class OutcomeStore(ResultStore):
     """Outcomes of scans: {"status", "detections", "fault", "warnings", "files": {name: bytes}} for each.
 
-    It depends on the scan's file or folder, the options, the config and the weights, and is outdated when one of
-    them changes. It does not tell the scan's path, which may name a patient.
+    It depends on the scan's file or folder, its place below the input, the options, the config and the weights,
+    and is outdated when one of them changes. It does not tell the scan's path, which may name a patient.
     """
 
     def __init__(self, output: Path, cfg: CfgNode, args: argparse.Namespace):
         weights = [digest_of_file(local_path(path)) for path in (cfg.MODEL.WEIGHTS, cfg.MODEL.FPR.WEIGHTS) if path]
         options = [getattr(args, name) for name in EFFECTIVE]
         super().__init__(output / OUTCOMES, digest([__version__, cfg.dump(), weights, options]))
-        self.output = output
+        self.output, self.input = output, os.path.abspath(args.input)
 
     def name(self, thing: Scan) -> str:
         """Name of the scan."""
@@ -80,21 +85,36 @@ class OutcomeStore(ResultStore):
 
     def header(self, thing: Scan) -> dict[str, str]:
         """Digest of what the outcome is of."""
-        identity = [*self._stamps(thing.record), thing.record.get("series_uid")]
+        place = os.path.relpath(thing.record["file_name"], self.input)
+        identity = [*self._stamps(thing.record), thing.record.get("series_uid"), place]
         return {self.digest_key: digest([self.made_from, *identity])}
+
+    def numbered(self, scans: Sequence[Scan]) -> list[Scan]:
+        """The scans by their numbers in earlier runs; others get the numbers that are free, in their order."""
+        earlier = {}
+        for path in self.root.glob(f"*{self.suffix}"):
+            match = NUMBERED_NAME.fullmatch(path.name.removesuffix(self.suffix))
+            with suppress(OSError, ValueError, RecursionError):  # a damaged one is of no scan
+                if match:
+                    earlier[self.load(path)[1].get(self.digest_key)] = int(match[1])
+        kept = {scan.name: earlier.get(self.header(scan)[self.digest_key]) for scan in scans}
+        free = (number for number in count(1) if number not in kept.values())
+        return sorted((scan.numbered(kept[scan.name] or next(free)) for scan in scans), key=lambda s: s.number)
 
     def _stamps(self, record: dict) -> list[tuple[str, int, int]]:
         """Name, size and time of modification of the scan's files, without what is written below the output."""
         try:
             files = open_source(record).files()
-        except DataError:  # no scan
+        except (DataError, OSError):  # no scan, or one that cannot be read
             files = [Path(record["file_name"])]
         output = self.output.absolute()
-        return [stamp_of(file) for file in files if output not in file.absolute().parents and file.exists()]
+        return [stamp_of(file) for file in files if output not in file.absolute().parents and os.path.exists(file)]
 
     def find_whole(self, scan: Scan) -> dict | None:
-        """The outcome of a scan if all its outputs are there, else None."""
+        """The outcome of a scan if it is done and all its outputs are there, else None."""
         outcome = self.find(scan)
+        if outcome and outcome["status"] != DONE:
+            return None
         sizes = {name: _size(self.output / scan.name / name) for name in outcome["files"]} if outcome else {}
         return outcome if outcome and sizes == outcome["files"] else None
 
@@ -154,7 +174,7 @@ class Predictor:
     def run_each(self, scans: Iterable[tuple[str, Scan]], outcomes: OutcomeStore) -> Iterator[dict]:
         """Run scans with their titles into folders of their own, and give what became of each.
 
-        The next scan is read meanwhile; the outcome of a sound one is stored when all of its files are written.
+        The next scan is read meanwhile; an outcome is stored when all files of the scan are written.
 
         Raises:
             WriteError: a file cannot be written; of the next scan nothing could be written either.
@@ -164,7 +184,9 @@ class Predictor:
 
     def _try(self, title: str, scan: Scan, read: Callable[[], ReadScan], outcomes: OutcomeStore) -> dict:
         try:
-            count, written = self.run(scan, read(), title, outcomes.output / scan.name)
+            found, written = self.run(scan, read(), title, outcomes.output / scan.name)
+            files = {file.name: _size(file) for file in written.files}
+            outcome = _outcome(DONE, detections=found, warnings=list(written.warnings), files=files)
         except WriteError:
             raise
         except Exception as error:  # whatever is wrong with one scan, the others are run
@@ -172,9 +194,7 @@ class Predictor:
                 kind, keep_ids = type(error).__name__, self.args.keep_ids
                 trace = traceback.format_exception(error) if keep_ids else traceback.format_tb(error.__traceback__)
                 logger.error("unexpected %s\n%s", kind, "".join(trace).rstrip())
-            return _outcome(FAILED, fault=fault_in(scan, error, self.args.keep_ids))
-        files = {file.name: _size(file) for file in written.files}
-        outcome = _outcome(DONE, detections=count, warnings=list(written.warnings), files=files)
+            outcome = _outcome(FAILED, fault=fault_in(scan, error, self.args.keep_ids))
         outcomes.put(scan, outcome)
         return outcome
 
@@ -187,13 +207,13 @@ def run_one(predictor: Predictor, scan: Scan, output: Path) -> int:
     """Run the only scan there is, and return the exit code."""
     remove_report(output)  # it may be another scan's
     try:
-        count, written = predictor.run(scan, predictor.read(scan), "Scan", output)
+        found, written = predictor.run(scan, predictor.read(scan), "Scan", output)
     except WriteError:
         raise
     except DataError as error:
         print(f"{predictor.args.input}: {fault_in(scan, error, predictor.args.keep_ids)}", file=sys.stderr)
         return cli.BAD_INPUT
-    print(f"{count} detections; look at {output / 'report.html'}")
+    print(f"{found} detections; look at {output / 'report.html'}")
     say_where_reports_go([file.name for file in written.files], predictor.args.keep_ids)
     for warning in written.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -209,7 +229,7 @@ def run_all(predictor: Predictor, scans: list[Scan], outcomes: OutcomeStore) -> 
         the exit code, on the first rank; 0 on the others, which have none of their own.
     """
     keep_ids, output = predictor.args.keep_ids, outcomes.output
-    titled = [(f"Scan {number}", scan) for number, scan in enumerate(scans, 1) if scan.is_scan]
+    titled = [(f"Scan {scan.number}", scan) for scan in scans if scan.is_scan]
     done = _finished(titled, outcomes, predictor.args.resume)
     left = [(title, scan) for title, scan in titled if scan.name not in done]
     ran = share_out(left, partial(predictor.run_each, outcomes=outcomes), "scans")
@@ -224,7 +244,7 @@ def run_all(predictor: Predictor, scans: list[Scan], outcomes: OutcomeStore) -> 
         [name, each["status"], each["detections"], each["fault"], warnings_cell(each["warnings"])]
         for name, each in in_order.items()
     ]
-    write_table(output / "scans.csv", ["folder", "status", "detections", "fault", "warnings"], rows)
+    write_table(output / TABLE_FILE, ["folder", "status", "detections", "fault", "warnings"], rows)
     failures = [f"{name}: {each['fault']}" for name, each in in_order.items() if each["status"] == FAILED]
     print(f"{len(titled) - len(failures)} of {len(titled)} scans done; look at {output}/*/report.html")
     say_where_reports_go({file for each in in_order.values() for file in each["files"]}, keep_ids)
@@ -312,17 +332,23 @@ def main(args: argparse.Namespace) -> int:
         raise DataError(args.output, "is both input and output: give another --output")
     if args.output.exists() and not args.output.is_dir():
         raise DataError(args.output, "is a file: give a folder as --output")
+    if comm.is_main_process():
+        check_writable(args.output)
     scans = find(args)
     if scans is None:
         return cli.BAD_INPUT
     wanted = [scan for scan in scans if scan.is_scan]
     is_one = len(wanted) == 1 and wanted[0].record["file_name"] == os.path.abspath(args.input)
+    outcomes = None if is_one else OutcomeStore(args.output, cfg, args)
+    if outcomes is not None and args.resume and not args.keep_ids:
+        scans = comm.all_gather(outcomes.numbered(scans) if comm.is_main_process() else scans)[0]
+        wanted = [scan for scan in scans if scan.is_scan]
     for scan in wanted:
         refuse_to_replace(scan.record["file_name"], args.output if is_one else args.output / scan.name)
-    if is_one:
+    if outcomes is None:
         status = run_one(Predictor(cfg, args), wanted[0], args.output) if comm.is_main_process() else 0
     else:
-        status = run_all(Predictor(cfg, args), scans, OutcomeStore(args.output, cfg, args))
+        status = run_all(Predictor(cfg, args), scans, outcomes)
     comm.synchronize()  # a rank that ends with another status than 0 takes the others along
     return status
 

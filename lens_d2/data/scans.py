@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import defaultdict
@@ -13,13 +14,15 @@ from pathlib import Path
 from ..io.dicom_header import looks_like_dicom
 from ..io.errors import DataError
 from ..io.files import visible_files, visible_folders
-from ..io.report_format import is_report
+from ..io.report_format import TABLE_FILE, is_report
 from .sources.dicom_file import DicomFile, Kind
 from .sources.dicom_folder import no_ct
 from .sources.dicom_series import DicomIndex, Part, find_parts, read_dicom_files, read_index
 from .sources.png_folder import fault_of_picture, numbered_pictures
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".mhd", ".mha", ".nrrd", ".nhdr")
+NUMBERED = "scan_{:03d}"
+MAX_NAME = 150  # bytes of a name; file systems allow 255, with what is added to it
 VOLUME, PNG, DICOM, PICTURES = "volume file", "PNG slices", "DICOM series", "pictures that are no slices"
 
 
@@ -34,12 +37,18 @@ class Scan:
         record: for :func:`lens_d2.data.volume.read_volume` and the cache.
         kind: VOLUME, PNG, DICOM, or PICTURES for what is no scan.
         fault: why it cannot be used, if that is known before it is read.
+        number: in the order of the paths, from 1; after a resumption it may be another.
     """
 
     name: str
     record: dict
     kind: str
     fault: DataError | None = None
+    number: int = 1
+
+    def numbered(self, number: int) -> Scan:
+        """The scan with another number, and its name from that."""
+        return replace(self, number=number, name=NUMBERED.format(number))
 
     @property
     def is_scan(self) -> bool:
@@ -125,7 +134,8 @@ def find_scans(
 
     scans: list[Scan] = []
     for find in finds:
-        name = _name(find.place, path) if keep_ids else f"scan_{len(scans) + 1:03d}"
+        number = len(scans) + 1
+        name = _name(find.place, path) if keep_ids else NUMBERED.format(number)
         record: dict = {"file_name": os.path.abspath(find.place), "volume": "scan"}
         if find.kind == PNG and spacing is not None:
             record["spacing"] = [float(step) for step in spacing]
@@ -133,7 +143,8 @@ def find_scans(
             record["series_uid"] = find.series_uid
         if find.kind == DICOM and fill_gaps:
             record["fill_gaps"] = True
-        scans.append(Scan(_unique(name, {each.name for each in scans}), record, find.kind, find.fault))
+        taken = {TABLE_FILE, *(each.name for each in scans)}
+        scans.append(Scan(_unique(name, taken), record, find.kind, find.fault, number))
     return scans
 
 
@@ -267,9 +278,16 @@ def _picked(path: Path, finds: Iterable[_Find], uid: str) -> list[_Find]:
 
 
 def _name(place: Path, root: Path) -> str:
-    """A name for a scan from its path below the folder that was searched, or from the path that was given."""
+    """A name for a scan from its path below the folder that was searched, or from the path that was given.
+
+    If it would be longer than MAX_NAME, a digest of the path takes the place of its end.
+    """
     path = _stem(place) if place == root else (place.parent / _stem(place)).relative_to(root).as_posix()
-    return re.sub(r"[^\w.-]+", "_", path).strip("._") or "scan"
+    name = re.sub(r"[^\w.-]+", "_", path).strip("._") or "scan"
+    if len(name.encode()) <= MAX_NAME:
+        return name
+    end = "-" + hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    return name.encode()[: MAX_NAME - len(end)].decode(errors="ignore") + end
 
 
 def _stem(place: Path) -> str:

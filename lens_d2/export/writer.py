@@ -114,7 +114,10 @@ def refuse_to_replace(source: str | PathLike | None, folder: str | PathLike) -> 
 
 
 def _is_same(path: Path, other: Path) -> bool:
-    return path.exists() and other.exists() and path.samefile(other)
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them is absent or cannot be looked at
+        return False
 
 
 def remove_report(folder: str | PathLike) -> None:

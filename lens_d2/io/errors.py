@@ -21,6 +21,11 @@ def quoted(text: str) -> str:
     return private(repr(text))
 
 
+def replace_private(text: str, replace: Callable[[str], str]) -> str:
+    """The text with other text in the place of what is marked as :func:`private`; ``str`` leaves it as it is."""
+    return _PRIVATE.sub(lambda match: replace(match[1]), text)
+
+
 class DataError(ValueError):
     """A file or a setting that cannot be used, with the reason.
 
@@ -43,7 +48,7 @@ class DataError(ValueError):
 
     def without_private(self, replace: Callable[[str], str]) -> str:
         """The fault with other text in the place of its private parts, white space in which is single blanks."""
-        return _PRIVATE.sub(lambda match: replace(match[1]), self._marked)
+        return replace_private(self._marked, replace)
 
 
 class WriteError(DataError):

@@ -92,6 +92,22 @@ def write_whole(path: str | os.PathLike, data: bytes | memoryview) -> Path:
     return Path(path)
 
 
+def check_writable(folder: str | os.PathLike) -> None:
+    """Makes a folder and a file in it, and removes them again.
+
+    Raises:
+        WriteError: that cannot be done.
+    """
+    place = Path(folder).absolute()
+    with write_errors(folder, below=place.anchor):
+        new = [each for each in (place, *place.parents) if not each.exists()]
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=place, prefix="."):
+            pass
+        for each in new:
+            each.rmdir()
+
+
 def visible_files(root: Path) -> list[Path]:
     """The file itself, or all files below a folder, sorted; without hidden ones and those in hidden folders.
 

@@ -1,4 +1,4 @@
-"""The format of ``detections.json``, by which a report is known: of the folder that it stands in, too."""
+"""The files by which outputs are known: ``detections.json`` of a scan, ``scans.csv`` of many."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from os import PathLike
 
 REPORT_FILE = "detections.json"
+TABLE_FILE = "scans.csv"  # beside the folders of the scans
 REPORT_FORMAT = "lens_d2 detections"  # its "format", near the beginning of the file
 _HEAD = 4096  # bytes in which that is looked for
 _MARK = re.compile(rb'"format":\s*"' + REPORT_FORMAT.encode() + rb'"')

@@ -281,6 +281,26 @@ def test_resumed_it_runs_what_has_no_whole_outputs(run, archive, array, tmp_path
     assert run(archive, "--score-threshold", "0.2") == 1 and len(made) == 4 + 4
 
 
+def test_resumed_scans_keep_their_numbers(run, archive, array, tmp_path, monkeypatch):
+    """Though a file comes in that sorts first, and another goes."""
+    assert run(archive) == 1
+    reports = {path: path.read_bytes() for path in (tmp_path / "out").glob("*/report.html")}
+    write_volume(archive / "Aa.nii.gz", array, AFFINE)
+    made = kill_at(monkeypatch, detector, "make_report")
+    assert run(archive, "--resume") == 1
+    assert [title for title, *_ in made] == ["Scan 6"]
+    with open(tmp_path / "out/scans.csv") as file:
+        rows = [(row["folder"], row["status"]) for row in csv.DictReader(file)]
+    statuses = ["done", "failed", "done", "done", "done", "done", "passed over"]
+    assert rows == [(f"scan_{number:03d}", status) for number, status in enumerate(statuses, 1)]
+    assert all(path.read_bytes() == content for path, content in reports.items())
+    (archive / "a.nii.gz").unlink()
+    write_volume(archive / "b.nii.gz", array, AFFINE)
+    made.clear()
+    assert run(archive, "--resume") == 0 and len(made) == 1
+    assert names(tmp_path / "out") == [*(f"scan_{number:03d}" for number in (1, 3, 4, 5, 6)), "scans.csv"]
+
+
 def test_a_scan_is_another_when_a_file_of_it_is(tmp_path, array):
     """Slices in a folder, and voxels beside their header; what is written below the output does not count."""
     folder = tmp_path / "in/slices"
@@ -420,6 +440,13 @@ def test_the_output_is_a_folder(run, array, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     assert run(write_volume(tmp_path / "ct.nii.gz", array, AFFINE), output=tmp_path / "file") == 2
     assert "is a file: give a folder as --output" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_detection(run, array, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(predict, "Predictor", None)
+    scan = write_volume(tmp_path / "ct.nii.gz", array, AFFINE)
+    assert run(scan, output="/proc/no/such/folder") == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("/proc/no/such/folder: cannot be written: ")
 
 
 def test_a_spacing_is_for_png_slices(run, array, tmp_path, capsys):

@@ -130,6 +130,21 @@ def test_names_are_unique(tmp_path):
     assert [scan.name for scan in find_scans(tmp_path)] == ["scan_001", "scan_002", "scan_003"]
 
 
+def test_long_names_are_cut_and_stay_apart(tmp_path):
+    folder = tmp_path.joinpath(*["ä" * 40] * 4)
+    folder.mkdir(parents=True)
+    for name in "ab":
+        write_volume(folder / f"{name}.nii", ARRAY, AFFINE)
+    first, second = (scan.name for scan in find_scans(tmp_path, keep_ids=True))
+    assert first != second and first.startswith("ä" * 40 + "_ä")
+    assert all(140 < len(name.encode()) <= 150 for name in (first, second))
+
+
+def test_no_scan_takes_the_name_of_the_table(tmp_path):
+    write_volume(tmp_path / "scans.csv.nii.gz", ARRAY, AFFINE)
+    assert [scan.name for scan in find_scans(tmp_path, keep_ids=True)] == ["scans.csv_2"]
+
+
 def test_messages_without_names(tmp_path):
     folder = write_series(tmp_path / "Doe_John", ARRAY, AFFINE)
     for number, file in enumerate(sorted(folder.iterdir())):

@@ -23,7 +23,10 @@ def read(report) -> highdicom.seg.Segmentation:
     return highdicom.seg.segread(io.BytesIO(SegmentationFile().render(report)))
 
 
-@pytest.mark.parametrize("direction", ["straight", "flipped", "feet first", "sagittal", "oblique"])
+GRIDS = ["straight", "flipped", "feet first", "sagittal", "oblique", "steep", "tilted"]
+
+
+@pytest.mark.parametrize("direction", GRIDS)
 def test_every_frame_shows_a_box_on_the_image_that_it_names(make_scan, direction):
     report = make_scan(direction, dicom=True).report()
     document = read(report)

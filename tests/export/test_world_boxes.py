@@ -5,6 +5,7 @@ import io
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -12,7 +13,7 @@ import SimpleITK as sitk
 
 from lens_d2.export import CsvTable, JsonFile, LabelMap, SlicerMarkups, StructuredReport
 
-GRIDS = ["straight", "flipped", "feet first", "sagittal", "oblique"]
+GRIDS = ["straight", "flipped", "feet first", "sagittal", "oblique", "steep"]
 
 
 def hull(corners: np.ndarray) -> np.ndarray:
@@ -117,3 +118,26 @@ def test_structured_report(make_scan, grid):
     np.testing.assert_allclose(
         world_of_structured_report(scan.report(), Path(scan.record["file_name"])), scan.world, atol=2e-3
     )
+
+
+def centres(world: np.ndarray) -> np.ndarray:
+    return (world[:, :3] + world[:, 3:]) / 2
+
+
+@pytest.mark.parametrize("dicom", [False, True])
+def test_tilted_gantry(make_scan, dicom, tmp_path):
+    """Boxes of formats without slanted ones have the same centres."""
+    scan = make_scan("tilted", dicom=dicom)
+    report, wanted = scan.report(), centres(scan.world)
+    for world in (world_of_csv, world_of_json):
+        np.testing.assert_allclose(world(report), scan.world, atol=2e-3, err_msg=world.__name__)
+    np.testing.assert_allclose(centres(world_of_markups(report)), wanted, atol=2e-3)
+    (tmp_path / "labels.nii.gz").write_bytes(LabelMap().render(report))
+    labels = nib.load(tmp_path / "labels.nii.gz")
+    for number, centre in enumerate(wanted, 1):
+        indices = np.argwhere(np.asarray(labels.dataobj) == number)
+        middle = (indices.min(axis=0) + indices.max(axis=0)) / 2
+        np.testing.assert_allclose((labels.affine @ [*middle, 1])[:3] * [-1, -1, 1], centre, atol=2e-3)
+    if dicom:
+        found = world_of_structured_report(report, Path(scan.record["file_name"]))
+        np.testing.assert_allclose(centres(found), wanted, atol=2e-3)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ EXPERTS = ("deeplesion", "luna")
 # First and last voxel, both included, along x, y, z.
 VOXELS = np.array([[[5, 6, 2], [9, 9, 4]], [[20, 20, 10], [20, 27, 10]], [[30, 3, 15], [35, 8, 23]]])
 SCORES = np.array([0.31, 0.92, 0.55])
+COS, SIN = np.cos(np.radians(44)), np.sin(np.radians(44))
 DIRECTIONS = {
     "straight": np.eye(3),
     "flipped": np.diag([-1.0, -1.0, 1.0]),  # as NIfTI files mostly are
@@ -24,6 +26,8 @@ DIRECTIONS = {
         [[0, 0, -1], [1, 0, 0], [0, -1, 0]], float
     ),  # i to the back, j to the feet, k to the right
     "oblique": np.array([[0.96, -0.28, 0], [0.28, 0.96, 0], [0, 0, 1]]),
+    "steep": np.array([[1, 0, 0], [0, COS, -SIN], [0, SIN, COS]]),
+    "tilted": np.array([[1, 0, 0], [0, 0.96, 0], [0, 0.28, 1]]),  # the gantry, and the table moves along z
 }
 
 
@@ -59,6 +63,9 @@ def make_scan(tmp_path_factory):
         array = array.transpose([2 - axis for axis in axes[::-1]])
         if dicom:
             path = write_series(folder / "series", array, affine, **elements)
+        elif direction == "tilted":  # ITK would straighten it
+            path = folder / "scan.nii.gz"
+            nib.save(nib.Nifti1Image(array.T, np.diag([-1, -1, 1, 1]) @ affine), path)
         else:
             path = write_volume(folder / "scan.nii.gz", array, affine)
         cache = VolumeCache(folder / "cache", PreprocessParams(pixel_spacing=1.0))

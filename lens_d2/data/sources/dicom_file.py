@@ -35,6 +35,10 @@ CAPTURES = (
 # Objects with pixels that accompany a scan but are not part of it.
 COMPANIONS = (uid.SegmentationStorage, uid.RTDoseStorage, uid.RTImageStorage, uid.ParametricMapStorage)
 GREY = ("MONOCHROME1", "MONOCHROME2")
+COLOURS = (
+    "PALETTE COLOR", "RGB", "HSV", "ARGB", "CMYK", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422",
+    "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT", "XYB",
+)  # fmt: skip
 
 # For elements of a single slice, the macro and element that hold them for frames of an enhanced image.
 FUNCTIONAL_GROUPS = {
@@ -66,7 +70,7 @@ MARKS = (
 PIXELS = (
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
+    "ExtendedOffsetTableLengths", "PixelPaddingValue", "PixelPaddingRangeLimit",
 )  # fmt: skip
 NEEDED_PIXELS = ("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored")
 OTHERS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "SeriesDescription")
@@ -113,12 +117,14 @@ class Pixels:
         offset: bytes from the start of the file to the value of the element; None if the file is deflated.
         syntax: the transfer syntax in which they are encoded.
         options: of pydicom's decoders.
+        padding: lowest and highest stored value that the header declares to be no image; None without one.
     """
 
     path: Path
     offset: int | None
     syntax: uid.UID
     options: dict
+    padding: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,6 +251,8 @@ class _Header:
     def describe(self) -> DicomFile:
         kind = self._kind()
         name = uid.UID(self.sop_class).name.removesuffix(" Storage") or "no SOP class"
+        if name == self.sop_class and not uid.UID(name).is_valid:  # anything may stand there
+            name = private(name)
         said = DicomFile(
             self.path,
             kind,
@@ -305,8 +313,10 @@ class _Header:
         missing = [keyword for keyword in NEEDED_PIXELS if self.values.get(keyword) in (None, "")]
         if missing:
             raise DataError(self.path, f"the DICOM header has no {missing[0]}")
-        kind = f"{self.values.PhotometricInterpretation} with {self.values.SamplesPerPixel} values per pixel"
-        if self.values.SamplesPerPixel != 1 or self.values.PhotometricInterpretation not in GREY:
+        color = self.values.PhotometricInterpretation
+        if self.values.SamplesPerPixel != 1 or color not in GREY:
+            named = color if color in (*GREY, *COLOURS) else private(color)
+            kind = f"{named} with {self.values.SamplesPerPixel} values per pixel"
             raise DataError(self.path, f"{kind} where a CT slice has one grey value")
         if self.values.get("HighBit", self.values.BitsStored - 1) != self.values.BitsStored - 1:
             raise DataError(self.path, "its pixels' highest bit is not where the number of bits stored puts it")
@@ -323,12 +333,22 @@ class _Header:
         if representation is not None:
             options["pixel_vr"] = representation
         if syntax == uid.DeflatedExplicitVRLittleEndian:
-            return Pixels(self.path, None, syntax, options)
+            return Pixels(self.path, None, syntax, options, self._padding())
         if syntax.is_encapsulated != (length == UNDEFINED_LENGTH):
             raise DataError(self.path, "its pixels are not encoded as its header says")
         offset = self.stream.tell() + (8 if representation is None else 12)
         self._check_length(offset, length, options)
-        return Pixels(self.path, offset, syntax, options)
+        return Pixels(self.path, offset, syntax, options, self._padding())
+
+    def _padding(self) -> tuple[int, int] | None:
+        """The range of padding, signed as the pixels are, whichever sign its own representation has."""
+        value, limit = (self.values.get(f"PixelPadding{end}") for end in ("Value", "RangeLimit"))
+        if not isinstance(value, int):
+            return None
+        span = 1 << self.values.BitsAllocated
+        lowest = -span // 2 if self.values.get("PixelRepresentation") == 1 else 0
+        ends = [(each - lowest) % span + lowest for each in (value, limit) if isinstance(each, int)]
+        return min(ends), max(ends)
 
     def _check_length(self, offset: int, length: int, options: dict) -> None:
         """DataError if the file holds less than the pixels that its header announces."""
@@ -402,9 +422,9 @@ class _Header:
         except (InvalidOperation, ValueError):
             pass  # reported below
         tag = Tag(keyword)
-        kind = "number" if count == 1 else "numbers"
+        wanted = "number" if count == 1 else f"{count} numbers"
         raise DataError(
-            self.path, f"DICOM element ({tag.group:04x},{tag.element:04x}) holds no {count} {kind} ({keyword})"
+            self.path, f"DICOM element ({tag.group:04x},{tag.element:04x}) holds no {wanted} ({keyword})"
         )
 
 

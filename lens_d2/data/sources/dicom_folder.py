@@ -38,7 +38,7 @@ class DicomFolder(Source):
         fill_gaps: interpolate one or two missing slices instead of refusing the series.
     """
 
-    VERSION = 2
+    VERSION = 3
 
     @classmethod
     def accepts(cls, path: Path) -> bool:

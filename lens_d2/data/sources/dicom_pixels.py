@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import numpy as np
 import pydicom
 from pydicom.pixels import get_decoder
+from scipy import ndimage
 
 from ...io.dicom_header import dicom_errors
 from ...io.errors import DataError
@@ -16,6 +17,8 @@ from . import gdcm_decoder
 from .dicom_file import Frame, Pixels
 
 LIMITS = np.iinfo(np.int16)
+AIR = -1024  # HU of padding that would come out as tissue
+TISSUE = -900  # HU above which padding is no air
 
 gdcm_decoder.register()
 
@@ -34,7 +37,7 @@ def read_frames(frames: Iterable[Frame], warn: Callable[[str], None] | None = No
 
     Yields:
         (rows, columns) int16 HU, by each slice's own slope and intercept, rounded and saturated. MONOCHROME1 is
-        not inverted, as it concerns the display only.
+        not inverted, as it concerns the display only. Declared padding outside the field of view is air.
 
     Raises:
         DataError: the pixels are damaged, or nothing here decodes their compression.
@@ -44,8 +47,12 @@ def read_frames(frames: Iterable[Frame], warn: Callable[[str], None] | None = No
     for frame in frames:
         with dicom_errors(frame.path), warnings.catch_warnings(record=True) as odd:
             warnings.simplefilter("always")
-            picture = _to_hu(next(stored), frame.rescale or (1, 0))
+            values = next(stored)
+            picture = _to_hu(values, frame.rescale or (1, 0))
+        is_within = _fill_padding(picture, values, frame.pixels.padding)
         if warn is not None:
+            if is_within:
+                warn("values that the header declares to be padding lie within the slices: left as they are there")
             for each in odd:
                 warn(f"stored pixels may be damaged: {' '.join(str(each.message).split())}")
         yield picture
@@ -76,3 +83,28 @@ def _to_hu(stored: np.ndarray, rescale: tuple[float, float]) -> np.ndarray:
     values *= slope
     values += intercept
     return np.rint(values, out=values).clip(LIMITS.min, LIMITS.max, out=values).astype(np.int16)
+
+
+def _fill_padding(picture: np.ndarray, stored: np.ndarray, padding: tuple[int, int] | None) -> bool:
+    """Turns padding that would pass for tissue into air, where it reaches the edge of the slice.
+
+    Some headers declare a value that tissue has, too.
+
+    Args:
+        picture: (rows, columns) HU, changed.
+        stored: (rows, columns) values in the file.
+        padding: lowest and highest stored value of it.
+
+    Returns:
+        Whether such values lie within the slice, too.
+    """
+    if padding is None:
+        return False
+    declared = (stored >= padding[0]) & (stored <= padding[1]) & (picture > TISSUE)
+    if not declared.any():
+        return False
+    regions, _ = ndimage.label(declared)
+    at_edge = np.unique(np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]]))
+    outside = declared & np.isin(regions, at_edge)
+    picture[outside] = AIR
+    return bool((declared & ~outside).any())

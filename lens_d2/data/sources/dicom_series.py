@@ -10,13 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ...io.errors import DataError, count_of, counted
+from ...io.errors import DataError, count_of, counted, private, replace_private
 from .dicom_file import IDENTITY_MARKS, INDEPENDENT_MARKS, MARKS, DicomFile, Frame, Kind, read_dicom_file
 from .dicom_pixels import read_frame
 
 SAME_PLACE = 0.01  # mm; nearer slices lie at the same place
 # Endings of marks whose values are not shown, as they may identify a patient.
 PRIVATE = ("UID", "PatientID", "Time", "folder")
+FREE_TEXT = ("ConvolutionKernel", "StackID")  # shown only where a person picks a part
+IMAGE_TYPES = {
+    "ORIGINAL", "DERIVED", "MIXED", "PRIMARY", "SECONDARY", "AXIAL", "LOCALIZER", "VOLUME", "NONE", "MPR",
+    "MAX_IP", "MIN_IP", "MEAN_IP", "AVERAGE", "RESAMPLED", "REFORMATTED", "FILTERED", "ADDITION", "SUBTRACTION",
+    "CARDIAC", "ANGIO", "PERFUSION", "STATIC", "ENERGY_PROP_WT", "VIRTUAL_MONO", "MONOENERGETIC",
+}  # fmt: skip
 FOLDER = "folder"  # the last mark: two copies of a series may differ in nothing else
 
 
@@ -30,7 +36,8 @@ class Part:
         count: of the series' parts.
         frames: upwards along their normal; those at the same place are adjacent.
         paths: the files of the series that are its own or have a fault.
-        told_by: its difference from the other parts ("AcquisitionNumber 2"); empty for a whole series.
+        told_by: its difference from the other parts ("AcquisitionNumber 2"), free text in it marked as
+            :func:`lens_d2.io.errors.private`; empty for a whole series.
         description: modality and description of the series.
         warnings: what was left out, a line each.
         fault: of one of the files, because of which the scan cannot be read; None without one.
@@ -53,7 +60,8 @@ class Part:
 
     def __str__(self) -> str:
         count = counted(len(self.frames), "image")
-        return "  ".join(filter(None, [self.uid, count, self.description, self.told_by]))
+        told_by = replace_private(self.told_by, str)
+        return "  ".join(filter(None, [self.uid, count, self.description, told_by]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +142,8 @@ def _parts(uid: str, members: Sequence[DicomFile]) -> list[Part]:
     for number, (stack, told_by) in enumerate(stacks, 1):
         own = list(warnings)
         if len(stacks) > 1:
-            own.append(
-                f"part {number} of {len(stacks)} of its series: {len(stack)} of {len(frames)} images, {told_by}"
-            )
+            images = f"{len(stack)} of {len(frames)} images, {replace_private(told_by, lambda text: '...')}"
+            own.append(f"part {number} of {len(stacks)} of its series: {images}")
         name = uid if len(stacks) == 1 else f"{uid}:{number}"
         paths = list(dict.fromkeys([*(frame.path for frame in stack), *(Path(each.path) for each in faults)]))
         fault = faults[0] if faults else None
@@ -202,10 +209,17 @@ def _by_marks(frames: list[Frame]) -> list[tuple[list[Frame], str]]:
     _, mark, groups = best
     found = []
     for number, value in enumerate(sorted(groups, key=lambda text: (len(text), text)), 1):
-        said = f"{number} of {len(groups)}" if mark.endswith(PRIVATE) else value or "not given"
+        said = f"{number} of {len(groups)}" if mark.endswith(PRIVATE) else _shown(mark, value)
         named = f"{mark} {said}"
         found += [(stack, ", ".join(filter(None, [named, more]))) for stack, more in _by_marks(groups[value])]
     return found
+
+
+def _shown(mark: str, value: str) -> str:
+    """The value of a mark in messages: private unless it is numbers or terms that DICOM defines."""
+    words = re.sub(r"[][',]", " ", value).split()
+    is_defined = all(word in IMAGE_TYPES or re.fullmatch(r"[-+]?\d+(\.\d+)?", word) for word in words)
+    return (value if is_defined and mark not in FREE_TEXT else private(value)) if value else "not given"
 
 
 def _mark(frame: Frame, mark: str) -> str:

@@ -71,7 +71,9 @@ def arrange(path: Path, frames: Sequence[Frame], fill_gaps: bool = False) -> Sta
         raise DataError(path, fault)
     steps = np.diff(heights(frames))
     _refuse_repeats(frames, steps)
-    interval = float(np.median(steps))
+    interval, lower = float(np.median(steps)), float(np.quantile(steps, 0.5, method="lower"))
+    if interval > 1.5 * lower:  # the mean of two that differ by more than rounding
+        interval = lower
     jumps = np.maximum(np.rint(steps / interval), 1).astype(int)
     places = np.concatenate([[0], np.cumsum(jumps)])
     positions = np.array([frame.position for frame in frames])

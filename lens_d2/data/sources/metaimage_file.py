@@ -51,15 +51,18 @@ class MetaImageFile(TextHeaderFile):
         return super().header()
 
     def _affine(self) -> np.ndarray:
-        spacing = np.array(self._numbers(SPACING, 3))
+        axes = self._num_axes
+        spacing = np.array(self._numbers(SPACING, axes)[:3])
         if not any(key in self._fields for key in (*ORIGIN, *DIRECTION)):
             self.warn("its header gives neither position nor orientation: left and right may be swapped")
         elif not any(key in self._fields for key in ORIGIN):
             self.warn(f"its header gives no position ({ORIGIN[0]}): the first voxel is taken for the origin")
         elif not any(key in self._fields for key in DIRECTION):
             self.warn(f"its header gives no orientation ({DIRECTION[0]}): left and right may be swapped")
-        origin = np.array(self._numbers(ORIGIN, 3, default="0 0 0"))
-        direction = np.array(self._numbers(DIRECTION, 9, default="1 0 0 0 1 0 0 0 1")).reshape(3, 3).T
+        origin = np.array(self._numbers(ORIGIN, axes, default="0 " * axes)[:3])
+        straight = " ".join(map(str, np.eye(axes, dtype=int).ravel()))
+        matrix = np.reshape(self._numbers(DIRECTION, axes**2, default=straight), (axes, axes))
+        direction = matrix[:3, :3].T
         for key, nothing in INTENSITY.items():
             if self._numbers(key, 1, default=str(nothing))[0] != nothing:
                 self.warn(f"its header gives an {key} other than {nothing:g}, which is not applied")

@@ -65,6 +65,8 @@ class NiftiFile(Source):
             slope, intercept = header.get_slope_inter()
         except HeaderDataError as error:
             raise DataError(self.path, f"its slope and intercept make no sense ({error})") from error
+        if np.isinf(header["scl_slope"]):
+            self.warn(f"its header gives a slope of {header['scl_slope']:g} (scl_slope), which is not applied")
         chunks = _chunks(file, self._offset)
         return read_voxels(
             self.path, chunks, dtype, self._size, *((1, 0) if slope is None else (slope, intercept))

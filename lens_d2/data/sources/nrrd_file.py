@@ -70,7 +70,8 @@ class NrrdFile(TextHeaderFile):
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
         """Size and affine; DataError unless there are three dimensions and one value per voxel."""
-        for kind in self._fields.get("kinds", "").lower().split():
+        kinds = self._fields.get("kinds", "").lower().split()
+        for kind in kinds[:3] if self._num_axes == 4 else kinds:
             if kind not in KINDS:
                 raise DataError(
                     self.path,
@@ -84,17 +85,17 @@ class NrrdFile(TextHeaderFile):
         if "space directions" in self._fields:
             affine[:3, :3] = self._vectors("space directions", 3).T * signs[:, None]
         elif "spacings" in self._fields:
-            affine[:3, :3] = np.diag(distances(self.path, self._numbers("spacings", 3)))
+            affine[:3, :3] = np.diag(distances(self.path, self._numbers("spacings", self._num_axes)[:3]))
         else:
             raise DataError(self.path, "no space directions and no spacings in its header")
         if "space origin" in self._fields:
             affine[:3, 3] = self._vectors("space origin", 1)[0] * signs
         elif "axismins" in self._fields:
-            affine[:3, 3] = self._numbers("axismins", 3)
+            affine[:3, 3] = self._numbers("axismins", self._num_axes)[:3]
         else:
             self.warn("its header gives no position (space origin): the first voxel is taken for the origin")
         self.check_axes(affine[:3, :3])
-        for unit in dict.fromkeys(re.findall(r'"([^"]*)"', units)):
+        for unit in dict.fromkeys(re.findall(r'"([^"]*)"', units)[:3]):
             affine = self.to_mm(affine, unit)
         return affine
 
@@ -110,9 +111,13 @@ class NrrdFile(TextHeaderFile):
         return np.ones(3)
 
     def _vectors(self, field: str, count: int) -> np.ndarray:
-        """(count, 3) numbers of a field such as ``(1,0,0) (0,1,0) (0,0,1)``."""
-        text = self._fields[field]
+        """(count, 3) numbers of a field such as ``(1,0,0) (0,1,0) (0,0,1)``, without those of a fourth axis."""
+        text, has_fourth = self._fields[field], self._num_axes == 4
+        if has_fourth and count == 3:
+            text = text.removesuffix("none")
         inside = re.findall(r"\(([^()]*)\)", text)
+        if has_fourth:
+            inside = [",".join(vector.split(",")[:3]) for vector in inside[:count]]
         if len(inside) != count or re.sub(r"\([^()]*\)", "", text).strip():
             raise DataError(self.path, f"{field} in its header is {quoted(text)}, not {count} vectors (x,y,z)")
         return np.array([numbers(self.path, field, vector.replace(",", " "), 3) for vector in inside])

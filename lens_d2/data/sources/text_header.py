@@ -65,9 +65,9 @@ class TextHeaderFile(Source):
         return [self.path, *self._voxel_files]
 
     def header(self) -> tuple[tuple[int, int, int], np.ndarray]:
-        """Size and affine; DataError unless there are three dimensions."""
-        dimensions = self._numbers(self.DIMENSION, 1, int)[0]
-        if dimensions != 3:
+        """Size and affine; DataError unless there are three dimensions, or a fourth of size 1."""
+        dimensions = self._dimensions
+        if dimensions != self._num_axes:
             raise DataError(self.path, f"{dimensions} dimensions where a volume has 3")
         i, j, k = self._size
         return (i, j, k), self._affine()
@@ -125,8 +125,17 @@ class TextHeaderFile(Source):
         return [] if value is None else voxel_files(self.path, value, self._parsed.listed)
 
     @property
+    def _dimensions(self) -> int:
+        return self._numbers(self.DIMENSION, 1, int)[0]
+
+    @property
+    def _num_axes(self) -> int:
+        """Axes of which the fields tell: 3, or 4 if the last has one voxel."""
+        return 4 if self._dimensions == 4 and self._text(self.SIZE).split()[3:] == ["1"] else 3
+
+    @property
     def _size(self) -> list[int]:
-        size = self._numbers(self.SIZE, 3, int)
+        size = self._numbers(self.SIZE, self._num_axes, int)[:3]
         if min(size) < 1:
             raise DataError(self.path, f"a size of {' x '.join(map(str, size))} voxels")
         return size

@@ -11,6 +11,8 @@ from pydicom import uid
 from pydicom.filewriter import write_file_meta_info
 
 from lens_d2.data.sources import open_source
+from lens_d2.data.volume import read_volume
+from lens_d2.io.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -18,6 +20,7 @@ from lens_d2.data.sources import open_source
     [
         ({"RescaleSlope": 0}, "a rescale slope of 0"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR with 1 values per pixel where a CT slice"),
+        ({"RescaleSlope": None}, "(0028,1053) holds no number (RescaleSlope)"),
         ({"BitsStored": None}, "the DICOM header has no BitsStored"),
         ({"HighBit": 11}, "highest bit"),
         ({"PixelSpacing": None}, "(0028,0030) holds no 2 numbers"),
@@ -31,6 +34,20 @@ from lens_d2.data.sources import open_source
 )
 def test_headers_that_no_ct_slice_has(tmp_path, hu, elements, words):
     assert words in fault(write_series(tmp_path / "ct", hu, AFFINE, **elements))
+
+
+@pytest.mark.parametrize(
+    ("elements", "shown"),
+    [
+        ({"PhotometricInterpretation": "DOE^JOHN"}, "... with 1 values per pixel"),
+        ({"SOPClassUID": "1.2.DOE", "Modality": "MR"}, "no CT slices, but ..., modality MR"),
+    ],
+)
+def test_text_that_dicom_does_not_define_is_private(tmp_path, hu, elements, shown):
+    folder = write_series(tmp_path / "ct", hu, AFFINE, **elements)
+    with pytest.raises(DataError) as error:
+        read_volume(folder)
+    assert error.value.without_private(lambda text: "...").startswith(shown)
 
 
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)

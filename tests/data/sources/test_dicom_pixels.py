@@ -41,6 +41,64 @@ def test_monochrome1_is_not_inverted(tmp_path, hu):
     check(folder, hu, warning="MONOCHROME1")
 
 
+def padded(hu, value):
+    """The voxels with padding in two corners, and as they are to be read."""
+    stored, expected = hu.clip(-1000, 2000), hu.clip(-1000, 2000)
+    for array, filling in ((stored, value), (expected, -1024)):
+        array[:, :3, :2] = array[:, -2:, -1] = filling
+    return stored, expected
+
+
+@pytest.mark.parametrize(
+    "elements, value",
+    [
+        ({"PixelPaddingValue": 4095}, 3071),
+        ({"PixelPaddingValue": 4000, "PixelPaddingRangeLimit": 4095}, 3071),
+        ({"PixelPaddingValue": 4095, "PixelPaddingRangeLimit": 4000}, 3000),
+    ],
+)
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian])
+def test_declared_padding_is_air(tmp_path, hu, elements, value, syntax):
+    stored, expected = padded(hu, value)
+    folder = write_series(tmp_path / "ct", stored, AFFINE, **elements)
+    for file in folder.iterdir():
+        data = pydicom.dcmread(file)
+        data.file_meta.TransferSyntaxUID = syntax
+        data.save_as(file, implicit_vr=syntax.is_implicit_VR, little_endian=True)
+    check(folder, expected)
+
+
+@pytest.mark.parametrize("representation", ["SS", "US"])
+def test_padding_has_the_sign_of_the_pixels(tmp_path, hu, representation):
+    """Its own representation may be the other one."""
+    stored, expected = padded(hu, -2000)
+
+    def signed(k, data):
+        data.PixelRepresentation, data.RescaleIntercept = 1, 1500
+        data.PixelData = (stored[k] - 1500 * (stored[k] != -2000)).astype(np.int16).tobytes()
+        data.add_new("PixelPaddingValue", representation, -2000 if representation == "SS" else 63536)
+
+    check(write_series(tmp_path / "ct", stored, AFFINE, change=signed), expected)
+
+
+def test_padding_that_is_air_stays(tmp_path, hu):
+    stored, _ = padded(hu, -1000)
+    check(write_series(tmp_path / "ct", stored, AFFINE, PixelPaddingValue=24), stored)
+
+
+def test_padding_that_tissue_has_too(tmp_path, hu):
+    stored, expected = padded(hu, 3071)
+    stored[:, 5, 5] = expected[:, 5, 5] = 3071
+    folder = write_series(tmp_path / "ct", stored, AFFINE, PixelPaddingValue=4095)
+    check(folder, expected, warning="declares to be padding lie within the slices: left as they are")
+
+
+def test_padding_in_frames(tmp_path, hu):
+    stored, expected = padded(hu, 3071)
+    path = write_enhanced(tmp_path / "ct.dcm", stored, AFFINE, ORDERS["shuffled"], PixelPaddingValue=4095)
+    check(path, expected)
+
+
 @pytest.mark.parametrize(
     "syntax",
     [uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian, uid.RLELossless]

@@ -10,7 +10,9 @@ from helpers.scan_files import write_enhanced, write_series
 from pydicom import uid
 
 from lens_d2.data.sources import open_source
+from lens_d2.data.sources.dicom_series import read_index
 from lens_d2.data.volume import read_volume
+from lens_d2.io.errors import DataError
 
 
 def twice(folder, hu, series="1.2.3", offset=(0, 0, 0), first=None, second=None):
@@ -44,6 +46,27 @@ def test_acquisitions_and_phases(tmp_path, hu, mark, values):
     np.testing.assert_array_equal(sorted(array[0, 0, 0] for array in both), [hu[0, 0, 0], hu[0, 0, 0] + 1])
     assert "part 1 of 2 of its series" in read_volume(folder, series_uid="1.2.3:1").warnings[0]
     assert "no DICOM series 1.2.3:3" in fault(folder, series_uid="1.2.3:3")
+
+
+@pytest.mark.parametrize(
+    ("mark", "values", "shown"),
+    [
+        ("ConvolutionKernel", ("DOE", "DOE JOHN"), "ConvolutionKernel ..."),
+        ("ConvolutionKernel", ("4711", "DOE"), "ConvolutionKernel ..."),
+        ("ImageType", (["ORIGINAL", "DOE"], ["DERIVED", "DOE", "AXIAL"]), "ImageType ..."),
+        ("ImageType", (["ORIGINAL", "PRIMARY"], ["DERIVED", "PRIMARY"]), "ImageType ['DERIVED', 'PRIMARY']"),
+        ("AcquisitionNumber", (1, 2), "AcquisitionNumber 1"),
+    ],
+)
+def test_free_text_is_shown_only_to_pick_a_part(tmp_path, hu, mark, values, shown):
+    folder = twice(tmp_path / "ct", hu, first={mark: values[0]}, second={mark: values[1]})
+    (warning,) = read_volume(folder, series_uid="1.2.3:1").warnings
+    assert warning == f"part 1 of 2 of its series: 7 of 14 images, {shown}"
+    listed = [str(part) for part in read_index(folder.iterdir()).parts]
+    assert all(any(str(value) in line for line in listed) for value in values)
+    with pytest.raises(DataError) as error:
+        read_volume(folder)
+    assert "DOE" not in error.value.without_private(lambda text: "...")
 
 
 def test_acquisitions_that_alternate(tmp_path, hu):

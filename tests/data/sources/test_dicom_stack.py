@@ -103,6 +103,17 @@ def test_gaps_are_refused_or_interpolated(tmp_path, hu, gap):
     assert open_source({"file_name": folder, "fill_gaps": True}).slice_files() == []
 
 
+def test_of_two_intervals_the_smaller_is_that_of_the_scan(tmp_path, hu):
+    heights = (10, 11, 14)
+
+    def uneven(k, data):
+        data.ImagePositionPatient = [-100, 50, 3 * heights[k]]
+
+    folder = write_series(tmp_path / "ct", hu[:3], AFFINE, change=uneven)
+    message = fault(folder)
+    assert "9 mm from" in message and "3 mm elsewhere; 2 slices are missing (--fill-gaps" in message
+
+
 def test_a_wide_gap_is_always_refused(tmp_path, hu):
     folder = write_series(tmp_path / "ct", np.repeat(hu, 2, axis=0), AFFINE, change=leave_out(5, 6, 7))
     assert "10 mm from" in fault(folder) and "3 slices are missing (more than 2" in fault(folder, fill_gaps=True)

@@ -19,6 +19,16 @@ def test_axes_of_metaimage_that_are_no_unit_vectors(tmp_path):
     np.testing.assert_allclose(read_volume(path).geometry.affine, sitk_affine(path))
 
 
+def test_one_volume_of_four_dimensions(tmp_path):
+    fields = {
+        "NDims": 4, "DimSize": "11 9 6 1", "ElementSpacing": "0.7 0.8 2.5 1", "Offset": "-100 50 -300 0",
+        "TransformMatrix": "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1",
+    }  # fmt: skip
+    assert same(metaimage(tmp_path / "ct.mha", ct().tobytes(), **fields), ct()).warnings == ()
+    two = metaimage(tmp_path / "two.mha", 2 * ct().tobytes(), **{**fields, "DimSize": "11 9 6 2"})
+    assert "4 dimensions where a volume has 3" in fault(two)
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [

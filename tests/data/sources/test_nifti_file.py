@@ -42,6 +42,8 @@ def test_slope_and_intercept_as_nibabel_applies_them(tmp_path):
     same(half, ct())
     np.testing.assert_allclose(np.asanyarray(nib.load(half).dataobj).T, ct())
     same(nifti(tmp_path / "none.nii", scl_slope=0, scl_inter=7), ct())
+    infinite = nifti(tmp_path / "inf.nii", scl_slope=np.inf)
+    assert "a slope of inf (scl_slope), which is not applied" in warned(infinite)
     large = nifti(tmp_path / "large.nii", scl_slope=1000, scl_inter=0)
     same(large, (ct() * 1000.0).clip(-32768, 32767).astype(np.int16))
     assert "slope and intercept" in fault(nifti(tmp_path / "nan.nii", scl_slope=1, scl_inter=np.nan))

@@ -26,6 +26,26 @@ def test_spaces_of_nrrd(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "fields",
+    [
+        {
+            "space_directions": "(0.7,0,0) (0,0.8,0) (0,0,2.5) none", "kinds": "domain domain domain list",
+            "units": '"mm" "mm" "mm" "s"',
+        },
+        {
+            "space": "left-posterior-superior-time", "space_origin": "(-100,50,-300,0)",
+            "space_directions": "(0.7,0,0,0) (0,0.8,0,0) (0,0,2.5,0) (0,0,0,1)",
+        },
+    ],
+)  # fmt: skip
+def test_one_volume_of_four_dimensions(fields, tmp_path):
+    fields = {"dimension": 4, "sizes": "11 9 6 1", **fields}
+    assert same(nrrd(tmp_path / "ct.nrrd", ct().tobytes(), **fields), ct()).warnings == ()
+    two = nrrd(tmp_path / "two.nrrd", 2 * ct().tobytes(), **{**fields, "sizes": "11 9 6 2", "kinds": None})
+    assert "4 dimensions where a volume has 3" in fault(two)
+
+
+@pytest.mark.parametrize(
     ("fields", "says"),
     [
         ({"sizes": "11 9"}, "not 3 whole numbers"),
