@@ -29,7 +29,7 @@ from lens_d2.data.ledger.counts import count_training_data, strategies_of
 from lens_d2.data.ledger.table import read_ledger, to_table, write_ledger
 from lens_d2.data.loader import build_test_loader, load_records
 from lens_d2.engine.evaluation import build_evaluator
-from lens_d2.engine.stages import DETECTORS, MARKER, load_model
+from lens_d2.engine.stages import DETECTORS, MARKER, RunResults, load_model
 from lens_d2.evaluation.evaluators import P3DFROCEvaluator
 from lens_d2.evaluation.frames import box_truth, mark_truth
 from lens_d2.evaluation.readers import read_tracklets
@@ -37,7 +37,6 @@ from lens_d2.evaluation.report import write_json
 from lens_d2.evaluation.study import METRICS, StudyTruth, concordance
 from lens_d2.inference.volume import VolumeInference
 from lens_d2.io import cli
-from lens_d2.io.artifacts import ResultStore
 from lens_d2.io.errors import DataError
 from lens_d2.mining.harvester.rounds import rows_of_label_sets
 from lens_d2.mining.proposals import mined_datasets
@@ -175,7 +174,7 @@ def study(job: Job) -> dict:
 def _weights(folder: Path) -> Path | None:
     """The final weights of a run's newest detector; None if it is not evaluated as one."""
     for stage in reversed(DETECTORS):
-        done = ResultStore(folder / stage).find(MARKER)
+        done = RunResults(folder / stage, str(folder)).find(MARKER)
         if done and "weights" in done["result"]:
             return Path(done["result"]["weights"])
     alone = folder / "model_final.pth"
