@@ -39,7 +39,7 @@ from ..mining.proposals import mined_datasets
 from ..modeling.adapters import ADAPTERS
 from ..modeling.backbone import NORMS, SLICES_PER_IMAGE
 from ..modeling.classifiers import CLASSIFIER_LOSS_REGISTRY, CLASSIFIER_REGISTRY
-from ..modeling.missing_labels import MISSING_LABELS, OF_PIXELS
+from ..modeling.missing_labels import MISSING_LABELS, treatments_of_pixels
 from ..structures.detections import FUSED
 from .solver import CLIPPINGS, OPTIMIZERS
 from .stages import PLACES, STAGES
@@ -59,7 +59,7 @@ NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterab
     "MODEL.ROI_BOX_HEAD.NAME": ROI_BOX_HEAD_REGISTRY,
     "MODEL.ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
     "MODEL.ROI_HEADS.MISSING_LABELS": MISSING_LABELS,
-    "MODEL.AFP.MISSING_LABELS": OF_PIXELS,
+    "MODEL.AFP.MISSING_LABELS": lambda cfg: treatments_of_pixels(),
     "MODEL.LENS.OUTPUT": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
     "MODEL.FPR.NAME": CLASSIFIER_REGISTRY,
     "MODEL.FPR.LOSS": CLASSIFIER_LOSS_REGISTRY,

@@ -12,7 +12,8 @@ A treatment weighs background in the classification. ``MODEL.ROI_HEADS.MISSING_L
 The first three are for proposals (Lesion-Harvester, Section IV-F2): a pixel overlaps nothing. With the weight 0 a
 proposal is not sampled. What is known to be no lesion, a hard negative, weighs 1.
 
-To add one, write a function of (n,) overlaps and (n,) scores to (n,) weights under ``@MISSING_LABELS.register()``.
+To add one, write a function of (n,) overlaps and (n,) scores to (n,) weights under ``@MISSING_LABELS.register()``,
+and under :func:`of_pixels` if it needs no overlap.
 
 :class:`PartialLabels` also has the risk of positive-unlabelled learning (``MODEL.LENS.LABELED_SHARE``).
 
@@ -32,13 +33,26 @@ from torch import Tensor
 
 MISSING_LABELS = Registry("MISSING_LABELS")
 MISSING_LABELS.__doc__ = "Treatments of missing labels, by the names that the keys MISSING_LABELS have."
-OF_PIXELS = ("HIGH_SCORES",)  # treatments that need no overlap
 
 # IoU with a known lesion from which on a background proposal "overlaps" it (Section II-A).
 OVERLAP = 0.1
 
 # The Gompertz function of soft sampling, a + (1 - a) exp(-b exp(-c IoU)): a, b, c of Wu et al.
 SOFT_SAMPLING = (0.25, 50.0, 20.0)
+
+
+Treatment = Callable[[Tensor, Tensor], Tensor]
+
+
+def of_pixels(treatment: Treatment) -> Treatment:
+    """Decorator of a treatment that needs no overlap, and so serves AFP's pixels, too."""
+    treatment.of_pixels = True  # type: ignore[attr-defined]
+    return treatment
+
+
+def treatments_of_pixels() -> list[str]:
+    """Names of the treatments that serve AFP's pixels."""
+    return [name for name, treatment in MISSING_LABELS if getattr(treatment, "of_pixels", False)]
 
 
 @MISSING_LABELS.register()
@@ -61,6 +75,7 @@ def MOBHS(overlap: Tensor, score: Tensor) -> Tensor:
 
 
 @MISSING_LABELS.register()
+@of_pixels
 def HIGH_SCORES(overlap: Tensor, score: Tensor) -> Tensor:
     """1 less the score, for what overlaps no known lesion."""
     return 1 - score * (overlap < OVERLAP)
@@ -80,7 +95,7 @@ class PartialLabels:
         labeled_share: c, in (0, 1].
     """
 
-    weight: Callable[[Tensor, Tensor], Tensor] | None = None
+    weight: Treatment | None = None
     labeled_share: float = 1.0
 
     @classmethod

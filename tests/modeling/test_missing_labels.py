@@ -7,7 +7,7 @@ from detectron2.utils.events import EventStorage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lens_d2.modeling.missing_labels import MISSING_LABELS, PartialLabels
+from lens_d2.modeling.missing_labels import MISSING_LABELS, PartialLabels, of_pixels, treatments_of_pixels
 from lens_d2.structures.status import BoxStatus
 
 LESION = (24.0, 24.0, 44.0, 40.0)
@@ -33,6 +33,19 @@ def test_weights_of_background():
     assert soft[0] == pytest.approx(0.25, abs=1e-3) and soft[-1] == pytest.approx(1, abs=0.01)
     assert soft == sorted(soft)
     assert weights("HIGH_SCORES") == [0.25, 0.25, 1, 1, 1]
+
+
+def test_a_treatment_of_ones_own_may_serve_pixels():
+    assert treatments_of_pixels() == ["HIGH_SCORES"]
+
+    def halved(overlap, score):
+        return torch.full_like(score, 0.5)
+
+    MISSING_LABELS.register(of_pixels(halved))
+    try:
+        assert treatments_of_pixels() == ["HIGH_SCORES", "halved"]
+    finally:
+        del MISSING_LABELS._obj_map["halved"]
 
 
 def sampled_by(name, heads_of, sample_proposals, target, boxes, share=1.0):
