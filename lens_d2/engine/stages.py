@@ -89,7 +89,8 @@ class RunResults(ResultStore):
 
     def dump(self, value: dict, header: dict[str, str]) -> bytes:
         """The content of the file."""
-        return super().dump(_with_texts(value, partial(_replace_folder, self.output_dir, HERE)), header)
+        value = _with_texts(value, partial(_replace_folder, self.output_dir, HERE))
+        return super().dump(value, header=header)
 
     def load(self, path: Path) -> tuple[dict, dict[str, str]]:
         """The value in a file, and its header."""
