@@ -27,7 +27,7 @@ from lens_d2.data.cache import build_cache
 from lens_d2.data.ledger.merge import apply_ledger
 from lens_d2.data.ledger.table import read_ledger
 from lens_d2.data.loader import load_records
-from lens_d2.engine import checks
+from lens_d2.engine import allowed, checks
 from lens_d2.engine.stages import load_model
 from lens_d2.evaluation.plots import plot_embedding
 from lens_d2.inference.detector import build_inference
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     cfg = load_config(args.config_file, args.opts)
-    checks.check_names(cfg)
+    allowed.check_names(cfg)
     checks.check_input(cfg)
     fall_back_to_cpu(cfg)
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,8 @@ from helpers.advertised import spelled_out
 from lens_d2 import add_lens_config
 from lens_d2.config import load_config
 from lens_d2.engine import STAGES
-from lens_d2.engine.checks import check_names, check_training
+from lens_d2.engine.allowed import check_names
+from lens_d2.engine.checks import check_training
 from lens_d2.mining.lens.strategies import STRATEGIES
 from lens_d2.phantom.labels import TERMS
 

@@ -13,9 +13,10 @@ from detectron2.utils import comm
 from ..config import load_config
 from ..data.loader import load_records
 from ..data.same_lesions import marks_of_dataset
-from ..engine import checks, launch
+from ..engine import allowed, launch
 from ..engine.embedding import train_embedding
 from ..engine.setup import begun
+from ..io.device import check_device
 from ..io.files import write_whole
 from ..modeling.embedding import LesionEmbedder
 from ..modeling.embedding.calibration import calibrate
@@ -28,8 +29,8 @@ def read_config(args: argparse.Namespace) -> CfgNode:
         DataError: the config cannot be read, or could not run.
     """
     cfg = load_config(args.config_file, args.opts)
-    checks.check_names(cfg)
-    checks.check_device(cfg, args.num_gpus)
+    allowed.check_names(cfg)
+    check_device(cfg, args.num_gpus)
     return cfg
 
 

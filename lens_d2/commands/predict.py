@@ -24,12 +24,12 @@ from .. import __version__, model_zoo
 from ..config import load_config
 from ..data.scans import Scan, SeveralSeries, find_scans, public_names
 from ..data.sources.source import open_source, stamp_of
-from ..engine import checks, launch
+from ..engine import allowed, checks, launch
 from ..export import SegmentationFile, StructuredReport, Written, refuse_to_replace, remove_report, warnings_cell
 from ..io import cli
 from ..io.artifacts import ResultStore, digest, digest_of_file, share_out
 from ..io.config_files import merge_opts
-from ..io.device import fall_back_to_cpu
+from ..io.device import check_device, fall_back_to_cpu
 from ..io.errors import DataError, WriteError
 from ..io.files import check_writable, write_whole
 from ..io.parallel import read_ahead
@@ -58,11 +58,11 @@ def read_config(args: argparse.Namespace) -> CfgNode:
     else:
         cfg = model_zoo.get_config(args.model or DEFAULT_MODEL, trained=True)
         merge_opts(cfg, args.opts)
-    checks.check_names(cfg)
+    allowed.check_names(cfg)
     checks.check_input(cfg)
     if not cfg.MODEL.WEIGHTS and not args.allow_random_weights:
         raise DataError(args.config_file, "no weights: add MODEL.WEIGHTS model_final.pth at the end")
-    checks.check_device(cfg, args.num_gpus)
+    check_device(cfg, args.num_gpus)
     return cfg
 
 

@@ -10,11 +10,12 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 from ..config import load_config
-from ..engine import LENSCheckpointer, LENSTrainer, checks, launch, run_stages
+from ..engine import LENSCheckpointer, LENSTrainer, allowed, checks, launch, run_stages
 from ..engine.evaluation import check_test_sets
 from ..engine.setup import begun
 from ..engine.stages import keep_verdicts
 from ..io.config_files import find_config
+from ..io.device import check_device
 from ..io.errors import DataError
 from ..mining.lens.mine import MINING
 
@@ -29,9 +30,9 @@ def read_config(args: argparse.Namespace) -> CfgNode:
         raise DataError("--config-file", "not given: name a config, for instance configs/lens_multi.yaml")
     args.config_file = str(find_config(args.config_file))
     cfg = load_config(args.config_file, args.opts)
-    checks.check_names(cfg)
+    allowed.check_names(cfg)
     checks.check_input(cfg)
-    checks.check_device(cfg, args.num_gpus)
+    check_device(cfg, args.num_gpus)
     if args.eval_only:
         checks.check_evaluation(cfg, args.resume)
     else:

@@ -62,6 +62,12 @@ DETECTORS = (*MINERS, *ORDER[3])  # and a detector
 PLACES = {name: number for number, group in enumerate(ORDER) for name in group}
 # Stages that need the result of one of others.
 NEEDS = {"self_training": ORDER[1][:2], "retrain": MINERS, "fpr": DETECTORS, "evaluate": DETECTORS}
+# Settings that a stage needs.
+SETTINGS = {
+    "mine": ("MODEL.WEIGHTS", "MINING.STRATEGIES"),
+    "self_training": ("MINING.STRATEGIES",),
+    "evaluate": ("DATASETS.TEST",),
+}
 STAGES = Registry("STAGE")
 STAGES.__doc__ = "Functions (run: Run) -> dict that JSON knows, the result: for later stages and stage.json."
 # Predicates by stage: does a finished stage's result still satisfy the config?

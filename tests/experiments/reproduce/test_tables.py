@@ -11,7 +11,7 @@ from experiments.reproduce.records import harvest_numbers
 from experiments.reproduce.render import FORMATS, PLAIN
 from experiments.reproduce.tables import READERS, read_table, table_names
 from lens_d2.config import add_lens_config, load_config
-from lens_d2.engine import checks
+from lens_d2.engine import allowed, checks
 from lens_d2.io.config_files import all_keys
 from lens_d2.io.errors import DataError
 
@@ -68,7 +68,7 @@ def test_every_run_of_a_table_has_a_config_keys_and_datasets_that_exist(name, re
         readers = [str(repo_root / path) for path in opts.pop(READERS, ())]
         words = [word for pair in {**opts, READERS: readers}.items() for word in map(str, pair)]
         configs[run] = cfg = load_config(run.config, words)
-        checks.check_names(cfg)
+        allowed.check_names(cfg)
         checks.check_training(cfg)
     for row in table.rows:
         cfg = configs.get(row.run)

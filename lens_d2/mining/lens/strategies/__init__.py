@@ -1,7 +1,7 @@
 """Mining strategies, one file each. ``MINING.STRATEGIES`` names those that run, in their order.
 
 All files of this folder are imported here; docs/mining.md has an example. The keys of a strategy stand in
-``lens_d2/config.py``, and their allowed values in ``lens_d2/engine/checks.py``.
+``lens_d2/config.py``, and their allowed values in ``lens_d2/engine/allowed.py``.
 """
 
 from importlib import import_module

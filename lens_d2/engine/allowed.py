@@ -1,0 +1,245 @@
+"""Values that config keys may have: names, numbers and files, each kind in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.modeling import (
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    PROPOSAL_GENERATOR_REGISTRY,
+    ROI_BOX_HEAD_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
+)
+from fvcore.common.registry import Registry
+
+from ..data.augmentation import AUGMENTATION_REGISTRY
+from ..data.mapper import DATASET_COMBINATIONS
+from ..data.sampler import EPOCHS
+from ..inference.linking import LINKER_REGISTRY
+from ..inference.rescoring import SCORE_COMBINATIONS
+from ..io.config_files import value_of
+from ..io.errors import DataError, did_you_mean
+from ..mining.harvester.rounds import LABEL_SETS
+from ..mining.lens.strategies import STRATEGIES
+from ..mining.lens.strategies.intra_patient import CALIBRATIONS
+from ..modeling.adapters import ADAPTERS
+from ..modeling.backbone import NORMS
+from ..modeling.classifiers import CLASSIFIER_LOSS_REGISTRY, CLASSIFIER_REGISTRY
+from ..modeling.missing_labels import MISSING_LABELS, treatments_of_pixels
+from ..structures.detections import FUSED
+from .solver import CLIPPINGS, OPTIMIZERS
+from .stages import STAGES
+
+# Settings of a training: of the detector, and of the networks that stages train.
+SOLVERS = ("SOLVER", "MODEL.FPR.SOLVER", "MODEL.LPC.SOLVER", "MODEL.EMBEDDING.SOLVER")
+TRAININGS = (*SOLVERS, "HARVEST.FINETUNE", "HARVEST.FINETUNE_LPC")  # which have a length and a learning rate
+# Config keys that name things, with what is allowed: a registry, a table, or a function of the config. An empty
+# name means "none".
+NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterable[str]]] = {
+    "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
+    "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+    "MODEL.DENSENET.ADAPTERS": ADAPTERS,
+    "MODEL.DENSENET.NORM": NORMS,
+    "MODEL.PROPOSAL_GENERATOR.NAME": PROPOSAL_GENERATOR_REGISTRY,
+    "MODEL.ROI_HEADS.NAME": ROI_HEADS_REGISTRY,
+    "MODEL.ROI_BOX_HEAD.NAME": ROI_BOX_HEAD_REGISTRY,
+    "MODEL.ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
+    "MODEL.ROI_HEADS.MISSING_LABELS": MISSING_LABELS,
+    "MODEL.AFP.MISSING_LABELS": lambda cfg: treatments_of_pixels(),
+    "MODEL.LENS.OUTPUT": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
+    "MODEL.FPR.NAME": CLASSIFIER_REGISTRY,
+    "MODEL.FPR.LOSS": CLASSIFIER_LOSS_REGISTRY,
+    "MODEL.FPR.COMBINE": SCORE_COMBINATIONS,
+    "MODEL.LPC.NAME": CLASSIFIER_REGISTRY,
+    "MODEL.LPC.LOSS": CLASSIFIER_LOSS_REGISTRY,
+    **{f"{solver}.OPTIMIZER": OPTIMIZERS for solver in SOLVERS},
+    "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
+    "INPUT.AUGMENTATIONS": AUGMENTATION_REGISTRY,
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIPPINGS,
+    "DATASETS.COMBINE": DATASET_COMBINATIONS,
+    "DATASETS.EPOCH": EPOCHS,
+    "DATASETS.TRAIN": lambda cfg: DatasetCatalog.list(),
+    "DATASETS.TEST": lambda cfg: DatasetCatalog.list(),
+    "MINING.STRATEGIES": STRATEGIES,
+    "MINING.DATASETS": lambda cfg: DatasetCatalog.list(),
+    "MINING.PROPOSALS": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
+    "MINING.INTRA_PATIENT.THRESHOLD": CALIBRATIONS,
+    "MINING.CALIBRATION.DATASET": lambda cfg: DatasetCatalog.list(),
+    "MINING.HARVESTED.STATUSES": ("annotation", "hard_negative"),
+    "MINING.CROSS_DATASET.EXPERTS": lambda cfg: cfg.MODEL.LENS.EXPERTS,
+    "HARVEST.VERIFIED": lambda cfg: DatasetCatalog.list(),
+    "HARVEST.DATASETS": lambda cfg: DatasetCatalog.list(),
+    "HARVEST.TEST": lambda cfg: DatasetCatalog.list(),
+    "MODEL.EMBEDDING.DATASETS": lambda cfg: DatasetCatalog.list(),
+    "HARVEST.PROPOSALS": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
+    "HARVEST.LABELS": LABEL_SETS,
+    "TEST.LINKER": LINKER_REGISTRY,
+    "STAGES": STAGES,
+}
+# Settings that are shares.
+SHARES = (
+    "MODEL.TEACHER.DECAY",
+    "MODEL.TEACHER.LESION_SCORE",
+    "MODEL.TEACHER.UNCERTAIN_SCORE",
+    "MODEL.TEACHER.IOU",
+    "MODEL.LENS.LABELED_SHARE",
+    "MINING.CALIBRATION.LEAST_PRECISION",
+    "MINING.SELF_TRAINING.PRECISION",
+    "MINING.SELF_TRAINING.QUOTA",
+    "MINING.SELF_TRAINING.UNCERTAIN_PRECISION",
+    "MINING.SELF_TRAINING.SCORE_THRESH",
+    "MINING.HARVESTED.REJECTED_BELOW",
+    "MINING.SAME_PLACE.PRECISION",
+    "MINING.SAME_PLACE.SCORE_THRESH",
+    "MINING.EXPERT_AGREEMENT.SCORE_THRESH",
+    "MINING.IOU",
+    "MINING.INTRA_PATIENT.SCORE_THRESH",
+    "MINING.CROSS_DATASET.SCORE_THRESH",
+    "MINING.MISSING_GROUND_TRUTH.SCORE_THRESH",
+    "HARVEST.HIT_IOU",
+    "HARVEST.SAME_IOU",
+    "HARVEST.PRECISION",
+    "HARVEST.SCORE_THRESH",
+    "HARVEST.NEGATIVE_SCORE_THRESH",
+    "HARVEST.NEGATIVE_LESION_SCORE_THRESH",
+    "MODEL.FPR.TP_IOU",
+    "MODEL.FPR.FP_IOU",
+    "MODEL.FPR.FP_SCORE_THRESH",
+    "MODEL.LENS.PROPOSAL_NMS_THRESH",
+    "MODEL.ROI_HEADS.POSITIVE_FRACTION",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST",
+    "TEST.LINK_IOU",
+    "TEST.LINK_SCORE_THRESH",
+)
+# Settings that are numbers, by what is needed of them.
+NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
+    "at least 1": (
+        lambda value: value >= 1,
+        (
+            *(f"{node}.{count}" for node in SOLVERS for count in ("CHECKPOINT_PERIOD", "IMS_PER_BATCH")),
+            "MODEL.AFP.CONV_DIM",
+            "MODEL.AFP.PRE_NMS_TOPK_TRAIN",
+            "MODEL.AFP.PRE_NMS_TOPK_TEST",
+            "MODEL.GATE.FC_DIM",
+            "MODEL.LENS.POST_NMS_TOPK_TRAIN",
+            "MODEL.LENS.POST_NMS_TOPK_TEST",
+            "MODEL.ROI_HEADS.NUM_CLASSES",
+            "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+            "MODEL.TEACHER.VISITS",
+            *(
+                f"MODEL.{network}.{count}"
+                for network in ("FPR", "LPC", "EMBEDDING")
+                for count in ("BATCH_SIZE_TEST", "WIDTH", "FC_DIM")
+            ),
+            "MINING.ROUNDS",
+            "MINING.EXPERT_AGREEMENT.EXPERTS",
+            "MINING.CALIBRATION.MIN_LESIONS",
+            "MINING.MISSING_GROUND_TRUTH.MIN_SLICES",
+            "HARVEST.ROUNDS",
+            "TEST.DETECTIONS_PER_IMAGE",
+        ),
+    ),
+    "at least 0": (
+        lambda value: value >= 0,
+        (
+            *(f"{node}.{length}" for node in TRAININGS for length in ("EPOCHS", "MAX_ITER")),
+            *(f"{node}.WARMUP_ITERS" for node in SOLVERS),
+            "DATALOADER.NUM_WORKERS",
+            "INPUT.SHIFT_RANGE",
+            "MODEL.TEACHER.START_ITER",
+            "HARVEST.NEGATIVES_PER_VOLUME",
+        ),
+    ),
+    "a number from 0": (
+        lambda value: value >= 0,
+        (
+            *(f"{node}.WEIGHT_DECAY" for node in SOLVERS),
+            "DATASETS.NEGATIVE_RATIO",
+            "DATASETS.HARD_NEGATIVE_RATIO",
+            "MINING.INTRA_PATIENT.DISTANCE",
+            "MINING.SAME_PLACE.DISTANCE",
+            "MODEL.FPR.FP_SCORE_POWER",
+        ),
+    ),
+    "a number above 0": (
+        lambda value: value > 0,
+        (
+            *(f"{node}.BASE_LR" for node in TRAININGS),
+            *(f"{node}.GAMMA" for node in SOLVERS),
+            "SOLVER.CLIP_GRADIENTS.CLIP_VALUE",
+            "MODEL.AFP.PRIOR_PROB",
+        ),
+    ),
+    "a number from 0 to 1": (lambda value: 0 <= value <= 1, SHARES),
+}
+# Settings that are several numbers: how many, and whether they may be 0.
+TUPLES = {
+    **{f"MODEL.{node}.PATCH_SIZE": (3, False) for node in ("FPR", "LPC", "EMBEDDING")},
+    **{f"MODEL.{node}.PATCH_SPACING": (3, False) for node in ("FPR", "LPC", "EMBEDDING")},
+    "MODEL.EMBEDDING.LOSS_WEIGHTS": (4, True),
+}
+# Settings that name files, which are opened after hours of training.
+FILES = (
+    "DATASETS.LEDGER",
+    "MINING.REVIEWED",
+    "MINING.HARVESTED.LEDGER",
+    "HARVEST.WEIGHTS",
+    *(f"MODEL.{network}.WEIGHTS" for network in ("FPR", "LPC", "EMBEDDING")),
+    *(f"MODEL.{network}.BACKBONE_WEIGHTS" for network in ("FPR", "LPC", "EMBEDDING")),
+)
+BUILT_IN = ("imagenet", "")  # in place of a file
+
+
+def check_names(cfg: CfgNode) -> None:
+    """Refuse a config with an unknown name: of an architecture, a dataset, a stage, an optimizer ...
+
+    Raises:
+        DataError: names the key and near names.
+    """
+    for key, source in NAMES.items():
+        source = source(cfg) if callable(source) else source
+        known = [name for name, _ in source] if isinstance(source, Registry) else list(source)
+        value = value_of(cfg, key)
+        for name in (value,) if isinstance(value, str) else value:
+            if isinstance(name, (tuple, list)) and name:  # a pair of a name and parameters
+                name = name[0]
+            if not isinstance(name, str):
+                raise DataError(key, f"{name!r} is no name")
+            if name and name not in known:
+                raise DataError(key, f"no {name!r}{did_you_mean(str(name), known)}")
+
+
+def check_numbers(cfg: CfgNode) -> None:
+    """Refuse numbers of a training that are out of range.
+
+    Raises:
+        DataError: names the key, its value and what is allowed.
+    """
+    for needed, (is_allowed, keys) in NUMBERS.items():
+        for key in keys:
+            if not is_allowed(value_of(cfg, key)):
+                raise DataError(key, f"{value_of(cfg, key)}; {needed} is needed")
+    for key, (length, may_be_0) in TUPLES.items():
+        numbers = tuple(value_of(cfg, key))
+        if len(numbers) != length or not all(number > 0 or may_be_0 and number == 0 for number in numbers):
+            needed = f"{length} numbers {'from' if may_be_0 else 'above'} 0"
+            raise DataError(key, f"{numbers}; {needed} are needed")
+
+
+def check_files(cfg: CfgNode) -> None:
+    """Refuse names of files that are not there; addresses are left to what fetches them.
+
+    Raises:
+        DataError: names the key and the file.
+    """
+    for key in FILES:
+        value = value_of(cfg, key)
+        for name in (value,) if isinstance(value, str) else value:
+            if name not in BUILT_IN and "://" not in name and not Path(name).is_file():
+                raise DataError(key, f"{name}: no such file")
