@@ -5,18 +5,21 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch.multiprocessing
+from detectron2.config import CfgNode
 from filelock import FileLock
 from helpers.advertised import SHORT
 from helpers.processes import run_line, start_ranks
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = (ROOT / "configs").resolve()
 
 # The same examples on every machine; `--hypothesis-profile=default` draws new ones.
 settings.register_profile("deterministic", derandomize=True, database=None)
@@ -24,6 +27,22 @@ settings.load_profile("deterministic")
 
 
 torch.multiprocessing.start_processes = start_ranks
+
+
+_parse, _parsed = CfgNode.load_yaml_with_base, {}
+
+
+def _parse_once(filename: str, allow_unsafe: bool = False) -> dict:
+    """Parses each of the project's own configs once a process: some thousand tests read them."""
+    if CONFIGS not in Path(filename).resolve().parents:
+        return _parse(filename, allow_unsafe)
+    key = Path(filename).resolve(), allow_unsafe
+    if key not in _parsed:
+        _parsed[key] = _parse(filename, allow_unsafe)
+    return deepcopy(_parsed[key])
+
+
+CfgNode.load_yaml_with_base = _parse_once
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
