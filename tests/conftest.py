@@ -42,7 +42,7 @@ def _parse_once(filename: str, allow_unsafe: bool = False) -> dict:
     return deepcopy(_parsed[key])
 
 
-CfgNode.load_yaml_with_base = _parse_once
+CfgNode.load_yaml_with_base = staticmethod(_parse_once)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
