@@ -38,7 +38,8 @@ from lens_d2.evaluation.study import METRICS, StudyTruth, concordance
 from lens_d2.inference.volume import VolumeInference
 from lens_d2.io import cli
 from lens_d2.io.errors import DataError
-from lens_d2.mining.harvester.rounds import rows_of_label_sets
+from lens_d2.mining.harvester.results import read_labels
+from lens_d2.mining.harvester.volumes import HarvestVolumes
 from lens_d2.mining.proposals import mined_datasets
 
 from ..metrics import within
@@ -103,17 +104,18 @@ class Job:
 
 
 def part_of_ledger(path: Path, of: dict) -> pa.Table:
-    """The rows of a ledger that a run is given: of some strategies or sets of labels, and with verdicts."""
+    """The rows of a ledger that a run is given: of some sets of labels, or strategies, or with verdicts."""
+    cfg = load_config(Path(of["folder"]) / "config.yaml")
+    if of["labels"]:
+        volumes = HarvestVolumes(cfg)
+        labels = read_labels(path.parent, {record["volume"] for record in volumes.verified})
+        return to_table(labels.rows(volumes.training, of["labels"], cfg.HARVEST.NEGATIVE_SLICES))
     rows = read_ledger(path)
     if of["strategies"]:
         rows = rows[rows["strategy"].isin(of["strategies"])]
-    if of["labels"]:
-        cfg = load_config(Path(of["folder"]) / "config.yaml")
-        sets = rows_of_label_sets(rows, {record["volume"] for record in load_records((cfg.HARVEST.VERIFIED,))})
-        rows = rows[sum(sets[name] for name in of["labels"]) > 0]
     if of["verdicts"]:
         order, number = of["verdicts"]
-        (name,) = mined_datasets(load_config(Path(of["folder"]) / "config.yaml"))
+        (name,) = mined_datasets(cfg)
         rows, _ = answered(rows, load_records((name,)), HiddenTruth(root_of(name)), order, number)
     return to_table(rows)
 

@@ -6,7 +6,8 @@ A round has its folder ``harvest/round_<k>`` below ``OUTPUT_DIR``. What it leave
     proposals/       its raw proposals on the slices of all sub-volumes, a file each
     lpc/             the classifier: model_final.pth; fold_<i>/ those that judge a part of V_M
     scored/          the 3D proposals with both scores, a file for each sub-volume
-    ledger.parquet, ledger.csv, lesions.parquet, harvested.pkl, recovered.pkl, hard_negatives.pkl, measures.json
+    ledger.parquet, ledger.csv, lesions.parquet, negatives.parquet, harvested.pkl, recovered.pkl,
+    hard_negatives.pkl, measures.json
     round.json       the round is finished
 """
 

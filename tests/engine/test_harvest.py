@@ -24,7 +24,7 @@ from lens_d2.io.artifacts import ArtifactStore
 from lens_d2.io.errors import DataError
 from lens_d2.io.formats import read_tracklets
 from lens_d2.mining.harvester import results
-from lens_d2.mining.harvester.results import read_lesions
+from lens_d2.mining.harvester.results import read_labels, read_lesions
 from lens_d2.mining.proposals import mined_datasets
 from lens_d2.structures.known_boxes import KnownBoxes
 from lens_d2.structures.status import BoxStatus
@@ -78,7 +78,8 @@ def test_a_round_leaves_what_it_promises(whole):
         names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
         assert names >= {
             "generator", "proposals", "lpc", "scored", "ledger.parquet", "ledger.csv", "lesions.parquet",
-            "harvested.pkl", "recovered.pkl", "hard_negatives.pkl", "measures.json", "round.json",
+            "negatives.parquet", "harvested.pkl", "recovered.pkl", "hard_negatives.pkl", "measures.json",
+            "round.json",
         }  # fmt: skip
         assert len(list((folder / "scored").glob("*.parquet"))) == 6
         text = (folder / "round.json").read_text().replace("{OUTPUT_DIR}", str(output))
@@ -121,6 +122,13 @@ def test_the_second_round_goes_on_from_the_first(whole, data):
     before = read_lesions(result["rounds"][0]["lesions"])
     volumes = {x.volume for x in before if not x.annotation}
     assert volumes <= {x.volume for x in lesions if not x.annotation}  # positives accumulate
+
+
+def test_the_labels_of_a_round_are_read_back(whole, data):
+    output, sets = whole[0], data[1]
+    labels = read_labels(output / "harvest/round_1", {r["volume"] for r in sets[VERIFIED]})
+    rows = to_table(labels.rows([*sets[VERIFIED], *sets[PARTIAL]])).to_pandas()
+    pd.testing.assert_frame_equal(rows, read_ledger(output / "harvest/round_1/ledger.parquet"))
 
 
 def test_released_files_are_read_back(whole):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,12 @@ from ...structures.detections import VolumeDetections
 from . import pool
 from .measures import HarvestMeasure, format_generators, format_rows
 from .pool import HarvestedLesion, with_verdicts
-from .rounds import Harvest, Rules, harvest_round
+from .rounds import Harvest, Labels, Rules, harvest_round
 from .volumes import HarvestVolumes
 
 logger = logging.getLogger(__name__)
 
-MEASURES, LESIONS = "measures.json", "lesions.parquet"
+MEASURES, LESIONS, NEGATIVES = "measures.json", "lesions.parquet", "negatives.parquet"
 COLUMNS = ["round", "labels", "R@80P", "R@85P", "R@90P", "R@95P", "mean", "R@100P"]  # of Table I
 
 
@@ -79,14 +80,16 @@ def finish_round(
 
 
 def _write_lesions(folder: Path, harvested: Harvest) -> dict[str, list[HarvestedLesion]]:
-    """Write the pool, and its parts in the layout of the released files."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(pool.to_table(harvested.pool), sink, compression="zstd")
-    write_whole(folder / LESIONS, memoryview(sink.getvalue()))
+    """Write pool and hard negatives, and the parts in the layout of the released files."""
+    negatives = [*harvested.verified_negatives, *harvested.negatives]
+    for name, lesions in ((LESIONS, harvested.pool), (NEGATIVES, negatives)):
+        sink = pa.BufferOutputStream()
+        pq.write_table(pool.to_table(lesions), sink, compression="zstd")
+        write_whole(folder / name, memoryview(sink.getvalue()))
     parts = {
         "harvested": [x for x in harvested.lesions if not x.annotation],
         "recovered": [x for x in harvested.lesions if x.annotation],
-        "hard_negatives": [*harvested.verified_negatives, *harvested.negatives],
+        "hard_negatives": negatives,
     }
     for name, lesions in parts.items():
         volumes: dict[str, list[np.ndarray]] = {}
@@ -96,8 +99,27 @@ def _write_lesions(folder: Path, harvested: Harvest) -> dict[str, list[Harvested
     return parts
 
 
-def read_lesions(path: str) -> list[HarvestedLesion]:
-    """The pool that a round has left.
+def read_labels(folder: Path, verified: Collection[str]) -> Labels:
+    """The labels that a round has left.
+
+    Args:
+        folder: of the round.
+        verified: names of the sub-volumes of V_M.
+
+    Raises:
+        DataError: a file is absent or damaged.
+    """
+    negatives = read_lesions(folder / NEGATIVES)
+    return Labels(
+        read_lesions(folder / LESIONS),
+        frozenset(verified),
+        [x for x in negatives if x.volume in verified],
+        [x for x in negatives if x.volume not in verified],
+    )
+
+
+def read_lesions(path: str | os.PathLike) -> list[HarvestedLesion]:
+    """The pool, or the hard negatives, that a round has left.
 
     Raises:
         DataError: the file is absent or damaged.

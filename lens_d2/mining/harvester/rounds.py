@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from detectron2.config import CfgNode
 
 from ...data.ledger.table import LedgerRow
@@ -21,8 +20,6 @@ from ..calibration import PrecisionCurve
 from .pool import HarvestedLesion, classifier_scores, merge, to_harvested
 from .proposals import Proposals
 from .selection import NONE, marks_hit, on_lesions, select_hard_negatives, smallest_threshold
-
-Truth = TypeVar("Truth", bool, pd.Series)
 
 
 @dataclass(frozen=True)
@@ -72,12 +69,9 @@ class LabelSet(NamedTuple):
     marked: bool | None
     negative: bool
 
-    def has(self, verified: Truth, marked: Truth, negative: Truth) -> Truth:
-        """Whether labels belong to the set: one, or a series of them."""
-        found = negative == self.negative
-        for known, wanted in ((verified, self.verified), (marked, self.marked)):
-            found = found if wanted is None else found & (known == wanted)
-        return found
+    def has(self, verified: bool, marked: bool, negative: bool) -> bool:
+        """Whether a label belongs to the set."""
+        return negative == self.negative and self.verified in (None, verified) and self.marked in (None, marked)
 
 
 LABEL_SETS = {
@@ -89,47 +83,30 @@ LABEL_SETS = {
 }
 
 
-def rows_of_label_sets(rows: pd.DataFrame, verified: Collection[str]) -> dict[str, pd.Series]:
-    """The rows of a harvest's ledger that belong to each of :data:`LABEL_SETS`, as masks by name.
-
-    Args:
-        rows: of the ledger, without a radiologist's verdicts.
-        verified: names of the sub-volumes of V_M.
-    """
-    known = rows["volume"].isin(verified), rows["annotation"] != "", rows["status"] == "hard_negative"
-    return {name: labels.has(*known) for name, labels in LABEL_SETS.items()}
-
-
 @dataclass(frozen=True)
-class Harvest:
-    """The result of a round.
+class Labels:
+    """The labels that a round leaves.
 
     Attributes:
-        threshold: of s above which proposals were harvested; infinity if none was.
-        precision: of the proposals of V_M above it, NaN without any.
         pool: P_H^R, P_M^R and the union of P_H,i^+ of all rounds so far; lesions that a radiologist has judged
             have the verdict as status.
         verified: names of the sub-volumes of V_M.
         verified_negatives: P_M^- of this round.
         negatives: P_H^- of this round.
-        new: number of lesions of this round's P_H^+ that no earlier round had.
     """
 
-    threshold: float
-    precision: float
     pool: list[HarvestedLesion]
     verified: frozenset[str]
     verified_negatives: list[HarvestedLesion]
     negatives: list[HarvestedLesion]
-    new: int
 
     @property
     def lesions(self) -> list[HarvestedLesion]:
         """Those of the pool that are lesions in training."""
         return [x for x in self.pool if x.is_lesion]
 
-    def labels(self, sets: Collection[str]) -> list[HarvestedLesion]:
-        """The labels that training gets of the round: those of the named sets, and all judged ones."""
+    def of(self, sets: Collection[str]) -> list[HarvestedLesion]:
+        """The labels that training gets: those of the named sets, and all judged ones."""
         unjudged = [x for x in self.pool if x.status == "annotation"]
         labels = [*unjudged, *self.verified_negatives, *self.negatives]
         chosen = [
@@ -152,7 +129,7 @@ class Harvest:
 
         Args:
             records: of V_M and V_H.
-            sets: see :meth:`labels`.
+            sets: see :meth:`of`.
             negative_slices: whether the best slices of hard negatives join; otherwise these stand only on slices
                 of lesions.
         """
@@ -161,13 +138,28 @@ class Harvest:
         taken = {lesion for lesion, _ in given}  # V_M may contain names given by an earlier harvest
         labels = [
             replace(x, name=f"{x.lesion}'") if x.number >= 0 and not x.annotation and x.lesion in taken else x
-            for x in self.labels(sets)
+            for x in self.of(sets)
         ]
         for x in labels:
             if x.is_lesion or (x.status in ("hard_negative", "rejected") and negative_slices):
                 slices.setdefault(x.volume, set()).add(int(x.best_slice[0]))
         rows = [row for x in labels for row in x.rows(slices.get(x.volume, ()))]
         return [row for row in rows if (row.lesion, row.slice) not in given]
+
+
+@dataclass(frozen=True)
+class Harvest(Labels):
+    """The result of a round.
+
+    Attributes:
+        threshold: of s above which proposals were harvested; infinity if none was.
+        precision: of the proposals of V_M above it, NaN without any.
+        new: number of lesions of this round's P_H^+ that no earlier round had.
+    """
+
+    threshold: float
+    precision: float
+    new: int
 
 
 def known_proposals(
@@ -243,7 +235,7 @@ def harvest_round(
     above = is_lesion[scores >= threshold]
     precision = float(above.mean()) if len(above) else float("nan")
     names = frozenset(record["volume"] for record in verified)
-    return Harvest(threshold, precision, [*pool, *pool_of_verified], names, verified_negatives, negatives, new)
+    return Harvest([*pool, *pool_of_verified], names, verified_negatives, negatives, threshold, precision, new)
 
 
 def _with_precision(lesion: HarvestedLesion, curve: PrecisionCurve | None) -> HarvestedLesion:

@@ -3,17 +3,19 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from experiments.reproduce import work
 from experiments.runs import counted
 from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_ledger
+from lens_d2.mining.harvester.pool import HarvestedLesion
+from lens_d2.mining.harvester.pool import to_table as pool_table
+from lens_d2.mining.harvester.results import LESIONS, NEGATIVES
 
-ROWS = {  # of V_M, v, and of V_H, h: strategy, annotation, status
+ROWS = {  # name: volume, strategy, annotation, status
     "v, recovered": ("v", "LesionHarvester", "mark", "annotation"),
-    "v, negative": ("v", "LesionHarvester", "", "hard_negative"),
-    "h, recovered": ("h", "LesionHarvester", "mark", "annotation"),
-    "h, harvested": ("h", "LesionHarvester", "", "annotation"),
     "h, negative": ("h", "Other", "", "hard_negative"),
 }
 
@@ -26,8 +28,8 @@ def given(tmp_path, monkeypatch):
         for name, (volume, strategy, annotation, status) in ROWS.items()
     ]
     write_ledger(tmp_path / "ledger.parquet", [to_table(rows)])
-    verified = SimpleNamespace(HARVEST=SimpleNamespace(VERIFIED="vm"))
-    monkeypatch.setattr(work, "load_config", lambda path: verified)
+    cfg = SimpleNamespace(HARVEST=SimpleNamespace(NEGATIVE_SLICES=True))
+    monkeypatch.setattr(work, "load_config", lambda path: cfg)
     monkeypatch.setattr(work, "load_records", lambda names: [{"volume": "v"}])
     folder = tmp_path / "run"
     folder.mkdir()
@@ -49,13 +51,31 @@ def given(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
-        (["verified_recovered"], ["v, recovered"]),
-        (["verified_negatives", "recovered"], ["v, negative", "h, recovered"]),
-        (["harvested"], ["h, harvested"]),
-        (["negatives"], ["h, negative"]),
+        (["verified_recovered"], ["v-mark@2"]),
+        (["recovered"], ["h-mark@6"]),  # best on 6; on 2 it is given, on 9 it stands if another label joins that
+        (["recovered", "harvested"], ["h-mark@6", "h-mark@9", "h-new@9"]),
+        (["negatives", "verified_negatives"], ["v-no@3", "h-no@9"]),
     ],
 )
-def test_label_sets_of_a_harvest(given, labels, expected):
+def test_label_sets_of_a_harvest(given, labels, expected, tmp_path, monkeypatch):
+    """As HARVEST.LABELS would have them: slices that join for other sets alone have no rows."""
+
+    def lesion(name, boxes, **kw):
+        boxes = np.array([[z, 1, 1, 5, 5, score] for z, score in boxes], np.float64)
+        return HarvestedLesion(name[0], 1, 0, boxes, 0.9, 0.5, name=name, **kw)
+
+    pool = [
+        lesion("v-mark", [(2, 0.9)], annotation="v-mark"),
+        lesion("h-mark", [(2, 0.5), (6, 0.9), (9, 0.4)], annotation="h-mark"),
+        lesion("h-new", [(9, 0.8), (10, 0.7)]),
+    ]
+    negatives = [lesion(name, [(z, 0.6)], status="hard_negative") for name, z in (("v-no", 3), ("h-no", 9))]
+    for name, lesions in ((LESIONS, pool), (NEGATIVES, negatives)):
+        pq.write_table(pool_table(lesions), tmp_path / name)
+    verified = [{"volume": "v", "lesions": []}]
+    marked = {"volume": "h", "lesions": [{"id": "h-mark", "boxes": [[2, 1, 1, 5, 5]]}]}
+    volumes = SimpleNamespace(verified=verified, training=[*verified, marked])
+    monkeypatch.setattr(work, "HarvestVolumes", lambda cfg: volumes)
     assert read_ledger(given(labels=labels))["id"].tolist() == expected
 
 

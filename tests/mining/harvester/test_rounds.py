@@ -202,7 +202,7 @@ def test_a_ledger_has_the_label_sets_that_are_asked_for():
     )
     assert [x[21:] for x in sorted(kinds["harvested"])] == ["lesion-1-1"]
     assert kinds["verified_recovered"] == {f"{V_M['volume']}/{i}" for i in (0, 1)}  # on another mark's slice
-    assert [x.lesion for x in result.labels(("recovered",))] == [f"{V_H['volume']}/0"]
+    assert [x.lesion for x in result.of(("recovered",))] == [f"{V_H['volume']}/0"]
     assert not kinds["recovered"]  # it is best on the mark's own slice, and no other slice joins
     assert [x[:6] for x in sorted(kinds["verified_negatives"])] == ["000001"] * 2
     assert [x[:6] for x in sorted(kinds["negatives"])] == ["000002"] * 2
