@@ -28,7 +28,7 @@ from lens_d2.data.datasets.catalog import root_of
 from lens_d2.data.ledger.counts import count_training_data, strategies_of
 from lens_d2.data.ledger.table import read_ledger, to_table, write_ledger
 from lens_d2.data.loader import build_test_loader, load_records
-from lens_d2.engine.evaluation import build_evaluator
+from lens_d2.engine.evaluation import INFERENCE, build_evaluator
 from lens_d2.engine.stages import DETECTORS, MARKER, RunResults, load_model
 from lens_d2.evaluation.evaluators import P3DFROCEvaluator
 from lens_d2.evaluation.frames import box_truth, mark_truth
@@ -164,13 +164,26 @@ def study(job: Job) -> dict:
     )
     recalls = {}
     for number, folder in enumerate(job.members):
-        path = folder / "inference" / marks / "predictions.json"
-        found = {name: own for name, own in json.loads(path.read_text()).items() if name in names}
+        content = json.loads(_predictions(folder, marks).read_text())
+        found = {name: own for name, own in content.items() if name in names}
         write_json(job.folder / f"predictions_{number}.json", found, indent=None)
         tracklets = read_tracklets(job.folder / f"predictions_{number}.json", boxes3d, marks)
         recalls[str(number)] = {metric: of(truth, tracklets) for metric, of in METRICS.items()}
     found = {f"pearson of {metric}": value for metric, value in concordance(recalls).items()}
     return {"evaluations": {}, "numbers": {key: value for key, value in found.items() if value is not None}}
+
+
+def _predictions(folder: Path, dataset: str) -> Path:
+    """The predictions of a run's newest detector on a dataset.
+
+    Raises:
+        DataError: it was not evaluated there.
+    """
+    for stage in ("evaluate", *reversed(DETECTORS), ""):
+        path = folder / stage / INFERENCE / dataset / "predictions.json"
+        if path.is_file():
+            return path
+    raise DataError(folder, f"no detector was evaluated on {dataset}")
 
 
 def _weights(folder: Path) -> Path | None:

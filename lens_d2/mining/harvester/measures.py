@@ -21,6 +21,7 @@ from .selection import on_lesions
 
 GIVEN = "R_H"
 ABOVE_ALL = 2.0  # the score of a given mark, which is taken as right
+SCORE = attrgetter("score")  # of a harvested lesion, s
 PRECISIONS = ("R@80P", "R@85P", "R@90P", "R@95P", "mean")
 
 
@@ -28,7 +29,8 @@ class HarvestMeasure:
     """Measures label sets of a completely annotated part of V_H; harvesting sees only its original marks.
 
     A label set is the original marks and proposals with scores; a falling threshold lets the proposals in.
-    Proposals on a marked lesion add nothing and are left out.
+    Proposals on a marked lesion add nothing and are left out, and of several proposals of one lesion the one with
+    the highest score counts, as in training: Table I compares scores, and no way of merging.
 
     Attributes:
         records: of V_H-test, with all of their lesions.
@@ -68,14 +70,17 @@ class HarvestMeasure:
             the recall at each precision; and {"s_g" | "s_c" | "s" | "harvested": [recall, precision]}.
         """
         new = {name: _chosen(v, ~on_lesions(v, [self.marks[name]], self.iou)) for name, v in found.items()}
-        united = {name: self._unite(name, number, v, before) for name, v in new.items()}
+        sure = {name: np.ones(len(v)) for name, v in new.items()}
         scored = {
-            "s_g": new,
-            "s_c": {name: replace(v, scores=v.fpr_scores) for name, v in new.items()},
-            "s": {name: replace(v, scores=v.scores * v.fpr_scores) for name, v in new.items()},
-            "harvested": united,
+            "s_g": ({name: replace(v, fpr_scores=sure[name]) for name, v in new.items()}, ()),
+            "s_c": ({name: replace(v, scores=sure[name]) for name, v in new.items()}, ()),
+            "s": (new, ()),
+            "harvested": (new, before),
         }
-        matches = {name: self._match(labels) for name, labels in scored.items()}
+        matches = {
+            key: self._match({name: self._unite(name, number, v, earlier) for name, v in own.items()})
+            for key, (own, earlier) in scored.items()
+        }
         plus = f"P_H,1..{number}^+" if number > 1 else "P_H,1^+"
         names = {"s_g": f"P_H,{number}", "harvested": plus}
         rows = [
@@ -97,7 +102,7 @@ class HarvestMeasure:
         mined: dict[str, list[HarvestedLesion]] = {volume: [] for volume in self.marks}
         for lesion in lesions_of(ledger[ledger["volume"].isin(self.marks)]):
             mined[lesion.volume].append(lesion)
-        found = {volume: detections_of(lesions) for volume, lesions in mined.items()}
+        found = {volume: detections_of(merge(lesions, self.iou, SCORE)) for volume, lesions in mined.items()}
         new = {x: _chosen(v, ~on_lesions(v, [self.marks[x]], self.iou)) for x, v in found.items()}
         match = self._match(new)
         return {"round": 0, "labels": name, **match.metrics["recall_at_precision"]}, _curve(match)
@@ -130,7 +135,7 @@ class HarvestMeasure:
         rows = np.flatnonzero(~on_lesions(found, rejected, self.iou))
         earlier = [x for x in before if x.is_lesion and not x.annotation]
         earlier = [replace(x, generator=1.0, classifier=1.0) if x.status == "accepted" else x for x in earlier]
-        lesions = merge([*to_harvested(found, rows, name, number), *earlier], self.iou, attrgetter("score"))
+        lesions = merge([*to_harvested(found, rows, name, number), *earlier], self.iou, SCORE)
         return detections_of(lesions)
 
     def _match(self, labels: Mapping[str, VolumeDetections]):

@@ -10,6 +10,7 @@ import pytest
 from experiments.reproduce import work
 from experiments.runs import counted
 from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_ledger
+from lens_d2.io.errors import DataError
 from lens_d2.mining.harvester.pool import HarvestedLesion
 from lens_d2.mining.harvester.pool import to_table as pool_table
 from lens_d2.mining.harvester.results import LESIONS, NEGATIVES
@@ -102,6 +103,16 @@ def test_verdicts_of_the_hidden_truth(given, monkeypatch):
 def test_a_file_as_it_is_in_a_value_of_its_own(given, tmp_path):
     assert given() == str(tmp_path / "ledger.parquet")
     assert given(value="(('A', '{}'),)") == f"(('A', '{tmp_path / 'ledger.parquet'}'),)"
+
+
+@pytest.mark.parametrize("stages", [[""], ["train"], ["train", "retrain"], ["train", "retrain", "evaluate"]])
+def test_a_study_reads_what_the_newest_detector_has_found(stages, tmp_path):
+    with pytest.raises(DataError, match="no detector was evaluated on marks"):
+        work._predictions(tmp_path, "marks")
+    for stage in stages:
+        (tmp_path / stage / "inference/marks").mkdir(parents=True)
+        (tmp_path / stage / "inference/marks/predictions.json").write_text(stage)
+    assert work._predictions(tmp_path, "marks").read_text() == stages[-1]
 
 
 def test_seconds_of_all_parts_of_a_run_are_summed(tmp_path):

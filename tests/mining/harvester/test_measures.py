@@ -1,5 +1,7 @@
 """Label sets measured on V_H-test: recall at precision."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.harvest_cohort import PARTIAL, TEST, VERIFIED, register
@@ -43,6 +45,19 @@ def test_recall_at_precision_beside_that_of_the_marks(sets):
     assert (recall[-1], precision[-1]) == (1.0, pytest.approx(4 / 6))
     table = format_rows([measure.given(), *rows]).splitlines()
     assert "50.0@100P" in table[2] and table[3].count("75.0") == 5
+
+
+def test_what_is_proposed_twice_counts_once_by_every_score(sets):
+    """Where the classifier is sure of everything, harvested labels are those of the generator."""
+    measure = HarvestMeasure(TEST, sets[TEST], sets[PARTIAL])
+    found = {}
+    for record in sets[TEST]:
+        boxes = np.repeat(boxes_of(record), 2, axis=0)
+        proposals = found_in(record, boxes, np.linspace(0.9, 0.5, len(boxes)))
+        found[record["volume"]] = replace(proposals, fpr_scores=np.ones(len(boxes)))
+    (generator, harvested), curves = measure.of_round(1, found, [])
+    assert {**generator, "labels": ""} == {**harvested, "labels": ""} and generator["R@95P"] == 1.0
+    assert curves["s_g"] == curves["s"] == curves["harvested"]
 
 
 def test_what_a_radiologist_has_accepted_is_measured_as_sure_and_what_is_rejected_not_at_all(sets):

@@ -30,7 +30,8 @@ class CrossDataset(VolumeStrategy):
     def from_config(cls, cfg):
         """Arguments of the constructor, from a config."""
         metadata = [MetadataCatalog.get(name) for name in cfg.DATASETS.TRAIN]
-        trained = {m.expert for m in metadata if m.fully_labelled}
+        partial = {m.expert for m in metadata if not m.fully_labelled}  # the universal one, if it has V_M as well
+        trained = {m.expert for m in metadata} - partial
         experts = cfg.MINING.CROSS_DATASET.EXPERTS or [name for name in cfg.MODEL.LENS.EXPERTS if name in trained]
         return {"experts": experts, "score_thresh": cfg.MINING.CROSS_DATASET.SCORE_THRESH}
 
