@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from lens_d2.evaluation.bootstrap import draw_weights, interval, paired_comparison, resampled_sensitivities
 from lens_d2.evaluation.curves import read_highest
-from lens_d2.evaluation.plots import plot_froc
+from lens_d2.evaluation.plots import plot_froc, plot_panels
 from lens_d2.evaluation.protocols import PROTOCOLS
 from lens_d2.io.files import write_whole
 
@@ -77,7 +77,7 @@ def read_results(table: Table, seeds: Sequence[int], output: Path) -> list[Resul
 
 
 def render(table: Table, seeds: Sequence[int], output: Path) -> Path:
-    """Write ``<table>.md`` and, if there are curves, ``<table>.png``.
+    """Write ``<table>.md`` and, if there are curves or points, ``<table>.png``.
 
     Args:
         table: to be written.
@@ -92,11 +92,30 @@ def render(table: Table, seeds: Sequence[int], output: Path) -> Path:
     if table.figure and (curves := froc_curves(results)):
         plot_froc(output / f"{table.name}.png", curves, title=table.title)
         parts.append(f"![FROC curves, means over the seeds]({table.name}.png)")
+    if table.points and (panels := points_of(results, table.compare)):
+        plot_panels(output / f"{table.name}.png", panels, table.points, _heading_compared(table), table.title)
+        parts.append(f"![{_heading_compared(table)}, means over the seeds]({table.name}.png)")
     parts.append(_provenance(table, results))
     if set(seeds) <= set(NOTED_SEEDS):
         parts.append(table.notes.strip())
     text = "\n\n".join(part for part in parts if part)
     return write_whole(output / f"{table.name}.md", f"{text}\n".encode())
+
+
+def _heading_compared(table: Table) -> str:
+    """The heading of the column that is compared."""
+    return next((heading for heading, metric in table.columns.items() if metric == table.compare), table.compare)
+
+
+def points_of(results: Sequence[Results], metric: str) -> dict[str, dict[str, dict[float, list[float]]]]:
+    """A metric at the points of the rows that have one, as :func:`~lens_d2.evaluation.plots.plot_panels` draws."""
+    panels: dict[str, dict[str, dict[float, list[float]]]] = {}
+    for own in results:
+        values = list(own.values(metric).values())
+        if own.row.point and values:
+            panel, line, x = own.row.point
+            panels.setdefault(panel, {}).setdefault(line, {})[x] = values
+    return panels
 
 
 def _body(table: Table, results: Sequence[Results], seeds: Sequence[int]) -> str:

@@ -108,6 +108,7 @@ class Row:
         harvest: label set of Lesion-Harvester's Table I that the figures are of; empty: those of an evaluation.
         against: name of the row that the difference is to; empty: no difference.
         paper: the paper's numbers by column.
+        point: panel, line and x of the row in a figure of points; empty: it is not in one.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Row:
     harvest: str = ""
     against: str = ""
     paper: Mapping[str, float | str] = field(default_factory=dict)
+    point: tuple[str, str, float] | tuple[()] = ()
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ class Table:
         rows: in their order.
         gap: names of the rows with no and with all of what the others recover a share of; empty: no such column.
         figure: whether FROC curves are drawn.
+        points: x of a figure of ``compare`` at the points of the rows, in words; empty: no such figure.
         notes: of whoever has looked at the figures, in Markdown, about the file's own cohort and runs; empty for
             others.
     """
@@ -146,6 +149,7 @@ class Table:
     rows: tuple[Row, ...]
     gap: tuple[str, ...] = ()
     figure: bool = True
+    points: str = ""
     notes: str = ""
 
     @property
@@ -196,9 +200,9 @@ def read_table(
 
 # Keys of a run, which a row has as well; of a row alone; of a table.
 MAKING = ("run", "config", "opts", "readers", "given", "ensemble", "study")
-SHOWN = ("stage", "dataset", "output", "harvest", "against", "paper")
+SHOWN = ("stage", "dataset", "output", "harvest", "against", "paper", "point")
 REQUIRED = ("title", "source", "cohort", "dataset", "columns", "rows")
-OPTIONAL = ("config", "opts", "compare", "runs", "gap", "figure", "notes")
+OPTIONAL = ("config", "opts", "compare", "runs", "gap", "figure", "points", "notes")
 OF_MEMBERS = ("ensemble", "study")  # kinds of runs that other runs are members of, and the keys that name these
 
 
@@ -254,6 +258,7 @@ class _Reader:
             rows=tuple(self._row(row, last) for row, last in zip(self.rows, before, strict=False)),
             gap=self._ends(content.get("gap") or ()),
             figure=content.get("figure", True),
+            points=content.get("points", ""),
             notes=(content.get("notes") or "") if is_own else "",
         )
 
@@ -271,12 +276,18 @@ class _Reader:
         for column in row.get("paper") or {}:
             if column not in columns:
                 raise DataError(self.path, f"{row['name']}: no column {column}{did_you_mean(column, columns)}")
+        point = tuple(row.get("point") or ())
+        if point and (len(point) != 3 or not isinstance(point[2], int | float)):
+            raise DataError(
+                self.path, f"{row['name']}: point is {list(point)}; panel, line and a number are needed"
+            )
         return Row(
             name=row["name"],
             run=self.run(row["name"]),
             dataset=row.get("dataset", self.content["dataset"]),
             against=against or "",
             paper=row.get("paper") or {},
+            point=point,
             **{key: row[key] for key in ("stage", "output", "harvest") if key in row},
         )
 

@@ -87,6 +87,47 @@ def plot_froc(path, curves: dict, unit: str = "sub-volume", title: str = "FROC")
             ax.legend(loc="best", fontsize=9, frameon=True, framealpha=0.9, edgecolor=GRID)
 
 
+def plot_panels(path, panels: dict, x: str, y: str, title: str) -> None:
+    """Draws lines with a mark at each point, in panels side by side that share their axes.
+
+    Args:
+        path: of the picture.
+        panels: {panel: {line: {x: values}}}; a point is the mean of its values, with their standard deviation as
+            a bar if there are several. Equal lines of all panels have one colour.
+        x, y: in words, what the axes show.
+        title: of the picture.
+    """
+    lines = list(dict.fromkeys(line for panel in panels.values() for line in panel))
+    values = [
+        np.asarray(own, float) for panel in panels.values() for line in panel.values() for own in line.values()
+    ]
+    top = max((float(own.max()) for own in values), default=1.0)
+    with _figure(path, title, width=max(6.4, 3.3 * len(panels)), height=3.8, columns=len(panels)) as axes:
+        for ax, (panel, own) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+            ax.set_title(panel, fontsize=10, color=INK)
+            for name, points in own.items():
+                number = lines.index(name)
+                at = sorted(points)
+                mean = [np.mean(points[key]) for key in at]
+                spread = [np.std(points[key], ddof=1) if len(points[key]) > 1 else 0.0 for key in at]
+                ax.errorbar(
+                    at,
+                    mean,
+                    yerr=spread if any(spread) else None,
+                    color=COLOURS[number % len(COLOURS)],
+                    linestyle=DASHES[number % len(DASHES)],
+                    marker="o",
+                    markersize=4.5,
+                    linewidth=1.8,
+                    capsize=2.5,
+                    label=name,
+                )
+            ax.xaxis.set_major_locator(FixedLocator(sorted({key for points in own.values() for key in points})))
+            ax.set_ylim(0, min(1.0, 1.1 * top))
+            _label(ax, x, y if ax is np.atleast_1d(axes)[0] else "")
+        np.atleast_1d(axes)[0].legend(loc="best", fontsize=9, frameon=True, framealpha=0.9, edgecolor=GRID)
+
+
 def plot_precision_recall(path, precision, recall, ap: float, given_recall: float | None = None) -> None:
     """Draws precision over recall with its monotone envelope (Lesion-Harvester, Fig. 8a).
 

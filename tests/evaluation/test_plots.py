@@ -18,6 +18,9 @@ PLOTS = {
     "embedding": lambda path: plots.plot_embedding(
         path, np.random.default_rng(0).random((8, 2)), np.array(["lung", "liver"] * 4), np.arange(8) > 5
     ),
+    "panels": lambda path: plots.plot_panels(
+        path, {"a": {"joint": {10: [0.2, 0.3], 50: [0.4]}, "single": {10: [0.1]}}, "b": {}}, "Volumes", "AP", "T"
+    ),
     "violin": lambda path: plots.plot_violin(path, {"a": np.array([0.2, 0.7]), "b": np.zeros(0)}, "IoU", "3D IoU"),
     "concordance": lambda path: plots.plot_concordance(
         path, {"P3D": {"pearson": None, "points": {"a": ENDS}}}, "3D IoU"

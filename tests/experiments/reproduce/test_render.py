@@ -1,6 +1,7 @@
 """Pages from records alone."""
 
 import json
+import sys
 
 import pytest
 import yaml
@@ -98,6 +99,30 @@ def test_the_share_of_a_gap_that_a_row_recovers(page):
     assert shares["first"] == shares["second"] == ""
     assert shares["third"] == "71% (71% to 100%)"  # the second lesion from half a false positive on, 5 of 7 rates
     assert "Of the gap: of the way from 'first' to 'second'" in text
+
+
+def test_points_of_rows_in_a_figure(page, monkeypatch):
+    drawn = []
+    module = sys.modules["experiments.reproduce.render"]
+    monkeypatch.setattr(module, "plot_panels", lambda path, *words: drawn.append(words))
+    rows = [
+        {"name": name, "opts": {"SEED": n}, "stage": "", "point": ["LUNA", line, x]}
+        for n, (name, line, x) in enumerate(
+            [("first", "single", 10), ("second", "joint", 10), ("third", "joint", 50)]
+        )
+    ]
+    rows[0].pop("opts")
+    rows[1] |= {"stage": "train", "opts": {"SEED": 2}}
+    rows[2]["opts"] = {"SEED": 3}
+    made = {("first", seed): (MISS, 0.25 * seed) for seed in (1, 2)} | {("second", 1): (HIT, 1.0)}
+    text, _ = page(made, rows=rows, figure=False, points="Volumes (%)")
+    assert drawn == [
+        ({"LUNA": {"single": {10: [0.25, 0.5]}, "joint": {10: [1.0]}}}, "Volumes (%)", "Average", "A table")
+    ]
+    assert "![Average, means over the seeds](small.png)" in text
+    drawn.clear()
+    page({}, rows=rows, figure=False)
+    assert drawn == []
 
 
 def test_without_any_record_everything_is_a_dash(page):
