@@ -271,11 +271,13 @@ class TagTargets:
         rows: number of each lesion by its row in ``DL_info.csv``.
         positive: (n, C) bool, the label holds.
         weight: (n, C) of each label in the loss, by :func:`class_weights`; 0 if it is doubtful.
+        experts: of the training datasets with a ``DL_info.csv``, whose lesions are labelled.
     """
 
     rows: Mapping[int, int]
     positive: np.ndarray
     weight: np.ndarray
+    experts: frozenset[str]
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> TagTargets:
@@ -293,11 +295,20 @@ class TagTargets:
         targets = relations.targets(own.values())
         weights = class_weights(targets.positive, cfg.MODEL.EMBEDDING.MAX_POSITIVE_WEIGHT)
         weight = np.where(targets.positive, *weights) * targets.known
-        return cls({row: i for i, row in enumerate(own)}, targets.positive, weight.astype(np.float32))
+        trained = [MetadataCatalog.get(name) for name in cfg.DATASETS.TRAIN]
+        experts = frozenset(own.expert for own in trained if own.get("mark_table"))
+        numbers = {row: number for number, row in enumerate(own)}
+        return cls(numbers, targets.positive, weight.astype(np.float32), experts)
 
-    def of(self, lesions: Iterable[dict]) -> dict[str, np.ndarray]:
-        """{"tags": (n, C) bool, "tag_weights": (n, C)} of n lesions of a record; those without labels weigh 0."""
-        numbers = [self.rows.get(mark_row(lesion), -1) for lesion in lesions]
+    def of(self, lesions: Iterable[dict], expert: str) -> dict[str, np.ndarray]:
+        """{"tags": (n, C) bool, "tag_weights": (n, C)} of n lesions of a record; those without labels weigh 0.
+
+        Args:
+            lesions: of the record.
+            expert: of the record.
+        """
+        rows = self.rows if expert in self.experts else {}
+        numbers = [rows.get(mark_row(lesion), -1) for lesion in lesions]
         known = np.array([number >= 0 for number in numbers], dtype=bool)[:, None]
         numbers = np.array(numbers, dtype=np.int64)
         return {"tags": self.positive[numbers] & known, "tag_weights": self.weight[numbers] * known}

@@ -187,6 +187,8 @@ def dataset_numbers(cfg: CfgNode, key: str, most: float = float("inf")) -> dict[
     except (TypeError, ValueError):
         form = "give pairs of a dataset and a number, such as (('luna_train', 0.5),)"
         raise DataError(f"DATASETS.{key}", f"{pairs!r} cannot be used: {form}") from None
+    if len(numbers) < len(pairs):
+        raise DataError(f"DATASETS.{key}", f"{pairs!r} names a dataset twice")
     for name, number in numbers.items():
         if not 0 < number <= most or number == float("inf"):
             limit = f" and at most {most:g}" if most < float("inf") else ""
@@ -220,7 +222,8 @@ def load_training_records(cfg: CfgNode, names: Sequence[str] | None = None) -> l
 
     Raises:
         DataError: as in :func:`load_records` and :func:`dataset_numbers`, or the ledger contradicts itself or the
-            datasets; or a sub-volume is in two of the wanted datasets.
+            datasets, or is about a name that sub-volumes of two experts have; or a sub-volume is in two of the
+            wanted datasets.
     """
     shares, weights = dataset_numbers(cfg, "SHARES", most=1.0), dataset_numbers(cfg, "WEIGHTS")
     cache, records, everything, where = build_cache(cfg), [], [], {}
@@ -242,6 +245,12 @@ def load_training_records(cfg: CfgNode, names: Sequence[str] | None = None) -> l
     if not cfg.DATASETS.LEDGER:
         return records
     ledger = read_ledger(cfg.DATASETS.LEDGER, everything)
+    in_ledger, experts = set(ledger["volume"]), {}
+    for record in everything:
+        volume, expert = record["volume"], record["expert"]
+        if volume in in_ledger and experts.setdefault(volume, expert) != expert:
+            fault = f"its {volume} may be that of {experts[volume]} or that of {expert}: give one another name"
+            raise DataError(cfg.DATASETS.LEDGER, fault)
     used = ledger[ledger["volume"].isin({record["volume"] for record in records})]
     if len(used) < len(ledger):
         logger.info("%s: %d of %d rows", cfg.DATASETS.LEDGER, len(used), len(ledger))

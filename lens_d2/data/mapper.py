@@ -167,7 +167,7 @@ class SliceMapper:
         fields = {"recist": ends.reshape(-1, 4, 2)}
         weight = np.array([lesion.get("weight", 1.0) for lesion in lesions], np.float32)
         fields |= {"weight": weight} if (weight != 1).any() else {}
-        fields |= self.tags.of(lesions) if self.tags else {}
+        fields |= self.tags.of(lesions, record["expert"]) if self.tags else {}
         targets = self._targets(boxes, gt_status, image.shape[-2:], **fields)
         expert, lesions_only = self.combine(record["expert"], self.experts)
         return {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from torch import nn
 
 from ..data.datasets.catalog import partially_labelled
 from ..data.loader import dataset_numbers, load_training_records
@@ -20,6 +22,7 @@ from ..structures.detections import FUSED
 from .allowed import BUILT_IN, FILES, TRAININGS, check_files, check_numbers
 from .stages import PLACES, SETTINGS
 
+HU_WINDOWS = ("INPUT.HU_WINDOW", *(f"MODEL.{network}.HU_WINDOW" for network in ("FPR", "LPC", "EMBEDDING")))
 SEEDS = 2**31  # of which ranks and rounds make others
 STEPS_MM, SCALES, LEAST_SIDE = (0.1, 50.0), (0.1, 10.0), 32  # of pixels and slices; at inference; pixels
 
@@ -30,9 +33,11 @@ def check_input(cfg: CfgNode) -> None:
     Raises:
         DataError: names the key, its value and what is allowed.
     """
-    window, slices, scales = tuple(cfg.INPUT.HU_WINDOW), cfg.INPUT.NUM_SLICES, tuple(cfg.TEST.SCALES)
-    if len(window) != 2 or not window[0] < window[1]:
-        raise DataError("INPUT.HU_WINDOW", f"{window}; two rising HU are needed, such as (-1024.0, 3071.0)")
+    slices, scales = cfg.INPUT.NUM_SLICES, tuple(cfg.TEST.SCALES)
+    for key in HU_WINDOWS:
+        window = tuple(value_of(cfg, key))
+        if len(window) != 2 or not window[0] < window[1]:
+            raise DataError(key, f"{window}; two rising HU are needed, such as (-1024.0, 3071.0)")
     if slices % SLICES_PER_IMAGE or slices // SLICES_PER_IMAGE % 2 == 0:
         raise DataError("INPUT.NUM_SLICES", f"{slices}; 3, 9, 15, ... are allowed")
     for key in ("INPUT.PIXEL_SPACING", "INPUT.SLICE_INTERVAL"):
@@ -63,6 +68,10 @@ def check_input(cfg: CfgNode) -> None:
     if len({*experts, FUSED}) <= len(experts):
         fault = f"{experts}; each name once, and none {FUSED!r}, which is their common output"
         raise DataError("MODEL.LENS.EXPERTS", fault)
+    for expert in experts:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", expert) or hasattr(nn.ModuleDict, expert):
+            fault = f"{expert!r}; letters, digits, _ and - make up a name, and some words are torch's own"
+            raise DataError("MODEL.LENS.EXPERTS", fault)
     if cfg.TEST.AUG.ENABLED:
         raise DataError("TEST.AUG.ENABLED", "True, but it is TEST.SCALES that augments at test time here")
 
@@ -186,7 +195,7 @@ def check_missing_labels(cfg: CfgNode) -> None:
             raise DataError(key, f"{value_of(cfg, key)}, but the detector lacks {place}, where it has an effect")
     treated = (teacher.ENABLED, share < 1, cfg.MODEL.AFP.MISSING_LABELS, cfg.MODEL.ROI_HEADS.MISSING_LABELS)
     partial = set(partially_labelled(cfg.DATASETS.TRAIN).values())
-    if any(treated) and (not partial or partial - {*cfg.MODEL.LENS.PARTIALLY_LABELED}):
+    if any(treated) and (not partial or partial != {*cfg.MODEL.LENS.PARTIALLY_LABELED}):
         known = ", ".join(sorted(partial)) or "none, all datasets are fully labelled"
         fault = f"{cfg.MODEL.LENS.PARTIALLY_LABELED}; experts of DATASETS.TRAIN that lack labels: {known}"
         raise DataError("MODEL.LENS.PARTIALLY_LABELED", fault)

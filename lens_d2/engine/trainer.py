@@ -132,6 +132,7 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         model = self.build_model(cfg)
         freeze_all_but(model, cfg.SOLVER.PARTS)
         self._check_learners(model, records)
+        self._tell_untaught(cfg, model, records)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg, records)
         device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
@@ -182,6 +183,18 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
             if not any(owner <= {expert} for owner in owners):
                 fault = f"nothing of {expert} learns: leave its datasets out of DATASETS.TRAIN, or name more parts"
                 raise DataError("SOLVER.PARTS", fault)
+
+    @staticmethod
+    def _tell_untaught(cfg: CfgNode, model: nn.Module, records: list[dict]) -> None:
+        """Warn of experts that no record teaches: what they find stands among the fused detections."""
+        taught = {record["expert"] for record in records}
+        untaught = [expert for expert in getattr(model, "experts", ()) if expert not in taught]
+        if untaught and cfg.DATASETS.COMBINE == "experts" and not cfg.SOLVER.PARTS:
+            text = (
+                "no dataset of DATASETS.TRAIN teaches %s, whose detections are fused all the same: unless it has"
+            )
+            text += " MODEL.LENS.EXPERTS, unless it has learned before"
+            logger.warning(text, ", ".join(untaught))
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Resume or load as Detectron2 does; without either, the backbone starts from ``MODEL.DENSENET.WEIGHTS``.

@@ -18,8 +18,9 @@ class LabelMap(Writer):
     """Boxes filled with the detections' numbers, in the axis order and place of the source file.
 
     A voxel belongs to a box if its centre lies inside; where boxes overlap, the better score wins. If the scan's
-    axes are not at right angles (a tilted gantry), neither are those of the sform; the qform straightens them for
-    readers that know no others. The header's description (``descrip``) has room for the number of warnings only.
+    axes are not at right angles (a tilted gantry), neither are those of the sform; the qform stands the slices on
+    their normal, as ITK does with the scan itself, so that the map lies on it in programs that know no others. The
+    header's description (``descrip``) has room for the number of warnings only.
     """
 
     file_name = "detections.nii.gz"
@@ -29,11 +30,20 @@ class LabelMap(Writer):
         """A compressed NIfTI file."""
         image = nib.Nifti1Image(draw_labels(report).T, LPS_TO_RAS @ report.grid.affine)
         image.set_sform(image.affine, code="scanner")
-        image.set_qform(image.affine, code="scanner")
+        image.set_qform(_upright(image.affine), code="scanner")
         image.header.set_xyzt_units("mm")
         if report.warnings:
             image.header["descrip"] = f"warnings: {len(report.warnings)}, see report.html"
         return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+
+
+def _upright(affine: np.ndarray) -> np.ndarray:
+    """A (4, 4) affine whose third axis, at its length, stands on the plane of the first two."""
+    i, j, k = affine[:3, :3].T
+    normal = np.cross(i, j)
+    upright = affine.copy()
+    upright[:3, 2] = np.copysign(np.linalg.norm(k) / np.linalg.norm(normal), normal @ k) * normal
+    return upright
 
 
 def draw_labels(report: ScanReport) -> np.ndarray:

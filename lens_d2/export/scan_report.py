@@ -223,7 +223,7 @@ def make_report(
     headers, fault = _headers(source, size[2])
     warnings = [*volume.warnings, *(headers.warnings(keep_ids) if headers and not fault else [])]
     if fault:
-        warnings.append(f"no structured report is written: {fault}")
+        warnings.append(f"no structured report and no segmentation are written: {fault}")
     elif headers and headers.frame_of_reference is None:
         warnings.append("no segmentation is written: the slices share no Frame of Reference UID")
     patient = {}

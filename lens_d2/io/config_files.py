@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from detectron2.config import CfgNode
+from fvcore.common.config import BASE_KEY
 
 from .errors import DataError, did_you_mean
 from .zoo import CONFIGS
@@ -71,12 +72,14 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
 
 
 def _refuse_doubled_keys(path: Path) -> None:
-    """Refuse a file in which a key stands twice, of which YAML takes the last.
+    """Refuse a file in which a key stands twice, of which YAML takes the last, or whose ``_BASE_`` is such a file.
 
     Raises:
-        DataError: names the key.
+        DataError: names the file and the key.
+        RecursionError: ``_BASE_`` leads back to the file.
     """
-    nodes = [yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)]
+    root = yaml.compose(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    nodes = [root]
     while nodes:
         node = nodes.pop()
         if not isinstance(node, yaml.MappingNode):
@@ -86,6 +89,11 @@ def _refuse_doubled_keys(path: Path) -> None:
         if twice is not None:
             raise DataError(path, f"{twice} stands there twice")
         nodes += [value for _, value in node.value]
+    for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
+        if key.value == BASE_KEY:
+            for base in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if isinstance(base, yaml.ScalarNode) and "://" not in base.value:
+                    _refuse_doubled_keys(path.parent / Path(base.value).expanduser())
 
 
 def refuse_other_types(cfg: CfgNode, defaults: CfgNode, prefix: str = "") -> None:

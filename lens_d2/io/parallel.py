@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -35,7 +36,7 @@ def run_all(
         begin: called in each process before its jobs; picklable.
 
     Raises:
-        DataError: a process was killed.
+        DataError: a process was killed, or a job cannot be sent to one.
     """
     with Progress(len(jobs), title) as shown:
         for key, result in _run(jobs, title, processes, start, begin):
@@ -54,6 +55,8 @@ def _run(
         for key, job in jobs.items():
             yield key, _result(job)
         return
+    if start != "fork":
+        _refuse_unsendable(jobs)
     context = multiprocessing.get_context(start)
     with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, initializer=begin) as pool:
         futures = {pool.submit(_result, job): key for key, job in jobs.items()}
@@ -65,6 +68,16 @@ def _run(
             raise DataError(title, fault) from None
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _refuse_unsendable(jobs: Mapping[str, Callable[[], T]]) -> None:
+    """Refuses jobs that cannot be sent to another process; the pool would wait for them for ever."""
+    for key, job in jobs.items():
+        try:
+            pickle.dumps(job)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            fault = f"cannot be sent to another process ({error}): use a function at the top level of its file"
+            raise DataError(key, f"{fault}, or one process") from None
 
 
 def _result(job: Callable[[], T]) -> T | DataError:

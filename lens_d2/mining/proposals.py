@@ -61,7 +61,16 @@ def open_shards(cfg: CfgNode, model: nn.Module, folder: Path) -> ShardStore:
 
 
 def propose(records: Sequence[dict], shards: ShardStore) -> None:
-    """Make the shards of these sub-volumes that are not sound, every rank its share."""
+    """Make the shards of these sub-volumes that are not sound, every rank its share.
+
+    Raises:
+        DataError: two sub-volumes have one name, by which shards, and rows of the ledger, tell them apart.
+    """
+    experts: dict[str, str] = {}
+    for record in records:
+        if experts.setdefault(record["volume"], record["expert"]) != record["expert"]:
+            fault = f"a sub-volume of {experts[record['volume']]} and one of {record['expert']}"
+            raise DataError(record["volume"], f"{fault} have this name: what is mined needs names of its own")
     shards.complete(records, "proposals")
 
 

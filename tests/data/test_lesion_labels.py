@@ -244,18 +244,27 @@ def test_targets_of_a_tag_head(tmp_path):
     cfg = marks.embedding_cfg(tmp_path)
     marks.write_labels(cfg)
     cfg.MODEL.MULAN.NUM_TAGS = 3
-    tags = TagTargets.from_config(cfg)
+    cfg.DATASETS.TRAIN = ("marks_with_a_table", "others")
+    MetadataCatalog.get("marks_with_a_table").set(expert="deeplesion", mark_table=str(tmp_path / "DL_info.csv"))
+    MetadataCatalog.get("others").set(expert="kits", mark_table=None)
+    try:
+        tags = TagTargets.from_config(cfg)
+    finally:
+        for name in cfg.DATASETS.TRAIN:
+            MetadataCatalog.remove(name)
     lesions = [
         make_lesion("v/0", [[0, 0, 0, 5, 5]], recist=[0.0] * 8),
         make_lesion("v/3", [[0, 0, 0, 5, 5]], recist=[0.0] * 8),
         make_lesion("v/12", [[0, 0, 0, 5, 5]], recist=[0.0] * 8),  # no row of the file
         make_lesion("v/0", [[0, 0, 0, 5, 5]]),  # no mark
     ]
-    targets = tags.of(lesions)
+    targets = tags.of(lesions, "deeplesion")
     none = [False] * 3
     assert targets["tags"].tolist() == [[True, False, False], [False, True, True], none, none]
     assert targets["tag_weights"].tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]]
-    assert tags.of([])["tags"].shape == tags.of([])["tag_weights"].shape == (0, 3)
+    empty = tags.of([], "deeplesion")
+    assert empty["tags"].shape == empty["tag_weights"].shape == (0, 3)
+    assert not tags.of(lesions, "kits")["tag_weights"].any()  # numbers in its ids count something else
 
 
 def test_a_table_of_marks_that_was_cut_is_refused(tmp_path):

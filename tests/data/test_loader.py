@@ -153,9 +153,24 @@ def test_a_ledger_is_cut_to_the_shares_too(tmp_path):
         load_training_records(cfg)
 
 
+def test_a_ledger_is_about_one_dataset_s_volumes(tmp_path, monkeypatch):
+    """Two datasets may have sub-volumes of one name, unless a ledger is about it."""
+    register_blocks(tmp_path)
+    shared = [{**record, "expert": "lits"} for record in load_records(("blocks_luna",))]
+    monkeypatch.setattr(DatasetCatalog, "data", {**DatasetCatalog.data, "blocks_lits": lambda: shared})
+    cfg = blocks_cfg(tmp_path)
+    name = shared[0]["volume"]
+    assert [r["expert"] for r in load_training_records(cfg) if r["volume"] == name] == ["luna", "lits"]
+    table_of(row(volume=name, lesion=f"{name}/new", annotation="")).to_csv(tmp_path / "x.csv", index=False)
+    cfg.DATASETS.LEDGER = str(tmp_path / "x.csv")
+    with pytest.raises(DataError, match=f"its {name} may be that of luna or that of lits"):
+        load_training_records(cfg)
+
+
 @pytest.mark.parametrize(
     ("key", "pairs", "fault"),
     [
+        ("SHARES", (("blocks_luna", 0.5), ("blocks_luna", 0.7)), "names a dataset twice"),
         ("SHARES", (("blocks_luna", 1.5),), "at most 1"),
         ("SHARES", (("blocks_luna", 0.0),), "above 0"),
         ("SHARES", ("blocks_luna", 0.5), "give pairs"),

@@ -205,7 +205,7 @@ def test_a_mark_is_on_its_key_slice_alone(mapper, marked):
 
 def test_labels_of_a_lesion_are_in_its_samples(mapper, marked):
     positive, weight = np.array([[True, False], [False, True]]), np.array([[3, 0.5], [1, 0]], np.float32)
-    tags = TagTargets({9: 0, 7: 1}, positive, weight)
+    tags = TagTargets({9: 0, 7: 1}, positive, weight, frozenset({marked["expert"]}))
     marked["lesions"][1] = {**marked["lesions"][1], "id": "block/9", "recist": None}
     instances = mapper(tags=tags)(marked, 5)["instances"]
     assert instances.gt_tags.tolist() == [[False, True], [False, False]]

@@ -161,6 +161,13 @@ def test_a_number_that_cannot_be_meant_names_its_key(key, value, fault):
     expect_refusal(checks.check_training, cfg, [key, value], f"{key}: .*{fault}")
 
 
+@pytest.mark.parametrize("expert", ["", "kits.2023", "kits/2023", "keys"])
+def test_an_expert_s_name_is_a_word(expert):
+    cfg = load_config("phantom/lens_multi.yaml", ["MODEL.LENS.EXPERTS", ("lits", expert)])
+    with pytest.raises(DataError, match="MODEL.LENS.EXPERTS: .*letters, digits, _ and -"):
+        checks.check_input(cfg)
+
+
 @pytest.mark.parametrize("experts", [("lits", "lits"), ("fused", "lits")])
 def test_names_of_experts_are_unique(experts):
     cfg = load_config("phantom/lens_multi.yaml", ["MODEL.LENS.EXPERTS", experts])

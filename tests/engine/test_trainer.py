@@ -1,6 +1,7 @@
 """Training on one rank and on two (gloo, on the CPU): a step teaches one expert alone; ranks do the same work."""
 
 import json
+import logging
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -184,6 +185,15 @@ class Careful(CarefulTraining, SimpleTrainer):
         super().__init__(model, loader, torch.optim.SGD(model.parameters(), lr=0.1))
         model.forward = lambda loss: {"loss": model.weight.sum() * 0 + loss}
         self.checkpointer = SimpleNamespace(save_dir=output_dir)
+
+
+def test_experts_that_nothing_teaches_are_told(tmp_path, caplog):
+    register_blocks(tmp_path)
+    with caplog.at_level(logging.WARNING, "lens_d2"):
+        LENSTrainer(blocks_cfg(tmp_path))
+        assert "teaches" not in caplog.text
+        LENSTrainer(blocks_cfg(tmp_path, "DATASETS.TRAIN", ("blocks_deeplesion", "blocks_luna")))
+    assert "no dataset of DATASETS.TRAIN teaches lits, nih_ln, whose detections are fused" in caplog.text
 
 
 def test_a_loss_that_is_not_finite_is_a_line_and_ends_the_workers(monkeypatch):

@@ -49,4 +49,7 @@ def test_label_map_of_a_tilted_gantry_is_not_straightened(tmp_path):
     assert image.header["descrip"].item().decode() == f"warnings: {len(report.warnings)}, see report.html"
     assert data == LabelMap().render(report)
     (tmp_path / "labels.nii.gz").write_bytes(data)
-    assert sitk.ReadImage(str(tmp_path / "labels.nii.gz")).GetSize() == (10, 12, 4)
+    labels = sitk.ReadImage(str(tmp_path / "labels.nii.gz"))  # as ITK reads the slices: on their normal
+    assert labels.GetSize() == (10, 12, 4)
+    np.testing.assert_allclose(np.reshape(labels.GetDirection(), (3, 3)), np.eye(3), atol=1e-5)
+    np.testing.assert_allclose(labels.GetSpacing(), [1.5, 2, np.hypot(4, 1.2)], atol=1e-5)

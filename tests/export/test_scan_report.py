@@ -81,7 +81,7 @@ def test_patient_is_named_only_on_demand(make_scan):
 def test_a_series_that_cannot_be_referred_to_has_no_structured_report(make_scan):
     report = make_scan(dicom=True, StudyInstanceUID=None).report()
     fault = "24 of 24 slices have no valid Study Instance UID"
-    assert report.warnings == (f"no structured report is written: {fault}",)
+    assert report.warnings == (f"no structured report and no segmentation are written: {fault}",)
     assert not StructuredReport().applies(report)
     assert report.slice_label(0) == "image 1"
 

@@ -110,4 +110,4 @@ def test_slices_that_share_a_uid_have_no_structured_report(make_scan, tmp_path):
     report = make_scan(dicom=True, SOPInstanceUID="1.2.3.4").report()
     written = write_report(report, tmp_path)
     assert not (tmp_path / "detections.dcm").exists()
-    assert any("no structured report is written" in line for line in written.warnings)
+    assert any("no structured report and no segmentation are written" in line for line in written.warnings)

@@ -33,6 +33,8 @@ def test_a_config_runs_no_code(tmp_path, inherited):
         ("a: [", "not readable as YAML"),
         ("SOLVER:\n  MAX_ITER: 3\nSOLVER:\n  BASE_LR: 0.01\n", "SOLVER stands there twice"),
         ("SOLVER: {BASE_LR: 0.1, BASE_LR: 0.2}\n", "BASE_LR stands there twice"),
+        ("_BASE_: doubled.yaml\n", "doubled.yaml: SEED stands there twice"),
+        ("_BASE_: [doubled.yaml]\n", "doubled.yaml: SEED stands there twice"),
         ("- 1\n", "cannot be used"),
         ("_BASE_: mine.yaml\n", "leads back to itself"),
         ("_BASE_: absent.yaml\n", "cannot be read"),
@@ -41,6 +43,7 @@ def test_a_config_runs_no_code(tmp_path, inherited):
 )
 def test_a_damaged_config_is_a_line(tmp_path, text, fault):
     (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "doubled.yaml").write_text("SEED: 1\nSEED: 2\n")
     with pytest.raises(DataError, match=fault) as caught:
         load_config(tmp_path / "mine.yaml")
     assert "\n" not in str(caught.value)

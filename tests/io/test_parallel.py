@@ -29,6 +29,11 @@ def jobs(work, count=6):
     return {str(n): functools.partial(work, n) for n in range(count)}
 
 
+def test_a_job_that_cannot_be_sent_is_a_line():
+    with pytest.raises(DataError, match="0: cannot be sent to another process .*at the top level of its file"):
+        dict(run_all({str(n): lambda: None for n in range(3)}, "lambdas", processes=2))
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_every_job_gives_its_result_or_its_error(processes, caplog):
     caplog.set_level(logging.INFO)

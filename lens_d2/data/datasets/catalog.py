@@ -182,8 +182,8 @@ def import_readers(paths: Iterable[str | os.PathLike]) -> None:
         if not isinstance(given, (str, os.PathLike)):
             raise DataError("DATASETS.READERS", f"{given!r} is no path")
         path = Path(given)
-        name = f"{READER}{path.stem}"
-        if getattr(sys.modules.get(name), "__file__", None) == str(path.resolve()):
+        name = f"{READER}{path.stem}_{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
+        if name in sys.modules:
             continue
         spec = importlib.util.spec_from_file_location(name, path.resolve())
         if spec is None or spec.loader is None or not path.is_file():

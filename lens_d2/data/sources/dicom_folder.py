@@ -54,6 +54,7 @@ class DicomFolder(Source):
         stack = self._stack
         for text in (*self._part.warnings, *stack.warnings, *_oddities(stack.frames)):
             self.warn(text)
+        self.check_axes(stack.affine[:3, :3])
         return stack.size, stack.affine
 
     def array(self) -> np.ndarray:

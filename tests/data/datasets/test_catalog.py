@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 
 import numpy as np
 import pytest
@@ -152,6 +153,27 @@ def test_a_table_of_other_columns_names_them(root):
     write_table(root / "DeepLesion" / "DL_info.csv", [{"File_name": "x"}])
     with pytest.raises(DataError, match="no column Key_slice_index, Measurement_coordinates"):
         DatasetCatalog.get("deeplesion_test")
+
+
+def test_readers_of_one_name_in_two_folders(tmp_path):
+    names = ("kits_of_a_folder", "lits_of_a_folder")
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "reader.py").write_text(
+            "from lens_d2.data.datasets.catalog import Dataset, register\n"
+            "def read(*_):\n    return []\n"
+            f"register(Dataset(name={name!r}, read=read, expert='luna'))\n"
+        )
+    readers = [tmp_path / name / "reader.py" for name in names]
+    import_readers(readers)
+    import_readers(readers)
+    functions = [DATASETS[name].read for name in names]
+    assert [pickle.loads(pickle.dumps(own)) for own in functions] == functions
+    readers[1].write_text(readers[1].read_text().replace(names[1], names[0]))
+    (tmp_path / "third").mkdir()
+    readers[1].rename(tmp_path / "third" / "reader.py")
+    with pytest.raises(DataError, match="a dataset of this name is registered already"):
+        import_readers([tmp_path / "third" / "reader.py"])
 
 
 def test_a_name_of_the_package_is_not_given_twice(tmp_path):
