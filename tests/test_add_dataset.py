@@ -13,7 +13,7 @@ from detectron2.utils.logger import setup_logger
 from helpers.scan_files import make_affine, write_volume
 
 from lens_d2.commands import main
-from lens_d2.data.datasets.catalog import DATASETS, import_readers
+from lens_d2.data.datasets.catalog import DATASETS, READER, import_readers
 from lens_d2.io.errors import DataError
 
 AFFINE = make_affine((2, 2, 3))
@@ -79,7 +79,8 @@ def page(repo_root, tmp_path, monkeypatch):
         for catalog in (DatasetCatalog, MetadataCatalog):
             for each in {name, f"phantom_{name}"} & set(catalog.list()):
                 catalog.remove(each)
-    sys.modules.pop("lens_d2_reader_kits", None)
+    for module in [module for module in sys.modules if module.startswith(f"{READER}kits")]:
+        del sys.modules[module]
 
 
 def test_the_page(page, tmp_path, capsys):

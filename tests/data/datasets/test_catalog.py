@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -155,8 +156,24 @@ def test_a_table_of_other_columns_names_them(root):
         DatasetCatalog.get("deeplesion_test")
 
 
-def test_readers_of_one_name_in_two_folders(tmp_path):
-    names = ("kits_of_a_folder", "lits_of_a_folder")
+@pytest.fixture
+def readers():
+    """Names of two datasets whose readers a test may import; they are forgotten afterwards."""
+    names, before = ("kits_of_a_folder", "lits_of_a_folder"), set(sys.modules)
+    yield names
+    for name in names:
+        DATASETS.pop(name, None)
+        for catalog_, each in (
+            (c, n) for c in (DatasetCatalog, MetadataCatalog) for n in (name, f"phantom_{name}")
+        ):
+            if each in catalog_.list():
+                catalog_.remove(each)
+    for module in [each for each in sys.modules if each.startswith(catalog.READER) and each not in before]:
+        del sys.modules[module]
+
+
+def test_readers_of_one_name_in_two_folders(tmp_path, readers):
+    names = readers
     for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "reader.py").write_text(
@@ -164,14 +181,13 @@ def test_readers_of_one_name_in_two_folders(tmp_path):
             "def read(*_):\n    return []\n"
             f"register(Dataset(name={name!r}, read=read, expert='luna'))\n"
         )
-    readers = [tmp_path / name / "reader.py" for name in names]
-    import_readers(readers)
-    import_readers(readers)
+    files = [tmp_path / name / "reader.py" for name in names]
+    import_readers(files)
+    import_readers(files)
     functions = [DATASETS[name].read for name in names]
     assert [pickle.loads(pickle.dumps(own)) for own in functions] == functions
-    readers[1].write_text(readers[1].read_text().replace(names[1], names[0]))
     (tmp_path / "third").mkdir()
-    readers[1].rename(tmp_path / "third" / "reader.py")
+    files[0].rename(tmp_path / "third" / "reader.py")
     with pytest.raises(DataError, match="a dataset of this name is registered already"):
         import_readers([tmp_path / "third" / "reader.py"])
 
