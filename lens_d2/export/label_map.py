@@ -17,10 +17,11 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 class LabelMap(Writer):
     """Boxes filled with the detections' numbers, in the axis order and place of the source file.
 
-    A voxel belongs to a box if its centre lies inside; where boxes overlap, the better score wins. If the scan's
-    axes are not at right angles (a tilted gantry), neither are those of the sform; the qform stands the slices on
-    their normal, as ITK does with the scan itself, so that the map lies on it in programs that know no others. The
-    header's description (``descrip``) has room for the number of warnings only.
+    A voxel belongs to a box if its centre lies inside. Where boxes overlap, the smaller one lies on top, so that
+    none hides another within it, and of equal ones that with the better score. If the scan's axes are not at right
+    angles (a tilted gantry), neither are those of the sform; the qform stands the slices on their normal, as ITK
+    does with the scan itself, so that the map lies on it in programs that know no others. The header's description
+    (``descrip``) has room for the number of warnings only.
     """
 
     file_name = "detections.nii.gz"
@@ -53,8 +54,10 @@ def draw_labels(report: ScanReport) -> np.ndarray:
         OverflowError: a number above 65535.
     """
     labels = np.zeros(report.grid.size[::-1], np.uint16)
-    for detection in reversed(report.detections):
-        (box,) = report.grid.boxes_from_volume(detection.box)
+    boxes = [report.grid.boxes_from_volume(detection.box)[0] for detection in report.detections]
+    sizes = [np.prod(box[3:] - box[:3]) for box in boxes]
+    for row in np.argsort(sizes, kind="stable")[::-1]:
+        detection, box = report.detections[row], boxes[row]
         i, j, k = report.grid.covered(box)
         labels[k, j, i] = detection.number
     return labels

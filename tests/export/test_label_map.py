@@ -27,11 +27,19 @@ def test_label_map_lies_on_the_voxels_of_the_scan(make_scan, grid, tmp_path):
     np.testing.assert_array_equal(sitk.GetArrayFromImage(labels) > 0, sitk.GetArrayFromImage(ct) == 900)
 
 
-def test_the_better_score_wins_where_boxes_overlap(make_scan):
+@pytest.mark.parametrize("scores", [(0.2, 0.9), (0.9, 0.2)])
+def test_the_smaller_box_lies_on_top(make_scan, scores):
     scan = make_scan()
-    scan.found = VolumeDetections(np.array([[2, 2, 2, 8, 8, 5], [4, 4, 4, 6, 6, 9.0]]), np.array([0.2, 0.9]))
+    scan.found = VolumeDetections(np.array([[2, 2, 2, 8, 8, 5], [4, 4, 4, 6, 6, 9.0]]), np.array(scores))
     labels = draw_labels(scan.report(experts=()))
-    assert labels[4, 4, 4] == 1 and labels[4, 2, 2] == 2 and labels[9, 5, 5] == 1
+    large, small = (1, 2) if scores[0] > scores[1] else (2, 1)
+    assert labels[4, 4, 4] == small and labels[4, 2, 2] == large and labels[9, 5, 5] == small
+
+
+def test_of_equal_boxes_the_better_score_lies_on_top(make_scan):
+    scan = make_scan()
+    scan.found = VolumeDetections(np.array([[2, 2, 2, 8, 8, 5.0]] * 2), np.array([0.2, 0.9]))
+    assert set(np.unique(draw_labels(scan.report(experts=())))) == {0, 1}
 
 
 def test_label_map_of_a_tilted_gantry_is_not_straightened(tmp_path):
