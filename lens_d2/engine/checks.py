@@ -18,6 +18,8 @@ from ..io.config_files import value_of
 from ..io.errors import DataError, did_you_mean
 from ..mining.proposals import mined_datasets
 from ..modeling.backbone import SLICES_PER_IMAGE
+from ..modeling.classifiers import build_classifier
+from ..modeling.embedding import LesaNet
 from ..structures.detections import FUSED
 from .allowed import BUILT_IN, FILES, TRAININGS, check_files, check_numbers
 from .stages import PLACES, SETTINGS
@@ -130,6 +132,7 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
     check_missing_labels(cfg)
     check_mining(cfg)
     check_stages(cfg)
+    check_networks(cfg)
 
 
 def check_contents(cfg: CfgNode, resume: bool) -> None:
@@ -221,6 +224,35 @@ def check_stages(cfg: CfgNode) -> None:
     if "retrain" in known and not cfg.DATASETS.LEDGER and not mines:
         fault = "empty, and the stage retrain needs what they find, or DATASETS.LEDGER"
         raise DataError("MINING.STRATEGIES", fault)
+
+
+def check_networks(cfg: CfgNode) -> None:
+    """Refuse networks of later stages that cannot be built, or cannot take their patch.
+
+    Raises:
+        DataError: names the node of the config.
+    """
+    networks = {
+        "fpr": ("FPR", lambda own: build_classifier(own, "FPR")),
+        "harvest": ("LPC", lambda own: build_classifier(own, "LPC")),
+        "embedding": ("EMBEDDING", lambda own: LesaNet(own, num_labels=2)),
+    }
+    own = cfg.clone()
+    own.defrost()
+    own.MODEL.DEVICE = "cpu"
+    for stage in {*networks} & {*cfg.STAGES}:
+        node, build = networks[stage]
+        try:
+            with torch.random.fork_rng(devices=()), torch.no_grad():
+                network = build(own).eval()
+                depth, height, width = network.grid.shape
+                box = [1.0, 1, 3, 3] if stage == "embedding" else [1.0, 1, 1, 3, 3, 3]
+                patch = (depth, height, width) if stage == "embedding" else (1, depth, height, width)
+                network(torch.zeros(1, *patch), torch.tensor([box]))
+        except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            fault = f"no network can be made of it that takes a patch ({reason})"
+            raise DataError(f"MODEL.{node}", fault) from error
 
 
 def check_mining(cfg: CfgNode) -> None:

@@ -1,6 +1,7 @@
 """Settings that cannot be trained or evaluated with are refused."""
 
 import pytest
+import torch
 from helpers.refusals import expect_refusal
 
 from lens_d2.config import load_config
@@ -197,6 +198,22 @@ def test_names_of_experts_are_unique(experts):
 def test_stages_that_could_not_run_are_refused(key, opts, fault):
     cfg = load_config("phantom/lens_best.yaml")
     expect_refusal(checks.check_training, cfg, list(opts), f"{key}: .*{fault}")
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "value"),
+    [
+        ("embedding", "MODEL.EMBEDDING.PATCH_SIZE", (3, 4, 4)),
+        ("fpr", "MODEL.FPR.KERNEL_DEPTHS", (1, 1)),
+        ("fpr", "MODEL.FPR.Z_STRIDES", (1,)),
+    ],
+)
+def test_networks_of_later_stages_are_built_before_training(stage, key, value):
+    cfg, state = load_config("phantom/lens_full.yaml"), torch.get_rng_state()
+    expect_refusal(checks.check_training, cfg, [key, value], f"{key.rpartition('.')[0]}: no network can be made")
+    assert torch.equal(torch.get_rng_state(), state)
+    cfg.merge_from_list([key, value, "STAGES", [name for name in cfg.STAGES if name != stage]])
+    checks.check_networks(cfg)
 
 
 def test_stages_of_all_configs_can_run(repo_root):
