@@ -232,7 +232,7 @@ def read(name: str, faults: Faults, processes: int = 1) -> list[dict]:
     Raises:
         DataError: nothing can be read at all, or two sub-volumes have one name.
     """
-    records = DATASETS[MetadataCatalog.get(name).dataset].read(root_of(name), faults, processes)
+    records = list(DATASETS[MetadataCatalog.get(name).dataset].read(root_of(name), faults, processes))
     seen: set[str] = set()
     for record in records:
         record["expert"] = MetadataCatalog.get(name).expert
