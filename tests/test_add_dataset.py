@@ -41,9 +41,8 @@ TRAIN = ["DATASETS.TRAIN", "('kits_train',)", "DATALOADER.NUM_WORKERS", "0", "TE
 TRAIN += ["SOLVER.EPOCHS", "0", "SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()"]
 
 
-def block(page: str, language: str) -> str:
-    (text,) = re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
-    return text
+def block(page: str, language: str, number: int = 0) -> str:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)[number]
 
 
 def write_case(folder, seed):
@@ -74,12 +73,12 @@ def page(repo_root, tmp_path, monkeypatch):
     for logger, (handlers, propagate) in zip(loggers, before, strict=True):  # theirs write to what is closed now
         logger.handlers[:], logger.propagate = handlers, propagate
     setup_logger.cache_clear()
-    for name in ("kits_train", "kits_val"):
+    for name in ("kits_train", "kits_val", "clinic_train", "clinic_val"):
         DATASETS.pop(name, None)
         for catalog in (DatasetCatalog, MetadataCatalog):
             for each in {name, f"phantom_{name}"} & set(catalog.list()):
                 catalog.remove(each)
-    for module in [module for module in sys.modules if module.startswith(f"{READER}kits")]:
+    for module in [module for module in sys.modules if module.startswith((f"{READER}kits", f"{READER}clinic"))]:
         del sys.modules[module]
 
 
@@ -95,6 +94,26 @@ def test_the_page(page, tmp_path, capsys):
     assert main(["predict", *predict[2:-3], "--score-threshold", "0", *predict[-3:], *TRAIN, *SMALL]) == 0
     with open(tmp_path / "output/case/detections.csv") as file:
         assert "score_kits" in next(csv.reader(file))
+
+
+def test_boxes_instead_of_masks(page, tmp_path):
+    """Of the same lesion as that of the masks, given in LPS mm."""
+    folder = tmp_path / "data/Clinic"
+    folder.mkdir()
+    rows = ["volume,lps_x_min_mm,lps_y_min_mm,lps_z_min_mm,lps_x_max_mm,lps_y_max_mm,lps_z_max_mm"]
+    for case in range(5):
+        name = f"clinic_{case:05d}"
+        (folder / f"{name}.nii.gz").symlink_to(tmp_path / f"data/KiTS/case_{case:05d}/imaging.nii.gz")
+        corners = np.array([[19.5, 29.5, 2.5, 1], [33.5, 41.5, 5.5, 1]]) @ AFFINE.T  # outer faces
+        low, high = corners[:, :3].min(axis=0), corners[:, :3].max(axis=0)
+        rows.append(",".join([name, *map(str, [*low, *high])]))
+    (folder / "lesions.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "clinic.py").write_text(block(page, "python", 1))
+    import_readers([tmp_path / "clinic.py", tmp_path / "kits.py"])
+    (ours,), (masks,) = (DatasetCatalog.get(name)[0]["lesions"] for name in ("clinic_val", "kits_val"))
+    np.testing.assert_allclose(ours["box3d"], masks["box3d"], atol=1e-4)
+    np.testing.assert_allclose(ours["boxes"], masks["boxes"], atol=1e-4)
+    assert sum(len(DatasetCatalog.get(f"clinic_{split}")) for split in ("train", "val")) == 5
 
 
 def test_readers_that_cannot_be_used(tmp_path):
