@@ -95,6 +95,8 @@ def register(dataset: Dataset) -> None:
     known = DATASETS.get(dataset.name)
     if known is not None and _module_of(known) != _module_of(dataset):
         raise DataError(dataset.name, f"a dataset of this name is registered already, by {_module_of(known)}")
+    if dataset.name.removeprefix(f"{PHANTOM}_") in DATASETS.keys() - {dataset.name}:
+        raise DataError(dataset.name, "this is the name of a synthetic twin, give it another one")
     DATASETS[dataset.name] = dataset
     _register(dataset.name, dataset, default_root())
     _register(f"{PHANTOM}_{dataset.name}", dataset, default_root() / PHANTOM)

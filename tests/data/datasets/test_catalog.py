@@ -201,4 +201,7 @@ def test_a_name_of_the_package_is_not_given_twice(tmp_path):
     before = DATASETS["luna_train"]
     with pytest.raises(DataError, match="registered already, by lens_d2.data.datasets.luna"):
         import_readers([reader])
-    assert DATASETS["luna_train"] is before
+    reader.write_text(reader.read_text().replace("luna_train", "phantom_luna_train"))
+    with pytest.raises(DataError, match="phantom_luna_train: this is the name of a synthetic twin"):
+        import_readers([reader])
+    assert DATASETS["luna_train"] is before and "phantom_luna_train" not in DATASETS
