@@ -245,16 +245,24 @@ def load_training_records(cfg: CfgNode, names: Sequence[str] | None = None) -> l
     if not cfg.DATASETS.LEDGER:
         return records
     ledger = read_ledger(cfg.DATASETS.LEDGER, everything)
-    in_ledger, experts = set(ledger["volume"]), {}
-    for record in everything:
-        volume, expert = record["volume"], record["expert"]
-        if volume in in_ledger and experts.setdefault(volume, expert) != expert:
-            fault = f"its {volume} may be that of {experts[volume]} or that of {expert}: give one another name"
-            raise DataError(cfg.DATASETS.LEDGER, fault)
+    in_ledger = set(ledger["volume"])
+    if shared := shared_name(record for record in everything if record["volume"] in in_ledger):
+        volume, first, second = shared
+        fault = f"its {volume} may be that of {first} or that of {second}: give one another name"
+        raise DataError(cfg.DATASETS.LEDGER, fault)
     used = ledger[ledger["volume"].isin({record["volume"] for record in records})]
     if len(used) < len(ledger):
         logger.info("%s: %d of %d rows", cfg.DATASETS.LEDGER, len(used), len(ledger))
     return apply_ledger(records, used, cfg.DATASETS.UNCERTAIN_AS_LESION)
+
+
+def shared_name(records: Iterable[dict]) -> tuple[str, str, str] | None:
+    """A name that sub-volumes of two experts have, and these experts; None without one."""
+    experts: dict[str, str] = {}
+    for record in records:
+        if (first := experts.setdefault(record["volume"], record["expert"])) != record["expert"]:
+            return record["volume"], first, record["expert"]
+    return None
 
 
 def load_test_records(cfg: CfgNode, name: str) -> list[dict]:

@@ -240,14 +240,14 @@ def check_networks(cfg: CfgNode) -> None:
     own = cfg.clone()
     own.defrost()
     own.MODEL.DEVICE = "cpu"
-    for stage in {*networks} & {*cfg.STAGES}:
+    for stage in (name for name in cfg.STAGES if name in networks):
         node, build = networks[stage]
         try:
             with torch.random.fork_rng(devices=()), torch.no_grad():
                 network = build(own).eval()
-                depth, height, width = network.grid.shape
-                box = [1.0, 1, 3, 3] if stage == "embedding" else [1.0, 1, 1, 3, 3, 3]
-                patch = (depth, height, width) if stage == "embedding" else (1, depth, height, width)
+                is_flat = stage == "embedding"  # it takes slices as channels, and a 2D box
+                box = [1.0, 1, 3, 3] if is_flat else [1.0, 1, 1, 3, 3, 3]
+                patch = network.grid.shape if is_flat else (1, *network.grid.shape)
                 network(torch.zeros(1, *patch), torch.tensor([box]))
         except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).partition("\n")[0] or type(error).__name__

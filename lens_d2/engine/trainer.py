@@ -190,10 +190,8 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         taught = {record["expert"] for record in records}
         untaught = [expert for expert in getattr(model, "experts", ()) if expert not in taught]
         if untaught and cfg.DATASETS.COMBINE == "experts" and not cfg.SOLVER.PARTS:
-            text = (
-                "no dataset of DATASETS.TRAIN teaches %s, whose detections are fused all the same: unless it has"
-            )
-            text += " MODEL.LENS.EXPERTS, unless it has learned before"
+            text = "no dataset of DATASETS.TRAIN teaches %s, whose detections are fused all the same"
+            text += ": leave it out of MODEL.LENS.EXPERTS, unless it has learned before"
             logger.warning(text, ", ".join(untaught))
 
     def resume_or_load(self, resume: bool = True) -> None:

@@ -98,12 +98,11 @@ def plot_panels(path, panels: dict, x: str, y: str, title: str) -> None:
         title: of the picture.
     """
     lines = list(dict.fromkeys(line for panel in panels.values() for line in panel))
-    values = [
-        np.asarray(own, float) for panel in panels.values() for line in panel.values() for own in line.values()
-    ]
-    top = max((float(own.max()) for own in values), default=1.0)
+    points = [own for panel in panels.values() for line in panel.values() for own in line.values()]
+    top = max(map(max, points), default=1.0)
     with _figure(path, title, width=max(6.4, 3.3 * len(panels)), height=3.8, columns=len(panels)) as axes:
-        for ax, (panel, own) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+        axes = np.atleast_1d(axes)
+        for ax, (panel, own) in zip(axes, panels.items(), strict=True):
             ax.set_title(panel, fontsize=10, color=INK)
             for name, points in own.items():
                 number = lines.index(name)
@@ -124,8 +123,8 @@ def plot_panels(path, panels: dict, x: str, y: str, title: str) -> None:
                 )
             ax.xaxis.set_major_locator(FixedLocator(sorted({key for points in own.values() for key in points})))
             ax.set_ylim(0, min(1.0, 1.1 * top))
-            _label(ax, x, y if ax is np.atleast_1d(axes)[0] else "")
-        np.atleast_1d(axes)[0].legend(loc="best", fontsize=9, frameon=True, framealpha=0.9, edgecolor=GRID)
+            _label(ax, x, y if ax is axes[0] else "")
+        axes[0].legend(loc="best", fontsize=9, frameon=True, framealpha=0.9, edgecolor=GRID)
 
 
 def plot_precision_recall(path, precision, recall, ap: float, given_recall: float | None = None) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..data.cache import build_cache
 from ..data.datasets.catalog import partially_labelled
-from ..data.loader import load_records
+from ..data.loader import load_records, shared_name
 from ..inference.detector import build_inference
 from ..io.checkpoint import share_state
 from ..io.errors import DataError
@@ -66,11 +66,10 @@ def propose(records: Sequence[dict], shards: ShardStore) -> None:
     Raises:
         DataError: two sub-volumes have one name, by which shards, and rows of the ledger, tell them apart.
     """
-    experts: dict[str, str] = {}
-    for record in records:
-        if experts.setdefault(record["volume"], record["expert"]) != record["expert"]:
-            fault = f"a sub-volume of {experts[record['volume']]} and one of {record['expert']}"
-            raise DataError(record["volume"], f"{fault} have this name: what is mined needs names of its own")
+    if shared := shared_name(records):
+        volume, first, second = shared
+        fault = f"a sub-volume of {first} and one of {second} have this name: what is mined needs names of its own"
+        raise DataError(volume, fault)
     shards.complete(records, "proposals")
 
 

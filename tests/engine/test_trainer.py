@@ -193,7 +193,10 @@ def test_experts_that_nothing_teaches_are_told(tmp_path, caplog):
         LENSTrainer(blocks_cfg(tmp_path))
         assert "teaches" not in caplog.text
         LENSTrainer(blocks_cfg(tmp_path, "DATASETS.TRAIN", ("blocks_deeplesion", "blocks_luna")))
-    assert "no dataset of DATASETS.TRAIN teaches lits, nih_ln, whose detections are fused" in caplog.text
+    told = (
+        "no dataset of DATASETS.TRAIN teaches lits, nih_ln, whose detections are fused all the same: leave it out"
+    )
+    assert f"{told} of MODEL.LENS.EXPERTS, unless it has learned before" in caplog.text
 
 
 def test_a_loss_that_is_not_finite_is_a_line_and_ends_the_workers(monkeypatch):

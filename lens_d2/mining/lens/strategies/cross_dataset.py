@@ -5,6 +5,7 @@ from __future__ import annotations
 from detectron2.config import configurable
 from detectron2.data import MetadataCatalog
 
+from ....data.datasets.catalog import partially_labelled
 from ....structures.status import BoxStatus
 from .strategy import STRATEGIES, Finding, PatientVolume, VolumeStrategy
 
@@ -29,9 +30,8 @@ class CrossDataset(VolumeStrategy):
     @classmethod
     def from_config(cls, cfg):
         """Arguments of the constructor, from a config."""
-        metadata = [MetadataCatalog.get(name) for name in cfg.DATASETS.TRAIN]
-        partial = {m.expert for m in metadata if not m.fully_labelled}  # the universal one, if it has V_M as well
-        trained = {m.expert for m in metadata} - partial
+        trained = {MetadataCatalog.get(name).expert for name in cfg.DATASETS.TRAIN}
+        trained -= {*partially_labelled(cfg.DATASETS.TRAIN).values()}  # the universal one, if it has V_M as well
         experts = cfg.MINING.CROSS_DATASET.EXPERTS or [name for name in cfg.MODEL.LENS.EXPERTS if name in trained]
         return {"experts": experts, "score_thresh": cfg.MINING.CROSS_DATASET.SCORE_THRESH}
 
