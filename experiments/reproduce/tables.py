@@ -199,7 +199,7 @@ def read_table(
 
 
 # Keys of a run, which a row has as well; of a row alone; of a table.
-MAKING = ("run", "config", "opts", "readers", "given", "ensemble", "study")
+MAKING = ("run", "config", "opts", "readers", "given", "ensemble", "study", "ledger")
 SHOWN = ("stage", "dataset", "output", "harvest", "against", "paper", "point")
 REQUIRED = ("title", "source", "cohort", "dataset", "columns", "rows")
 OPTIONAL = ("config", "opts", "compare", "runs", "gap", "figure", "points", "notes")
@@ -325,6 +325,9 @@ class _Reader:
         kind = next((key for key in OF_MEMBERS if entry.get(key)), "training")
         members = tuple(run for member in entry.get(kind, ()) for run in self._members(member))
         given = {key: self._given(name, of) for key, of in (entry.get("given") or {}).items()}
+        if mined := entry.get("ledger"):
+            kind = "ledger"
+            given["HARVEST.OTHER_LEDGERS"] = self._given(name, {**mined, "value": f"(({name!r}, '{{}}'),)"})
         return Run(kind, config, opts, given, members)
 
     def _members(self, name: str) -> list[Run]:

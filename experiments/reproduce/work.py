@@ -173,6 +173,15 @@ def study(job: Job) -> dict:
     return {"evaluations": {}, "numbers": {key: value for key, value in found.items() if value is not None}}
 
 
+@KINDS.register()
+def ledger(job: Job) -> dict:
+    """Measure what other methods have mined as the labels of a harvest are (Lesion-Harvester, Table I)."""
+    cfg = load_config(job.run["config"], job.opts())
+    measure = HarvestVolumes(cfg).measure
+    rows = [measure.of_ledger(name, read_ledger(path))[0] for name, path in cfg.HARVEST.OTHER_LEDGERS]
+    return {"evaluations": {}, "numbers": {}, "harvest": rows}
+
+
 def _predictions(folder: Path, dataset: str) -> Path:
     """The predictions of a run's newest detector on a dataset.
 

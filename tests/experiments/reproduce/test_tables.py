@@ -103,6 +103,16 @@ def test_rows_share_runs_within_a_table_and_among_tables():
     assert order.index(by_name["Proposed"].run) < order.index(by_name["+ Cross-slice"].run)
 
 
+def test_rounds_are_shared_and_do_not_wait_for_other_methods():
+    rows = {row.name: row.run for row in read_table("harvester-1").rows}
+    mined, first, third, fourth = (
+        rows[name] for name in ("MGTM-SLLP", "P_H^R and P_H,1", "P_H^R and P_H,1..3^+", "P_H^R and P_H,1..4^+")
+    )
+    assert first == third != fourth
+    assert mined.kind == "ledger" and mined.needs[0] not in third.needs
+    assert mined.given["HARVEST.OTHER_LEDGERS"].value == "(('MGTM-SLLP', '{}'),)"
+
+
 def test_what_is_given_and_overruled_makes_another_run(tmp_path):
     plain = read_table(write(tmp_path)).rows[0].run
     assert read_table(write(tmp_path), opts={"SEED": 3}).rows[0].run != plain

@@ -105,6 +105,16 @@ def test_a_file_as_it_is_in_a_value_of_its_own(given, tmp_path):
     assert given(value="(('A', '{}'),)") == f"(('A', '{tmp_path / 'ledger.parquet'}'),)"
 
 
+def test_the_ledger_of_another_method_is_measured_as_a_harvest(tmp_path, monkeypatch):
+    job = work.Job({"config": "harvester.yaml", "opts": {}}, 1, "cpu", tmp_path, {}, [], {})
+    cfg = SimpleNamespace(HARVEST=SimpleNamespace(OTHER_LEDGERS=(("A", "a.parquet"),)))
+    measure = SimpleNamespace(of_ledger=lambda name, rows: ({"labels": name, "mean": rows}, []))
+    monkeypatch.setattr(work, "load_config", lambda path, opts: cfg)
+    monkeypatch.setattr(work, "read_ledger", {"a.parquet": 0.4}.get)
+    monkeypatch.setattr(work, "HarvestVolumes", lambda cfg: SimpleNamespace(measure=measure))
+    assert work.KINDS.get("ledger")(job)["harvest"] == [{"labels": "A", "mean": 0.4}]
+
+
 @pytest.mark.parametrize("stages", [[""], ["train"], ["train", "retrain"], ["train", "retrain", "evaluate"]])
 def test_a_study_reads_what_the_newest_detector_has_found(stages, tmp_path):
     with pytest.raises(DataError, match="no detector was evaluated on marks"):
