@@ -24,7 +24,7 @@ from .gpu import GPU_MEASUREMENTS, Setting
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Takes the measurements that ``argv`` names, or all, and returns the exit status."""
+    """Take the measurements that ``argv`` names, or all, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -73,7 +73,7 @@ def worst_doubling(times: Sequence[float]) -> float:
 
 
 def run_alone(function: Callable[[int], dict], size: int) -> dict:
-    """Calls a function of a module in a process of its own, with one thread: its peak memory is its own."""
+    """Call a function of a module in a process of its own, with one thread: its peak memory is its own."""
     code = "import importlib, json, sys; module, function, size = sys.argv[1:]; "
     code += "print(json.dumps(getattr(importlib.import_module(module), function)(int(size))))"
     command = [sys.executable, "-c", code, function.__module__, function.__name__, str(size)]

@@ -16,7 +16,7 @@ from . import EXPERIMENTS
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the experiment that ``argv`` names, and returns its exit status."""
+    """Run the experiment that ``argv`` names, and return its exit status."""
     name, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         print(__doc__, *(f"  {known:10}{summary}" for known, summary in EXPERIMENTS.items()), sep="\n")

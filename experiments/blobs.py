@@ -208,7 +208,7 @@ def _volume_blobs(record: dict) -> np.ndarray:
 
 
 def detect(val: str, test: str, output: Path, processes: int = 1) -> None:
-    """Tunes on one dataset, runs on another, and writes the predictions."""
+    """Tune on one dataset, run on another, and write the predictions."""
     records, candidates = candidates_of(dict.fromkeys([val, test]), processes)
     settings, value = tune(val, records[val], candidates)
     tested = average_sensitivity(test, records[test], candidates, settings)
@@ -221,7 +221,7 @@ def detect(val: str, test: str, output: Path, processes: int = 1) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
+    """Add the options."""
     parser.add_argument("--val", default="phantom_deeplesion_1k_val", help="tuned on (default: %(default)s)")
     parser.add_argument("--test", default="phantom_deeplesion_1k_test", help="run on (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=1, help="default: %(default)s")
@@ -229,5 +229,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Runs the experiment."""
+    """Run the experiment."""
     detect(args.val, args.test, args.output, args.processes)

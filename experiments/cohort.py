@@ -187,7 +187,7 @@ def marks_table(truth: dict[str, dict]) -> list[list[str]]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
+    """Add the options."""
     parser.add_argument("cohort", type=Path, help="folder that datasets/prepare_phantom.py wrote")
     parser.add_argument("--slices", type=int, default=16, help="slices of each dataset (default: %(default)s)")
     parser.add_argument("--patients", type=int, default=12, help="measured for the table (default: %(default)s)")
@@ -195,7 +195,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Runs the experiment."""
+    """Run the experiment."""
     print(*sheets(args.cohort, args.output, args.slices), sep="\n")
     rows = marks_table(read_hidden_truth(args.cohort))
     table = tabulate(rows, ["", "this cohort", "DeepLesion"], tablefmt="github", disable_numparse=True)

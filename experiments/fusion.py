@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def thin(detections: BoxDetections) -> BoxDetections:
-    """Keeps, of detections that overlap by a 3D IoU above :data:`NMS_IOU`, the one with the highest score."""
+    """Keep, of detections that overlap by a 3D IoU above :data:`NMS_IOU`, the one with the highest score."""
     keep: list[int] = []
     order = np.argsort(-detections.scores, kind="stable")
     for rows in np.split(order[np.argsort(detections.volume[order], kind="stable")], _ends(detections)):
@@ -60,7 +60,7 @@ def _ends(detections: BoxDetections) -> np.ndarray:
 
 
 def pool(experts: dict[str, BoxDetections], score: Score) -> BoxDetections:
-    """Pools the experts' detections with new scores, and thins them."""
+    """Pool the experts' detections with new scores, and thin them."""
     return thin(
         BoxDetections(
             np.concatenate([own.volume for own in experts.values()]),

@@ -28,7 +28,7 @@ from .runs import add_output_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
+    """Add the options."""
     parser.add_argument("--boxes-3d", required=True, metavar="FILE", help="3D boxes, as 3D-Box.pkl")
     parser.add_argument("--box-order", choices=list(BOX_ORDERS), default="xyxyzz", help="of --boxes-3d")
     parser.add_argument("--marks", metavar="FILE", help="a mark on every lesion, as Revised-Test1071.pkl")
@@ -69,7 +69,7 @@ def within(path, marks: BoxTruth, volumes: list[str]) -> BoxTruth:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Runs the experiment."""
+    """Run the experiment."""
     names = args.names or _distinct_names(args.predictions)
     if len(names) != len(args.predictions) or len(set(names)) < len(names):
         raise DataError("--names", f"{' '.join(names)}; give each prediction file a name of its own")

@@ -118,7 +118,7 @@ class HiddenTruth:
 def measure(
     ledger: pd.DataFrame, records: list[dict], truth: HiddenTruth, iou: float = 0.5, iobb: float = 0.3
 ) -> dict:
-    """Tallies by strategy, and what was missing.
+    """Tally by strategy, and what was missing.
 
     Args:
         ledger: as read_ledger gives it. records: of the dataset, with given annotations only.
@@ -245,7 +245,7 @@ def _of(part: set, whole: set) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
+    """Add the options."""
     parser.add_argument("ledger", help=".parquet or .csv")
     parser.add_argument(
         "--dataset",
@@ -262,7 +262,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def report(
     ledger: str | Path, datasets: list[str], output: Path | None = None, iou: float = 0.5, iobb: float = 0.3
 ) -> None:
-    """Prints a table for each dataset, and writes them to ``output`` if it is given."""
+    """Print a table for each dataset, and write them to ``output`` if it is given."""
     records = {name: load_records((name,)) for name in datasets}
     rows = read_ledger(ledger, [record for own in records.values() for record in own])
     truth_of, tables = cache(HiddenTruth), []
@@ -279,6 +279,6 @@ def report(
 
 
 def run(args: argparse.Namespace) -> None:
-    """Runs the experiment."""
+    """Run the experiment."""
     register_all(args.root)
     report(args.ledger, args.dataset, args.output, args.iou, args.iobb)

@@ -30,7 +30,7 @@ WAIT = 10_000  # ms that the page has for drawing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
+    """Add the options."""
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the weights")
     parser.add_argument("--input", required=True, metavar="SCAN", help="a scan of which no patient is seen")
     parser.add_argument("--output", type=Path, default=Path("docs/report.jpg"), help="picture to write")
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def take_picture(page: Path, picture: Path) -> None:
-    """Photographs the upper part of a page.
+    """Photograph the upper part of a page.
 
     Args:
         page: an HTML file.
@@ -71,7 +71,7 @@ def take_picture(page: Path, picture: Path) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Looks for lesions in the scan, and photographs the report."""
+    """Look for lesions in the scan, and photograph the report."""
     detector = LesionDetector(load_config(args.config_file, args.opts))
     findings = detector(args.input, max_detections=args.max_detections)
     with tempfile.TemporaryDirectory() as folder:

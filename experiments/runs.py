@@ -22,13 +22,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def add_output_argument(parser: argparse.ArgumentParser, default: str, help: str = "folder to write") -> None:
-    """Adds ``--output``, an absolute path."""
+    """Add ``--output``, an absolute path."""
     text = f"{help} (default: %(default)s)"
     parser.add_argument("--output", type=lambda path: Path(path).resolve(), default=default, help=text)
 
 
 def call(*words: object) -> None:
-    """Runs a Python script of the project, given by its path and options, in the project's root.
+    """Run a Python script of the project, given by its path and options, in the project's root.
 
     Raises:
         DataError: the script failed.
@@ -50,7 +50,7 @@ def commit() -> str:
 
 
 def write_cohort(root: Path, size: str, seed: int, config: str, workers: int | None = None) -> None:
-    """Writes and prepares a synthetic cohort, unless that is done; commands started from here find it afterwards.
+    """Write and prepare a synthetic cohort, unless that is done; commands started from here find it afterwards.
 
     Args:
         root: of the datasets; the cohort is ``phantom`` below it.
@@ -71,7 +71,7 @@ def write_cohort(root: Path, size: str, seed: int, config: str, workers: int | N
 
 @contextmanager
 def counted(path: Path) -> Iterator[None]:
-    """Adds the seconds of a block to those in a file: a run that was stopped has those of all its parts."""
+    """Add the seconds of a block to those in a file: a run that was stopped has those of all its parts."""
     began, before = time.monotonic(), json.loads(path.read_text()) if path.is_file() else 0.0
     try:
         yield
@@ -101,7 +101,7 @@ def read_hidden_truth(root: Path) -> dict[str, dict]:
 
 
 def write_table(output: Path, rows: list, header: list[str] | str, content: object) -> str:
-    """Writes rows as ``results.md`` and content as ``results.json``; returns the table in Markdown."""
+    """Write rows as ``results.md`` and content as ``results.json``; return the table in Markdown."""
     table = tabulate(rows, header, tablefmt="pipe", floatfmt=".4f")
     write_json(output / "results.json", content)
     write_whole(output / "results.md", f"{table}\n".encode())

@@ -72,7 +72,7 @@ def answered(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
+    """Add the options."""
     parser.add_argument("ledger", type=Path, help=".parquet or .csv, of mining")
     parser.add_argument(
         "--dataset", default="phantom_deeplesion_train", help="the mined one (default: %(default)s)"
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Runs the experiment."""
+    """Run the experiment."""
     register_all(args.root)
     records = load_records((args.dataset,))
     ledger = read_ledger(args.ledger, records)

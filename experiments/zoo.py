@@ -146,7 +146,7 @@ def operating_points(folder: Path, source: str) -> dict[str, OperatingPoints]:
 
 
 def pack(args: argparse.Namespace, recipe: Recipe, folder: Path, target: Path) -> dict[str, dict]:
-    """Packs a model's parts, and returns size and checksum of each file by its name in the zoo."""
+    """Pack a model's parts, and return size and checksum of each file by its name in the zoo."""
     source = f"{VALIDATION} of the synthetic cohort {args.size}, seed {args.cohort_seed}"
     files = {}
     for ending, part in recipe.parts.items():
@@ -168,7 +168,7 @@ def results(folder: Path) -> dict[str, dict]:
 
 
 def write_cards() -> None:
-    """Writes MODEL_ZOO.md and the cards from the facts of all models in the package."""
+    """Write MODEL_ZOO.md and the cards from the facts of all models in the package."""
     found = {path.relative_to(CARDS).as_posix().removesuffix(".json"): path for path in CARDS.rglob("*.json")}
     models = [json.loads(found[name].read_text()) for name in RECIPES if name in found]
     templates = Environment(

@@ -103,7 +103,7 @@ def evaluate(peer, dataset: str, folder: Path) -> tuple[float, float]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
+    """Add the options."""
     parser.add_argument("--seconds", type=float, default=3600, help="processor seconds of each one's training")
     parser.add_argument("--only", nargs="+", choices=list(PEERS), default=list(PEERS), metavar="NAME")
     parser.add_argument("--test", default="phantom_deeplesion_1k_test", help="dataset of the figures")
@@ -112,7 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Runs the experiment."""
+    """Run the experiment."""
     torch.set_num_threads(1)
     rows = []
     for name in args.only:

@@ -38,7 +38,7 @@ PREPARED = "configs/phantom/lens_multi.yaml"  # its datasets have the sub-volume
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
+    """Add the options."""
     names = ", ".join(table_names())
     parser.add_argument("--table", nargs="+", required=True, metavar="NAME", help=f"{names}; or YAML files")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of the trainings (default: 1)")
@@ -78,7 +78,7 @@ def read_tables(args: argparse.Namespace) -> list[Table]:
 
 
 def check_configs(made: Iterable[Run]) -> None:
-    """Reads the configs of runs with their overrides, as each run does when its turn comes, in the same folder.
+    """Read the configs of runs with their overrides, as each run does when its turn comes, in the same folder.
 
     Raises:
         DataError: a key or a value cannot be used.
@@ -90,7 +90,7 @@ def check_configs(made: Iterable[Run]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Makes the runs and writes the pages; 1 if a run failed, 130 if it was stopped."""
+    """Make the runs and write the pages; 1 if a run failed, 130 if it was stopped."""
     tables = read_tables(args)
     tasks, failed = [], {}
     if not args.render:

@@ -57,19 +57,19 @@ class SampleInput(T.AugInput):
         self.crop_around, self.seed, self.rng = crop_around, seed, np.random.default_rng(seed)
 
     def transform(self, tfm: T.Transform) -> None:
-        """Applies a transform to image, boxes and points."""
+        """Apply a transform to image, boxes and points."""
         super().transform(tfm)
         self.points = tfm.apply_coords(self.points)
 
     def augment(self, augmentations: Sequence[T.Augmentation]) -> None:
-        """Applies augmentations one after another; Detectron2's own draw from the seed as well."""
+        """Apply augmentations one after another; Detectron2's own draw from the seed as well."""
         with _numpy_seeded(self.seed):
             self.apply_augmentations(augmentations)
 
 
 @contextmanager
 def _numpy_seeded(seed: int) -> Iterator[None]:
-    """Seeds NumPy's global generator, which Detectron2's augmentations draw from, and restores it afterwards."""
+    """Seed NumPy's global generator, which Detectron2's augmentations draw from, and restore it afterwards."""
     state = np.random.get_state()
     np.random.seed(seed)
     try:
@@ -108,7 +108,7 @@ class Scale(T.Augmentation):
         return {"max_size": cfg.INPUT.MAX_SIZE, "scale_range": tuple(cfg.INPUT.SCALE_RANGE)}
 
     def get_transform(self, image: np.ndarray, rng: np.random.Generator) -> T.Transform:
-        """Draws the ratio."""
+        """Draw the ratio."""
         shape = image.shape[:2]
         size = scaled_size(shape, min(rng.uniform(*self.scale_range), self.max_size / max(shape)))
         return T.NoOpTransform() if size == shape else T.ResizeTransform(*shape, *size)
@@ -134,7 +134,7 @@ class Shift(T.Augmentation):
         return {"shift_range": cfg.INPUT.SHIFT_RANGE}
 
     def get_transform(self, rng: np.random.Generator) -> T.Transform:
-        """Draws the pixels along x and y."""
+        """Draw the pixels along x and y."""
         dx, dy = rng.integers(-self.shift_range, self.shift_range + 1, size=2)
         return ShiftTransform(int(dx), int(dy))
 
@@ -177,7 +177,7 @@ class CropAroundBox(T.Augmentation):
     def get_transform(
         self, image: np.ndarray, boxes: np.ndarray, crop_around: np.ndarray | slice, rng: np.random.Generator
     ) -> T.Transform:
-        """Draws one of the boxes and where the part begins."""
+        """Draw one of the boxes and where the part begins."""
         limits = np.array(image.shape[1::-1])  # W, H
         size = np.minimum(self.crop_size[::-1], limits)
         low, high = np.zeros(2, dtype=int), limits - size

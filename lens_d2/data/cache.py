@@ -70,7 +70,7 @@ class DamagedCache(DataError):
 
 
 def build_cache(cfg: CfgNode) -> VolumeCache:
-    """Builds the cache of a config: CACHE_DIR, PIXEL_SPACING, BORDER_HU and BORDER_MARGIN of INPUT."""
+    """Build the cache of a config: CACHE_DIR, PIXEL_SPACING, BORDER_HU and BORDER_MARGIN of INPUT."""
     root = cfg.INPUT.CACHE_DIR or cache_folder(default_root())
     params = PreprocessParams(
         pixel_spacing=cfg.INPUT.PIXEL_SPACING,
@@ -118,7 +118,7 @@ class VolumeCache:
         return self.root / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.b2nd"
 
     def resolve(self, records: Iterable[dict]) -> list[dict]:
-        """Adds to records the path of their cache file, so that opening them does not touch their sources.
+        """Add to records the path of their cache file, so that opening them does not touch their sources.
 
         The sources are looked at once, here; an absent cache file is built when it is first opened.
 
@@ -134,7 +134,7 @@ class VolumeCache:
             return [{**record, RESOLVED: (own, str(path))} for record, path in zip(records, paths, strict=True)]
 
     def build(self, record: Mapping | str | os.PathLike) -> Path:
-        """Builds the cache file of a sub-volume if it is absent or damaged, and returns its path.
+        """Build the cache file of a sub-volume if it is absent or damaged, and return its path.
 
         Raises:
             DataError: the source cannot be read.
@@ -142,7 +142,7 @@ class VolumeCache:
         return self.open(record).path
 
     def open(self, record: Mapping | str | os.PathLike) -> CachedVolume:
-        """Opens the cached sub-volume of a record or a bare path; builds it if it is absent or damaged.
+        """Open the cached sub-volume of a record or a bare path; build it if it is absent or damaged.
 
         Raises:
             DataError: the source cannot be read.
@@ -185,7 +185,7 @@ class CachedVolume:
         return self.geometry.cache_shape
 
     def read(self, positions: Iterable[float]) -> np.ndarray:
-        """Reads slices at any positions, interpolated linearly between their native neighbours.
+        """Read slices at any positions, interpolated linearly between their native neighbours.
 
         Args:
             positions: (n,) fractional numbers of native slices in the cache frame; beyond the ends, the first or
@@ -211,11 +211,11 @@ class CachedVolume:
         return out
 
     def decode(self, slices: Iterable[int]) -> Mapping[int, np.ndarray]:
-        """Decodes native slices: ``{number: (H, W) int16 HU}``."""
+        """Decode native slices: ``{number: (H, W) int16 HU}``."""
         return self._rebuilding(lambda: _open(self.path).decode(slices))
 
     def _rebuilding(self, action: Callable):
-        """Does an action on the file; if that is damaged, once more on a new one."""
+        """Do an action on the file; if that is damaged, once more on a new one."""
         try:
             return action()
         except DamagedCache as damage:
@@ -294,7 +294,7 @@ def _open_header(path: Path) -> tuple[blosc2.NDArray, dict]:
 
 
 def _write(path: Path, record: dict, params: PreprocessParams) -> None:
-    """Reads, preprocesses and stores a sub-volume, under a temporary name until it is complete.
+    """Read, preprocess and store a sub-volume, under a temporary name until it is complete.
 
     Raises:
         DataError: the source cannot be read, or the file not be written.
@@ -353,7 +353,7 @@ class Superseded(NamedTuple):
 
 
 def superseded(cache: VolumeCache) -> Iterator[Superseded]:
-    """Finds the files in a cache's folder that opening no sub-volume with the cache's parameters would read.
+    """Find the files in a cache's folder that opening no sub-volume with the cache's parameters would read.
 
     A file names its source and parameters. It is in use if the parameters are those of the cache and its source
     has not changed, whichever dataset the source belongs to.

@@ -43,7 +43,7 @@ MASK_SPACING_TOLERANCE = 0.01  # part of the spacing by which the two may differ
 
 
 def refuse_other_modalities(path: str | PathLike, modality: str) -> None:
-    """Refuses a file whose header says that it is not CT.
+    """Refuse a file whose header says that it is not CT.
 
     Raises:
         DataError: the modality is one of :data:`OTHER_MODALITIES`.
@@ -53,7 +53,7 @@ def refuse_other_modalities(path: str | PathLike, modality: str) -> None:
 
 
 def refuse_impossible_sizes(path: str | PathLike, geometry: VolumeGeometry) -> None:
-    """Refuses a volume so large, or voxels so small, that resampling or picturing them in mm would not end.
+    """Refuse a volume so large, or voxels so small, that resampling or picturing them in mm would not end.
 
     Spacing that is merely unlikely is a warning, see :func:`check_spacing`.
 
@@ -71,7 +71,7 @@ def refuse_impossible_sizes(path: str | PathLike, geometry: VolumeGeometry) -> N
 
 
 def check_volume(array: np.ndarray, geometry: VolumeGeometry) -> list[str]:
-    """Checks voxels and spacing for signs that this is not CT in HU and mm.
+    """Check voxels and spacing for signs that this is not CT in HU and mm.
 
     Args:
         array: (z, y, x) int16.
@@ -120,7 +120,7 @@ class Values:
 
 
 def check_values(array: np.ndarray) -> list[str]:
-    """Checks whether (z, y, x) int16 voxels look like HU: the first finding of VALUE_CHECKS, or nothing."""
+    """Check whether (z, y, x) int16 voxels look like HU: the first finding of VALUE_CHECKS, or nothing."""
     flat = array.reshape(-1)
     # An odd step reaches all columns and rows of a slice.
     values = Values(np.sort(flat[:: len(flat) // SAMPLE | 1], kind="stable"))  # a radix sort, six times as fast
@@ -194,7 +194,7 @@ VALUE_CHECKS: tuple[Callable[[Values], str | None], ...] = (
 
 
 def check_spacing(geometry: VolumeGeometry) -> list[str]:
-    """Checks whether spacing and extent can be a CT's in mm: a line if not."""
+    """Check whether spacing and extent can be a CT's in mm: a line if not."""
     (x, y, z), size = geometry.spacing, geometry.size
     extent = np.array(size) * geometry.spacing
     if not (PIXEL[0] <= min(x, y) and max(x, y) <= PIXEL[1] and INTERVAL[0] <= z <= INTERVAL[1]):
@@ -211,7 +211,7 @@ def check_spacing(geometry: VolumeGeometry) -> list[str]:
 
 
 def check_mask(mask: VolumeGeometry, like: VolumeGeometry) -> list[str]:
-    """Checks whether a mask's header places its voxels on those of its CT: a line if not.
+    """Check whether a mask's header places its voxels on those of its CT: a line if not.
 
     Args:
         mask: geometry of the mask; its axes may run the other way.

@@ -45,7 +45,7 @@ def key_slice_iou(detections: VolumeDetections, lesions: Sequence[dict]) -> np.n
 def label_detections(
     detections: VolumeDetections, lesions: Sequence[dict], tp_iou: float = 0.5, fp_iou: float = 0.3
 ) -> np.ndarray:
-    """Tells which detections of a volume are true and which are false positives.
+    """Tell which detections of a volume are true and which are false positives.
 
     Args:
         detections: of the volume, in its frame.
@@ -86,7 +86,7 @@ class DetectionSamples:
     def from_proposals(
         cls, records: list[dict], positives: Mapping[str, np.ndarray], negatives: Mapping[str, np.ndarray]
     ) -> DetectionSamples:
-        """Makes samples of proposals that are known to be lesions or not.
+        """Make samples of proposals that are known to be lesions or not.
 
         Args:
             records: of the volumes.
@@ -113,7 +113,7 @@ class DetectionSamples:
         fp_score_thresh: float = 0.0,
         fp_score_power: float = 0.0,
     ) -> DetectionSamples:
-        """Makes samples of detections, judged by the annotations of their volumes.
+        """Make samples of detections, judged by the annotations of their volumes.
 
         Args:
             records: with annotations, mined ones and uncertain regions.
@@ -151,7 +151,7 @@ class DetectionSamples:
         return len(self.record)
 
     def draw(self, rng: np.random.Generator, fp_per_tp: float) -> np.ndarray:
-        """Draws the samples of an epoch: every true positive, and false ones in proportion.
+        """Draw the samples of an epoch: every true positive, and false ones in proportion.
 
         False positives are drawn by their weights, without repetition; if there are too few, all are drawn again.
 

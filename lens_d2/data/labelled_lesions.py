@@ -35,7 +35,7 @@ class LabelledLesions:
     def from_records(
         cls, records: list[dict], labels: Mapping[int, LesionLabels], relations: LabelRelations
     ) -> LabelledLesions:
-        """Collects the marks of DeepLesion records that have at least one certain label.
+        """Collect the marks of DeepLesion records that have at least one certain label.
 
         Args:
             records: of the marks.

@@ -47,7 +47,7 @@ class Term(NamedTuple):
 
 
 def read_ontology(path: str | PathLike) -> dict[str, Term]:
-    """Reads the label relations of ``lesion_ontology_181022.xlsx``, or of a CSV file with the same columns.
+    """Read the label relations of ``lesion_ontology_181022.xlsx``, or of a CSV file with the same columns.
 
     Parents and exclusive labels without a row of their own are kept by name.
 
@@ -103,7 +103,7 @@ class LabelFile:
 
 
 def read_labels(path: str | PathLike) -> LabelFile:
-    """Reads ``text_mined_labels_171_and_split.json``, or a file of the same layout.
+    """Read ``text_mined_labels_171_and_split.json``, or a file of the same layout.
 
     Raises:
         DataError: the file is missing, is no JSON, lacks a list, has lists of different lengths, has a row twice,
@@ -138,7 +138,7 @@ def _read_split(path: str | PathLike, content: dict, split: str, num_terms: int)
 
 
 def read_hand_labels(path: str | PathLike) -> dict[int, tuple[str, ...]]:
-    """Reads ``hand_labeled_test_set.json``: the names of a lesion's labels, by its row in ``DL_info.csv`` from 0.
+    """Read ``hand_labeled_test_set.json``: the names of a lesion's labels, by its row in ``DL_info.csv`` from 0.
 
     Raises:
         DataError: the file is missing, is no JSON or has another layout.
@@ -243,7 +243,7 @@ def label_path(name: str) -> Path:
 
 
 def read_label_files(cfg: CfgNode) -> tuple[LabelFile, LabelRelations]:
-    """Reads the labels of ``MODEL.EMBEDDING.LABELS`` and their relations in ``MODEL.EMBEDDING.ONTOLOGY``.
+    """Read the labels of ``MODEL.EMBEDDING.LABELS`` and their relations in ``MODEL.EMBEDDING.ONTOLOGY``.
 
     Raises:
         DataError: a file cannot be read, or the ``DL_info.csv`` of a dataset that is learnt from has fewer rows
@@ -281,7 +281,7 @@ class TagTargets:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> TagTargets:
-        """Reads the label files of ``MODEL.EMBEDDING``.
+        """Read the label files of ``MODEL.EMBEDDING``.
 
         Raises:
             DataError: a file cannot be read, or has another number of labels than ``MODEL.MULAN.NUM_TAGS``.

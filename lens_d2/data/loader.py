@@ -34,7 +34,7 @@ _open: weakref.WeakSet[SampleLoader] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Ends the workers of all loaders. Python would wait for them forever, as they ignore its signal."""
+    """End the workers of all loaders. Python would wait for them forever, as they ignore its signal."""
     for loader in tuple(_open):
         loader.close()
 
@@ -84,7 +84,7 @@ class SampleLoader(DataLoader):
         return self.dataset.dataset
 
     def close(self) -> None:
-        """Ends the workers, which would otherwise live as long as the process."""
+        """End the workers, which would otherwise live as long as the process."""
         if self._iterator is not None:
             self._iterator._shutdown_workers()
             for worker in self._iterator._workers:
@@ -144,7 +144,7 @@ class SliceDataset(Dataset):
 
 
 def load_records(names: Iterable[str], cache: VolumeCache | None = None) -> list[dict]:
-    """Loads the records of registered datasets, one after another.
+    """Load the records of registered datasets, one after another.
 
     Args:
         names: of the datasets.
@@ -167,7 +167,7 @@ def load_records(names: Iterable[str], cache: VolumeCache | None = None) -> list
 
 
 def dataset_numbers(cfg: CfgNode, key: str, most: float = float("inf")) -> dict[str, float]:
-    """Reads pairs of a training dataset and a number.
+    """Read pairs of a training dataset and a number.
 
     Args:
         cfg: of a run.
@@ -197,7 +197,7 @@ def dataset_numbers(cfg: CfgNode, key: str, most: float = float("inf")) -> dict[
 
 
 def share_of_patients(records: list[dict], share: float, seed: int) -> list[dict]:
-    """Selects the records of a share of the patients, at least one; a smaller share is a part of a larger one.
+    """Select the records of a share of the patients, at least one; a smaller share is a part of a larger one.
 
     Args:
         records: of one dataset.
@@ -210,7 +210,7 @@ def share_of_patients(records: list[dict], share: float, seed: int) -> list[dict
 
 
 def load_training_records(cfg: CfgNode, names: Sequence[str] | None = None) -> list[dict]:
-    """Loads the records of ``DATASETS.TRAIN``, merged with the mined boxes of ``DATASETS.LEDGER`` if there is one.
+    """Load the records of ``DATASETS.TRAIN``, merged with the mined boxes of ``DATASETS.LEDGER`` if there is one.
 
     Datasets in ``DATASETS.SHARES`` are cut to a share, and so is the ledger; records of those in
     ``DATASETS.WEIGHTS`` have a ``weight``.
@@ -266,7 +266,7 @@ def shared_name(records: Iterable[dict]) -> tuple[str, str, str] | None:
 
 
 def load_test_records(cfg: CfgNode, name: str) -> list[dict]:
-    """Loads the records of a dataset of ``DATASETS.TEST``.
+    """Load the records of a dataset of ``DATASETS.TEST``.
 
     Raises:
         DataError: as in :func:`load_records`, or there are none.
@@ -326,7 +326,7 @@ def build_train_loader(
     sampler: BatchStream,
     num_workers: int = 0,
 ) -> SampleLoader:
-    """Builds the endless training loader; ``build_train_loader(cfg)`` fills in what is not given.
+    """Build the endless training loader; ``build_train_loader(cfg)`` fills in what is not given.
 
     Args:
         records: of sub-volumes; those of :func:`load_training_records`.
@@ -347,7 +347,7 @@ def build_train_loader(
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
-    """Builds the loader of a dataset's records, one by one, shared out among the ranks."""
+    """Build the loader of a dataset's records, one by one, shared out among the ranks."""
     records = DatasetFromList(load_test_records(cfg, dataset_name))
     return DataLoader(
         records, sampler=InferenceSampler(len(records)), batch_size=1, collate_fn=trivial_batch_collator

@@ -47,13 +47,13 @@ def sample_positions(center: float, num_slices: int, interval: float, native_int
 
 
 def window(hu: np.ndarray, hu_range: tuple[float, float]) -> np.ndarray:
-    """Maps a HU range linearly to 0..255 and clips what lies beyond (LENS, Section VI-A)."""
+    """Map a HU range linearly to 0..255 and clip what lies beyond (LENS, Section VI-A)."""
     low, high = hu_range
     return np.clip((hu - low) * np.float32(255.0 / (high - low)), 0, 255).astype(np.float32, copy=False)
 
 
 def resize(image: Tensor, scale: float) -> Tensor:
-    """Resizes (S, H, W) by a factor, bilinearly."""
+    """Resize (S, H, W) by a factor, bilinearly."""
     if scale == 1.0:
         return image
     size = scaled_size(image.shape, scale)
@@ -144,7 +144,7 @@ class SliceMapper:
         }
 
     def __call__(self, record: dict, slice_number: int, seed: int = 0) -> dict:
-        """Makes the sample of one slice.
+        """Make the sample of one slice.
 
         Args:
             record: of a sub-volume (see :mod:`lens_d2.structures.records`).
@@ -193,7 +193,7 @@ class SliceMapper:
         seed: int,
         crop_around: np.ndarray | slice = slice(None),
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Augments slices, and boxes and points on them.
+        """Augment slices, and boxes and points on them.
 
         Args:
             image: (S, H, W) float32.

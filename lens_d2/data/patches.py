@@ -42,7 +42,7 @@ class PatchGrid:
     spacing: tuple[float, float, float]
 
     def crop(self, volume: CachedVolume, boxes: np.ndarray, shifts: np.ndarray | None = None) -> Patches:
-        """Cuts the patches around boxes of one volume; every slice that is needed is decoded once.
+        """Cut the patches around boxes of one volume; every slice that is needed is decoded once.
 
         Values are interpolated linearly, in the slice with a kernel as wide as the coarser of both rasters, so
         that a coarse patch averages what it covers. Beyond the image lies air; the first and last slice repeat

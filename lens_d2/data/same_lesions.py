@@ -57,7 +57,7 @@ class MarkPairs(NamedTuple):
 
 
 def read_places(path: str | PathLike) -> dict[int, np.ndarray]:
-    """Reads the place of every row of ``DL_info.csv`` for which it is known: (3,), by row number from 0.
+    """Read the place of every row of ``DL_info.csv`` for which it is known: (3,), by row number from 0.
 
     Raises:
         DataError: the file is missing or is no such table, or a place is not three numbers.

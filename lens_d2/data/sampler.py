@@ -174,7 +174,7 @@ class SlicePool:
         hard_negative_ratio: float = 1.0,
         records_alike: bool = False,
     ) -> list[tuple[int, int]]:
-        """Draws the samples of an epoch: one of each of ``lesions``, and negative slices in proportion.
+        """Draw the samples of an epoch: one of each of ``lesions``, and negative slices in proportion.
 
         With a weight w of its record, a lesion has w samples, the fraction of w being drawn among all fractions.
         Each of ``hard_negatives`` contributes one slice, at most ``hard_negative_ratio`` per positive sample; of

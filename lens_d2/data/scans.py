@@ -96,7 +96,7 @@ def find_scans(
     keep_ids: bool = False,
     leave_out: str | PathLike | None = None,
 ) -> list[Scan]:
-    """Finds the scans at a path, in the order of their paths, and whatever looks like one but cannot be used.
+    """Find the scans at a path, in the order of their paths, and whatever looks like one but cannot be used.
 
     A DICOM series is one scan, in however many folders its files are; if its slices do not belong together (two
     acquisitions, phases or shapes), each part is one. Images of other kinds in a folder with CT are ignored.
@@ -149,7 +149,7 @@ def find_scans(
 
 
 def public_names(scan: Scan) -> Callable[[str], str]:
-    """Replaces names of files and text from them in messages, as those may be a patient's.
+    """Replace names of files and text from them in messages, as those may be a patient's.
 
     The scan gets its own name, its files and folders their number in the order of their names, anything else an
     ellipsis. White space in names does not count.

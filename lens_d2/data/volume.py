@@ -35,7 +35,7 @@ class CTVolume:
 
 
 def read_header(source: Mapping | str | PathLike | Source, **options) -> VolumeGeometry:
-    """Reads the geometry of a sub-volume, but not its voxels.
+    """Read the geometry of a sub-volume, but not its voxels.
 
     Args:
         source: a path, or a dataset record (a mapping) whose ``file_name`` is one: a folder of PNG slices or of
@@ -58,7 +58,7 @@ def read_axes(source: Mapping | str | PathLike | Source, **options) -> np.ndarra
 
 
 def read_volume(source: Mapping | str | PathLike | Source, **options) -> CTVolume:
-    """Reads the voxels of a sub-volume and their geometry; arguments and errors as in :func:`read_header`.
+    """Read the voxels of a sub-volume and their geometry; arguments and errors as in :func:`read_header`.
 
     Axes are brought into x, y, z order, but not flipped. Values are rounded and saturated to int16, but not
     clipped further (see :mod:`lens_d2.data.preprocess`). Signs that this is not CT in HU and mm become warnings
@@ -78,7 +78,7 @@ def read_volume(source: Mapping | str | PathLike | Source, **options) -> CTVolum
 def read_mask(
     source: Mapping | str | PathLike, like: VolumeGeometry, warn: Callable[[str], None] | None = None, **options
 ) -> np.ndarray:
-    """Reads the labels of a mask, in the volume frame of its CT.
+    """Read the labels of a mask, in the volume frame of its CT.
 
     Args:
         source, options: as in :func:`read_header`.

@@ -69,7 +69,7 @@ OPTIONS = {
 
 
 def open_job(args: argparse.Namespace) -> Job:
-    """Reads the truth and builds the protocol.
+    """Read the truth and build the protocol.
 
     Args:
         args: options of a command that names a protocol.

@@ -51,7 +51,7 @@ def overlapping_pairs(
     metric: str,
     threshold: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Selects the pairs whose overlap is at least ``threshold``.
+    """Select the pairs whose overlap is at least ``threshold``.
 
     Args:
         detections, lesions: boxes.

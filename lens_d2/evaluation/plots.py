@@ -47,7 +47,7 @@ def _fraction(value: float, _position=None) -> str:
 
 
 def plot_froc(path, curves: dict, unit: str = "sub-volume", title: str = "FROC") -> None:
-    """Draws sensitivity over false positives per volume, on a log2 axis, with 95% intervals as bands.
+    """Draw sensitivity over false positives per volume, on a log2 axis, with 95% intervals as bands.
 
     Args:
         path: of the picture.
@@ -88,7 +88,7 @@ def plot_froc(path, curves: dict, unit: str = "sub-volume", title: str = "FROC")
 
 
 def plot_panels(path, panels: dict, x: str, y: str, title: str) -> None:
-    """Draws lines with a mark at each point, in panels side by side that share their axes.
+    """Draw lines with a mark at each point, in panels side by side that share their axes.
 
     Args:
         path: of the picture.
@@ -128,7 +128,7 @@ def plot_panels(path, panels: dict, x: str, y: str, title: str) -> None:
 
 
 def plot_precision_recall(path, precision, recall, ap: float, given_recall: float | None = None) -> None:
-    """Draws precision over recall with its monotone envelope (Lesion-Harvester, Fig. 8a).
+    """Draw precision over recall with its monotone envelope (Lesion-Harvester, Fig. 8a).
 
     Args:
         path: of the picture.
@@ -153,7 +153,7 @@ def plot_precision_recall(path, precision, recall, ap: float, given_recall: floa
 
 
 def plot_harvest(path, panels: dict[str, dict], given_recall: float) -> None:
-    """Draws precision over recall of label sets, and the original marks as a dot (Lesion-Harvester, Fig. 8).
+    """Draw precision over recall of label sets, and the original marks as a dot (Lesion-Harvester, Fig. 8).
 
     Args:
         path: of the picture.
@@ -179,7 +179,7 @@ def plot_harvest(path, panels: dict[str, dict], given_recall: float) -> None:
 
 
 def plot_violin(path, samples: dict[str, np.ndarray], label: str, title: str) -> None:
-    """Draws a violin for each detector, quartiles as a bar and the median as a dot (Lesion-Harvester, Fig. 11).
+    """Draw a violin for each detector, quartiles as a bar and the median as a dot (Lesion-Harvester, Fig. 11).
 
     Args:
         path: of the picture.
@@ -207,7 +207,7 @@ def plot_violin(path, samples: dict[str, np.ndarray], label: str, title: str) ->
 
 
 def plot_embedding(path, points: np.ndarray, types: np.ndarray, mined: np.ndarray) -> None:
-    """Draws lesions in two dimensions by type: the marked ones, and all (Lesion-Harvester, Fig. 12).
+    """Draw lesions in two dimensions by type: the marked ones, and all (Lesion-Harvester, Fig. 12).
 
     Args:
         path: of the picture.
@@ -243,7 +243,7 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
 
 
 def plot_concordance(path, panels: dict[str, dict], reference: str) -> None:
-    """Draws recalls under each metric against those under the reference metric (Lesion-Harvester, Fig. 7).
+    """Draw recalls under each metric against those under the reference metric (Lesion-Harvester, Fig. 7).
 
     Args:
         path: of the picture.

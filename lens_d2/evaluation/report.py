@@ -15,7 +15,7 @@ _FLAT_LIST = re.compile(r"\[(?:[-\d.eE+,\s]|null)*\]")  # a list of numbers read
 
 
 def write_json(path, content, indent: int | None = 1) -> Path:
-    """Writes JSON to a temporary name and renames it.
+    """Write JSON to a temporary name and rename it.
 
     Raises:
         ValueError: a number is NaN or infinite.
@@ -28,7 +28,7 @@ def write_json(path, content, indent: int | None = 1) -> Path:
 
 
 def write_entries(path, entries: Iterable[tuple[str, list | dict]]) -> None:
-    """Writes a JSON object, entry by entry, so that only one of them is in memory as text.
+    """Write a JSON object, entry by entry, so that only one of them is in memory as text.
 
     Args:
         path: of the file.

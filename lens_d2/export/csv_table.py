@@ -83,5 +83,5 @@ class CsvTable(Writer):
 
 
 def warnings_cell(warnings: Sequence[str]) -> str:
-    """Joins warnings to one cell of a table."""
+    """Join warnings to one cell of a table."""
     return " | ".join(warnings)

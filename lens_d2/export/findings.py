@@ -41,7 +41,7 @@ class Finding:
 
 
 def group_detections(detections: Sequence[Detection], geometry: VolumeGeometry) -> list[Finding]:
-    """Groups the detections of one scan to findings.
+    """Group the detections of one scan to findings.
 
     Args:
         detections: the best first.

@@ -19,7 +19,7 @@ BODY_HU, MIN_BODY = -300.0, 0.05  # of a column's pixels, where the body is
 
 
 def describe_region(hu: np.ndarray, box: np.ndarray, pixel: tuple[float, float]) -> str | None:
-    """Names the region of a box: "right lung", "left lung" or "lung"; None where densities do not tell it.
+    """Name the region of a box: "right lung", "left lung" or "lung"; None where densities do not tell it.
 
     Args:
         hu: (H, W) slice of the cache frame, the patient's right at its low columns.

@@ -92,7 +92,7 @@ class RowMaker:
         self.cache = cache
 
     def rows(self, proposals: Sequence[Proposal]) -> Iterator[Row]:
-        """Yields the rows of proposals, those of one sub-volume together.
+        """Yield the rows of proposals, those of one sub-volume together.
 
         Raises:
             DataError: a volume cannot be read.

@@ -148,7 +148,7 @@ def _fault(writer: Writer, error: Exception, keep_ids: bool) -> str:
 
 
 def _remove(paths: Iterable[Path]) -> list[str]:
-    """Removes files of an earlier run, and returns a line on each that stays."""
+    """Remove files of an earlier run, and return a line on each that stays."""
     staying = []
     for path in paths:
         try:

@@ -56,7 +56,7 @@ class RescoredInference(VolumeDetector):
         classifier: nn.Module | None = None,
         cache: VolumeCache | None = None,
     ):
-        """Reads ``MODEL.FPR``."""
+        """Read ``MODEL.FPR``."""
         return {
             "inference": inference,
             "classifier": load_classifier(cfg) if classifier is None else classifier,

@@ -39,7 +39,7 @@ SCORE_COMBINATIONS: dict[str, Combine] = {"mean": mean, "mean_log_odds": mean_lo
 
 
 def load_classifier(cfg: CfgNode, role: str = "FPR", weights: str | None = None) -> nn.Module:
-    """Loads the trained classifier ``MODEL.<role>``.
+    """Load the trained classifier ``MODEL.<role>``.
 
     Args:
         cfg: of the classifier.
@@ -101,7 +101,7 @@ def score_proposals(
 
 
 def rescore(detections: VolumeDetections, fpr_scores: np.ndarray, combine: Combine = mean) -> VolumeDetections:
-    """Combines the detector's scores of detections with a classifier's.
+    """Combine the detector's scores of detections with a classifier's.
 
     Args:
         detections: n of one volume.

@@ -23,7 +23,7 @@ LAST_CHECKPOINT = "last_checkpoint"  # fvcore's file with the name of the newest
 
 
 def load_weights(path: str) -> dict[str, Any]:
-    """Reads a file of weights: tensors, arrays and plain values only.
+    """Read a file of weights: tensors, arrays and plain values only.
 
     Args:
         path: a ``.pth`` file of ``torch.save``, a ``.pkl`` of NumPy arrays, or an address in the model zoo.
@@ -86,7 +86,7 @@ class LENSCheckpointer(DetectionCheckpointer):
         self.whole = whole
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Writes ``<save_dir>/<name>.pth`` with the model, the checkpointables and ``kwargs``."""
+        """Write ``<save_dir>/<name>.pth`` with the model, the checkpointables and ``kwargs``."""
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict(), **kwargs}
@@ -99,11 +99,11 @@ class LENSCheckpointer(DetectionCheckpointer):
         self.tag_last_checkpoint(os.path.basename(path))
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Remembers which checkpoint is the newest."""
+        """Remember which checkpoint is the newest."""
         write_whole(os.path.join(self.save_dir, LAST_CHECKPOINT), last_filename_basename.encode())
 
     def load(self, path: str, *args, **kwargs) -> dict[str, Any]:
-        """Loads a checkpoint into the model and the checkpointables.
+        """Load a checkpoint into the model and the checkpointables.
 
         Raises:
             DataError: the file is missing or damaged, or its weights are of another architecture or not finite, or

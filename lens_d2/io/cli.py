@@ -31,7 +31,7 @@ def fault_of(error: BaseException) -> str | None:
 
 
 def run(body: Callable[[], int | None]) -> int:
-    """Calls the body of a command.
+    """Call the body of a command.
 
     Bad input and a full disk become a line on stderr and the status 2; any other error keeps its traceback.
 
@@ -59,7 +59,7 @@ def run(body: Callable[[], int | None]) -> int:
 
 
 def _close_logs() -> None:
-    """Closes log files now: at exit Python would print a traceback for each that a full disk does not take."""
+    """Close log files now: at exit Python would print a traceback for each that a full disk does not take."""
     loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     for handler in (handler for logger in loggers for handler in getattr(logger, "handlers", ())):
         stream = getattr(handler, "stream", None)

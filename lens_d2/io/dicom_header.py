@@ -21,7 +21,7 @@ MAX_LENGTH = 256  # bytes of the first element: a number, a character set, an im
 
 
 def looks_like_dicom(file: str | PathLike) -> bool:
-    """Tells whether a file begins as DICOM files do: with their preamble, or with one of the first elements.
+    """Tell whether a file begins as DICOM files do: with their preamble, or with one of the first elements.
 
     Raises:
         DataError: it cannot be read.
@@ -49,7 +49,7 @@ def _begins_with_an_element(head: bytes) -> bool:
 
 @contextmanager
 def dicom_errors(file: str | PathLike) -> Iterator[None]:
-    """Turns whatever pydicom raises on damaged bytes into a one-line DataError, and silences its warnings."""
+    """Turn whatever pydicom raises on damaged bytes into a one-line DataError, and silence its warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's quote the elements, the patient's name for instance

@@ -19,7 +19,7 @@ OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 @contextmanager
 def write_errors(path: str | os.PathLike, below: str | os.PathLike | None = None) -> Iterator[None]:
-    """Turns the operating system's error about a failed write into one line.
+    """Turn the operating system's error about a failed write into one line.
 
     Args:
         path: the file or folder that the block writes, which the error names.
@@ -65,7 +65,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-    """Reads a file.
+    """Read a file.
 
     Raises:
         DataError: it is missing, or has nothing but white space.
@@ -80,20 +80,20 @@ def read_bytes(path: str | os.PathLike) -> bytes:
 
 
 def refuse_packed(path: str | os.PathLike, data: bytes) -> None:
-    """Raises a DataError if the content of a file is packed by gzip."""
+    """Raise a DataError if the content of a file is packed by gzip."""
     if data.startswith(b"\x1f\x8b"):
         raise DataError(path, "packed by gzip: unpack it (gunzip) and name the file that comes out")
 
 
 def write_whole(path: str | os.PathLike, data: bytes | memoryview) -> Path:
-    """Writes ``data`` by way of :func:`whole_file`."""
+    """Write ``data`` by way of :func:`whole_file`."""
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
     return Path(path)
 
 
 def check_writable(folder: str | os.PathLike) -> None:
-    """Makes a folder and a file in it, and removes them again.
+    """Make a folder and a file in it, and remove them again.
 
     Raises:
         WriteError: that cannot be done.
@@ -156,7 +156,7 @@ def visible_folders(
 
 @contextmanager
 def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
-    """Keeps a second run out of a folder while the block is running.
+    """Keep a second run out of a folder while the block is running.
 
     The lock is the operating system's, on the file ``.lock`` there, so that a killed run leaves none behind.
 

@@ -179,7 +179,7 @@ def read_volumes(path: str | PathLike, split: str | None = None, splits: str = "
 
 
 def load_content(path: str | PathLike):
-    """Reads JSON, or a pickle of plain data; unchecked.
+    """Read JSON, or a pickle of plain data; unchecked.
 
     Raises:
         DataError: the file is missing, empty, damaged or unsafe, or a JSON object has a key twice.
@@ -192,7 +192,7 @@ def load_content(path: str | PathLike):
 
 
 def load_json(path: str | PathLike):
-    """Reads JSON; unchecked.
+    """Read JSON; unchecked.
 
     Raises:
         DataError: the file is missing, empty or damaged, or an object has a key twice.
@@ -448,7 +448,7 @@ def _in_volume_frame(path: str | PathLike, entries: dict, parse: Callable, conve
 
 
 def write_revised(path: str | PathLike, volumes: Mapping[str, np.ndarray]) -> None:
-    """Writes ``{sub-volume: (n, 5) z, x1, y1, x2, y2}`` as a ``Revised-*.pkl``."""
+    """Write ``{sub-volume: (n, 5) z, x1, y1, x2, y2}`` as a ``Revised-*.pkl``."""
 
     def entry(rows, first_slice: int) -> dict:
         return marks_entry(HARVESTER.slice_boxes_to_file(np.reshape(rows, (-1, 5)), first_slice))
@@ -457,7 +457,7 @@ def write_revised(path: str | PathLike, volumes: Mapping[str, np.ndarray]) -> No
 
 
 def write_boxes3d(path: str | PathLike, volumes: Mapping[str, np.ndarray]) -> None:
-    """Writes ``{sub-volume: (n, 6) x1, y1, z1, x2, y2, z2}`` in the layout of ``3D-Box.pkl``."""
+    """Write ``{sub-volume: (n, 6) x1, y1, z1, x2, y2, z2}`` in the layout of ``3D-Box.pkl``."""
 
     def entry(boxes, first_slice: int) -> list:
         return HARVESTER.to_file(np.reshape(boxes, (-1, 6)), first_slice)[:, HARVESTER.order3d].tolist()
@@ -466,7 +466,7 @@ def write_boxes3d(path: str | PathLike, volumes: Mapping[str, np.ndarray]) -> No
 
 
 def write_tracklets(path: str | PathLike, volumes: Mapping[str, Sequence[np.ndarray]]) -> None:
-    """Writes ``{sub-volume: [(k, 6) z, x1, y1, x2, y2, score]}`` as :func:`read_tracklets` reads it."""
+    """Write ``{sub-volume: [(k, 6) z, x1, y1, x2, y2, score]}`` as :func:`read_tracklets` reads it."""
 
     def entry(tracklets, first_slice: int) -> list:
         return [tracklet_entry(HARVESTER.slice_boxes_to_file(rows, first_slice)) for rows in tracklets]
@@ -475,7 +475,7 @@ def write_tracklets(path: str | PathLike, volumes: Mapping[str, Sequence[np.ndar
 
 
 def write_lens_set(path: str | PathLike, parts: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """Writes ``{part: {sub-volume: (n, 6) x1, y1, z1, x2, y2, z2}}`` in the layout of LENS's set."""
+    """Write ``{part: {sub-volume: (n, 6) x1, y1, z1, x2, y2, z2}}`` in the layout of LENS's set."""
 
     def entry(boxes, first_slice: int) -> np.ndarray:
         return LENS.to_file(np.reshape(boxes, (-1, 6)), first_slice)

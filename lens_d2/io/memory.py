@@ -23,7 +23,7 @@ LIMITS = (
 
 
 def check_memory(path: str | PathLike, num_voxels: int, bytes_per_voxel: float = 2) -> None:
-    """Refuses a volume that the memory cannot hold, before it is read.
+    """Refuse a volume that the memory cannot hold, before it is read.
 
     Args:
         path: named by the error.

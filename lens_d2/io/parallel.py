@@ -25,7 +25,7 @@ def run_all(
     start: str = "spawn",
     begin: Callable[[], object] | None = None,
 ) -> Iterator[tuple[str, T | DataError]]:
-    """Calls every job and yields ``(its key, what it returned or the DataError it raised)`` as they finish.
+    """Call every job and yield ``(its key, what it returned or the DataError it raised)`` as they finish.
 
     Args:
         jobs: calls without arguments; picklable if there is more than one process.
@@ -71,7 +71,7 @@ def _run(
 
 
 def _refuse_unsendable(jobs: Mapping[str, Callable[[], T]]) -> None:
-    """Refuses jobs that cannot be sent to another process; the pool would wait for them for ever."""
+    """Refuse jobs that cannot be sent to another process; the pool would wait for them for ever."""
     for key, job in jobs.items():
         try:
             pickle.dumps(job)
@@ -88,7 +88,7 @@ def _result(job: Callable[[], T]) -> T | DataError:
 
 
 def read_ahead(items: Iterable[T], read: Callable[[T], R]) -> Iterator[tuple[T, Callable[[], R]]]:
-    """Yields each item with a function that gives what ``read`` makes of it, once.
+    """Yield each item with a function that gives what ``read`` makes of it, once.
 
     A thread reads the next item while the caller works on this one: two results are in memory at most. An item
     that fails while another is in memory is read again alone, so that running out of memory is not blamed on the

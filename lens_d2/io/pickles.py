@@ -141,7 +141,7 @@ def _plain_value(value, done: dict):
 
 
 def load_pickle(data: bytes, name: str | PathLike):
-    """Loads a pickle of plain data.
+    """Load a pickle of plain data.
 
     Args:
         data: the whole file.
@@ -164,7 +164,7 @@ def load_pickle(data: bytes, name: str | PathLike):
 
 
 def read_pickle(path: str | PathLike):
-    """Reads a file that is a pickle of plain data; see :func:`load_pickle`.
+    """Read a file that is a pickle of plain data; see :func:`load_pickle`.
 
     Raises:
         DataError: the file is missing, empty or damaged, or holds anything but plain data.

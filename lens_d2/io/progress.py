@@ -45,7 +45,7 @@ class Progress:
         self.in_lines = shown and self.bar is None
 
     def update(self, count: int = 1) -> None:
-        """Counts ``count`` more units as done."""
+        """Count ``count`` more units as done."""
         self.done += count
         if self.bar is not None:
             self.bar.update(count)
@@ -66,7 +66,7 @@ class Progress:
 
 
 def progress(items: Collection[T], title: str, unit: str = "it", nested: bool = False) -> Iterator[T]:
-    """Gives the items one by one; each is done when the next is asked for. Arguments as of :class:`Progress`."""
+    """Give the items one by one; each is done when the next is asked for. Arguments as of :class:`Progress`."""
     with Progress(len(items), title, unit, nested) as shown:
         for item in items:
             yield item
@@ -74,7 +74,7 @@ def progress(items: Collection[T], title: str, unit: str = "it", nested: bool = 
 
 
 def _say(line: str) -> None:
-    """Writes to the log, or to the standard error if the program keeps none."""
+    """Write to the log, or to the standard error if the program keeps none."""
     if logger.isEnabledFor(logging.INFO):
         logger.info(line)
     else:

@@ -50,7 +50,7 @@ class PrecisionCurve:
 
     @classmethod
     def fit(cls, scores: np.ndarray, is_lesion: np.ndarray) -> PrecisionCurve:
-        """Fits the curve to (n,) scores and (n,) bool, n > 0, by isotonic regression.
+        """Fit the curve to (n,) scores and (n,) bool, n > 0, by isotonic regression.
 
         One lesion and one false finding are added to each step (Laplace), so that a few correct findings do not
         count as certain.
@@ -127,7 +127,7 @@ class StratifiedPrecision:
         precision: float = 0.0,
         min_lesions: int = 10,
     ) -> StratifiedPrecision:
-        """Fits curves to the findings of V_M.
+        """Fit curves to the findings of V_M.
 
         Args:
             scores: (n,) of the findings.
@@ -178,7 +178,7 @@ class StratifiedPrecision:
 
     @classmethod
     def from_dict(cls, strata: Sequence[dict]) -> StratifiedPrecision:
-        """Undoes :meth:`to_dict`."""
+        """Undo :meth:`to_dict`."""
         curves, thresholds = {}, {}
         for each in strata:
             stratum = tuple(each["stratum"])
@@ -262,7 +262,7 @@ class Calibration:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Calibration | None:
-        """Reads ``MINING.CALIBRATION``; None if it names no dataset."""
+        """Read ``MINING.CALIBRATION``; None if it names no dataset."""
         keys = cfg.MINING.CALIBRATION
         if not keys.DATASET:
             return None

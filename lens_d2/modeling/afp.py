@@ -181,7 +181,7 @@ class AFP(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
-        """Reads ``MODEL.AFP``."""
+        """Read ``MODEL.AFP``."""
         afp = cfg.MODEL.AFP
         shape = input_shape[afp.IN_FEATURE]
         centerness = OutputBranch(shape.channels, afp.CONV_DIM, 1, kernel_size=3, start=prior_bias(afp.PRIOR_PROB))

@@ -124,7 +124,7 @@ class DenseNet25D(Backbone):
 
     @classmethod
     def from_config(cls, cfg, input_shape=None):
-        """Reads ``MODEL.DENSENET``, ``INPUT.NUM_SLICES`` and ``MODEL.LENS.EXPERTS``."""
+        """Read ``MODEL.DENSENET``, ``INPUT.NUM_SLICES`` and ``MODEL.LENS.EXPERTS``."""
         return {
             "num_slices": cfg.INPUT.NUM_SLICES,
             "growth_rate": cfg.MODEL.DENSENET.GROWTH_RATE,

@@ -73,7 +73,7 @@ class CenterNet(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
-        """Reads ``MODEL.CENTERNET``."""
+        """Read ``MODEL.CENTERNET``."""
         keys = cfg.MODEL.CENTERNET
         shape = input_shape[keys.IN_FEATURE]
         starts = {"heatmap": (1, prior_bias(keys.PRIOR_PROB)), "sizes": (2, 2.0), "offsets": (2, 0.5)}

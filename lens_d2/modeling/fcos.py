@@ -70,7 +70,7 @@ class FCOS(fcos.FCOS):
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
-        """Reads ``MODEL.FCOS``."""
+        """Read ``MODEL.FCOS``."""
         keys = cfg.MODEL.FCOS
         head = fcos.FCOSHead(
             input_shape=[input_shape[keys.IN_FEATURE]],

@@ -77,7 +77,7 @@ class GatedROIHeads(LENSROIHeads):
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
-        """Reads ``MODEL.GATE``, beside what LENS's head reads.
+        """Read ``MODEL.GATE``, beside what LENS's head reads.
 
         Raises:
             DataError: experts have features of their own.

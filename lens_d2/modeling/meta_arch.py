@@ -138,7 +138,7 @@ class LENS(nn.Module):
 
     @classmethod
     def from_config(cls, cfg):
-        """Reads ``MODEL.LENS``, and builds the backbone, the generators and the head."""
+        """Read ``MODEL.LENS``, and build the backbone, the generators and the head."""
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
         return {
@@ -310,7 +310,7 @@ class CECN(LENS):
 
     @classmethod
     def from_config(cls, cfg):
-        """Reads the same as LENS, with CenterNet and one stage."""
+        """Read the same as LENS, with CenterNet and one stage."""
         cfg = cfg.clone()
         cfg.defrost()
         cfg.MODEL.PROPOSAL_GENERATOR.NAME = "CenterNet"

@@ -100,7 +100,7 @@ class PartialLabels:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, treatment: str) -> PartialLabels | None:
-        """Reads ``MODEL.LENS.LABELED_SHARE``, takes the name of a treatment; None if neither changes the loss."""
+        """Read ``MODEL.LENS.LABELED_SHARE``, take the name of a treatment; None if neither changes the loss."""
         if not treatment and cfg.MODEL.LENS.LABELED_SHARE == 1.0:
             return None
         return cls(MISSING_LABELS.get(treatment) if treatment else None, cfg.MODEL.LENS.LABELED_SHARE)

@@ -83,7 +83,7 @@ class MULANROIHeads(LENSROIHeads):
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
-        """Reads ``MODEL.MULAN`` and ``MODEL.ROI_MASK_HEAD``, beside what LENS's head reads."""
+        """Read ``MODEL.MULAN`` and ``MODEL.ROI_MASK_HEAD``, beside what LENS's head reads."""
         ret, keys, mask = super().from_config(cfg, input_shape), cfg.MODEL.MULAN, cfg.MODEL.ROI_MASK_HEAD
         ret["mask_loss_weight"], ret["tag_loss_weight"] = keys.MASK_LOSS_WEIGHT, keys.TAG_LOSS_WEIGHT
         in_features = ret["box_in_features"]

@@ -98,7 +98,7 @@ class LENSROIHeads(ROIHeads):
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
-        """Reads ``MODEL.ROI_HEADS``, ``MODEL.ROI_BOX_HEAD`` and ``MODEL.LENS.EXPERTS``."""
+        """Read ``MODEL.ROI_HEADS``, ``MODEL.ROI_BOX_HEAD`` and ``MODEL.LENS.EXPERTS``."""
         ret = super().from_config(cfg)
         in_features = cfg.MODEL.ROI_HEADS.IN_FEATURES
         pooler = build_pooler(cfg.MODEL.ROI_BOX_HEAD, [input_shape[f] for f in in_features])

@@ -34,7 +34,7 @@ class LENSRPN(RPN):
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
-        """Reads ``MODEL.RPN``, as Detectron2's, and ``MODEL.ROI_HEADS.IGNORE_IOU``."""
+        """Read ``MODEL.RPN``, as Detectron2's, and ``MODEL.ROI_HEADS.IGNORE_IOU``."""
         return {**super().from_config(cfg, input_shape), "ignore_iou": cfg.MODEL.ROI_HEADS.IGNORE_IOU}
 
     def forward(

@@ -68,7 +68,7 @@ class Teacher(AveragedModel):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model: nn.Module) -> Teacher | None:
-        """Reads ``MODEL.TEACHER``; None unless it is enabled."""
+        """Read ``MODEL.TEACHER``; None unless it is enabled."""
         keys = cfg.MODEL.TEACHER
         if not keys.ENABLED:
             return None

@@ -218,7 +218,7 @@ def _slice_cover(canvas: Canvas, index, cover, row: int, column: int):
 
 
 def _couch(body, grid: ScanGrid, height: float, rng):
-    """Adds a thin curved table top under the patient, as far as it reaches into the field of view."""
+    """Add a thin curved table top under the patient, as far as it reaches into the field of view."""
     x = grid.to_scan([[i, 0, 0] for i in range(grid.shape[2])])[:, 0]
     y = grid.to_scan([[0, j, 0] for j in range(grid.shape[1])])[:, 1]
     surface = height - x**2 / rng.uniform(900, 2500)

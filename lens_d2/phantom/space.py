@@ -236,7 +236,7 @@ class Canvas:
         return cv2.resize(level, (columns * f, rows * f))[f : (rows - 1) * f, f : (columns - 1) * f]
 
     def planes(self, values, window: Window):
-        """Yields values at ``nodes(window)`` refined to the window's fine slices, (h, w) each."""
+        """Yield values at ``nodes(window)`` refined to the window's fine slices, (h, w) each."""
         for k in range(window.z.start, window.z.stop):
             yield self.spread(self.level(values, k))
 
@@ -250,7 +250,7 @@ class Canvas:
         return np.asarray(shape(x, y, z), np.float32)
 
     def coverage(self, distance, margin: float | None = None) -> np.ndarray:
-        """Turns distances inside a surface, mm, into the share of each voxel that it fills, in place."""
+        """Turn distances inside a surface, mm, into the share of each voxel that it fills, in place."""
         distance *= np.float32(1.0 / (margin or self.pixel))
         distance += np.float32(0.5)
         return np.clip(distance, 0.0, 1.0, out=distance)
@@ -303,7 +303,7 @@ class Canvas:
         return tuple(slice(a, b) for a, b in zip(low, high, strict=True)), cover
 
     def _stamp_one(self, cover, centre, radius):
-        """Stamps a bead of several pixels."""
+        """Stamp a bead of several pixels."""
         reach = (radius + 0.5 * self.pixel) / self.step
         first = np.maximum(np.ceil(centre - reach), 0).astype(int)
         last = np.minimum(np.floor(centre + reach) + 1, cover.shape).astype(int)
@@ -321,7 +321,7 @@ class Canvas:
         np.maximum(view, value, out=view)
 
     def _stamp_many(self, cover, centres, radii):
-        """Stamps small beads of about one radius, all in one go."""
+        """Stamp small beads of about one radius, all in one go."""
         half = np.ceil((radii.max() + 0.5 * self.pixel) / self.step).astype(int)
         base = np.rint(centres).astype(np.int32)
         squares, places = np.float32(0), base @ np.array([cover.shape[1] * cover.shape[2], cover.shape[2], 1])

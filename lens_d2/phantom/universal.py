@@ -178,7 +178,7 @@ class _PatientWriter:
         result.volumes[volume] = entry
 
     def _add_row(self, volume, study, grid, finding: Finding, ends, truth: dict | None) -> None:
-        """Adds a row of ``DL_info.csv``, a noisy one without ``truth``."""
+        """Add a row of ``DL_info.csv``, a noisy one without ``truth``."""
         row = _row(self.result, self.case.anatomy, grid, volume, finding, ends, study)
         self.result.rows.append({**row, "Possibly_noisy": int(truth is None)})
         self.result.lesions.append(truth)

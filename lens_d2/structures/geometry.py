@@ -54,7 +54,7 @@ class VolumeGeometry:
     crop: tuple[int, int, int, int] | None = None
 
     def __post_init__(self):
-        """Turns array-likes into plain numbers, so that the geometry compares, pickles and goes into JSON."""
+        """Turn array-likes into plain numbers, so that the geometry compares, pickles and goes into JSON."""
         affine = np.asarray(self.affine, dtype=np.float64).reshape(4, 4) + 0.0  # no negative zeros
         columns = affine[:3, :3]
         lengths = np.linalg.norm(columns, axis=0)

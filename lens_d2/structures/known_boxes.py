@@ -42,7 +42,7 @@ class KnownBoxes:
         return len(self.slices)
 
     def add(self, lesion: str, slice_boxes: np.ndarray, status: BoxStatus) -> None:
-        """Adds a lesion's (k, 5 or more) slice boxes z, x1, y1, x2, y2."""
+        """Add a lesion's (k, 5 or more) slice boxes z, x1, y1, x2, y2."""
         self.slices = np.append(self.slices, slice_boxes[:, 0].astype(np.int64))
         self.boxes = np.concatenate([self.boxes, slice_boxes[:, 1:5]])
         self.status = np.append(self.status, np.full(len(slice_boxes), int(status)))

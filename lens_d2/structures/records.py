@@ -130,7 +130,7 @@ def given_lesions(record: dict) -> list[dict]:
 
 
 def check_record(record: dict, source: str | PathLike | None = None) -> None:
-    """Refuses a record that contradicts itself.
+    """Refuse a record that contradicts itself.
 
     Args:
         record: to be checked.

@@ -124,7 +124,7 @@ class Plane:
 
 
 def compand(hu: np.ndarray) -> np.ndarray:
-    """Squeezes HU into 256 levels, fine in soft tissue and coarse in air and bone.
+    """Squeeze HU into 256 levels, fine in soft tissue and coarse in air and bone.
 
     Args:
         hu: of any shape; :data:`OUTSIDE` where there is no scan.
@@ -191,7 +191,7 @@ def crop(hu: np.ndarray, step: tuple[float, float], center: tuple[float, float],
 
 
 def lay_out(orientation: str, width_mm: float, height_mm: float, pixels: int) -> Picture:
-    """Lays out a picture that has no image yet.
+    """Lay out a picture that has no image yet.
 
     Args:
         orientation: "axial", "coronal" or "sagittal".

@@ -42,11 +42,11 @@ class Faults(dict[str, DataError]):
         self.warnings: dict[str, list[str]] = {}
 
     def add(self, entry: str, error: DataError) -> None:
-        """Adds the error of a sub-volume or row, unless it has one."""
+        """Add the error of a sub-volume or row, unless it has one."""
         self.setdefault(entry, error)
 
     def warn(self, entry: str, texts: Iterable[str]) -> None:
-        """Adds oddities of a sub-volume, each line once."""
+        """Add oddities of a sub-volume, each line once."""
         known = self.warnings.get(entry, [])
         if new := [text for text in dict.fromkeys(texts) if text not in known]:
             self.warnings[entry] = known + new
@@ -87,7 +87,7 @@ def default_root() -> Path:
 
 
 def register(dataset: Dataset) -> None:
-    """Registers a dataset and its synthetic twin, with their data below :func:`default_root`.
+    """Register a dataset and its synthetic twin, with their data below :func:`default_root`.
 
     Raises:
         DataError: there is another one of this name, from another file.
@@ -111,7 +111,7 @@ def _module_of(dataset: Dataset) -> str:
 
 
 def register_all(root: str | os.PathLike | None) -> None:
-    """Registers all datasets and their synthetic twins anew, with their data below ``root``; None: leaves them.
+    """Register all datasets and their synthetic twins anew, with their data below ``root``; None: leave them.
 
     From then on ``root`` is :func:`default_root`, of this process and of those that it starts.
     """
@@ -130,7 +130,7 @@ def partially_labelled(names: Iterable[str]) -> dict[str, str]:
 
 
 def register_derived(name: str, dataset: str, read: Callable[[], list[dict]], **changes) -> None:
-    """Registers a dataset that is derived from a registered one; replaces any of its name.
+    """Register a dataset that is derived from a registered one; replace any of its name.
 
     Args:
         name: of the new dataset.
@@ -175,7 +175,7 @@ def imported_readers() -> list[str]:
 
 
 def import_readers(paths: Iterable[str | os.PathLike]) -> None:
-    """Runs the Python files of ``cfg.DATASETS.READERS``, which call :func:`register`, each once.
+    """Run the Python files of ``cfg.DATASETS.READERS``, which call :func:`register`, each once.
 
     Raises:
         DataError: a file is absent, or running it fails.
@@ -199,7 +199,7 @@ def import_readers(paths: Iterable[str | os.PathLike]) -> None:
 
 
 def shuffled_patients(patients: Iterable[str], seed: int) -> list[str]:
-    """Orders patients at random, each once and in the same way on every machine: by a hash of their name.
+    """Order patients at random, each once and in the same way on every machine: by a hash of their name.
 
     Args:
         patients: their names.
@@ -209,7 +209,7 @@ def shuffled_patients(patients: Iterable[str], seed: int) -> list[str]:
 
 
 def split_of(patients: Iterable[str], seed: int = SPLIT_SEED) -> dict[str, str]:
-    """Splits patients at random, in the same way on every machine: ``{patient: "train" | "val"}``.
+    """Split patients at random, in the same way on every machine: ``{patient: "train" | "val"}``.
 
     The first fifth of :func:`shuffled_patients` is for validation. If patients are added, only those at the border
     between the two parts can change sides; the split is final once the dataset is complete.
@@ -229,7 +229,7 @@ def root_of(name: str) -> Path:
 
 
 def read(name: str, faults: Faults, processes: int = 1) -> list[dict]:
-    """Reads the sound records of the dataset registered as ``name``; adds the errors of others to ``faults``.
+    """Read the sound records of the dataset registered as ``name``; add the errors of others to ``faults``.
 
     Raises:
         DataError: nothing can be read at all, or two sub-volumes have one name.
@@ -248,7 +248,7 @@ def read(name: str, faults: Faults, processes: int = 1) -> list[dict]:
 
 
 def load(name: str) -> list[dict]:
-    """Loads the records of a registered dataset; ``DatasetCatalog.get(name)`` calls this.
+    """Load the records of a registered dataset; ``DatasetCatalog.get(name)`` calls this.
 
     What ``datasets/prepare_datasets.py`` has found and listed as unsound is left out with a warning.
 
@@ -288,7 +288,7 @@ def list_file(name: str, kind: str) -> Path:
 
 
 def read_list(name: str, kind: str) -> dict[str, str]:
-    """Reads a list of the last preparation: ``{sub-volume or row: reason}``; empty if nothing was listed.
+    """Read a list of the last preparation: ``{sub-volume or row: reason}``; empty if nothing was listed.
 
     Args:
         name: of the dataset.
@@ -307,7 +307,7 @@ def read_list(name: str, kind: str) -> dict[str, str]:
 
 
 def write_lists(name: str, faults: Faults) -> None:
-    """Writes the lists of what is to be left out of a dataset and of what is odd, in place of the former ones."""
+    """Write the lists of what is to be left out of a dataset and of what is odd, in place of the former ones."""
     left_out = {entry: str(error) for entry, error in faults.items()}
     warned_of = {entry: "; ".join(texts) for entry, texts in faults.warnings.items()}
     for kind, reasons in ((LEFT_OUT, left_out), (WARNED_OF, warned_of)):

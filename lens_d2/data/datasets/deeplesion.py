@@ -99,7 +99,7 @@ class SubVolume(NamedTuple):
 
 
 def read_marks(path: str | PathLike, faults: Faults | None = None) -> list[Mark]:
-    """Reads all rows of ``DL_info.csv``, also noisy ones.
+    """Read all rows of ``DL_info.csv``, also noisy ones.
 
     Args:
         path: the file.
@@ -174,7 +174,7 @@ def _numbers(values: Mapping[str, str], column: str, count: int, may_be_missing=
 
 
 def sub_volumes(marks: Iterable[Mark]) -> dict[str, SubVolume]:
-    """Groups marks into sub-volumes, by name.
+    """Group marks into sub-volumes, by name.
 
     Rows of a series whose Slice_ranges touch or overlap are one sub-volume, as their slices have consecutive
     numbers.
@@ -267,7 +267,7 @@ def _mark_lesion(mark: Mark, volume: SubVolume) -> dict:
 
 
 def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
-    """Reads the records of an official split ("train", "val" or "test") with its marks, without the noisy ones.
+    """Read the records of an official split ("train", "val" or "test") with its marks, without the noisy ones.
 
     Sub-volumes with noisy marks only are left out, as nothing is known of them.
     """
@@ -291,7 +291,7 @@ def _records_of(split: str, root: Path, faults: Faults) -> list[dict]:
 
 
 def read_rest(split: str, file: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
-    """Reads records as :func:`read_split`, but none that shares a slice with a sub-volume of a released file."""
+    """Read records as :func:`read_split`, but none that shares a slice with a sub-volume of a released file."""
     path = root / "DeepLesion" / "annotations" / file
     taken: dict[str, list[VolumeName]] = {}
     for name in read_revised(path):
@@ -316,7 +316,7 @@ _Reader = Callable[[Path], Mapping[str, np.ndarray]]
 
 
 def read_annotated(file: str, boxes_of: _Reader, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
-    """Reads the records of a released annotation file, with its boxes instead of the marks.
+    """Read the records of a released annotation file, with its boxes instead of the marks.
 
     Args:
         file: its name in ``DeepLesion/annotations``.

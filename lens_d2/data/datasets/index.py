@@ -35,7 +35,7 @@ class Job:
 def computed(
     path: Path, version: str, jobs: dict[str, Job], faults: Faults, processes: int = 1
 ) -> dict[str, dict]:
-    """Looks up the results of jobs in an index, and computes and adds those that it lacks.
+    """Look up the results of jobs in an index, and compute and add those that it lacks.
 
     Args:
         path: of the index, a JSON file. If it cannot be written, a warning says so.

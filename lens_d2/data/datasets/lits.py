@@ -62,7 +62,7 @@ class Correction(NamedTuple):
 
 
 def read_corrections(path: Path) -> dict[int, Correction]:
-    """Reads ``spacing.csv``: ``{number of the volume: correction}``; empty if there is no such file.
+    """Read ``spacing.csv``: ``{number of the volume: correction}``; empty if there is no such file.
 
     Raises:
         DataError: the table lacks a column, or a row makes no sense.
@@ -118,7 +118,7 @@ def corrected_affine(
 
 
 def read_pair(number: int, volume: Path, mask: Path, corrections: dict[int, Correction]) -> dict:
-    """Reads one volume: keywords of :func:`lens_d2.structures.records.make_record`, and warnings.
+    """Read one volume: keywords of :func:`lens_d2.structures.records.make_record`, and warnings.
 
     Raises:
         DataError: a file cannot be read, or the mask has another shape than the volume, or unknown labels.
@@ -175,7 +175,7 @@ def _meeting(mask: Path, volume: Path) -> list[str]:
 
 
 def find_pairs(folder: Path, faults: Faults) -> dict[int, tuple[Path, Path]]:
-    """Finds volumes and masks in a folder: ``{number: (volume, mask)}``; a file without its partner is a fault.
+    """Find volumes and masks in a folder: ``{number: (volume, mask)}``; a file without its partner is a fault.
 
     Raises:
         DataError: there is no volume at all.
@@ -195,7 +195,7 @@ def find_pairs(folder: Path, faults: Faults) -> dict[int, tuple[Path, Path]]:
 
 
 def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
-    """Reads the records of a split ("train" or "val"), with boxes from the index as far as it has them."""
+    """Read the records of a split ("train" or "val"), with boxes from the index as far as it has them."""
     folder = root / "LiTS"
     table = folder / "spacing.csv"
     corrections = read_corrections(table)

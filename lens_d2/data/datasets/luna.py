@@ -43,7 +43,7 @@ class Nodule(NamedTuple):
 
 
 def read_nodules(path: str | PathLike, faults: Faults | None = None) -> dict[str, list[Nodule]]:
-    """Reads ``annotations.csv``: ``{seriesuid: nodules}``.
+    """Read ``annotations.csv``: ``{seriesuid: nodules}``.
 
     Args:
         path: the file.
@@ -132,7 +132,7 @@ def _record(header: Path, nodules: list[Nodule], csv: Path) -> dict:
 
 
 def find_scans(folder: Path) -> dict[str, Path]:
-    """Finds the scans in and below ``folder/subset*``: ``{seriesuid: .mhd file}``.
+    """Find the scans in and below ``folder/subset*``: ``{seriesuid: .mhd file}``.
 
     Raises:
         DataError: no scan, or a series twice.
@@ -149,7 +149,7 @@ def find_scans(folder: Path) -> dict[str, Path]:
 
 
 def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
-    """Reads the records of a split ("train" or "val"); scans without a nodule have no lesions."""
+    """Read the records of a split ("train" or "val"); scans without a nodule have no lesions."""
     folder = root / "LUNA16"
     csv = folder / "annotations.csv"
     scans, row_faults = find_scans(folder), Faults()

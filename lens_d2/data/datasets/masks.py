@@ -16,7 +16,7 @@ TOUCHING = np.ones((3, 3, 3))  # voxels that share a corner are one component
 
 
 def components(mask: np.ndarray) -> np.ndarray:
-    """Numbers the connected components (26 neighbours) of a boolean (z, y, x) mask from 1."""
+    """Number the connected components (26 neighbours) of a boolean (z, y, x) mask from 1."""
     labels = np.zeros(mask.shape, dtype=np.int32)
     occupied = ndimage.find_objects(mask.astype(np.uint8))
     if occupied:  # most of a volume is empty
@@ -25,7 +25,7 @@ def components(mask: np.ndarray) -> np.ndarray:
 
 
 def lesions_in(labels: np.ndarray, volume: str, spacing: Sequence[float], kind: str) -> list[dict]:
-    """Makes a lesion of every number in a mask, with its box on every slice and in 3D.
+    """Make a lesion of every number in a mask, with its box on every slice and in 3D.
 
     Args:
         labels: (z, y, x) integers in the volume frame; 0 is no lesion.

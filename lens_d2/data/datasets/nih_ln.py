@@ -28,7 +28,7 @@ KINDS = {"MED": "mediastinal lymph node", "ABD": "abdominal lymph node"}
 
 
 def read_nodes(mask: Path, geometry: VolumeGeometry, warn: Callable[[str], None] | None = None) -> np.ndarray:
-    """Reads the lymph nodes of a mask, numbered from 1, as a (z, y, x) array in the volume frame of its series.
+    """Read the lymph nodes of a mask, numbered from 1, as a (z, y, x) array in the volume frame of its series.
 
     Args:
         mask: the file.
@@ -47,7 +47,7 @@ def read_nodes(mask: Path, geometry: VolumeGeometry, warn: Callable[[str], None]
 
 
 def read_pair(patient: str, series: Path, mask: Path) -> dict:
-    """Reads one patient: keywords of :func:`lens_d2.structures.records.make_record`, and warnings.
+    """Read one patient: keywords of :func:`lens_d2.structures.records.make_record`, and warnings.
 
     Raises:
         DataError: the series or the mask cannot be read, or they differ in shape.
@@ -65,7 +65,7 @@ def read_pair(patient: str, series: Path, mask: Path) -> dict:
 
 
 def find_series(folder: Path) -> Path:
-    """Finds the folder below a patient's with most DICOM files: the CT, if there is a segmentation object too.
+    """Find the folder below a patient's with most DICOM files: the CT, if there is a segmentation object too.
 
     Raises:
         DataError: there is no DICOM file.
@@ -80,7 +80,7 @@ def find_series(folder: Path) -> Path:
 
 
 def find_mask(folder: Path) -> Path:
-    """Finds a patient's mask.
+    """Find a patient's mask.
 
     Raises:
         DataError: no mask, or several.
@@ -94,7 +94,7 @@ def find_mask(folder: Path) -> Path:
 
 
 def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
-    """Reads the records of a split ("train" or "val"), with boxes from the index as far as it has them."""
+    """Read the records of a split ("train" or "val"), with boxes from the index as far as it has them."""
     scans, masks = root / "NIH-LN" / "DICOM", root / "NIH-LN" / "masks"
     patients = sorted(path.name for path in scans.glob("[!.]*") if path.is_dir())
     if not patients:

@@ -36,7 +36,7 @@ class TrainingCounts:
 def count_training_data(
     records: Sequence[dict], ledger: pd.DataFrame, strategies: Sequence[str]
 ) -> list[TrainingCounts]:
-    """Counts the training data of a partially labelled dataset.
+    """Count the training data of a partially labelled dataset.
 
     Args:
         records: with given annotations only.
@@ -59,7 +59,7 @@ def count_training_data(
 
 
 def add_counts(counts: Sequence[TrainingCounts], others: Sequence[TrainingCounts]) -> list[TrainingCounts]:
-    """Adds the counts of two sets of sub-volumes."""
+    """Add the counts of two sets of sub-volumes."""
     return [
         TrainingCounts(a.name, *(getattr(a, key) + getattr(b, key) for key in _NUMBERS))
         for a, b in zip(counts, others, strict=True)

@@ -28,7 +28,7 @@ PRECEDENCE = ("accepted", "mined", "uncertain", "unsure", "hard_negative")
 
 
 def apply_ledger(records: Sequence[dict], ledger: pd.DataFrame, uncertain_as_lesion: bool = False) -> list[dict]:
-    """Merges mined boxes into dataset records.
+    """Merge mined boxes into dataset records.
 
     Rows that continue a given lesion add boxes to it, so that it remains one 3D lesion; others become new lesions.
     A mined lesion with an estimated precision has it as ``weight``.
@@ -56,7 +56,7 @@ def ledger_records(records: Sequence[dict], ledger: pd.DataFrame) -> list[dict]:
 
 
 def register_ledger(name: str, path: str | os.PathLike, dataset: str, given: bool = False) -> None:
-    """Registers a ledger as a Detectron2 dataset of its own.
+    """Register a ledger as a Detectron2 dataset of its own.
 
     Args:
         name: of the new dataset.

@@ -91,7 +91,7 @@ BOX = ["x1", "y1", "x2", "y2"]
 
 
 def to_table(rows: Iterable[LedgerRow] | pd.DataFrame) -> pa.Table:
-    """Converts rows to an Arrow table, in which NaN is null."""
+    """Convert rows to an Arrow table, in which NaN is null."""
     if isinstance(rows, pd.DataFrame):
         return pa.Table.from_pandas(rows[SCHEMA.names], SCHEMA, preserve_index=False)
     columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
@@ -104,7 +104,7 @@ def to_table(rows: Iterable[LedgerRow] | pd.DataFrame) -> pa.Table:
 def read_ledger(
     path: str | os.PathLike, records: Sequence[dict] | None = None, exact: bool = False
 ) -> pd.DataFrame:
-    """Reads a ledger, Parquet or CSV by its name, and checks it.
+    """Read a ledger, Parquet or CSV by its name, and check it.
 
     Args:
         path: of the ledger.
@@ -154,7 +154,7 @@ _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
 
 
 def write_ledger(path: str | os.PathLike, parts: Iterable[pa.Table]) -> int:
-    """Writes a ledger, complete or not at all, with no more than a few parts in memory.
+    """Write a ledger, complete or not at all, with no more than a few parts in memory.
 
     Args:
         path: Parquet or CSV by its name.
@@ -245,7 +245,7 @@ def _refuse_contradictions(path: Path, table: pd.DataFrame) -> None:
 
 
 def check_ledger(ledger: pd.DataFrame, records: Sequence[dict], path: str | os.PathLike) -> None:
-    """Checks a ledger against the dataset into which it is to be merged.
+    """Check a ledger against the dataset into which it is to be merged.
 
     Args:
         ledger: as :func:`read_ledger` gives it.

@@ -60,7 +60,7 @@ class Proposal:
 
     @classmethod
     def of_rows(cls, rows: pd.DataFrame) -> Proposal:
-        """Makes the proposal of the rows of one lesion."""
+        """Make the proposal of the rows of one lesion."""
         rows = rows.sort_values("slice", kind="stable")
         best = rows.iloc[int(rows["score"].fillna(0.0).to_numpy().argmax())]
         return cls(
@@ -98,7 +98,7 @@ def proposals_of(ledger: pd.DataFrame, judged: bool = False) -> list[Proposal]:
 
 
 def read_verdicts(path: str | os.PathLike) -> dict[str, dict]:
-    """Reads the file of verdicts that the page saves: ``{id of the proposal: {"verdict": ..., "boxes": ...}}``.
+    """Read the file of verdicts that the page saves: ``{id of the proposal: {"verdict": ..., "boxes": ...}}``.
 
     Raises:
         DataError: it cannot be read, is no such file, has a proposal twice, or a verdict is none of
@@ -118,7 +118,7 @@ def read_verdicts(path: str | os.PathLike) -> dict[str, dict]:
 def apply_verdicts(
     ledger: pd.DataFrame, verdicts: Mapping[str, Mapping], path: str | os.PathLike
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Sets the status of the judged proposals' rows to their verdicts.
+    """Set the status of the judged proposals' rows to their verdicts.
 
     Args:
         ledger: as :func:`lens_d2.data.ledger.table.read_ledger` gives it; not changed.
@@ -146,7 +146,7 @@ def apply_verdicts(
 
 
 def judged_rows(paths: Sequence[str | os.PathLike], records: Sequence[dict]) -> pd.DataFrame:
-    """Reads the rows of ledgers that have a verdict, to be known to another round of mining.
+    """Read the rows of ledgers that have a verdict, to be known to another round of mining.
 
     New lesions get names of their own, as the next round may give the same ones again. Rejected slices of given
     lesions, which say nothing but that a box is not good, are left out.
@@ -165,7 +165,7 @@ def judged_rows(paths: Sequence[str | os.PathLike], records: Sequence[dict]) -> 
 
 
 def refuse_to_lose_verdicts(path: str | os.PathLike, records: Sequence[dict], judged: pd.DataFrame) -> None:
-    """Refuses that a ledger is replaced by one without the verdicts of a radiologist that it has.
+    """Refuse that a ledger is replaced by one without the verdicts of a radiologist that it has.
 
     Args:
         path: of the ledger; absent or damaged, it has none.

@@ -62,7 +62,7 @@ class ArraySource(Source):
 
     @classmethod
     def from_image(cls, image) -> ArraySource:
-        """Makes a volume of a 3D ``SimpleITK.Image``.
+        """Make a volume of a 3D ``SimpleITK.Image``.
 
         Raises:
             DataError: the image is not a scalar 3D one.

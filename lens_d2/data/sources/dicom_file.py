@@ -206,7 +206,7 @@ class DicomFile:
 
 
 def read_dicom_file(path: Path) -> DicomFile | None:
-    """Reads the header of a file, never its pixels; None if it is neither a DICOM file nor named as one.
+    """Read the header of a file, never its pixels; None if it is neither a DICOM file nor named as one.
 
     Faults of the file are part of the result, not raised.
     """

@@ -29,7 +29,7 @@ def read_frame(frame: Frame) -> np.ndarray:
 
 
 def read_frames(frames: Iterable[Frame], warn: Callable[[str], None] | None = None) -> Iterator[np.ndarray]:
-    """Decodes slices of one file, one at a time.
+    """Decode slices of one file, one at a time.
 
     Args:
         frames: in the order of their numbers.
@@ -86,7 +86,7 @@ def _to_hu(stored: np.ndarray, rescale: tuple[float, float]) -> np.ndarray:
 
 
 def _fill_padding(picture: np.ndarray, stored: np.ndarray, padding: tuple[int, int] | None) -> bool:
-    """Turns padding that would pass for tissue into air, where it reaches the edge of the slice.
+    """Turn padding that would pass for tissue into air, where it reaches the edge of the slice.
 
     Some headers declare a value that tissue has, too.
 

@@ -84,12 +84,12 @@ class DicomIndex:
 
 
 def read_index(paths: Iterable[Path]) -> DicomIndex:
-    """Reads the header of each file once, and finds the scans among them. Other formats are ignored."""
+    """Read the header of each file once, and find the scans among them. Other formats are ignored."""
     return find_parts(read_dicom_files(paths))
 
 
 def read_dicom_files(paths: Iterable[Path]) -> list[DicomFile]:
-    """Reads the headers of files, without those of other formats; one named like slices beside it is damaged."""
+    """Read the headers of files, without those of other formats; one named like slices beside it is damaged."""
     files = {path: read_dicom_file(path) for path in paths}
     slices = {_pattern(path) for path, file in files.items() if file is not None and file.kind == Kind.CT}
     for path, file in files.items():
@@ -100,7 +100,7 @@ def read_dicom_files(paths: Iterable[Path]) -> list[DicomFile]:
 
 
 def find_parts(files: Sequence[DicomFile]) -> DicomIndex:
-    """Groups files by series, and splits series of CT whose slices do not belong together."""
+    """Group files by series, and split series of CT whose slices do not belong together."""
     series: dict[str, list[DicomFile]] = defaultdict(list)
     damaged, others, parts = [], [], []
     for file in files:
@@ -191,7 +191,7 @@ def _describe_shape(frame: Frame) -> str:
 
 
 def _by_marks(frames: list[Frame]) -> list[tuple[list[Frame], str]]:
-    """Splits slices of one shape by the mark that separates them best, and each part again."""
+    """Split slices of one shape by the mark that separates them best, and each part again."""
     best = None
     for mark in (*MARKS, FOLDER):
         groups: dict[str, list[Frame]] = defaultdict(list)

@@ -55,7 +55,7 @@ class Stack:
 
 
 def arrange(path: Path, frames: Sequence[Frame], fill_gaps: bool = False) -> Stack:
-    """Finds the places of slices.
+    """Find the places of slices.
 
     Args:
         path: named by errors unless a single slice is at fault.

@@ -36,7 +36,7 @@ DECODER_DEPENDENCIES = {decoder.UID: ("SimpleITK",) for decoder in DECODERS}
 
 
 def register() -> None:
-    """Adds the plugin to pydicom's decoders, once."""
+    """Add the plugin to pydicom's decoders, once."""
     for decoder in DECODERS:
         if NAME not in decoder.available_plugins:
             decoder.add_plugin(NAME, (__name__, "decode_frame"))
@@ -48,7 +48,7 @@ def is_available(syntax: str) -> bool:
 
 
 def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
-    """Decodes a compressed grey frame to its stored values.
+    """Decode a compressed grey frame to its stored values.
 
     Raises:
         DataError: the frame is damaged.

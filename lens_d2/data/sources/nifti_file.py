@@ -183,7 +183,7 @@ class NiftiFile(Source):
         return self.to_mm(affine, UNITS.get(unit, f"unit {unit}"))
 
     def _compare(self, forms: dict[str, np.ndarray], spacing: np.ndarray) -> None:
-        """Warns if the header gives position or spacing twice, and differently."""
+        """Warn if the header gives position or spacing twice, and differently."""
         used = "sform" if "sform" in forms else "qform"
         lengths = np.linalg.norm(forms[used][:3, :3], axis=0)
         if len(forms) == 2:

@@ -17,7 +17,7 @@ FAILED = 3
 
 
 def main(path: str, header_only: bool) -> None:
-    """Writes the header of a file and, unless ``header_only``, its voxels to standard output."""
+    """Write the header of a file and, unless ``header_only``, its voxels to standard output."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what native code prints must not mix with the voxels
     sitk.ProcessObject.SetGlobalWarningDisplay(False)

@@ -62,7 +62,7 @@ class SitkFile(Source):
         return self._read(voxels=True)[1]
 
     def _read(self, voxels: bool) -> tuple[dict, np.ndarray | None]:
-        """Starts the reading process and takes the header and, if asked for, the (k, j, i) int16 voxels from it.
+        """Start the reading process and take the header and, if asked for, the (k, j, i) int16 voxels from it.
 
         Raises:
             DataError: that process dies, finds fault with the file, or takes longer than TIMEOUT.

@@ -54,7 +54,7 @@ class Source:
         self.warnings: list[str] = []
 
     def warn(self, text: str) -> None:
-        """Adds a warning, once."""
+        """Add a warning, once."""
         if text not in self.warnings:
             self.warnings.append(text)
 
@@ -64,7 +64,7 @@ class Source:
         return ""
 
     def check_axes(self, columns: np.ndarray) -> None:
-        """Warns of axes that are not orthogonal, which many programs straighten without a word.
+        """Warn of axes that are not orthogonal, which many programs straighten without a word.
 
         Args:
             columns: (3, 3) directions of the axes i, j, k, of any length.
@@ -79,7 +79,7 @@ class Source:
             )
 
     def to_mm(self, affine: np.ndarray, unit: str) -> np.ndarray:
-        """Converts an affine from the unit of the file to mm, with a warning unless that is mm."""
+        """Convert an affine from the unit of the file to mm, with a warning unless that is mm."""
         scale = MILLIMETRES.get(unit.strip().lower())
         if scale is None:
             self.warn("its header gives lengths in no known unit: taken for mm")
@@ -123,7 +123,7 @@ def stamp_of(file: Path) -> tuple[str, int, int]:
 
 
 def open_source(record: Mapping) -> Source:
-    """Opens ``record["file_name"]`` by the reader of its format.
+    """Open ``record["file_name"]`` by the reader of its format.
 
     Raises:
         DataError: there is no such file, or no reader for it.
@@ -171,7 +171,7 @@ def affine_of(path: Path, spacing: np.ndarray, direction: np.ndarray, origin: np
 
 @contextmanager
 def sitk_errors(path: Path, fault: str) -> Iterator[None]:
-    """Turns SimpleITK's exceptions of many lines into a one-line DataError, and silences its warnings."""
+    """Turn SimpleITK's exceptions of many lines into a one-line DataError, and silence its warnings."""
     import SimpleITK as sitk
 
     warnings = sitk.ProcessObject.GetGlobalWarningDisplay()

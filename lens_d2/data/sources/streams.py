@@ -25,17 +25,17 @@ def stored(file: BinaryIO) -> Iterator[bytes]:
 
 
 def inflated(file: BinaryIO) -> Iterator[bytes]:
-    """Unpacks a gzip or zlib stream and checks its checksums."""
+    """Unpack a gzip or zlib stream and check its checksums."""
     return _unpacked(file, partial(zlib.decompressobj, GZIP_OR_ZLIB))
 
 
 def unpacked_bzip2(file: BinaryIO) -> Iterator[bytes]:
-    """Unpacks a bzip2 stream and checks its checksums."""
+    """Unpack a bzip2 stream and check its checksums."""
     return _unpacked(file, bz2.BZ2Decompressor)
 
 
 def numbers_in_text(file: BinaryIO) -> Iterator[bytes]:
-    """Parses the numbers of a text, separated by blanks or commas, into bytes of float64."""
+    """Parse the numbers of a text, separated by blanks or commas, into bytes of float64."""
     rest = b""
     for block in stored(file):
         words = (rest + block).replace(b",", b" ")
@@ -71,7 +71,7 @@ def read_voxels(
     slope: float = 1.0,
     intercept: float = 0.0,
 ) -> np.ndarray:
-    """Converts voxels of any real type to int16: ``slope * stored + intercept`` in float64, rounded and saturated.
+    """Convert voxels of any real type to int16: ``slope * stored + intercept`` in float64, rounded and saturated.
 
     Args:
         path: named by errors.
@@ -133,7 +133,7 @@ def _scaled(slope: float, intercept: float, values: np.ndarray) -> np.ndarray:
 
 
 def _unpacked(file: BinaryIO, make: Callable) -> Iterator[bytes]:
-    """Unpacks the members of a file one after another.
+    """Unpack the members of a file one after another.
 
     Raises:
         EOFError: the first one is cut off.
@@ -149,7 +149,7 @@ def _unpacked(file: BinaryIO, make: Callable) -> Iterator[bytes]:
 
 
 def _member(file: BinaryIO, decompressor, block: bytes) -> Generator[bytes, None, bytes]:
-    """Unpacks the member that begins with ``block``; returns the bytes that have been read behind it."""
+    """Unpack the member that begins with ``block``; return the bytes that have been read behind it."""
     while not decompressor.eof:
         data = decompressor.decompress(block, CHUNK)
         if data:

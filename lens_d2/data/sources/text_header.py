@@ -83,7 +83,7 @@ class TextHeaderFile(Source):
 
     @abstractmethod
     def _parse(self, lines: Iterator[tuple[str, int]]) -> TextHeader:
-        """Parses the lines of :func:`header_lines`."""
+        """Parse the lines of :func:`header_lines`."""
 
     @abstractmethod
     def _affine(self) -> np.ndarray:
@@ -172,7 +172,7 @@ def header_lines(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def numbers(path: Path, key: str, text: str, count: int, kind: Callable[[str], float] = float) -> list:
-    """Parses the ``count`` numbers of a field; DataError if it holds anything else."""
+    """Parse the ``count`` numbers of a field; DataError if it holds anything else."""
     words = text.split()
     try:
         if len(words) != count or any(not _PLAIN.fullmatch(word) for word in words):
@@ -186,7 +186,7 @@ def numbers(path: Path, key: str, text: str, count: int, kind: Callable[[str], f
 
 
 def voxel_files(path: Path, value: str, listed: Sequence[str]) -> list[Path]:
-    """Finds the files of voxels that a header names.
+    """Find the files of voxels that a header names.
 
     Args:
         path: the header.

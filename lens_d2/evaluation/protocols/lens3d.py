@@ -41,7 +41,7 @@ class lens3d(Protocol):
         return tuple(np.concatenate(column) for column in zip(*hits, strict=True))
 
     def match(self, truth: BoxTruth, detections: BoxDetections) -> Match:
-        """Matches 3D boxes."""
+        """Match 3D boxes."""
         order = by_score(detections.scores)
         detection, lesion = self.pairs(truth, detections)
         rank, fp_rank = ranks_of_hits(order, detection)

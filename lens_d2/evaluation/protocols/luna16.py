@@ -49,7 +49,7 @@ class luna16(Protocol):
         return keep
 
     def match(self, truth: NoduleTruth, candidates: Candidates) -> Match:
-        """Matches points with nodules and excluded findings."""
+        """Match points with nodules and excluded findings."""
         keep = self.kept(candidates, len(truth.volumes))
         candidates = Candidates(candidates.volume[keep], candidates.points[keep], candidates.scores[keep])
         candidate, finding = _pairs(truth, candidates)

@@ -54,7 +54,7 @@ class p3d(Protocol):
         return owner[box[row]], lesion
 
     def match(self, truth: BoxTruth, detections: Tracklets) -> Match:
-        """Matches boxes on the slices that have a lesion."""
+        """Match boxes on the slices that have a lesion."""
         order = by_score(detections.scores)
         detection, lesion = self.pairs(truth, detections)
         rank, fp_rank = ranks_of_hits(order, detection)
@@ -86,7 +86,7 @@ class p3d(Protocol):
 
 
 def _same_slices(truth: BoxTruth, detections: Tracklets) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Numbers the slices that have a lesion, and finds the detections' boxes on them.
+    """Number the slices that have a lesion, and find the detections' boxes on them.
 
     Returns:
         (b,) slice boxes on one of these slices, ascending; (b,) slice of each; (L,) slice of each lesion; number
@@ -110,6 +110,6 @@ def _same_slices(truth: BoxTruth, detections: Tracklets) -> tuple[np.ndarray, np
 
 
 def _one_box_a_slice(detections: Tracklets) -> bool:
-    """Tells whether the slices of every detection ascend, so that none has two boxes on one."""
+    """Tell whether the slices of every detection ascend, so that none has two boxes on one."""
     same = detections.slice_detection[1:] == detections.slice_detection[:-1]
     return not np.any(same & (detections.slice_z[1:] <= detections.slice_z[:-1]))

@@ -84,7 +84,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def match(self, truth, detections) -> Match:
-        """Matches detections with lesions; the types of the arguments are the protocol's own (see ``sets.py``)."""
+        """Match detections with lesions; the types of the arguments are the protocol's own (see ``sets.py``)."""
 
     def curve(self, events: FrocEvents) -> tuple[np.ndarray, np.ndarray]:
         """(n,) false positives per volume and (n,) sensitivities."""

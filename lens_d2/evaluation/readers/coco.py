@@ -37,7 +37,7 @@ class coco(BoxReader):
         return data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"[" or b'"images"' in data and b'"annotations"' in data
 
     def read(self, path: Path, split: str | None, images: str | PathLike | None) -> Iterator[VolumeBoxes]:
-        """Reads a dataset or results; ``images`` is the dataset of results."""
+        """Read a dataset or results; ``images`` is the dataset of results."""
         content = load_content(path)
         dataset = content
         if isinstance(content, list):

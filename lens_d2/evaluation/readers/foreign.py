@@ -84,11 +84,11 @@ class BoxReader(ABC):
 
     @abstractmethod
     def recognizes(self, data: bytes) -> bool:
-        """Tells whether a file with this content is in the format."""
+        """Tell whether a file with this content is in the format."""
 
     @abstractmethod
     def read(self, path: Path, split: str | None, images: str | PathLike | None) -> Iterator[VolumeBoxes]:
-        """Reads one file.
+        """Read one file.
 
         Args:
             path: the file.
@@ -108,7 +108,7 @@ class BoxReader(ABC):
     def read_all(
         self, path: str | PathLike, split: str | None = None, images: str | PathLike | None = None
     ) -> ForeignBoxes:
-        """Reads the file at a path, or all those of a folder.
+        """Read the file at a path, or all those of a folder.
 
         Args:
             path: a file, or a folder with a file for each volume.
@@ -150,7 +150,7 @@ class ForeignBoxes:
     def locate(
         self, geometry: Callable[[str], VolumeGeometry], axes: Callable[[str], np.ndarray] | None = None
     ) -> ForeignBoxes:
-        """Adds the voxels to boxes of the world, and the reverse.
+        """Add the voxels to boxes of the world, and the reverse.
 
         Args:
             geometry: gives that of a volume by its name, such as ``partial(scan_geometry, folder)``.
@@ -195,12 +195,12 @@ class ForeignBoxes:
         return getattr(volume, field, None)
 
     def need_3d(self) -> None:
-        """Raises a DataError if boxes lie on single slices."""
+        """Raise a DataError if boxes lie on single slices."""
         if self.volumes and self.knows("detection"):
             raise DataError(self.path, "holds boxes on single slices: the protocol p3d scores these")
 
     def need_no_scores(self) -> None:
-        """Raises a DataError if any boxes have scores, so that predictions are not taken for a truth."""
+        """Raise a DataError if any boxes have scores, so that predictions are not taken for a truth."""
         if any(volume.scores is not None and len(volume.scores) for volume in self.volumes.values()):
             raise DataError(self.path, "holds boxes with scores, as predictions do: a truth has none")
 
@@ -242,7 +242,7 @@ def read_boxes(
     split: str | None = None,
     images: str | PathLike | None = None,
 ) -> ForeignBoxes:
-    """Reads the boxes of another program.
+    """Read the boxes of another program.
 
     Args:
         path: a file, or a folder with a file for each volume.
@@ -402,7 +402,7 @@ def _check_corners(path, volume: VolumeBoxes) -> None:
 
 
 def _warn_of_flat(path, volumes: Iterable[VolumeBoxes]) -> None:
-    """Warns of boxes without width, height or, in millimetres, depth."""
+    """Warn of boxes without width, height or, in millimetres, depth."""
     names = []
     for volume in volumes:
         is_flat = np.zeros(len(volume), dtype=bool)

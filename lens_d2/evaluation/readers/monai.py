@@ -39,7 +39,7 @@ class monai(BoxReader):
         return b'"image"' in data and b'"box"' in data or _NOTHING.fullmatch(data) is not None
 
     def read(self, path: Path, split: str | None, images: str | PathLike | None) -> Iterator[VolumeBoxes]:
-        """Reads the entries of one list."""
+        """Read the entries of one list."""
         for number, entry in enumerate(_entries(path, load_content(path), split)):
             if not isinstance(entry, Mapping) or not isinstance(entry.get("image"), str):
                 raise DataError(path, f"entry {number}: no image and boxes")

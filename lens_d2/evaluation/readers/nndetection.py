@@ -44,7 +44,7 @@ class nndetection(BoxReader):
         return b"pred_boxes" in data or b'"box"' in data and b'"score"' in data
 
     def read(self, path: Path, split: str | None, images: str | PathLike | None) -> Iterator[VolumeBoxes]:
-        """Reads one case."""
+        """Read one case."""
         content = load_content(path)
         name = path.stem.removesuffix("_boxes")
         name = name.replace("_", ".") if _UID.fullmatch(name) else name

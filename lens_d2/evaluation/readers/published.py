@@ -60,7 +60,7 @@ def read_box_detections(path, truth: BoxTruth, of_truth="the ground truth", spli
 def warn_of_boxes(
     path, truth: BoxTruth, in_file: int, volume: np.ndarray, boxes: np.ndarray, kind: str = "detections"
 ) -> None:
-    """Warns of volumes without predictions, and of predictions in no slice of theirs, or doubled.
+    """Warn of volumes without predictions, and of predictions in no slice of theirs, or doubled.
 
     Args:
         path: of the predictions.
@@ -76,14 +76,14 @@ def warn_of_boxes(
 
 
 def warn_of_tracklets(path, truth: BoxTruth, in_file: int, tracklets: Tracklets) -> None:
-    """Warns of detections on slices as :func:`warn_of_boxes` does."""
+    """Warn of detections on slices as :func:`warn_of_boxes` does."""
     boxes = np.column_stack([flat_boxes3d(tracklets.slice_z, tracklets.slice_boxes), tracklets.slice_scores])
     volume = tracklets.volume[tracklets.slice_detection]
     warn_of_boxes(path, truth, in_file, volume, boxes, "boxes on slices")
 
 
 def _warn_of_outside(path, truth: BoxTruth, volume: np.ndarray, boxes: np.ndarray) -> None:
-    """Warns of 3D boxes outside the slices in their volume's name, counted as those of the truth are."""
+    """Warn of 3D boxes outside the slices in their volume's name, counted as those of the truth are."""
     named = [slice_range(name) or (-np.inf, np.inf) for name in truth.volumes]
     by_number = np.array(named)
     from_zero = by_number - np.where(np.isfinite(by_number[:, :1]), by_number[:, :1], 0)
@@ -188,7 +188,7 @@ def read_candidates(path, truth: NoduleTruth, of_truth="the list of series") -> 
 
 
 def check_entries(path, kind: str, volumes, volume: np.ndarray, row: np.ndarray, faults: dict) -> None:
-    """Raises the first fault of a table of boxes or points.
+    """Raise the first fault of a table of boxes or points.
 
     Args:
         kind: "lesion" or "detection".
@@ -219,7 +219,7 @@ def match_volumes(path, names, volumes: list[str], of_truth: str) -> dict[str, i
 
 
 def warn_of_empty(path, volumes: list[str], in_file: int, volume: np.ndarray) -> None:
-    """Warns of volumes without predictions.
+    """Warn of volumes without predictions.
 
     Args:
         path: of the predictions.
@@ -262,7 +262,7 @@ def _checked_truth(path, names: list[str], boxes: list[np.ndarray], from_zero: b
 
 
 def warn_of_lesions(path, volumes: Sequence[str], volume: np.ndarray, lesions: np.ndarray) -> None:
-    """Warns of a truth without a lesion, and of lesions that stand there twice.
+    """Warn of a truth without a lesion, and of lesions that stand there twice.
 
     Args:
         path: of the truth.
@@ -276,7 +276,7 @@ def warn_of_lesions(path, volumes: Sequence[str], volume: np.ndarray, lesions: n
 
 
 def warn_of_doubles(path, kind: str, volumes: Sequence[str], volume: np.ndarray, rows: np.ndarray) -> None:
-    """Warns of what stands in a file twice, as when two files were joined.
+    """Warn of what stands in a file twice, as when two files were joined.
 
     Args:
         path: of the file.

@@ -38,7 +38,7 @@ class table(BoxReader):
         return any(set(names) <= header for names in FRAMES.values())
 
     def read(self, path: Path, split: str | None, images: str | PathLike | None) -> Iterator[VolumeBoxes]:
-        """Reads a table of one volume or of several."""
+        """Read a table of one volume or of several."""
         cells = read_table(path)
         frames = {frame: list(names) for frame, names in FRAMES.items() if set(names) <= set(cells.columns)}
         if not frames:

@@ -48,7 +48,7 @@ class FPR3D(nn.Module):
 
     @classmethod
     def from_config(cls, cfg):
-        """Reads the keys of a classifier, as ``MODEL.FPR``."""
+        """Read the keys of a classifier, as ``MODEL.FPR``."""
         return {
             "grid": PatchGrid(tuple(cfg.PATCH_SIZE), tuple(cfg.PATCH_SPACING)),
             "window": IntensityWindow(cfg.HU_WINDOW, cfg.PIXEL_MEAN, cfg.PIXEL_STD),

@@ -99,7 +99,7 @@ class GlobalLocalClassifier(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, views: Sequence[PlaneView | VolumeView], regions: Sequence[str]):
-        """Reads the keys of a classifier, as ``MODEL.LPC``."""
+        """Read the keys of a classifier, as ``MODEL.LPC``."""
 
         def trunk(view):
             volume = view is VOLUME

@@ -74,7 +74,7 @@ class MLC3D(nn.Module):
 
     @classmethod
     def from_config(cls, cfg):
-        """Reads the keys of a classifier, as ``MODEL.LPC``."""
+        """Read the keys of a classifier, as ``MODEL.LPC``."""
         shape = tuple(max(sizes) for sizes in zip(*cfg.SCALES, strict=True))
         return {
             "grid": PatchGrid(shape, tuple(cfg.PATCH_SPACING)),

@@ -53,7 +53,7 @@ class MatchingDistance:
 def calibrate(
     embed: Callable[[list], np.ndarray], marks: Sequence[Mark], precision: float = 0.9
 ) -> MatchingDistance:
-    """Calibrates the distance below which two boxes count as one lesion, on pairs of marks of known identity.
+    """Calibrate the distance below which two boxes count as one lesion, on pairs of marks of known identity.
 
     Args:
         embed: of :class:`LesionEmbedder`.
@@ -69,7 +69,7 @@ def calibrate(
 
 
 def choose_distance(distances: np.ndarray, same: np.ndarray, precision: float) -> float | None:
-    """Finds the largest distance below which at least a share of the pairs are same-lesion pairs.
+    """Find the largest distance below which at least a share of the pairs are same-lesion pairs.
 
     Args:
         distances: (p,) of pairs.

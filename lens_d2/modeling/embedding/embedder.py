@@ -57,7 +57,7 @@ class LesionEmbedder:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, network: LesaNet | None = None):
-        """Reads ``MODEL.EMBEDDING``; loads the network unless it is given."""
+        """Read ``MODEL.EMBEDDING``; load the network unless it is given."""
         if network is None and not cfg.MODEL.EMBEDDING.WEIGHTS:
             raise DataError("MODEL.EMBEDDING.WEIGHTS", "is empty: train one with tools/train_embedding.py")
         return {

@@ -87,7 +87,7 @@ class LesaNet(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, num_labels: int):
-        """Reads ``MODEL.EMBEDDING``."""
+        """Read ``MODEL.EMBEDDING``."""
         keys = cfg.MODEL.EMBEDDING
         return {
             "num_labels": num_labels,

@@ -186,7 +186,7 @@ def _format_quotas(missing: Mapping[Stratum, float], passing: Mapping[Stratum, i
 def missing_by_stratum(
     verified: Verified, sizes: Sequence[float], found: Sequence[Stratum], experts: Collection[str], volumes: float
 ) -> defaultdict[Stratum, float]:
-    """Estimates how many lesions without a mark there are in each stratum of all mined sub-volumes.
+    """Estimate how many lesions without a mark there are in each stratum of all mined sub-volumes.
 
     Sizes are distributed as in the completely annotated sub-volumes, and experts within each size class as among
     the lesions found there, plus one for each expert; a lesion without a tracklet has no expert.
