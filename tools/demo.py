@@ -4,7 +4,7 @@
     make demo
     python tools/demo.py --output output/demo
 
-Writes and prepares a small cohort, trains LENS on its four datasets from the backbone that comes with the package,
+Writes and prepares a small cohort, trains LENS on its four datasets from a backbone that comes with the package,
 evaluates it and the trained detector of the model zoo on the same test patients, and looks for lesions in a scan.
 Each step is a command of the project, run as a user would run it. Under the output folder, ``data/`` is the cohort
 with its cache, ``training/`` and ``zoo/`` are what ``lens-d2 train`` writes; what one wants to look at lies beside
@@ -29,7 +29,7 @@ from lens_d2.io.errors import DataError
 from lens_d2.io.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = "configs/phantom/lens_multi.yaml"
+CONFIG = "configs/phantom/lens_finetune.yaml"
 # The completely annotated test patients, on whom both detectors are evaluated.
 TEST_SET = "phantom_deeplesion_1k_test"
 SCAN = "data/phantom/LiTS/volume-0.nii"
