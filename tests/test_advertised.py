@@ -100,6 +100,18 @@ def test_training_on_the_hidden_truth(here):
     assert (here / "output/phantom/lens_multi/model_final.pth").is_file()
 
 
+def test_fixed_batch_norms_on_few_patients(here):
+    (advertised,) = RUN["few patients"]
+    run(here, advertised)
+    assert (here / "output/phantom/lens_multi/model_final.pth").is_file()
+
+
+def test_the_shipped_weights_on_other_patients(here):
+    (advertised,) = RUN["other patients"]
+    run(here, advertised)
+    assert list(here.glob("output/phantom/lens_best/inference/*/metrics.json"))
+
+
 def test_harvesting_and_a_training_with_what_was_harvested(here):
     (advertised,) = RUN["harvester"]
     run(here, advertised)

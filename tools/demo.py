@@ -127,7 +127,7 @@ def summary(metrics: dict, output: Path) -> str:
     lines = [
         f"Average sensitivity on {zoo['num_volumes']} sub-volumes of test patients "
         "(3D FROC, 1/8 to 8 false positives each):",
-        f"    {trained['average_sensitivity']:.3f}  trained here, from the backbone of the model zoo",
+        f"    {trained['average_sensitivity']:.3f}  trained here, from a backbone of the model zoo",
         f"    {zoo['average_sensitivity']:.3f}  {MODEL} of the model zoo",
         "",
         *(f"{str(output / name):{width}}  {what}" for name, what in places.items()),

@@ -86,6 +86,8 @@ BEST = f"{SHORT} {CLASSIFIERS} {ONE_TEST} MINING.IOU 0.02 MINING.SELF_TRAINING.U
 BEST += " MODEL.FPR.TP_IOU 0.02 MODEL.FPR.FP_IOU 0.019"
 HARVEST = f"{SHORT} {classifier('LPC', '(8,24,24)')} HARVEST.ROUNDS 1 HARVEST.HIT_IOU 0.001"
 
+COARSE = "INPUT.PIXEL_SPACING 4.0 INPUT.SLICE_INTERVAL 6.0 TEST.SCALES (1.0,) TEST.OVERLAYS 0"
+
 REVIEW = "python tools/review.py ledger.parquet --dataset phantom_deeplesion_train"
 
 # What tests/test_advertised.py runs, by what a user is about, in this order.
@@ -116,6 +118,8 @@ RUN = {
         Advertised("docs/mining.md", "-m experiments verdicts", "--counts 2"),
     ),
     "finer pixels": (Advertised("docs/results.md", "hidden_truth.py", f"{SHORT} MODEL.WEIGHTS '' {ONE_TEST}"),),
+    "few patients": (Advertised("docs/results.md", "MODEL.DENSENET.NORM FrozenBN", f"{SHORT} {ONE_TEST}"),),
+    "other patients": (Advertised("docs/results.md", "--eval-only", COARSE),),
     "a ledger": (
         Advertised("docs/mining.md", "tools/ledger.py check"),
         Advertised("docs/mining.md", "tools/ledger.py counts"),
