@@ -94,14 +94,10 @@ def test_self_training_and_verdicts_of_the_hidden_truth(here):
     assert (out / "evaluate/stage.json").is_file() and (here / "output/verdicts/informative_2.parquet").is_file()
 
 
-def test_training_on_the_hidden_truth(here):
-    (advertised,) = RUN["finer pixels"]
-    run(here, advertised)
-    assert (here / "output/phantom/lens_multi/model_final.pth").is_file()
-
-
-def test_fixed_batch_norms_on_few_patients(here):
-    (advertised,) = RUN["few patients"]
+@pytest.mark.parametrize("subject", ["finer pixels", "few patients"])
+def test_trainings_that_were_measured(here, subject):
+    """On the hidden truth, and with fixed batch norms."""
+    (advertised,) = RUN[subject]
     run(here, advertised)
     assert (here / "output/phantom/lens_multi/model_final.pth").is_file()
 

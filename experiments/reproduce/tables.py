@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -325,9 +325,11 @@ class _Reader:
         kind = next((key for key in OF_MEMBERS if entry.get(key)), "training")
         members = tuple(run for member in entry.get(kind, ()) for run in self._members(member))
         given = {key: self._given(name, of) for key, of in (entry.get("given") or {}).items()}
-        if mined := entry.get("ledger"):
+        if entry.get("ledger"):
             kind = "ledger"
-            given["HARVEST.OTHER_LEDGERS"] = self._given(name, {**mined, "value": f"(({name!r}, '{{}}'),)"})
+            given["HARVEST.OTHER_LEDGERS"] = replace(
+                self._given(name, entry["ledger"]), value=f"(({name!r}, '{{}}'),)"
+            )
         return Run(kind, config, opts, given, members)
 
     def _members(self, name: str) -> list[Run]:
