@@ -1,6 +1,7 @@
 """The page in a real browser, offline: slices scroll, windows change, tables sort, boxes lie where they should."""
 
 import pytest
+from helpers.browser import load
 
 from lens_d2.evaluation.operating_points import OperatingPoints
 from lens_d2.export import HtmlReport
@@ -26,8 +27,7 @@ def address(report, tmp_path_factory):
 
 
 def opened(browser, address):
-    browser.get("about:blank")
-    browser.get(address)
+    load(browser, address)
     wait(browser, "!document.querySelector('#viewer[data-slice]') ? null : true", True)
     return browser
 

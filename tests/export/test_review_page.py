@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 from helpers.blocks import register_blocks
+from helpers.browser import load
 
 from lens_d2.commands import main
 from lens_d2.data.cache import PreprocessParams, VolumeCache
@@ -156,10 +157,9 @@ def test_a_ledger_of_several_datasets_makes_a_page(ledger_path, tmp_path):
 def page(browser, page_path):
     from selenium.webdriver.common.by import By
 
-    browser.get(page_path.as_uri())
+    load(browser, page_path.as_uri())
     browser.execute_script("localStorage.clear()")
-    browser.get("about:blank")
-    browser.get(page_path.as_uri())
+    load(browser, page_path.as_uri())
     browser.get_log("browser")
     press = browser.find_element(By.TAG_NAME, "body").send_keys
     return browser, press
@@ -207,8 +207,7 @@ def test_verdicts_outlive_the_window_and_can_be_filtered(page, page_path):
     browser, press = page
     press("r")
     press("a")
-    browser.get("about:blank")
-    browser.get(page_path.as_uri())
+    load(browser, page_path.as_uri())
     assert state(browser) == [3, "", "2 of 5 judged: 1 accepted, 1 rejected, 0 unsure"]
     choose = (
         "const f = document.getElementById('filter'); f.value = arguments[0]; f.dispatchEvent(new Event('change'))"
