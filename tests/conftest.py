@@ -45,6 +45,18 @@ def _parse_once(filename: str, allow_unsafe: bool = False) -> dict:
 CfgNode.load_yaml_with_base = staticmethod(_parse_once)
 
 
+# Files that take longest, by which parallel tests begin, so that no process is left alone with one of them at the end.
+LONGEST = ["test_advertised.py", "test_pages.py", "test_add_dataset.py", "engine/test_stages.py"]
+LONGEST += ["experiments/reproduce/test_end_to_end.py", "engine/test_harvest.py", "commands/test_train.py"]
+LONGEST += ["commands/test_predict.py", "engine/test_launch.py", "engine/test_preemption.py", "demo/test_tour.py"]
+LONGEST += ["phantom/test_cohort.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a GPU")
