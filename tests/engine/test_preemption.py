@@ -1,15 +1,15 @@
 """Trainings that are asked to end: one process and two ranks (gloo, on the CPU)."""
 
 import json
-import os
+import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.utils.env import seed_all_rng
-from helpers.blocks import ROOT, blocks_cfg, register_blocks
+from helpers.blocks import blocks_cfg, register_blocks
+from helpers.processes import run_line
 
 from lens_d2.engine import LENSTrainer
 
@@ -21,7 +21,7 @@ OPTS = (
     "SOLVER.STEPS", (3,), "DATASETS.TEST", (),
 )  # fmt: skip
 RUN = """
-import functools, os, signal, sys, torch.multiprocessing
+import functools, multiprocessing, os, signal, sys, torch.multiprocessing
 from pathlib import Path
 from detectron2.utils import comm
 from helpers.blocks import register_blocks
@@ -30,6 +30,7 @@ from lens_d2.commands.options import get_parser
 from lens_d2.engine import LENSTrainer, launch
 
 torch.set_num_threads(1)
+multiprocessing.set_start_method("fork", force=True)  # Linux's own
 start = torch.multiprocessing.start_processes
 torch.multiprocessing.start_processes = functools.partial(start, start_method="fork")  # sooner
 folder, ask = {folder!r}, {ask!r}
@@ -42,25 +43,20 @@ def ask_and_step(self):
     step(self)
 
 LENSTrainer.run_step = ask_and_step
-launch.run(train.main, get_parser().parse_args(["train", *sys.argv[1:]]))
+launch.run(train.main, get_parser().parse_args(["train", "--num-gpus", "{ranks}", *sys.argv[1:]]))
 """
 # A batch system signals all processes of a job, or one of them.
 EVERYONE = "os.killpg(0, signal.SIGUSR1)"
 ONE_RANK = "os.kill(os.getpid(), signal.SIGTERM)"
 
 
-def train(folder: Path, ask: str, *options: str, workers: int = 0) -> subprocess.CompletedProcess:
+def train(folder: Path, ask: str, *options: str, ranks: int = 1, workers: int = 0) -> subprocess.CompletedProcess:
     """Trains in a session of its own, with the code ``ask`` run by the last rank as its third step begins."""
     cfg = blocks_cfg(folder, *OPTS, "DATALOADER.NUM_WORKERS", workers)
     (folder / "blocks.yaml").write_text(cfg.dump())
-    (folder / "run.py").write_text(RUN.format(folder=str(folder), ask=ask))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    words = [sys.executable, str(folder / "run.py"), "--config-file", str(folder / "blocks.yaml"), *options]
-    words += ["--dist-url", "auto"]
-    return subprocess.run(
-        words, env=environment, capture_output=True, text=True, timeout=300, start_new_session=True
-    )
+    (folder / "run.py").write_text(RUN.format(folder=str(folder), ask=ask, ranks=ranks))
+    words = ["python", "run.py", "--config-file", "blocks.yaml", "--dist-url", "auto", *options]
+    return run_line(shlex.join(words), folder, CUDA_VISIBLE_DEVICES="")
 
 
 def finish(folder: Path, resume: bool = False) -> dict[str, torch.Tensor]:
@@ -76,7 +72,7 @@ def finish(folder: Path, resume: bool = False) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(("ranks", "ask", "workers"), [(1, EVERYONE, 1), (2, ONE_RANK, 0), (2, EVERYONE, 0)])
 def test_asked_to_end_it_finishes_its_step_asks_for_a_requeue_and_goes_on(tmp_path, ranks, ask, workers):
-    ended = train(tmp_path, ask, "--num-gpus", str(ranks), workers=workers)
+    ended = train(tmp_path, ask, ranks=ranks, workers=workers)
     assert ended.returncode == 75, ended.stderr
     assert "asked to end: status 75" in ended.stderr and "Traceback" not in ended.stderr
     assert "a checkpoint after 3 of 5 iterations" in ended.stdout

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from multiprocessing.reduction import DupFd
 from pathlib import Path
+from typing import IO
 
 import torch.multiprocessing
 
@@ -88,11 +89,28 @@ def run_line(line: str, folder: Path, **variables: str) -> subprocess.CompletedP
         return subprocess.CompletedProcess(words, process.exitcode, *(path.read_text() for path in streams))
 
 
+class Forked:
+    """Stands in for ``subprocess.Popen`` of a command of Python, whose output goes to one file."""
+
+    def __init__(self, command: list[str], cwd: Path, env: Mapping[str, str], stdout: IO, stderr: int):
+        assert command[0] == sys.executable and stderr == subprocess.STDOUT
+        streams = [Path(stdout.name)] * 2
+        self._process = SERVER.Process(target=_become, args=(command[1:], cwd, env, streams))
+        self._process.start()
+        self.terminate, self.wait = self._process.terminate, self._process.join
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    returncode = property(poll)
+
+
 def _become(words: list[str], folder: Path, variables: Mapping[str, str], streams: list[Path]) -> None:
-    """Lets this process do what `python words` does."""
+    """Lets this process, in a session of its own, do what `python words` does."""
+    os.setsid()
     _enter(variables, folder)
     for descriptor, path in enumerate(streams, start=1):
-        with open(path, "wb") as stream:
+        with open(path, "ab") as stream:
             os.dup2(stream.fileno(), descriptor)
     if words[0] == "-c":
         sys.argv = ["-c", *words[2:]]

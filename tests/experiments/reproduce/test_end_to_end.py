@@ -1,17 +1,21 @@
-"""Rows of a table made for real: the smallest cohort, two steps of a narrow network, by experiments/gpu.sh."""
+"""Rows of a table made for real: the smallest cohort, two steps of a narrow network; and experiments/gpu.sh."""
 
+import argparse
 import json
 import os
-import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
+from types import SimpleNamespace
 
 import pytest
 import yaml
-from helpers.processes import run_line
+from helpers.processes import Forked
 
+from experiments import reproduce
 from experiments.__main__ import main
+from experiments.reproduce import jobs
 
 OPTS = {
     "SOLVER.STEPS": [],
@@ -58,25 +62,23 @@ TABLE = {
 
 @pytest.fixture(scope="module")
 def made(repo_root, demo, tmp_path_factory):
-    """What comes back from the machine, unpacked; the folder of the work; what was printed."""
-    folder = tmp_path_factory.mktemp("gpu")
+    """The folder of the work and the results."""
+    folder = tmp_path_factory.mktemp("table")
     (folder / "table.yaml").write_text(yaml.safe_dump(TABLE, sort_keys=False))
     cohort = folder / "work/cohorts/tiny_0"
     cohort.parent.mkdir(parents=True)
     cohort.symlink_to(demo / "data")
-    variables = {"OUT": folder / "out", "WORK": folder / "work", "PYTHON": sys.executable, "JOBS": 2, "WORKERS": 1}
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COMMIT": "abc1234"}
-    environment |= {name: str(value) for name, value in variables.items()}
-    words = ["bash", "experiments/gpu.sh", str(folder / "table.yaml")]
-    run = subprocess.run(words, cwd=repo_root, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-    with tarfile.open(folder / "out/records.tar.gz") as archive:
-        archive.extractall(folder / "results", filter="data")
-    return folder, run.stdout
+    words = ["--table", str(folder / "table.yaml"), "--output", str(folder / "results")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "subprocess", SimpleNamespace(Popen=Forked, STDOUT=subprocess.STDOUT))
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        patch.setenv("COMMIT", "abc1234")
+        assert main(["reproduce", *words, "--work", str(folder / "work"), "--jobs", "2", "--workers", "1"]) == 0
+    return folder
 
 
 def test_every_run_leaves_a_record(made, demo):
-    folder, _ = made
+    folder = made
     cohort = json.loads((demo / "data/phantom/phantom.json").read_text())["counts"]["deeplesion_test"]
     records = [json.loads(path.read_text()) for path in (folder / "results/runs").glob("*.json")]
     assert len(records) == 4
@@ -91,23 +93,55 @@ def test_every_run_leaves_a_record(made, demo):
     counts = {record["run"]["config"] + str(record["run"]["given"]): record["numbers"] for record in records}
     mined = next(numbers for key, numbers in counts.items() if "CrossSlice" in key)
     assert mined["uncertain"] == 0  # those of the strategy that it was not given are left out
-    with tarfile.open(folder / "out/logs.tar.gz") as archive:
-        assert len(archive.getnames()) == 4
 
 
-def test_the_page_is_made_of_the_records_alone(made, repo_root, tmp_path):
-    folder, _ = made
-    words = ["python", "-m", "experiments.reproduce", "--table", str(folder / "table.yaml"), "--render"]
-    run = run_line(shlex.join([*words, "--output", str(folder / "results")]), repo_root)
-    assert run.returncode == 0, run.stderr
-    page = (folder / "results/table.md").read_text()
+def test_the_page_is_made_of_the_records_alone(made, tmp_path):
+    shutil.copytree(made / "results/runs", tmp_path / "runs")
+    words = ["--table", str(made / "table.yaml"), "--output", str(tmp_path)]
+    assert main(["reproduce", *words, "--render"]) == 0
+    page = (tmp_path / "table.md").read_text()
     assert page.count("1 of 1") == 5 and "0 of 1" not in page
-    assert (folder / "results/table.png").is_file()
+    assert (tmp_path / "table.png").is_file()
 
 
 def test_nothing_is_made_twice(made, capsys):
-    folder, printed = made
-    assert printed.count(": begins") == 4
-    words = ["--table", str(folder / "table.yaml"), "--output", str(folder / "results")]
-    assert main(["reproduce", *words, "--work", str(folder / "elsewhere")]) == 0
-    assert capsys.readouterr().out == f"{folder / 'results/table.md'}\n"
+    words = ["--table", str(made / "table.yaml"), "--output", str(made / "results")]
+    assert main(["reproduce", *words, "--work", str(made / "elsewhere")]) == 0
+    assert capsys.readouterr().out == f"{made / 'results/table.md'}\n"
+
+
+# Does what `python -m experiments reproduce` would do on a machine with GPUs, as far as experiments/gpu.sh sees.
+STAND_IN = """#!{python}
+import json, sys
+from pathlib import Path
+work = Path(sys.argv[sys.argv.index("--work") + 1])
+(work / "words.json").write_text(json.dumps(sys.argv[1:]))
+for path in ("results/runs/new.json", "runs/tiny_0/new/log.txt", "runs/tiny_0/new/model_final.pth"):
+    (work / path).parent.mkdir(parents=True, exist_ok=True)
+    (work / path).write_text("new")
+sys.exit(3)
+"""
+
+
+def test_on_a_machine_with_gpus_one_call_packs_what_is_new(repo_root, tmp_path):
+    """And its options are those of the command, its status is the command's, if runs have failed."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text(STAND_IN.format(python=sys.executable))
+    stand_in.chmod(0o755)
+    variables = {"OUT": tmp_path / "out", "WORK": tmp_path / "work", "PYTHON": stand_in, "SEEDS": "1 2", "JOBS": 2}
+    environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
+    words = ["bash", "experiments/gpu.sh", "lens-1", "gap", "--", "SOLVER.MAX_ITER", "2"]
+    run = subprocess.run(words, cwd=repo_root, env=environment, capture_output=True, text=True)
+    assert run.returncode == 3, run.stderr
+    module, name, command, *given = json.loads((tmp_path / "work/words.json").read_text())
+    assert (module, name, command) == ("-m", "experiments", "reproduce")
+    parser = argparse.ArgumentParser()
+    reproduce.add_arguments(parser)
+    args = parser.parse_args(given)
+    assert (args.table, args.seeds, args.jobs, args.minutes) == (["lens-1", "gap"], [1, 2], 2, 8)
+    assert args.output == tmp_path / "work/results" and args.opts == ["SOLVER.MAX_ITER", "2"]
+    packed = {}
+    for archive in ("records", "logs"):
+        with tarfile.open(tmp_path / f"out/{archive}.tar.gz") as file:
+            packed[archive] = file.getnames()
+    assert packed == {"records": ["./runs/new.json"], "logs": ["./tiny_0/new/log.txt"]}
