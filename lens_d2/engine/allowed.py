@@ -30,11 +30,13 @@ from ..mining.lens.strategies.intra_patient import CALIBRATIONS
 from ..modeling.adapters import ADAPTERS
 from ..modeling.backbone import NORMS
 from ..modeling.classifiers import CLASSIFIER_LOSS_REGISTRY, CLASSIFIER_REGISTRY
+from ..modeling.classifiers.global_local import BOX, PATCH
 from ..modeling.missing_labels import MISSING_LABELS, treatments_of_pixels
 from ..structures.detections import FUSED
 from .solver import CLIPPINGS, OPTIMIZERS
 from .stages import STAGES
 
+GENERATORS, MODES = ("AFP", "FCOS", "CENTERNET"), ("TRAIN", "TEST")  # parts of names of keys
 # Settings of a training: of the detector, and of the networks that stages train.
 SOLVERS = ("SOLVER", "MODEL.FPR.SOLVER", "MODEL.LPC.SOLVER", "MODEL.EMBEDDING.SOLVER")
 TRAININGS = (*SOLVERS, "HARVEST.FINETUNE", "HARVEST.FINETUNE_LPC")  # which have a length and a learning rate
@@ -55,6 +57,7 @@ NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterab
     "MODEL.FPR.NAME": CLASSIFIER_REGISTRY,
     "MODEL.FPR.LOSS": CLASSIFIER_LOSS_REGISTRY,
     "MODEL.FPR.COMBINE": SCORE_COMBINATIONS,
+    **{f"MODEL.{network}.RESNET_REGION": (PATCH, BOX) for network in ("FPR", "LPC")},
     "MODEL.LPC.NAME": CLASSIFIER_REGISTRY,
     "MODEL.LPC.LOSS": CLASSIFIER_LOSS_REGISTRY,
     **{f"{solver}.OPTIMIZER": OPTIMIZERS for solver in SOLVERS},
@@ -83,6 +86,8 @@ NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterab
 }
 # Settings that are shares.
 SHARES = (
+    "MODEL.AFP.CENTER_RATIO",
+    "MODEL.AFP.IGNORE_RATIO",
     "MODEL.TEACHER.DECAY",
     "MODEL.TEACHER.LESION_SCORE",
     "MODEL.TEACHER.UNCERTAIN_SCORE",
@@ -125,12 +130,16 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
         lambda value: value >= 1,
         (
             *(f"{node}.{count}" for node in SOLVERS for count in ("CHECKPOINT_PERIOD", "IMS_PER_BATCH")),
-            "MODEL.AFP.CONV_DIM",
-            "MODEL.AFP.PRE_NMS_TOPK_TRAIN",
-            "MODEL.AFP.PRE_NMS_TOPK_TEST",
+            *(f"MODEL.DENSENET.{width}" for width in ("GROWTH_RATE", "INIT_FEATURES", "BN_SIZE", "OUT_CHANNELS")),
+            *(f"MODEL.{generator}.CONV_DIM" for generator in ("AFP", "CENTERNET")),
+            *(f"MODEL.{generator}.PRE_NMS_TOPK_{mode}" for generator in ("AFP", "FCOS") for mode in MODES),
+            *(f"MODEL.CENTERNET.TOPK_{mode}" for mode in MODES),
             "MODEL.GATE.FC_DIM",
-            "MODEL.LENS.POST_NMS_TOPK_TRAIN",
-            "MODEL.LENS.POST_NMS_TOPK_TEST",
+            "MODEL.MULAN.NUM_TAGS",
+            "MODEL.MULAN.TAG_FC_DIM",
+            "MODEL.ROI_BOX_HEAD.FC_DIM",
+            "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
+            *(f"MODEL.LENS.POST_NMS_TOPK_{mode}" for mode in MODES),
             "MODEL.ROI_HEADS.NUM_CLASSES",
             "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
             "MODEL.TEACHER.VISITS",
@@ -139,6 +148,7 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
                 for network in ("FPR", "LPC", "EMBEDDING")
                 for count in ("BATCH_SIZE_TEST", "WIDTH", "FC_DIM")
             ),
+            *(f"MODEL.EMBEDDING.{count}" for count in ("DIM", "POOLER_RESOLUTION", "RHEM_DRAWS", "TRIPLETS")),
             "MINING.ROUNDS",
             "MINING.EXPERT_AGREEMENT.EXPERTS",
             "MINING.CALIBRATION.MIN_LESIONS",
@@ -154,20 +164,32 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             *(f"{node}.WARMUP_ITERS" for node in SOLVERS),
             "DATALOADER.NUM_WORKERS",
             "INPUT.SHIFT_RANGE",
+            "MODEL.CENTERNET.MIN_RADIUS",
             "MODEL.TEACHER.START_ITER",
             "HARVEST.FOLDS",
             "HARVEST.NEGATIVES_PER_VOLUME",
+            "TEST.OVERLAYS",
+            "TEST.TRACKER.EXTEND",
         ),
     ),
     "a number from 0": (
         lambda value: value >= 0,
         (
             *(f"{node}.WEIGHT_DECAY" for node in SOLVERS),
+            "INPUT.BORDER_MARGIN",
             "DATASETS.NEGATIVE_RATIO",
             "DATASETS.HARD_NEGATIVE_RATIO",
             "MINING.INTRA_PATIENT.DISTANCE",
             "MINING.SAME_PLACE.DISTANCE",
             "MODEL.FPR.FP_SCORE_POWER",
+            "MODEL.AFP.HARD_NEGATIVE_WEIGHT",
+            *(f"MODEL.{node}.FOCAL_GAMMA" for node in ("AFP", "FPR", "LPC")),
+            *(f"MODEL.CENTERNET.{key}" for key in ("ALPHA", "BETA", "OFFSET_LOSS_WEIGHT")),
+            "MODEL.LENS.SIZE_LOSS_WEIGHT",
+            "MODEL.MULAN.MASK_LOSS_WEIGHT",
+            "MODEL.MULAN.TAG_LOSS_WEIGHT",
+            *(f"MODEL.EMBEDDING.{key}" for key in ("BOX_JITTER", "RHEM_POWER", "TRIPLET_MARGIN")),
+            "HARVEST.NEGATIVE_IOU",
         ),
     ),
     "a number above 0": (
@@ -176,13 +198,20 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             *(f"{node}.BASE_LR" for node in TRAININGS),
             *(f"{node}.GAMMA" for node in SOLVERS),
             "SOLVER.CLIP_GRADIENTS.CLIP_VALUE",
+            "MODEL.EMBEDDING.MAX_POSITIVE_WEIGHT",
+            *(f"MODEL.{network}.PIXEL_STD" for network in ("FPR", "LPC", "EMBEDDING")),
+            "MODEL.FCOS.CENTER_SAMPLING_RADIUS",
             "MODEL.FPR.FP_PER_TP",
             "MODEL.LPC.FP_PER_TP",
         ),
     ),
     "a number between 0 and 1": (
         lambda value: 0 < value < 1,
-        ("MODEL.AFP.PRIOR_PROB", "MODEL.FCOS.PRIOR_PROB", "MODEL.CENTERNET.PRIOR_PROB"),
+        (*(f"MODEL.{generator}.PRIOR_PROB" for generator in GENERATORS), "MODEL.CENTERNET.MIN_OVERLAP"),
+    ),
+    "a number of at most 1": (
+        lambda value: value <= 1,
+        tuple(f"MODEL.{node}.FOCAL_ALPHA" for node in ("AFP", "FPR", "LPC")),
     ),
     "a number from 0 to 1": (lambda value: 0 <= value <= 1, SHARES),
 }
@@ -191,6 +220,8 @@ TUPLES = {
     **{f"MODEL.{node}.PATCH_SIZE": (3, False) for node in ("FPR", "LPC", "EMBEDDING")},
     **{f"MODEL.{node}.PATCH_SPACING": (3, False) for node in ("FPR", "LPC", "EMBEDDING")},
     "MODEL.EMBEDDING.LOSS_WEIGHTS": (4, True),
+    "MODEL.DENSENET.BLOCK_CONFIG": (3, False),
+    **{f"MODEL.{network}.SHIFT_MM": (3, True) for network in ("FPR", "LPC")},
 }
 # Settings that name files, which are opened after hours of training.
 FILES = (

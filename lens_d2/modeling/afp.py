@@ -27,6 +27,7 @@ from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 
 from ..structures.status import BoxStatus
+from .backbone import shape_of
 from .heatmaps import OutputBranch, prior_bias
 from .missing_labels import PartialLabels
 from .selection import make_proposals
@@ -183,7 +184,7 @@ class AFP(nn.Module):
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
         """Read ``MODEL.AFP``."""
         afp = cfg.MODEL.AFP
-        shape = input_shape[afp.IN_FEATURE]
+        shape = shape_of(input_shape, afp.IN_FEATURE, "MODEL.AFP.IN_FEATURE")
         centerness = OutputBranch(shape.channels, afp.CONV_DIM, 1, kernel_size=3, start=prior_bias(afp.PRIOR_PROB))
         return {
             "in_feature": afp.IN_FEATURE,

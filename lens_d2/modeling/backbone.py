@@ -10,6 +10,8 @@ Shape shorthand in this file:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
@@ -18,6 +20,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torchvision.models.densenet import DenseNet
 
+from ..io.errors import DataError
 from .adapters import ADAPTERS, AdaptedConv2d
 
 SLICES_PER_IMAGE = 3
@@ -26,6 +29,22 @@ NORMS = {
     "FrozenBN": FrozenBatchNorm2d.convert_frozen_batchnorm,
     "SyncBN": nn.SyncBatchNorm.convert_sync_batchnorm,
 }
+
+
+def shape_of(features: Mapping[str, ShapeSpec], name: str, key: str) -> ShapeSpec:
+    """Shape of the feature map that a head reads.
+
+    Args:
+        features: by name, as of ``Backbone.output_shape``.
+        name: of the map.
+        key: of the config, which has the name.
+
+    Raises:
+        DataError: the backbone has no map of that name.
+    """
+    if name not in features:
+        raise DataError(key, f"{name!r}; the backbone gives {', '.join(features)}")
+    return features[name]
 
 
 class ContextFusion(nn.Module):

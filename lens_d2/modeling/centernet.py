@@ -23,6 +23,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from ..structures.status import BoxStatus
+from .backbone import shape_of
 from .heatmaps import HeatmapLabeler, OutputBranch, center_cells, penalty_reduced_focal_loss, prior_bias
 from .selection import make_proposals
 from .supervision import global_normalizer, log_counts, of_status
@@ -75,7 +76,7 @@ class CenterNet(nn.Module):
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
         """Read ``MODEL.CENTERNET``."""
         keys = cfg.MODEL.CENTERNET
-        shape = input_shape[keys.IN_FEATURE]
+        shape = shape_of(input_shape, keys.IN_FEATURE, "MODEL.CENTERNET.IN_FEATURE")
         starts = {"heatmap": (1, prior_bias(keys.PRIOR_PROB)), "sizes": (2, 2.0), "offsets": (2, 0.5)}
         branches = {
             name: OutputBranch(shape.channels, keys.CONV_DIM, channels, kernel_size=1, start=start)

@@ -17,6 +17,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from ..structures.status import BoxStatus
+from .backbone import shape_of
 from .selection import make_proposals
 from .supervision import global_normalizer, log_counts, of_status, on_uncertain
 
@@ -73,7 +74,7 @@ class FCOS(fcos.FCOS):
         """Read ``MODEL.FCOS``."""
         keys = cfg.MODEL.FCOS
         head = fcos.FCOSHead(
-            input_shape=[input_shape[keys.IN_FEATURE]],
+            input_shape=[shape_of(input_shape, keys.IN_FEATURE, "MODEL.FCOS.IN_FEATURE")],
             num_classes=1,
             conv_dims=list(keys.CONV_DIMS),
             norm=keys.NORM,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..structures.status import BoxStatus
 from .adapters import ExpertFeatures
+from .backbone import shape_of
 from .missing_labels import PartialLabels
 from .selection import BoxSet, make_detections, without_gaps
 from .supervision import global_normalizer, of_status, on_uncertain, seeded, weights_of
@@ -101,9 +102,10 @@ class LENSROIHeads(ROIHeads):
         """Read ``MODEL.ROI_HEADS``, ``MODEL.ROI_BOX_HEAD`` and ``MODEL.LENS.EXPERTS``."""
         ret = super().from_config(cfg)
         in_features = cfg.MODEL.ROI_HEADS.IN_FEATURES
-        pooler = build_pooler(cfg.MODEL.ROI_BOX_HEAD, [input_shape[f] for f in in_features])
+        shapes = [shape_of(input_shape, name, "MODEL.ROI_HEADS.IN_FEATURES") for name in in_features]
+        pooler = build_pooler(cfg.MODEL.ROI_BOX_HEAD, shapes)
         resolution = cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
-        channels = input_shape[in_features[0]].channels
+        channels = shapes[0].channels
         head = build_box_head(cfg, ShapeSpec(channels=channels, height=resolution, width=resolution))
         ret["experts"] = experts = tuple(cfg.MODEL.LENS.EXPERTS) or (ONLY_EXPERT,)
         ret["box_in_features"] = in_features

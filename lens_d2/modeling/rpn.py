@@ -11,6 +11,7 @@ from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from torch import Tensor
 
 from ..structures.status import BoxStatus
+from .backbone import shape_of
 from .supervision import of_status, on_uncertain
 
 
@@ -35,6 +36,8 @@ class LENSRPN(RPN):
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
         """Read ``MODEL.RPN``, as Detectron2's, and ``MODEL.ROI_HEADS.IGNORE_IOU``."""
+        for name in cfg.MODEL.RPN.IN_FEATURES:
+            shape_of(input_shape, name, "MODEL.RPN.IN_FEATURES")
         return {**super().from_config(cfg, input_shape), "ignore_iou": cfg.MODEL.ROI_HEADS.IGNORE_IOU}
 
     def forward(

@@ -28,6 +28,13 @@ def test_a_file_that_is_not_there_names_its_key(key, value):
     [
         ("MODEL.EMBEDDING.PATCH_SIZE", (3, 0, 48), "3 numbers above 0"),
         ("MODEL.EMBEDDING.LOSS_WEIGHTS", (1.0, 1.0), "4 numbers from 0"),
+        ("MODEL.DENSENET.BLOCK_CONFIG", (6, 12), "3 numbers above 0"),
+        ("MODEL.DENSENET.GROWTH_RATE", 0, "0; at least 1"),
+        ("MODEL.CENTERNET.MIN_RADIUS", -1, "-1; at least 0"),
+        ("MODEL.LENS.SIZE_LOSS_WEIGHT", -0.1, "-0.1; a number from 0"),
+        ("MODEL.CENTERNET.MIN_OVERLAP", 1.0, "1.0; a number between 0 and 1"),
+        ("MODEL.FPR.FOCAL_ALPHA", 1.5, "1.5; a number of at most 1"),
+        ("MODEL.AFP.CENTER_RATIO", -0.2, "-0.2; a number from 0 to 1"),
         ("SOLVER.EPOCHS", -1, "-1; at least 0"),
         ("SOLVER.WEIGHT_DECAY", -1.0, "-1.0; a number from 0"),
         ("HARVEST.FINETUNE.BASE_LR", 0.0, "0.0; a number above 0"),
@@ -48,8 +55,9 @@ def test_a_number_out_of_range_names_its_key(key, value, fault):
         ("HARVEST.VERIFIED", "deeplesion_vn"),
         ("MODEL.EMBEDDING.DATASETS", ("deeplesion_trains",)),
         ("MODEL.DENSENET.NORM", "BNN"),
+        ("MODEL.LPC.RESNET_REGION", "pach"),
     ],
 )
-def test_names_of_mining(opts):
+def test_an_unknown_name_names_its_key_and_near_ones(opts):
     with pytest.raises(DataError, match=f"{opts[0]}: no .*did you mean"):
         allowed.check_names(load_config("phantom/lens_best.yaml", opts))

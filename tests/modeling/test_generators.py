@@ -8,6 +8,7 @@ from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, 
 from detectron2.structures import Boxes, ImageList, pairwise_iou
 from detectron2.utils.events import EventStorage
 
+from lens_d2.io.errors import DataError
 from lens_d2.modeling import AFP, FCOS, LENSRPN, CenterNet
 from lens_d2.structures.detections import FUSED
 from lens_d2.structures.status import BoxStatus
@@ -69,6 +70,22 @@ def test_detections_of_every_expert(model_of, make_batch, name, one_stage):
         assert len(found) and found.expert_scores.shape == (len(found), 4)
         boxes = found.pred_boxes.tensor
         assert (boxes >= 0).all() and (boxes <= torch.tensor([80, 64, 80, 64])).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("AFP", "MODEL.AFP.IN_FEATURE", "p3"),
+        ("CenterNet", "MODEL.CENTERNET.IN_FEATURE", "p3"),
+        ("FCOS", "MODEL.FCOS.IN_FEATURE", "p3"),
+        ("LENSRPN", "MODEL.RPN.IN_FEATURES", ["p2", "p3"]),
+        ("AFP", "MODEL.ROI_HEADS.IN_FEATURES", ["p3"]),
+    ],
+)
+def test_a_feature_map_that_the_backbone_lacks_is_a_line(model_of, small_cfg, name, key, value):
+    small_cfg.merge_from_list([key, value])
+    with pytest.raises(DataError, match=f"{key}: 'p3'; the backbone gives p2$"):
+        model_of(name)
 
 
 def build(cfg, name):
