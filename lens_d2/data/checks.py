@@ -71,7 +71,7 @@ def refuse_impossible_sizes(path: str | PathLike, geometry: VolumeGeometry) -> N
 
 
 def check_volume(array: np.ndarray, geometry: VolumeGeometry) -> list[str]:
-    """Check voxels and spacing for signs that this is not CT in HU and mm.
+    """Check voxels and spacing for signs that this is not CT in HU and mm, or too little of it.
 
     Args:
         array: (z, y, x) int16.
@@ -80,7 +80,7 @@ def check_volume(array: np.ndarray, geometry: VolumeGeometry) -> list[str]:
     Returns:
         a line for each sign.
     """
-    return [*check_values(array), *check_spacing(geometry)]
+    return [*check_values(array), *check_spacing(geometry), *check_depth(geometry)]
 
 
 @dataclass(frozen=True)
@@ -208,6 +208,13 @@ def check_spacing(geometry: VolumeGeometry) -> list[str]:
     return [
         f"{fault} cannot be a CT's (another unit, or a damaged header?): sizes and detections cannot be trusted"
     ]
+
+
+def check_depth(geometry: VolumeGeometry) -> list[str]:
+    """Check whether slices have neighbours: a line if not."""
+    if geometry.size[2] > 1:
+        return []
+    return ["a single slice: lesions are told from vessels by the slices above and below, which are missing"]
 
 
 def check_mask(mask: VolumeGeometry, like: VolumeGeometry) -> list[str]:

@@ -149,6 +149,13 @@ def write_any_spacing(path, affine):
     return path
 
 
+@pytest.mark.parametrize(("slices", "told"), [(1, True), (2, False)])
+def test_a_single_slice_is_told(tmp_path, slices, told):
+    write_volume(tmp_path / "scan.nii", stored(HU[:slices]), make_affine((0.8, 0.8, 5)))
+    warnings = read_volume(tmp_path / "scan.nii").warnings
+    assert any("a single slice: " in warning for warning in warnings) == told
+
+
 def test_other_modalities_are_refused():
     for modality in (*OTHER_MODALITIES, " mr "):
         with pytest.raises(DataError, match="only CT is read"):
