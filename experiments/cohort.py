@@ -77,8 +77,8 @@ def with_boxes(image, boxes, scale) -> np.ndarray:
     return big
 
 
-def volume_path(root: Path, name: str, entry: dict) -> dict:
-    """A record that ``read_volume`` reads."""
+def record_of(root: Path, name: str, entry: dict) -> dict:
+    """Record of a sub-volume of the cohort, with what ``read_volume`` needs."""
     paths = {
         "deeplesion": lambda: root / "DeepLesion" / "Images_png" / entry["series"],
         "luna": lambda: next((root / "LUNA16").glob(f"subset*/{name}.mhd")),
@@ -102,7 +102,7 @@ def sheets(root: Path, output: Path, per_dataset: int, columns: int = 4, scale: 
         tiles: dict[str, list] = {window: [] for window in WINDOWS}
         for name in chosen:
             entry = truth[name]
-            volume = read_volume(volume_path(root, name, entry)).array
+            volume = read_volume(record_of(root, name, entry)).array
             keys = [x["key_slice"] for x in entry["lesions"]] or [len(volume) // 2]
             z = keys[rng.integers(len(keys))]
             boxes = [(*b, x["annotated"]) for x in entry["lesions"] for k, *b in x["boxes"] if k == z]

@@ -181,7 +181,7 @@ def iobb_of(slice_boxes: np.ndarray, box3d: np.ndarray) -> float:
 
 
 def _missing(records: list[dict], truth: HiddenTruth) -> Iterator[tuple[set, set]]:
-    """Of each sub-volume, the hidden boxes and the hidden lesions that no annotation is on."""
+    """Yield for each sub-volume the hidden boxes and the hidden lesions that no annotation is on."""
     for record in records:
         volume = record["volume"]
         marks = {(int(z), tuple(box)) for x in record["lesions"] for z, *box in x["boxes"]}

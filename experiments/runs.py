@@ -70,7 +70,7 @@ def write_cohort(root: Path, size: str, seed: int, config: str, workers: int | N
 
 
 @contextmanager
-def counted(path: Path) -> Iterator[None]:
+def timed(path: Path) -> Iterator[None]:
     """Add the seconds of a block to those in a file: a run that was stopped has those of all its parts."""
     began, before = time.monotonic(), json.loads(path.read_text()) if path.is_file() else 0.0
     try:

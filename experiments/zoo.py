@@ -193,7 +193,7 @@ def run(args: argparse.Namespace) -> None:
     folder = args.output / recipe.folder
     tested = f"('{VALIDATION}','{TEST}')" if recipe.inference else "()"
     opts = ["OUTPUT_DIR", folder, *recipe.opts, "DATASETS.TEST", tested, *args.opts]
-    with runs.counted(folder / "seconds.json"):
+    with runs.timed(folder / "seconds.json"):
         runs.call("train_net.py", "--config-file", recipe.config, "--resume", *opts)
     hours = json.loads((folder / "seconds.json").read_text()) / 3600
     manifest = runs.read_manifest(data)

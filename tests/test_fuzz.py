@@ -123,7 +123,7 @@ CASES = {
     "png": (png, lambda path: read_volume(path.parent, spacing=(1, 1, 5))),
     "dicom": (dicom, lambda path: read_volume(path.parent)),
     "dicom header": (dicom, lambda path: read_headers([path]).references(keep_ids=True)),
-    "DL_info.csv": (marks, deeplesion.read_marks),
+    "DL_info.csv": (marks, deeplesion.read_mark_table),
     "annotations.csv": (text("annotations.csv", NODULES), luna.read_nodules),
     "spacing.csv": (text("spacing.csv", "volume,x,y,z,axes\n28,0.5,0.5,1.6,LPS\n"), lits.read_corrections),
     "Revised": (released(write_revised, {NAME: [[2, 10, 20, 30, 40]]}), read_revised),

@@ -92,7 +92,7 @@ OUTSIDE = ("../../000001_01_01", "/etc/000001_01_01", "000001_01_01/..")
 def test_names_in_tables_do_not_lead_out_of_the_dataset(outside, tmp_path):
     (tmp_path / "marks.csv").write_text(f"{','.join(deeplesion.COLUMNS)}\n{outside}_012.png{',1' * 10}\n")
     with pytest.raises(DataError, match="File_name is not <patient>_<study>_<series>_<slice>.png"):
-        deeplesion.read_marks(tmp_path / "marks.csv")
+        deeplesion.read_mark_table(tmp_path / "marks.csv")
     (tmp_path / "spacing.csv").write_text(f"volume,x,y,z,axes\n{outside},1,1,1,LPS\n")
     with pytest.raises(DataError, match="not a volume's number"):
         lits.read_corrections(tmp_path / "spacing.csv")

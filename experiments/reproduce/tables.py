@@ -15,7 +15,7 @@ from lens_d2.io.errors import DataError, did_you_mean
 from lens_d2.io.files import read_bytes
 
 FOLDER = Path(__file__).resolve().parents[1] / "tables"
-READERS = "DATASETS.READERS"
+READERS_KEY = "DATASETS.READERS"
 NOTED_SEEDS = (1, 2, 3)  # of the trainings that the notes of the tables are about
 
 
@@ -321,7 +321,7 @@ class _Reader:
             raise DataError(self.path, f"{name} has no config, and the table has none for all rows")
         opts = {**(self.content.get("opts") or {}), **(entry.get("opts") or {}), **self.over}
         if entry.get("readers"):
-            opts[READERS] = entry["readers"]
+            opts[READERS_KEY] = entry["readers"]
         kind = next((key for key in OF_MEMBERS if entry.get(key)), "training")
         members = tuple(run for member in entry.get(kind, ()) for run in self._members(member))
         given = {key: self._given(name, of) for key, of in (entry.get("given") or {}).items()}

@@ -44,7 +44,7 @@ from lens_d2.mining.proposals import mined_datasets
 
 from ..metrics import within
 from ..mined import HiddenTruth
-from ..runs import counted
+from ..runs import timed
 from ..verdicts import answered
 from .ensemble import Ensemble
 from .jobs import RECORD
@@ -241,7 +241,7 @@ def work(path: Path) -> None:
         DataError: the run cannot be made.
     """
     job = Job.read(path)
-    with counted(job.folder / SECONDS):
+    with timed(job.folder / SECONDS):
         content = KINDS.get(job.run["kind"])(job)
     seconds = json.loads((job.folder / SECONDS).read_text())
     facts = {"machine": machine(), "device": job.device, "seconds": seconds}

@@ -16,7 +16,7 @@ from ..structures.geometry import VolumeGeometry, displacement
 OTHER_MODALITIES = ("MR", "PT", "PET", "NM", "US", "CR", "DX", "MG", "XA", "RF", "OP", "OCT", "SM", "SEG")
 
 SAMPLE = 1_000_000  # voxels that are checked, spread evenly over the volume
-AIR = (-1100, -700)  # HU of air and most of the lung, noise included
+AIR_RANGE = (-1100, -700)  # HU of air and most of the lung, noise included
 TISSUE = (-200, 250)  # HU of fat and soft tissue, with contrast agent
 DENSE = (900, 1200)  # HU of cortical bone; water if 1000 or 1024 were added to HU
 LOWEST, HIGHEST = -1200, 4000  # HU beyond which only padding and metal lie
@@ -141,7 +141,7 @@ def _is_label_map(values: Values) -> str | None:
 
 
 def _is_normalised(values: Values) -> str | None:
-    narrow = values.high - values.low < NARROW and values.part(*AIR) < HALF
+    narrow = values.high - values.low < NARROW and values.part(*AIR_RANGE) < HALF
     return f"values {values.low} to {values.high}, as of a normalised image" if narrow else None
 
 
@@ -170,13 +170,13 @@ def _is_shifted(values: Values) -> str | None:
 
 def _is_clipped(values: Values) -> str | None:
     pile = values.part(values.low, values.low)
-    if values.low < AIR[1] or pile <= PILE or values.part(*AIR) > SOME:
+    if values.low < AIR_RANGE[1] or pile <= PILE or values.part(*AIR_RANGE) > SOME:
         return None
     return f"{pile:.0%} of the voxels have the lowest value, {values.low}, as of a window; there is no air"
 
 
 def _has_no_air(values: Values) -> str | None:
-    if values.part(*AIR) > SOME or (values.low < 0 and values.is_within_body):
+    if values.part(*AIR_RANGE) > SOME or (values.low < 0 and values.is_within_body):
         return None
     return f"values {values.low} to {values.high} without air (about -1000)"
 

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from ..io.errors import DataError
 from ..structures.detections import VolumeDetections
-from ..structures.known_boxes import KnownBoxes
+from ..structures.known_boxes import KnownBoxes, best_overlap
 from ..structures.status import STATUS_OF_RECORD, BoxStatus
 from .cache import VolumeCache
 from .patches import PatchGrid
@@ -32,14 +32,6 @@ class Label(IntEnum):
     UNUSED = -1
     FALSE_POSITIVE = 0
     TRUE_POSITIVE = 1
-
-
-def key_slice_iou(detections: VolumeDetections, lesions: Sequence[dict]) -> np.ndarray:
-    """(n,) the highest IoU of any slice box of each detection with a box of a lesion on the same slice."""
-    known = KnownBoxes.of_record({"lesions": lesions})
-    best = np.zeros(len(detections))
-    np.maximum.at(best, detections.slice_detection, known.largest_overlap(detections.slice_boxes))
-    return best
 
 
 def label_detections(
@@ -58,8 +50,10 @@ def label_detections(
         (n,) int8 of :class:`Label`
     """
     of_status = {status: [x for x in lesions if STATUS_OF_RECORD[x["status"]] == status] for status in BoxStatus}
-    on_lesion = key_slice_iou(detections, of_status[BoxStatus.LESION])
-    on_uncertain = key_slice_iou(detections, of_status[BoxStatus.UNCERTAIN])
+    on_lesion, on_uncertain = (
+        best_overlap(detections, KnownBoxes.of_record({"lesions": of_status[status]}))
+        for status in (BoxStatus.LESION, BoxStatus.UNCERTAIN)
+    )
     label = np.full(len(detections), Label.UNUSED, dtype=np.int8)
     label[np.maximum(on_lesion, on_uncertain) < fp_iou] = Label.FALSE_POSITIVE
     label[on_lesion > tp_iou] = Label.TRUE_POSITIVE
@@ -144,7 +138,8 @@ class DetectionSamples:
         samples = cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
         true, false = int(samples.is_lesion.sum()), int((~samples.is_lesion).sum())
         if not true or not false:
-            raise DataError(source, f"{true} true and {false} false positives")
+            hint = "train the detector longer, lower its score threshold, or move the IoUs of true and false ones"
+            raise DataError(source, f"{true} true and {false} false positives, one of each is needed: {hint}")
         return samples
 
     def __len__(self) -> int:

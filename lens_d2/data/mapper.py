@@ -33,7 +33,7 @@ def _positive_pooling(expert: str, experts: Sequence[str]) -> tuple[str, bool]:
     return experts[0], expert != experts[0]
 
 
-# Points of which one sees how a frame has been turned into another: x, y in pixels.
+# Three points, x and y in pixels, whose images determine the affine map from the volume frame to a sample's.
 FRAME = np.array([[0.0, 0.0], [1000.0, 0.0], [0.0, 1000.0]])
 
 # DATASETS.COMBINE (LENS, Table IV): which expert learns from a record of an expert, and whether from its lesions

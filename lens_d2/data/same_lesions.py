@@ -97,7 +97,7 @@ def collect_marks(records: Sequence[dict], places: Mapping[int, np.ndarray]) -> 
 
 
 def pair_marks(marks: Sequence[Mark]) -> MarkPairs:
-    """Pairs up the marks of each patient that are surely of one lesion, or surely of two.
+    """Pair up the marks of each patient that are surely of one lesion, or surely of two.
 
     Marks are of one lesion if they are from two series, near, and each is the other's nearest in its series; of
     two if they are far apart or from one series.

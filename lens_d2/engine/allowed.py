@@ -189,7 +189,6 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "MODEL.MULAN.MASK_LOSS_WEIGHT",
             "MODEL.MULAN.TAG_LOSS_WEIGHT",
             *(f"MODEL.EMBEDDING.{key}" for key in ("BOX_JITTER", "RHEM_POWER", "TRIPLET_MARGIN")),
-            "HARVEST.NEGATIVE_IOU",
         ),
     ),
     "a number above 0": (
@@ -201,6 +200,7 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "MODEL.EMBEDDING.MAX_POSITIVE_WEIGHT",
             *(f"MODEL.{network}.PIXEL_STD" for network in ("FPR", "LPC", "EMBEDDING")),
             "MODEL.FCOS.CENTER_SAMPLING_RADIUS",
+            "HARVEST.NEGATIVE_IOU",
             "MODEL.FPR.FP_PER_TP",
             "MODEL.LPC.FP_PER_TP",
         ),

@@ -267,7 +267,7 @@ def check_mining(cfg: CfgNode) -> None:
     verified = cfg.MINING.CALIBRATION.DATASET
     if verified and verified in cfg.DATASETS.TRAIN:
         fault = f"{verified}, which DATASETS.TRAIN names: lesions that were learnt say nothing about those to find"
-        raise DataError("MINING.CALIBRATION.DATASET", fault)
+        raise DataError("MINING.CALIBRATION.DATASET", f"{fault}; take another dataset")
 
 
 def check_evaluation(cfg: CfgNode, resume: bool = False) -> None:

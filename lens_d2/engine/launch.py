@@ -169,7 +169,7 @@ def _end_on_fault(body: Callable[[], object]) -> None:
 
 
 def _let_the_first_tell() -> None:
-    """Waits, on each of torchrun's ranks but the first of a machine, so that a fault common to all is told once.
+    """Wait, on each of torchrun's ranks but the first of a machine, so that a fault common to all is told once.
 
     torchrun ends the others when the first ends. A fault that the first does not find is told after the wait.
     """

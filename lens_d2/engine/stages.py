@@ -110,7 +110,7 @@ def _replace_folder(before: str, after: str, text: str) -> str:
 
 
 def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """What JSON knows, with each of its texts changed."""
+    """Copy a JSON value with each of its texts changed."""
     if isinstance(value, dict):
         return {key: _with_texts(own, change) for key, own in value.items()}
     if isinstance(value, (list, tuple)):

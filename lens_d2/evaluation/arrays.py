@@ -35,7 +35,7 @@ def froc(
     protocol  truth of a volume                 detections in a volume
     ========  ================================  ===========================================================
     lens3d    (n, 6) x1, y1, z1, x2, y2, z2     (m, 7) the same and the score
-    p3d       (n, 5) z, x1, y1, x2, y2          m arrays (k, 6) z, x1, y1, x2, y2, score, one for each slice
+    p3d       (n, 5) z, x1, y1, x2, y2          m arrays (k, 6), a row for each slice: z, x1, y1, x2, y2, score
     luna16    (n, 4) x, y, z, diameter          (m, 4) x, y, z, score
     ========  ================================  ===========================================================
 

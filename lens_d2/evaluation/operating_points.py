@@ -85,7 +85,8 @@ def find_operating_points(
     thresholds = {}
     for rate in fps:
         floor = floor_at(wrong, len(truth.volumes), rate)
-        thresholds[float(rate)] = float(detections.scores[detections.scores > floor].min(initial=1.0))
+        none = max(1.0, np.nextafter(floor, np.inf))  # false positives of score 1 can be too many
+        thresholds[float(rate)] = float(detections.scores[detections.scores > floor].min(initial=none))
     slope, intercept = fit_calibration(detections.scores, is_lesion)
     return OperatingPoints(thresholds, slope, intercept, source)
 

@@ -46,7 +46,7 @@ class SliceAPEvaluator(OutputsEvaluator):
         for name in progress(list(outputs), f"{self.dataset_name}, average precision", nested=True):
             prefix = "" if name == first else f"{name}/"
             boxes = [outputs[name].get(record["volume"], np.zeros((0, 6))) for record in records]
-            found = average_precision(truth, coco_results(_slices(boxes), ids))
+            found = slice_average_precision(truth, coco_results(_slices(boxes), ids))
             self.metrics |= {f"{prefix}{key}": value for key, value in found.items()}
         told = ", ".join(f"{key} {self.metrics[key]:.2f}" for key in ("AP", "AP50") if key in self.metrics)
         logger.info(f"{self.dataset_name}, boxes on slices: {told or 'no average precision'}")
@@ -81,7 +81,7 @@ def _slices(boxes: list[np.ndarray]) -> Slices:
     return Slices(volume, rows[:, 0].astype(np.int64), rows[:, 1:5], rows[:, 5] if rows.shape[1] > 5 else None)
 
 
-def average_precision(truth: dict, results: list[dict]) -> dict[str, float]:
+def slice_average_precision(truth: dict, results: list[dict]) -> dict[str, float]:
     """COCO's average precisions in percent, by their names in :data:`METRICS`; without those that are undefined.
 
     Args:

@@ -196,7 +196,7 @@ def share_text(points: OperatingPoints, score: float) -> str:
 
 
 def _floor(value: float, digits: int) -> float:
-    """Rounds down, so that what a threshold lets in stays in."""
+    """Round down, so that what a threshold lets in stays in."""
     return floor(value * 10**digits + 1e-9) / 10**digits
 
 

@@ -56,7 +56,7 @@ def load_classifier(cfg: CfgNode, role: str = "FPR", weights: str | None = None)
 
 @torch.no_grad()
 def classify(classifier: nn.Module, volume: CachedVolume, boxes: np.ndarray, batch_size: int = 32) -> np.ndarray:
-    """Scores a volume's detections with a classifier.
+    """Score a volume's detections with a classifier.
 
     Args:
         classifier: of the CLASSIFIER registry, trained.
@@ -82,7 +82,7 @@ def classify(classifier: nn.Module, volume: CachedVolume, boxes: np.ndarray, bat
 def score_proposals(
     cfg: CfgNode, classifier: nn.Module, records: Iterable[dict], proposals: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Scores 3D proposals with a classifier, volume after volume.
+    """Score 3D proposals with a classifier, volume after volume.
 
     Args:
         cfg: names the cache of the volumes, and ``MODEL.LPC.BATCH_SIZE_TEST``.

@@ -9,7 +9,7 @@ _PRIVATE = re.compile(f"{_BEGIN}([^{_END}]*){_END}")
 
 
 def private(text: object) -> str:
-    """Marks what a fault quotes from files or names of files, as these may name a patient.
+    """Mark what a fault quotes from files or names of files, as these may name a patient.
 
     Errors show it without its marks; :meth:`DataError.without_private` shows other text in its place.
     """

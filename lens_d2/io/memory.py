@@ -36,7 +36,9 @@ def check_memory(path: str | PathLike, num_voxels: int, bytes_per_voxel: float =
     needed, free = num_voxels * bytes_per_voxel + RESERVE, available_memory()
     if needed > free:
         raise DataError(
-            path, f"{num_voxels:,} voxels need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
+            path,
+            f"{num_voxels:,} voxels need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free: "
+            "end other programs, or use a machine with more",
         )
 
 

@@ -304,11 +304,12 @@ class FindingPrecision:
         self.spacing = {record["volume"]: record["spacing"] for record in records}
         fitted: dict[str, list[tuple]] = {}
         own = rows[rows["volume"].isin(verified.unmarked)]
-        for (strategy, _), group in self._findings(own):
-            volume, boxes = group["volume"].iloc[0], group[["slice", *BOX]].to_numpy(dtype=float)
+        whole = dict(tuple(own[own["status"] == "annotation"].groupby("lesion")))  # by whichever strategies
+        for (strategy, lesion), group in self._findings(own):
+            volume, boxes = group["volume"].iloc[0], whole[lesion][["slice", *BOX]].to_numpy(dtype=float)
             finding = group["score"].max(), bool(verified.hit(volume, boxes)), self._stratum(group)
             fitted.setdefault(strategy, []).append(finding)
-        self.strategies = {}
+        self.strategies, self.unseen = {}, set[str]()
         for strategy, findings in fitted.items():
             scores, is_lesion, strata = zip(*findings, strict=True)
             estimate = StratifiedPrecision.fit(
@@ -327,13 +328,21 @@ class FindingPrecision:
         """The rows of whole lesions with ``precision`` filled in; uncertain where it is too low."""
         precision, status = rows["precision"].to_numpy(copy=True), rows["status"].to_numpy(dtype=object, copy=True)
         for (strategy, _), group in self._findings(rows.reset_index(drop=True)):
-            if strategy in self.strategies:
-                score = np.array([group["score"].max()])
-                value = self.strategies[strategy].precision(score, [self._stratum(group)])[0]
-                precision[group.index] = value
-                if value < self.calibration.least_precision:
-                    status[group.index] = "uncertain"
+            precision[group.index] = value = self._precision(strategy, group)
+            if value < self.calibration.least_precision:
+                status[group.index] = "uncertain"
         return rows.assign(precision=precision, status=status.astype(str))
+
+    def _precision(self, strategy: str, group: pd.DataFrame) -> float:
+        if strategy in self.strategies:
+            score = np.array([group["score"].max()])
+            return float(self.strategies[strategy].precision(score, [self._stratum(group)])[0])
+        value = float(with_prior(0, 0))
+        if strategy not in self.unseen:
+            fault = "%s: no findings in %s by which to estimate the precision of the others; %g is taken"
+            logger.warning(fault, strategy, self.calibration.dataset, value)
+            self.unseen.add(strategy)
+        return value
 
     @staticmethod
     def _findings(rows: pd.DataFrame):

@@ -31,6 +31,8 @@ from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
 from torch import Tensor
 
+from .supervision import sum_over_ranks
+
 MISSING_LABELS = Registry("MISSING_LABELS")
 MISSING_LABELS.__doc__ = "Treatments of missing labels, by the names that the keys MISSING_LABELS have."
 
@@ -142,4 +144,5 @@ class PartialLabels:
             return known + background
         unlabeled = (as_background * weight * seen)[is_lesion].sum()
         share = self.labeled_share
-        return known + (share * background - (1 - share) * unlabeled).clamp(min=0)
+        risk = share * background - (1 - share) * unlabeled
+        return known + risk * (sum_over_ranks(risk) > 0)

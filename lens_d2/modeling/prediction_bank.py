@@ -36,7 +36,7 @@ class Visit:
 
     @classmethod
     def of(cls, sample: dict, boxes: Tensor) -> Visit:
-        """Of a sample and what was found on it.
+        """Make the visit of a sample from the boxes found on it.
 
         Args:
             sample: as the mapper makes it.
@@ -72,7 +72,7 @@ class PredictionBank:
             self._found[visit.volume, visit.slice] = np.concatenate([others[beyond], found])
 
     def _match(self, visit: Visit) -> tuple[np.ndarray, np.ndarray]:
-        """What :meth:`visits` gives, and the findings so far that recur in none of the visit's boxes."""
+        """Count the visits of each box, as :meth:`visits`; and the earlier findings that recur in none of them."""
         known = self._found.get((visit.volume, visit.slice), np.zeros((0, 5)))
         again, of_known = match_best_first(pairwise_iou(visit.boxes, known[:, :4]), SAME)
         count = np.ones(len(visit.boxes), dtype=int)

@@ -186,7 +186,7 @@ class LENSROIHeads(ROIHeads):
         A proposal on an uncertain region that matches a lesion is kept. The sampled proposals have the field
         ``certain``, whether the proposal is on a hard negative. If lesions are not labelled, or a target has
         ``gt_weight``, they have ``weight``; in the first case also ``overlap``, the largest IoU with a lesion, and
-        ``seen``, the share of the image's background that was sampled.
+        ``seen``, the sampled share of the image's background over that of its foreground.
 
         Args:
             proposals: N, with ``proposal_boxes``.

@@ -80,12 +80,16 @@ def global_normalizer(count: float, device: torch.device) -> float:
     Returns:
         The global count, at least 1, divided by the number of ranks.
     """
-    ranks = comm.get_world_size()
-    if ranks == 1:
-        return max(float(count), 1.0)
-    total = torch.tensor(float(count), device=device)
-    torch.distributed.all_reduce(total)
-    return max(float(total), 1.0) / ranks
+    total = sum_over_ranks(torch.tensor(float(count), device=device))
+    return max(float(total), 1.0) / comm.get_world_size()
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """Sum of a number over the ranks, without gradients; every rank has to call this."""
+    total = value.detach().clone()
+    if comm.get_world_size() > 1:
+        torch.distributed.all_reduce(total)
+    return total
 
 
 @contextmanager

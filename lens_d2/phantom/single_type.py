@@ -41,7 +41,7 @@ class ScanResult:
 
 
 def _scan(plan, dataset, number, span, emphasis, kinds, direction, **keep):
-    """Scans the part ``span`` (low and high, anatomy mm) of a new patient."""
+    """Scan the part ``span`` (low and high, anatomy mm) of a new patient."""
     rng = plan.rng(dataset, number)
     case = random_case(rng, plan, 1, emphasis)
     pose = random_pose(rng, case.anatomy)

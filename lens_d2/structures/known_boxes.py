@@ -74,6 +74,13 @@ class KnownBoxes:
         return largest
 
 
+def best_overlap(found: VolumeDetections, known: KnownBoxes) -> np.ndarray:
+    """(detections,) highest IoU of each tracklet with a known box on the slice of both; 0 without one."""
+    best = np.zeros(len(found))
+    np.maximum.at(best, found.slice_detection, known.largest_overlap(found.slice_boxes))
+    return best
+
+
 def tracklet_overlaps(found: VolumeDetections, known: KnownBoxes) -> np.ndarray:
     """(detections, known boxes) "key-slice IoU" of each tracklet with each known box (LENS, Section V-A).
 

@@ -9,7 +9,6 @@ from lens_d2.data.detection_samples import (
     DetectionSamples,
     Label,
     PatchDataset,
-    key_slice_iou,
     label_detections,
     mirror_boxes,
 )
@@ -26,14 +25,6 @@ def cfg(tmp_path):
 @pytest.fixture
 def blocks(tmp_path):
     return fpr_blocks(tmp_path)
-
-
-def test_key_slice_iou_is_that_of_the_same_slice_only():
-    found = detections_of([[3, 0, 0, 10, 10], [4, 0, 0, 10, 5], [4, 50, 50, 60, 60]], [0, 0, 1])
-    mark = lesion("annotation", [4, 0, 0, 10, 10])
-    np.testing.assert_allclose(key_slice_iou(found, [mark]), [0.5, 0.0])
-    np.testing.assert_allclose(key_slice_iou(found, [lesion("mined", [5, 0, 0, 10, 10])]), [0.0, 0.0])
-    np.testing.assert_allclose(key_slice_iou(found, []), [0.0, 0.0])
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ def test_a_file_that_is_not_there_names_its_key(key, value):
         ("SOLVER.EPOCHS", -1, "-1; at least 0"),
         ("SOLVER.WEIGHT_DECAY", -1.0, "-1.0; a number from 0"),
         ("HARVEST.FINETUNE.BASE_LR", 0.0, "0.0; a number above 0"),
+        ("HARVEST.NEGATIVE_IOU", 0.0, "0.0; a number above 0"),
+        ("HARVEST.ROUNDS", 0, "0; at least 1"),
         ("MODEL.FPR.BATCH_SIZE_TEST", 0, "0; at least 1"),
         ("MODEL.ROI_HEADS.POSITIVE_FRACTION", 2.0, "2.0; a number from 0 to 1"),
     ],

@@ -52,7 +52,6 @@ def whole(data, tmp_path_factory):
 @pytest.mark.parametrize(
     "key, value, error",
     [
-        ("HARVEST.ROUNDS", 0, "HARVEST.ROUNDS: 0; at least 1 is needed"),
         ("HARVEST.VERIFIED", "blocks_none", "blocks_none: HARVEST.VERIFIED and HARVEST.DATASETS have to be"),
         ("TEST.TRACKER.IOU", 0.0, "IoU"),
         ("MODEL.LPC.WEIGHTS", "nowhere.pth", "nowhere.pth"),
@@ -60,7 +59,6 @@ def whole(data, tmp_path_factory):
         ("HARVEST.OTHER_LEDGERS", ("MGTM-SLLP", "ledger.parquet"), "HARVEST.OTHER_LEDGERS: .*; pairs of a name"),
         ("HARVEST.FOLDS", 1, "HARVEST.FOLDS: 1, where blocks_vm has 2 patients"),
         ("HARVEST.FOLDS", 3, "HARVEST.FOLDS: 3, where blocks_vm has 2 patients"),
-        ("HARVEST.NEGATIVE_IOU", 0.0, "HARVEST.NEGATIVE_IOU: 0.0; it has to be above 0"),
         ("DATASETS.LEDGER", "ledger.parquet", "DATASETS.LEDGER: harvesting makes its own"),
     ],
 )

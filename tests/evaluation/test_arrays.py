@@ -55,7 +55,7 @@ def test_luna16_counts_a_hit_within_the_radius():
     truth = {"a": [[0, 0, 0, 10]], "b": []}
     found = froc(truth, {"a": [[3, 0, 0, 0.9], [20, 0, 0, 0.5]], "b": [[1, 1, 1, 0.4]]}, "luna16", fps=(0.5, 1))
     assert found.metrics["sensitivity"] == [1.0, 1.0]
-    assert froc(truth, {"a": [[6, 0, 0, 0.9]]}, "luna16", fps=(1,)).metrics["sensitivity"] == [0.0]
+    assert froc(truth, {"a": [[6, 0, 0, 0.9]]}, "luna16", fps=1).metrics["sensitivity"] == [0.0]
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,14 @@ def test_a_threshold_lets_in_no_more_false_positives_than_it_says(seed, wrong):
     assert list(points.thresholds) == list(FPS)
 
 
+def test_false_positives_of_score_1_can_be_too_many():
+    truth, _ = made_up(0)
+    far = np.tile([900.0, 900, 5, 910, 910, 6], (50, 1))
+    detections = BoxDetections(np.zeros(50, int), far, np.ones(50))
+    points = find_operating_points(truth, detections, fps=(0.5, 1e9))
+    assert points.thresholds[0.5] > 1 and points.thresholds[1e9] == 1
+
+
 def test_probabilities_are_the_shares_of_lesions():
     rng = np.random.default_rng(0)
     scores = rng.uniform(0.01, 0.99, 40_000)

@@ -5,7 +5,7 @@ import json
 import pytest
 from helpers.evaluated import A
 
-from lens_d2.evaluation.slice_ap import METRICS, SliceAPEvaluator, average_precision
+from lens_d2.evaluation.slice_ap import METRICS, SliceAPEvaluator, slice_average_precision
 
 
 def test_average_precision_of_slices(scene, register, tmp_path):
@@ -44,5 +44,5 @@ def test_average_precision_is_hurt_by_boxes_on_other_slices_of_a_3d_truth_alone(
 
 
 def test_nothing_found_has_no_average_precision():
-    assert average_precision({"images": [], "annotations": [], "categories": []}, []) == {}
+    assert slice_average_precision({"images": [], "annotations": [], "categories": []}, []) == {}
     assert METRICS[:3] == ("AP", "AP50", "AP75")

@@ -5,7 +5,7 @@ LOAD_ATTEMPTS = 3
 
 
 def load(browser, address: str) -> None:
-    """Loads a page anew, without ``about:blank`` between: from there, one load in some hundred stalls Chromium.
+    """Load a page anew, without ``about:blank`` between: from there, one load in some hundred stalls Chromium.
 
     Raises:
         selenium.common.exceptions.TimeoutException: if it stalls each time.

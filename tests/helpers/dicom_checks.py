@@ -19,7 +19,7 @@ def make_hu() -> np.ndarray:
 
 
 def fault(source, **options) -> str:
-    """What reading says of a bad source, which must be one line that names a file or folder."""
+    """Error of reading a bad source: one line that names a file or folder."""
     with pytest.raises(DataError) as caught:
         read_volume(source, **options)
     assert "\n" not in str(caught.value) and str(caught.value).startswith(caught.value.path)
@@ -27,7 +27,7 @@ def fault(source, **options) -> str:
 
 
 def check(source, hu, affine=AFFINE, warning=None, **options):
-    """Reads a source: these voxels at their places, and a first warning with these words, or no warning."""
+    """Read a source: these voxels at their places, and a first warning with these words, or no warning."""
     volume = read_volume(source, **options)
     np.testing.assert_array_equal(volume.array, hu)
     np.testing.assert_allclose(volume.geometry.affine, affine, atol=1e-6)
@@ -47,7 +47,7 @@ def files_of(folder) -> list:
 
 
 def with_gdcm(file, data, compressor):
-    """Writes a slice with pixels that SimpleITK has compressed."""
+    """Write a slice with pixels that SimpleITK has compressed."""
     image = sitk.GetImageFromArray(data.pixel_array)
     path = file.parent.parent / "compressed.dcm"
     sitk.WriteImage(image, str(path), useCompression=True, compressor=compressor)

@@ -62,7 +62,7 @@ def harvest_cfg(folder, output, *opts):
 
 
 def slices_of(record, complete, draw) -> np.ndarray:
-    """What a good generator would find: both blocks on three slices, and three boxes where there is nothing."""
+    """Slice boxes of a good generator: both blocks on three slices, and three boxes where there is nothing."""
     (truth,) = [r for r in complete if r["volume"] == record["volume"]]
     rows = []
     for lesion in truth["lesions"]:
@@ -75,7 +75,7 @@ def slices_of(record, complete, draw) -> np.ndarray:
 
 
 def stand_in_shards(complete):
-    """What replaces ``open_shards``: shards of a generator that knows the truth, and depends on the weights."""
+    """Replacement of ``open_shards``: shards of a generator that knows the truth, and depends on the weights."""
 
     def open_shards(cfg, model, folder):
         hashed = hashlib.sha256()

@@ -4,7 +4,7 @@ import inspect
 
 
 class Killed(BaseException):
-    """What no code catches."""
+    """End of a run that no code catches."""
 
 
 def kill_at(patch, owner, name, number=None, when=lambda *args: True):

@@ -48,7 +48,7 @@ def _rank(number: int, streams: None, work: Callable, variables: Mapping[str, st
 
 
 def _enter(variables: Mapping[str, str], folder: str | Path) -> None:
-    """Takes over an environment and a working directory."""
+    """Take over an environment and a working directory."""
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(folder)
@@ -56,7 +56,7 @@ def _enter(variables: Mapping[str, str], folder: str | Path) -> None:
 
 
 def run_line(line: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
-    """Runs a command line `[VARIABLE=value ...] python script ...` in a folder, forked off the common imports.
+    """Run a command line `[VARIABLE=value ...] python script ...` in a folder, forked off the common imports.
 
     Args:
         line: as in a document.
@@ -106,7 +106,7 @@ class Forked:
 
 
 def _become(words: list[str], folder: Path, variables: Mapping[str, str], streams: list[Path]) -> None:
-    """Lets this process, in a session of its own, do what `python words` does."""
+    """Let this process, in a session of its own, do what `python words` does."""
     os.setsid()
     _enter(variables, folder)
     for descriptor, path in enumerate(streams, start=1):

@@ -155,11 +155,20 @@ class TestFindings:
             *(self.finding(i, "Wrong", False) for i in range(3)),
             *(self.finding(9, name, False, other) for name in ("Right", "Wrong", "Unknown")),
         )
-        expected = [0.8] * 3 + [0.2] * 3 + [0.8, 0.2, np.nan]
+        expected = [0.8] * 3 + [0.2] * 3 + [0.8, 0.2, 0.5]
         np.testing.assert_allclose(filled["precision"], expected)
         assert filled["status"].tolist() == ["annotation"] * 3 + ["uncertain"] * 3 + [
             "annotation", "uncertain", "annotation",
         ]  # fmt: skip
+
+    def test_a_lesion_of_two_strategies_is_judged_whole(self):
+        """The slice of V_M's box is one of the second strategy's; the first has more slices of the lesion."""
+        rows = []
+        for number in range(3):
+            rows += [self.finding(number, strategy, True) for strategy in ("Slice", "More")]
+            rows[-2] = rows[-2]._replace(slice=9, id=f"{rows[-2].lesion}@9")
+            rows[-1] = rows[-1]._replace(lesion=rows[-2].lesion)
+        np.testing.assert_allclose(self.fill(*rows)["precision"], 0.8)
 
     def test_only_of_new_lesions_without_one(self):
         rows = [

@@ -7,6 +7,7 @@ from detectron2.utils.events import EventStorage
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lens_d2.modeling import missing_labels
 from lens_d2.modeling.missing_labels import MISSING_LABELS, PartialLabels, of_pixels, treatments_of_pixels
 from lens_d2.structures.status import BoxStatus
 
@@ -125,6 +126,17 @@ def test_the_risk_of_positive_unlabelled_learning_by_hand():
     assert risk(as_lesion, as_background, is_lesion, negative, weight).item() == pytest.approx(lost + 0.75 * 3)
     as_background = as_background * 0 + is_lesion
     assert risk(as_lesion, as_background, is_lesion, is_lesion, weight).item() == pytest.approx(0.4)  # not below 0
+
+
+@pytest.mark.parametrize(("elsewhere", "counts"), [(-9.0, False), (9.0, True)])
+def test_the_risk_is_never_negative_over_all_ranks_together(monkeypatch, elsewhere, counts):
+    """Each rank has a part of it, and all leave it out or none does."""
+    monkeypatch.setattr(missing_labels, "sum_over_ranks", lambda own: own.detach() + elsewhere)
+    is_lesion, weight = torch.tensor([True, False]), torch.ones(2)
+    for background in (0.5, 12.0):  # below 0 on this rank, and above
+        as_background = torch.tensor([2.0, background], requires_grad=True)
+        risk = PartialLabels(labeled_share=0.25).loss(torch.zeros(2), as_background, is_lesion, is_lesion, weight)
+        assert risk.item() == pytest.approx((0.25 * background - 0.75 * 2) * counts)
 
 
 losses = st.lists(st.floats(0, 10), min_size=6, max_size=6).map(torch.tensor)

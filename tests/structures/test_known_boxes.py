@@ -4,7 +4,7 @@ import numpy as np
 from helpers.mining_proposals import record, tracklets
 
 from lens_d2.structures.boxes import pairwise_iou
-from lens_d2.structures.known_boxes import KnownBoxes, tracklet_overlaps
+from lens_d2.structures.known_boxes import KnownBoxes, best_overlap, tracklet_overlaps
 from lens_d2.structures.status import STATUS_OF_RECORD, BoxStatus
 
 BOX = np.array([10.0, 10, 30, 30])
@@ -34,6 +34,15 @@ def test_tracklet_overlaps_are_key_slice_ious():
     known = KnownBoxes.of_record(record(lesions=[(5, BOX), (7, FAR)]))
     found = tracklets((4, BOX, [0.9] * 3), (6, FAR, [0.9] * 3), (9, BOX, 0.9))
     np.testing.assert_allclose(tracklet_overlaps(found, known), [[1, 0], [0, 1], [0, 0]])
+
+
+def test_the_best_overlap_is_that_of_a_slice_of_both():
+    found = tracklets((4, BOX, [0.9, 0.9]), (4, FAR, 0.9))
+    half = [10.0, 10, 30, 20]
+    for lesions, expected in (([(5, half)], [0.5, 0]), ([(5, half), (4, BOX)], [1, 0]), ([(6, BOX)], [0, 0])):
+        known = KnownBoxes.of_record(record(lesions=[(z, np.array(box)) for z, box in lesions]))
+        np.testing.assert_allclose(best_overlap(found, known), expected)
+    assert best_overlap(found, KnownBoxes()).tolist() == [0, 0]
 
 
 def test_boxes_of_a_status():

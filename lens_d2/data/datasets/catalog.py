@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -63,7 +63,8 @@ class Dataset:
         expert: the head that learns from it, ``record["expert"]``.
         fully_labelled: whether all lesions of its kind are annotated.
         truth_is_3d: whether its lesions have 3D boxes.
-        evaluator_type: protocol of its evaluation, "lens3d" or "p3d".
+        evaluator_type: protocol of its evaluation, "lens3d" or "p3d", or a list of both
+            (:data:`lens_d2.engine.evaluation.EVALUATORS`).
         file_frame: the numbers in which predictions for it are written, those of its annotation files.
         mark_table: below ``root``, its ``DL_info.csv``, if it has one.
     """
@@ -73,7 +74,7 @@ class Dataset:
     expert: str
     fully_labelled: bool = True
     truth_is_3d: bool = True
-    evaluator_type: str = "lens3d"
+    evaluator_type: str | Sequence[str] = "lens3d"
     file_frame: FileFrame = LENS
     mark_table: str | None = None
 

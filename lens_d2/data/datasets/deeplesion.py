@@ -98,7 +98,7 @@ class SubVolume(NamedTuple):
         return (*self.marks[0].size, self.name.num_slices)
 
 
-def read_marks(path: str | PathLike, faults: Faults | None = None) -> list[Mark]:
+def read_mark_table(path: str | PathLike, faults: Faults | None = None) -> list[Mark]:
     """Read all rows of ``DL_info.csv``, also noisy ones.
 
     Args:
@@ -279,7 +279,7 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
 def _records_of(split: str, root: Path, faults: Faults) -> list[dict]:
     csv = root / MARK_TABLE
     records = []
-    for name, volume in sub_volumes(read_marks(csv, faults)).items():
+    for name, volume in sub_volumes(read_mark_table(csv, faults)).items():
         marks = [m for m in volume.marks if m.split == SPLITS[split] and not m.noisy]
         lesions = [_mark_lesion(mark, volume) for mark in marks]
         wrong = [(m, fault) for m, x in zip(marks, lesions, strict=True) if (fault := fault_of(x, volume.size))]
@@ -327,7 +327,7 @@ def read_annotated(file: str, boxes_of: _Reader, root: Path, faults: Faults, pro
     """
     path = root / "DeepLesion" / "annotations" / file
     annotated = boxes_of(path)
-    marks = read_marks(root / MARK_TABLE, Faults())
+    marks = read_mark_table(root / MARK_TABLE, Faults())
     known = sub_volumes(marks)
     series = {volume.name.series: volume for volume in known.values()}
     records = []

@@ -167,7 +167,9 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
     elsewhere = len(nodules.keys() - scans.keys())
     if elsewhere and elsewhere == len(nodules):
         raise DataError(
-            csv, f"has nodules of {elsewhere} scans, of which {folder} holds none: every one would be free"
+            csv,
+            f"its {elsewhere} scans with nodules are none of those in {folder}, which would all count as free of "
+            "nodules: put annotations.csv and the scans of one release there",
         )
     if elsewhere:
         logger.warning("%s: has nodules of %d scans that are not in %s", csv, elsewhere, folder)

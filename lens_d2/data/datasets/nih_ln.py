@@ -98,7 +98,7 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
     scans, masks = root / "NIH-LN" / "DICOM", root / "NIH-LN" / "masks"
     patients = sorted(path.name for path in scans.glob("[!.]*") if path.is_dir())
     if not patients:
-        raise DataError(scans, "no patient's folder")
+        raise DataError(scans, "no folder of a patient (MED_LYMPH_001, ABD_LYMPH_001, ...)")
     splits, jobs = split_of(patients), {}
     for patient in patients:
         if splits[patient] != split:

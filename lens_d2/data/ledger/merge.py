@@ -73,6 +73,11 @@ def register_ledger(name: str, path: str | os.PathLike, dataset: str, given: boo
     register_derived(name, dataset, load)
 
 
+def record_ids(lesion: str) -> set[str]:
+    """Ids that boxes of a ledger's lesion may have in a record: slices of another status have one of their own."""
+    return {lesion, *(f"{lesion}/{status}" for status in PRECEDENCE)}
+
+
 def _rows_by_volume(ledger: pd.DataFrame, uncertain_as_lesion: bool) -> dict[str, pd.DataFrame]:
     refused = (ledger["status"] == "rejected") & continues_given(ledger)
     used = ledger[~refused]

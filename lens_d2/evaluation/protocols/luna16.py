@@ -84,7 +84,7 @@ class luna16(Protocol):
         return Match(events, metrics)
 
     def evaluate(self, truth: NoduleTruth, detections: Candidates) -> Evaluation:
-        """Scores candidates; ``cpm`` is the challenge's name for the average sensitivity."""
+        """Score candidates; ``cpm`` is the challenge's name for the average sensitivity."""
         evaluation = super().evaluate(truth, detections)
         evaluation.metrics["cpm"] = evaluation.metrics["average_sensitivity"]
         return evaluation

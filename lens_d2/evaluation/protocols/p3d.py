@@ -10,7 +10,8 @@ from ..overlap import BoxColumns, overlapping_pairs, volume_ranges
 from ..sets import BoxTruth, Tracklets
 from .protocol import LENS_FPS, PROTOCOLS, Match, Protocol, by_score, first_hits, ranks_of_hits
 
-PRECISIONS = (0.80, 0.85, 0.90, 0.95)
+PRECISIONS = (0.80, 0.85, 0.90, 0.95)  # at which recalls are reported ...
+RECALLS = tuple(f"R@{100 * p:.0f}P" for p in PRECISIONS)  # ... under these names
 CHUNK = 1 << 16  # slice boxes looked up at a time, to fit the processor's cache
 
 
@@ -72,7 +73,7 @@ class p3d(Protocol):
             num_volumes=len(truth.volumes),
             num_ranks=len(detections),
         )
-        at = {f"R@{100 * p:.0f}P": recall_at_precision(precision, recall, p) for p in PRECISIONS}
+        at = {name: recall_at_precision(precision, recall, p) for name, p in zip(RECALLS, PRECISIONS, strict=True)}
         metrics = {
             "threshold": self.threshold,
             "ap": average_precision(precision, recall),

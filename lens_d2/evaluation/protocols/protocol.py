@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,8 +79,8 @@ class Protocol(ABC):
     count_side = "right"
     default_fps: tuple[float, ...] = LENS_FPS
 
-    def __init__(self, fps: tuple[float, ...] | None = None):
-        self.fps = np.asarray(self.default_fps if fps is None else fps, dtype=float)
+    def __init__(self, fps: Sequence[float] | float | None = None):
+        self.fps = np.atleast_1d(np.asarray(self.default_fps if fps is None else fps, dtype=float))
 
     @abstractmethod
     def match(self, truth, detections) -> Match:
@@ -99,7 +99,7 @@ class Protocol(ABC):
         return self.read(*self.curve(events))
 
     def evaluate(self, truth, detections) -> Evaluation:
-        """Scores detections; arguments as of :meth:`match`."""
+        """Score detections; arguments as of :meth:`match`."""
         match = self.match(truth, detections)
         curve = self.curve(match.events)
         sensitivity = self.read(*curve)

@@ -11,6 +11,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from ...evaluation.evaluators import P3DFROCEvaluator
+from ...evaluation.protocols.p3d import RECALLS
 from ...evaluation.protocols.protocol import Match
 from ...structures.boxes import flat_boxes3d
 from ...structures.detections import VolumeDetections
@@ -22,7 +23,6 @@ from .selection import on_lesions
 GIVEN = "R_H"
 ABOVE_ALL = 2.0  # the score of a given mark, which is taken as right
 SCORE = attrgetter("score")  # of a harvested lesion, s
-PRECISIONS = ("R@80P", "R@85P", "R@90P", "R@95P", "mean")
 
 
 class HarvestMeasure:
@@ -208,7 +208,7 @@ def _on_top(found: VolumeDetections, marks: np.ndarray) -> VolumeDetections:
 def format_rows(rows: Sequence[dict]) -> str:
     """Format Table I: a row for each label set, in per cent."""
     lines = [[row["round"] or "", row["labels"], *_cells(row)] for row in rows]
-    header = ["Round", "Training label set", "R@80P", "R@85P", "R@90P", "R@95P", "Avg."]
+    header = ["Round", "Training label set", *RECALLS, "Avg."]
     return tabulate(lines, header, tablefmt="pipe", disable_numparse=True)
 
 
@@ -221,4 +221,4 @@ def format_generators(rows: Sequence[dict]) -> str:
 def _cells(row: dict) -> list[str]:
     if "R@100P" in row:
         return ["", "", f"{100 * row['R@100P']:.1f}@100P", "", ""]
-    return [f"{100 * row[key]:.1f}" for key in PRECISIONS]
+    return [f"{100 * row[key]:.1f}" for key in (*RECALLS, "mean")]

@@ -131,7 +131,8 @@ def to_harvested(
 def with_verdicts(lesions: Iterable[HarvestedLesion], ledger: pd.DataFrame) -> list[HarvestedLesion]:
     """Enter a radiologist's verdicts into the pool: judged lesions and hard negatives have them as status.
 
-    A lesion is rejected if all of its rows are; otherwise it loses the rejected slices. Its boxes are the
+    A lesion is rejected if all of its rows are; otherwise it loses the rejected slices, and is accepted: the
+    radiologist has let the others stand. One accepted row makes a lesion accepted as well. Its boxes are the
     ledger's.
 
     Args:
@@ -145,9 +146,15 @@ def with_verdicts(lesions: Iterable[HarvestedLesion], ledger: pd.DataFrame) -> l
         lesion = pool.get(name) or _of_rows(name, rows)
         if len(kept):
             lesion = _corrected(lesion, kept, set(rows["slice"]) - set(kept["slice"]))
-        verdicts = set(kept["status"]) or {"rejected"}
-        pool[name] = replace(lesion, status=verdicts.pop() if len(verdicts) == 1 else "annotation")
+        pool[name] = replace(lesion, status=_verdict(set(rows["status"])))
     return list(pool.values())
+
+
+def _verdict(statuses: set[str]) -> str:
+    """Verdict on a lesion or hard negative, by the statuses of its rows, of which some are verdicts."""
+    if "accepted" in statuses or {"annotation", "rejected"} <= statuses:
+        return "accepted"
+    return "unsure" if "unsure" in statuses else "rejected"
 
 
 def lesions_of(ledger: pd.DataFrame) -> list[HarvestedLesion]:

@@ -16,6 +16,7 @@ from detectron2.config import CfgNode
 
 from ...data.ledger.table import LEDGER, LEDGER_CSV, read_ledger, to_table, write_ledger
 from ...evaluation.plots import plot_harvest
+from ...evaluation.protocols.p3d import RECALLS
 from ...io.errors import DataError
 from ...io.files import write_whole
 from ...io.formats import write_tracklets
@@ -29,7 +30,7 @@ from .volumes import HarvestVolumes
 logger = logging.getLogger(__name__)
 
 MEASURES, LESIONS, NEGATIVES = "measures.json", "lesions.parquet", "negatives.parquet"
-COLUMNS = ["round", "labels", "R@80P", "R@85P", "R@90P", "R@95P", "mean", "R@100P"]  # of Table I
+COLUMNS = ["round", "labels", *RECALLS, "mean", "R@100P"]  # of Table I
 
 
 def finish_round(

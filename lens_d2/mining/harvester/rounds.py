@@ -276,7 +276,7 @@ class _Known:
         found: the n proposals.
         marked: P^R, those that hit a mark.
         is_lesion: (n,) bool: these, and those that a radiologist has accepted.
-        counts: (n,) bool: all but those of which the radiologist was unsure.
+        counts: (n,) bool: all but those of which a radiologist was unsure, now or in the given annotations.
         is_negative: (n,) bool: those on no known lesion, nor on a possible one.
     """
 
@@ -297,10 +297,13 @@ class _Known:
             [x.slice_boxes for x in earlier if x.status == status] for status in ("accepted", "unsure")
         )
         is_lesion = (hits != NONE) | on_lesions(found, accepted, rules.hit_iou)
-        doubtful = on_lesions(found, unsure, rules.decided_iou)
-        given = KnownBoxes.of_record(record).of_status(BoxStatus.LESION, BoxStatus.UNCERTAIN)
-        marks = np.column_stack([given.slices, given.boxes])
-        beside = on_lesions(found, [marks, *_not_rejected([*earlier, *marked])], rules.negative_iou)
+        given = KnownBoxes.of_record(record)
+        marks, maybe = (
+            np.column_stack([own.slices, own.boxes])
+            for own in (given.of_status(BoxStatus.LESION), given.of_status(BoxStatus.UNCERTAIN))
+        )
+        doubtful = on_lesions(found, [maybe, *unsure], rules.decided_iou)
+        beside = on_lesions(found, [marks, maybe, *_not_rejected([*earlier, *marked])], rules.negative_iou)
         return cls(found, marked, is_lesion, is_lesion | ~doubtful, ~(is_lesion | beside | doubtful))
 
 

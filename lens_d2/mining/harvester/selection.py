@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...structures.detections import VolumeDetections
-from ...structures.known_boxes import KnownBoxes, tracklet_overlaps
+from ...structures.known_boxes import KnownBoxes, best_overlap, tracklet_overlaps
 from ...structures.status import BoxStatus
 from ..calibration import lowest_score
 
@@ -80,7 +80,4 @@ def on_lesions(found: VolumeDetections, lesions: Sequence[np.ndarray], iou: floa
     known = KnownBoxes()
     for number, boxes in enumerate(lesions):
         known.add(str(number), boxes, BoxStatus.LESION)
-    is_lesion = np.zeros(len(found), dtype=bool)
-    covered = known.largest_overlap(found.slice_boxes) >= iou if len(known) else np.zeros(0, bool)
-    is_lesion[found.slice_detection[: len(covered)][covered]] = True
-    return is_lesion
+    return best_overlap(found, known) >= iou if len(known) else np.zeros(len(found), dtype=bool)

@@ -80,10 +80,8 @@ def check_settings(cfg: CfgNode, volumes: HarvestVolumes) -> None:
     """
     keys, patients = cfg.HARVEST, len({record["patient"] for record in volumes.verified})
     faults = {
-        "HARVEST.ROUNDS": keys.ROUNDS < 1 and f"{keys.ROUNDS}; at least 1 is needed",
         "HARVEST.FOLDS": keys.FOLDS not in (0, *range(2, patients + 1))
         and f"{keys.FOLDS}, where {keys.VERIFIED} has {patients} patients: 0, or from 2 to as many as these",
-        "HARVEST.NEGATIVE_IOU": keys.NEGATIVE_IOU <= 0 and f"{keys.NEGATIVE_IOU}; it has to be above 0",
         "HARVEST.OTHER_LEDGERS": not all(isinstance(x, tuple | list) and len(x) == 2 for x in keys.OTHER_LEDGERS)
         and f"{keys.OTHER_LEDGERS}; pairs of a name and a ledger, as (('MGTM-SLLP', 'ledger.parquet'),)",
         "DATASETS.LEDGER": cfg.DATASETS.LEDGER

@@ -24,7 +24,7 @@ from ...data.ledger.counts import (
     format_counts,
     strategies_of,
 )
-from ...data.ledger.merge import RECORD_STATUS, apply_ledger
+from ...data.ledger.merge import RECORD_STATUS, apply_ledger, record_ids
 from ...data.ledger.table import LEDGER, LEDGER_CSV, ROWS_PER_GROUP, SCHEMA, LedgerRow, to_table, write_ledger
 from ...data.ledger.verdicts import judged_rows, refuse_to_lose_verdicts
 from ...io.artifacts import ResultStore, TableStore, digest, digest_of_file
@@ -69,9 +69,8 @@ def _enter(finding: Finding, volume: PatientVolume, strategy: str, iou: float, n
     status = STATUS_OF_RECORD[RECORD_STATUS[finding.status]]
     decided = known.of_status(BoxStatus.LESION, BoxStatus.HARD_NEGATIVE)
     covering = decided if status == BoxStatus.LESION else known
-    has_box = {
-        z for z, lesion in zip(known.slices.tolist(), known.lesions, strict=True) if lesion == finding.lesion
-    }
+    ids = record_ids(finding.lesion)
+    has_box = {z for z, lesion in zip(known.slices.tolist(), known.lesions, strict=True) if lesion in ids}
     new = (covering.largest_overlap(boxes) <= iou) & (boxes[:, 1:3] < boxes[:, 3:5]).all(axis=1)
     new &= [z not in has_box for z in boxes[:, 0].astype(int).tolist()]
     known.add(finding.lesion, boxes[new], status)

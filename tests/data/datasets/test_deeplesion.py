@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lens_d2.data.datasets.catalog import Faults
-from lens_d2.data.datasets.deeplesion import read_annotated, read_marks, read_split, sub_volumes
+from lens_d2.data.datasets.deeplesion import read_annotated, read_mark_table, read_split, sub_volumes
 from lens_d2.io import formats as released
 from lens_d2.io.errors import DataError
 from lens_d2.structures.records import check_record
@@ -42,7 +42,7 @@ def test_a_mark_becomes_a_lesion_on_its_key_slice(tmp_path):
 
 
 def test_the_sub_volumes_of_real_rows(shared_dir):
-    rows = read_marks(shared_dir / "annotations" / "deeplesion" / "DL_info_sample.csv")
+    rows = read_mark_table(shared_dir / "annotations" / "deeplesion" / "DL_info_sample.csv")
     assert len(rows) == 158
     volumes = sub_volumes(rows)
     assert len(volumes) == 96 and all(volume.z_direction == -1 for volume in volumes.values())
@@ -52,7 +52,7 @@ def test_the_sub_volumes_of_real_rows(shared_dir):
 def test_names_agree_with_the_released_files(shared_dir):
     """Every sub-volume that is in a released file and in the real rows is found under the same name."""
     folder = shared_dir / "annotations" / "deeplesion"
-    derived = sub_volumes(read_marks(folder / "DL_info_sample.csv"))
+    derived = sub_volumes(read_mark_table(folder / "DL_info_sample.csv"))
     names = {*released.read_boxes3d(folder / "3D-Box.pkl")}
     names |= {*released.read_revised(folder / "Revised-Train100.pkl")}
     names |= {*released.read_revised(folder / "RECIST-Box-Valid.pkl")}
@@ -157,22 +157,22 @@ def test_margin_that_sticks_out_is_cut_and_more_is_a_fault(tmp_path):
 def test_rows_that_make_no_sense_are_named(tmp_path, column, text, expected):
     path = write_marks(tmp_path, [mark("000002_01_01"), {**MARK, column: text}])
     with pytest.raises(DataError) as error:
-        read_marks(path)
+        read_mark_table(path)
     assert str(error.value).startswith(f"{path}: line 3 (") and expected in str(error.value)
     faults = Faults()
-    assert len(read_marks(path, faults)) == 1
+    assert len(read_mark_table(path, faults)) == 1
     assert list(faults) == ["DL_info.csv, line 3"]
 
 
 def test_a_table_without_a_column_or_none_at_all(tmp_path):
     path = write_marks(tmp_path, [MARK], [column for column in MARK if column != "Slice_range"])
     with pytest.raises(DataError, match="DL_info.csv: no column Slice_range"):
-        read_marks(path)
+        read_mark_table(path)
     with pytest.raises(DataError, match="absent.csv: cannot be read"):
-        read_marks(tmp_path / "absent.csv")
+        read_mark_table(tmp_path / "absent.csv")
     path.write_bytes(b"\x80\x02}q\x00.\xff\xfe")
     with pytest.raises(DataError, match="DL_info.csv: "):
-        read_marks(path)
+        read_mark_table(path)
 
 
 def test_lens_set(tmp_path):

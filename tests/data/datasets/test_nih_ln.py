@@ -92,5 +92,5 @@ def test_patients_at_fault_are_left_out_and_named(tmp_path):
 
 
 def test_no_patients(tmp_path):
-    with pytest.raises(DataError, match="DICOM: no patient's folder"):
+    with pytest.raises(DataError, match="DICOM: no folder of a patient"):
         everything(tmp_path)

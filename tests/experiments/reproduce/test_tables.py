@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from experiments.reproduce.records import harvest_numbers
 from experiments.reproduce.render import FORMATS, PLAIN
-from experiments.reproduce.tables import READERS, read_table, table_names
+from experiments.reproduce.tables import READERS_KEY, read_table, table_names
 from lens_d2.config import add_lens_config, load_config
 from lens_d2.engine import allowed, checks
 from lens_d2.io.config_files import all_keys
@@ -65,8 +65,8 @@ def test_every_run_of_a_table_has_a_config_keys_and_datasets_that_exist(name, re
         assert {*run.opts, *run.given} <= known_keys
         opts = dict(run.opts)
         opts |= {key: of.value.format(__file__) for key, of in run.given.items()}
-        readers = [str(repo_root / path) for path in opts.pop(READERS, ())]
-        words = [word for pair in {**opts, READERS: readers}.items() for word in map(str, pair)]
+        readers = [str(repo_root / path) for path in opts.pop(READERS_KEY, ())]
+        words = [word for pair in {**opts, READERS_KEY: readers}.items() for word in map(str, pair)]
         configs[run] = cfg = load_config(run.config, words)
         allowed.check_names(cfg)
         checks.check_training(cfg)

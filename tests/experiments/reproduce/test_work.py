@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments.reproduce import work
-from experiments.runs import counted
+from experiments.runs import timed
 from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_ledger
 from lens_d2.io.errors import DataError
 from lens_d2.mining.harvester.pool import HarvestedLesion
@@ -127,9 +127,9 @@ def test_a_study_reads_what_the_newest_detector_has_found(stages, tmp_path):
 
 def test_seconds_of_all_parts_of_a_run_are_summed(tmp_path):
     for _ in range(2):
-        with pytest.raises(KeyboardInterrupt), counted(tmp_path / "seconds.json"):
+        with pytest.raises(KeyboardInterrupt), timed(tmp_path / "seconds.json"):
             raise KeyboardInterrupt
     (tmp_path / "seconds.json").write_text("40.0")
-    with counted(tmp_path / "seconds.json"):
+    with timed(tmp_path / "seconds.json"):
         pass
     assert json.loads((tmp_path / "seconds.json").read_text()) >= 40

@@ -171,6 +171,40 @@ def test_verdicts_on_a_part_of_a_lesion_and_corrected_boxes():
     assert with_verdicts([lesion], ledger.assign(status="annotation")) == [lesion]
 
 
+@pytest.mark.parametrize(
+    ("statuses", "verdict", "slices"),
+    [
+        (["annotation", "annotation", "rejected"], "accepted", [3, 4]),
+        (["annotation", "accepted", "annotation"], "accepted", [3, 4, 5]),
+        (["annotation", "unsure", "annotation"], "unsure", [3, 4, 5]),
+        (["unsure", "rejected", "rejected"], "unsure", [3]),
+        (["hard_negative", "rejected", "hard_negative"], "rejected", [3, 5]),
+    ],
+)
+def test_a_verdict_on_some_slices_holds_in_later_rounds(statuses, verdict, slices):
+    """Though the next round finds the lesion more surely, and on the refused slice as well."""
+    first = harvest()
+    (lesion,) = (x for x in first.lesions if not x.annotation)
+    ledger = to_table(lesion.rows({3, 4, 5})).to_pandas().assign(status=statuses)
+    before = with_verdicts(first.pool, ledger)
+    second = harvest([(10, 2, 0.8, 0.9), (30, 4, 0.99, 0.99)], before, 2)
+    (kept,) = (x for x in second.pool if x.volume == V_H["volume"] and not x.annotation)
+    assert kept.status == verdict and kept.slice_boxes[:, 0].tolist() == slices
+
+
+def test_what_the_given_annotations_leave_open_is_no_negative_and_does_not_count():
+    """V_M made of a reviewed ledger: the proposal at 70 is on a region of which the radiologist was unsure."""
+    open_one = make_lesion("open", [[3, 70, 5, 80, 15]], status="unsure")
+    reviewed = {**V_M, "lesions": [*V_M["lesions"], open_one]}
+    found = {V_M["volume"]: scored(*ON_V_M), V_H["volume"]: scored(*ON_V_H)}
+    for own, negatives, counted in ((V_M, [2, 3], True), (reviewed, [3], False)):
+        _, others = known_proposals([own], lambda r: found[r["volume"]], RULES)
+        assert len(others[V_M["volume"]]) == len(negatives)
+        result = harvest_round([own], [V_H], lambda r: found[r["volume"]], [], 1, Rules(precision=0.6))
+        assert [x.number for x in result.verified_negatives] == negatives
+        assert (result.threshold > 0.1) == counted  # two of three are lesions with it, and with that at 90 without
+
+
 def test_a_row_that_a_radiologist_has_drawn_on_a_marked_lesion():
     """On slice 4, of the mark on slice 2 of V_H, apart from what is found of it: no id is in the ledger twice."""
     name = V_H["volume"]

@@ -15,8 +15,9 @@ from helpers.ledger_rows import row, table_of
 from helpers.mining_cohort import mining_cfg, register_partly
 from helpers.mining_proposals import patient, proposals, record, tracklets
 
+from lens_d2.data.ledger.merge import apply_ledger
 from lens_d2.data.ledger.table import BOX as COLUMNS
-from lens_d2.data.ledger.table import read_ledger
+from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_ledger
 from lens_d2.data.loader import load_training_records
 from lens_d2.engine import LENSTrainer
 from lens_d2.engine.launch import rank
@@ -24,7 +25,16 @@ from lens_d2.io.artifacts import ArtifactStore
 from lens_d2.io.errors import DataError
 from lens_d2.mining.calibration import Calibration
 from lens_d2.mining.lens.mine import PatientStore, mine, mine_patient
-from lens_d2.mining.lens.strategies import CrossDataset, CrossSlice, Finding, Strategy, build_strategies
+from lens_d2.mining.lens.strategies import (
+    CrossDataset,
+    CrossSlice,
+    ExpertAgreement,
+    Finding,
+    IntraPatient,
+    MissingGroundTruth,
+    Strategy,
+    build_strategies,
+)
 from lens_d2.mining.proposals import LazyProposals, mined_records, open_shards, propose
 from lens_d2.mining.shards import ShardStore
 from lens_d2.structures.records import make_lesion
@@ -186,6 +196,42 @@ def test_a_box_on_a_hard_negative_is_not_mined():
 
     rows = mine_patient(patient(({**marked, "lesions": [rejected]}, found)), {"Everything": Everything()}, 0.5)
     assert [row.slice for row in rows] == [4, 6]
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        ExpertAgreement(),
+        MissingGroundTruth(min_slices=2),
+        IntraPatient(embed=lambda boxes: np.zeros((len(boxes), 2), np.float32)),
+    ],
+    ids=lambda strategy: type(strategy).__name__,
+)
+@pytest.mark.parametrize("status", ["mined", "hard_negative"])
+def test_a_decided_place_is_mined_on_no_slice(strategy, status):
+    """Decided on slices 4 to 6, found on 4 to 7; the patient's other study has a lesion like it."""
+    found = tracklets((4, FAR, [0.9] * 4))
+    found.expert_scores = np.full((1, 3), 0.9)
+    decided = make_lesion("v/judged", [[z, *FAR] for z in (4, 5, 6)], status=status)
+    other = record("000001_02_01", lesions=[(5, FAR)])
+    for lesions, is_new in (([decided], False), ([], True)):
+        own = record(lesions=[(7, BOX)])
+        own["lesions"] += lesions
+        volumes = (own, proposals(fused=found, deeplesion=found)), (other, proposals())
+        assert bool(mine_patient(patient(*volumes), {"one": strategy}, 0.5)) == is_new
+
+
+def test_slices_of_which_a_radiologist_was_unsure_are_not_mined_again(tmp_path):
+    """More slices of a marked lesion: the ledger of the next round has each once, and can be read."""
+    found, marked = proposals(fused=tracklets((4, BOX, [0.9] * 4))), record(lesions=[(5, BOX)])
+    first = mine_patient(patient((marked, found)), {"CrossSlice": CrossSlice()}, 0.5)
+    judged = to_table(first).to_pandas().assign(status=["unsure", "annotation", "unsure"])
+    (before,) = apply_ledger([marked], judged)
+    second = mine_patient(patient((before, found)), {"CrossSlice": CrossSlice()}, 0.5, number=2)
+    assert [row.slice for row in second] == []
+    rows = [LedgerRow(*row) for row in judged.itertuples(index=False)]
+    write_ledger(tmp_path / "ledger.parquet", [to_table([*rows, *second])])
+    assert len(read_ledger(tmp_path / "ledger.parquet", [marked])) == 3
 
 
 class Everywhere(Strategy):

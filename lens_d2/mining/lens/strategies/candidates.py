@@ -16,7 +16,7 @@ from ....structures.status import BoxStatus
 from ...calibration import Calibration, Stratum
 from .strategy import Finding, PatientVolume
 
-CERTAIN = 1e-4  # scores are clipped to this distance from 0 and 1 where candidates are ranked
+RANK_CLIP = 1e-4  # scores are clipped to this distance from 0 and 1 where candidates are ranked
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def find_candidates(volume: PatientVolume, calibration: Calibration, score_thres
     """
     group = volume.record["expert"]
     found, opinions = volume.detections[group], volume.opinions(group)
-    ranks = log_odds(opinions.own, CERTAIN) + np.nan_to_num(log_odds(opinions.best_other, CERTAIN))
+    ranks = log_odds(opinions.own, RANK_CLIP) + np.nan_to_num(log_odds(opinions.best_other, RANK_CLIP))
     known = volume.overlap_with_known(found, BoxStatus.LESION, BoxStatus.HARD_NEGATIVE) > calibration.iou
     rows = np.flatnonzero(~known & (opinions.own >= score_thresh))
     rows = rows[np.argsort(-ranks[rows], kind="stable")]

@@ -22,7 +22,7 @@ class ExpertAgreement(VolumeStrategy):
         Args:
             score_thresh: that the own expert and the others give at least.
             experts: number of others.
-            iou: theta; a tracklet with a larger key-slice IoU with a known lesion is known.
+            iou: theta; a tracklet with a larger key-slice IoU with a known lesion or hard negative is known.
         """
         self.score_thresh, self.experts, self.iou = score_thresh, experts, iou
 
@@ -39,7 +39,7 @@ class ExpertAgreement(VolumeStrategy):
         if found.expert_scores is None:
             return []
         sure = (found.expert_scores >= self.score_thresh).sum(axis=1) > self.experts
-        known = volume.overlap_with_known(found, BoxStatus.LESION)
+        known = volume.overlap_with_known(found, BoxStatus.LESION, BoxStatus.HARD_NEGATIVE)
         rows = np.flatnonzero(sure & (opinions.own >= self.score_thresh) & (known <= self.iou))
         return [
             Finding(name, f"{name}/agreed-{row}", found.boxes_of(row), **opinions.of(row)) for row in rows.tolist()

@@ -35,13 +35,15 @@ class Harvested(Strategy):
         Args:
             rows: of a ledger, as :func:`lens_d2.data.ledger.table.read_ledger` gives it; more slices of given
                 lesions are left out.
-            statuses: of the rows that are taken, "annotation" or "hard_negative".
+            statuses: of the rows that are taken, "annotation" or "hard_negative"; those that a radiologist has
+                judged always are.
             rejected_below: a box on a hard negative that any expert gives at least this score vetoes it.
             iou: theta, above which boxes overlap.
         """
         self.rejected_below, self.iou = rejected_below, iou
         rows = _judged(rows[~continues_given(rows)])
-        own = rows[rows["status"].isin(statuses)]
+        is_refused = (rows["status"] == "hard_negative") & (rows["precision"] == 0)
+        own = rows[rows["status"].isin(statuses) | is_refused]
         self.lesions = {
             volume: [lesion for _, lesion in of_volume.groupby("lesion", sort=False)]
             for volume, of_volume in own.groupby("volume", sort=False)
@@ -94,7 +96,7 @@ class Harvested(Strategy):
 def _judged(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with the verdicts as precision: 1 for accepted lesions, 0 for rejected ones.
 
-    Of a lesion of which some slices are rejected the others stay.
+    A lesion that is rejected on some slices only keeps the others.
     """
     accepted, rejected = rows["status"] == "accepted", rows["status"] == "rejected"
     status = rows["status"].mask(accepted, "annotation").mask(rejected, "hard_negative")

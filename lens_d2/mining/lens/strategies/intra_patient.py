@@ -20,7 +20,7 @@ from ....structures.detections import FUSED, best_slice_boxes
 from ....structures.records import given_lesions
 from ....structures.status import BoxStatus
 from ...proposals import mined_datasets
-from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Proposals, Strategy
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, ReadProposals, Strategy
 
 # (record, slice, (4,) box in the volume frame) of n 2D boxes -> (n, d) float32, L2-normalised.
 Embed = Callable[[list[tuple[dict, int, np.ndarray]]], np.ndarray]
@@ -31,9 +31,10 @@ class IntraPatient(Strategy):
     """Recognises an annotated lesion in the patient's other studies and series by its embedding.
 
     Every annotation is compared with every tracklet of the patient's other series; if their embeddings are
-    nearer than delta, they match. Of matching tracklets that overlap, the nearest is taken. A match that overlaps
-    no known lesion is a missing annotation. A tracklet's embedding is that of its box with the highest score. With
-    ``nearest_only`` a lesion is in a sub-volume once: an annotation matches the nearest tracklet there alone.
+    nearer than delta, they match. Of matching tracklets that overlap, the nearest is taken. A match is a missing
+    annotation if it overlaps no known lesion and is no known hard negative. A tracklet's embedding is that of its
+    box with the highest score. With ``nearest_only`` a lesion is in a sub-volume once: an annotation matches the
+    nearest tracklet there alone.
     """
 
     @configurable
@@ -46,6 +47,7 @@ class IntraPatient(Strategy):
         score_thresh: float = 0.0,
         nearest_only: bool = False,
         calibrate: Callable[[Embed, Sequence[dict]], dict] | None = None,
+        iou: float = 0.5,
     ):
         """
         Args:
@@ -56,11 +58,12 @@ class IntraPatient(Strategy):
             nearest_only: an annotation matches only the nearest tracklet of a sub-volume, not all near ones.
             calibrate: gives {"distance": delta, ...} from ``embed`` and annotated records; None: ``distance`` is
                 used.
+            iou: theta; a tracklet with a larger key-slice IoU with a known hard negative is none of these.
         """
         self.embed, self.group = embed, group
         self.distance, self.score_thresh = distance, score_thresh
         self.nearest_only = nearest_only
-        self.calibrate = calibrate
+        self.calibrate, self.iou = calibrate, iou
 
     @classmethod
     def from_config(cls, cfg):
@@ -73,6 +76,7 @@ class IntraPatient(Strategy):
             "score_thresh": keys.SCORE_THRESH,
             "nearest_only": keys.NEAREST_ONLY,
             "calibrate": CALIBRATIONS[keys.THRESHOLD](cfg),
+            "iou": cfg.MINING.IOU,
         }
 
     def __call__(self, patient: Patient) -> list[Finding]:
@@ -91,12 +95,13 @@ class IntraPatient(Strategy):
             distances = _only_nearest(distances, [volume.record["volume"] for volume, *_ in tracklets])
         nearest, best = distances.argmin(axis=0), distances.min(axis=0)
         lesions = {volume.record["volume"]: volume.known.of_status(BoxStatus.LESION) for volume in patient}
+        rejects = {volume.record["volume"]: volume.known.of_status(BoxStatus.HARD_NEGATIVE) for volume in patient}
         opinions = {volume.record["volume"]: volume.opinions(self.group) for volume in patient}
         findings = []
         for i in np.argsort(best, kind="stable")[: int((best < self.distance).sum())]:
             volume, number, _ = tracklets[i]
             name, boxes = volume.record["volume"], volume.detections[self.group].boxes_of(number)
-            if lesions[name].largest_overlap(boxes).any():
+            if lesions[name].largest_overlap(boxes).any() or rejects[name].largest_overlap(boxes).max() > self.iou:
                 continue
             finding = Finding(
                 name,
@@ -110,7 +115,7 @@ class IntraPatient(Strategy):
             findings.append(finding)
         return findings
 
-    def learn(self, records: Sequence[dict], proposals: Proposals) -> dict:
+    def learn(self, records: Sequence[dict], proposals: ReadProposals) -> dict:
         """Calibrate delta on the first rank, if that was asked for."""
         if self.calibrate is None or not comm.is_main_process():
             return {}

@@ -48,7 +48,7 @@ class MissingGroundTruth(VolumeStrategy):
     def of_volume(self, volume: PatientVolume) -> list[Finding]:
         """Mine one sub-volume; see :class:`VolumeStrategy`."""
         name, found = volume.record["volume"], volume.detections[self.group]
-        unknown = volume.overlap_with_known(found, BoxStatus.LESION) <= self.iou
+        unknown = volume.overlap_with_known(found, BoxStatus.LESION, BoxStatus.HARD_NEGATIVE) <= self.iou
         marked = volume.known.of_status(BoxStatus.LESION).slices
         continues = np.bincount(found.slice_detection, minlength=len(found)) >= self.min_slices
         wanted = np.isin(found.slice_boxes[:, 0], marked) & (found.slice_boxes[:, 5] > self.score_thresh)

@@ -25,7 +25,7 @@ from ....structures.status import BoxStatus
 from ...calibration import Calibration, StratifiedPrecision, Stratum, Verified
 from ...proposals import mined_datasets
 from .candidates import calibration_of, find_candidates, lesions_first, on_best_slice
-from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Proposals, Strategy, group_by_patient
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, ReadProposals, Strategy, group_by_patient
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ class SamePlace(Strategy):
         """(n, m) distances of (n, 3) and (m, 3) places in units of the spread; infinite where one is not known."""
         return np.nan_to_num(cdist(places / spread, others / spread), nan=np.inf)
 
-    def learn(self, records: Sequence[dict], proposals: Proposals) -> dict:
+    def learn(self, records: Sequence[dict], proposals: ReadProposals) -> dict:
         """Estimate the spread of places, and from the completely annotated sub-volumes the precision by size."""
         for expert, places in self.places.items():
             places.fit([record for record in records if record["expert"] == expert])
@@ -233,7 +233,7 @@ class SamePlace(Strategy):
         }
 
     def _judge(
-        self, records: list[dict], proposals: Proposals, verified: Verified
+        self, records: list[dict], proposals: ReadProposals, verified: Verified
     ) -> list[tuple[float, Stratum, bool]]:
         """Rank and stratum of a patient's matches where all lesions are known, and whether they are some."""
         patient, judged = [PatientVolume.start(record, proposals(record)) for record in records], []

@@ -16,7 +16,7 @@ from tabulate import tabulate
 from ....io.artifacts import share_out
 from ...calibration import Calibration, StratifiedPrecision, Stratum, Verified
 from .candidates import Candidates, calibration_of, find_candidates, lesions_first, on_best_slice
-from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Proposals, Strategy
+from .strategy import STRATEGIES, Finding, Patient, PatientVolume, ReadProposals, Strategy
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class SelfTraining(Strategy):
         """The tracklets that are looked at."""
         return find_candidates(volume, self.calibration, self.score_thresh)
 
-    def learn(self, records: Sequence[dict], proposals: Proposals) -> dict:
+    def learn(self, records: Sequence[dict], proposals: ReadProposals) -> dict:
         """Estimate the precision by strata, and the share of each stratum's tracklets that fills its quota."""
         verified = self.calibration.verified(records)
         look = partial(self._look_at, proposals=proposals, verified=verified)
@@ -134,7 +134,7 @@ class SelfTraining(Strategy):
             "rates": [[*stratum, rate] for stratum, rate in sorted(rates.items())],
         }
 
-    def _look_at(self, record: dict, proposals: Proposals, verified: Verified) -> Seen:
+    def _look_at(self, record: dict, proposals: ReadProposals, verified: Verified) -> Seen:
         """The candidates of a sub-volume, and what they hit if all of its lesions are known."""
         volume = PatientVolume.start(record, proposals(record))
         candidates, name = self.candidates(volume), record["volume"]

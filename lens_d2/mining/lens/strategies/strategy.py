@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
 
 from ....structures.detections import FUSED, VolumeDetections
-from ....structures.known_boxes import KnownBoxes, tracklet_overlaps
+from ....structures.known_boxes import KnownBoxes, best_overlap
 from ....structures.records import given_lesions
 from ....structures.status import BoxStatus
 
@@ -28,7 +28,7 @@ class Finding:
         slice_boxes: (k, 6) z, x1, y1, x2, y2, score, in the volume frame.
         status: of the ledger, see :data:`lens_d2.data.ledger.table.LEDGER_STATUSES`.
         annotation: id of the annotation that it was found by.
-        distance: between their embeddings.
+        distance: of the match, between embeddings (IntraPatient) or places (SamePlace), or NaN.
         precision: estimated share of lesions among findings like this one, or NaN.
         disagreement, expert: of :meth:`PatientVolume.opinions`.
     """
@@ -44,8 +44,8 @@ class Finding:
     expert: str = ""
 
 
-# Detections of one sub-volume by group.
-Proposals = Callable[[dict], dict[str, VolumeDetections]]
+# Reads the proposals of a record: {"fused" or an expert: detections}.
+ReadProposals = Callable[[dict], dict[str, VolumeDetections]]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class PatientVolume:
 
     def overlap_with_known(self, found: VolumeDetections, *status: BoxStatus) -> np.ndarray:
         """(n,) highest key-slice IoU of each tracklet with a known box of one of these statuses; 0 without one."""
-        return tracklet_overlaps(found, self.known.of_status(*status)).max(axis=1, initial=0.0)
+        return best_overlap(found, self.known.of_status(*status))
 
     def opinions(self, group: str) -> Opinions:
         """The experts' scores of the tracklets of one group; the group's own scores without others."""
@@ -147,7 +147,7 @@ class Strategy:
         """
         raise NotImplementedError
 
-    def learn(self, records: Sequence[dict], proposals: Proposals) -> dict:
+    def learn(self, records: Sequence[dict], proposals: ReadProposals) -> dict:
         """Learn from all sub-volumes before any patient is mined; by default nothing.
 
         All ranks are called, and may share the work (:func:`lens_d2.io.artifacts.share_out`).

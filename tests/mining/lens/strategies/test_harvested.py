@@ -55,6 +55,11 @@ def test_verdicts_hold(tmp_path):
     assert [(x.slice, x.status, x.precision) for x in rows] == [(6, "annotation", 1.0), (9, "hard_negative", 0.0)]
 
 
+def test_a_rejection_is_taken_whatever_statuses_are_wanted():
+    rejected = row(9, f"{GIVEN}/lesion-1-5", annotation="", precision=0.9, status="rejected")
+    assert [(x.slice, x.status) for x in mined(Harvested(rows=table_of(rejected)))] == [(9, "hard_negative")]
+
+
 @pytest.mark.parametrize(("score", "shift", "taken"), [(0.6, 0, False), (0.4, 0, True), (0.6, 15, True)])
 def test_a_hard_negative_is_one_if_all_experts_reject_it(score, shift, taken):
     sure = proposals(lits=tracklets((9, np.add(BOX, shift), [score])))
