@@ -35,7 +35,7 @@ from lens_d2.data.datasets import register_all
 from lens_d2.data.datasets.catalog import root_of
 from lens_d2.data.ledger.counts import strategies_of
 from lens_d2.data.ledger.merge import RECORD_STATUS
-from lens_d2.data.ledger.table import read_ledger
+from lens_d2.data.ledger.table import read_ledger, slice_boxes_of
 from lens_d2.data.loader import load_records
 from lens_d2.io.files import write_whole
 from lens_d2.structures.boxes import hull, paired_iou, pairwise_iou, size_class, size_classes
@@ -154,7 +154,7 @@ def measure(
 
 def _add(tally: Tally, truth: HiddenTruth, volume, lesion, rows: pd.DataFrame, annotations, iou, iobb) -> None:
     """Judge the rows of one mined lesion."""
-    mined = rows[["slice", "x1", "y1", "x2", "y2"]].to_numpy(dtype=float)
+    mined = slice_boxes_of(rows)
     boxes, owner = truth.boxes(volume)
     first, second = np.nonzero(mined[:, :1] == boxes[:, 0])
     right = paired_iou(mined[first, 1:], boxes[second, 1:]) >= iou

@@ -18,7 +18,7 @@ from detectron2.config import CfgNode
 from scipy.optimize import isotonic_regression
 
 from ..data.cache import unresolved
-from ..data.ledger.table import BOX, continues_given
+from ..data.ledger.table import continues_given, slice_boxes_of
 from ..data.ledger.verdicts import JUDGED
 from ..data.loader import load_records
 from ..io.artifacts import digest
@@ -306,7 +306,7 @@ class FindingPrecision:
         own = rows[rows["volume"].isin(verified.unmarked)]
         whole = dict(tuple(own[own["status"] == "annotation"].groupby("lesion")))  # by whichever strategies
         for (strategy, lesion), group in self._findings(own):
-            volume, boxes = group["volume"].iloc[0], whole[lesion][["slice", *BOX]].to_numpy(dtype=float)
+            volume, boxes = group["volume"].iloc[0], slice_boxes_of(whole[lesion])
             finding = group["score"].max(), bool(verified.hit(volume, boxes)), self._stratum(group)
             fitted.setdefault(strategy, []).append(finding)
         self.strategies, self.unseen = {}, set[str]()
@@ -352,5 +352,5 @@ class FindingPrecision:
         return rows[new].groupby(["strategy", "lesion"], sort=False)
 
     def _stratum(self, group: pd.DataFrame) -> Stratum:
-        boxes = group[["slice", *BOX]].to_numpy(dtype=float)
+        boxes = slice_boxes_of(group)
         return self.calibration.stratum(boxes, self.spacing[group["volume"].iloc[0]])

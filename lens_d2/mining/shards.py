@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from ..data.cache import source_name
+from ..data.ledger.table import BOX
 from ..io.artifacts import TableStore
 from ..structures.detections import VolumeDetections
 
-BOX = ("x1", "y1", "x2", "y2")
 BOX_3D = ("x1_3d", "y1_3d", "z1_3d", "x2_3d", "y2_3d", "z2_3d")
 EXPERT_SCORE = "score_of_"  # and the number of the expert
 CLASSIFIER_SCORE = "classifier_score"

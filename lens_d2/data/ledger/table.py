@@ -90,6 +90,21 @@ LARGEST_WHOLE = 10**9
 BOX = ["x1", "y1", "x2", "y2"]
 
 
+def slice_boxes_of(rows: pd.DataFrame, missing_score: float | None = None) -> np.ndarray:
+    """Slice boxes of a ledger's rows, in their order.
+
+    Args:
+        rows: k of them.
+        missing_score: stands for a score that is missing; None: no scores.
+
+    Returns:
+        (k, 5) slice, x1, y1, x2, y2; or (k, 6) with the score.
+    """
+    if missing_score is None:
+        return rows[["slice", *BOX]].to_numpy(dtype=float)
+    return rows[["slice", *BOX, "score"]].fillna({"score": missing_score}).to_numpy(dtype=float)
+
+
 def to_table(rows: Iterable[LedgerRow] | pd.DataFrame) -> pa.Table:
     """Convert rows to an Arrow table, in which NaN is null."""
     if isinstance(rows, pd.DataFrame):

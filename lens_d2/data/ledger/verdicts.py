@@ -23,7 +23,7 @@ import pandas as pd
 from ...io.errors import DataError
 from ...io.formats import load_json
 from ...structures.boxes import hull
-from .table import BOX, SCHEMA, read_ledger
+from .table import BOX, SCHEMA, read_ledger, slice_boxes_of
 
 VERDICTS = ("accepted", "rejected", "unsure")
 JUDGED = "/judged-"  # and the round: end of a lesion's name that later rounds keep
@@ -66,7 +66,7 @@ class Proposal:
         return cls(
             id=best["lesion"],
             volume=best["volume"],
-            slice_boxes=rows[["slice", *BOX, "score"]].fillna({"score": 0.0}).to_numpy(dtype=np.float64),
+            slice_boxes=slice_boxes_of(rows, missing_score=0.0),
             score=float(best["score"]),
             status=best["status"],
             strategy=best["strategy"],

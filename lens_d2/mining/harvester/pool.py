@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ...data.ledger.table import BOX, LedgerRow, continues_given
+from ...data.ledger.table import LedgerRow, continues_given, slice_boxes_of
 from ...data.ledger.verdicts import VERDICTS
 from ...structures.detections import VolumeDetections
 from ...structures.known_boxes import KnownBoxes
@@ -169,7 +169,7 @@ def lesions_of(ledger: pd.DataFrame) -> list[HarvestedLesion]:
 
 def _of_rows(name: str, rows: pd.DataFrame) -> HarvestedLesion:
     """A lesion that only the ledger knows: a hard negative, or boxes drawn by hand, which are sure."""
-    first, slice_boxes = rows.iloc[0], rows[["slice", *BOX, "score"]].fillna({"score": 1.0}).to_numpy(dtype=float)
+    first, slice_boxes = rows.iloc[0], slice_boxes_of(rows, missing_score=1.0)
     score, annotation = float(slice_boxes[:, 5].max()), name if continues_given(rows).all() else ""
     return HarvestedLesion(
         first["volume"], int(first["round"]), -1, slice_boxes, score, 1.0, annotation, name=name
@@ -179,7 +179,7 @@ def _of_rows(name: str, rows: pd.DataFrame) -> HarvestedLesion:
 def _corrected(lesion: HarvestedLesion, rows: pd.DataFrame, refused: Container[int]) -> HarvestedLesion:
     """A lesion with the ledger's boxes on its slices, and without the refused slices."""
     boxes = {int(box[0]): box for box in lesion.slice_boxes if int(box[0]) not in refused}
-    for z, *box in rows[["slice", *BOX]].to_numpy(dtype=float).tolist():
+    for z, *box in slice_boxes_of(rows).tolist():
         score = boxes[int(z)][5] if int(z) in boxes else 0.0
         boxes[int(z)] = np.array([z, *box, score or lesion.generator])
     return replace(lesion, slice_boxes=np.array([boxes[z] for z in sorted(boxes)]))

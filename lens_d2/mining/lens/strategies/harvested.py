@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from detectron2.config import configurable
 
-from ....data.ledger.table import BOX, continues_given, read_ledger
+from ....data.ledger.table import continues_given, read_ledger, slice_boxes_of
 from ....io.errors import DataError
 from ....structures.known_boxes import KnownBoxes
 from ....structures.status import BoxStatus
@@ -106,7 +106,7 @@ def _judged(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _finding(rows: pd.DataFrame) -> Finding:
-    first, boxes = rows.iloc[0], rows[["slice", *BOX, "score"]].fillna({"score": 1.0}).to_numpy(dtype=float)
+    first, boxes = rows.iloc[0], slice_boxes_of(rows, missing_score=1.0)
     return Finding(
         first["volume"],
         first["lesion"],
