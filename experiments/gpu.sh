@@ -12,7 +12,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${OUT:-output/gpu} work=${WORK:-output/reproduce} python=${PYTHON:-python3}
-mkdir -p "$out" "$work/results"
+mkdir -p "$out" "$work/results" "$work/runs"
 out=$(realpath "$out") work=$(realpath "$work")
 
 tables=()

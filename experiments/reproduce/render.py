@@ -196,6 +196,8 @@ class Gap:
         if not seeds:
             return DASH
         none, everything, value = (self._sample(each, seeds) for each in (*self.ends, own))
+        if everything[0] <= none[0]:  # no gap to be closed, as where nothing is found
+            return DASH
         with np.errstate(divide="ignore", invalid="ignore"):
             share, drawn = ((v - n) / (e - n) for n, e, v in zip(none, everything, value, strict=True))
             low, high = interval(drawn, share)

@@ -11,7 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -26,12 +26,13 @@ from ..data.scans import Scan, SeveralSeries, find_scans, public_names
 from ..data.sources.source import open_source, stamp_of
 from ..engine import allowed, checks, launch
 from ..export import SegmentationFile, StructuredReport, Written, refuse_to_replace, remove_report, warnings_cell
+from ..export.dicom_headers import readable
 from ..io import cli
 from ..io.artifacts import ResultStore, digest, digest_of_file, share_out
 from ..io.config_files import merge_opts
 from ..io.device import check_device, fall_back_to_cpu
 from ..io.errors import DataError, WriteError
-from ..io.files import check_writable, write_whole
+from ..io.files import LOCK, check_writable, only_run_in, write_errors, write_whole
 from ..io.parallel import read_ahead
 from ..io.report_format import TABLE_FILE
 from ..io.zoo import local_path
@@ -135,6 +136,19 @@ class OutcomeStore(ResultStore):
             remove_report(self.output / name)
             (self.root / f"{name}{self.suffix}").unlink(missing_ok=True)
 
+    def remove_all(self) -> None:
+        """Remove the outputs of an earlier run over many scans, with its table.
+
+        Raises:
+            WriteError: a file cannot be removed.
+        """
+        if self.root.is_dir():
+            self.clear((), ())
+            with write_errors(self.output):
+                (self.output / TABLE_FILE).unlink(missing_ok=True)
+            with suppress(OSError):  # it holds something else
+                self.root.rmdir()
+
 
 def _size(path: Path) -> int:
     """Bytes of a file; -1 without it."""
@@ -190,29 +204,37 @@ class Predictor:
         except WriteError:
             raise
         except Exception as error:  # whatever is wrong with one scan, the others are run
-            if not isinstance(error, DataError):
-                kind, keep_ids = type(error).__name__, self.args.keep_ids
-                trace = traceback.format_exception(error) if keep_ids else traceback.format_tb(error.__traceback__)
-                logger.error("unexpected %s\n%s", kind, "".join(trace).rstrip())
+            tell_unexpected(error, self.args.keep_ids)
             outcome = _outcome(FAILED, fault=fault_in(scan, error, self.args.keep_ids))
         outcomes.put(scan, outcome)
         return outcome
+
+
+def tell_unexpected(error: Exception, keep_ids: bool) -> None:
+    """Log where an error came from that is not the scan's fault; with identifiers, its message as well."""
+    if isinstance(error, DataError):
+        return
+    trace = traceback.format_exception(error) if keep_ids else traceback.format_tb(error.__traceback__)
+    logger.error("unexpected %s\n%s", type(error).__name__, "".join(trace).rstrip())
 
 
 def _outcome(status: str, **parts) -> dict:
     return {"status": status, "detections": "", "fault": "", "warnings": [], "files": {}, **parts}
 
 
-def run_one(predictor: Predictor, scan: Scan, output: Path) -> int:
+def run_one(predictor: Predictor, scan: Scan, outcomes: OutcomeStore) -> int:
     """Run the only scan there is, and return the exit code."""
+    output = outcomes.output
     remove_report(output)  # it may be another scan's
+    outcomes.remove_all()
     try:
         found, written = predictor.run(scan, predictor.read(scan), "Scan", output)
     except WriteError:
         raise
-    except DataError as error:
+    except Exception as error:
+        tell_unexpected(error, predictor.args.keep_ids)
         print(f"{predictor.args.input}: {fault_in(scan, error, predictor.args.keep_ids)}", file=sys.stderr)
-        return cli.BAD_INPUT
+        return cli.BAD_INPUT if isinstance(error, DataError) else 1
     print(f"{found} detections; look at {output / 'report.html'}")
     say_where_reports_go([file.name for file in written.files], predictor.args.keep_ids)
     for warning in written.warnings:
@@ -263,6 +285,7 @@ def _finished(titled: list[tuple[str, Scan]], outcomes: OutcomeStore, resume: bo
         for _, scan in titled if resume else ():
             if outcome := outcomes.find_whole(scan):
                 kept[scan.name] = outcome
+        remove_report(outcomes.output)  # of a single scan
         outcomes.clear([scan for _, scan in titled], kept)
         if resume:
             logger.info("scans: %d of %d are done", len(kept), len(titled))
@@ -282,10 +305,11 @@ def say_where_reports_go(written: Iterable[str], keep_ids: bool) -> None:
 def fault_in(scan: Scan, error: Exception, keep_ids: bool) -> str:
     """Say in one line what is wrong with a scan, with the file at fault where it is one of the scan's many."""
     if not isinstance(error, DataError):
-        return " ".join(f"{type(error).__name__}: {error}".split()) if keep_ids else type(error).__name__
+        return readable(f"{type(error).__name__}: {error}") if keep_ids else type(error).__name__
     shown = str if keep_ids else public_names(scan)
-    fault, file = error.without_private(shown), Path(error.path)
-    return f"{shown(file.name)}: {fault}" if Path(scan.record["file_name"]) in file.parents else fault
+    fault, file = error.without_private(shown), Path(os.path.abspath(error.path))
+    is_one_of_many = Path(scan.record["file_name"]) in file.parents
+    return readable(f"{shown(file.name)}: {fault}" if is_one_of_many else fault)
 
 
 def write_table(path: Path, header: list[str], rows: list[list]) -> None:
@@ -334,19 +358,29 @@ def main(args: argparse.Namespace) -> int:
         raise DataError(args.output, "is a file: give a folder as --output")
     if comm.is_main_process():
         check_writable(args.output)
+    with only_run_in(args.output) if comm.is_main_process() else nullcontext():
+        status = _predict(cfg, args)
+    if comm.is_main_process() and os.listdir(args.output) == [LOCK]:  # nothing was written
+        (args.output / LOCK).unlink()
+        args.output.rmdir()
+    return status
+
+
+def _predict(cfg: CfgNode, args: argparse.Namespace) -> int:
+    """Find the scans and run them, in an output folder that no other run writes to."""
     scans = find(args)
     if scans is None:
         return cli.BAD_INPUT
     wanted = [scan for scan in scans if scan.is_scan]
     is_one = len(wanted) == 1 and wanted[0].record["file_name"] == os.path.abspath(args.input)
-    outcomes = None if is_one else OutcomeStore(args.output, cfg, args)
-    if outcomes is not None and args.resume and not args.keep_ids:
+    outcomes = OutcomeStore(args.output, cfg, args)
+    if not is_one and args.resume and not args.keep_ids:
         scans = comm.all_gather(outcomes.numbered(scans) if comm.is_main_process() else scans)[0]
         wanted = [scan for scan in scans if scan.is_scan]
     for scan in wanted:
         refuse_to_replace(scan.record["file_name"], args.output if is_one else args.output / scan.name)
-    if outcomes is None:
-        status = run_one(Predictor(cfg, args), wanted[0], args.output) if comm.is_main_process() else 0
+    if is_one:
+        status = run_one(Predictor(cfg, args), wanted[0], outcomes) if comm.is_main_process() else 0
     else:
         status = run_all(Predictor(cfg, args), scans, outcomes)
     comm.synchronize()  # a rank that ends with another status than 0 takes the others along

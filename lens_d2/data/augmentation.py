@@ -152,7 +152,8 @@ class ShiftTransform(T.Transform):
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         """(H, W, ...) with the contents moved."""
-        (height, width), dx, dy = img.shape[:2], self.dx, self.dy
+        height, width = img.shape[:2]
+        dx, dy = int(np.clip(self.dx, -width, width)), int(np.clip(self.dy, -height, height))
         shifted = np.zeros_like(img)
         shifted[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)] = img[
             max(-dy, 0) : height - max(dy, 0), max(-dx, 0) : width - max(dx, 0)

@@ -11,6 +11,7 @@ import numpy as np
 from detectron2.utils import comm
 from torch.utils.data import Sampler
 
+from ..io.errors import DataError
 from ..structures.status import STATUS_OF_RECORD, BoxStatus
 
 
@@ -253,13 +254,14 @@ class SingleDatasetBatchSampler(BatchStream):
             records_alike: whether hard negatives are drawn from all records alike, see :meth:`SlicePool.draw`.
 
         Raises:
-            ValueError: there is no slice to train on.
+            DataError: there is no slice to train on.
         """
         self.pools, self.negative_ratio = pools, negative_ratio
         self.hard_negative_ratio, self.records_alike = hard_negative_ratio, records_alike
         super().__init__(batch_size, seed)
         if not self.epoch_length:
-            raise ValueError("the training datasets have no slice to train on")
+            fault = "no slice to train on: none has a lesion, and none counts as free of lesions"
+            raise DataError("DATASETS.TRAIN", fault)
 
     def draw_epoch(self, rng: np.random.Generator) -> list[list[SliceIndex]]:
         """Samples that do not fill a batch are left out until another epoch draws them."""

@@ -225,9 +225,8 @@ def _dicom_finds(files: Sequence[DicomFile]) -> list[_Find]:
 
 def _dicom_find(part: Part, files: Sequence[DicomFile], index: DicomIndex) -> _Find:
     """A scan, in the smallest folder from which reading gives exactly its slices."""
-    if part.count == 1:
-        place, uid = _common_folder(part.paths), part.uid
-    else:
+    place, uid = _common_folder(part.paths), part.uid
+    if part.count > 1:
         series = [file for file in files if file.series == part.series]
         for folder in (_common_folder(part.paths), _common_folder([file.path for file in series])):
             there = find_parts([file for file in series if _is_under(file.path, folder)]).parts

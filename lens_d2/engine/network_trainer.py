@@ -6,6 +6,7 @@ import logging
 import os
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer, create_ddp_model, hooks
@@ -40,7 +41,7 @@ def stage_config(cfg: CfgNode, node: CfgNode, name: str) -> CfgNode:
     if batch % ranks:
         stage.SOLVER.IMS_PER_BATCH = -(-batch // ranks) * ranks
         logging.getLogger(__name__).info("%s: a batch of %d for %d ranks", name, stage.SOLVER.IMS_PER_BATCH, ranks)
-    stage.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, name)
+    stage.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / name)
     stage.freeze()
     return stage
 
@@ -104,6 +105,8 @@ class NetworkTrainer(CarefulTraining, SimpleTrainer):
             if start < self.max_iter:
                 follow_config(self.cfg, self.network, self.optimizer, self.scheduler)
         else:
+            if not resume:
+                self.checkpointer.begin_anew()
             begin()
         self.batches.start_iter = start
         path = os.path.join(self.checkpointer.save_dir, self.final)

@@ -106,7 +106,8 @@ class RunResults(ResultStore):
 
 def _replace_folder(before: str, after: str, text: str) -> str:
     """A path with another folder at its beginning; other texts stay."""
-    return f"{after}{text[len(before) :]}" if text.startswith(f"{before}{os.sep}") else text
+    path = os.path.normpath(text)  # "./output/fpr" is below "output"
+    return f"{after}{path[len(before) :]}" if path.startswith(f"{before}{os.sep}") else text
 
 
 def _with_texts(value: Any, change: Callable[[str], str]) -> Any:

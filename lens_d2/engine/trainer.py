@@ -204,6 +204,8 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         """
         if resume and not self.cfg.STAGES:
             self._refuse_lost_checkpoints()
+        if not resume:
+            self.checkpointer.begin_anew()
         if not self.cfg.MODEL.WEIGHTS and not (resume and self.checkpointer.has_checkpoint()):
             load_backbone_weights(self.checkpointer.model.backbone, self.cfg.MODEL.DENSENET.WEIGHTS)
         super().resume_or_load(resume)

@@ -31,7 +31,7 @@ def _figure(path, title: str, width: float = 6.4, height: float = 4.6, columns: 
         ax.grid(True, color=GRID, linewidth=0.8)
         ax.set_axisbelow(True)
         ax.tick_params(colors=INK, labelsize=9)
-    figure.suptitle(title, fontsize=11.5, color=INK, x=0.02, ha="left", fontweight="bold")
+    figure.suptitle(_plain(title), fontsize=11.5, color=INK, x=0.02, ha="left", fontweight="bold")
     yield axes if columns > 1 else axes[0]
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
@@ -43,7 +43,13 @@ def _label(ax, x: str, y: str) -> None:
 
 
 def _fraction(value: float, _position=None) -> str:
-    return f"1/{round(1 / value)}" if 0 < value < 1 else f"{value:g}"
+    whole = round(1 / value) if 0 < value < 1 else 0
+    return f"1/{whole}" if whole and abs(whole * value - 1) < 1e-6 else f"{value:g}"
+
+
+def _plain(text: str) -> str:
+    """A name as it is: a dollar is no formula, and a leading _ does not keep it out of the legend."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def plot_froc(path, curves: dict, unit: str = "sub-volume", title: str = "FROC") -> None:
@@ -65,7 +71,7 @@ def plot_froc(path, curves: dict, unit: str = "sub-volume", title: str = "FROC")
             x, y = (np.asarray(values, dtype=float) for values in entry["curve"])
             x, y = np.r_[0.0, x, max(ticks[-1], x.max(initial=0))], np.r_[0.0, y, y[-1] if len(y) else 0.0]
             shown = np.maximum(x, ticks[0] / 4)
-            label = f"{name}  (average {entry['average']:.3f})"
+            label = _plain(f"{name}  (average {entry['average']:.3f})")
             ax.plot(shown, y, color=colour, linewidth=1.8, linestyle=dashes, label=label)
             ax.plot(entry["fps"], entry["sensitivity"], "o", color=colour, markersize=4.5, clip_on=False, zorder=3)
             if entry.get("ci") is not None:
@@ -103,7 +109,7 @@ def plot_panels(path, panels: dict, x: str, y: str, title: str) -> None:
     with _figure(path, title, width=max(6.4, 3.3 * len(panels)), height=3.8, columns=len(panels)) as axes:
         axes = np.atleast_1d(axes)
         for ax, (panel, own) in zip(axes, panels.items(), strict=True):
-            ax.set_title(panel, fontsize=10, color=INK)
+            ax.set_title(_plain(panel), fontsize=10, color=INK)
             for name, points in own.items():
                 number = lines.index(name)
                 at = sorted(points)
@@ -119,7 +125,7 @@ def plot_panels(path, panels: dict, x: str, y: str, title: str) -> None:
                     markersize=4.5,
                     linewidth=1.8,
                     capsize=2.5,
-                    label=name,
+                    label=_plain(name),
                 )
             ax.xaxis.set_major_locator(FixedLocator(sorted({key for points in own.values() for key in points})))
             ax.set_ylim(0, min(1.0, 1.1 * top))
@@ -165,12 +171,12 @@ def plot_harvest(path, panels: dict[str, dict], given_recall: float) -> None:
     with _figure(path, title, width=0.6 + 5.0 * columns, height=4.8, columns=columns) as axes:
         for ax, (subtitle, curves) in zip(axes, panels.items(), strict=False):
             for colour, (name, (recall, precision)) in zip(_cycle(len(curves)), curves.items(), strict=True):
-                ax.plot(recall, precision, color=colour, linewidth=1.6, label=name)
+                ax.plot(recall, precision, color=colour, linewidth=1.6, label=_plain(name))
             label = f"original marks  (recall {given_recall:.3f})"
             ax.plot([given_recall], [1.0], "o", color=INK, markersize=7, clip_on=False, zorder=4, label=label)
             for line in (0.8, 0.85, 0.9, 0.95):
                 ax.axhline(line, color="#9aa7b1", linewidth=0.7, linestyle=(0, (4, 3)))
-            ax.set_title(subtitle, fontsize=10, color=INK)
+            ax.set_title(_plain(subtitle), fontsize=10, color=INK)
             ax.set(xlim=(0, 1), ylim=(0, 1.02))
             _label(ax, "Recall", "Precision")
             ax.legend(loc="lower left", fontsize=8.5, frameon=True, framealpha=0.9, edgecolor=GRID)
@@ -229,10 +235,10 @@ def plot_embedding(path, points: np.ndarray, types: np.ndarray, mined: np.ndarra
                     x, y = points[(types == name) & kind & some].T
                     look = {"s": size, "marker": marker, "edgecolors": "none" if marker == "o" else INK}
                     ax.scatter(x, y, color=colour, linewidths=0.4, alpha=0.8, **look)
-            ax.set_title(subtitle, fontsize=10, color=INK)
+            ax.set_title(_plain(subtitle), fontsize=10, color=INK)
             ax.set(xlim=_limits(points[:, 0]), ylim=_limits(points[:, 1]), xticks=[], yticks=[])
         for colour, name in zip(_cycle(len(names)), names, strict=True):
-            axes[0].scatter([], [], s=24, color=colour, label=name)
+            axes[0].scatter([], [], s=24, color=colour, label=_plain(name))
         axes[0].scatter([], [], s=24, marker="^", color="white", edgecolors=INK, label="mined")
         axes[0].legend(loc="best", fontsize=8.5, frameon=True, framealpha=0.9, edgecolor=GRID)
 
@@ -255,7 +261,7 @@ def plot_concordance(path, panels: dict[str, dict], reference: str) -> None:
     with _figure(path, title, width=0.8 + 3.7 * columns, height=4.4, columns=columns) as axes:
         for ax, (metric, panel) in zip(axes, panels.items(), strict=False):
             for colour, (name, (x, y)) in zip(_cycle(len(panel["points"])), panel["points"].items(), strict=True):
-                ax.plot(x, y, "o-", color=colour, markersize=4, linewidth=0.8, alpha=0.85, label=name)
+                ax.plot(x, y, "o-", color=colour, markersize=4, linewidth=0.8, alpha=0.85, label=_plain(name))
             ax.plot([0, 1], [0, 1], color="#9aa7b1", linewidth=0.8, linestyle=(0, (4, 3)))
             pearson = "undefined" if panel["pearson"] is None else f"{panel['pearson']:.3f}"
             ax.set_title(f"{metric}   (Pearson {pearson})", fontsize=10, color=INK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,14 @@ def _refuse_other_checksums(path: str) -> None:
                 raise DataError(path, "damaged: its content is not what its checksums say")
 
 
+def _is_array(value: Any) -> bool:
+    """Whether a value is an array of numbers, or can become one."""
+    try:
+        return np.asarray(value).dtype.kind in "biuf"
+    except ValueError:  # lists of different lengths
+        return False
+
+
 def share_state(model: nn.Module) -> None:
     """Give all ranks the first rank's weights and buffers; running statistics differ from rank to rank."""
     if comm.get_world_size() > 1:
@@ -102,6 +111,12 @@ class LENSCheckpointer(DetectionCheckpointer):
         """Remember which checkpoint is the newest."""
         write_whole(os.path.join(self.save_dir, LAST_CHECKPOINT), last_filename_basename.encode())
 
+    def begin_anew(self) -> None:
+        """Forget which checkpoint is the newest: nothing resumes from an earlier run. All ranks call this."""
+        if comm.is_main_process():
+            Path(self.save_dir, LAST_CHECKPOINT).unlink(missing_ok=True)
+        comm.synchronize()
+
     def load(self, path: str, *args, **kwargs) -> dict[str, Any]:
         """Load a checkpoint into the model and the checkpointables.
 
@@ -129,9 +144,14 @@ class LENSCheckpointer(DetectionCheckpointer):
         belongs = "where a state_dict or {'model': state_dict} belongs"
         if not isinstance(state, dict):
             raise DataError(filename, f"has no tensors by name below 'model', {belongs}")
+        if not state:
+            raise DataError(filename, f"holds nothing, {belongs}")
         for key, value in state.items():
             if isinstance(value, dict):
                 raise DataError(filename, f"has its tensors below {key!r}, {belongs}")
+            is_number = torch.is_tensor(value) or _is_array(value)
+            if not isinstance(key, str) or not is_number:
+                raise DataError(filename, f"holds under {key!r} what is no tensor, {belongs}")
             if not (value if torch.is_tensor(value) else torch.as_tensor(np.asarray(value))).isfinite().all():
                 raise DataError(filename, f"{key} holds NaN or Inf: the training that wrote it had diverged")
         return loaded if "model" in loaded else {"model": loaded}

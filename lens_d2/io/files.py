@@ -170,7 +170,7 @@ def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            fault = "another run is writing here: wait for its end, or give another OUTPUT_DIR"
+            fault = "another run is writing here: wait for its end, or give another folder to write to"
             raise DataError(folder, fault) from None
     try:
         yield

@@ -95,6 +95,18 @@ def finite_numbers(path: str | PathLike, cells: pd.Series, names: pd.DataFrame) 
     return values
 
 
+def read_number(text: str) -> float:
+    """Read the number of a cell; NaN or an infinity may stand there.
+
+    Raises:
+        ValueError: it is none, or above ``LARGEST``.
+    """
+    value = float(text)
+    if "_" in text or LARGEST < abs(value) < np.inf:  # Python takes 1_0 for 10
+        raise ValueError(f"{text!r} is not a number up to {LARGEST:g}")
+    return value
+
+
 def number_fault(value: float) -> str:
     """The fault of a number that is not within ``LARGEST``, in words."""
     return f"too large (at most {LARGEST:g})" if np.isfinite(value) else "not a finite number"

@@ -83,6 +83,8 @@ def boxes_through(box3d: Sequence[float], num_slices: int) -> np.ndarray:
     """(k, 5) slice boxes of a 3D box: its outline on each slice of the sub-volume that it covers."""
     box = np.asarray(box3d, dtype=np.float64)
     z = slices_of(box[None])[1]
+    if len(z) == 1 and box[2] <= num_slices - 0.5:  # up to half a slice beyond the last one, it is on that
+        z = z.clip(max=num_slices - 1)
     z = z[(z >= 0) & (z < num_slices)]
     return np.column_stack([z, np.tile(box[PLANE], (len(z), 1))])
 

@@ -25,6 +25,7 @@ from lens_d2.commands.options import get_parser
 from lens_d2.config import load_config
 from lens_d2.data.scans import PNG, VOLUME, find_scans
 from lens_d2.io.errors import DataError
+from lens_d2.io.files import only_run_in
 from lens_d2.lesion_detector import LesionDetector
 from lens_d2.modeling.classifiers import build_classifier
 
@@ -209,6 +210,46 @@ def test_no_report_of_an_earlier_run_stands_for_another_scan(run, array, tmp_pat
     assert run(folder / "b.nii.gz", output=tmp_path / "one") == 0
     assert run(folder / "a.nii.gz", output=tmp_path / "one") == 2
     assert not (tmp_path / "one").exists()
+    assert run(folder / "b.nii.gz") == 0 and names(tmp_path / "out") == [*FILES, "scan_003"]
+    assert os.listdir(tmp_path / "out/scan_003") == ["notes.txt"] and not (tmp_path / "out/.scans").exists()
+    assert run(folder) == 1 and names(tmp_path / "out") == ["scan_002", "scan_003", "scans.csv"]
+
+
+def test_a_second_run_is_kept_out_of_the_output(run, array, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    with only_run_in(tmp_path / "out"):
+        assert run(write_volume(tmp_path / "ct.nii", array, AFFINE)) == 2
+    assert "another run is writing here" in capsys.readouterr().err and names(tmp_path / "out") == []
+
+
+def test_an_unexpected_error_of_a_scan_names_nobody(run, array, tmp_path, capsys, caplog, monkeypatch):
+    """Of the error no more than its kind, unless identifiers are wanted."""
+    path, message = write_volume(tmp_path / "ct.nii", array, AFFINE), "cannot decode /archive/Smith^John"
+
+    def fail(*args, **kw):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(predict.LesionDetector, "__call__", fail)
+    for options, is_named in (((), False), (("--keep-ids",), True)):
+        caplog.clear()
+        assert run(path, *options) == 1
+        told = capsys.readouterr().err + caplog.text
+        assert "RuntimeError" in told and ("Smith" in told) == is_named
+
+
+def test_names_that_are_no_unicode_end_no_batch(run, array, tmp_path, monkeypatch):
+    """And the file at fault is named, though the input is given relative to the working directory."""
+    folder = tmp_path / "in/a"
+    write_series(folder, array, AFFINE)
+    damaged = sorted(folder.iterdir())[0]
+    damaged.rename(os.fsdecode(os.fsencode(folder) + b"/M\xfcller_1.dcm"))
+    next(folder.glob("M*")).write_bytes(b"\0" * 128 + b"DICM" + b"damaged" * 9)
+    write_volume(tmp_path / "in/b.nii", array, AFFINE)
+    monkeypatch.chdir(tmp_path)
+    assert run("in", "--keep-ids") == 1
+    with open(tmp_path / "out/scans.csv") as file:
+        faults = [row["fault"] for row in csv.DictReader(file) if row["status"] == "failed"]
+    assert len(faults) == 1 and faults[0].startswith("M\ufffdller_1.dcm: ")
 
 
 def test_what_lies_beside_scans_ends_no_batch(run, array, tmp_path, capsys):

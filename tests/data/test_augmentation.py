@@ -72,6 +72,8 @@ def test_the_papers_augmentation_draws_what_it_always_has(max_size):
 def test_shifted_contents_leave_air_behind():
     image = np.arange(12.0).reshape(3, 4)
     assert ShiftTransform(1, -1).apply_image(image).tolist() == [[0, 4, 5, 6], [0, 8, 9, 10], [0, 0, 0, 0]]
+    for dx, dy in ((0, 7), (-9, 0), (4, -3)):
+        assert not ShiftTransform(dx, dy).apply_image(image).any()  # out of sight
 
 
 def test_large_images_shrink_to_the_longest_side_allowed():

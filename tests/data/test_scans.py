@@ -321,6 +321,36 @@ def test_halves_of_a_series_with_a_hole_between_them_are_not_two_scans(tmp_path)
         read_volume(scan.record)
 
 
+def test_slices_without_a_series_uid_are_a_scan_of_their_folder(tmp_path):
+    """Of two patients, one above the other in space; they never become one."""
+    for number, name in enumerate("ab"):
+        affine = make_affine((1, 1, 2.5), origin=(0, 0, 20 * number))
+        write_series(
+            tmp_path / name,
+            np.resize(ARRAY, (8, 8, 9)),
+            affine,
+            SeriesInstanceUID="",
+            StudyInstanceUID="",
+            PatientID="",
+        )
+    scans = find_scans(tmp_path)
+    assert [Path(scan.record["file_name"]).name for scan in scans] == ["a", "b"]
+    assert [read_volume(scan.record).array.shape[0] for scan in scans] == [8, 8]
+
+
+def test_a_series_uid_may_hold_a_colon(tmp_path):
+    for number in (1, 2):
+        affine = make_affine((1, 1, 2.5), origin=(0, 0, 100 * number))
+        write_series(
+            tmp_path / str(number),
+            np.resize(ARRAY, (4, 8, 9)),
+            affine,
+            SeriesInstanceUID="1.2:3",
+            AcquisitionNumber=number,
+        )
+    assert len(find_scans(tmp_path)) == 2
+
+
 def test_two_scans_with_one_series_uid_in_two_folders(tmp_path):
     write_series(tmp_path / "a", ARRAY, AFFINE, "1.2.3")
     write_series(tmp_path / "b", ARRAY + 1, AFFINE, "1.2.3")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from lens_d2.data.ledger.table import read_ledger, to_table, write_ledger
 from lens_d2.data.ledger.verdicts import apply_verdicts
 from lens_d2.engine import LENSTrainer, run_stages, stages
 from lens_d2.engine.network_trainer import NetworkTrainer
+from lens_d2.engine.stages import RunResults
 from lens_d2.io import preemption
 from lens_d2.io.artifacts import ArtifactStore
 from lens_d2.io.errors import DataError
@@ -84,6 +86,15 @@ def test_a_run_that_was_moved_goes_on_with_its_own_files(data, whole_run, tmp_pa
     assert done["retrain"]["weights"] == str(tmp_path / "moved/retrain/model_final.pth")
     assert done["train"]["ledger"] == str(tmp_path / "moved/train/mining/ledger.parquet")
     assert done["evaluate"]["metrics"] == before["evaluate"]["metrics"]
+
+
+def test_paths_of_results_follow_their_run_however_they_were_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts = ["./output/x/fpr/model_final.pth", "output/x/fpr/a.pth", "output/xy/b.pth", "a / b"]
+    RunResults(Path("output/x/fpr"), "./output/x").put("stage", {"files": texts})
+    shutil.copytree("output/x", "kept")
+    found = RunResults(Path("kept/fpr"), "kept").find("stage")["files"]
+    assert found == ["kept/fpr/model_final.pth", "kept/fpr/a.pth", *texts[2:]]
 
 
 def test_the_ledger_and_unlabelled_slices_are_for_retraining_alone(whole_run):

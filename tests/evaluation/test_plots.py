@@ -11,7 +11,9 @@ CURVE = {"curve": (FPS, SENSITIVITY), "fps": FPS, "sensitivity": SENSITIVITY, "a
 ENDS = np.array([0.1, 0.5]), np.array([1.0, 0.6])
 NO_CURVE = {**CURVE, "curve": ([], [])}
 PLOTS = {
-    "froc": lambda path: plots.plot_froc(path, {"a": CURVE | {"ci": [[0, 0.2]] * 3}, "nothing found": NO_CURVE}),
+    "froc": lambda path: plots.plot_froc(
+        path, {"a": CURVE | {"ci": [[0, 0.2]] * 3}, "nothing found": NO_CURVE, "_a$x_{$": CURVE}
+    ),
     "precision_recall": lambda path: plots.plot_precision_recall(path, *ENDS[::-1], 0.5, given_recall=0.3),
     "nothing found": lambda path: plots.plot_precision_recall(path, np.zeros(0), np.zeros(0), 0.0),
     "harvest": lambda path: plots.plot_harvest(path, {"Round by round": {"P_H,1": ENDS}}, 0.5),
@@ -26,6 +28,11 @@ PLOTS = {
         path, {"P3D": {"pearson": None, "points": {"a": ENDS}}}, "3D IoU"
     ),
 }
+
+
+def test_rates_are_fractions_where_they_are_one():
+    assert [plots._fraction(value) for value in (0.125, 0.5, 1 / 3, 1.0, 8.0)] == ["1/8", "1/2", "1/3", "1", "8"]
+    assert [plots._fraction(value) for value in (0.4, 0.75, 0.9)] == ["0.4", "0.75", "0.9"]
 
 
 @pytest.mark.parametrize("name", PLOTS)

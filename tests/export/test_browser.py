@@ -264,6 +264,30 @@ def test_windows_change_by_presets_and_by_the_mouse(page):
     assert page.execute_script(f"return {text_of(VIEWER + ' .whole .window')}") != "W 400 L 40"  # has its own
 
 
+def test_a_mouse_let_go_outside_changes_nothing_more(page):
+    window = text_of(f"{CARD} .whole .window")
+    wait(page, slice_of(CARD), 19)
+    before = page.execute_script(f"return {window}")
+    page.execute_script(
+        "const frame = document.querySelector(arguments[0]);"
+        "const send = (type, x, buttons) => frame.dispatchEvent(new PointerEvent(type,"
+        " { pointerType: 'mouse', clientX: x, clientY: 50, buttons, bubbles: true }));"
+        "send('pointerdown', 10, 1); send('pointermove', 90, 0); send('pointermove', 150, 0);",
+        f"{CARD} .frame.whole",
+    )
+    assert page.execute_script(f"return {window}") == before
+
+
+def test_keys_are_those_of_the_viewer_in_focus(page):
+    wait(page, slice_of(CARD), 19)
+    frame(page, VIEWER).click()
+    page.execute_script(f"document.querySelector('{CARD} .frame.whole').focus()")
+    main = page.execute_script(f"return {slice_of(VIEWER)}")
+    press(page, Keys.ARROW_RIGHT)
+    wait(page, slice_of(CARD), 20)
+    assert page.execute_script(f"return {slice_of(VIEWER)}") == main
+
+
 def test_reformats_follow_the_window(page):
     script = (
         "const canvas = document.querySelector('#finding-2 .over');"

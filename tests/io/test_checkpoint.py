@@ -47,6 +47,11 @@ def network():
         ({"model": {"weight": torch.tensor([1.0, float("nan")])}}, "weight holds NaN or Inf"),
         ({"state_dict": {"weight": torch.zeros(2)}}, "has its tensors below 'state_dict'"),
         ({"model": [torch.zeros(2)]}, "has no tensors by name below 'model'"),
+        ({"epoch": 3, "arch": "resnet50", "state_dict": {"weight": torch.zeros(2)}}, "'arch' what is no tensor"),
+        ({"state_dict": None}, "'state_dict' what is no tensor"),
+        ({"weight": [[1.0], [1.0, 2.0]]}, "'weight' what is no tensor"),
+        ({1: torch.zeros(2)}, "1 what is no tensor"),
+        ({"model": {}}, "holds nothing"),
     ],
 )
 def test_weights_that_are_none_are_told(network, tmp_path, content, fault):

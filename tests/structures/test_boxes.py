@@ -52,6 +52,8 @@ def test_a_3d_box_on_the_slices_of_its_sub_volume():
     assert boxes_through([1, 2, -0.5, 3, 4, 1.5], 7).tolist() == [[0, 1, 2, 3, 4], [1, 1, 2, 3, 4]]
     assert boxes_through([1, 2, 5.5, 3, 4, 6.5], 7).tolist() == [[6, 1, 2, 3, 4]]
     assert boxes_through([1, 2, 6.6, 3, 4, 6.9], 7).tolist() == []
+    for z, nearest in ((-0.5, 0), (6.5, 6)):
+        assert boxes_through([1, 2, z, 3, 4, z], 7).tolist() == [[nearest, 1, 2, 3, 4]]
 
 
 def test_key_slice_box_is_the_middle_one_without_a_key_slice():

@@ -30,7 +30,7 @@ import numpy as np
 
 from ...io.errors import DataError
 from ...io.formats import HARVESTER, LENS, FileFrame, VolumeName, read_boxes3d, read_lens_set, read_revised
-from ...io.tables import read_rows
+from ...io.tables import read_number, read_rows
 from ...structures.boxes import boxes_through
 from ...structures.records import fault_of, make_lesion, make_record
 from .catalog import Dataset, Faults, register
@@ -126,20 +126,20 @@ def _mark(row: int, values: Mapping[str, str]) -> Mark:
     match = _FILE_NAME.fullmatch(values["File_name"])
     if not match:
         raise ValueError("File_name is not <patient>_<study>_<series>_<slice>.png")
-    key_slice = int(_numbers(values, "Key_slice_index", 1)[0])
+    (key_slice,) = _whole_numbers(values, "Key_slice_index", 1)
     if int(match[2]) != key_slice:
         raise ValueError(f"Key_slice_index is {key_slice}, and File_name is of another slice")
-    first, last = map(int, _numbers(values, "Slice_range", 2))
+    first, last = _whole_numbers(values, "Slice_range", 2)
     if not first <= key_slice <= last:
         raise ValueError(f"the key slice {key_slice} is not in the Slice_range {first} to {last}")
     *pixel, interval = _numbers(values, "Spacing_mm_px_", 3, may_be_missing=(2,))
     pixel_spacing = (pixel[0], pixel[1])
     if min(pixel_spacing) <= 0:
         raise ValueError(f"the pixel spacing is {pixel_spacing[0]:g} x {pixel_spacing[1]:g} mm")
-    split = int(_numbers(values, "Train_Val_Test", 1)[0])
+    (split,) = _whole_numbers(values, "Train_Val_Test", 1)
     if split not in SPLITS.values():
         raise ValueError(f"Train_Val_Test is {split}, not one of {', '.join(map(str, SPLITS.values()))}")
-    width, height = map(int, _numbers(values, "Image_size", 2))
+    width, height = _whole_numbers(values, "Image_size", 2)
     if min(width, height) <= 0:
         raise ValueError(f"the Image_size is {width} x {height} pixels")
     return Mark(
@@ -159,10 +159,17 @@ def _mark(row: int, values: Mapping[str, str]) -> Mark:
     )
 
 
+def _whole_numbers(values: Mapping[str, str], column: str, count: int) -> tuple[int, ...]:
+    numbers = _numbers(values, column, count)
+    if any(number % 1 for number in numbers):
+        raise ValueError(f"{column} is {values[column]!r}; whole numbers belong there")
+    return tuple(map(int, numbers))
+
+
 def _numbers(values: Mapping[str, str], column: str, count: int, may_be_missing=()) -> tuple[float, ...]:
     """The numbers of one cell; NaN is accepted only at the places ``may_be_missing``."""
     try:
-        numbers = tuple(float(text) if text.strip() else np.nan for text in values[column].split(","))
+        numbers = tuple(read_number(text) if text.strip() else np.nan for text in values[column].split(","))
     except ValueError:
         raise ValueError(f"{column} is {values[column]!r}") from None
     if len(numbers) != count:

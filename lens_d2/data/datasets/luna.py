@@ -16,7 +16,7 @@ import numpy as np
 
 from ...io.errors import DataError
 from ...io.files import visible_files
-from ...io.tables import read_rows
+from ...io.tables import read_number, read_rows
 from ...structures.boxes import hull
 from ...structures.geometry import VolumeGeometry
 from ...structures.records import make_lesion, make_record
@@ -56,7 +56,7 @@ def read_nodules(path: str | PathLike, faults: Faults | None = None) -> dict[str
     for line, row in read_rows(path, COLUMNS):
         series, *texts = row.values()
         try:
-            x, y, z, diameter = (float(text) for text in texts)
+            x, y, z, diameter = map(read_number, texts)
         except ValueError:
             x, y, z, diameter = (np.nan,) * 4
         if np.isfinite([x, y, z, diameter]).all() and diameter > 0:

@@ -14,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,6 +28,7 @@ from ...structures.boxes import hull
 from .table import BOX, SCHEMA, read_ledger, slice_boxes_of
 
 VERDICTS = ("accepted", "rejected", "unsure")
+VERDICT = re.compile(rb"\b(accepted|rejected|unsure)\b", re.IGNORECASE)  # in a table that cannot be read
 JUDGED = "/judged-"  # and the round: end of a lesion's name that later rounds keep
 
 
@@ -168,16 +171,19 @@ def refuse_to_lose_verdicts(path: str | os.PathLike, records: Sequence[dict], ju
     """Refuse that a ledger is replaced by one without the verdicts of a radiologist that it has.
 
     Args:
-        path: of the ledger; absent or damaged, it has none.
+        path: of the ledger; absent, or damaged without a verdict to be seen, it has none.
         records: of the dataset, with given annotations only.
         judged: the rows with a verdict that the new ledger will have, as :func:`judged_rows` gives them.
 
     Raises:
-        DataError: tells how many of its lesions would lose their verdict.
+        DataError: tells how many of its lesions would lose their verdict, or what keeps them from being read.
     """
     try:
         own = _judged(read_ledger(path), _given(records))
-    except DataError:
+    except DataError as error:
+        if Path(path).is_file() and VERDICT.search(Path(path).read_bytes()):
+            fault = f"{error.fault}; mined anew it would lose its verdicts: put it right, or move it"
+            raise DataError(path, fault) from None
         return
     kept = set(zip(judged["id"], judged["status"], strict=True))
     lost = [pair not in kept for pair in zip(own["id"], own["status"], strict=True)]

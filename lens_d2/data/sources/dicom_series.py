@@ -31,7 +31,8 @@ class Part:
     """Slices of one series that make one scan: usually all of them.
 
     Attributes:
-        uid: SeriesInstanceUID; for one of several parts with its number, ``UID:1``.
+        series: SeriesInstanceUID.
+        uid: the same; for one of several parts with its number, ``UID:1``.
         number: of the part in its series, from 1.
         count: of the series' parts.
         frames: upwards along their normal; those at the same place are adjacent.
@@ -43,6 +44,7 @@ class Part:
         fault: of one of the files, because of which the scan cannot be read; None without one.
     """
 
+    series: str
     uid: str
     number: int
     count: int
@@ -52,11 +54,6 @@ class Part:
     description: str = ""
     warnings: Sequence[str] = ()
     fault: DataError | None = None
-
-    @property
-    def series(self) -> str:
-        """SeriesInstanceUID."""
-        return self.uid.partition(":")[0]
 
     def __str__(self) -> str:
         count = counted(len(self.frames), "image")
@@ -101,14 +98,15 @@ def read_dicom_files(paths: Iterable[Path]) -> list[DicomFile]:
 
 def find_parts(files: Sequence[DicomFile]) -> DicomIndex:
     """Group files by series, and split series of CT whose slices do not belong together."""
-    series: dict[str, list[DicomFile]] = defaultdict(list)
+    # Slices without a SeriesInstanceUID are a series in their folder alone: elsewhere may be another patient's.
+    series: dict[tuple[str, Path | None], list[DicomFile]] = defaultdict(list)
     damaged, others, parts = [], [], []
     for file in files:
         if file.kind == Kind.DAMAGED or (file.kind == Kind.CT and file.fault is not None and not file.series):
             damaged.append(file)
         elif file.kind != Kind.COMPANION:
-            series[file.series].append(file)
-    for uid, members in series.items():
+            series[file.series, None if file.series else file.path.parent].append(file)
+    for (uid, _), members in series.items():
         if any(file.kind == Kind.CT and file.is_placed for file in members):
             parts += _parts(uid, members)
         else:
@@ -147,7 +145,7 @@ def _parts(uid: str, members: Sequence[DicomFile]) -> list[Part]:
         name = uid if len(stacks) == 1 else f"{uid}:{number}"
         paths = list(dict.fromkeys([*(frame.path for frame in stack), *(Path(each.path) for each in faults)]))
         fault = faults[0] if faults else None
-        parts.append(Part(name, number, len(stacks), stack, paths, told_by, description, own, fault))
+        parts.append(Part(uid, name, number, len(stacks), stack, paths, told_by, description, own, fault))
     return parts
 
 

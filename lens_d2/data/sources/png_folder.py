@@ -135,7 +135,8 @@ def _size(file: Path) -> tuple[int, int]:
 def _read(file: Path) -> np.ndarray:
     """(H, W) int16 HU of a slice."""
     _size(file)
-    picture = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    content = np.frombuffer(file.read_bytes(), np.uint8)  # not imread, which a name that is not UTF-8 can end
+    picture = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     if picture is None:
         raise DataError(file, "truncated or damaged picture")
     return (picture - np.uint16(HU_OFFSET)).view(np.int16)  # modulo 2^16, so without a wider copy

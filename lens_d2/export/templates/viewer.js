@@ -200,6 +200,7 @@ class Viewer {
       gathered = 0;
       this.step(-steps); // down is towards the feet
     }, { passive: false });
+    frame.addEventListener("focusin", () => { Viewer.active = this; });
     frame.addEventListener("keydown", (event) => {
       const steps = { ArrowUp: 1, ArrowDown: -1, PageUp: 10, PageDown: -10, Home: this.stack.count, End: -this.stack.count }[event.key];
       if (!steps || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -224,6 +225,7 @@ class Viewer {
     });
     frame.addEventListener("pointermove", (event) => {
       if (!from) return;
+      if (event.pointerType === "mouse" && !(event.buttons & 1)) return from = null; // let go outside of the frame
       const x = event.clientX - from.x;
       const y = event.clientY - from.y;
       if (!from.moved && Math.hypot(x, y) < 4) return;

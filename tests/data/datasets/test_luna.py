@@ -116,7 +116,7 @@ def test_a_scan_at_fault_is_left_out_and_named(tmp_path):
     assert faults["1.4"].path.endswith("1.4.mhd")
 
 
-@pytest.mark.parametrize("diameter", ["NaN", "-3", "0", "six"])
+@pytest.mark.parametrize("diameter", ["NaN", "-3", "0", "six", "1e200", "1_0"])
 def test_diameters_that_make_no_sense(tmp_path, diameter):
     path = annotations(tmp_path, ("1.1", 0, 0, 0, diameter))
     with pytest.raises(DataError, match=f"line 2 .1.1.: no centre and diameter: 0, 0, 0, {diameter}"):

@@ -51,6 +51,16 @@ def test_mining_anew_loses_no_verdict(rows, records, tmp_path):
     refuse_to_lose_verdicts(path, records, nothing)
 
 
+@pytest.mark.parametrize(("old", "new"), [("accepted", "Accepted"), (",", ";")])
+def test_a_table_that_was_edited_by_hand_loses_no_verdict_for_a_slip(rows, records, tmp_path, old, new):
+    path, ledger = tmp_path / "ledger.csv", table_of(*rows)
+    after, _ = apply_verdicts(ledger, {ledger["lesion"].iloc[2]: {"verdict": "accepted"}}, "v.json")
+    after.to_csv(path, index=False)
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(DataError, match="ledger.csv: .*; mined anew it would lose its verdicts: put it"):
+        refuse_to_lose_verdicts(path, records, judged_rows([], records))
+
+
 def test_a_verdict_on_other_boxes_is_refused(rows):
     ledger = table_of(*rows)
     (proposal, *_) = proposals_of(ledger)

@@ -1,6 +1,8 @@
 """Folders of PNG slices, as DeepLesion has them."""
 
+import os
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -88,6 +90,14 @@ def test_missing_slice(tmp_path, hu):
     (folder / "003.png").unlink()
     assert fault(folder, spacing=SPACING) == f"{folder}: missing slices: 003.png"
     assert "missing slices: 007.png, 008.png" in fault(folder, spacing=SPACING, first_slice=5, num_slices=4)
+
+
+def test_a_path_that_is_no_unicode(tmp_path, hu):
+    """As archives of old Windows unpack; OpenCV's own reader ends the process on it."""
+    folder = write_pngs(tmp_path / "ct", hu)
+    other = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller"))
+    folder.rename(other)
+    assert np.array_equal(read_volume(other, spacing=SPACING).array, hu)
 
 
 @pytest.mark.parametrize("keep", [0, 20, 100])

@@ -99,6 +99,8 @@ def test_the_share_of_a_gap_that_a_row_recovers(page):
     assert shares["first"] == shares["second"] == ""
     assert shares["third"] == "71% (71% to 100%)"  # the second lesion from half a false positive on, 5 of 7 rates
     assert "Of the gap: of the way from 'first' to 'second'" in text
+    _, cells = page(dict.fromkeys(rows, (MISS, 0.5)), gap=["first", "second"])
+    assert {line[0]: line[5] for line in cells}["third"] == "–"  # no way to go
 
 
 def test_points_of_rows_in_a_figure(page, monkeypatch):
