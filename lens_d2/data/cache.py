@@ -24,6 +24,7 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from ..io.errors import DataError, WriteError
+from ..io.files import MAX_NAME
 from ..structures.geometry import VolumeGeometry
 from .checks import refuse_impossible_sizes
 from .datasets.catalog import cache_folder, default_root
@@ -33,7 +34,6 @@ from .volume import CTVolume, read_volume
 
 logger = logging.getLogger(__name__)
 
-MAX_NAME = 150  # bytes of the part of a file's name that one can read; file systems allow 255
 FORMAT = 1  # counts up when preprocessing or layout change, so that files of older versions are not read
 
 RESOLVED = "cache_file"  # key of a resolved record: identity of the cache, path of the file
@@ -116,7 +116,7 @@ class VolumeCache:
             [FORMAT, record, source.stamps(), asdict(self.params), *version], sort_keys=True, default=str
         )
         name = re.sub(r"[^\w.-]+", "_", str(record.get("volume") or Path(record["file_name"]).name))
-        name = name.encode()[:MAX_NAME].decode(errors="ignore")  # a file's name has 255 bytes
+        name = name.encode()[:MAX_NAME].decode(errors="ignore")
         return self.root / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.b2nd"
 
     def resolve(self, records: Iterable[dict]) -> list[dict]:

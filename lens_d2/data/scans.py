@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..io.dicom_header import looks_like_dicom
 from ..io.errors import DataError
-from ..io.files import visible_files, visible_folders
+from ..io.files import MAX_NAME, visible_files, visible_folders
 from ..io.report_format import TABLE_FILE, is_report
 from .sources.dicom_file import DicomFile, Kind
 from .sources.dicom_folder import no_ct
@@ -22,7 +22,6 @@ from .sources.png_folder import fault_of_picture, numbered_pictures
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".mhd", ".mha", ".nrrd", ".nhdr")
 NUMBERED = "scan_{:03d}"
-MAX_NAME = 150  # bytes of a name; file systems allow 255, with what is added to it
 VOLUME, PNG, DICOM, PICTURES = "volume file", "PNG slices", "DICOM series", "pictures that are no slices"
 
 

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from .errors import DataError, WriteError
 
 LOCK = ".lock"
+MAX_NAME = 150  # bytes of a name; file systems allow 255, with what is added to it
 OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 

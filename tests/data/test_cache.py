@@ -329,3 +329,11 @@ def test_damage_with_the_source_gone_is_an_error(cache, record):
         file.unlink()
     with pytest.raises(DataError, match="the folder is empty"):
         volume.read([0])
+
+
+def test_long_names_are_cut(tmp_path):
+    """A file's name has 255 bytes at most, and names that are cut stay apart."""
+    record = write_folder(tmp_path / "ct")
+    cache = VolumeCache(tmp_path / "cache")
+    paths = {cache.build({**record, "volume": "ä" * 200 + end}) for end in "ab"}
+    assert len(paths) == 2 and all(path.is_file() for path in paths)
