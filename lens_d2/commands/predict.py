@@ -11,7 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -358,12 +358,20 @@ def main(args: argparse.Namespace) -> int:
         raise DataError(args.output, "is a file: give a folder as --output")
     if comm.is_main_process():
         check_writable(args.output)
-    with only_run_in(args.output) if comm.is_main_process() else nullcontext():
-        status = _predict(cfg, args)
-    if comm.is_main_process() and os.listdir(args.output) == [LOCK]:  # nothing was written
-        (args.output / LOCK).unlink()
-        args.output.rmdir()
-    return status
+    with _alone_in(args.output) if comm.is_main_process() else nullcontext():
+        return _predict(cfg, args)
+
+
+@contextmanager
+def _alone_in(output: Path) -> Iterator[None]:
+    """Keep a second run out of the output folder, which goes if nothing was written."""
+    with only_run_in(output):
+        try:
+            yield
+        finally:
+            if os.listdir(output) == [LOCK]:
+                (output / LOCK).unlink()
+                output.rmdir()
 
 
 def _predict(cfg: CfgNode, args: argparse.Namespace) -> int:
