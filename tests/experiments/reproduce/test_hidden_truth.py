@@ -1,5 +1,6 @@
 """The universal training set with the hidden truth in the place of its marks."""
 
+import importlib
 import json
 
 import pytest
@@ -19,6 +20,7 @@ def universal(tmp_path, monkeypatch):
     lesion |= {"key_slice": 6, "key_box": box}
     hidden = {records[0]["volume"]: {"lesions": [lesion, lesion]}}
     (tmp_path / "hidden_truth.json").write_text(json.dumps({"volumes": hidden}))
+    importlib.reload(hidden_truth)  # another test may have run it as a file of DATASETS.READERS
     monkeypatch.setattr(hidden_truth, "UNIVERSAL", "hidden_universal")
     DatasetCatalog.register("hidden_universal", lambda: records)
     MetadataCatalog.get("hidden_universal").set(root=str(tmp_path))
