@@ -63,12 +63,15 @@ def _refuse_other_checksums(path: str) -> None:
                 raise DataError(path, "damaged: its content is not what its checksums say")
 
 
-def _is_array(value: Any) -> bool:
-    """Whether a value is an array of numbers, or can become one."""
+def _as_tensor(value: Any) -> torch.Tensor | None:
+    """A value as a tensor; None if it holds anything but numbers."""
+    if torch.is_tensor(value):
+        return value
     try:
-        return np.asarray(value).dtype.kind in "biuf"
+        array = np.asarray(value)
     except ValueError:  # lists of different lengths
-        return False
+        return None
+    return torch.as_tensor(array) if array.dtype.kind in "biuf" else None
 
 
 def share_state(model: nn.Module) -> None:
@@ -149,10 +152,10 @@ class LENSCheckpointer(DetectionCheckpointer):
         for key, value in state.items():
             if isinstance(value, dict):
                 raise DataError(filename, f"has its tensors below {key!r}, {belongs}")
-            is_number = torch.is_tensor(value) or _is_array(value)
-            if not isinstance(key, str) or not is_number:
+            numbers = _as_tensor(value)
+            if numbers is None or not isinstance(key, str):
                 raise DataError(filename, f"holds under {key!r} what is no tensor, {belongs}")
-            if not (value if torch.is_tensor(value) else torch.as_tensor(np.asarray(value))).isfinite().all():
+            if not numbers.isfinite().all():
                 raise DataError(filename, f"{key} holds NaN or Inf: the training that wrote it had diverged")
         return loaded if "model" in loaded else {"model": loaded}
 
