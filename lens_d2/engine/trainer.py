@@ -19,6 +19,7 @@ from detectron2.utils.events import EventWriter
 from torch import nn
 
 from ..data.loader import build_batch_sampler, build_test_loader, build_train_loader, load_training_records
+from ..data.mapper import DATASET_COMBINATIONS
 from ..inference.detector import build_inference
 from ..io.checkpoint import LAST_CHECKPOINT, LENSCheckpointer, share_state
 from ..io.cli import at_level, without_known_faults
@@ -187,9 +188,10 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
     @staticmethod
     def _tell_untaught(cfg: CfgNode, model: nn.Module, records: list[dict]) -> None:
         """Warn of experts that no record teaches: what they find stands among the fused detections."""
-        taught = {record["expert"] for record in records}
+        learner = DATASET_COMBINATIONS[cfg.DATASETS.COMBINE]
+        taught = {learner(record["expert"], cfg.MODEL.LENS.EXPERTS)[0] for record in records}
         untaught = [expert for expert in getattr(model, "experts", ()) if expert not in taught]
-        if untaught and cfg.DATASETS.COMBINE == "experts" and not cfg.SOLVER.PARTS:
+        if untaught and not cfg.SOLVER.PARTS:
             text = "no dataset of DATASETS.TRAIN teaches %s, whose detections are fused all the same"
             text += ": leave it out of MODEL.LENS.EXPERTS, unless it has learned before"
             logger.warning(text, ", ".join(untaught))

@@ -187,16 +187,21 @@ class Careful(CarefulTraining, SimpleTrainer):
         self.checkpointer = SimpleNamespace(save_dir=output_dir)
 
 
-def test_experts_that_nothing_teaches_are_told(tmp_path, caplog):
+@pytest.mark.parametrize(
+    "opts, untaught",
+    [
+        (["DATASETS.TRAIN", ("blocks_deeplesion", "blocks_luna")], "lits, nih_ln"),
+        (["DATASETS.COMBINE", "pooling"], "luna, lits, nih_ln"),
+    ],
+)
+def test_experts_that_nothing_teaches_are_told(tmp_path, caplog, opts, untaught):
     register_blocks(tmp_path)
     with caplog.at_level(logging.WARNING, "lens_d2"):
         LENSTrainer(blocks_cfg(tmp_path))
         assert "teaches" not in caplog.text
-        LENSTrainer(blocks_cfg(tmp_path, "DATASETS.TRAIN", ("blocks_deeplesion", "blocks_luna")))
-    told = (
-        "no dataset of DATASETS.TRAIN teaches lits, nih_ln, whose detections are fused all the same: leave it out"
-    )
-    assert f"{told} of MODEL.LENS.EXPERTS, unless it has learned before" in caplog.text
+        LENSTrainer(blocks_cfg(tmp_path, *opts))
+    told = f"no dataset of DATASETS.TRAIN teaches {untaught}, whose detections are fused all the same"
+    assert f"{told}: leave it out of MODEL.LENS.EXPERTS, unless it has learned before" in caplog.text
 
 
 def test_a_loss_that_is_not_finite_is_a_line_and_ends_the_workers(monkeypatch):
