@@ -28,7 +28,7 @@ from ..engine import allowed, checks, launch
 from ..export import SegmentationFile, StructuredReport, Written, refuse_to_replace, remove_report, warnings_cell
 from ..export.dicom_headers import readable
 from ..io import cli
-from ..io.artifacts import ResultStore, digest, digest_of_file, share_out
+from ..io.artifacts import ResultStore, by_the_first, digest, digest_of_file, share_out
 from ..io.config_files import merge_opts
 from ..io.device import check_device, fall_back_to_cpu
 from ..io.errors import DataError, WriteError
@@ -252,7 +252,7 @@ def run_all(predictor: Predictor, scans: list[Scan], outcomes: OutcomeStore) -> 
     """
     keep_ids, output = predictor.args.keep_ids, outcomes.output
     titled = [(f"Scan {scan.number}", scan) for scan in scans if scan.is_scan]
-    done = _finished(titled, outcomes, predictor.args.resume)
+    done = by_the_first(partial(_finished, titled, outcomes, predictor.args.resume))
     left = [(title, scan) for title, scan in titled if scan.name not in done]
     ran = share_out(left, partial(predictor.run_each, outcomes=outcomes), "scans")
     if not comm.is_main_process():
@@ -279,17 +279,16 @@ def run_all(predictor: Predictor, scans: list[Scan], outcomes: OutcomeStore) -> 
 
 
 def _finished(titled: list[tuple[str, Scan]], outcomes: OutcomeStore, resume: bool) -> dict[str, dict]:
-    """The outcomes of an earlier run that stay, by the names of scans, on all ranks; without ``resume``, none."""
+    """The outcomes of an earlier run that stay, by the names of scans; without ``resume``, none."""
     kept: dict[str, dict] = {}
-    if comm.is_main_process():
-        for _, scan in titled if resume else ():
-            if outcome := outcomes.find_whole(scan):
-                kept[scan.name] = outcome
-        remove_report(outcomes.output)  # of a single scan
-        outcomes.clear([scan for _, scan in titled], kept)
-        if resume:
-            logger.info("scans: %d of %d are done", len(kept), len(titled))
-    return comm.all_gather(kept)[0]
+    for _, scan in titled if resume else ():
+        if outcome := outcomes.find_whole(scan):
+            kept[scan.name] = outcome
+    remove_report(outcomes.output)  # of a single scan
+    outcomes.clear([scan for _, scan in titled], kept)
+    if resume:
+        logger.info("scans: %d of %d are done", len(kept), len(titled))
+    return kept
 
 
 def say_where_reports_go(written: Iterable[str], keep_ids: bool) -> None:
@@ -320,25 +319,23 @@ def write_table(path: Path, header: list[str], rows: list[list]) -> None:
 
 
 def find(args: argparse.Namespace) -> list[Scan] | None:
-    """Find the scans of the input, on all ranks; None, after a line on each, if the user has to pick one.
+    """Find the scans of the input; None, after a line on each, if the user has to pick one.
 
     Raises:
         DataError: the input cannot be used.
     """
-    scans = None
-    if comm.is_main_process():
-        try:
-            scans = find_scans(
-                args.input,
-                spacing=args.spacing,
-                series_uid=args.series,
-                fill_gaps=args.fill_gaps,
-                keep_ids=args.keep_ids,
-                leave_out=args.output,
-            )
-        except SeveralSeries as error:
-            print(f"{error} (--series UID):", *error.lines, sep="\n  ", file=sys.stderr)
-    return comm.all_gather(scans)[0]
+    try:
+        return find_scans(
+            args.input,
+            spacing=args.spacing,
+            series_uid=args.series,
+            fill_gaps=args.fill_gaps,
+            keep_ids=args.keep_ids,
+            leave_out=args.output,
+        )
+    except SeveralSeries as error:
+        print(f"{error} (--series UID):", *error.lines, sep="\n  ", file=sys.stderr)
+        return None
 
 
 def main(args: argparse.Namespace) -> int:
@@ -376,14 +373,14 @@ def _alone_in(output: Path) -> Iterator[None]:
 
 def _predict(cfg: CfgNode, args: argparse.Namespace) -> int:
     """Find the scans and run them, in an output folder that no other run writes to."""
-    scans = find(args)
+    scans = by_the_first(partial(find, args))
     if scans is None:
         return cli.BAD_INPUT
     wanted = [scan for scan in scans if scan.is_scan]
     is_one = len(wanted) == 1 and wanted[0].record["file_name"] == os.path.abspath(args.input)
     outcomes = OutcomeStore(args.output, cfg, args)
     if not is_one and args.resume and not args.keep_ids:
-        scans = comm.all_gather(outcomes.numbered(scans) if comm.is_main_process() else scans)[0]
+        scans = by_the_first(partial(outcomes.numbered, scans))
         wanted = [scan for scan in scans if scan.is_scan]
     for scan in wanted:
         refuse_to_replace(scan.record["file_name"], args.output if is_one else args.output / scan.name)

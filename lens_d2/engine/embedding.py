@@ -18,11 +18,15 @@ from ..data.sampler import EpochBatchSampler
 from ..io.errors import DataError
 from ..modeling.embedding import LesaNet
 from ..modeling.embedding.losses import rhem_loss, triplet_loss, weighted_cross_entropy
+from ..modeling.supervision import gather_over_ranks
 from .network_trainer import NetworkTrainer, stage_config
 
 
 class EmbeddingObjective(nn.Module):
-    """Weighted sum of the embedding's four losses; their random draws follow from the batch's seeds."""
+    """Weighted sum of the embedding's four losses; their random draws follow from the batch's seeds.
+
+    Labels and triplets are drawn from the batch of all ranks: a rank's own share may be too small for a triplet.
+    """
 
     def __init__(self, network: LesaNet, class_weights: tuple[np.ndarray, np.ndarray], keys: CfgNode):
         """
@@ -44,20 +48,26 @@ class EmbeddingObjective(nn.Module):
         Args:
             batch: samples of :class:`LesionPatchDataset`, collated.
         """
-        generator = torch.Generator().manual_seed(int(batch["seed"].sum()))
         device, keys = self.positive_weight.device, self.keys
-        patch, box, positive, known, reliable = (
-            batch[name].to(device) for name in ("patch", "box", "positive", "known", "reliable")
+        seed, patch, box, positive, known, reliable = (
+            batch[name].to(device) for name in ("seed", "patch", "box", "positive", "known", "reliable")
         )
         embedding, logits, propagated = self.network(patch, box)
         weights = self.positive_weight, self.negative_weight
         losses = {
             "loss_labels": weighted_cross_entropy(logits, positive, known, *weights),
-            "loss_rhem": rhem_loss(logits, positive, reliable, generator, keys.RHEM_POWER, keys.RHEM_DRAWS),
-            "loss_triplet": triplet_loss(embedding, positive, generator, keys.TRIPLET_MARGIN, keys.TRIPLETS),
             "loss_propagated": weighted_cross_entropy(propagated, positive, known, *weights),
         }
-        return {name: loss * w for (name, loss), w in zip(losses.items(), self.loss_weights, strict=True)}
+        seed, embedding, logits, positive, reliable = map(
+            gather_over_ranks, (seed, embedding, logits, positive, reliable)
+        )
+        generator = torch.Generator().manual_seed(int(seed.sum()))
+        losses |= {
+            "loss_rhem": rhem_loss(logits, positive, reliable, generator, keys.RHEM_POWER, keys.RHEM_DRAWS),
+            "loss_triplet": triplet_loss(embedding, positive, generator, keys.TRIPLET_MARGIN, keys.TRIPLETS),
+        }
+        names = ("loss_labels", "loss_rhem", "loss_triplet", "loss_propagated")
+        return {name: losses[name] * weight for name, weight in zip(names, self.loss_weights, strict=True)}
 
 
 def train_embedding(cfg: CfgNode, records: list[dict] | None = None, resume: bool = False) -> str:

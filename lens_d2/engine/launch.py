@@ -55,11 +55,11 @@ def run(
             about it, or was asked to end (:mod:`lens_d2.io.preemption`).
     """
     _end_on_fault(lambda: _hide_gpus(check(args)))
+    _end_on_fault(lambda: _check_ranks(args))
     if torch.distributed.is_torchelastic_launched():
         _join()
         rank(main, args)
         return
-    _end_on_fault(lambda: _check_ranks(args))
     _end_on_fault(lambda: _check_port(args))
     try:
         with preemption.passed_on():
@@ -89,16 +89,20 @@ def _hide_gpus(cfg: CfgNode | None) -> None:
 
 
 def _num_ranks(args: argparse.Namespace) -> int:
+    """Number of ranks of this machine."""
+    if torch.distributed.is_torchelastic_launched():
+        return int(os.environ["LOCAL_WORLD_SIZE"])
     return 1 if args.num_gpus is None else args.num_gpus
 
 
 def _check_ranks(args: argparse.Namespace) -> None:
     """Refuse more ranks than a machine has GPUs; any number may share a CPU."""
     ranks, gpus = _num_ranks(args), _num_gpus()
+    option = "--nproc-per-node" if torch.distributed.is_torchelastic_launched() else "--num-gpus"
     if ranks < 1:
-        raise DataError("--num-gpus", f"{ranks}; at least 1 is needed")
+        raise DataError(option, f"{ranks}; at least 1 is needed")
     if 0 < gpus < ranks:
-        raise DataError("--num-gpus", f"{ranks}; this machine has {gpus} GPUs, and each rank needs one")
+        raise DataError(option, f"{ranks}; this machine has {gpus} GPUs, and each rank needs one")
 
 
 def _check_port(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -28,7 +29,7 @@ R = TypeVar("R")
 
 # Seconds after which ranks meet and share out anew what is left: a slow rank gets less, and none waits for longer
 # than the limit of the process group, however many items there are. (What the first rank does alone in
-# ArtifactStore.once has to end within that limit, half an hour unless another is given.)
+# ArtifactStore.once has to end within that limit, half an hour for Detectron2's group of gloo.)
 SECONDS_BETWEEN_MEETINGS = 300.0
 
 
@@ -272,6 +273,36 @@ def share_out(items: Sequence[T], work: Callable[[Iterable[T]], Iterable[R]], ti
             for share in shares:
                 done |= share
     return [done[number] for number in range(len(items))]
+
+
+def by_the_first(work: Callable[[], T]) -> T:
+    """Let the first rank do the work, and give its value to every rank; all ranks call this.
+
+    It may last: meanwhile the ranks meet, so that none waits for longer than the limit of the process group.
+
+    Raises:
+        Exception: on the first rank, what the work raises; the others wait until their launcher ends them.
+    """
+    if comm.get_world_size() == 1:
+        return work()
+    while not comm.is_main_process():
+        is_done, value = comm.all_gather(None)[0]
+        if is_done:
+            return value
+    done = threading.Event()
+    meetings = threading.Thread(target=_meet_until, args=(done,), daemon=True)
+    meetings.start()
+    try:
+        value = work()
+    finally:
+        done.set()
+        meetings.join()
+    return comm.all_gather((True, value))[0][1]
+
+
+def _meet_until(done: threading.Event) -> None:
+    while not done.wait(SECONDS_BETWEEN_MEETINGS):
+        comm.all_gather((False, None))
 
 
 def _for_a_while(items: Iterable[T]) -> Iterator[T]:

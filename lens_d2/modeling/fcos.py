@@ -130,7 +130,8 @@ class FCOS(fcos.FCOS):
         uncertain = [of_status(gt, BoxStatus.UNCERTAIN).gt_boxes for gt in gt_instances]
         known = torch.stack([~on_uncertain(points, boxes) for boxes in uncertain]) | (labels == 0)
         log_counts("fcos", labels == 0, known & (labels != 0))
-        return self.losses(
+        count = global_normalizer(int((labels == 0).sum()), logits.device)
+        losses = self.losses(
             [Boxes(points.tensor.expand(len(labels), -1, -1)[known])],
             [logits[known][None]],
             [labels[known]],
@@ -138,10 +139,14 @@ class FCOS(fcos.FCOS):
             [boxes[known]],
             [centerness[known][None]],
         )
+        return {name: loss / count for name, loss in losses.items()}
 
-    def _ema_update(self, name: str, value: float, *args) -> float:
-        """Number of the global batch's own positives: a moving average would begin anew when training resumes."""
-        return global_normalizer(value, next(self.parameters()).device)
+    def _ema_update(self, *args) -> float:
+        """Let the losses be sums, which the batch's own positives divide.
+
+        Detectron2's moving average of the positives of former batches would begin anew when training resumes.
+        """
+        return 1.0
 
     def predict_proposals(
         self,

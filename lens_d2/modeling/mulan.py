@@ -138,10 +138,10 @@ class MULANROIHeads(LENSROIHeads):
         return loss / global_normalizer((weights > 0).sum().item(), logits.device)
 
     def _pool_masks(self, features: dict[str, Tensor], boxes: list[Boxes]) -> Tensor:
-        return self.mask_pooler([features[f] for f in self.box_in_features], boxes)
+        return self.mask_pooler(self._maps(features), boxes)
 
     def _tag_logits(self, features: dict[str, Tensor], boxes: list[Boxes]) -> Tensor:
-        return self.tag_head(self.box_pooler([features[f] for f in self.box_in_features], boxes))
+        return self.tag_head(self.box_pooler(self._maps(features), boxes))
 
     def forward_with_given_boxes(
         self, features: dict[str, Tensor] | ExpertFeatures, instances: list[Instances]

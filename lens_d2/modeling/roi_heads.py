@@ -170,8 +170,11 @@ class LENSROIHeads(ROIHeads):
         return proposals, losses | self.further_losses(features, proposals, box_features, expert)
 
     def _box_features(self, features: dict[str, Tensor], proposals: list[Instances]) -> Tensor:
-        maps = [features[f] for f in self.box_in_features]
-        return self.box_head(self.box_pooler(maps, [p.proposal_boxes for p in proposals]))
+        return self.box_head(self.box_pooler(self._maps(features), [p.proposal_boxes for p in proposals]))
+
+    def _maps(self, features: dict[str, Tensor]) -> list[Tensor]:
+        """The maps to pool boxes from, in single precision: ROIAlign rounds boxes to the precision of the maps."""
+        return [features[name].float() for name in self.box_in_features]
 
     @torch.no_grad()
     def label_and_sample_proposals(

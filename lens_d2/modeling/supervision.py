@@ -92,6 +92,22 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     return total
 
 
+def gather_over_ranks(values: Tensor) -> Tensor:
+    """Rows of all ranks, each of which calls this with as many.
+
+    A loss of all rows is the same on every rank; a rank's own rows take its gradient, as many times as there are
+    ranks, so that DDP's mean over the ranks is the gradient of that loss.
+    """
+    ranks = comm.get_world_size()
+    if ranks == 1:
+        return values
+    rows = [torch.empty_like(values) for _ in range(ranks)]
+    torch.distributed.all_gather(rows, values.detach().contiguous())
+    if values.requires_grad:
+        rows[comm.get_rank()] = rows[comm.get_rank()] + (values - values.detach()) * ranks
+    return torch.cat(rows)
+
+
 @contextmanager
 def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
     """Draw random numbers from a seed of their own, and leave the generators as they were.

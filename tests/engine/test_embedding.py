@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers.marks import embedding_cfg, marked_blocks, write_labels
 
+from lens_d2.engine import embedding
 from lens_d2.engine.embedding import EmbeddingObjective, train_embedding
 from lens_d2.io.errors import DataError
 from lens_d2.modeling.embedding import LesaNet
@@ -42,6 +43,26 @@ def test_the_objective_weighs_four_losses_and_repeats_itself(cfg):
     torch.testing.assert_close(first["loss_propagated"], 2 * first["loss_labels"])
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not [name for name in objective.state_dict() if "weight" in name and "network" not in name]
+
+
+def test_labels_and_triplets_are_drawn_from_the_batch_of_all_ranks(cfg, monkeypatch):
+    """Two lesions a rank, of which no triplet can be drawn, are four of the batch."""
+    torch.manual_seed(0)
+    objective = EmbeddingObjective(LesaNet(cfg, 3).eval(), (np.ones(3), np.ones(3)), cfg.MODEL.EMBEDDING)
+    batch = {
+        "patch": torch.randn(4, 3, 32, 32) * 300, "box": torch.tensor([[8.0, 8, 24, 24]]).expand(4, -1),
+        "positive": torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 0], [1, 0, 0]]) > 0,
+        "known": torch.ones(4, 3) > 0, "reliable": torch.ones(4, 3) > 0, "seed": torch.arange(4),
+    }  # fmt: skip
+    gathered = []
+    monkeypatch.setattr(embedding, "gather_over_ranks", lambda rows: gathered.append(rows) or rows)
+    whole = objective(batch)
+    of_whole = iter(list(gathered))
+    monkeypatch.setattr(embedding, "gather_over_ranks", lambda rows: next(of_whole))
+    share = objective({name: rows[:2] for name, rows in batch.items()})
+    assert whole["loss_triplet"] > 0 and next(of_whole, None) is None
+    for name in ("loss_rhem", "loss_triplet"):
+        assert share[name] == whole[name]
 
 
 def test_training_goes_on_where_it_was_interrupted(cfg, records, label_files, tmp_path):

@@ -34,6 +34,19 @@ def test_bad_input_of_a_rank_is_a_line_and_an_exit_code(capfd, ranks, bad):
     assert "scan.nii.gz: not a volume" in capfd.readouterr().err.splitlines()
 
 
+@pytest.mark.parametrize(
+    "torchrun, option", [({}, "--num-gpus"), ({"LOCAL_WORLD_SIZE": "3", "LOCAL_RANK": "0"}, "--nproc-per-node")]
+)
+def test_more_ranks_than_gpus_are_refused(capsys, monkeypatch, torchrun, option):
+    monkeypatch.setattr(launcher, "_num_gpus", lambda: 2)
+    monkeypatch.setattr("torch.distributed.is_torchelastic_launched", lambda: bool(torchrun))
+    for name, value in torchrun.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        run(None, argparse.Namespace(num_gpus=3, num_machines=1))
+    assert capsys.readouterr().err == f"{option}: 3; this machine has 2 GPUs, and each rank needs one\n"
+
+
 @pytest.mark.parametrize("local_rank", [0, 1])
 def test_the_first_of_torchruns_ranks_tells_of_what_all_find(capsys, monkeypatch, local_rank):
     """The others wait to be ended, and tell of it themselves if they are not."""

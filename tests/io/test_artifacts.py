@@ -1,13 +1,16 @@
 """Artifacts: what is written is read; what is short, damaged or made from something else is made again."""
 
 import errno
+import queue
+import threading
+import time
 
 import pyarrow as pa
 import pytest
 from detectron2.utils import comm
 
 from lens_d2.io import artifacts
-from lens_d2.io.artifacts import ResultStore, TableStore, digest, digest_of_file, share_out
+from lens_d2.io.artifacts import ResultStore, TableStore, by_the_first, digest, digest_of_file, share_out
 from lens_d2.io.errors import DataError, WriteError
 
 
@@ -162,3 +165,38 @@ def test_work_is_shared_out_anew_at_every_meeting(monkeypatch, seconds):
         assert meetings == [[0, 2, 4, 6, 8, 1, 3, 5, 7]]
     else:  # one each at a meeting here, two there
         assert meetings == [[0, 1, 3], [2, 4, 6], [5, 7], [8]]
+
+
+def test_ranks_meet_while_the_first_works(monkeypatch):
+    """The first rank is this thread, with one that meets the others; another thread is the second rank."""
+    meetings, met, second = queue.Queue(), [], []
+
+    def all_gather(own):
+        if own is None:
+            met.append(meetings.get())
+            return [met[-1], None]
+        meetings.put(own)
+        return [own, None]
+
+    def work():
+        while len(met) < 3:
+            time.sleep(0.001)
+        return "found"
+
+    monkeypatch.setattr(artifacts, "SECONDS_BETWEEN_MEETINGS", 0.001)
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(comm, "all_gather", all_gather)
+    other = threading.Thread(target=lambda: second.append(by_the_first(None)))
+    monkeypatch.setattr(comm, "is_main_process", lambda: threading.current_thread() is not other)
+    other.start()
+    assert by_the_first(work) == "found"
+    other.join()
+    assert second == ["found"] and met[-1] == (True, "found") and set(met[:-1]) == {(False, None)}
+
+
+def test_a_fault_in_the_first_ranks_work_ends_the_meetings(monkeypatch):
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError):
+        by_the_first(lambda: 1 / 0)
+    assert threading.active_count() == before

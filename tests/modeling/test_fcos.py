@@ -1,5 +1,6 @@
 """FCOS as a proposal generator of LENS."""
 
+import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.proposal_generator import build_proposal_generator
@@ -24,11 +25,28 @@ def test_boxes_are_as_exact_in_bfloat16(small_cfg):
     assert boxes.dtype == torch.float32 and (boxes != boxes.bfloat16().float()).any()
 
 
-def test_losses_are_divided_by_the_positives_of_all_ranks(small_cfg, monkeypatch):
-    generator = build(small_cfg, "FCOS")
+def test_losses_are_divided_by_the_positives_of_all_ranks(small_cfg, make_targets, monkeypatch):
+    """Those of the other rank, 18 here, count as well, also where this rank has none."""
+    generator, counts = build(small_cfg, "FCOS"), []
+    (points,) = generator.anchor_generator([torch.zeros(1, 16, 16, 20)])
+    maps = torch.zeros(1, 320, 1), torch.ones(1, 320, 4), torch.zeros(1, 320, 1)
+
+    def losses_of(*boxes: tuple) -> dict[str, float]:
+        with EventStorage():
+            losses = generator.losses_of_known(points, *maps, [make_targets(boxes)])
+        return {name: loss.item() for name, loss in losses.items()}
+
+    given = [(), ((20, 16, 44, 40),)]
+    alone = [losses_of(*boxes) for boxes in given]
     monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
-    monkeypatch.setattr("torch.distributed.all_reduce", lambda total: total.add_(18))
-    assert generator._ema_update("loss_normalizer", 2, 300) == 10
+    monkeypatch.setattr(
+        "torch.distributed.all_reduce", lambda total: counts.append(total.item()) or total.add_(18)
+    )
+    shared = [losses_of(*boxes) for boxes in given]
+    assert counts[0] == 0 < counts[1]
+    for before, after, count in zip(alone, shared, counts, strict=True):
+        expected = {name: loss * max(count, 1) / ((count + 18) / 2) for name, loss in before.items()}
+        assert after == pytest.approx(expected)
 
 
 def test_fcos_leaves_uncertain_pixels_out_of_the_loss(small_cfg, make_targets):

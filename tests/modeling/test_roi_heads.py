@@ -146,6 +146,16 @@ def test_it_learns_in_detectron2s_own_detector(plain_cfg, storage, make_targets)
         assert torch.equal(found.scores, found.expert_scores[:, 0])
 
 
+def test_boxes_keep_their_place_in_maps_of_half_precision(small_lens):
+    """bfloat16 has whole numbers up to 256, and even ones beyond."""
+    heads = small_lens.roi_heads
+    maps = torch.randn(1, 16, 16, 128).bfloat16()
+    boxes = torch.tensor([[301.5, 20.25, 322.75, 44.5], [411.25, 3.5, 425.5, 30.75]])
+    proposals = [Instances((64, 512), proposal_boxes=Boxes(boxes))]
+    half, single = (heads._box_features({"p2": features}, proposals) for features in (maps, maps.float()))
+    assert torch.equal(half, single)
+
+
 def test_several_experts_need_a_name(small_lens, make_targets):
     feature = {"p2": torch.randn(1, 16, 16, 20)}
     proposals = [Instances((64, 80), proposal_boxes=Boxes(torch.tensor([LESION])))]

@@ -4,7 +4,14 @@ import pytest
 import torch
 from detectron2.structures import Boxes
 
-from lens_d2.modeling.supervision import global_normalizer, log_counts, of_status, on_uncertain, seeded
+from lens_d2.modeling.supervision import (
+    gather_over_ranks,
+    global_normalizer,
+    log_counts,
+    of_status,
+    on_uncertain,
+    seeded,
+)
 from lens_d2.structures.status import BoxStatus
 
 BOXES = [(0, 0, 10, 10), (20, 20, 30, 30), (40, 40, 50, 50)]
@@ -58,3 +65,22 @@ def test_seeded_numbers_leave_no_trace():
     torch.manual_seed(0)
     with seeded(None, torch.device("cpu")):
         assert torch.equal(torch.rand(3), expected)
+
+
+def test_rows_of_all_ranks_have_the_gradient_of_the_whole(monkeypatch):
+    whole = torch.tensor([[1.0, 2], [3, 4], [5, 6], [7, 8]], requires_grad=True)
+    shares = [share.detach().requires_grad_() for share in whole.split(2)]
+    (whole.prod(dim=0) / 100).sum().backward()
+
+    def all_gather(rows, own):
+        for row, share in zip(rows, shares, strict=True):
+            row.copy_(share.detach())
+
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_gather", all_gather)
+    for rank, share in enumerate(shares):
+        monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda rank=rank: rank)
+        gathered = gather_over_ranks(share)
+        assert torch.equal(gathered, whole)
+        (gathered.prod(dim=0) / 100).sum().backward()
+        torch.testing.assert_close(share.grad / 2, whole.grad[2 * rank : 2 * rank + 2])
