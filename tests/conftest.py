@@ -48,14 +48,8 @@ CfgNode.load_yaml_with_base = staticmethod(_parse_once)
 # What takes longest, by which parallel tests begin: so none of it is left at the end for one process alone.
 LONGEST = ["test_advertised.py", "test_pages.py", "test_add_dataset.py", "engine/test_stages.py"]
 LONGEST += ["experiments/reproduce/test_end_to_end.py", "engine/test_harvest.py", "commands/test_train.py"]
-LONGEST += [
-    "commands/test_predict_many.py",
-    "commands/test_predict.py",
-    "engine/test_launch.py",
-    "engine/test_preemption.py",
-    "demo/test_tour.py",
-]
-LONGEST += ["phantom/test_cohort.py"]
+LONGEST += ["commands/test_predict_many.py", "commands/test_predict.py", "engine/test_launch.py"]
+LONGEST += ["engine/test_preemption.py", "demo/test_tour.py", "phantom/test_cohort.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
