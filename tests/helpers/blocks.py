@@ -44,6 +44,16 @@ def write_blocks(folder: Path, expert: str, volumes: int = 4) -> list[dict]:
     return records
 
 
+def register(name: str, records: list[dict], expert: str, **metadata) -> None:
+    """Register records as a dataset, in place of one of this name; evaluated as LENS's unless told otherwise."""
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        if name in catalog.list():
+            catalog.remove(name)
+    DatasetCatalog.register(name, lambda: records)
+    usual = {"fully_labelled": expert != "deeplesion", "truth_is_3d": True, "evaluator_type": "lens3d"}
+    MetadataCatalog.get(name).set(thing_classes=["lesion"], expert=expert, **(usual | metadata))
+
+
 def register_blocks(folder: Path) -> tuple[str, ...]:
     """Write and register ``blocks_<expert>`` for all experts; safe to be called in several processes."""
     names = []
@@ -51,15 +61,7 @@ def register_blocks(folder: Path) -> tuple[str, ...]:
         name = f"blocks_{expert}"
         target = Path(folder) / expert
         target.mkdir(parents=True, exist_ok=True)
-        records = write_blocks(target, expert)
-        if name in DatasetCatalog.list():
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-        DatasetCatalog.register(name, lambda records=records: records)
-        MetadataCatalog.get(name).set(
-            thing_classes=["lesion"], expert=expert, fully_labelled=expert != "deeplesion", truth_is_3d=True,
-            evaluator_type="lens3d",
-        )  # fmt: skip
+        register(name, write_blocks(target, expert), expert)
         names.append(name)
     return tuple(names)
 

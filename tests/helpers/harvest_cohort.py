@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from helpers import blocks
 from helpers.blocks import blocks_cfg, write_blocks
 from lens_d2.inference.tracker import BoxTracker
 from lens_d2.mining.shards import ShardStore
@@ -33,14 +33,7 @@ def register(folder) -> dict[str, list[dict]]:
     partial = [{**r, "lesions": r["lesions"][:1]} for r in complete[2:]]
     sets = {VERIFIED: (complete[:2], True), PARTIAL: (partial, False), TEST: (complete[4:], True)}
     for name, (records, fully) in sets.items():
-        for catalog in (DatasetCatalog, MetadataCatalog):
-            if name in catalog.list():
-                catalog.remove(name)
-        DatasetCatalog.register(name, lambda records=records: records)
-        MetadataCatalog.get(name).set(
-            thing_classes=["lesion"], expert="deeplesion", fully_labelled=fully, truth_is_3d=False,
-            evaluator_type="p3d",
-        )  # fmt: skip
+        blocks.register(name, records, "deeplesion", fully_labelled=fully, truth_is_3d=False, evaluator_type="p3d")
     return {name: records for name, (records, _) in sets.items()} | {"all": complete}
 
 

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
-
-from helpers.blocks import EXPERTS, blocks_cfg, write_blocks
+from helpers.blocks import EXPERTS, blocks_cfg, register, write_blocks
 from lens_d2.mining.lens.strategies import STRATEGIES, IntraPatient
 
 
@@ -16,14 +14,7 @@ def register_partly(folder):
         records = write_blocks(target, expert)
         if expert == "deeplesion":
             records = [partly(record, number) for number, record in enumerate(records)]
-        for catalog in (DatasetCatalog, MetadataCatalog):
-            if name in catalog.list():
-                catalog.remove(name)
-        DatasetCatalog.register(name, lambda records=records: records)
-        MetadataCatalog.get(name).set(
-            thing_classes=["lesion"], expert=expert, fully_labelled=expert != "deeplesion", truth_is_3d=True,
-            evaluator_type="lens3d",
-        )  # fmt: skip
+        register(name, records, expert)
 
 
 def partly(record, number):
