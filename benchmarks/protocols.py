@@ -34,7 +34,7 @@ def loop_lens3d(truth: BoxTruth, detections: BoxDetections, threshold: float = 0
     boxes, volume = detections.boxes.tolist(), detections.volume.tolist()
     hits = misses = 0
     curve_x, curve_y = [], []
-    for i in np.argsort(detections.scores)[::-1].tolist():
+    for i in np.argsort(detections.scores, kind="stable")[::-1].tolist():
         x1, y1, z1, x2, y2, z2 = boxes[i]
         size = (x2 - x1 + 1) * (y2 - y1 + 1) * (z2 - z1 + 1)
         best = -1.0
@@ -63,7 +63,7 @@ def loop_p3d(truth: BoxTruth, detections: Tracklets, threshold: float = 0.5, fps
     volume = detections.volume.tolist()
     hits = misses = repeats = 0
     curve_x, curve_y, precision, recall = [], [], [], []
-    for i in np.argsort(detections.scores)[::-1].tolist():
+    for i in np.argsort(detections.scores, kind="stable")[::-1].tolist():
         overlapped = False
         for (a1, b1, z, a2, b2, _), lesion in lesions[volume[i]]:
             box = next((box for level, box in tracklets[i] if level == z), None)

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from lens_d2.evaluation.jobs import BOX_ORDERS
 from lens_d2.evaluation.plots import plot_concordance, plot_violin
 from lens_d2.evaluation.readers import read_lesion_boxes, read_marks, read_tracklets
 from lens_d2.evaluation.report import write_json
 from lens_d2.evaluation.sets import BoxTruth
 from lens_d2.evaluation.study import FPS, METRICS, REFERENCE, StudyTruth, best_iou, concordance, quartiles, stack
 from lens_d2.io.errors import DataError
+from lens_d2.io.formats import HARVESTER
 
 from .runs import add_output_argument
 
@@ -30,7 +30,6 @@ from .runs import add_output_argument
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("--boxes-3d", required=True, metavar="FILE", help="3D boxes, as 3D-Box.pkl")
-    parser.add_argument("--box-order", choices=list(BOX_ORDERS), default="xyxyzz", help="of --boxes-3d")
     parser.add_argument("--marks", metavar="FILE", help="a mark on every lesion, as Revised-Test1071.pkl")
     parser.add_argument(
         "--key-marks", required=True, metavar="FILE", help="the original marks, RECIST-Box-Test.pkl"
@@ -47,7 +46,7 @@ def _distinct_names(files: list[str]) -> list[str]:
 
 
 def read_truth(args) -> StudyTruth:
-    boxes = read_lesion_boxes(args.boxes_3d, frame=BOX_ORDERS[args.box_order])
+    boxes = read_lesion_boxes(args.boxes_3d, frame=HARVESTER)
     if args.marks:
         marks = within(args.marks, read_marks(args.marks), boxes.volumes)
     else:

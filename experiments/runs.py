@@ -17,6 +17,7 @@ from tabulate import tabulate
 from lens_d2.evaluation.report import write_json
 from lens_d2.io.errors import DataError
 from lens_d2.io.files import write_whole
+from lens_d2.phantom.cohort import GENERATOR, MANIFEST
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,12 +59,18 @@ def write_cohort(root: Path, size: str, seed: int, config: str, workers: int | N
         seed: of the cohort.
         config: whose datasets are prepared.
         workers: processes; None: as many as the commands take by themselves.
+
+    Raises:
+        DataError: the cohort that is there was written by an earlier generator.
     """
     os.environ["DETECTRON2_DATASETS"] = str(root)
+    if (root / "phantom" / MANIFEST).is_file() and (found := read_manifest(root).get("generator")) != GENERATOR:
+        fault = f"a cohort of generator {found}, and here is {GENERATOR}: delete it, or give another --work"
+        raise DataError(root / "phantom", fault)
     if (root / "prepared.json").is_file():
         return
     options = [] if workers is None else ["--workers", workers]
-    if not (root / "phantom/phantom.json").is_file():
+    if not (root / "phantom" / MANIFEST).is_file():
         call("datasets/prepare_phantom.py", "--size", size, "--seed", seed, "--output", root / "phantom", *options)
     call("datasets/prepare_datasets.py", "--config-file", config, *options)
     write_json(root / "prepared.json", {"size": size, "seed": seed})
@@ -81,7 +88,7 @@ def timed(path: Path) -> Iterator[None]:
 
 def read_manifest(root: Path) -> dict:
     """The generator's version and plan of a cohort below ``root``, without the counts."""
-    manifest = json.loads((root / "phantom/phantom.json").read_text())
+    manifest = json.loads((root / "phantom" / MANIFEST).read_text())
     return {key: value for key, value in manifest.items() if key != "counts"}
 
 

@@ -91,9 +91,15 @@ def run(title: str, command: list[str], env: dict[str, str]) -> None:
 
 
 def remove_old(output: Path) -> None:
-    """Remove what an earlier run wrote, except its cohort, which is replaced when the new one is complete."""
-    for name in WRITTEN:
-        path = output / name
+    """Remove what an earlier run wrote, except its cohort, which is replaced when the new one is complete.
+
+    Raises:
+        DataError: there are such files, but no cohort: no demo has written them.
+    """
+    old = [output / name for name in WRITTEN if (output / name).exists()]
+    if old and not (output / "data/phantom").is_dir():
+        raise DataError(old[0], "is there, and no demo has written it: give another --output")
+    for path in old:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 

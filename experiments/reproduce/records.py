@@ -39,7 +39,7 @@ def read_record(output: Path, run: Run, cohort: Cohort, seed: int) -> dict | Non
     """A run's record; None if it has not been made.
 
     Raises:
-        DataError: the file is damaged, or is the record of something else.
+        DataError: the file is damaged, or is the record of another run, cohort or seed.
     """
     path = record_path(output, run, cohort, seed)
     if not path.is_file():
@@ -47,9 +47,10 @@ def read_record(output: Path, run: Run, cohort: Cohort, seed: int) -> dict | Non
     try:
         record = json.loads(path.read_text())
         made = {key: record["run"][key] for key in run.describe()}
+        circumstances = record["seed"], record["cohort"]["size"], record["cohort"]["seed"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(path, f"no record of a run ({error}); delete it to make the run again") from None
-    if made != run.describe():
+    if made != run.describe() or circumstances != (seed, cohort.size, cohort.seed):
         raise DataError(path, "is the record of another run; delete it to make this one again")
     return record
 

@@ -14,9 +14,10 @@ from lens_d2.evaluation.bootstrap import draw_weights, interval, paired_comparis
 from lens_d2.evaluation.curves import read_highest
 from lens_d2.evaluation.plots import plot_froc, plot_panels
 from lens_d2.evaluation.protocols import PROTOCOLS
+from lens_d2.io.errors import DataError
 from lens_d2.io.files import write_whole
 
-from .records import events_in, events_of, numbers_of, read_record
+from .records import events_in, events_of, numbers_of, read_record, record_path
 from .tables import NOTED_SEEDS, Row, Table
 
 AVERAGE = "average_sensitivity"
@@ -67,12 +68,18 @@ def read_results(table: Table, seeds: Sequence[int], output: Path) -> list[Resul
     """The results of all rows.
 
     Raises:
-        DataError: a record is damaged.
+        DataError: a record is damaged, or two are of cohorts that different generators have written.
     """
-    results = []
+    results, generator = [], None
     for row in table.rows:
         found = {seed: read_record(output, row.run, table.cohort, seed) for seed in seeds}
-        results.append(Results(row, {seed: own for seed, own in found.items() if own is not None}))
+        records = {seed: own for seed, own in found.items() if own is not None}
+        for seed, record in records.items():
+            generator = generator or record["cohort"].get("generator")
+            if record["cohort"].get("generator") != generator:
+                fault = "another generator or plan wrote its cohort than that of other records: delete the older"
+                raise DataError(record_path(output, row.run, table.cohort, seed), fault)
+        results.append(Results(row, records))
     return results
 
 

@@ -13,6 +13,7 @@ import yaml
 from lens_d2.io.artifacts import digest
 from lens_d2.io.errors import DataError, did_you_mean
 from lens_d2.io.files import read_bytes
+from lens_d2.phantom.plan import SIZES
 
 FOLDER = Path(__file__).resolve().parents[1] / "tables"
 READERS_KEY = "DATASETS.READERS"
@@ -204,6 +205,8 @@ SHOWN = ("stage", "dataset", "output", "harvest", "against", "paper", "point")
 REQUIRED = ("title", "source", "cohort", "dataset", "columns", "rows")
 OPTIONAL = ("config", "opts", "compare", "runs", "gap", "figure", "points", "notes")
 OF_MEMBERS = ("ensemble", "study")  # kinds of runs that other runs are members of, and the keys that name these
+MAPPINGS = ("cohort", "columns", "runs", "opts", "given", "ledger", "paper")
+LISTS = ("rows", "gap", "point", "ensemble", "study", "strategies", "labels", "verdicts")
 
 
 class _Reader:
@@ -230,7 +233,7 @@ class _Reader:
         self.runs: dict[str, Run | None] = {}
 
     def _known(self, where: str, content, required: Sequence[str], optional: Sequence[str] = ()) -> dict:
-        """The content of a mapping, with all required keys and no unknown ones."""
+        """The content of a mapping: all required keys, no unknown ones, lists and mappings where they belong."""
         keys = [*required, *optional]
         if not isinstance(content, Mapping):
             raise DataError(self.path, f"{where} is no mapping; its keys are {', '.join(keys)}")
@@ -238,14 +241,21 @@ class _Reader:
             if key not in keys:
                 raise DataError(self.path, f"{where} has an unknown key {key}{did_you_mean(str(key), keys)}")
         for key in required:
-            if key not in content:
+            if content.get(key) in (None, {}, []):
                 raise DataError(self.path, f"{where} has no {key}")
+        for keys, kind, word in ((MAPPINGS, Mapping, "mapping"), (LISTS, list, "list")):
+            for key in keys:
+                if content.get(key) is not None and not isinstance(content[key], kind):
+                    raise DataError(self.path, f"{where}: {key} is {content[key]!r}, and a {word} belongs there")
         return dict(content)
 
     def table(self) -> Table:
         """The table of the file."""
         content = self.content
         cohort = self._known("cohort", {**content["cohort"], **self.cohort}, ("size", "seed"))
+        if cohort["size"] not in SIZES or type(cohort["seed"]) is not int:
+            fault = f"cohort is {cohort}; a size ({', '.join(SIZES)}) and a whole number as seed are needed"
+            raise DataError(self.path, fault)
         is_own = cohort == content["cohort"] and not self.over
         before = ["", *(row["name"] for row in self.rows)]
         return Table(

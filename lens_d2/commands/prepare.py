@@ -14,7 +14,16 @@ from detectron2.data import DatasetCatalog
 from ..config import load_config
 from ..data.cache import VolumeCache, build_cache, superseded
 from ..data.datasets import register_all
-from ..data.datasets.catalog import DATASETS, PHANTOM, Faults, read, root_of, write_lists
+from ..data.datasets.catalog import (
+    DATASETS,
+    PHANTOM,
+    Faults,
+    import_readers,
+    imported_readers,
+    read,
+    root_of,
+    write_lists,
+)
 from ..io.errors import DataError, WriteError, did_you_mean
 from ..io.parallel import run_all
 
@@ -101,7 +110,8 @@ def build_volumes(
         for record in rows
     }
     results = {}
-    for key, result in run_all(jobs, "preprocess volumes", processes):
+    begin = partial(import_readers, imported_readers())  # records may name sources of theirs
+    for key, result in run_all(jobs, "preprocess volumes", processes, begin=begin):
         if isinstance(result, WriteError):
             raise result
         results[key] = result

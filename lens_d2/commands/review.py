@@ -8,7 +8,7 @@ from ..config import load_config
 from ..data.cache import build_cache
 from ..data.datasets import register_all
 from ..data.ledger.queue import QUEUES
-from ..data.ledger.table import read_ledger, to_table, write_ledger
+from ..data.ledger.table import LEDGER, LEDGER_CSV, read_ledger, to_table, write_ledger
 from ..data.ledger.verdicts import VERDICTS, apply_verdicts, proposals_of, read_verdicts
 from ..data.loader import load_records
 from ..export.review_page import write_review_page
@@ -51,7 +51,12 @@ def take_back(args: argparse.Namespace) -> None:
     path = args.output or args.ledger
     ledger = read_ledger(args.ledger, exact=path == args.ledger)
     ledger, counts = apply_verdicts(ledger, read_verdicts(args.apply), args.apply)
-    write_ledger(path, [to_table(ledger)])
+    paths = [path]
+    if path == args.ledger and path.name in (LEDGER, LEDGER_CSV):  # a run keeps it in both forms, and reads one
+        twins = (path.with_name(name) for name in (LEDGER, LEDGER_CSV))
+        paths += [twin for twin in twins if twin != path and twin.is_file()]
+    for each in paths:
+        write_ledger(each, [to_table(ledger)])
     print(f"{path}: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}")
 
 

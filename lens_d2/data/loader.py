@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..io import preemption
 from ..io.errors import DataError, did_you_mean
 from .cache import VolumeCache, build_cache
-from .datasets.catalog import partially_labelled, shuffled_patients
+from .datasets.catalog import shuffled_patients
 from .ledger.merge import apply_ledger
 from .ledger.table import read_ledger
 from .mapper import DATASET_COMBINATIONS, SliceMapper
@@ -288,7 +288,9 @@ def build_batch_sampler(cfg: CfgNode, records: list[dict]) -> SingleDatasetBatch
     of_expert: dict[str, list[int]] = {}
     for index, record in enumerate(records):
         of_expert.setdefault(record["expert"], []).append(index)
-    partly_labelled = set(partially_labelled(cfg.DATASETS.TRAIN).values())
+    metadata = [MetadataCatalog.get(name) for name in cfg.DATASETS.TRAIN]
+    # Without 3D truth, lesions cross slices on which they have no box.
+    partly_labelled = {own.expert for own in metadata if not (own.fully_labelled and own.get("truth_is_3d", True))}
     keys = cfg.DATASETS
     pools: dict[str, list[SlicePool]] = {}
     for expert, indices in of_expert.items():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -67,8 +67,11 @@ def froc(
         raise ValueError(f"fps is {options['fps']!r}: positive numbers belong there")
     if not isinstance(threshold, Real) or not 0 < float(threshold) <= 1:
         raise ValueError(f"threshold is {threshold!r}: a number in (0, 1] belongs there")
-    if draws < 0:
-        raise ValueError(f"draws is {draws!r}: 0 or more belong there")
+    for name, value, least in (("draws", draws, 0), ("max_candidates", options.get("max_candidates", 1), 1)):
+        if not isinstance(value, Integral) or value < least:
+            raise ValueError(f"{name} is {value!r}: a whole number from {least} belongs there")
+    if not isinstance(options.get("metric", ""), str):
+        raise ValueError(f"metric is {options['metric']!r}: a name belongs there")
     volumes, kind = list(truth), PROTOCOLS.get(protocol)
     known = inspect.signature(kind).parameters
     for option in options:
@@ -98,6 +101,9 @@ def _boxes3d(volumes: list[str], truth: Mapping, detections: Mapping) -> tuple[B
 def _tracklets(volumes: list[str], truth: Mapping, detections: Mapping) -> tuple[BoxTruth, Tracklets]:
     owner, marks = _stacked(volumes, truth, 5, box=slice(1, 5))
     marks[:, 1:5] += TO_LAST_PIXEL
+    for name, own in detections.items():
+        if not isinstance(own, Iterable):
+            raise ValueError(f"{name!r}: a list of arrays belongs here, not {own!r}")
     tracklets = {(name, i): t for name in volumes for i, t in enumerate(detections.get(name, ()))}
     detection, boxes = _stacked(list(tracklets), tracklets, 6, box=slice(1, 5))
     for key, count in zip(tracklets, np.bincount(detection, minlength=len(tracklets)), strict=True):
@@ -159,6 +165,8 @@ def _numbers(name, given: ArrayLike) -> np.ndarray:
         table = np.asarray(given)
     except ValueError:
         raise ValueError(f"{name!r}: rows of different lengths") from None
+    except RuntimeError as error:  # a tensor of torch that has a gradient
+        raise ValueError(f"{name!r}: no array: {error}") from None
     if table.dtype == object:
         is_real = all(isinstance(value, Real) and not isinstance(value, bool) for value in table.flat)
     else:

@@ -38,14 +38,14 @@ class Slices:
 
 def truth_slices(truth: BoxTruth, frame: FileFrame) -> Slices:
     """The truth's boxes on each slice that they cover."""
-    row, z = slices_of(truth.boxes)
+    row, z = slices_of(truth.boxes, "--coco")
     return Slices(truth.volume[row], z, _edges(truth.boxes[row][:, PLANE], frame))
 
 
 def detection_slices(detections: BoxDetections | Tracklets, frame: FileFrame) -> Slices:
     """The detections' boxes on each slice that they cover."""
     if isinstance(detections, BoxDetections):
-        row, z = slices_of(detections.boxes)
+        row, z = slices_of(detections.boxes, "--coco")
         boxes, scores = detections.boxes[row][:, PLANE], detections.scores[row]
     else:
         row, z = detections.slice_detection, np.round(detections.slice_z).astype(np.int64)

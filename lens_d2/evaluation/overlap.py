@@ -12,6 +12,7 @@ import numpy as np
 
 from ..structures.boxes import expand_ranges
 
+LEAST_WIDTH = 1e-9  # below it, two boxes do not meet: x - 1 - x + 1 may leave some last bits
 # Overlap of a detection with a lesion, from the intersection and the sizes of the detection and the lesion.
 OVERLAPS = {
     "IOU": lambda inter, detection, lesion: inter / (detection + lesion - inter),
@@ -68,7 +69,7 @@ def overlapping_pairs(
         width = np.minimum(detections.high[axis][detection], lesions.high[axis][lesion])
         width -= np.maximum(detections.low[axis][detection], lesions.low[axis][lesion])
         width += 1.0
-        meet = np.flatnonzero(width > 0.0)
+        meet = np.flatnonzero(width > LEAST_WIDTH)
         detection, lesion, inter = detection[meet], lesion[meet], inter[meet] * width[meet]
     hit = OVERLAPS[metric](inter, detections.size[detection], lesions.size[lesion]) >= threshold
     return detection[hit], lesion[hit]
@@ -81,7 +82,8 @@ def overlap(detections: np.ndarray, lesions: np.ndarray, metric: str = "IOU") ->
     for axis in range(d):
         low = np.maximum(detections[:, axis], lesions[:, axis])
         high = np.minimum(detections[:, d + axis], lesions[:, d + axis])
-        inter = inter * np.maximum(high - low + 1.0, 0.0)
+        width = high - low + 1.0
+        inter = inter * np.where(width > LEAST_WIDTH, width, 0.0)
     return OVERLAPS[metric](inter, box_size(detections), box_size(lesions))
 
 

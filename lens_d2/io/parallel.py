@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -58,7 +60,8 @@ def _run(
     if start != "fork":
         _refuse_unsendable(jobs)
     context = multiprocessing.get_context(start)
-    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, initializer=begin) as pool:
+    first = partial(_end_with_parent, begin)
+    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, initializer=first) as pool:
         futures = {pool.submit(_result, job): key for key, job in jobs.items()}
         try:
             for future in as_completed(futures):
@@ -68,6 +71,18 @@ def _run(
             raise DataError(title, fault) from None
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent(begin: Callable[[], object] | None) -> None:
+    """Let this process of a pool end when its parent is killed, instead of waiting for jobs for ever."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()  # type: ignore[union-attr]
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    if begin is not None:
+        begin()
 
 
 def _refuse_unsendable(jobs: Mapping[str, Callable[[], T]]) -> None:

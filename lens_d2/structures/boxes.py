@@ -8,10 +8,14 @@ inclusively; their arithmetic is in :mod:`lens_d2.evaluation.overlap`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from os import PathLike
 
 import numpy as np
 
+from ..io.errors import DataError
+
 PLANE = [0, 1, 3, 4]  # x1, y1, x2, y2 of a 3D box
+MAX_SLICES = 1_000_000  # of a volume
 
 
 def pairwise_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -66,12 +70,23 @@ def flat_boxes3d(slices: Iterable[float], boxes: Iterable) -> np.ndarray:
     return np.concatenate([plane[:, :2], z, plane[:, 2:], z], axis=1)
 
 
-def slices_of(boxes3d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def slices_of(boxes3d: np.ndarray, source: str | PathLike = "boxes") -> tuple[np.ndarray, np.ndarray]:
     """Slices that (n, 6) 3D boxes cover: those whose centres lie between z1 and z2, or else the nearest one.
+
+    Args:
+        boxes3d: x1, y1, z1, x2, y2, z2.
+        source: that they come from, for the error.
 
     Returns:
         (m,) row of the box and (m,) slice, ordered by row, then slice.
+
+    Raises:
+        DataError: a box goes beyond what any volume has.
     """
+    endless = (np.abs(boxes3d[:, [2, 5]]) > MAX_SLICES).any(axis=1)
+    if endless.any():
+        first, last = boxes3d[endless][0, [2, 5]]
+        raise DataError(source, f"a box on slices {first:g} to {last:g}: no volume has as many")
     first, last = np.ceil(boxes3d[:, 2]), np.floor(boxes3d[:, 5])
     nearest = np.floor((boxes3d[:, 2] + boxes3d[:, 5]) / 2 + 0.5)
     between = first > last

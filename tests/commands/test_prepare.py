@@ -120,6 +120,9 @@ def test_a_slice_beside_the_lesions_may_not_exist(tmp_path, prepare, caplog):
     with caplog.at_level("WARNING"):
         assert prepare("deeplesion_train") == 0
     assert "1 slices of 1 sub-volumes do not exist" in caplog.text
+    listed = json.loads((tmp_path / "cache/warned_of/deeplesion_train.json").read_text())
+    assert "1 of 7 slices do not exist, the nearest ones stand in for them" in listed["000001_01_01_010-016"]
+    assert "do not exist" not in listed["000002_01_01_010-016"]
     records = {record["volume"]: record for record in DatasetCatalog.get("deeplesion_train")}
     assert records["000001_01_01_010-016"]["missing_slices"] == [3]
     assert "missing_slices" not in records["000002_01_01_010-016"]

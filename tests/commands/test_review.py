@@ -1,12 +1,14 @@
 """The command ``review``: what it needs. (The page and its verdicts: tests/export/test_review_page.py.)"""
 
 import argparse
+import json
 
+import pytest
 from helpers.mined_ledger import OTHER, A, B, hidden_dataset, rows
 
 from lens_d2.commands import main, options, review
 from lens_d2.data.ledger.queue import QUEUES
-from lens_d2.data.ledger.table import to_table, write_ledger
+from lens_d2.data.ledger.table import read_ledger, to_table, write_ledger
 
 
 def test_it_needs_a_dataset_or_verdicts(tmp_path, capsys):
@@ -64,6 +66,17 @@ def test_the_option_names_all_queues():
     options.review(parser)
     (queue,) = [action for action in parser._actions if action.dest == "queue"]
     assert list(queue.choices) == list(QUEUES)
+
+
+@pytest.mark.parametrize("name", ["ledger.csv", "ledger.parquet"])
+def test_verdicts_are_in_both_forms_of_a_runs_ledger(tmp_path, name):
+    lesion = f"{A}/self-1"
+    paths = [tmp_path / "ledger.csv", tmp_path / "ledger.parquet"]
+    for path in paths:
+        write_ledger(path, [to_table(rows(A, lesion, "SelfTraining", OTHER, [3], precision=0.95))])
+    (tmp_path / "verdicts.json").write_text(json.dumps({"verdicts": {lesion: {"verdict": "rejected"}}}))
+    assert main(["review", str(tmp_path / name), "--apply", str(tmp_path / "verdicts.json")]) == 0
+    assert [read_ledger(path)["status"].tolist() for path in paths] == [["rejected"]] * 2
 
 
 def test_a_column_of_the_reviewers_own_is_not_lost(tmp_path, capsys, caplog):

@@ -73,13 +73,15 @@ def test_a_resolved_record_is_opened_by_its_own_way_of_caching_alone(tmp_path):
 
 
 @pytest.mark.parametrize("names", list(permutations(("phantom_deeplesion_vm", "phantom_deeplesion_vh"))))
-def test_free_slices_are_negatives_where_all_parts_are_fully_labelled(repo_root, names):
+def test_free_slices_are_negatives_where_every_lesion_has_a_box_on_every_slice(repo_root, names):
+    """V_M has all lesions, each on one slice."""
     cfg = load_config(repo_root / "configs/phantom/harvester.yaml", ["DATASETS.TRAIN", names])
     lesion = {"status": "annotation", "boxes": [[3, 0, 0, 5, 5]]}
     records = [{"expert": "deeplesion", "num_slices": 20, "lesions": [lesion]} for _ in range(16)]
     assert build_batch_sampler(cfg, records).pools[0][0].negatives == []
-    cfg.DATASETS.TRAIN = ("phantom_deeplesion_vm",)
-    assert len(build_batch_sampler(cfg, records).pools[0][0].negatives) == len(records)
+    for name, number in (("phantom_deeplesion_vm", 0), ("phantom_deeplesion_1k_val", len(records))):
+        cfg.DATASETS.TRAIN = (name,)
+        assert len(build_batch_sampler(cfg, records).pools[0][0].negatives) == number
 
 
 @pytest.mark.parametrize("combine, negatives", [("experts", 3), ("pooling", 3), ("positive_pooling", 0)])

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from lens_d2.evaluation import froc
 from lens_d2.evaluation.protocols import PROTOCOLS
@@ -77,8 +78,12 @@ def test_what_cannot_be_scored_is_refused(truth, detections, protocol, message):
 
 
 @pytest.mark.parametrize(
-    "options", [{"fps": []}, {"fps": [np.nan]}, {"fps": [-1]}, {"threshold": 2}, {"threshold": np.nan}]
-)
+    "options",
+    [
+        {"fps": []}, {"fps": [np.nan]}, {"fps": [-1]}, {"threshold": 2}, {"threshold": np.nan}, {"draws": 1.5},
+        {"metric": ["IOU"]}, {"max_candidates": None}, {"max_candidates": 0},
+    ],
+)  # fmt: skip
 def test_options_that_mean_nothing_are_refused(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))} is .* belong"):
         froc({"a": [[0, 0, 0, 1, 1, 1]]}, {}, **options)
@@ -110,6 +115,8 @@ MASKED = np.ma.masked_array([[0, 0, 0, 4, 4, 4, 0.9]], mask=True)
         ([[0, 0, 0, 4, 4, 4]], [], {"metrics": "IOU"}, "no option 'metrics' of lens3d; did you mean metric"),
         ([[0, 0, 0, 4, 4, 4]], [[1, 2], [3]], {}, "'a': rows of different lengths"),
         ([[0, 0, 0, 4, 4, 4]], None, {}, "'a': None; a volume without boxes has an empty list"),
+        ([[0, 0, 0, 4, 4]], 5, {"protocol": "p3d"}, "'a': a list of arrays belongs here, not 5"),
+        (torch.zeros(1, 6, requires_grad=True), [], {}, "'a': no array"),
         ([[0, 0, 0, 4, 4]], None, {"protocol": "p3d"}, "'a': None; a volume without boxes has an empty list"),
         ([[0, 0, 0, 4, 4]], [None], {"protocol": "p3d"}, "'a', 0.*real numbers belong here, not object"),
         (np.zeros((1, 6), complex), [], {}, "'a': real numbers belong here, not complex"),

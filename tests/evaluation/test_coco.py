@@ -61,6 +61,13 @@ def test_3d_boxes_that_count_as_3d_box_pkl(evaluate, write, tmp_path):
     )
 
 
+def test_a_box_on_more_slices_than_a_volume_has_is_refused(evaluate, write):
+    files = ("--ground-truth", write("t.json", {A: [[1, 1, 13, 10, 20, 14]]}), "--coco")
+    found = write("p.json", {A: [[1, 1, 13, 10, 20, 1e30, 0.9]]})
+    status, _, told = evaluate("--protocol", "lens3d", *files, "--predictions", found)
+    assert status == 2 and "--coco: a box on slices 13 to 1e+30: no volume has as many" in told
+
+
 def test_every_lesion_and_detection_of_the_golden_case(evaluate, golden, tmp_path):
     files = ("--ground-truth", golden / "p3d/ground_truth.json", "--predictions", golden / "p3d/predictions.json")
     evaluate("--protocol", "p3d", *files, "--coco")

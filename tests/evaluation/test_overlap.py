@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lens_d2.evaluation.overlap import box_size, chunked_pairs, overlap
+from lens_d2.evaluation.overlap import BoxColumns, box_size, chunked_pairs, overlap, overlapping_pairs
 from lens_d2.structures.boxes import expand_ranges
 
 
@@ -19,6 +19,15 @@ def test_overlaps_count_pixels_inclusively(metric):
     assert overlap(detection, lesion, metric) == pytest.approx(expected)
     assert overlap(detection, lesion + [5, 0, 0, 5, 0, 0], metric) == 0
     assert overlap(detection, lesion + [1, 0, 0, 1, 0, 0], metric) > 0  # one column of pixels in common
+
+
+@pytest.mark.parametrize("x", [-255.929, -0.25, 0.1, 1234.567])
+def test_a_box_without_a_width_meets_nothing(x):
+    """In millimetres x2 is a pixel less than the edge; x - 1 - x + 1 is not always 0."""
+    flat, lesion = np.array([[x, 0, 0, x - 1, 9, 9]]), np.array([[x - 20, 0, 0, x + 20, 9, 9]])
+    assert overlap(flat, lesion, "IOU")[0] == 0
+    pairs = np.zeros(1, int), np.zeros(1, int)
+    assert not len(overlapping_pairs(BoxColumns(flat), BoxColumns(lesion), pairs, "IOBB", 0.3)[0])
 
 
 @given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 12))

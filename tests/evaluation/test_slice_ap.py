@@ -13,7 +13,7 @@ def test_average_precision_of_slices(scene, register, tmp_path):
     evaluator = SliceAPEvaluator(register(records, "lens3d", "any"), tmp_path)
     evaluator.process(records, outputs)
     results = evaluator.evaluate()["bbox"]
-    assert results["AP50"] == pytest.approx(100.0) and "lits/AP" not in results
+    assert results["AP50"] == pytest.approx(100.0) and results["lits/AP"] == 0
     truth = json.loads((tmp_path / "coco_truth.json").read_text())
     assert len(truth["images"]) == 40 and [a["bbox"] for a in truth["annotations"]] == [[100, 120, 40, 40]] * 3
     assert truth["images"][0]["file_name"] == f"{A}/011.png"
@@ -43,6 +43,12 @@ def test_average_precision_is_hurt_by_boxes_on_other_slices_of_a_3d_truth_alone(
     assert values["lens3d"] < 80 and values["p3d"] == pytest.approx(100.0)
 
 
-def test_nothing_found_has_no_average_precision():
-    assert slice_average_precision({"images": [], "annotations": [], "categories": []}, []) == {}
+def test_nothing_found_is_a_precision_of_0_where_there_is_something():
+    truth = {"images": [], "annotations": [], "categories": [{"id": 1}]}
+    assert slice_average_precision(truth, []) == {}
+    truth["images"] = [{"id": 1, "width": 64, "height": 64}]
+    truth["annotations"] = [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0.0, 0, 50, 50], "area": 2500.0, "iscrowd": 0}
+    ]
+    assert slice_average_precision(truth, []) == {"AP": 0.0, "AP50": 0.0, "AP75": 0.0, "APm": 0.0}
     assert METRICS[:3] == ("AP", "AP50", "AP75")

@@ -48,6 +48,35 @@ def test_a_killed_process_is_one_line():
         list(run_all(jobs(double) | {"x": functools.partial(die, 0)}, "doubles", 2, start="fork"))
 
 
+def note_and_sleep(folder):
+    (folder / str(os.getpid())).touch()
+    time.sleep(60)
+
+
+def work_until_killed(folder):
+    os.setsid()
+    list(run_all({str(n): functools.partial(note_and_sleep, folder) for n in range(2)}, "sleeps", 2, start="fork"))
+
+
+def test_processes_end_with_a_parent_that_is_killed(tmp_path):
+    parent = multiprocessing.get_context("fork").Process(target=work_until_killed, args=(tmp_path,))
+    parent.start()
+    limit = time.monotonic() + 30
+    while len(os.listdir(tmp_path)) < 2 and time.monotonic() < limit:
+        time.sleep(0.02)
+    group = parent.pid
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.join()
+    try:
+        while time.monotonic() < limit:
+            os.killpg(group, 0)
+            time.sleep(0.02)
+        os.killpg(group, signal.SIGKILL)
+        pytest.fail("they wait for ever")
+    except ProcessLookupError:
+        assert len(os.listdir(tmp_path)) == 2
+
+
 def test_other_errors_and_an_end_before_time_stop_the_processes():
     with pytest.raises(TypeError):
         dict(run_all(jobs(len), "lengths", 2, start="fork"))

@@ -90,11 +90,19 @@ def test_what_the_demo_leaves(demo):
 
 def test_second_run_removes_results_and_nothing_else(demo_tool, written):
     demo_tool.collect(written)
-    (written / "data").mkdir()
+    (written / "data/phantom").mkdir(parents=True)
     (written / "notes.txt").write_text("mine")
     demo_tool.remove_old(written)
     assert sorted(path.name for path in written.iterdir()) == ["data", "notes.txt"]
     demo_tool.remove_old(written)
+
+
+def test_a_folder_that_no_demo_has_written_stays_as_it_is(demo_tool, tmp_path):
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training/thesis.txt").write_text("mine")
+    with pytest.raises(DataError, match="training: is there, and no demo has written it: give another --output"):
+        demo_tool.remove_old(tmp_path)
+    assert (tmp_path / "training/thesis.txt").is_file()
 
 
 def test_failing_step_ends_the_demo_and_names_itself(demo_tool, tmp_path):

@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
@@ -257,20 +257,23 @@ def _missing_slices(folder: Path, name: VolumeName, lesions: Iterable[Mapping]) 
 
 def _mark_lesion(mark: Mark, volume: SubVolume) -> dict:
     """The lesion of a RECIST mark, in the volume frame."""
-    width, height = mark.size
-    limits = np.array([width, height, width, height])
     (box,) = HARVESTER.to_volume(np.array([mark.box]), volume.name.first)
-    if (box >= -BOX_MARGIN).all() and (box <= limits + BOX_MARGIN).all():
-        box = np.clip(box, 0, limits)
     z = mark.key_slice - volume.name.first
     return make_lesion(
         f"{volume.name}/{mark.row}",
-        [[z, *box]],
+        [[z, *_within(box, mark.size)]],
         key_slice=z,
         recist=np.array(mark.recist) - 0.5,  # pixel 1's centre is half a pixel from the edge of the image
         diameter_mm=max(mark.diameters) * mark.pixel_spacing[0],
         kind=TYPES.get(mark.kind),
     )
+
+
+def _within(box: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """The (4,) box of a mark, cut at the edge of the image if no more than its margin sticks out."""
+    limits = np.array([*size[:2], *size[:2]])
+    sticks_out = (box < -BOX_MARGIN).any() or (box > limits + BOX_MARGIN).any()
+    return box if sticks_out else np.clip(box, 0, limits)
 
 
 def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> list[dict]:
@@ -279,7 +282,7 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
     Sub-volumes with noisy marks only are left out, as nothing is known of them.
     """
     records = _records_of(split, root, faults)
-    _warn_of_gaps(f"deeplesion_{split}", records)
+    _warn_of_gaps(f"deeplesion_{split}", records, faults)
     return records
 
 
@@ -309,7 +312,7 @@ def read_rest(split: str, file: str, root: Path, faults: Faults, processes: int 
         for record in _records_of(split, root, faults)
         if not any(_share_slices(record, name) for name in taken.get(record["series"], ()))
     ]
-    _warn_of_gaps(f"deeplesion_{split} without {file}", records)
+    _warn_of_gaps(f"deeplesion_{split} without {file}", records, faults)
     return records
 
 
@@ -351,19 +354,22 @@ def read_annotated(file: str, boxes_of: _Reader, root: Path, faults: Faults, pro
             faults.add(name, DataError(path, f"{name}: {wrong[0]}"))
         else:
             records.append(_record(root, volume, lesions))
-    _warn_of_gaps(file, records)
+    _warn_of_gaps(file, records, faults)
     return records
 
 
 def _box_lesion(lesion_id: str, box: np.ndarray, size: tuple[int, int, int]) -> dict:
     """The lesion of a released box: z, x1, y1, x2, y2 on a slice, or x1, y1, z1, x2, y2, z2."""
     if len(box) == 5:
-        return make_lesion(lesion_id, [box], key_slice=box[0])
+        return make_lesion(lesion_id, [[box[0], *_within(box[1:], size)]], key_slice=box[0])
     return make_lesion(lesion_id, boxes_through(box, size[2]), box3d=box)
 
 
-def _warn_of_gaps(name: str, records: list[dict]) -> None:
+def _warn_of_gaps(name: str, records: list[dict], faults: Faults) -> None:
     gaps = [record for record in records if "missing_slices" in record]
+    for record in gaps:
+        count = f"{len(record['missing_slices'])} of {record['num_slices']}"
+        faults.warn(record["volume"], [f"{count} slices do not exist, the nearest ones stand in for them"])
     if gaps:
         slices = sum(len(record["missing_slices"]) for record in gaps)
         logger.warning(

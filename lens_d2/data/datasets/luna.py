@@ -164,6 +164,8 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
             records.append(_record(header, nodules.get(name, []), csv))
         except DataError as error:
             faults.add(name, error)
+    if scans and not nodules and not row_faults:
+        raise DataError(csv, "has no nodule, and all scans would count as free of them: is it cut?")
     elsewhere = len(nodules.keys() - scans.keys())
     if elsewhere and elsewhere == len(nodules):
         raise DataError(

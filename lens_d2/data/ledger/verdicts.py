@@ -29,7 +29,7 @@ from .table import BOX, SCHEMA, read_ledger, slice_boxes_of
 
 VERDICTS = ("accepted", "rejected", "unsure")
 VERDICT = re.compile(rb"\b(accepted|rejected|unsure)\b", re.IGNORECASE)  # in a table that cannot be read
-JUDGED = "/judged-"  # and the round: end of a lesion's name that later rounds keep
+JUDGED = "/judged-"  # and round and checksum: end of a lesion's name that later rounds keep
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def judged_rows(paths: Sequence[str | os.PathLike], records: Sequence[dict]) -> 
     given = _given(records)
     parts = [_judged(read_ledger(path, records), given) for path in paths]
     parts = parts or [pd.DataFrame(columns=SCHEMA.names)]
-    return pd.concat(parts, ignore_index=True).drop_duplicates("id", keep="last")
+    return _without_rejected_marks(pd.concat(parts, ignore_index=True).drop_duplicates("id", keep="last"), given)
 
 
 def refuse_to_lose_verdicts(path: str | os.PathLike, records: Sequence[dict], judged: pd.DataFrame) -> None:
@@ -179,7 +179,8 @@ def refuse_to_lose_verdicts(path: str | os.PathLike, records: Sequence[dict], ju
         DataError: tells how many of its lesions would lose their verdict, or what keeps them from being read.
     """
     try:
-        own = _judged(read_ledger(path), _given(records))
+        given = _given(records)
+        own = _without_rejected_marks(_judged(read_ledger(path), given), given)
     except DataError as error:
         if Path(path).is_file() and VERDICT.search(Path(path).read_bytes()):
             fault = f"{error.fault}; mined anew it would lose its verdicts: put it right, or move it"
@@ -198,12 +199,18 @@ def _given(records: Sequence[dict]) -> set[str]:
 
 
 def _judged(ledger: pd.DataFrame, given: Collection[str]) -> pd.DataFrame:
-    """The rows with a verdict that later rounds keep, new lesions under names of their own."""
+    """The rows with a verdict, new lesions under names of their own."""
     own = ledger[ledger["status"].isin(VERDICTS)]
-    own = own[~((own["status"] == "rejected") & own["lesion"].isin(given))]
     named = own["lesion"].isin(given) | own["lesion"].str.contains(JUDGED, regex=False)
-    lesion = own["lesion"].where(named, own["lesion"] + JUDGED + own["round"].astype(str))
+    sums = {lesion: _checksum(rows) for lesion, rows in own[~named].groupby("lesion", sort=False)}
+    name = own["lesion"] + JUDGED + own["round"].astype(str) + "-" + own["lesion"].map(sums).astype(str)
+    lesion = own["lesion"].where(named, name)
     return own.assign(lesion=lesion, id=lesion + "@" + own["slice"].astype(str))
+
+
+def _without_rejected_marks(judged: pd.DataFrame, given: Collection[str]) -> pd.DataFrame:
+    """The rows that later rounds keep: a rejected slice of a given lesion says only that its box is not good."""
+    return judged[~((judged["status"] == "rejected") & judged["lesion"].isin(given))]
 
 
 def _checksum(rows: pd.DataFrame) -> str:

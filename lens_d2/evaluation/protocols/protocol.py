@@ -130,8 +130,11 @@ def first_hits(lesion: np.ndarray, rank: np.ndarray, num_lesions: int) -> np.nda
 
 
 def by_score(scores: np.ndarray) -> np.ndarray:
-    """(n,) detections in descending score; ties as in the released scripts, which reverse NumPy's argsort."""
-    return np.argsort(scores)[::-1]
+    """(n,) detections in descending score, of equal ones the last first.
+
+    The released scripts reverse NumPy's argsort, which leaves the order of equal scores to the processor.
+    """
+    return np.argsort(scores, kind="stable")[::-1]
 
 
 def ranks_of_hits(order: np.ndarray, detection: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

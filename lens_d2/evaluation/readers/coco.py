@@ -11,11 +11,10 @@ import numpy as np
 
 from ...io.errors import DataError
 from ...io.formats import load_content, parse_rows, shown
-from ...structures.boxes import flat_boxes3d
+from ...structures.boxes import MAX_SLICES, flat_boxes3d
 from .foreign import BOX_READERS, BoxReader, VolumeBoxes
 
 COLUMNS = ("the coordinate x", "the coordinate y", "the width", "the height")
-MAX_SLICES = 1_000_000
 _FILE_NAME = re.compile(r"(.+)/\D*(\d{1,6})(?:\.\w+)+")
 
 

@@ -440,7 +440,7 @@ def _p3d(boxes: ForeignBoxes, volume: VolumeBoxes, _frame: str) -> np.ndarray | 
         boxes.need("detection")
         return voxels[:, [2, *PLANE]]
     if volume.detection is None:  # 3D boxes
-        detection, z = slices_of(voxels)
+        detection, z = slices_of(voxels, boxes.path)
         rows = np.column_stack([z, voxels[detection][:, PLANE], volume.scores[detection]])
     else:
         detection, rows = volume.detection, np.column_stack([voxels[:, [2, *PLANE]], volume.scores])

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from detectron2.config import CfgNode
 
 from ...data.ledger.table import LEDGER, LEDGER_CSV, read_ledger, to_table, write_ledger
+from ...data.ledger.verdicts import refuse_to_lose_verdicts
 from ...evaluation.plots import plot_harvest
 from ...evaluation.protocols.p3d import RECALLS
 from ...io.errors import DataError
@@ -57,6 +58,8 @@ def finish_round(
     keys = cfg.HARVEST
     harvested = harvest_round(volumes.verified, volumes.partial, scored, before, number, Rules.from_config(cfg))
     rows = to_table(harvested.rows(volumes.training, keys.LABELS, keys.NEGATIVE_SLICES))
+    for name in (LEDGER, LEDGER_CSV):
+        refuse_to_lose_verdicts(folder / name, volumes.training, rows.to_pandas())
     for name in (LEDGER, LEDGER_CSV):
         write_ledger(folder / name, [rows])
     parts = _write_lesions(folder, harvested)

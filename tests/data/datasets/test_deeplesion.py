@@ -201,6 +201,9 @@ def test_revised_set(tmp_path, suffix):
     (lesion,) = record["lesions"]
     assert lesion["boxes"] == [[3, 15.0, 20.0, 46.0, 41.0]]
     assert (lesion["key_slice"], lesion["box3d"]) == (3, None)
+    path.write_bytes(pickle.dumps({NAME: {3: [[-3.0, 60.0, 20.0, 69.0, 3.0, 3.0]]}}, protocol=2))
+    (record,) = annotated(tmp_path, path.name, released.read_revised)
+    assert record["lesions"][0]["boxes"] == [[3, 0.0, 59.0, 20.0, 64.0]]  # cut, as the margins of marks are
 
 
 def test_3d_boxes_half_a_slice_outside(tmp_path):

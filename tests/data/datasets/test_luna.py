@@ -93,6 +93,13 @@ def test_a_table_of_other_scans_would_make_all_free_of_nodules(tmp_path):
         everything(tmp_path)
 
 
+def test_a_table_that_was_cut_to_its_header_is_told(tmp_path):
+    scan(tmp_path, "1.1")
+    annotations(tmp_path)
+    with pytest.raises(DataError, match="annotations.csv: has no nodule, and all scans would count as free"):
+        everything(tmp_path)
+
+
 def test_hidden_files_are_no_scans_and_subsets_may_have_folders(tmp_path, caplog):
     """As disks of macOS and unpacking into a folder of its own leave them."""
     header = scan(tmp_path, "1.2.3")

@@ -1,6 +1,7 @@
 """Verdicts of radiologists, and the rows of a ledger that they change."""
 
 import json
+import re
 
 import pytest
 from helpers.ledger_rows import GIVEN, row, table_of
@@ -102,10 +103,27 @@ class TestForTheNextRound:
             row(9, f"{GIVEN}/0", status="rejected"),
         )
         found = judged_rows([path], records)
+        name = found["lesion"].iloc[0]
+        assert re.fullmatch(rf"{new}/judged-2-[0-9a-f]{{8}}", name)
         assert found[["lesion", "slice", "status"]].to_numpy().tolist() == [
-            [f"{new}/judged-2", 6, "accepted"], [f"{GIVEN}/0", 8, "accepted"],
+            [name, 6, "accepted"], [f"{GIVEN}/0", 8, "accepted"],
         ]  # fmt: skip
-        assert found["id"].tolist() == [f"{new}/judged-2@6", f"{GIVEN}/0@8"]
+        assert found["id"].tolist() == [f"{name}@6", f"{GIVEN}/0@8"]
+
+    def test_lesions_of_one_name_in_two_rounds_of_one_number_are_two(self, records, tmp_path):
+        accepted = [row(z, "new", status="accepted", annotation="") for z in (5, 6, 7)]
+        rejected = [row(z, "new", status="rejected", annotation="") for z in (7, 8, 9)]
+        paths = [self.write(tmp_path / f"{own[0].status}.csv", *own) for own in (accepted, rejected)]
+        found = judged_rows(paths, records)
+        assert found["status"].tolist() == ["accepted"] * 3 + ["rejected"] * 3
+        assert found["lesion"].nunique() == 2 and found["slice"].tolist() == [5, 6, 7, 7, 8, 9]
+
+    def test_a_slice_of_a_mark_that_is_rejected_later_is_no_longer_accepted(self, records, tmp_path):
+        paths = [
+            self.write(tmp_path / f"{status}.parquet", row(6, f"{GIVEN}/0", status=status))
+            for status in ("accepted", "rejected")
+        ]
+        assert len(judged_rows(paths[:1], records)) == 1 and not len(judged_rows(paths, records))
 
     def test_the_last_verdict_holds(self, records, tmp_path):
         first = self.write(tmp_path / "one.csv", row(6, "new", status="accepted", annotation=""))
@@ -113,9 +131,8 @@ class TestForTheNextRound:
         other = row(7, "new", status="unsure", annotation="", round=2)  # the next round gives the name again
         second = self.write(tmp_path / "two.csv", LedgerRow(**again), other)
         found = judged_rows([first, second], records)
-        assert found[["lesion", "status"]].to_numpy().tolist() == [
-            ["new/judged-1", "rejected"], ["new/judged-2", "unsure"],
-        ]  # fmt: skip
+        assert [name.rpartition("-")[0] for name in found["lesion"]] == ["new/judged-1", "new/judged-2"]
+        assert found["status"].tolist() == ["rejected", "unsure"]
 
     def test_an_unsound_ledger_is_named(self, records, tmp_path):
         assert len(judged_rows([], records)) == 0

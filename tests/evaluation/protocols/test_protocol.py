@@ -43,6 +43,12 @@ def test_only_hits_are_a_level_curve():
     assert PROTOCOLS.get("luna16")().evaluate(nodules, candidates).metrics["sensitivity"] == [0.5] * 7
 
 
+def test_of_equal_scores_the_last_comes_first():
+    """Also among many, where processors sort in blocks of their own."""
+    scores = np.repeat([0.5, 0.25], 1000)
+    assert by_score(scores).tolist() == [*range(999, -1, -1), *range(1999, 999, -1)]
+
+
 def test_ranks_of_hits_and_of_the_others():
     order = by_score(np.array([0.1, 0.9, 0.5, 0.7]))
     rank, fp_rank = ranks_of_hits(order, np.array([2, 1, 2]))

@@ -96,11 +96,14 @@ def test_a_record_is_of_its_run(tmp_path):
     path = records.record_path(tmp_path, RUN, COHORT, 1)
     assert records.read_record(tmp_path, RUN, COHORT, 1) is None
     path.parent.mkdir()
-    path.write_text(json.dumps({"run": RUN.describe(), "seed": 1}))
+    own = {"run": RUN.describe(), "seed": 1, "cohort": {"size": COHORT.size, "seed": COHORT.seed}}
+    path.write_text(json.dumps(own))
     assert records.read_record(tmp_path, RUN, COHORT, 1)["seed"] == 1
-    path.write_text(json.dumps({"run": {**RUN.describe(), "opts": {}}}))
-    with pytest.raises(DataError, match="is the record of another run"):
-        records.read_record(tmp_path, RUN, COHORT, 1)
+    others = {"run": {**RUN.describe(), "opts": {}}}, {"seed": 2}, {"cohort": {"size": COHORT.size, "seed": 77}}
+    for other in others:
+        path.write_text(json.dumps({**own, **other}))
+        with pytest.raises(DataError, match="is the record of another run"):
+            records.read_record(tmp_path, RUN, COHORT, 1)
     path.write_text("{")
     with pytest.raises(DataError, match="no record of a run"):
         records.read_record(tmp_path, RUN, COHORT, 1)

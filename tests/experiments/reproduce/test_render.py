@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import MappingProxyType
 
 import pytest
 import yaml
@@ -42,7 +43,7 @@ def page(tmp_path):
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     table = read_table(str(path))
 
-    def render(made, options=(), **more):
+    def render(made, options=(), generators=MappingProxyType({}), status=0, **more):
         path.write_text(yaml.safe_dump(content | more, sort_keys=False))
         for (name, seed), (events, average) in made.items():
             row = next(row for row in table.rows if row.name == name)
@@ -58,13 +59,20 @@ def page(tmp_path):
                 "events": {"": events, "luna": events},
             }
             record = {"run": row.run.describe(), "seed": seed, "commit": "abc1234", "seconds": 1800}
+            record["cohort"] = {
+                "size": table.cohort.size,
+                "seed": table.cohort.seed,
+                "generator": generators.get(name),
+            }
             record |= {"machine": {"cpu": "CPU", "threads": 1, "torch": "2"}, "device": "cpu"}
             record |= {"evaluations": {row.stage: {"d": evaluation}}, "numbers": {"parameters": 2.5e6}}
             out = record_path(tmp_path / "out", row.run, table.cohort, seed)
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(record))
         words = ["--table", str(path), "--seeds", "1", "2", "--output", str(tmp_path / "out"), "--render"]
-        assert main(["reproduce", *words, *options]) == 0
+        assert main(["reproduce", *words, *options]) == status
+        if status:
+            return None
         text = (tmp_path / "out/small.md").read_text()
         cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
         return text, cells[2:]
@@ -89,6 +97,12 @@ def test_means_deviations_and_paired_differences_beside_the_paper(page, tmp_path
 def test_differences_are_over_the_seeds_that_both_rows_have(page):
     _, cells = page({("first", 1): (MISS, 0.5), ("first", 2): (HIT, 1.0), ("second", 2): (HIT, 1.0)})
     assert cells[2][4] == "+0.0 (+0.0 to +0.0)" and cells[2][5] == "1 of 2"
+
+
+def test_records_of_two_generators_are_not_compared(page, capsys):
+    made = {("first", 1): (MISS, 0.5), ("second", 1): (HIT, 1.0)}
+    page(made, generators={"first": {"generator": 1}, "second": {"generator": 2}}, status=2)
+    assert "another generator or plan wrote its cohort" in capsys.readouterr().err
 
 
 def test_the_share_of_a_gap_that_a_row_recovers(page):

@@ -133,6 +133,19 @@ def test_what_is_given_and_overruled_makes_another_run(tmp_path):
         ({"rows": [{"name": "A", "ensemble": ["A"]}]}, "A needs itself"),
         ({"rows": [{"name": "A", "given": {"MODEL.WEIGHTS": {"run": "A"}}}]}, "given of A has no file"),
         ({"rows": [{"name": "A", "run": "lens-9/B"}]}, "no such table; did you mean lens-4 or lens-3 or lens-2?"),
+        ({"rows": None}, "the table has no rows"),
+        ({"cohort": []}, "the table has no cohort"),
+        ({"columns": ["a"]}, "the table: columns is ['a'], and a mapping belongs there"),
+        ({"rows": [{"name": "A", "paper": 7}]}, "a row: paper is 7, and a mapping belongs there"),
+        (
+            {"rows": [{"name": "A", "given": {"K": {"run": "A", "file": "f", "verdicts": 3}}}]},
+            "given of A: verdicts is 3, and a list belongs there",
+        ),
+        (
+            {"cohort": {"seed": 0, "size": "gigantic"}},
+            "cohort is {'seed': 0, 'size': 'gigantic'}; a size (tiny, small, standard, study, large) and a whole "
+            "number as seed are needed",
+        ),
         ({"config": ""}, "A has no config, and the table has none for all rows"),
     ],
 )
