@@ -99,8 +99,8 @@ def _add_dataset_keys(cfg: CN) -> None:
     cfg.DATASETS.HARD_NEGATIVE_RATIO = 1.0
     # Whether they are drawn so that all sub-volumes count equally; otherwise each hard negative is drawn as often.
     cfg.DATASETS.HARD_NEGATIVES_BY_RECORD = False
-    # Whether slices without any mark of a partially labelled dataset serve as negatives. Table III's
-    # "+ Unlabeled"; without it a partially labelled dataset has positive slices alone.
+    # Whether slices without any mark serve as negatives where a dataset is partially labelled, or has no 3D truth.
+    # Table III's "+ Unlabeled"; without it such a dataset has positive slices alone.
     cfg.DATASETS.UNLABELED_SLICES = False
     # How datasets are combined (Table IV): "experts" (a head per dataset), "pooling" (one head for all), or
     # "positive_pooling" (one head; all datasets but the first give positive regions only).
