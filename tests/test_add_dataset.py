@@ -13,7 +13,7 @@ from detectron2.utils.logger import setup_logger
 from helpers.scan_files import make_affine, write_volume
 
 from lens_d2.commands import main
-from lens_d2.data.datasets.catalog import DATASETS, READER, import_readers
+from lens_d2.data.datasets.catalog import DATASETS, READER, Faults, import_readers
 from lens_d2.io.errors import DataError
 
 AFFINE = make_affine((2, 2, 3))
@@ -114,6 +114,11 @@ def test_boxes_instead_of_masks(page, tmp_path):
     np.testing.assert_allclose(ours["box3d"], masks["box3d"], atol=1e-4)
     np.testing.assert_allclose(ours["boxes"], masks["boxes"], atol=1e-4)
     assert sum(len(DatasetCatalog.get(f"clinic_{split}")) for split in ("train", "val")) == 5
+    (folder / "clinic_00003.nii.gz").unlink()
+    faults = Faults()
+    readers = [DATASETS[f"clinic_{split}"].read for split in ("train", "val")]
+    assert sum(len(list(read(tmp_path / "data", faults))) for read in readers) == 4
+    assert list(faults) == ["clinic_00003"] and "no scan clinic_00003" in str(faults["clinic_00003"])
 
 
 def test_readers_that_cannot_be_used(tmp_path):

@@ -165,7 +165,9 @@ def read_split(split: str, root: Path, faults: Faults, processes: int = 1) -> li
         except DataError as error:
             faults.add(name, error)
     if scans and not nodules and not row_faults:
-        raise DataError(csv, "has no nodule, and all scans would count as free of them: is it cut?")
+        logger.warning(
+            "%s: has no nodule, so that all %d scans count as free of them; is it cut?", csv, len(scans)
+        )
     elsewhere = len(nodules.keys() - scans.keys())
     if elsewhere and elsewhere == len(nodules):
         raise DataError(

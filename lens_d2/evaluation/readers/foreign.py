@@ -147,6 +147,10 @@ class ForeignBoxes:
         """Whether all volumes have this field of :class:`VolumeBoxes`."""
         return all(getattr(volume, field) is not None for volume in self.volumes.values())
 
+    def of(self, name: str) -> ForeignBoxes:
+        """The boxes of one volume."""
+        return replace(self, volumes={name: self.volumes[name]})
+
     def locate(
         self, geometry: Callable[[str], VolumeGeometry], axes: Callable[[str], np.ndarray] | None = None
     ) -> ForeignBoxes:

@@ -21,6 +21,11 @@ def table(*runs):
     return Table("t", "T", "S", COHORT, {"Average": "average_sensitivity"}, "average_sensitivity", rows)
 
 
+def record_of(run, seed):
+    cohort = {"size": COHORT.size, "seed": COHORT.seed}
+    return {"run": run.describe(), "seed": seed, "cohort": cohort, "seconds": 1}
+
+
 class Recorder(jobs.Workshop):
     """A workshop whose processes do nothing but leave a record, or fail."""
 
@@ -33,7 +38,7 @@ class Recorder(jobs.Workshop):
         folder = self.folder(task)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / jobs.LOG).write_text("a line\nno weights here\n" if task.run in self.fails else "")
-        record = json.dumps({"run": task.run.describe(), "seed": task.seed, "seconds": 1})
+        record = json.dumps(record_of(task.run, task.seed))
         code = f"import sys; {self.code or 'pass'}; "
         if task.run in self.fails:
             code += "sys.exit(2)"
@@ -62,7 +67,7 @@ def test_a_record_without_files_is_made_again_only_if_another_run_needs_them(tmp
     for run in (FIRST, SECOND):
         path = record_path(shop.output, run, COHORT, 1)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"run": run.describe(), "seed": 1, "seconds": 1}))
+        path.write_text(json.dumps(record_of(run, 1)))
     assert shop.wanted([table(FIRST, SECOND)], [1]) == []
     assert [task.run for task in shop.wanted([table(SECOND, AFTER)], [1])] == [FIRST, AFTER]
 
