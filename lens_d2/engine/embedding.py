@@ -54,20 +54,17 @@ class EmbeddingObjective(nn.Module):
         )
         embedding, logits, propagated = self.network(patch, box)
         weights = self.positive_weight, self.negative_weight
-        losses = {
-            "loss_labels": weighted_cross_entropy(logits, positive, known, *weights),
-            "loss_propagated": weighted_cross_entropy(propagated, positive, known, *weights),
-        }
-        seed, embedding, logits, positive, reliable = map(
+        seeds, embeddings, scores, labels, drawable = map(
             gather_over_ranks, (seed, embedding, logits, positive, reliable)
         )
-        generator = torch.Generator().manual_seed(int(seed.sum()))
-        losses |= {
-            "loss_rhem": rhem_loss(logits, positive, reliable, generator, keys.RHEM_POWER, keys.RHEM_DRAWS),
-            "loss_triplet": triplet_loss(embedding, positive, generator, keys.TRIPLET_MARGIN, keys.TRIPLETS),
+        generator = torch.Generator().manual_seed(int(seeds.sum()))
+        losses = {
+            "loss_labels": weighted_cross_entropy(logits, positive, known, *weights),
+            "loss_rhem": rhem_loss(scores, labels, drawable, generator, keys.RHEM_POWER, keys.RHEM_DRAWS),
+            "loss_triplet": triplet_loss(embeddings, labels, generator, keys.TRIPLET_MARGIN, keys.TRIPLETS),
+            "loss_propagated": weighted_cross_entropy(propagated, positive, known, *weights),
         }
-        names = ("loss_labels", "loss_rhem", "loss_triplet", "loss_propagated")
-        return {name: losses[name] * weight for name, weight in zip(names, self.loss_weights, strict=True)}
+        return {name: loss * w for (name, loss), w in zip(losses.items(), self.loss_weights, strict=True)}
 
 
 def train_embedding(cfg: CfgNode, records: list[dict] | None = None, resume: bool = False) -> str:

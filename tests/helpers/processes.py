@@ -81,12 +81,17 @@ def run_line(line: str, folder: Path, **variables: str) -> subprocess.CompletedP
     with tempfile.TemporaryDirectory() as scratch:
         streams = [Path(scratch) / name for name in ("stdout", "stderr")]
         process = SERVER.Process(target=_become, args=(words, folder, environment, streams))
-        process.start()
-        process.join(LIMIT_S)
-        if process.is_alive():
-            process.kill()
-            process.join()
+        run_to_end(process)
         return subprocess.CompletedProcess(words, process.exitcode, *(path.read_text() for path in streams))
+
+
+def run_to_end(process: multiprocessing.Process) -> None:
+    """Start a process and wait until it has ended; kill it at the limit."""
+    process.start()
+    process.join(LIMIT_S)
+    if process.is_alive():
+        process.kill()
+        process.join()
 
 
 class Forked:

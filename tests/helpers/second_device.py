@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import return_and_correct_aliasing
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
-from helpers.processes import LIMIT_S, SERVER
+from helpers.processes import SERVER, run_to_end
 
 NAME = "twin"
 ATEN = torch.ops.aten
@@ -133,11 +133,7 @@ def _mapped(value, change: Callable[[Tensor], Tensor]):
 def run_beside_cpu(work: Callable, *args) -> None:
     """Run a function in a process that has the device, and fail as it fails."""
     process = SERVER.Process(target=_with_device, args=(work, *args))
-    process.start()
-    process.join(LIMIT_S)
-    if process.is_alive():
-        process.kill()
-        process.join()
+    run_to_end(process)
     assert process.exitcode == 0
 
 

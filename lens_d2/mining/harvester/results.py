@@ -58,8 +58,9 @@ def finish_round(
     keys = cfg.HARVEST
     harvested = harvest_round(volumes.verified, volumes.partial, scored, before, number, Rules.from_config(cfg))
     rows = to_table(harvested.rows(volumes.training, keys.LABELS, keys.NEGATIVE_SLICES))
+    ledger = rows.to_pandas()
     for name in (LEDGER, LEDGER_CSV):
-        refuse_to_lose_verdicts(folder / name, volumes.training, rows.to_pandas())
+        refuse_to_lose_verdicts(folder / name, volumes.training, ledger)
     for name in (LEDGER, LEDGER_CSV):
         write_ledger(folder / name, [rows])
     parts = _write_lesions(folder, harvested)
