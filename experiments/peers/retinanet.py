@@ -1,4 +1,4 @@
-"""MONAI's 3D RetinaNet (``pip install lens_d2[benchmark]``), with a ResNet-10 trunk and small patches for a CPU.
+"""MONAI's 3D RetinaNet (``pip install lens_d2[benchmark]``), narrow for a CPU and as MONAI's tutorial has it.
 
 Boxes here are x1, y1, z1, x2, y2, z2, edges, in pixels of the cache frame and levels of ``INPUT.SLICE_INTERVAL``.
 """
@@ -6,6 +6,7 @@ Boxes here are x1, y1, z1, x2, y2, z2, edges, in pixels of the cache frame and l
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,26 +21,81 @@ from lens_d2.structures.detections import VolumeDetections
 
 from .slicewise import Lens
 
-PATCH = (64, 64, 16)  # x, y, z
-SIDES = ((4, 4, 2), (8, 8, 4), (14, 14, 6))  # of the anchors on the finest map
+BATCH = 4  # patches
 LEARNING_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Size:
+    """Size of network and patches.
+
+    Attributes:
+        block, layers, planes: of the ResNet, by MONAI's names; its first two stages are used.
+        channels: of the feature pyramid and the heads.
+        patch: x, y, z of a patch for training, in pixels and levels.
+        window: x, y, z of the sliding window at inference.
+        sides: x, y, z of the anchors on the finest map.
+    """
+
+    block: str
+    layers: tuple[int, int, int, int]
+    planes: tuple[int, int, int, int]
+    channels: int
+    patch: tuple[int, int, int]
+    window: tuple[int, int, int]
+    sides: tuple[tuple[int, int, int], ...]
+
+
+NARROW = Size(
+    "basic",
+    (1, 1, 1, 1),
+    (16, 32, 64, 128),
+    24,
+    (64, 64, 16),
+    (128, 128, 32),
+    ((4, 4, 2), (8, 8, 4), (14, 14, 6)),
+)
+FULL = Size(
+    "bottleneck",
+    (3, 4, 6, 3),
+    (64, 128, 256, 512),
+    256,
+    (160, 160, 32),
+    (320, 320, 64),
+    ((8, 8, 3), (16, 16, 6), (28, 28, 9)),
+)
 
 
 class RetinaNet(Lens):
     """One class; patches around lesions and elsewhere in turn; whole volumes by MONAI's sliding window."""
 
+    @property
+    def size(self) -> Size:
+        """Size of the network."""
+        return NARROW if self.is_narrow else FULL
+
     def build_model(self) -> nn.Module:
         """MONAI's detector, with random weights."""
         from monai.apps.detection.networks.retinanet_detector import RetinaNetDetector
         from monai.apps.detection.networks.retinanet_network import RetinaNet as Network
-        from monai.apps.detection.networks.retinanet_network import resnet_fpn_feature_extractor
         from monai.apps.detection.utils.anchor_utils import AnchorGeneratorWithAnchorShape
-        from monai.networks.nets import resnet10
+        from monai.networks.blocks.backbone_fpn_utils import BackboneWithFPN
+        from monai.networks.blocks.feature_pyramid_network import LastLevelMaxPool
+        from monai.networks.nets import ResNet
 
-        trunk = resnet10(spatial_dims=3, n_input_channels=1, conv1_t_stride=(2, 2, 1), conv1_t_size=(7, 7, 7))
-        extractor = resnet_fpn_feature_extractor(trunk, 3, returned_layers=(1, 2))
-        anchors = AnchorGeneratorWithAnchorShape(feature_map_scales=(1, 2, 4), base_anchor_shapes=SIDES)
-        network = Network(3, 1, len(SIDES), feature_extractor=extractor, size_divisible=(16, 16, 8))
+        size, stem = self.size, {"n_input_channels": 1, "conv1_t_stride": (2, 2, 1), "conv1_t_size": (7, 7, 7)}
+        trunk = ResNet(size.block, list(size.layers), list(size.planes), spatial_dims=3, **stem)
+        wider = 4 if size.block == "bottleneck" else 1
+        extractor = BackboneWithFPN(
+            trunk,
+            {"layer1": "0", "layer2": "1"},
+            [wider * size.planes[0], wider * size.planes[1]],
+            size.channels,
+            3,
+            LastLevelMaxPool(3),
+        )
+        anchors = AnchorGeneratorWithAnchorShape(feature_map_scales=(1, 2, 4), base_anchor_shapes=size.sides)
+        network = Network(3, 1, len(size.sides), feature_extractor=extractor, size_divisible=(16, 16, 8))
         detector = RetinaNetDetector(network, anchors)
         detector.set_target_keys(box_key="boxes", label_key="labels")
         detector.set_atss_matcher(num_candidates=4, center_in_gt=False)
@@ -49,32 +105,37 @@ class RetinaNet(Lens):
         detector.set_box_selector_parameters(
             score_thresh=0.02, topk_candidates_per_level=1000, nms_thresh=0.22, detections_per_img=100
         )
-        detector.set_sliding_window_inferer(roi_size=PATCH, overlap=0.25, sw_batch_size=1, mode="constant")
-        return detector
+        detector.set_sliding_window_inferer(roi_size=size.window, overlap=0.25, sw_batch_size=1, mode="constant")
+        return detector.to(self.cfg.MODEL.DEVICE)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """AdamW."""
         return torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE)
 
     def batches(self, steps: int = 0) -> Iterator[tuple[list[Tensor], list[dict]]]:
-        """Endless patches, one at a time, with the boxes that are mostly inside; others after other steps."""
+        """Endless batches of patches with the boxes that are mostly inside; others after other steps."""
         records = [record for record in load_training_records(self.cfg) if record["lesions"]]
         reader = VolumeReader(self.cfg)
         rng = np.random.default_rng([0, steps])
         while True:
-            record = records[rng.integers(len(records))]
-            volume = reader.cache.open(record)
-            boxes = reader.boxes(record, volume)
-            around = boxes[rng.integers(len(boxes))] if rng.random() < 0.7 else None
-            image, corner = reader.patch(volume, around, rng)
-            moved = boxes - np.tile(corner, 2)
-            clipped = np.concatenate([moved[:, :3].clip(0), moved[:, 3:].clip(max=PATCH)], axis=1)
-            inside = ((clipped[:, 3:] - clipped[:, :3]) > 0.5 * (moved[:, 3:] - moved[:, :3])).all(axis=1)
-            target = torch.as_tensor(clipped[inside], dtype=torch.float32)
-            yield [image], [{"boxes": target, "labels": torch.zeros(len(target), dtype=torch.long)}]
+            drawn = [self._draw(reader, records[rng.integers(len(records))], rng) for _ in range(BATCH)]
+            yield [image for image, _ in drawn], [target for _, target in drawn]
+
+    def _draw(self, reader: VolumeReader, record: dict, rng) -> tuple[Tensor, dict]:
+        """A patch of a record, around a lesion in seven of ten cases, with its target."""
+        volume, size, device = reader.cache.open(record), self.size.patch, self.cfg.MODEL.DEVICE
+        boxes = reader.boxes(record, volume)
+        around = boxes[rng.integers(len(boxes))] if rng.random() < 0.7 else None
+        image, corner = reader.patch(volume, around, size, rng)
+        moved = boxes - np.tile(corner, 2)
+        clipped = np.concatenate([moved[:, :3].clip(0), moved[:, 3:].clip(max=size)], axis=1)
+        inside = ((clipped[:, 3:] - clipped[:, :3]) > 0.5 * (moved[:, 3:] - moved[:, :3])).all(axis=1)
+        target = torch.as_tensor(clipped[inside], dtype=torch.float32, device=device)
+        labels = torch.zeros(len(target), dtype=torch.long, device=device)
+        return image.to(device), {"boxes": target, "labels": labels}
 
     def losses(self, batch) -> dict[str, Tensor]:
-        """The losses of a patch by name."""
+        """The losses of a batch by name."""
         return self.model(*batch)
 
     def inference(self) -> nn.Module:
@@ -102,18 +163,20 @@ class VolumeReader(VolumeInference):
         z = (z + [-0.5, 0.5]) * volume.geometry.slice_interval / self.slice_interval
         return np.column_stack([flat[:, :2], z[:, 0], flat[:, 2:], z[:, 1]])
 
-    def patch(self, volume: CachedVolume, around: np.ndarray | None, rng) -> tuple[Tensor, np.ndarray]:
-        """A patch that holds the middle of a box, or any, and its lower corner."""
-        size = np.array([volume.shape[2], volume.shape[1], num_interpolated_slices(volume, self.slice_interval)])
-        room = np.maximum(size - PATCH, 0)
+    def patch(
+        self, volume: CachedVolume, around: np.ndarray | None, size: tuple[int, int, int], rng
+    ) -> tuple[Tensor, np.ndarray]:
+        """A patch of a size (x, y, z) that holds the middle of a box, or any, and its lower corner."""
+        levels = num_interpolated_slices(volume, self.slice_interval)
+        room = np.maximum(np.array([volume.shape[2], volume.shape[1], levels]) - size, 0)
         if around is None:
             corner = rng.integers(0, room + 1)
         else:
             middle = (around[:3] + around[3:]) / 2
-            corner = (middle - np.array(PATCH) * rng.uniform(0.3, 0.7, 3)).round().astype(int).clip(0, room)
+            corner = (middle - np.array(size) * rng.uniform(0.3, 0.7, 3)).round().astype(int).clip(0, room)
         x, y, z = corner
-        image = self.image(volume, np.arange(z, z + PATCH[2]))[:, x : x + PATCH[0], y : y + PATCH[1]]
-        missing = [n - m for n, m in zip(PATCH, image.shape[1:], strict=True)]
+        image = self.image(volume, np.arange(z, z + size[2]))[:, x : x + size[0], y : y + size[1]]
+        missing = [n - m for n, m in zip(size, image.shape[1:], strict=True)]
         return nn.functional.pad(image, (0, missing[2], 0, missing[1], 0, missing[0])), corner
 
 
@@ -122,13 +185,13 @@ class WholeVolume(VolumeReader):
 
     def __init__(self, cfg, model: nn.Module):
         super().__init__(cfg)
-        self.detector = model
+        self.cfg, self.detector = cfg, model
 
     @torch.no_grad()
     def detect(self, volume: CachedVolume) -> dict[str, VolumeDetections]:
         image = self.image(volume, np.arange(num_interpolated_slices(volume, self.slice_interval)))
-        (found,) = self.detector([image], use_inferer=True)
-        boxes, scores = found["boxes"].double().numpy(), found["labels_scores"].double().numpy()
+        (found,) = self.detector([image.to(self.cfg.MODEL.DEVICE)], use_inferer=True)
+        boxes, scores = (found[key].double().cpu().numpy() for key in ("boxes", "labels_scores"))
         flat = volume.geometry.boxes_to_volume(boxes[:, [0, 1, 3, 4]])
         ratio = self.slice_interval / volume.geometry.slice_interval
         z = np.stack([boxes[:, 2] * ratio + 0.5, boxes[:, 5] * ratio - 0.5], axis=1)

@@ -1,6 +1,7 @@
 """Detectors of slices, whose boxes are linked along z: LENS itself, and Detectron2's own Faster R-CNN.
 
-Faster R-CNN has its COCO config (ResNet-50, FPN) and takes three slices as the channels of a picture.
+Faster R-CNN has its COCO config (ResNet-50, FPN), with anchors as small as lesions, and takes three slices as the
+channels of a picture.
 """
 
 from __future__ import annotations
@@ -22,17 +23,27 @@ from lens_d2.inference.volume import VolumeInference, num_interpolated_slices
 from lens_d2.structures.status import BoxStatus
 
 CONFIG = "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml"
+ANCHORS = [[4], [8], [16], [32], [64]]  # pixels; COCO's begin with 32
+NARROW = {  # a quarter of the channels; head and proposals as LENS's narrow config has them
+    "RESNETS.STEM_OUT_CHANNELS": 16,
+    "RESNETS.WIDTH_PER_GROUP": 16,
+    "RESNETS.RES2_OUT_CHANNELS": 64,
+    "FPN.OUT_CHANNELS": 64,
+    "ROI_BOX_HEAD.FC_DIM": 128,
+    "RPN.POST_NMS_TOPK_TEST": 200,
+}
 
 
 class Lens:
     """A peer: model, optimizer, batches, losses of a batch, inference over volumes."""
 
-    def __init__(self, cfg: CfgNode):
+    def __init__(self, cfg: CfgNode, is_narrow: bool = True):
         """
         Args:
             cfg: of LENS: its datasets, intensities and pixel size are every peer's.
+            is_narrow: whether the network is the narrow one, for a CPU.
         """
-        self.cfg = cfg.clone()
+        self.cfg, self.is_narrow = cfg.clone(), is_narrow
         self.cfg.defrost()
         self.model = self.build_model()
         self.optimizer = self.build_optimizer()
@@ -73,6 +84,10 @@ class FasterRCNN(Lens):
         self.stock.MODEL.WEIGHTS, self.stock.MODEL.DEVICE = "", self.cfg.MODEL.DEVICE
         self.stock.MODEL.ROI_HEADS.NUM_CLASSES = 1
         self.stock.MODEL.RESNETS.NORM, self.stock.MODEL.BACKBONE.FREEZE_AT = "BN", 0
+        self.stock.MODEL.ANCHOR_GENERATOR.SIZES = ANCHORS
+        self.stock.MODEL.ROI_HEADS.SCORE_THRESH_TEST = self.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
+        if self.is_narrow:
+            self.stock.merge_from_list([x for key, width in NARROW.items() for x in (f"MODEL.{key}", width)])
         self.stock.SOLVER.BASE_LR *= self.cfg.SOLVER.IMS_PER_BATCH / self.stock.SOLVER.IMS_PER_BATCH
         return build_model(self.stock)
 

@@ -1,6 +1,7 @@
 """Peers: every detector gets the same time, and a run that was stopped goes on."""
 
 import torch
+from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from experiments import peers
@@ -10,6 +11,8 @@ class Line:
     """A peer with one weight."""
 
     def __init__(self):
+        self.cfg = get_cfg()
+        self.cfg.MODEL.DEVICE = "cpu"
         self.model = torch.nn.Linear(1, 1)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
 
