@@ -1,10 +1,14 @@
 """Peers: every detector gets the same time, and a run that was stopped goes on."""
 
+import json
+
 import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from helpers.blocks import register_blocks
 
 from experiments import peers
+from experiments.__main__ import main
 
 
 class Line:
@@ -45,3 +49,34 @@ def test_the_first_volumes_are_a_dataset_of_their_own():
 
 def test_the_peers():
     assert list(peers.PEERS) == ["LENS", "Faster R-CNN", "RetinaNet 3D"]
+
+
+def test_narrow_networks_of_equal_work_are_trained_and_measured(tmp_path, monkeypatch):
+    made = peers.config
+
+    def on_blocks(*args):
+        cfg = made(*args)
+        cfg.defrost()
+        cfg.DATASETS.TRAIN = names
+        return cfg
+
+    names = register_blocks(tmp_path / "blocks")
+    monkeypatch.setattr(peers, "config", on_blocks)
+    words = ["peers", "--only", "LENS", "Faster R-CNN", "--seconds", "0.2", "--test", names[1], "--volumes", "1"]
+    words += ["--output", str(tmp_path / "out")]
+    assert main(words) == 0
+    first = json.loads((tmp_path / "out/results.json").read_text())
+    lens, other = first
+    assert lens["steps"] > 0 and other["steps"] > 0
+    work = "G multiply-adds a volume"
+    assert 0.5 < other[work] / lens[work] < 2
+    monkeypatch.setattr(peers, "evaluate", None)  # what was measured after as many steps is not measured again
+    assert main(words) == 0
+    assert json.loads((tmp_path / "out/results.json").read_text()) == first
+
+
+def test_full_networks_are_those_of_their_authors(tmp_path):
+    lens = peers.config(tmp_path, "cpu", False)
+    assert lens.MODEL.DENSENET.BLOCK_CONFIG == (6, 12, 24)
+    assert all("phantom" in name for name in lens.DATASETS.TRAIN)
+    assert peers.PEERS["Faster R-CNN"](lens, False).stock.MODEL.FPN.OUT_CHANNELS == 256
