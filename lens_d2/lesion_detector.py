@@ -284,7 +284,7 @@ class LesionDetector:
             return self.cache.open(source.record)
         volume = read_volume(source)
         refuse_impossible_sizes(source.path, volume.geometry)
-        return VolumeInMemory(volume, self.cache.params)
+        return VolumeInMemory(volume, self.cache.params, source.path)
 
 
 def _refuse_place(source: Source, *place) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import time
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +27,7 @@ from detectron2.config import CfgNode
 
 from ..io.errors import DataError, WriteError
 from ..io.files import MAX_NAME
+from ..io.memory import check_memory
 from ..structures.geometry import VolumeGeometry
 from .checks import refuse_impossible_sizes
 from .datasets.catalog import cache_folder, default_root
@@ -229,14 +232,19 @@ class CachedVolume:
 class VolumeInMemory(CachedVolume):
     """A preprocessed sub-volume that leaves nothing on disk, read like one of the cache."""
 
-    def __init__(self, volume: CTVolume, params: PreprocessParams):
+    def __init__(self, volume: CTVolume, params: PreprocessParams, path: str | PathLike = "scan"):
         """
         Args:
             volume: in its volume frame.
             params: of the preprocessing.
+            path: named by the error.
+
+        Raises:
+            DataError: the memory does not hold the resampled voxels.
         """
         self.geometry = cache_geometry(volume, params)
         self.warnings = volume.warnings
+        check_memory(path, math.prod(self.geometry.cache_shape))
         self._slices = dict(enumerate(cache_slices(volume, self.geometry, params.hu_range)))
 
     def decode(self, slices: Iterable[int]) -> Mapping[int, np.ndarray]:

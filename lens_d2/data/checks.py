@@ -21,6 +21,7 @@ TISSUE = (-200, 250)  # HU of fat and soft tissue, with contrast agent
 DENSE = (900, 1200)  # HU of cortical bone; water if 1000 or 1024 were added to HU
 LOWEST, HIGHEST = -1200, 4000  # HU beyond which only padding and metal lie
 SOME = 0.001  # share of the voxels that is more than noise
+LITTLE = 0.003  # share of fat and soft tissue that a limb has in the widest field of view
 STRAY = 0.01  # share of the voxels beyond LOWEST or HIGHEST that metal does not explain
 MUCH = 0.1  # share of the voxels that bone never reaches
 PILE = 0.05  # share of the voxels with one value that noise never leaves in tissue
@@ -35,6 +36,7 @@ INTERVAL = (0.1, 25.0)  # mm between slices
 OBLONG = 10.0  # ratio of a pixel's sides; scanners make squares, reformatting across slices 5 mm apart gives 1:7
 LARGEST = 5000.0  # mm along any axis; a larger volume has too many pixels once it is resampled
 SMALLEST = 0.01  # mm of a voxel's edge; with smaller ones, a picture of a lesion has 10,000 pixels a side
+LUNG = 150.0  # mm across, the widest volume that may be cut out of a lung or the air around a body
 EXTENT = (1000.0, 1000.0, 2500.0)  # mm along x, y (a gantry is 0.9 m wide) and z (a person's height and more)
 
 # Distance between a mask's voxels and those of its CT that is tolerated, as a part of the smallest voxel edge.
@@ -80,7 +82,8 @@ def check_volume(array: np.ndarray, geometry: VolumeGeometry) -> list[str]:
     Returns:
         a line for each sign.
     """
-    return [*check_values(array), *check_spacing(geometry), *check_depth(geometry)]
+    values = check_values(array) or check_tissue(array, geometry)
+    return [*values, *check_spacing(geometry), *check_depth(geometry)]
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,13 @@ class Values:
     """
 
     sample: np.ndarray
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> Values:
+        """Those of (z, y, x) int16 voxels."""
+        flat = array.reshape(-1)
+        # An odd step reaches all columns and rows of a slice.
+        return cls(np.sort(flat[:: len(flat) // SAMPLE | 1], kind="stable"))  # a radix sort, six times as fast
 
     @property
     def low(self) -> int:
@@ -121,9 +131,7 @@ class Values:
 
 def check_values(array: np.ndarray) -> list[str]:
     """Check whether (z, y, x) int16 voxels look like HU: the first finding of VALUE_CHECKS, or nothing."""
-    flat = array.reshape(-1)
-    # An odd step reaches all columns and rows of a slice.
-    values = Values(np.sort(flat[:: len(flat) // SAMPLE | 1], kind="stable"))  # a radix sort, six times as fast
+    values = Values.of(array)
     fault = next(filter(None, (check(values) for check in VALUE_CHECKS)), None)
     return [] if fault is None else [f"{fault}: not Hounsfield units, detections cannot be trusted"]
 
@@ -191,6 +199,17 @@ VALUE_CHECKS: tuple[Callable[[Values], str | None], ...] = (
     _is_clipped,
     _has_no_air,
 )
+
+
+def check_tissue(array: np.ndarray, geometry: VolumeGeometry) -> list[str]:
+    """Check whether (z, y, x) int16 voxels hold tissue, unless they may be cut out of a lung: a line if not."""
+    if max(size * side for size, side in zip(geometry.size[:2], geometry.spacing[:2], strict=True)) <= LUNG:
+        return []
+    tissue = Values.of(array).part(*TISSUE)
+    if tissue >= LITTLE:
+        return []
+    told = f"{tissue:.1%} of the voxels are fat or soft tissue ({TISSUE[0]} to {TISSUE[1]})"
+    return [f"{told}: nothing but air, or not Hounsfield units, detections cannot be trusted"]
 
 
 def check_spacing(geometry: VolumeGeometry) -> list[str]:

@@ -20,7 +20,7 @@ from .sources.dicom_folder import no_ct
 from .sources.dicom_series import DicomIndex, Part, find_parts, read_dicom_files, read_index
 from .sources.png_folder import fault_of_picture, numbered_pictures
 
-VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".mhd", ".mha", ".nrrd", ".nhdr")
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr.gz", ".hdr", ".mhd", ".mha", ".nrrd", ".nhdr")
 NUMBERED = "scan_{:03d}"
 VOLUME, PNG, DICOM, PICTURES = "volume file", "PNG slices", "DICOM series", "pictures that are no slices"
 

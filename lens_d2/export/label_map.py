@@ -11,6 +11,7 @@ from .scan_report import ScanReport
 from .writer import EXPORT_REGISTRY, Writer
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+LONGEST = 32767  # voxels along an axis that NIfTI-1 has room for
 
 
 @EXPORT_REGISTRY.register()
@@ -28,8 +29,9 @@ class LabelMap(Writer):
     purpose = "label map on the scan's grid (ITK-SNAP)"
 
     def render(self, report: ScanReport) -> bytes:
-        """A compressed NIfTI file."""
-        image = nib.Nifti1Image(draw_labels(report).T, LPS_TO_RAS @ report.grid.affine)
+        """A compressed NIfTI file, of version 2 if an axis is too long for the first."""
+        image_class = nib.Nifti1Image if max(report.grid.size) <= LONGEST else nib.Nifti2Image
+        image = image_class(draw_labels(report).T, LPS_TO_RAS @ report.grid.affine)
         image.set_sform(image.affine, code="scanner")
         image.set_qform(_upright(image.affine), code="scanner")
         image.header.set_xyzt_units("mm")

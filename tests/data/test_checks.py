@@ -5,7 +5,14 @@ import pytest
 from helpers.scan_files import make_affine, write_pngs, write_volume
 
 from lens_d2.data.cache import VolumeCache
-from lens_d2.data.checks import OTHER_MODALITIES, check_mask, check_spacing, check_values, refuse_other_modalities
+from lens_d2.data.checks import (
+    OTHER_MODALITIES,
+    check_mask,
+    check_spacing,
+    check_tissue,
+    check_values,
+    refuse_other_modalities,
+)
 from lens_d2.data.volume import read_mask, read_volume
 from lens_d2.io.errors import DataError
 from lens_d2.structures.geometry import VolumeGeometry
@@ -77,6 +84,24 @@ def test_what_is_not_hu_is_told(name):
     (text,) = check_values(stored(values))
     assert words in text and text.endswith(": not Hounsfield units, detections cannot be trusted")
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("values", "pixel", "told"),
+    [
+        (HU, 8.0, False),
+        (HU - 1024, 8.0, True),  # the offset applied twice, cut off at the lowest value
+        (SOUND["air alone"], 20.0, True),
+        (SOUND["lung alone"], 2.0, False),  # as small a part of a lung
+    ],
+)
+def test_a_scan_without_tissue_is_told(values, pixel, told, tmp_path):
+    path = write_volume(tmp_path / "ct.nii", stored(values.clip(-1024)), make_affine((pixel, pixel, 3.0)))
+    warnings = read_volume(path).warnings
+    assert [text for text in warnings if "fat or soft tissue (-200 to 250): nothing but air" in text] == (
+        check_tissue(stored(values.clip(-1024)), read_volume(path).geometry)
+    )
+    assert any("nothing but air" in text for text in warnings) == told
 
 
 def test_a_large_volume_is_sampled_evenly():

@@ -38,6 +38,15 @@ def test_a_file(tmp_path, name):
     np.testing.assert_array_equal(read_volume(scan.record).array, ARRAY)
 
 
+def test_a_compressed_pair_is_found_among_others(tmp_path):
+    pair = nibabel.Nifti1Pair(ARRAY.T, np.eye(4))
+    nibabel.save(pair, tmp_path / "pair.img.gz")
+    write_volume(tmp_path / "ct.nii.gz", ARRAY, AFFINE)
+    assert [scan.name for scan in find_scans(tmp_path, keep_ids=True)] == ["ct", "pair"]
+    for scan in find_scans(tmp_path):
+        np.testing.assert_array_equal(read_volume(scan.record).array, ARRAY)
+
+
 def test_a_dicom_folder(tmp_path):
     folder = write_series(tmp_path / "Doe_John", ARRAY, AFFINE)
     (scan,) = find_scans(folder)

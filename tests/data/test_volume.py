@@ -9,6 +9,7 @@ from helpers.dicom_checks import fault
 from helpers.scan_files import make_affine
 from helpers.volume_files import ct, nifti, same
 
+from lens_d2.data.cache import PreprocessParams, VolumeInMemory
 from lens_d2.data.volume import read_header, read_mask, read_volume
 from lens_d2.io import memory
 from lens_d2.io.errors import DataError
@@ -172,3 +173,11 @@ def test_a_volume_is_weighed_before_it_is_read(tmp_path, monkeypatch):
     huge = nifti(tmp_path / "turned.nii", affine=turned, dim=[3, 1024, 1024, 2000])
     assert "2,097,152,000 voxels need 8.7 GB" in fault(huge)
     assert read_header(swollen).size == (2048, 2048, 1000)
+
+
+def test_a_resampled_volume_is_weighed_too(tmp_path, monkeypatch):
+    """Pixels ten times as large as they should be make a hundred times the voxels."""
+    volume = read_volume(nifti(tmp_path / "ct.nii", affine=make_affine((80, 80, 2.5))))
+    monkeypatch.setattr(memory, "available_memory", lambda: memory.RESERVE + 10**6)
+    with pytest.raises(DataError, match="ct.nii: [0-9,]+ voxels need .* GB of memory"):
+        VolumeInMemory(volume, PreprocessParams(), tmp_path / "ct.nii")

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from helpers.scan_files import make_affine
 
 from lens_d2.data.cache import VolumeCache
-from lens_d2.export import LabelMap, make_report
+from lens_d2.export import LabelMap, label_map, make_report
 from lens_d2.export.label_map import LPS_TO_RAS, draw_labels
 from lens_d2.structures.detections import VolumeDetections
 
@@ -40,6 +40,15 @@ def test_of_equal_boxes_the_better_score_lies_on_top(make_scan):
     scan = make_scan()
     scan.found = VolumeDetections(np.array([[2, 2, 2, 8, 8, 5.0]] * 2), np.array([0.2, 0.9]))
     assert set(np.unique(draw_labels(scan.report(experts=())))) == {0, 1}
+
+
+def test_an_axis_too_long_for_nifti_1_makes_nifti_2(make_scan, monkeypatch):
+    report = make_scan().report()
+    first = nib.Nifti1Image.from_bytes(gzip.decompress(LabelMap().render(report)))
+    monkeypatch.setattr(label_map, "LONGEST", max(report.grid.size) - 1)
+    second = nib.Nifti2Image.from_bytes(gzip.decompress(LabelMap().render(report)))
+    np.testing.assert_array_equal(np.asarray(second.dataobj), np.asarray(first.dataobj))
+    np.testing.assert_allclose(second.affine, first.affine, atol=1e-5)
 
 
 def test_label_map_of_a_tilted_gantry_is_not_straightened(tmp_path):

@@ -75,7 +75,8 @@ PIXELS = (
 NEEDED_PIXELS = ("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored")
 OTHERS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "SeriesDescription")
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-TAGS = [Tag(keyword) for keyword in (*OTHERS, *PIXELS, *FUNCTIONAL_GROUPS, *MARKS, *GROUPS)]
+CONCATENATION = ("ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber")
+TAGS = [Tag(keyword) for keyword in (*OTHERS, *PIXELS, *FUNCTIONAL_GROUPS, *MARKS, *GROUPS, *CONCATENATION)]
 
 PIXEL_DATA = Tag("PixelData")
 # Elements with which the content of a file begins; a header is read up to there.
@@ -189,6 +190,8 @@ class DicomFile:
         is_placed: whether it gives the place of its slices.
         frames: the slices of a file of CT, without scouts; empty if the file has a fault.
         localizers: number of frames that are scouts.
+        concatenation: of a file that holds a part of an enhanced image, its UID, the file's number and that of all
+            its files, 0 if it is not told; None otherwise.
         fault: what is wrong with it; None if nothing is.
     """
 
@@ -202,6 +205,7 @@ class DicomFile:
     is_placed: bool = False
     frames: Sequence[Frame] = ()
     localizers: int = 0
+    concatenation: tuple[str, int, int] | None = None
     fault: DataError | None = None
 
 
@@ -262,6 +266,7 @@ class _Header:
             description=" ".join(str(self.values.get("SeriesDescription") or "").split()),
             is_capture=self.sop_class in CAPTURES,
             is_placed=self._is_placed,
+            concatenation=self._concatenation(),
         )
         if kind != Kind.CT:
             return replace(said, localizers=int(kind == Kind.LOCALIZER))
@@ -277,6 +282,12 @@ class _Header:
     @cached_property
     def _is_placed(self) -> bool:
         return bool(self.values.get("ImagePositionPatient") or self.values.get(GROUPS[1]))
+
+    def _concatenation(self) -> tuple[str, int, int] | None:
+        whole, number, total = (self.values.get(keyword) for keyword in CONCATENATION)
+        if not isinstance(number, int):
+            return None
+        return str(whole or ""), number, total if isinstance(total, int) else 0
 
     def _kind(self) -> Kind:
         """The kind by the SOP class; the modality may not contradict it."""

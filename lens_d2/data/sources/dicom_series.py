@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ IMAGE_TYPES = {
     "MAX_IP", "MIN_IP", "MEAN_IP", "AVERAGE", "RESAMPLED", "REFORMATTED", "FILTERED", "ADDITION", "SUBTRACTION",
     "CARDIAC", "ANGIO", "PERFUSION", "STATIC", "ENERGY_PROP_WT", "VIRTUAL_MONO", "MONOENERGETIC",
 }  # fmt: skip
+# Endings of files that may be slices once they are unpacked or completely copied.
+PACKED = re.compile(r"\.(gz|bz2|xz|zst|zip|z|part|partial|filepart|crdownload|download|tmp)$", re.IGNORECASE)
 FOLDER = "folder"  # the last mark: two copies of a series may differ in nothing else
 
 
@@ -58,7 +60,8 @@ class Part:
     def __str__(self) -> str:
         count = counted(len(self.frames), "image")
         told_by = replace_private(self.told_by, str)
-        return "  ".join(filter(None, [self.uid, count, self.description, told_by]))
+        fault = self.fault.fault if self.fault and not self.frames else ""
+        return "  ".join(filter(None, [self.uid, count, self.description, told_by, fault]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +93,12 @@ def read_dicom_files(paths: Iterable[Path]) -> list[DicomFile]:
     files = {path: read_dicom_file(path) for path in paths}
     slices = {_pattern(path) for path, file in files.items() if file is not None and file.kind == Kind.CT}
     for path, file in files.items():
-        if file is None and _pattern(path) in slices:
+        whole = PACKED.sub("", path.name)
+        if (
+            file is None
+            and _pattern(path.with_name(whole)) in slices
+            and (whole == path.name or path.with_name(whole) not in files)
+        ):
             fault = DataError(path, "cannot be read as DICOM, but is called like the slices beside it")
             files[path] = DicomFile(path, Kind.DAMAGED, fault=fault)
     return [file for file in files.values() if file is not None]
@@ -132,6 +140,7 @@ def _parts(uid: str, members: Sequence[DicomFile]) -> list[Part]:
         warnings.append("the slices are secondary captures: their values may have been windowed for display")
     first = next(file for file in members if file.kind == Kind.CT)
     description = "  ".join(filter(None, [first.modality, first.description]))
+    warnings += _absent_files(members)
     frames, copies = _without_copies(frames)
     if copies:
         warnings.append(f"{count_of(copies, 'image')} there twice with the same pixels: left out once")
@@ -147,6 +156,20 @@ def _parts(uid: str, members: Sequence[DicomFile]) -> list[Part]:
         fault = faults[0] if faults else None
         parts.append(Part(uid, name, number, len(stacks), stack, paths, told_by, description, own, fault))
     return parts
+
+
+def _absent_files(members: Sequence[DicomFile]) -> Iterator[str]:
+    """A line for each concatenation of enhanced images whose files are not all there."""
+    numbers: dict[str, set[int]] = defaultdict(set)
+    totals: dict[str, int] = {}
+    for file in members:
+        if file.concatenation is not None:
+            whole, number, total = file.concatenation
+            numbers[whole].add(number)
+            totals[whole] = max(total, number, totals.get(whole, 0))
+    for whole, there in numbers.items():
+        if len(there) < totals[whole]:
+            yield f"{len(there)} of the {totals[whole]} files that its images are spread over: slices are missing"
 
 
 # Splitting a series

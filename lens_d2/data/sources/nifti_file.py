@@ -39,7 +39,7 @@ class NiftiFile(Source):
     unknown (the axes are then taken for left, back and head). If a header contradicts itself, a warning says so.
     """
 
-    VERSION = 2
+    VERSION = 3
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
@@ -114,6 +114,8 @@ class NiftiFile(Source):
         if bytes(header["magic"]).rstrip(b"\0") != magic.rstrip(b"\0"):
             fault = "a header of Analyze 7.5, which does not say which side is left: convert it to NIfTI"
             raise DataError(self.path, f"no NIfTI header ({fault})" if not self._is_single else "no NIfTI header")
+        if header["pixdim"][0] == 0:  # qfac; by the standard, 0 means 1
+            header["pixdim"][0] = 1
         self._check(header)
         return header
 

@@ -20,6 +20,7 @@ from .streams import read_voxels, stored
 READER = Path(__file__).with_name("sitk_child.py")
 FAILED = 3  # its exit status when it says what is wrong with the file
 TIMEOUT = 300.0  # seconds for one file; the largest scans take a few
+ORIENTED = ("HDF5", "MINC", "Bruker2dseq")  # formats that tell an orientation; in others the identity may be none
 PICTURES = ("TIFF", "LSM", "PNG", "JPEG", "JPEG2000", "BMP")  # their headers have no third axis
 HEADER_LIMIT = 1 << 16  # bytes of the line with the geometry
 
@@ -28,6 +29,7 @@ HEADER_LIMIT = 1 << 16  # bytes of the line with the geometry
 class SitkFile(Source):
     """A file that no other reader accepts; warns that its voxels cannot be checked for damage."""
 
+    VERSION = 2
     bytes_per_voxel = 2 + 8  # the other process holds the file's own type, of at most 8 bytes
 
     @classmethod
@@ -49,6 +51,9 @@ class SitkFile(Source):
             raise DataError(self.path, f"{len(header['size'])} dimensions where a volume has 3")
         if header["components"] != 1:
             raise DataError(self.path, f"{header['components']} values per voxel where CT has 1")
+        if header.get("format") not in ORIENTED and np.array_equal(header["direction"], np.eye(3).ravel()):
+            known = f"its format ({header.get('format')}) leaves the orientation unknown"
+            self.warn(f"{known}: left and right may be swapped")
         i, j, k = header["size"]
         return (i, j, k), affine_of(
             self.path, *(np.array(header[key]) for key in ("spacing", "direction", "origin"))

@@ -1,5 +1,6 @@
 """Series that hold more than one scan, copies, or images that belong to none."""
 
+import gzip
 import shutil
 
 import numpy as np
@@ -189,3 +190,37 @@ def test_frames_of_two_stacks_or_phases(tmp_path, hu):
     assert f"{series}:2 (3 slices, TemporalPositionIndex 2)" in fault(path)
     check(path, twice[:4], warning="part 1 of 2 of its series: 4 of 7 images", series_uid=f"{series}:1")
     check(path, twice[4:], warning="part 2 of 2", series_uid=f"{series}:2")
+
+
+@pytest.mark.parametrize("name", ["{}.gz", "{}.part"])
+def test_a_packed_or_half_copied_slice_is_refused(tmp_path, hu, name):
+    """Passed over, it would leave a shorter scan that passes for the whole."""
+    folder = write_series(tmp_path / "ct", hu, AFFINE)
+    lowest, *_, file = files_of(folder)
+    other = file.rename(file.with_name(name.format(file.name)))
+    other.write_bytes(gzip.compress(other.read_bytes()))
+    assert fault(folder) == f"{other}: cannot be read as DICOM, but is called like the slices beside it"
+    shutil.copy(lowest, file)  # beside a slice of this name, it is a copy
+    assert not read_index(folder.iterdir()).damaged
+
+
+def test_a_part_of_a_concatenation_is_told(tmp_path, hu):
+    path = write_enhanced(tmp_path / "ct.dcm", hu, AFFINE)
+    data = pydicom.dcmread(path)
+    data.ConcatenationUID, data.InConcatenationNumber, data.InConcatenationTotalNumber = "1.2.9", 1, 2
+    data.save_as(path)
+    check(path, hu, warning="1 of the 2 files that its images are spread over: slices are missing")
+    data.InConcatenationTotalNumber = 1
+    data.save_as(path)
+    assert not read_volume(path).warnings
+
+
+def test_a_series_without_a_sound_slice_is_listed_with_its_fault(tmp_path, hu):
+    write_series(tmp_path / "ct/a", hu, AFFINE, "1.2.3")
+    other = write_series(tmp_path / "ct/b", hu[:1], AFFINE, "1.2.4")
+    data = pydicom.dcmread(file := files_of(other)[0])
+    data.SamplesPerPixel, data.PhotometricInterpretation = 3, "RGB"
+    data.save_as(file)
+    parts = {part.uid: str(part) for part in read_index(files_of(tmp_path / "ct/a") + files_of(other)).parts}
+    assert parts["1.2.4"].endswith("RGB with 3 values per pixel where a CT slice has one grey value")
+    assert "grey" not in parts["1.2.3"]

@@ -60,6 +60,17 @@ def test_nifti_without_a_place(tmp_path):
     np.testing.assert_allclose(read_volume(path).geometry.affine, sitk_affine(path), rtol=1e-6)
 
 
+def test_a_qfac_of_0_is_one_of_1(tmp_path):
+    """By the standard; without it the qform, and with it the orientation, would be lost."""
+    affine = AFFINE @ np.diag([-1, -1, 1, 1])
+    path = nifti(tmp_path / "ct.nii", affine=affine, sform=0)
+    assert nib.load(path).header["pixdim"][0] == 1
+    data = bytearray(path.read_bytes())
+    data[76:80] = bytes(4)
+    path.write_bytes(data)
+    assert same(path, ct(), affine).warnings == ()
+
+
 def test_nifti_forms_that_differ(tmp_path):
     path = nifti(tmp_path / "ct.nii", qoffset_x=90)
     assert warned(path) == "its qform and sform place the voxels up to 10 mm apart: the sform is used"

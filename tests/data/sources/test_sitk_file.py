@@ -26,11 +26,24 @@ def test_other_formats_are_read_with_a_warning(gipl, tmp_path):
     volume = read_volume(gipl)
     np.testing.assert_array_equal(volume.array, ct())
     np.testing.assert_allclose(volume.geometry.spacing, SPACING, rtol=1e-6)
-    assert volume.warnings[0].startswith("a format whose voxels cannot be checked for damage")
+    assert any(text.startswith("a format whose voxels cannot be checked for damage") for text in volume.warnings)
     gipl.write_bytes(gipl.read_bytes()[:200])
     assert "not a readable volume" in fault(gipl)
     (tmp_path / "notes.txt").write_text("no volume")
     assert "not a readable volume (Unable to determine ImageIO reader" in fault(tmp_path / "notes.txt")
+
+
+@pytest.mark.parametrize("name", ["ct.gipl", "ct.gipl.gz", "ct.vtk", "ct.mrc"])
+def test_formats_without_an_orientation_are_told(name, tmp_path):
+    """They hold no direction, so that a scan stored from right to left would be read mirrored without a word."""
+    warnings = read_volume(write_volume(tmp_path / name, ct(), AFFINE)).warnings
+    assert any("leaves the orientation unknown: left and right may be swapped" in text for text in warnings)
+
+
+def test_formats_with_an_orientation_are_read_by_it(tmp_path):
+    volume = read_volume(write_volume(tmp_path / "ct.hdf5", ct(), AFFINE))
+    np.testing.assert_array_equal(volume.array, ct())
+    assert not any("swapped" in text for text in volume.warnings)
 
 
 @pytest.mark.parametrize(
