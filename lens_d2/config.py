@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import reduce
 
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
@@ -9,6 +10,7 @@ from detectron2.config import get_cfg
 from . import modeling  # noqa: F401  (registers the networks)
 from .data.datasets import import_readers  # (and this the datasets)
 from .io.config_files import find_config, merge_file, merge_opts, refuse_other_types
+from .io.errors import DataError
 
 
 def load_config(path: str | os.PathLike = "", opts: Sequence = ()) -> CN:
@@ -16,11 +18,11 @@ def load_config(path: str | os.PathLike = "", opts: Sequence = ()) -> CN:
 
     Args:
         path: of the config file, see :func:`find_config`; empty: none.
-        opts: key, value, key, value ...
+        opts: key, value, key, value ...; a ``MAX_ITER`` among them counts in place of the file's ``EPOCHS``.
 
     Raises:
-        DataError: the file is absent or damaged, or would run code; a key or a value cannot be used; a reader is
-            absent or cannot be run.
+        DataError: the file is absent or damaged, or would run code; a key or a value cannot be used, or would have
+            no effect; a reader is absent or cannot be run.
     """
     cfg = get_cfg()
     add_lens_config(cfg)
@@ -28,9 +30,30 @@ def load_config(path: str | os.PathLike = "", opts: Sequence = ()) -> CN:
     if path:
         merge_file(cfg, find_config(path))
     merge_opts(cfg, list(opts))
+    _count_iterations(cfg, opts[::2])
     refuse_other_types(cfg, defaults)
     import_readers(cfg.DATASETS.READERS)
     return cfg
+
+
+def _count_iterations(cfg: CN, overridden: Sequence[str]) -> None:
+    """Let a ``MAX_ITER`` among the overrides take the place of the file's ``EPOCHS``, and its steps with it.
+
+    Raises:
+        DataError: ``STEPS`` are among the overrides, but the training is as long as its ``EPOCHS``.
+    """
+    for node in dict.fromkeys(key.rpartition(".")[0] for key in overridden):
+        training = reduce(getattr, node.split("."), cfg) if node else cfg
+        if not training.get("EPOCHS") or f"{node}.EPOCHS" in overridden:
+            continue
+        if f"{node}.MAX_ITER" in overridden:
+            if f"{node}.STEPS" not in overridden:
+                steps = {round(training.MAX_ITER * epoch / training.EPOCHS) for epoch in training.EPOCH_STEPS}
+                training.STEPS = tuple(sorted(steps - {0}))
+            training.EPOCHS = 0
+        elif f"{node}.STEPS" in overridden:
+            fault = f"the training has {training.EPOCHS} epochs (EPOCHS): set EPOCH_STEPS, or MAX_ITER as well"
+            raise DataError(f"{node}.STEPS", fault)
 
 
 def add_lens_config(cfg: CN) -> None:
@@ -286,7 +309,8 @@ def _add_centernet_keys(cfg: CN) -> None:
 def _add_solver_keys(cfg: CN) -> None:
     # torch.optim's name of the optimizer (VI-B: RAdam).
     cfg.SOLVER.OPTIMIZER = "RAdam"
-    # Length of training in epochs; 0: SOLVER.MAX_ITER and SOLVER.STEPS count instead.
+    # Length of training in epochs; 0: SOLVER.MAX_ITER and SOLVER.STEPS count instead, as they do if MAX_ITER is
+    # among a command's overrides.
     cfg.SOLVER.EPOCHS = 0
     # Epochs after which the learning rate is multiplied by SOLVER.GAMMA.
     cfg.SOLVER.EPOCH_STEPS = ()

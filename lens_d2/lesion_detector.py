@@ -27,7 +27,7 @@ from .data.sources import ArraySource, PngFolder, Source, open_source
 from .data.volume import read_volume
 from .evaluation.operating_points import OperatingPoints
 from .export import CsvTable, Detection, HtmlReport, ScanReport, Written, make_report, write_report
-from .inference.detector import build_inference
+from .inference.detector import absent_classifier, build_inference
 from .io.checkpoint import LENSCheckpointer, load_weights
 from .io.device import fall_back_to_cpu, find_device
 from .io.errors import DataError
@@ -159,7 +159,7 @@ class LesionDetector:
         path = cfg.MODEL.FPR.WEIGHTS or cfg.MODEL.WEIGHTS  # the classifier's points if it has one
         scored = load_weights(path) if cfg.MODEL.FPR.WEIGHTS else beside
         self.operating_points = operating_points_in(path, scored, cfg.MODEL.LENS.OUTPUT)
-        self.note: str = beside.get("note", "")
+        self.notes: tuple[str, ...] = tuple(filter(None, (beside.get("note", ""), absent_classifier(cfg))))
         self.provenance = {
             "Weights": describe_weights(cfg.MODEL.WEIGHTS),
             "Output": cfg.MODEL.LENS.OUTPUT,
@@ -235,9 +235,7 @@ class LesionDetector:
             provenance=self.provenance,
             keep_ids=keep_ids,
         )
-        if self.note:
-            report = replace(report, warnings=(*report.warnings, self.note))
-        return Findings(report)
+        return Findings(replace(report, warnings=(*report.warnings, *self.notes)))
 
     def read(
         self,

@@ -12,6 +12,7 @@ from lens_d2.config import load_config
 from lens_d2.engine import STAGES
 from lens_d2.engine.allowed import check_names
 from lens_d2.engine.checks import check_training
+from lens_d2.io.errors import DataError
 from lens_d2.mining.lens.strategies import STRATEGIES
 from lens_d2.phantom.labels import TERMS
 
@@ -153,3 +154,19 @@ def test_the_harvesters_config_follows_the_paper_and_the_phantoms_says_where_it_
     assert paper.HARVEST.FINETUNE_LPC.BASE_LR < paper.MODEL.LPC.SOLVER.BASE_LR
     assert paper.MODEL.CENTERNET.MIN_OVERLAP == 0.7 and paper.MODEL.CENTERNET.MIN_RADIUS == 0
     assert load_config(repo_root / "configs/lens_full.yaml").DATASETS.EPOCH == "lesions"  # LENS's own rule
+
+
+def test_iterations_among_the_overrides_take_the_place_of_the_files_epochs(repo_root):
+    """Else a short try of a config for CT would train for all of its epochs."""
+    path = repo_root / "configs/lens_full.yaml"
+    assert load_config(path).SOLVER.EPOCHS == 8
+    short = load_config(path, ["SOLVER.MAX_ITER", 80]).SOLVER
+    assert (short.EPOCHS, short.MAX_ITER, short.STEPS) == (0, 80, (40, 60))
+    own = load_config(path, ["SOLVER.MAX_ITER", 80, "SOLVER.STEPS", "(70,)"]).SOLVER
+    assert (own.EPOCHS, own.STEPS) == (0, (70,))
+    assert load_config(path, ["SOLVER.MAX_ITER", 1]).SOLVER.STEPS == (1,)
+    assert load_config(path, ["SOLVER.EPOCHS", 2, "SOLVER.MAX_ITER", 80]).SOLVER.EPOCHS == 2
+    classifier = load_config(path, ["MODEL.FPR.SOLVER.MAX_ITER", 5])
+    assert (classifier.MODEL.FPR.SOLVER.EPOCHS, classifier.SOLVER.EPOCHS) == (0, 8)
+    with pytest.raises(DataError, match=r"SOLVER.STEPS: the training has 8 epochs \(EPOCHS\): set EPOCH_STEPS"):
+        load_config(path, ["SOLVER.STEPS", "(70,)"])

@@ -162,6 +162,17 @@ def test_weights_are_needed(cfg):
         LesionDetector(cfg)
 
 
+def test_a_report_tells_of_a_classifier_that_is_not_named(cfg, array):
+    cfg = cfg.clone()
+    cfg.STAGES = ("train", "fpr")
+    (told,) = (
+        text
+        for text in LesionDetector(cfg, allow_random_weights=True)(array, spacing=SPACING).report.warnings
+        if "MODEL.FPR.WEIGHTS" in text
+    )
+    assert "scores are the detector's own" in told
+
+
 def test_operating_points_of_the_weights_reach_every_output(cfg, array, tmp_path):
     torch.manual_seed(1)
     model = build_model(cfg)

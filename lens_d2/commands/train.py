@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -14,6 +15,7 @@ from ..engine import LENSCheckpointer, LENSTrainer, allowed, checks, launch, run
 from ..engine.evaluation import check_test_sets
 from ..engine.setup import begun
 from ..engine.stages import keep_verdicts
+from ..inference.detector import absent_classifier
 from ..io.config_files import find_config
 from ..io.device import check_device
 from ..io.errors import DataError
@@ -45,6 +47,8 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict:
     model = LENSTrainer.build_model(cfg)
     checkpointer = LENSCheckpointer(model, save_dir=cfg.OUTPUT_DIR, whole=True)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    if warning := absent_classifier(cfg):
+        logging.getLogger(__name__).warning("%s", warning)
     results = LENSTrainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)

@@ -99,3 +99,13 @@ def build_inference(
     scales = {} if refined else {"scales": (1.0,)}
     inference = VolumeInference(cfg, model, cache=cache, shows_progress=shows_progress, **scales)
     return RescoredInference(cfg, inference, cache=cache) if refined and cfg.MODEL.FPR.WEIGHTS else inference
+
+
+def absent_classifier(cfg: CfgNode) -> str:
+    """A line that says that a config whose stages train a classifier names none; empty if nothing is amiss."""
+    if cfg.MODEL.FPR.WEIGHTS or "fpr" not in cfg.STAGES:
+        return ""
+    return (
+        "the config's stages train a classifier of false positives, and MODEL.FPR.WEIGHTS names none: scores are "
+        "the detector's own; give fpr/model_final.pth of the run"
+    )

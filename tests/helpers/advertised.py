@@ -110,7 +110,9 @@ RUN = {
         Advertised("docs/detectors.md", "GatedROIHeads SOLVER.PARTS", REAL),
     ),
     "lens_full": (
-        Advertised("docs/mining.md", "configs/phantom/lens_full.yaml", FULL),
+        Advertised("docs/mining.md", "python train_net.py --config-file configs/phantom/lens_full.yaml", FULL),
+        Advertised("docs/mining.md", "configs/phantom/lens_full.yaml --eval-only", FULL),
+        Advertised("docs/mining.md", "configs/phantom/lens_full.yaml --input", FULL),
         Advertised("docs/classifiers.md", "MODEL.FPR.NAME GLC_MV", f"{FULL} STAGES \"('fpr',)\""),
     ),
     "lens_best": (

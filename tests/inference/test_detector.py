@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.classifiers import fpr_blocks, fpr_cfg
 
-from lens_d2.inference.detector import RescoredInference, build_inference
+from lens_d2.inference.detector import RescoredInference, absent_classifier, build_inference
 from lens_d2.inference.volume import VolumeInference
 from lens_d2.modeling import build_classifier
 from lens_d2.structures.detections import VolumeDetections
@@ -67,3 +67,13 @@ def test_an_unknown_way_of_combining_scores_is_named(cfg):
     cfg.MODEL.FPR.COMBINE = "median"
     with pytest.raises(ValueError, match="MODEL.FPR.COMBINE is 'median': give one of mean, mean_log_odds"):
         RescoredInference(cfg, answering([]), build_classifier(cfg))
+
+
+def test_a_config_whose_classifier_is_not_named_is_told_of(cfg):
+    """The detector's file does not hold the classifier that the stages of its config have trained."""
+    cfg.STAGES, cfg.MODEL.FPR.WEIGHTS = ("train", "fpr"), ""
+    assert "MODEL.FPR.WEIGHTS names none: scores are the detector's own" in absent_classifier(cfg)
+    cfg.MODEL.FPR.WEIGHTS = "fpr.pth"
+    assert absent_classifier(cfg) == ""
+    cfg.STAGES, cfg.MODEL.FPR.WEIGHTS = ("train",), ""
+    assert absent_classifier(cfg) == ""

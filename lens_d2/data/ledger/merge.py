@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from statistics import fmean
 
 import pandas as pd
 from detectron2.data import DatasetCatalog
@@ -41,18 +42,17 @@ def apply_ledger(records: Sequence[dict], ledger: pd.DataFrame, uncertain_as_les
     Returns:
         records of the same sub-volumes, in the same order.
     """
-    rows_of = _rows_by_volume(ledger, uncertain_as_lesion)
-    merged = []
+    found, merged = _mined_lesions(ledger, uncertain_as_lesion), []
     for record in records:
-        rows = rows_of.get(record["volume"])
-        merged.append(record if rows is None else {**record, "lesions": _merge(record["lesions"], rows)})
+        mined = found.get(record["volume"])
+        merged.append(record if mined is None else {**record, "lesions": _merge(record["lesions"], mined)})
     return merged
 
 
 def ledger_records(records: Sequence[dict], ledger: pd.DataFrame) -> list[dict]:
     """Records of the sub-volumes that a ledger names, with its boxes only."""
-    rows_of = _rows_by_volume(ledger, False)
-    return [{**r, "lesions": _merge([], rows_of[r["volume"]])} for r in records if r["volume"] in rows_of]
+    found = _mined_lesions(ledger, False)
+    return [{**r, "lesions": _merge([], found[r["volume"]])} for r in records if r["volume"] in found]
 
 
 def register_ledger(name: str, path: str | os.PathLike, dataset: str, given: bool = False) -> None:
@@ -78,29 +78,57 @@ def record_ids(lesion: str) -> set[str]:
     return {lesion, *(f"{lesion}/{status}" for status in PRECEDENCE)}
 
 
-def _rows_by_volume(ledger: pd.DataFrame, uncertain_as_lesion: bool) -> dict[str, pd.DataFrame]:
+class _MinedLesion:
+    """Slices of one status of a ledger's lesion.
+
+    Attributes:
+        name: of the lesion.
+        status: in a record.
+        boxes: z, x1, y1, x2, y2 of each.
+        precisions: estimated, of the boxes that have one.
+    """
+
+    def __init__(self, name: str, status: str):
+        self.name, self.status = name, status
+        self.boxes: list[list[float]] = []
+        self.precisions: list[float] = []
+
+
+def _mined_lesions(ledger: pd.DataFrame, uncertain_as_lesion: bool) -> dict[str, list[_MinedLesion]]:
+    """Lesions by the names of their sub-volumes, the surest statuses first."""
     refused = (ledger["status"] == "rejected") & continues_given(ledger)
     used = ledger[~refused]
     status = used["status"].map(RECORD_STATUS)
     if uncertain_as_lesion:
         status = status.replace("uncertain", "mined")
-    return dict(tuple(used.assign(status=status).groupby("volume", sort=False)))
+    found: dict[str, dict[tuple[str, str], _MinedLesion]] = {}
+    columns = (used["volume"], used["lesion"], status, used["precision"])
+    boxes = used[["slice", "x1", "y1", "x2", "y2"]].values.tolist()
+    for volume, *key, precision, box in zip(*(column.tolist() for column in columns), boxes, strict=True):
+        of_volume = found.setdefault(volume, {})
+        if (name := tuple(key)) not in of_volume:
+            of_volume[name] = _MinedLesion(*name)
+        of_volume[name].boxes.append(box)
+        if precision == precision:  # not NaN
+            of_volume[name].precisions.append(precision)
+    return {
+        volume: sorted(lesions.values(), key=lambda mined: PRECEDENCE.index(mined.status))
+        for volume, lesions in found.items()
+    }
 
 
-def _merge(lesions: list[dict], rows: pd.DataFrame) -> list[dict]:
+def _merge(lesions: list[dict], found: Sequence[_MinedLesion]) -> list[dict]:
     """Given lesions of one record with its mined boxes added; the order of the rows does not matter."""
     merged = {lesion["id"]: lesion for lesion in lesions}
-    groups = rows.groupby(["lesion", "status"], sort=False)
-    for (name, status), group in sorted(groups, key=lambda item: PRECEDENCE.index(item[0][1])):
-        boxes = group[["slice", "x1", "y1", "x2", "y2"]].values.tolist()
+    for mined in found:
+        name, status = mined.name, mined.status
         if name in merged and STATUS_OF_RECORD[status] == BoxStatus.LESION:
             lesion = merged[name]
-            boxes = sorted([*lesion["boxes"], *make_lesion(name, boxes)["boxes"]])
+            boxes = sorted([*lesion["boxes"], *make_lesion(name, mined.boxes)["boxes"]])
             merged[name] = {**lesion, "boxes": boxes}
         else:  # a lesion with slices of another status becomes two in the record
             own = name if name not in merged else f"{name}/{status}"
-            merged[own] = make_lesion(own, sorted(boxes), status=status)
-            precision = group["precision"].mean()
-            if status == "mined" and precision < 1:  # not NaN
-                merged[own]["weight"] = float(precision)
+            merged[own] = make_lesion(own, sorted(mined.boxes), status=status)
+            if status == "mined" and mined.precisions and (precision := fmean(mined.precisions)) < 1:
+                merged[own]["weight"] = precision
     return list(merged.values())
