@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import pandas as pd
@@ -78,6 +79,7 @@ def record_ids(lesion: str) -> set[str]:
     return {lesion, *(f"{lesion}/{status}" for status in PRECEDENCE)}
 
 
+@dataclass
 class _MinedLesion:
     """Slices of one status of a ledger's lesion.
 
@@ -88,10 +90,10 @@ class _MinedLesion:
         precisions: estimated, of the boxes that have one.
     """
 
-    def __init__(self, name: str, status: str):
-        self.name, self.status = name, status
-        self.boxes: list[list[float]] = []
-        self.precisions: list[float] = []
+    name: str
+    status: str
+    boxes: list[list[float]] = field(default_factory=list)
+    precisions: list[float] = field(default_factory=list)
 
 
 def _mined_lesions(ledger: pd.DataFrame, uncertain_as_lesion: bool) -> dict[str, list[_MinedLesion]]:

@@ -24,7 +24,7 @@ IMAGE_TYPES = {
     "CARDIAC", "ANGIO", "PERFUSION", "STATIC", "ENERGY_PROP_WT", "VIRTUAL_MONO", "MONOENERGETIC",
 }  # fmt: skip
 # Endings of files that may be slices once they are unpacked or completely copied.
-PACKED = re.compile(r"\.(gz|bz2|xz|zst|zip|z|part|partial|filepart|crdownload|download|tmp)$", re.IGNORECASE)
+PACKED = re.compile(r"(?<=.)\.(gz|bz2|xz|zst|zip|z|part|partial|filepart|crdownload|download|tmp)$", re.IGNORECASE)
 FOLDER = "folder"  # the last mark: two copies of a series may differ in nothing else
 
 
