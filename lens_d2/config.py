@@ -37,10 +37,10 @@ def load_config(path: str | os.PathLike = "", opts: Sequence = ()) -> CN:
 
 
 def _count_iterations(cfg: CN, overridden: Sequence[str]) -> None:
-    """Let a ``MAX_ITER`` among the overrides take the place of the file's ``EPOCHS``, and its steps with it.
+    """Let a ``MAX_ITER`` among the overrides replace the file's ``EPOCHS``, and scale its steps accordingly.
 
     Raises:
-        DataError: ``STEPS`` are among the overrides, but the training is as long as its ``EPOCHS``.
+        DataError: ``STEPS`` are among the overrides, but ``EPOCHS`` gives the length of the training.
     """
     for node in dict.fromkeys(key.rpartition(".")[0] for key in overridden):
         training = reduce(getattr, node.split("."), cfg) if node else cfg
@@ -114,13 +114,13 @@ def _add_input_keys(cfg: CN) -> None:
 def _add_dataset_keys(cfg: CN) -> None:
     # Negative slices drawn per positive slice in an epoch: positive to negative is 2:1 (VI-B).
     cfg.DATASETS.NEGATIVE_RATIO = 0.5
-    # Positive slices of an epoch: "lesions", of each 3D lesion one of the slices on which its box is known (VI-B);
-    # or "slices", each slice with a lesion once, so that the key slice of a mark and the best slice of what was
-    # harvested of it are both there (Lesion-Harvester, III-D).
+    # Positive slices of an epoch: "lesions", for each 3D lesion one of the slices on which its box is known
+    # (VI-B); or "slices", each slice with a lesion once, so that the epoch has both the key slice of a mark and
+    # the best slice harvested for it (Lesion-Harvester, III-D).
     cfg.DATASETS.EPOCH = "lesions"
     # At most this many slices of hard negatives (from a ledger) per positive slice in an epoch.
     cfg.DATASETS.HARD_NEGATIVE_RATIO = 1.0
-    # Whether they are drawn so that all sub-volumes count equally; otherwise each hard negative is drawn as often.
+    # Whether they are drawn so that all sub-volumes count equally; otherwise each hard negative is equally likely.
     cfg.DATASETS.HARD_NEGATIVES_BY_RECORD = False
     # Whether slices without any mark serve as negatives where a dataset is partially labelled, or has no 3D truth.
     # Table III's "+ Unlabeled"; without it such a dataset has positive slices alone.
@@ -158,13 +158,13 @@ def _add_lens_keys(cfg: CN) -> None:
     # MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT.)
     cfg.MODEL.LENS.SIZE_LOSS_WEIGHT = 0.1
 
-    # Experts whose datasets have lesions without a label. They alone have what MISSING_LABELS of AFP and ROI_HEADS
-    # names, the teacher, ...
+    # Experts whose datasets have lesions without a label. Only they use the treatment that MISSING_LABELS of AFP
+    # and of ROI_HEADS names, the teacher, ...
     cfg.MODEL.LENS.PARTIALLY_LABELED = ("deeplesion",)
     # ... and the positive-unlabelled risk in AFP and ROI_HEADS, by the share of their lesions that is labelled
     # (DeepLesion: 0.25); 1.0 turns it off.
     cfg.MODEL.LENS.LABELED_SHARE = 1.0
-    # The proposal generators' boxes are the detections: no detection head (Table II, "one"). Generators, by
+    # Whether the generators' boxes are the detections, without a detection head (Table II, "one"). Generators, by
     # MODEL.PROPOSAL_GENERATOR.NAME: "AFP", "CenterNet", "FCOS", and "LENSRPN", which has Detectron2's MODEL.RPN.
     cfg.MODEL.LENS.ONE_STAGE = False
 
@@ -221,10 +221,10 @@ def _add_afp_keys(cfg: CN) -> None:
     cfg.MODEL.AFP.FOCAL_GAMMA = 2.0
     # Probability that the centerness branch gives at the start of training.
     cfg.MODEL.AFP.PRIOR_PROB = 0.01
-    # Hard negative suppression: what a pixel in a hard negative's centre region weighs; with 1 it is background as
-    # any other. Lesion-Harvester's loss amounts to 16 (Eq. 8), for CenterNet.
+    # Hard negative suppression: weight of a pixel in a hard negative's centre region; with 1 it is like any other
+    # background. Lesion-Harvester's loss, for CenterNet, amounts to 16 (Eq. 8).
     cfg.MODEL.AFP.HARD_NEGATIVE_WEIGHT = 1.0
-    # How much background pixels weigh where labels are missing: "HIGH_SCORES"; empty: all alike.
+    # Rule that weighs background pixels where labels are missing: "HIGH_SCORES"; empty: all weigh the same.
     cfg.MODEL.AFP.MISSING_LABELS = ""
     # Pixels that become proposals, per image and AFP, before the pooled NMS.
     cfg.MODEL.AFP.PRE_NMS_TOPK_TRAIN = 300
@@ -252,10 +252,10 @@ def _add_fcos_keys(cfg: CN) -> None:
 def _add_roi_heads_keys(cfg: CN) -> None:
     # Uncertain regions are left out of the ROI heads' sampling where a proposal covers one with this IoU.
     cfg.MODEL.ROI_HEADS.IGNORE_IOU = 0.5
-    # How much background proposals weigh where labels are missing: "OBHS", "OBSS" or "MOBHS" (Lesion-Harvester,
-    # Table IV), or "HIGH_SCORES"; empty: all alike. (MODEL.ROI_HEADS.NUM_CLASSES 2: hard negatives are a class of
-    # their own, ULDor's, which the proposal generator proposes as well. NMS_THRESH_TEST 1.0: no NMS, also with one
-    # stage.)
+    # Rule that weighs background proposals where labels are missing: "OBHS", "OBSS" or "MOBHS" (Lesion-Harvester,
+    # Table IV), or "HIGH_SCORES"; empty: all weigh the same. (With MODEL.ROI_HEADS.NUM_CLASSES 2, hard negatives
+    # are a class of their own, as in ULDor, and the proposal generator proposes them as well. With NMS_THRESH_TEST
+    # 1.0 there is no NMS, even with one stage.)
     cfg.MODEL.ROI_HEADS.MISSING_LABELS = ""
 
 
@@ -327,10 +327,10 @@ def _add_test_keys(cfg: CN) -> None:
     # Whether inference over volumes runs its convolutions and matrix products in bfloat16. Scores and boxes then
     # differ in their third digit.
     cfg.TEST.BF16 = False
-    # Slices (of the interpolated volume) that go through the heads together.
+    # Slices, interpolated or native, that go through the heads together.
     cfg.TEST.SLICES_PER_BATCH = 8
-    # Centres of the slices that are looked at: the volume's native slices, as in training, or slices that are
-    # interpolated to INPUT.SLICE_INTERVAL. Either way their neighbours are INPUT.SLICE_INTERVAL apart.
+    # Whether the network looks at the volume's native slices, as in training, or at slices interpolated to
+    # INPUT.SLICE_INTERVAL. Either way the neighbours of such a slice are INPUT.SLICE_INTERVAL apart.
     cfg.TEST.NATIVE_SLICES = False
     # Factors by which slices are resized. Detections at several are fused (in the place of Detectron2's TEST.AUG);
     # time grows with their squares. Neither paper does this, and mining takes detections at scale 1 alone.
@@ -342,10 +342,10 @@ def _add_test_keys(cfg: CN) -> None:
     cfg.TEST.LINK_SCORE_THRESH = 0.01
     # OverlapLinker's theta: IoU above which boxes of neighbouring slices are one lesion.
     cfg.TEST.LINK_IOU = 0.5
-    # BoxTracker, here and in harvesting. Least IoU of a box with the Kalman filter's prediction that is stacked.
+    # BoxTracker, here and in harvesting. Least IoU with the Kalman filter's prediction at which a box is stacked.
     cfg.TEST.TRACKER = CN()
     cfg.TEST.TRACKER.IOU = 0.8
-    # Slices by which a 3D box is extended up and down, and the least IoU of extended ones that meet and are fused.
+    # Slices by which a 3D box is extended up and down, and least IoU at which extended boxes that meet are fused.
     cfg.TEST.TRACKER.EXTEND = 1
     cfg.TEST.TRACKER.FUSE_IOU = 0.8
     # Standard deviations in the filter, as parts of a box's size: of a measurement, of the change of a velocity
@@ -404,7 +404,7 @@ def _classifier(name: str, loss: str, fp_per_tp: float) -> CN:
     # Voxels of a patch along z, y, x, and mm between them.
     node.PATCH_SIZE = (16, 96, 96)
     node.PATCH_SPACING = (2.0, 1.0, 1.0)
-    # HU range that becomes 0..255, of which mean and standard deviation are taken out.
+    # HU range that becomes 0..255, and the mean and standard deviation by which that is then normalised.
     node.HU_WINDOW = (-1024.0, 3071.0)
     node.PIXEL_MEAN = 50.0
     node.PIXEL_STD = 50.0
@@ -456,7 +456,7 @@ def _add_embedding_keys(cfg: CN) -> None:
     # Voxels of a patch along z, y, x, and mm between them: 3 slices, box centre +- 60 mm.
     cfg.MODEL.EMBEDDING.PATCH_SIZE = (3, 120, 120)
     cfg.MODEL.EMBEDDING.PATCH_SPACING = (2.0, 1.0, 1.0)
-    # HU range that becomes 0..255, of which mean and standard deviation are taken out.
+    # HU range that becomes 0..255, and the mean and standard deviation by which that is then normalised.
     cfg.MODEL.EMBEDDING.HU_WINDOW = (-1024.0, 3071.0)
     cfg.MODEL.EMBEDDING.PIXEL_MEAN = 0.0
     cfg.MODEL.EMBEDDING.PIXEL_STD = 255.0
@@ -499,9 +499,9 @@ def _add_mining_keys(cfg: CN) -> None:
     cfg.MINING.ROUNDS = 2
 
     cfg.MINING.CALIBRATION = CN()
-    # Completely annotated part of the mined datasets (V_M of Lesion-Harvester), on which the precision of what is
-    # mined is estimated: the weight of mined lesions in the losses. It is mined with its original marks. Empty:
-    # nothing is estimated.
+    # Completely annotated part of the mined datasets (V_M of Lesion-Harvester), on which the precision of findings
+    # is estimated; this precision is the weight of mined lesions in the losses. The part is mined with its
+    # original marks. Empty: nothing is estimated.
     cfg.MINING.CALIBRATION.DATASET = ""
     # Borders, in mm, between the size classes that have estimates of their own, by the longest side of a box.
     cfg.MINING.CALIBRATION.SIZES = (16.0, 24.0, 32.0)
@@ -516,7 +516,7 @@ def _add_strategy_keys(cfg: CN) -> None:
     cfg.MINING.SELF_TRAINING = CN()
     # Precision, on MINING.CALIBRATION.DATASET, above the threshold of each stratum (size, expert that agrees).
     cfg.MINING.SELF_TRAINING.PRECISION = 0.9
-    # Largest share of the lesions estimated to be missing in a stratum that is taken.
+    # Most that is taken in a stratum, as a share of the lesions estimated to be missing there.
     cfg.MINING.SELF_TRAINING.QUOTA = 0.5
     # Candidates that are not taken become uncertain regions from this estimated precision on.
     cfg.MINING.SELF_TRAINING.UNCERTAIN_PRECISION = 0.3
@@ -532,7 +532,7 @@ def _add_strategy_keys(cfg: CN) -> None:
     # Tracklets with a lower score of the dataset's own expert are not looked at.
     cfg.MINING.SAME_PLACE.SCORE_THRESH = 0.05
 
-    # "ExpertAgreement": tracklets to which the dataset's own expert and so many others give at least this score.
+    # "ExpertAgreement": tracklets to which the dataset's own expert and this many others give at least this score.
     cfg.MINING.EXPERT_AGREEMENT = CN()
     cfg.MINING.EXPERT_AGREEMENT.SCORE_THRESH = 0.5
     cfg.MINING.EXPERT_AGREEMENT.EXPERTS = 2
@@ -553,8 +553,8 @@ def _add_strategy_keys(cfg: CN) -> None:
     cfg.MINING.INTRA_PATIENT.THRESHOLD = "fixed"
     # Tracklets with a lower score are not compared.
     cfg.MINING.INTRA_PATIENT.SCORE_THRESH = 0.0
-    # Whether an annotation matches only the nearest of a sub-volume's tracklets, as a lesion is there once; or all
-    # near ones, many of them one lesion again if the detector proposes a thousand tracklets.
+    # Whether an annotation matches only the nearest of a sub-volume's tracklets, since a lesion occurs there once;
+    # otherwise all near ones, often one lesion many times over if the detector proposes a thousand tracklets.
     cfg.MINING.INTRA_PATIENT.NEAREST_ONLY = False
 
     # "MissingGroundTruth", and then "CrossSlice": MGTM-SLLP, a competing treatment (Lesion-Harvester, Table IV).
@@ -590,11 +590,11 @@ def _add_harvest_keys(cfg: CN) -> None:
     cfg.HARVEST.PROPOSALS = "fused"
     # ... with at least this score (t_G, III-B2).
     cfg.HARVEST.SCORE_THRESH = 0.1
-    # Least IoU with a mark of a proposal's box on the mark's slice that hits it (P3D, III-E) ...
+    # Least IoU of a mark with a proposal's box on the mark's slice at which the proposal hits it (P3D, III-E) ...
     cfg.HARVEST.HIT_IOU = 0.5
-    # ... and of two proposals, on a slice of both, that are the same lesion.
+    # ... and least IoU of two proposals, on a slice of both, at which they are the same lesion.
     cfg.HARVEST.SAME_IOU = 0.5
-    # Proposals are harvested above the smallest score at which the precision on V_M is above this (III-C).
+    # Proposals are harvested from the smallest score on at which the precision on V_M is above this (III-C).
     cfg.HARVEST.PRECISION = 0.95
     # Hard negatives of V_H: least score of the generator, and how many a sub-volume has at most (III-C).
     cfg.HARVEST.NEGATIVE_SCORE_THRESH = 0.5

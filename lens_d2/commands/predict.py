@@ -292,7 +292,7 @@ def _finished(titled: list[tuple[str, Scan]], outcomes: OutcomeStore, resume: bo
 
 
 def say_where_reports_go(written: Iterable[str], keep_ids: bool) -> None:
-    """Tell those who have DICOM outputs without identifiers, among the files written, that these stand apart."""
+    """Tell users that DICOM outputs without identifiers, if any were written, are in studies of their own."""
     written = set(written)
     for name in (StructuredReport.file_name, SegmentationFile.file_name):
         if not keep_ids and name in written:

@@ -62,7 +62,7 @@ class SampleInput(T.AugInput):
         self.points = tfm.apply_coords(self.points)
 
     def augment(self, augmentations: Sequence[T.Augmentation]) -> None:
-        """Apply augmentations one after another; Detectron2's own draw from the seed as well."""
+        """Apply augmentations one after another; those of Detectron2 draw from the sample's seed, too."""
         with _numpy_seeded(self.seed):
             self.apply_augmentations(augmentations)
 

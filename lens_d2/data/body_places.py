@@ -1,9 +1,9 @@
 """Places of boxes in the body, which are comparable between all scans of a patient.
 
 A place is that of DeepLesion's Normalized_lesion_location: the position in the right-left and front-back extent of
-the body in the slice, and the height of the slice in the body, each from 0 to 1. The extent is seen in the slice.
-The height is known for the key slices of marks alone (``DL_info.csv``, where a regressor of body parts has given
-it); from a mark on, it changes with the distance between slices.
+the body in the slice, and the height of the slice in the body, each from 0 to 1. The extent is measured in the
+slice. The height is known only for the key slices of marks (``DL_info.csv`` has it from a body-part regressor);
+away from a mark, it changes in proportion to the distance between slices.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .lesion_labels import mark_row
 from .preprocess import PreprocessParams, body_mask
 from .same_lesions import PLACE_SPREAD, Mark, collect_marks, pair_marks
 
-# Height of a mm towards the head, the median in a sample of DL_info.csv, where too few marks tell.
+# Change of the height per mm towards the head, if there are too few marks: the median in a sample of DL_info.csv.
 HEIGHT_OF_MM = -0.00078
-APART_MM = 10.0  # between two marks whose heights tell the height of a mm
+APART_MM = 10.0  # least distance of two marks from whose heights the change per mm is estimated
 ENOUGH = 10  # pairs of marks from which a figure is estimated
 USUAL = 68  # percentile of the differences that is typical, as a standard deviation is
 BODY = PreprocessParams()
@@ -58,10 +58,11 @@ class BodyPlaces:
         self.height_of_mm, self.spread = HEIGHT_OF_MM, PLACE_SPREAD
 
     def fit(self, records: Sequence[dict]) -> None:
-        """Estimate ``height_of_mm`` and ``spread``; they stay as they are where too few marks tell.
+        """Estimate ``height_of_mm`` and ``spread``, each of which keeps its value if there are too few marks.
 
-        The first, and the spread along z, come from marks of one sub-volume: how far each lies from the height
-        that the others tell. The spread along x and y is that between marks of one lesion in two series.
+        ``height_of_mm``, and the spread along z, come from several marks of one sub-volume: the spread is how far
+        each lies from the height that the others predict. The spread along x and y is that between marks of one
+        lesion in two series.
         """
         several = [
             (_mm(self.cache.open(record), heights[:, 0]), heights[:, 1])

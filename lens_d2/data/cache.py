@@ -220,7 +220,7 @@ class CachedVolume:
         return self._rebuilding(lambda: _open(self.path).decode(slices))
 
     def _rebuilding(self, action: Callable):
-        """Do an action on the file; if that is damaged, once more on a new one."""
+        """Run an action on the file; if the file is damaged, build it again and repeat the action."""
         try:
             return action()
         except DamagedCache as damage:
@@ -363,7 +363,7 @@ class Superseded(NamedTuple):
 
 
 def superseded(cache: VolumeCache) -> Iterator[Superseded]:
-    """Find the files in a cache's folder that opening no sub-volume with the cache's parameters would read.
+    """Find the files in a cache's folder that the cache, with its parameters, would no longer read.
 
     A file names its source and parameters. It is in use if the parameters are those of the cache and its source
     has not changed, whichever dataset the source belongs to.

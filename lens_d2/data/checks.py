@@ -202,7 +202,7 @@ VALUE_CHECKS: tuple[Callable[[Values], str | None], ...] = (
 
 
 def check_tissue(array: np.ndarray, geometry: VolumeGeometry) -> list[str]:
-    """Check whether (z, y, x) int16 voxels hold tissue, unless they may be cut out of a lung: a line if not."""
+    """Check that (z, y, x) int16 voxels hold tissue, unless they may be cut out of a lung; a line if not."""
     if max(size * side for size, side in zip(geometry.size[:2], geometry.spacing[:2], strict=True)) <= LUNG:
         return []
     tissue = Values.of(array).part(*TISSUE)

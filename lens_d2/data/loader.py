@@ -40,9 +40,9 @@ def _close_all() -> None:
 
 
 def _begin_worker(parent: int, _number: int) -> None:
-    """Ignore requests to end, in a worker of the process ``parent``; end if that has ended meanwhile.
+    """Ignore requests to end, in a worker of the process ``parent``; exit if that process has ended meanwhile.
 
-    PyTorch's own watchdog starts later, and takes whatever process is its parent by then for the original one.
+    PyTorch's own watchdog starts later, and mistakes whatever process is the parent by then for the original one.
     """
     preemption.ignore()
     if os.getppid() != parent:
@@ -52,11 +52,11 @@ def _begin_worker(parent: int, _number: int) -> None:
 class SampleLoader(DataLoader):
     """A DataLoader that raises a worker's :class:`DataError` unchanged, and whose workers ignore requests to end.
 
-    PyTorch would turn the error into a RuntimeError with a traceback, as its constructor takes two arguments; and
-    a batch system signals the workers, too, of a rank that is to finish its step.
+    PyTorch would turn the error into a RuntimeError with a traceback, as its constructor takes two arguments. A
+    batch system also signals the workers of a rank that is still to finish its step.
 
     Attributes:
-        finish: what a batch goes through in this process, behind the workers; nothing unless it is set.
+        finish: applied to each batch in this process, after the workers; by default it changes nothing.
     """
 
     def __init__(self, dataset: Dataset, *, collate_fn: Callable[[list], Any], num_workers: int, **kwargs):
@@ -217,13 +217,13 @@ def load_training_records(cfg: CfgNode, names: Sequence[str] | None = None) -> l
 
     Args:
         cfg: ``DATASETS`` is read.
-        names: of the datasets whose records are wanted, where the ledger may be of others in ``DATASETS.TRAIN``,
-            too; None: of those.
+        names: datasets whose records are wanted; the ledger may also name sub-volumes of the others in
+            ``DATASETS.TRAIN``. None: all of ``DATASETS.TRAIN``.
 
     Raises:
-        DataError: as in :func:`load_records` and :func:`dataset_numbers`, or the ledger contradicts itself or the
-            datasets, or is about a name that sub-volumes of two experts have; or a sub-volume is in two of the
-            wanted datasets.
+        DataError: as in :func:`load_records` and :func:`dataset_numbers`; or the ledger contradicts itself or the
+            datasets, or uses a name that sub-volumes of two experts share; or a sub-volume is in two of the wanted
+            datasets.
     """
     shares, weights = dataset_numbers(cfg, "SHARES", most=1.0), dataset_numbers(cfg, "WEIGHTS")
     cache, records, everything, where = build_cache(cfg), [], [], {}

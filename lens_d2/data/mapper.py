@@ -17,7 +17,7 @@ from .augmentation import SampleInput, build_augmentations, scaled_size
 from .cache import CachedVolume, VolumeCache, build_cache
 from .lesion_labels import TagTargets
 
-# A lesion is no target if less than this part of it is left in the image, or if it is thinner than so many pixels.
+# A lesion is no target if less than this part of it is left in the image, or it is thinner than this many pixels.
 MIN_VISIBLE, MIN_PIXELS = 0.3, 1.0
 
 
@@ -127,7 +127,7 @@ class SliceMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
-        """As named in ``INPUT``; without random augmentation, and without tags, unless ``is_train``.
+        """Read ``INPUT``; random augmentation and tags are included only if ``is_train``.
 
         Raises:
             DataError: ``MODEL.MULAN.TAG_ON``, and the labels cannot be read or are not as many as the head has.
@@ -203,7 +203,7 @@ class SliceMapper:
             crop_around: selects the boxes around which a crop may be placed.
 
         Returns:
-            image, boxes and points; the latter may end up outside.
+            image, boxes and points; boxes and points may end up outside the image.
         """
         sample = SampleInput(image.transpose(1, 2, 0), boxes, crop_around, seed, points)
         sample.augment(self.augmentations)
@@ -224,7 +224,9 @@ class SliceMapper:
 
     @staticmethod
     def _targets(boxes: np.ndarray, status: Tensor, size: tuple[int, int], **fields: np.ndarray) -> Instances:
-        """Boxes clipped to the image. A lesion of which hardly anything is left becomes an uncertain region.
+        """Clip boxes to the image.
+
+        A lesion that is mostly cut off becomes an uncertain region, and is left out if hardly a pixel remains.
 
         Args:
             boxes: (n, 4) XYXY_ABS, may reach beyond the image.

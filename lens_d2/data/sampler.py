@@ -146,7 +146,7 @@ class SlicePool:
             records: all records.
             indices: numbers of the expert's own.
             with_negatives: whether slices without a box count as negatives.
-            epoch: what an epoch has one sample of, a name in :data:`EPOCHS`.
+            epoch: name in :data:`EPOCHS` of the groups of slices from which an epoch draws one sample each.
         """
         pool = cls([], [])
         for index in indices:
@@ -177,10 +177,10 @@ class SlicePool:
     ) -> list[tuple[int, int]]:
         """Draw the samples of an epoch: one of each of ``lesions``, and negative slices in proportion.
 
-        With a weight w of its record, a lesion has w samples, the fraction of w being drawn among all fractions.
-        Each of ``hard_negatives`` contributes one slice, at most ``hard_negative_ratio`` per positive sample; of
-        records with a greater weight more are drawn. Without any lesion, as many negatives are drawn as there are
-        records.
+        A lesion has as many samples as the weight w of its record says; the fraction of w takes part in a draw
+        among all fractions. Each of ``hard_negatives`` contributes one slice, at most ``hard_negative_ratio`` per
+        positive sample; more of them are drawn from records with a greater weight. Without any lesion, as many
+        negatives are drawn as there are records.
 
         Args:
             negative_ratio: negative slices per positive sample.
@@ -264,7 +264,11 @@ class SingleDatasetBatchSampler(BatchStream):
             raise DataError("DATASETS.TRAIN", fault)
 
     def draw_epoch(self, rng: np.random.Generator) -> list[list[SliceIndex]]:
-        """Samples that do not fill a batch are left out until another epoch draws them."""
+        """The batches of an epoch, in random order.
+
+        Samples that do not fill a last batch are left out until another epoch draws them; if they are all that there
+        are, they are repeated.
+        """
         batches = []
         for pools in self.pools:
             of_datasets = [

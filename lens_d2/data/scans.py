@@ -56,7 +56,7 @@ class Scan:
 
 
 class SeveralSeries(DataError):
-    """A DICOM folder with several series, or a series of several parts, of which none was picked.
+    """A DICOM folder with several series, or a series with several parts, when none of them was picked.
 
     Attributes:
         lines: a line for each: its UID, number of images, description.
@@ -110,8 +110,8 @@ def find_scans(
         leave_out: a folder that is not searched.
 
     Raises:
-        DataError: the path does not exist, or holds nothing that could be a scan, or no PNG slices that a given
-            spacing could be of.
+        DataError: the path does not exist, or holds nothing that could be a scan, or holds no PNG slices although
+            ``spacing`` is given.
         SeveralSeries: ``path`` is one DICOM folder with several series or parts, or the series picked has several.
     """
     path = Path(path)

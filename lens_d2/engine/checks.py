@@ -25,12 +25,12 @@ from .allowed import BUILT_IN, FILES, TRAININGS, check_files, check_numbers
 from .stages import PLACES, SETTINGS
 
 HU_WINDOWS = ("INPUT.HU_WINDOW", *(f"MODEL.{network}.HU_WINDOW" for network in ("FPR", "LPC", "EMBEDDING")))
-SEEDS = 2**31  # of which ranks and rounds make others
+SEEDS = 2**31  # seeds are below it; ranks and rounds derive others from them
 STEPS_MM, SCALES, LEAST_SIDE = (0.1, 50.0), (0.1, 10.0), 32  # of pixels and slices; at inference; pixels
 
 
 def check_input(cfg: CfgNode) -> None:
-    """Refuse settings of ``INPUT`` and ``TEST`` that no scan can be looked at with.
+    """Refuse settings of ``INPUT`` and ``TEST`` with which no scan can be processed.
 
     Raises:
         DataError: names the key, its value and what is allowed.

@@ -47,7 +47,7 @@ class DatasetSuite(DatasetEvaluators):
 
 
 def check_test_sets(cfg: CfgNode) -> None:
-    """Refuse to train for an evaluation that could not be made, and warn of one on patients that are trained on.
+    """Refuse to train if the evaluation could not be run, and warn if it shares patients with the training.
 
     Reads the datasets of ``DATASETS.TEST``, and those that are learnt from.
 

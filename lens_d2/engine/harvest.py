@@ -115,7 +115,7 @@ class HarvestRound:
         return {"round": self.number, "weights": weights, "classifiers": classifiers, **result}
 
     def _once(self, step: str, train: Callable[[], str]) -> str:
-        """The weights of a training, which is done unless it is finished."""
+        """Train unless that is already finished, and give the weights."""
         return self.stage.results(f"{self.step}/{step}").once(TRAINED, lambda: {"weights": train()})["weights"]
 
     def _train_generator(self) -> str:
@@ -136,8 +136,8 @@ class HarvestRound:
     ) -> str:
         """Step 3: on P_H^R and P_M^R against P_M^-, without one fold of V_M if that is given.
 
-        From the second round on it is fine-tuned from that of the last round, which has not seen the fold either;
-        with another number of folds than then, it begins anew.
+        From the second round on, it is fine-tuned from the last round's classifier, which has not seen the fold
+        either; if the number of folds has changed since, a fold's classifier is trained anew.
         """
         if self.known is None:
             rules = Rules.from_config(self.cfg)

@@ -23,10 +23,10 @@ from .writers import build_writers
 
 
 def stage_config(cfg: CfgNode, node: CfgNode, name: str) -> CfgNode:
-    """The config of one network's training: what ``node.SOLVER`` has in place of SOLVER's, its own output folder.
+    """Make the config of one network's training: ``node.SOLVER`` replaces keys of SOLVER; the folder is its own.
 
-    A batch that the ranks cannot share evenly grows to the next size that they can: these networks are small, and
-    batches and lengths stay those of the config on any number of ranks.
+    These networks are small: batches and lengths are those of the config on any number of ranks. Only a batch that
+    the ranks cannot share evenly grows, to the next size that they can.
 
     Args:
         cfg: of the whole run.

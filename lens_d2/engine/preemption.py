@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 class PreemptionHook(HookBase):
     """Saves a checkpoint and ends the training after the step in which a rank was asked to end.
 
-    Resumed from that checkpoint, the training goes on as if it had not been interrupted. Stands behind the hooks
-    whose state a checkpoint holds and before those that take long. A request after the last step, in what follows
-    a training, ends the run where it is. Needs the trainer's ``checkpointer``.
+    Resumed from that checkpoint, the training continues as if it had not been interrupted. Register this hook
+    after those whose state a checkpoint holds and before those that take long. A request after the last step,
+    during whatever follows the training, ends the run at once. Needs the trainer's ``checkpointer``.
     """
 
     def before_train(self) -> None:

@@ -69,7 +69,7 @@ SETTINGS = {
     "evaluate": ("DATASETS.TEST",),
 }
 STAGES = Registry("STAGE")
-STAGES.__doc__ = "Functions (run: Run) -> dict that JSON knows, the result: for later stages and stage.json."
+STAGES.__doc__ = "Functions (run: Run) -> dict of JSON's types: the result, for later stages and stage.json."
 # Predicates by stage: does a finished stage's result still satisfy the config?
 COMPLETE: dict[str, Callable[[CfgNode, dict], bool]] = {}
 

@@ -163,7 +163,7 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         """As of other trainings.
 
         Raises:
-            ValueError: also if the state is of other parts, whose optimizer it has.
+            ValueError: also if other parts learnt in that training, so that its optimizer state does not fit.
         """
         parts = list(self.cfg.SOLVER.PARTS)
         if state_dict.get("parts", parts) != parts:
@@ -220,10 +220,10 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
             self.checkpointer.save("model_final", iteration=self.iter)
 
     def _refuse_lost_checkpoints(self) -> None:
-        """Refuse to begin anew over checkpoints of which none is named as the newest.
+        """Refuse to begin anew over checkpoints if none of them is named as the newest.
 
         Raises:
-            DataError: there are such.
+            DataError: the folder holds checkpoints, and none is named.
         """
         folder = Path(self.cfg.OUTPUT_DIR)
         if not self.checkpointer.has_checkpoint() and any(folder.glob("model_*.pth")):

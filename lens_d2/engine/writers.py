@@ -33,7 +33,7 @@ def build_writers(cfg: CfgNode, max_iter: int) -> list[EventWriter]:
 
 
 class WandbWriter(EventWriter):
-    """Sends scalars to Weights & Biases; a resumed training goes on in its run, whose name its folder holds."""
+    """Sends scalars to Weights & Biases; a resumed training continues its run, named by a file in its folder."""
 
     def __init__(self, cfg: CfgNode):
         """

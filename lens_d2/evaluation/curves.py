@@ -103,8 +103,8 @@ def read_extrapolating(fps: np.ndarray, sensitivity: np.ndarray, at: np.ndarray)
     """(k,) sensitivity of a curve as Lesion-Harvester's script reads it, with SciPy's ``interp1d``.
 
     It is linear between points and beyond both ends. If several points share the requested count, the lowest
-    sensitivity counts. If SciPy's line is vertical or a single point and its value is not finite, the value of the
-    end itself stands in for it: up to the first point its sensitivity, beyond the last one that one's.
+    sensitivity counts. Where SciPy's value is not finite, as its line is vertical or a single point, an end's
+    sensitivity takes its place: the first point's up to that point, the last point's elsewhere.
 
     Args:
         fps, sensitivity, at: as in :func:`read_highest`.

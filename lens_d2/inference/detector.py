@@ -89,8 +89,8 @@ def build_inference(
         model: a LENS.
         cache: of the volumes; None: the one that ``cfg`` describes.
         shows_progress: whether a bar tells how far a volume is.
-        refined: False: the detector's own scores at one scale, with or without a classifier and ``TEST.SCALES``.
-            Mining takes them so.
+        refined: whether a classifier and ``TEST.SCALES`` are applied; False gives the detector's own scores at one
+            scale, as mining uses them.
 
     Raises:
         DataError: the classifier's checkpoint cannot be loaded.

@@ -47,7 +47,7 @@ class OverlapLinker:
         Args:
             slice_boxes: (n, 6) z, x1, y1, x2, y2, score.
             num_slices: of the volume.
-            expert_scores: (n, E), of which each detection has the highest, or None.
+            expert_scores: (n, E) or None; each detection gets every expert's highest score among its boxes.
         """
         keep = slice_boxes[:, 5] >= self.score_thresh
         rows = slice_boxes[keep]
@@ -69,9 +69,9 @@ def to_native_slices(found: VolumeDetections, slice_mm: np.ndarray, native_mm: n
     """Put detections on other slices onto the file's native ones.
 
     A detection covers the native slices whose centres lie within half an interval of its own slices, and at least
-    the nearest; one on the last slice covers those behind that, too. Each of its boxes moves to the nearest
-    covered slice; if several do, the one with the highest score stays. A covered slice without a box copies the
-    nearest one.
+    the nearest; a detection on the last slice also covers the native slices beyond it. Each box moves to the
+    nearest covered slice; if several boxes move to the same one, the box with the highest score stays. A covered
+    slice without a box copies the nearest box.
 
     Args:
         found: with slices numbered as in ``slice_mm``.

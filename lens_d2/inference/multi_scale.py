@@ -16,9 +16,9 @@ from ..structures.scores import CERTAIN
 def fuse_scales(scales: Sequence[Sequence[Instances]], iou: float, topk: int, floor: float) -> list[Instances]:
     """Fuse what one expert has found on the same slices at several scales.
 
-    Of overlapping boxes NMS keeps the one with the best score. The log odds of its new score are the mean over the
-    scales of those of the best box there that overlaps it; its further fields stay those of its own scale. Neither
-    paper does this.
+    Among overlapping boxes, NMS keeps the one with the best score. For its new score, each scale contributes the
+    best score of the boxes that overlap it there, and the log odds of these are averaged; its further fields stay
+    those of its own scale. Neither paper does this.
 
     Args:
         scales: for every scale, Instances of each slice with ``pred_boxes``, ``scores`` and further fields.

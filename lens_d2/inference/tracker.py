@@ -60,7 +60,7 @@ class BoxTracker:
         Args:
             slice_boxes: (n, 6) z, x1, y1, x2, y2, score of single slices.
             num_slices: of the sub-volume.
-            expert_scores: (n, E), of which each proposal has the highest, or None.
+            expert_scores: (n, E) or None; each proposal gets every expert's highest score among its boxes.
 
         Returns:
             3D proposals. x and y are the means of the boxes, weighted by their scores; the score is the highest
@@ -83,8 +83,8 @@ class BoxTracker:
 def track(slices: np.ndarray, boxes: np.ndarray, gate: float, noise: Noise = NOISE) -> np.ndarray:
     """Group the boxes of one volume into tracklets.
 
-    A tracklet continues with the box, on the next slice, that is assigned to the filter's prediction, and ends
-    without one.
+    A tracklet continues with the box on the next slice that is assigned to the filter's prediction; without such a
+    box it ends.
 
     Args:
         slices: (n,) whole numbers.

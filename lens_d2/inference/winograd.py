@@ -73,7 +73,7 @@ class WinogradConv2d:
         return result[:height, :width].add_(self.bias).permute(2, 0, 1)[None]
 
     def _buffer(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        """Memory for a step's result, the same from image to image: to get it anew costs as much as the step."""
+        """Memory for a step's result, reused for every image: to allocate it anew costs as much as the step."""
         if name not in self._scratch or self._scratch[name].shape != shape:
             self._scratch[name] = like.new_empty(shape)
         return self._scratch[name]

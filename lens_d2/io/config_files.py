@@ -72,7 +72,7 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
 
 
 def _refuse_doubled_keys(path: Path) -> None:
-    """Refuse a file in which a key stands twice, of which YAML takes the last, or whose ``_BASE_`` is such a file.
+    """Refuse a file in which a key appears twice (YAML takes the last), or whose ``_BASE_`` is such a file.
 
     Raises:
         DataError: names the file and the key.
@@ -97,7 +97,7 @@ def _refuse_doubled_keys(path: Path) -> None:
 
 
 def refuse_other_types(cfg: CfgNode, defaults: CfgNode, prefix: str = "") -> None:
-    """Refuse what is no number among several numbers, which yacs does not look at.
+    """Refuse anything but numbers in keys that hold several numbers, which yacs does not check.
 
     Args:
         cfg: to be checked.

@@ -1,8 +1,8 @@
 """Precision of mined lesions by strata, estimated on completely annotated sub-volumes.
 
-These are V_M of Lesion-Harvester (Section III-C), which finds one threshold there. Here findings of different
-size, or that different experts agree with, have thresholds of their own. The sub-volumes are mined as all others,
-with their original marks: lesions without a mark there, which are known, stand for what is missing everywhere.
+They are the V_M of Lesion-Harvester (Section III-C), which finds a single threshold on them. Here findings of each
+size, and those that each expert agrees with, have a threshold of their own. These sub-volumes are mined like all
+others, with their original marks only: their unmarked lesions are known, and stand for those missing everywhere.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ Stratum = tuple[str, ...]
 
 @dataclass(frozen=True)
 class PrecisionCurve:
-    """Share of lesions among findings, which never falls with their score: a step function.
+    """Share of lesions among findings, as a step function that never decreases with their score.
 
     Attributes:
-        scores: (k,) rising, where the steps begin; below the first, the first step counts.
+        scores: (k,) ascending, where the steps begin; the first step also applies to lower scores.
         precision: (k,) of the steps.
     """
 
@@ -94,7 +94,7 @@ def lowest_score(
     Args:
         scores: (n,) of findings.
         is_lesion: (n,) bool.
-        enough: of (n,) numbers of lesions and (n,) numbers of findings that are taken, (n,) bool.
+        enough: gives (n,) bool for (n,) numbers of lesions and (n,) numbers of findings taken.
 
     Returns:
         one of the scores; infinity if none will do.
@@ -249,8 +249,8 @@ class Calibration:
     Attributes:
         dataset: registered name of V_M.
         sizes: borders between size classes, mm.
-        min_lesions: that V_M has to have in a stratum.
-        iou: of a finding with a lesion of V_M, on a slice of both.
+        min_lesions: lesions of V_M that a stratum needs for an estimate of its own.
+        iou: least IoU, on a slice of both, at which a finding counts as a lesion of V_M.
         least_precision: a finding with a lower estimated precision is an uncertain region.
     """
 

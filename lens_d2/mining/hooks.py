@@ -43,7 +43,7 @@ class _AfterTraining(HookBase):
 class ProposalHook(_AfterTraining):
     """Step 2 of LENS: proposals on the training sub-volumes, to ``OUTPUT_DIR/proposals``, one file each.
 
-    Ranks share the work; interrupted and resumed, only what is missing or damaged is made.
+    Ranks share the work; a resumed run makes only the files that are missing or damaged.
     """
 
     def run(self, model) -> None:

@@ -50,10 +50,10 @@ def mined_records(cfg: CfgNode) -> list[dict]:
 
 
 def open_shards(cfg: CfgNode, model: nn.Module, folder: Path) -> ShardStore:
-    """The shards in a folder that a model makes, on a rank of its own or with others.
+    """Open the folder of shards for a model's proposals; on several ranks, all of them call this.
 
-    The model is put to evaluation and takes the first rank's weights and buffers, so that all ranks propose the
-    same.
+    The model is switched to evaluation mode and takes the first rank's weights and buffers, so that all ranks
+    propose the same.
     """
     share_state(model.eval())
     inference = build_inference(cfg, model, refined=False)
@@ -61,10 +61,10 @@ def open_shards(cfg: CfgNode, model: nn.Module, folder: Path) -> ShardStore:
 
 
 def propose(records: Sequence[dict], shards: ShardStore) -> None:
-    """Make the shards of these sub-volumes that are not sound, every rank its share.
+    """Make the shards of these sub-volumes that are absent, damaged or outdated; each rank makes its share.
 
     Raises:
-        DataError: two sub-volumes have one name, by which shards, and rows of the ledger, tell them apart.
+        DataError: two sub-volumes share a name, which is all that identifies them in shards and in the ledger.
     """
     if shared := shared_name(records):
         volume, first, second = shared

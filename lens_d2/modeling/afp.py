@@ -267,7 +267,7 @@ class AFP(nn.Module):
         }
 
     def _partial_center_loss(self, logits: Tensor, center: Tensor, weights: Tensor, certain: Tensor) -> Tensor:
-        """Sum of the losses of (n,) pixels, of which ``center`` are lesions and ``certain`` none."""
+        """Sum of the losses of (n,) pixels; ``center`` are lesions, ``certain`` are known not to be."""
         score = logits.detach().sigmoid()
         own = self.partial_labels.weights(torch.zeros_like(score), score)
         known = center | certain

@@ -23,7 +23,7 @@ from .supervision import global_normalizer, log_counts, of_status, on_uncertain
 
 
 class _Shapes(nn.Module):
-    """Stand-in for the backbone, of which Detectron2's FCOS asks the shapes of its maps alone."""
+    """Stand-in for the backbone, which Detectron2's FCOS asks only for the shapes of its maps."""
 
     def __init__(self, shapes: dict[str, ShapeSpec]):
         super().__init__()

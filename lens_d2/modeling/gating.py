@@ -58,8 +58,8 @@ class GatedROIHeads(LENSROIHeads):
     """LENS's detection head, whose experts a :class:`Gate` fuses, instead of NMS.
 
     The gate learns from the proposals that the batch's own expert learns from: lesions of any dataset, given or
-    mined, are lesions. A dataset does not label lesions of other types, so background weighs one less the highest
-    score that another expert gives it; hard negatives, which are known to be none, weigh 1.
+    mined, are lesions. A dataset does not label lesions of other types, so background weighs 1 minus the highest
+    score that another expert gives it; hard negatives, which are known not to be lesions, weigh 1.
     Nothing but the gate learns from this: the other weights are those of a training without it, unless the
     gradients of all are clipped together (``CLIP_TYPE`` "full_model"). A fused detection's box is the weighted
     mean of the experts'.

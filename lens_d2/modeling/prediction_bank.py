@@ -72,7 +72,7 @@ class PredictionBank:
             self._found[visit.volume, visit.slice] = np.concatenate([others[beyond], found])
 
     def _match(self, visit: Visit) -> tuple[np.ndarray, np.ndarray]:
-        """Count the visits of each box, as :meth:`visits`; and the earlier findings that recur in none of them."""
+        """Count the visits of each box, as :meth:`visits`, and give the earlier findings that no box repeats."""
         known = self._found.get((visit.volume, visit.slice), np.zeros((0, 5)))
         again, of_known = match_best_first(pairwise_iou(visit.boxes, known[:, :4]), SAME)
         count = np.ones(len(visit.boxes), dtype=int)

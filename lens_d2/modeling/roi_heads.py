@@ -84,8 +84,8 @@ class LENSROIHeads(ROIHeads):
             box_predictors: each expert's output layers.
             ignore_iou: a proposal that covers an uncertain region with at least this IoU, and is no lesion,
                 is not sampled.
-            partial_labels: the classification's loss, by expert, where lesions are not labelled; None, or no
-                entry: all are.
+            partial_labels: by expert, the classification loss if some of its lesions are not labelled; None, or an
+                expert without an entry: all lesions are labelled.
             kwargs: as Detectron2's ROIHeads; ``num_classes`` 1, or 2 with a class of hard negatives.
         """
         super().__init__(**kwargs)

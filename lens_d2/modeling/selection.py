@@ -29,9 +29,8 @@ def make_proposals(
 ) -> list[Instances]:
     """Proposals of every image from its boxes, clipped to it, as many as there are boxes.
 
-    An empty box has the logit ``NOT_A_BOX``: it is left out where proposals are filtered by NMS, and until then a
-    GPU need not be asked for their number. Boxes that are not finite are NaN: what that means is for the detector
-    to say.
+    An empty box gets the logit ``NOT_A_BOX`` and is left out when NMS filters the proposals; until then, a GPU
+    need not be asked for their number. A box that is not finite becomes NaN, for the detector to interpret.
 
     Args:
         boxes: (N, K, 4) XYXY_ABS.

@@ -93,7 +93,7 @@ def sum_over_ranks(value: Tensor) -> Tensor:
 
 
 def gather_over_ranks(values: Tensor) -> Tensor:
-    """Rows of all ranks, each of which calls this with as many.
+    """Gather the rows of all ranks; every rank has to call this, with the same number of rows.
 
     A loss of all rows is the same on every rank; a rank's own rows take its gradient, as many times as there are
     ranks, so that DDP's mean over the ranks is the gradient of that loss.

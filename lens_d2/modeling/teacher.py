@@ -1,9 +1,9 @@
-"""A teacher beside the student, in one training, which labels lesions that have no label.
+"""A teacher that labels unlabelled lesions for the student while it trains.
 
-The teacher's weights are a moving average of the student's, so that it is steadier. It looks for lesions on the
+The teacher's weights are a moving average of the student's, which makes it steadier. It looks for lesions on the
 images that the student learns from: what it is sure of and nobody has marked is a lesion for the student, with the
-teacher's score as weight, and what it is less sure of is left out. A bank may hold its predictions, of which those
-that persist are lesions. Neither of the papers has a teacher; Liu et al. have (2021), and on DeepLesion
+teacher's score as weight; what it is less sure of is left out of the losses. With a bank of its predictions, only
+those that persist become lesions. Neither paper has a teacher; Liu et al. (2021) do, and on DeepLesion
 arXiv:2303.15024 and, with a bank, arXiv:2309.13306.
 """
 
@@ -96,9 +96,9 @@ class Teacher(AveragedModel):
             batch: the mapper's samples, of one expert.
 
         Returns:
-            The samples with more "instances", the mean numbers of an image being logged as "teacher/num_lesions"
-            and "teacher/num_uncertain"; or the batch itself, if its dataset is fully labelled or the teacher has
-            not followed the student for ``start_iter`` steps.
+            The samples with the findings added to "instances"; their mean numbers per image are logged as
+            "teacher/num_lesions" and "teacher/num_uncertain". Or the batch itself, if its dataset is fully
+            labelled or the teacher has not yet followed the student for ``start_iter`` steps.
         """
         expert = batch[0]["expert"]
         if expert not in self.experts or self.n_averaged <= self.start_iter:

@@ -125,7 +125,7 @@ def _with_slice_boxes(lesion: dict, num_slices: int) -> dict:
 
 
 def given_lesions(record: dict) -> list[dict]:
-    """The lesions that the dataset gives; what was mined or judged is not among them, and no truth."""
+    """The lesions that the dataset gives, without mined or judged ones, which are not truth."""
     return [lesion for lesion in record["lesions"] if lesion["status"] == "annotation"]
 
 

@@ -1,4 +1,4 @@
-"""A scan's axial slices, small enough for a page that lets its reader scroll and choose the window."""
+"""A scan's axial slices, small enough for a page on which people scroll and choose the window."""
 
 from __future__ import annotations
 

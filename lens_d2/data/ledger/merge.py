@@ -15,8 +15,8 @@ from ...structures.status import STATUS_OF_RECORD, BoxStatus
 from ..datasets.catalog import register_derived
 from .table import continues_given, read_ledger
 
-# Status in a record (lens_d2.structures.records.STATUSES) of a row with a status. A rejected lesion is certainly
-# none; more slices of a given lesion, if rejected, are merely no good boxes of it, and are left out.
+# Status in a record (lens_d2.structures.records.STATUSES) for each status of a row. A rejected lesion is known not
+# to be one; rejected further slices of a given lesion merely have poor boxes of it, and are left out.
 RECORD_STATUS = {
     "annotation": "mined",
     "accepted": "accepted",
@@ -25,7 +25,7 @@ RECORD_STATUS = {
     "hard_negative": "hard_negative",
     "rejected": "hard_negative",
 }
-# Of the statuses of a lesion's rows the first is the lesion's: one that a radiologist has accepted is sure.
+# If a lesion's rows differ in status, those of the first status keep its id in the record.
 PRECEDENCE = ("accepted", "mined", "uncertain", "unsure", "hard_negative")
 
 

@@ -22,14 +22,13 @@ def by_score(proposals: Sequence[Proposal], records: Sequence[dict], sizes: Sequ
 def by_information(
     proposals: Sequence[Proposal], records: Sequence[dict], sizes: Sequence[float]
 ) -> list[Proposal]:
-    """Those first whose verdicts are expected to change most.
+    """Order proposals by the change that their verdicts are expected to make, the largest first.
 
-    A verdict changes something if it makes a lesion of a region that training ignores, or takes away a mined
-    lesion that is none. The expected change is the probability of that, more where two opinions disagree, times
-    the need of the proposal's stratum (size class, expert that agrees): its share of lesions that are likely but
-    not used, among these and the lesions that training has, by mark or mining. With each proposal that is taken
-    the need of its stratum falls, so that the first hundred are of all kinds. What has been judged, and further
-    slices of marked lesions, come last.
+    A verdict changes something if it turns a region that training ignores into a lesion, or removes a mined lesion
+    that is not one. The expected change is the probability of that, raised where two opinions disagree, times the
+    need of the proposal's stratum (size class, expert that agrees): likely but unused lesions, as a share of these
+    and the lesions that training has, marked or mined. Each proposal taken lowers the need of its stratum, so that
+    the first hundred are of all kinds. Judged proposals, and further slices of marked lesions, come last.
 
     Args:
         proposals: of a ledger, all of them.

@@ -168,10 +168,10 @@ def judged_rows(paths: Sequence[str | os.PathLike], records: Sequence[dict]) -> 
 
 
 def refuse_to_lose_verdicts(path: str | os.PathLike, records: Sequence[dict], judged: pd.DataFrame) -> None:
-    """Refuse that a ledger is replaced by one without the verdicts of a radiologist that it has.
+    """Refuse to replace a ledger by one that lacks verdicts of a radiologist that it has.
 
     Args:
-        path: of the ledger; absent, or damaged without a verdict to be seen, it has none.
+        path: of the ledger; if it is absent, or damaged with no verdict visible in it, nothing is refused.
         records: of the dataset, with given annotations only.
         judged: the rows with a verdict that the new ledger will have, as :func:`judged_rows` gives them.
 

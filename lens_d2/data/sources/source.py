@@ -140,7 +140,7 @@ def open_source(record: Mapping) -> Source:
 
 
 def distances(path: Path, spacing: Sequence[float]) -> np.ndarray:
-    """The spacing, which says how far, and not which way.
+    """Convert a spacing to an array of distances, which have no direction.
 
     Raises:
         DataError: a number is negative: programs differ in what they take it for, and sides would be swapped.

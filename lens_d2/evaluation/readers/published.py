@@ -60,7 +60,7 @@ def read_box_detections(path, truth: BoxTruth, of_truth="the ground truth", spli
 def warn_of_boxes(
     path, truth: BoxTruth, in_file: int, volume: np.ndarray, boxes: np.ndarray, kind: str = "detections"
 ) -> None:
-    """Warn of volumes without predictions, and of predictions in no slice of theirs, or doubled.
+    """Warn of volumes without predictions, and of predictions outside their volume's slices or listed twice.
 
     Args:
         path: of the predictions.

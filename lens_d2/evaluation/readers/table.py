@@ -31,7 +31,7 @@ class table(BoxReader):
     patterns = ("detections.csv",)
 
     def recognizes(self, data: bytes) -> bool:
-        """All columns of one of the two frames, also where semicolons part them, of which reading tells."""
+        """All columns of one of the two frames; with semicolons between them, too, which reading then reports."""
         line = data.partition(b"\n")[0].replace(b";", b",")
         first = line.decode("utf-8-sig", errors="replace").splitlines()[:1]
         header = {name.strip() for name in next(csv.reader(first), [])}

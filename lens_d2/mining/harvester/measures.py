@@ -28,9 +28,9 @@ SCORE = attrgetter("score")  # of a harvested lesion, s
 class HarvestMeasure:
     """Measures label sets of a completely annotated part of V_H; harvesting sees only its original marks.
 
-    A label set is the original marks and proposals with scores; a falling threshold lets the proposals in.
-    Proposals on a marked lesion add nothing and are left out, and of several proposals of one lesion the one with
-    the highest score counts, as in training: Table I compares scores, and no way of merging.
+    A label set consists of the original marks and of scored proposals, which a falling threshold lets in.
+    Proposals on a marked lesion add nothing and are left out. If several proposals lie on one lesion, the one with
+    the highest score counts, as in training: Table I compares scores, not ways of merging.
 
     Attributes:
         records: of V_H-test, with all of their lesions.
@@ -40,9 +40,9 @@ class HarvestMeasure:
         """
         Args:
             dataset: registered name of V_H-test.
-            records: of it, as the proposals are made of.
+            records: its records, the same for which the proposals are made.
             partial: records of V_H, with the original marks.
-            iou: least IoU of boxes on a slice that are the same lesion.
+            iou: least IoU on a slice at which two boxes are the same lesion.
         """
         self.iou = iou
         self.evaluator = P3DFROCEvaluator(dataset, draws=0, distributed=False)
@@ -124,11 +124,11 @@ class HarvestMeasure:
     def _unite(
         self, name: str, number: int, found: VolumeDetections, before: Sequence[HarvestedLesion]
     ) -> VolumeDetections:
-        """Unite the proposals of this round and the earlier harvest: of one lesion that with the highest s.
+        """Unite this round's proposals with the earlier harvest: for each lesion, keep the one with the highest s.
 
-        By s, as the threshold on s decides here which of them are harvested at all.
+        The choice is by s because here the threshold on s decides which of them are harvested at all.
 
-        A lesion that a radiologist has accepted is sure, and no proposal counts on one that was rejected.
+        A lesion that a radiologist has accepted is certain; proposals on a rejected one do not count.
         """
         before = [x for x in before if x.volume == name]
         rejected = [x.slice_boxes for x in before if x.status == "rejected"]

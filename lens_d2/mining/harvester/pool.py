@@ -1,4 +1,4 @@
-"""The pool of harvested proposals: 3D lesions, of one lesion the proposal of the highest s_g (Eq. 5)."""
+"""The pool of harvested 3D proposals: for each lesion, the proposal with the highest s_g (Eq. 5)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class HarvestedLesion:
         classifier: s_c.
         annotation: id of the given mark that it hits, or "".
         status: of the ledger: "annotation", "hard_negative", or a radiologist's verdict.
-        name: id of the lesion in the ledger, if it is not made of the above.
-        precision: share of lesions among the proposals of V_M with such a score s, or NaN.
+        name: id of the lesion in the ledger, if it does not follow from the fields above.
+        precision: share of lesions among the proposals of V_M with this score s, or NaN.
     """
 
     volume: str
@@ -131,9 +131,8 @@ def to_harvested(
 def with_verdicts(lesions: Iterable[HarvestedLesion], ledger: pd.DataFrame) -> list[HarvestedLesion]:
     """Enter a radiologist's verdicts into the pool: judged lesions and hard negatives have them as status.
 
-    A lesion is rejected if all of its rows are; otherwise it loses the rejected slices, and is accepted: the
-    radiologist has let the others stand. One accepted row makes a lesion accepted as well. Its boxes are the
-    ledger's.
+    A lesion is rejected if all of its rows are; otherwise it loses the rejected slices. One accepted row, or mined
+    ones that the radiologist has let stand, make it accepted. Its boxes are the ledger's.
 
     Args:
         lesions: of a round.
@@ -151,16 +150,16 @@ def with_verdicts(lesions: Iterable[HarvestedLesion], ledger: pd.DataFrame) -> l
 
 
 def _verdict(statuses: set[str]) -> str:
-    """Verdict on a lesion or hard negative, by the statuses of its rows, of which some are verdicts."""
+    """Verdict on a lesion or hard negative, from the statuses of its rows, at least one of them a verdict."""
     if "accepted" in statuses or {"annotation", "rejected"} <= statuses:
         return "accepted"
     return "unsure" if "unsure" in statuses else "rejected"
 
 
 def lesions_of(ledger: pd.DataFrame) -> list[HarvestedLesion]:
-    """The lesions that a ledger has of its own: none of the given ones, and nothing uncertain or rejected.
+    """The lesions that a ledger adds to the given ones, without uncertain or rejected ones.
 
-    s is the highest score of a lesion's rows, 1 if they have none.
+    s is the highest score of a lesion's rows, 1 if they have no score.
     """
     own = ledger[ledger["status"].isin(("annotation", "accepted")) & ~continues_given(ledger)]
     groups = own.sort_values("slice").groupby(["volume", "lesion"])
@@ -193,14 +192,14 @@ def merge(
     iou: float = 0.5,
     confidence: Callable[[HarvestedLesion], float] = _DETECTION_SCORE,
 ) -> list[HarvestedLesion]:
-    """Keep one proposal for each lesion: a judged one before one that hits a mark, before the most confident one.
+    """Keep one proposal for each lesion: a judged one if any, else one that hits a mark, else the most confident.
 
-    Two are the same lesion if they have the same id, as those that hit the same mark, or lie in one volume and
-    have an IoU of at least ``iou`` on a slice. Judged are those with a verdict, whatever it is.
+    Two proposals are the same lesion if they have the same id, as those that hit the same mark do, or if they lie
+    in one volume and have an IoU of at least ``iou`` on a slice. A proposal with any verdict counts as judged.
 
     Args:
         lesions: of any volumes and rounds.
-        iou: of the same lesion.
+        iou: least IoU on a slice at which two proposals are the same lesion.
         confidence: of a proposal; the "detection confidence" of Eq. 5 is s_g.
     """
     kept: list[HarvestedLesion] = []

@@ -40,7 +40,7 @@ def score_proposals_3d(
         cfg: of the run.
         shards: of raw proposals.
         weights: files of the classifiers: the round's, then one for each fold.
-        folds: the fold, by sub-volume, whose classifier judges there; the round's judges elsewhere.
+        folds: by sub-volume, the fold whose classifier scores it; the round's classifier scores all others.
         folder: of the shards.
     """
     stacked, classifiers = stack_proposals(cfg, shards), [load_classifier(cfg, "LPC", path) for path in weights]

@@ -136,10 +136,10 @@ def read_lesions(path: str | os.PathLike) -> list[HarvestedLesion]:
 
 
 def read_pool(finished: Sequence[dict]) -> list[HarvestedLesion]:
-    """The pool of the last of the finished rounds, with a radiologist's verdicts in the ledgers of all.
+    """Read the pool of the last finished round, with a radiologist's verdicts from the ledgers of all rounds.
 
     Args:
-        finished: what :func:`finish_round` has returned of each; none: the pool is empty.
+        finished: results of :func:`finish_round`, one for each finished round; without any, the pool is empty.
     """
     lesions = read_lesions(finished[-1]["lesions"]) if finished else []
     for each in finished:

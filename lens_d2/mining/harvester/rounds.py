@@ -57,7 +57,7 @@ class Rules:
 
 
 class LabelSet(NamedTuple):
-    """A set of labels that a round can give to training (Table II), by what is true of them; None: either.
+    """A set of labels that a round can give to training (Table II), selected by three properties; None: either.
 
     Attributes:
         verified: they lie in V_M.
@@ -123,8 +123,8 @@ class Labels:
     ) -> list[LedgerRow]:
         """The rows of the ledger.
 
-        The best slice of each lesion and hard negative joins training. On every slice of training, marked or
-        joined, stand the boxes of all lesions and hard negatives known there, so that none counts as ordinary
+        The best slice of each lesion and hard negative joins training. Every training slice, whether marked or
+        joined, gets the boxes of all lesions and hard negatives known there, so that none counts as ordinary
         background. Given boxes are left out.
 
         Args:
@@ -152,8 +152,8 @@ class Harvest(Labels):
     """The result of a round.
 
     Attributes:
-        threshold: of s above which proposals were harvested; infinity if none was.
-        precision: of the proposals of V_M above it, NaN without any.
+        threshold: lowest s of the proposals that were harvested; infinity if none was.
+        precision: of the proposals of V_M from it on, NaN without any.
         new: number of lesions of this round's P_H^+ that no earlier round had.
     """
 
@@ -276,7 +276,7 @@ class _Known:
         found: the n proposals.
         marked: P^R, those that hit a mark.
         is_lesion: (n,) bool: these, and those that a radiologist has accepted.
-        counts: (n,) bool: all but those of which a radiologist was unsure, now or in the given annotations.
+        counts: (n,) bool: all but those that a radiologist was unsure about, now or in the given annotations.
         is_negative: (n,) bool: those on no known lesion, nor on a possible one.
     """
 

@@ -47,15 +47,15 @@ class HarvestVolumes:
         apart = {r["volume"] for r in self.measure.records} - {r["volume"] for r in self.partial}
         if apart:
             logger.warning(
-                "%s: %d sub-volumes, as %s, are not in V_H: what earlier rounds harvested does not count there",
+                "%s: %d sub-volumes, such as %s, are not in V_H: earlier rounds' harvest does not count there",
                 *(keys.TEST, len(apart), min(apart)),
             )
 
     def folds(self, number: int) -> dict[str, int]:
-        """The part of V_M, from 0, that each of its sub-volumes belongs to; a patient's are in one part.
+        """Fold of each of V_M's sub-volumes, from 0; all sub-volumes of a patient are in one fold.
 
         Args:
-            number: of parts; 0: none, and the dict is empty.
+            number: of folds; 0: the dict is empty.
         """
         patients = sorted({record["patient"] for record in self.verified})
         return {r["volume"]: patients.index(r["patient"]) % number for r in self.verified} if number else {}
@@ -72,10 +72,10 @@ class HarvestVolumes:
 
 
 def check_settings(cfg: CfgNode, volumes: HarvestVolumes) -> None:
-    """Refuse settings that could not be harvested with, before anything is trained.
+    """Refuse settings with which harvesting would fail, before anything is trained.
 
     Raises:
-        DataError: names the key, what it says and what is allowed; or a classifier or ledger that is not readable.
+        DataError: names the key, its value and what is allowed; or a classifier or ledger cannot be read.
         ValueError: an IoU of the tracker is out of range.
     """
     keys, patients = cfg.HARVEST, len({record["patient"] for record in volumes.verified})

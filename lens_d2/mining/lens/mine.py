@@ -46,8 +46,8 @@ def mine_patient(
 ) -> list[LedgerRow]:
     """Run the strategies on one patient; ``known`` of the volumes grows by their findings.
 
-    A box that lies on a known lesion or hard negative (IoU above theta) is not mined again, and an uncertain or
-    negative one on no known box at all.
+    A box that lies on a known lesion or hard negative (IoU above theta) is not mined again; an uncertain region or
+    hard negative is mined only where it lies on no known box of any kind.
 
     Args:
         patient: its sub-volumes.
@@ -186,7 +186,7 @@ def mine(
 class MiningRound:
     """Proposals and mining with the settings of a config, below its ``OUTPUT_DIR``.
 
-    It is made before what takes hours, so that faults show. Verdicts in the ledgers of ``MINING.REVIEWED`` hold.
+    Create it before hours of training, so that faults show early. Verdicts in ``MINING.REVIEWED`` ledgers apply.
     """
 
     def __init__(self, cfg: CfgNode):

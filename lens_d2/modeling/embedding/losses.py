@@ -17,7 +17,7 @@ from torch import Tensor
 def weighted_cross_entropy(
     logits: Tensor, positive: Tensor, known: Tensor, positive_weight: Tensor, negative_weight: Tensor
 ) -> Tensor:
-    """Binary cross-entropy, mean over all labels of all lesions; unknown labels count as 0.
+    """Binary cross-entropy, mean over all labels of all lesions; the loss of an unknown label is 0.
 
     Args:
         logits: (n, C).
@@ -100,7 +100,7 @@ def _draw_each(eligible: Tensor, rows: Tensor, generator: torch.Generator) -> tu
 def triplet_loss(
     embedding: Tensor, positive: Tensor, generator: torch.Generator, margin: float = 0.1, triplets: int = 5000
 ) -> Tensor:
-    """Mean over triplets of what the dissimilar lesion lacks to be ``margin`` farther than the similar one.
+    """Mean over triplets of how far the dissimilar lesion is from being ``margin`` farther than the similar one.
 
     Args:
         embedding: (n, E).

@@ -94,9 +94,9 @@ def calibration_of(cfg: CfgNode, strategy: str) -> Calibration:
 
 
 def _first_of_each(boxes: np.ndarray, iou: float) -> np.ndarray:
-    """Rows of (n, 6) 3D boxes that are no piece or double of an earlier one.
+    """Rows of (n, 6) 3D boxes that are neither a piece nor a double of an earlier one.
 
-    Of one lesion are boxes with this IoU in the plane whose slices overlap or follow each other.
+    Boxes belong to one lesion if they have this IoU in the plane, and their slices overlap or are adjacent.
     """
     kept: list[int] = []
     overlap = pairwise_iou(boxes[:, PLANE], boxes[:, PLANE])

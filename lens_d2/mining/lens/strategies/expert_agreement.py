@@ -1,4 +1,4 @@
-"""Agreement of experts of different datasets. In neither paper; LENS's fusion (Section IV-C) is made of it."""
+"""Agreement of experts of different datasets. In neither paper; LENS's fusion (Section IV-C) builds on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .strategy import STRATEGIES, Finding, PatientVolume, VolumeStrategy
 
 @STRATEGIES.register()
 class ExpertAgreement(VolumeStrategy):
-    """Takes tracklets of which the dataset's own expert and several others are sure, and that match no mark.
+    """Takes tracklets that match no mark, and that the dataset's own expert and several others score highly.
 
     With ``MINING.CALIBRATION`` they have an estimated precision.
     """

@@ -17,9 +17,9 @@ from .strategy import STRATEGIES, Finding, Patient, PatientVolume, Strategy
 class Harvested(Strategy):
     """Takes the new lesions of a harvest's ledger, and its hard negatives if they are wanted.
 
-    Harvested lesions have the precision that their round has estimated on V_M. Of the hard negatives, which the
-    classifier has rejected, those are taken that every expert rejects, too. What a radiologist has accepted is a
-    lesion for certain, and what they have rejected a hard negative.
+    Harvested lesions keep the precision that their round estimated on V_M. Hard negatives, which the classifier
+    has rejected, are taken only if every expert rejects them, too. A lesion that a radiologist has accepted is
+    certain, and a rejected one is a hard negative.
     """
 
     @configurable
@@ -35,9 +35,9 @@ class Harvested(Strategy):
         Args:
             rows: of a ledger, as :func:`lens_d2.data.ledger.table.read_ledger` gives it; more slices of given
                 lesions are left out.
-            statuses: of the rows that are taken, "annotation" or "hard_negative"; those that a radiologist has
-                judged always are.
-            rejected_below: a box on a hard negative that any expert gives at least this score vetoes it.
+            statuses: of the rows that are taken, "annotation" (accepted rows count as such) or "hard_negative";
+                what a radiologist has rejected is always taken as a hard negative.
+            rejected_below: a hard negative is dropped if any expert gives a box on it at least this score.
             iou: theta, above which boxes overlap.
         """
         self.rejected_below, self.iou = rejected_below, iou

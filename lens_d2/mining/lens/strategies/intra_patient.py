@@ -31,10 +31,10 @@ class IntraPatient(Strategy):
     """Recognises an annotated lesion in the patient's other studies and series by its embedding.
 
     Every annotation is compared with every tracklet of the patient's other series; if their embeddings are
-    nearer than delta, they match. Of matching tracklets that overlap, the nearest is taken. A match is a missing
+    nearer than delta, they match. If matching tracklets overlap, the nearest is taken. A match is a missing
     annotation if it overlaps no known lesion and is no known hard negative. A tracklet's embedding is that of its
-    box with the highest score. With ``nearest_only`` a lesion is in a sub-volume once: an annotation matches the
-    nearest tracklet there alone.
+    box with the highest score. With ``nearest_only`` a lesion occurs only once in a sub-volume: an annotation
+    matches only the nearest tracklet there.
     """
 
     @configurable
@@ -58,7 +58,7 @@ class IntraPatient(Strategy):
             nearest_only: an annotation matches only the nearest tracklet of a sub-volume, not all near ones.
             calibrate: gives {"distance": delta, ...} from ``embed`` and annotated records; None: ``distance`` is
                 used.
-            iou: theta; a tracklet with a larger key-slice IoU with a known hard negative is none of these.
+            iou: theta; a tracklet with a larger key-slice IoU with a known hard negative is not a match.
         """
         self.embed, self.group = embed, group
         self.distance, self.score_thresh = distance, score_thresh

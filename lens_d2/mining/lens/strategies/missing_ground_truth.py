@@ -16,10 +16,10 @@ from .strategy import STRATEGIES, Finding, PatientVolume, VolumeStrategy
 
 @STRATEGIES.register()
 class MissingGroundTruth(VolumeStrategy):
-    """Mines lesions on the slices that have marks, and only there.
+    """Mines lesions only on slices on which a lesion is known: by its mark, or by a strategy before this one.
 
-    A tracklet with a sure box on a marked slice is a missing annotation if it continues in the neighbouring
-    slices, which an artefact or a vessel cut across rarely does, and is no known lesion.
+    A tracklet with a high-scoring box on such a slice is a missing annotation if it is no known lesion and
+    continues in the neighbouring slices, which artefacts and vessels cut across rarely do.
     """
 
     @configurable
@@ -27,8 +27,8 @@ class MissingGroundTruth(VolumeStrategy):
         """
         Args:
             group: of the proposals, "fused" or an expert.
-            iou: theta: a tracklet with a larger key-slice IoU with an annotation is known.
-            score_thresh: of the box on the marked slice.
+            iou: theta: a tracklet with a larger key-slice IoU with a lesion or hard negative is known.
+            score_thresh: of the box on that slice.
             min_slices: least number of slices on which the tracklet has a box.
         """
         self.group, self.iou = group, iou

@@ -52,11 +52,11 @@ class Match(NamedTuple):
 class SamePlace(Strategy):
     """Finds a known lesion again in the patient's other studies and series, by its place in the body.
 
-    That a lesion is there is known from the other scan, which says more than the detector knows: so tracklets with
-    low scores count, too, and small lesions are found as large ones are. Of the tracklets near the place, the one
-    with the best sum of score and nearness is taken, unless a known lesion lies there; its estimated precision, by
-    size, comes from the completely annotated sub-volumes. Known lesions are marks, and what strategies before this
-    one have found.
+    The other scan shows that a lesion is there, which is more than the detector knows: so tracklets with low
+    scores count, too, and small lesions are found as well as large ones. Among the tracklets near the place, the
+    one with the best sum of score and nearness is taken, unless a known lesion lies there; its estimated
+    precision, by size, comes from the completely annotated sub-volumes. Known lesions are the marks and the
+    findings of earlier strategies.
     """
 
     @configurable
@@ -235,7 +235,7 @@ class SamePlace(Strategy):
     def _judge(
         self, records: list[dict], proposals: ReadProposals, verified: Verified
     ) -> list[tuple[float, Stratum, bool]]:
-        """Rank and stratum of a patient's matches where all lesions are known, and whether they are some."""
+        """Rank and stratum of a patient's matches where all lesions are known, and whether each is a lesion."""
         patient, judged = [PatientVolume.start(record, proposals(record)) for record in records], []
         for volume, matches in self._matches(patient, verified.unmarked):
             name, found = volume.record["volume"], volume.detections[volume.record["expert"]]

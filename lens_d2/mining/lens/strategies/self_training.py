@@ -1,4 +1,7 @@
-"""Self-training: the detector's own finds, held to a precision and kept like what is missing. In neither paper."""
+"""Self-training on the detector's own findings, held to a precision and chosen to resemble the missing lesions.
+
+In neither paper.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +35,14 @@ class Seen(NamedTuple):
 class SelfTraining(Strategy):
     """Takes the likeliest tracklets that match no mark as lesions, each on its best slice.
 
-    A detector finds first what is marked anyway: large and conspicuous lesions. Training gains more from fewer
-    lesions that are like all that are missing. So tracklets are ranked and chosen by strata, the size class and
-    the expert of another dataset that agrees most: in each, those above the score from which on enough of them
-    are lesions in the completely annotated sub-volumes, and of these, if they are more than the stratum's quota, a
-    part that is drawn at random. The quota is a share of the lesions without a mark that the whole dataset would
-    have in the stratum if it were like its completely annotated part.
+    A detector first finds lesions that are marked anyway: large and conspicuous ones. Training gains more from
+    fewer lesions if they resemble all missing ones. So tracklets are ranked and chosen within strata, formed by
+    the size class and by the expert of another dataset that agrees most. In each stratum, those above a threshold
+    are taken: the score from which on enough of them are lesions in the completely annotated sub-volumes. If they
+    exceed the stratum's quota, a part is drawn at random. The quota is a share of the unmarked lesions that the
+    whole dataset would have in the stratum if it were like its completely annotated part.
 
-    What is likely and not chosen is an uncertain region, and so are the chosen ones' other slices.
+    Likely tracklets that are not chosen become uncertain regions, and so do the other slices of the chosen ones.
     """
 
     @configurable
@@ -57,7 +60,7 @@ class SelfTraining(Strategy):
         Args:
             calibration: the completely annotated sub-volumes, and the strata.
             precision: of the chosen tracklets, on the completely annotated sub-volumes.
-            quota: largest share of the lesions estimated to be missing in a stratum that is chosen.
+            quota: most that is chosen in a stratum, as a share of the lesions estimated to be missing there.
             uncertain_precision: estimated precision from which on a tracklet is at least an uncertain region.
             score_thresh: tracklets with a lower score of the dataset's own expert are not looked at.
             seed: of the draw.
@@ -164,7 +167,7 @@ class SelfTraining(Strategy):
 
 
 def strata_found(known: Mapping[str, Seen]) -> list[Stratum]:
-    """The stratum of the likeliest tracklet on each lesion that any hits, of sub-volumes by name."""
+    """For each lesion that is hit, the stratum of the likeliest tracklet on it; ``known`` is by sub-volume."""
     hit_by: dict[tuple[str, Hashable], Stratum] = {}
     for name, (candidates, hits) in known.items():
         for stratum, lesions in zip(candidates.strata, hits or (), strict=True):
@@ -194,9 +197,9 @@ def missing_by_stratum(
     Args:
         verified: lesions without a mark in the completely annotated sub-volumes.
         sizes: borders between size classes, mm.
-        found: strata of those that a tracklet is on.
-        experts: names of those that may agree with a lesion.
-        volumes: mined sub-volumes for each completely annotated one.
+        found: strata of those lesions on which a tracklet lies.
+        experts: names of the experts that may agree with a lesion.
+        volumes: number of mined sub-volumes per completely annotated one.
     """
     of_stratum = Counter(found)
     missing: defaultdict[Stratum, float] = defaultdict(float)

@@ -55,7 +55,7 @@ class Opinions:
     Attributes:
         own: (n,) of the expert of the mined dataset.
         best_other: (n,) the highest of the others; NaN without others.
-        number: (n,) which of them has it.
+        number: (n,) index in ``others`` of the expert that gives ``best_other``.
         others: their names.
     """
 
@@ -96,7 +96,10 @@ class PatientVolume:
 
     @property
     def annotations(self) -> set[str]:
-        """Ids of the given annotations; a lesion mined in an earlier round is none, and no ledger names it so."""
+        """Ids of the given annotations.
+
+        A lesion mined in an earlier round is not an annotation, and no ledger names it as one.
+        """
         return {lesion["id"] for lesion in given_lesions(self.record)}
 
     @property
@@ -109,7 +112,7 @@ class PatientVolume:
         return best_overlap(found, self.known.of_status(*status))
 
     def opinions(self, group: str) -> Opinions:
-        """The experts' scores of the tracklets of one group; the group's own scores without others."""
+        """The experts' scores for the tracklets of one group; without other experts, only the group's own."""
         found, experts = self.detections[group], self.experts
         columns = [i for i, name in enumerate(experts) if name != self.record["expert"]]
         if found.expert_scores is None or not columns or len(columns) == len(experts):
