@@ -266,8 +266,8 @@ class SingleDatasetBatchSampler(BatchStream):
     def draw_epoch(self, rng: np.random.Generator) -> list[list[SliceIndex]]:
         """The batches of an epoch, in random order.
 
-        Samples that do not fill a last batch are left out until another epoch draws them; if they are all that there
-        are, they are repeated.
+        Samples that do not fill a last batch are left out until another epoch draws them; if there are too few for
+        a single batch, they are repeated.
         """
         batches = []
         for pools in self.pools:
