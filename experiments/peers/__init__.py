@@ -3,7 +3,7 @@
     DETECTRON2_DATASETS=datasets python -m experiments peers --seconds 3600 --output output/peers
 
 The networks need about as many multiply-adds at inference and are narrow enough for a CPU; with ``--full`` they
-are those of their authors, for a GPU (``--device cuda``). The budget is processor time of one thread, which on an
+have their full sizes, for a GPU (``--device cuda``). The budget is processor time of one thread, which on an
 idle core is wall-clock time; on a GPU it is wall-clock time. If it is run again, it resumes where it stopped, and
 with a larger budget trains on. It prints a table and writes it as ``results.md`` and ``results.json``: steps made,
 multiply-adds and seconds of a volume at inference, average sensitivity (LENS's 3D protocol) on fully annotated
@@ -135,7 +135,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", choices=list(PEERS), default=list(PEERS), metavar="NAME")
     parser.add_argument("--test", default="phantom_deeplesion_1k_test", help="dataset of the figures")
     parser.add_argument("--volumes", type=int, default=0, help="test on so many volumes (0: all)")
-    parser.add_argument("--full", action="store_true", help="networks as their authors have them, for a GPU")
+    parser.add_argument("--full", action="store_true", help="networks of full size, for a GPU")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     add_output_argument(parser, "output/peers")
 

@@ -1,4 +1,4 @@
-"""MONAI's 3D RetinaNet (``pip install lens_d2[benchmark]``), narrow for a CPU and as MONAI's tutorial has it.
+"""MONAI's 3D RetinaNet (``pip install lens_d2[benchmark]``), narrow for a CPU, or with a ResNet-50 for a GPU.
 
 Boxes here are x1, y1, z1, x2, y2, z2, edges, in pixels of the cache frame and levels of ``INPUT.SLICE_INTERVAL``.
 """

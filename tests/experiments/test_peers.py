@@ -75,7 +75,7 @@ def test_narrow_networks_of_equal_work_are_trained_and_measured(tmp_path, monkey
     assert json.loads((tmp_path / "out/results.json").read_text()) == first
 
 
-def test_full_networks_are_those_of_their_authors(tmp_path):
+def test_full_networks_have_their_full_sizes(tmp_path):
     lens = peers.config(tmp_path, "cpu", False)
     assert lens.MODEL.DENSENET.BLOCK_CONFIG == (6, 12, 24)
     assert all("phantom" in name for name in lens.DATASETS.TRAIN)
