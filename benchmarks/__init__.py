@@ -4,11 +4,12 @@ To add one, write a function under ``@measurement("name")`` in a module that is 
 "baseline_seconds", "ours_seconds" and "details"; times are averages of several turns.
 """
 
-from . import data_path, heads, inference, mining, protocols, records, train_step, trunk
+from . import archive, data_path, heads, inference, mining, protocols, records, train_step, trunk
 from .registry import MEASUREMENTS, measurement
 
 __all__ = [
     "MEASUREMENTS",
+    "archive",
     "data_path",
     "heads",
     "inference",
