@@ -23,8 +23,8 @@ STEPS = ("read", "detect", "write")
 def predict_archive() -> dict:
     """Predict a batch of DICOM series one after the other, and with the next one read meanwhile.
 
-    The synthetic series have as many pixels as real ones and fewer slices, and are in the disk's cache. Seconds are
-    means over the scans.
+    The synthetic series have as many pixels as real ones and fewer slices, and are in the disk's cache. Seconds
+    are means over the scans.
     """
     detector = LesionDetector.from_zoo(MODEL)
     with tempfile.TemporaryDirectory() as folder:
