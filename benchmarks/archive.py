@@ -33,11 +33,13 @@ def predict_archive() -> dict:
         series = sorted((Path(folder) / "cohort/NIH-LN/DICOM").glob("*/CT"))
         out = Path(folder) / "found"
         slices = [len(list(each.iterdir())) for each in series]
-        detector(series[0]).save(out)
+        findings = detector(series[0])
+        findings.save(out)
         seconds = one_after_the_other(detector, series, out)
         start = time.perf_counter()
         for each, read in read_ahead(series, detector.read):
-            detector(read()).save(out / each.parent.name)
+            findings = detector(read())
+            findings.save(out / each.parent.name)
         ahead = (time.perf_counter() - start) / len(series)
     return compare(
         sum(seconds.values()),

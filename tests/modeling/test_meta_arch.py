@@ -63,7 +63,7 @@ def test_the_four_losses_of_equation_1(small_lens, make_batch):
         losses = small_lens(make_batch("luna"))
     assert set(losses) == {"loss_afp_center", "loss_afp_size", "loss_cls", "loss_box_reg"}
     assert all(torch.isfinite(value) and value > 0 for value in losses.values())
-    assert storage.latest()["luna/total_loss"][0] == pytest.approx(float(sum(losses.values())), rel=1e-5)
+    assert storage.latest()["luna/total_loss"][0] == pytest.approx(sum(losses.values()).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("key, loss", [("SIZE", "loss_afp_size"), ("BOX", "loss_box_reg")])

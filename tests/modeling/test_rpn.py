@@ -40,5 +40,5 @@ def test_what_rpn_draws_is_a_function_of_the_sample(small_cfg, make_batch):
     for before, seed in ((0, 3), (1, 3), (0, 4)):
         batch = [{**sample, "seed": seed + i} for i, sample in enumerate(make_batch("luna"))]
         torch.manual_seed(before)
-        losses.append(float(model(batch)["loss_rpn_cls"]))
+        losses.append(model(batch)["loss_rpn_cls"].item())
     assert losses[0] == losses[1] != losses[2]
