@@ -18,7 +18,8 @@ def load_config(path: str | os.PathLike = "", opts: Sequence = ()) -> CN:
 
     Args:
         path: of the config file, see :func:`find_config`; empty: none.
-        opts: key, value, key, value ...; a ``MAX_ITER`` among them counts in place of the file's ``EPOCHS``.
+        opts: key, value, key, value ...; of ``MAX_ITER`` and ``EPOCHS`` the later one counts, and either one
+            replaces the file's.
 
     Raises:
         DataError: the file is absent or damaged, or would run code; a key or a value cannot be used, or would have
@@ -37,21 +38,30 @@ def load_config(path: str | os.PathLike = "", opts: Sequence = ()) -> CN:
 
 
 def _count_iterations(cfg: CN, overridden: Sequence[str]) -> None:
-    """Let a ``MAX_ITER`` among the overrides replace the file's ``EPOCHS``, and scale its steps accordingly.
+    """Let a ``MAX_ITER`` among the overrides replace ``EPOCHS`` of the file or before it, and scale its steps.
 
     Raises:
-        DataError: ``STEPS`` are among the overrides, but ``EPOCHS`` gives the length of the training.
+        DataError: ``STEPS`` are among the overrides and ``EPOCHS`` gives the length of the training, or
+            ``EPOCH_STEPS`` where ``MAX_ITER`` gives it.
     """
+    places = {key: place for place, key in enumerate(overridden)}
     for node in dict.fromkeys(key.rpartition(".")[0] for key in overridden):
         training = reduce(getattr, node.split("."), cfg) if node else cfg
-        if not training.get("EPOCHS") or f"{node}.EPOCHS" in overridden:
+        if "EPOCHS" not in training:
             continue
-        if f"{node}.MAX_ITER" in overridden:
-            if f"{node}.STEPS" not in overridden:
-                steps = {round(training.MAX_ITER * epoch / training.EPOCHS) for epoch in training.EPOCH_STEPS}
-                training.STEPS = tuple(sorted(steps - {0}))
+        epochs, epoch_steps, iterations, steps = (
+            places.get(f"{node}.{key}", -1) for key in ("EPOCHS", "EPOCH_STEPS", "MAX_ITER", "STEPS")
+        )
+        if not training.EPOCHS:
+            if epoch_steps >= 0 and training.EPOCH_STEPS:
+                fault = f"the training has {training.MAX_ITER} iterations (MAX_ITER): set STEPS, or EPOCHS as well"
+                raise DataError(f"{node}.EPOCH_STEPS", fault)
+        elif iterations > epochs:
+            if steps < 0:
+                scaled = {round(training.MAX_ITER * epoch / training.EPOCHS) for epoch in training.EPOCH_STEPS}
+                training.STEPS = tuple(sorted(scaled - {0}))
             training.EPOCHS = 0
-        elif f"{node}.STEPS" in overridden:
+        elif steps > epochs:
             fault = f"the training has {training.EPOCHS} epochs (EPOCHS): set EPOCH_STEPS, or MAX_ITER as well"
             raise DataError(f"{node}.STEPS", fault)
 

@@ -165,8 +165,20 @@ def test_iterations_among_the_overrides_take_the_place_of_the_files_epochs(repo_
     own = load_config(path, ["SOLVER.MAX_ITER", 80, "SOLVER.STEPS", "(70,)"]).SOLVER
     assert (own.EPOCHS, own.STEPS) == (0, (70,))
     assert load_config(path, ["SOLVER.MAX_ITER", 1]).SOLVER.STEPS == (1,)
-    assert load_config(path, ["SOLVER.EPOCHS", 2, "SOLVER.MAX_ITER", 80]).SOLVER.EPOCHS == 2
     classifier = load_config(path, ["MODEL.FPR.SOLVER.MAX_ITER", 5])
     assert (classifier.MODEL.FPR.SOLVER.EPOCHS, classifier.SOLVER.EPOCHS) == (0, 8)
     with pytest.raises(DataError, match=r"SOLVER.STEPS: the training has 8 epochs \(EPOCHS\): set EPOCH_STEPS"):
         load_config(path, ["SOLVER.STEPS", "(70,)"])
+
+
+def test_the_later_of_epochs_and_iterations_counts(repo_root):
+    """The overrides of a table's command come after those of the table."""
+    path = repo_root / "configs/lens_full.yaml"
+    epochs, iterations = ["SOLVER.EPOCHS", 2, "SOLVER.EPOCH_STEPS", "(1,)"], ["SOLVER.MAX_ITER", 80, "SOLVER.STEPS", "()"]
+    tried = load_config(path, [*epochs, *iterations]).SOLVER
+    assert (tried.EPOCHS, tried.MAX_ITER, tried.STEPS) == (0, 80, ())
+    assert load_config(path, [*iterations, *epochs]).SOLVER.EPOCHS == 2
+    with pytest.raises(DataError, match="SOLVER.STEPS: the training has 2 epochs"):
+        load_config(path, [*epochs, "SOLVER.STEPS", "(70,)"])
+    with pytest.raises(DataError, match=r"SOLVER.EPOCH_STEPS: the training has 1000 iterations \(MAX_ITER\): set STEPS"):
+        load_config(repo_root / "configs/phantom/lens_multi.yaml", ["SOLVER.EPOCH_STEPS", "(1,)"])

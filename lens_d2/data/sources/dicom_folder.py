@@ -38,7 +38,7 @@ class DicomFolder(Source):
         fill_gaps: interpolate one or two missing slices instead of refusing the series.
     """
 
-    VERSION = 3
+    VERSION = 4
 
     @classmethod
     def accepts(cls, path: Path) -> bool:

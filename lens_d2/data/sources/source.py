@@ -34,8 +34,8 @@ class Source:
     """One sub-volume on disk, in the axis order (i, j, k) of its file, fastest first.
 
     Attributes:
-        VERSION: counts up when a class reads other voxels or another geometry from the same file, so that older
-            cache files are not used any more.
+        VERSION: counts up when a class reads other voxels or another geometry from the same file, refuses it, or
+            warns of it anew, so that older cache files are not used any more.
         warnings: oddities found while header and voxels were read, a line each.
         bytes_per_voxel: memory that reading takes: the int16 copy, and what else is held at the same time.
     """
