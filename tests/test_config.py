@@ -174,11 +174,13 @@ def test_iterations_among_the_overrides_take_the_place_of_the_files_epochs(repo_
 def test_the_later_of_epochs_and_iterations_counts(repo_root):
     """The overrides of a table's command come after those of the table."""
     path = repo_root / "configs/lens_full.yaml"
-    epochs, iterations = ["SOLVER.EPOCHS", 2, "SOLVER.EPOCH_STEPS", "(1,)"], ["SOLVER.MAX_ITER", 80, "SOLVER.STEPS", "()"]
+    epochs = ["SOLVER.EPOCHS", 2, "SOLVER.EPOCH_STEPS", "(1,)"]
+    iterations = ["SOLVER.MAX_ITER", 80, "SOLVER.STEPS", "()"]
     tried = load_config(path, [*epochs, *iterations]).SOLVER
     assert (tried.EPOCHS, tried.MAX_ITER, tried.STEPS) == (0, 80, ())
     assert load_config(path, [*iterations, *epochs]).SOLVER.EPOCHS == 2
     with pytest.raises(DataError, match="SOLVER.STEPS: the training has 2 epochs"):
         load_config(path, [*epochs, "SOLVER.STEPS", "(70,)"])
-    with pytest.raises(DataError, match=r"SOLVER.EPOCH_STEPS: the training has 1000 iterations \(MAX_ITER\): set STEPS"):
-        load_config(repo_root / "configs/phantom/lens_multi.yaml", ["SOLVER.EPOCH_STEPS", "(1,)"])
+    phantom = repo_root / "configs/phantom/lens_multi.yaml"
+    with pytest.raises(DataError, match=r"EPOCH_STEPS: the training has 1000 iterations \(MAX_ITER\): set STEPS"):
+        load_config(phantom, ["SOLVER.EPOCH_STEPS", "(1,)"])

@@ -2,8 +2,8 @@
 
     DETECTRON2_DATASETS=datasets python -m experiments peers --seconds 3600 --output output/peers
 
-The networks need about as many multiply-adds at inference and are narrow enough for a CPU; with ``--full`` they
-have their full sizes, for a GPU (``--device cuda``). The budget is processor time of one thread, which on an
+The networks are narrow enough for a CPU and need similar numbers of multiply-adds at inference; with ``--full``
+they have their full sizes, for a GPU (``--device cuda``), and a folder of their own, ``full``. The budget is processor time of one thread, which on an
 idle core is wall-clock time; on a GPU it is wall-clock time. If it is run again, it resumes where it stopped, and
 with a larger budget trains on. It prints a table and writes it as ``results.md`` and ``results.json``: steps made,
 multiply-adds and seconds of a volume at inference, average sensitivity (LENS's 3D protocol) on fully annotated
@@ -120,8 +120,8 @@ def evaluate(peer, dataset: str, folder: Path) -> tuple[float, float, float]:
 
 
 def evaluate_once(peer, dataset: str, folder: Path, steps: int) -> list[float]:
-    """Figures of :func:`evaluate`; those of an earlier run after as many steps, if there are any."""
-    path, key = folder / "measured.json", [dataset, steps]
+    """Figures of :func:`evaluate`; those of an earlier run on this device after as many steps, if there are any."""
+    path, key = folder / "measured.json", [dataset, steps, peer.cfg.MODEL.DEVICE]
     if path.exists() and (measured := json.loads(path.read_text()))["of"] == key:
         return measured["figures"]
     figures = list(evaluate(peer, dataset, folder))
@@ -131,7 +131,7 @@ def evaluate_once(peer, dataset: str, folder: Path, steps: int) -> list[float]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("--seconds", type=float, default=3600, help="of each one's training")
+    parser.add_argument("--seconds", type=float, default=3600, help="of training, for each detector")
     parser.add_argument("--only", nargs="+", choices=list(PEERS), default=list(PEERS), metavar="NAME")
     parser.add_argument("--test", default="phantom_deeplesion_1k_test", help="dataset of the figures")
     parser.add_argument("--volumes", type=int, default=0, help="test on so many volumes (0: all)")
@@ -143,12 +143,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the experiment."""
     torch.set_num_threads(1)
-    rows = []
+    rows, output = [], args.output / "full" if args.full else args.output
     for name in args.only:
-        folder = args.output / f"{name.replace(' ', '_')}{'_full' if args.full else ''}"
+        folder = output / name.replace(" ", "_")
         with seeded(0, torch.device(args.device)):
             peer = PEERS[name](config(folder, args.device, not args.full), not args.full)
             steps = train(peer, args.seconds, folder)
             measured = evaluate_once(peer, first_of(args.test, args.volumes), folder, steps)
             rows.append(dict(zip(COLUMNS, (name, steps, *measured), strict=True)))
-        print(write_table(args.output, rows, "keys", rows), flush=True)
+        print(write_table(output, rows, "keys", rows), flush=True)

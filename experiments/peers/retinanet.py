@@ -67,7 +67,7 @@ FULL = Size(
 
 
 class RetinaNet(Lens):
-    """One class; patches around lesions and elsewhere in turn; whole volumes by MONAI's sliding window."""
+    """One class; patches, seven of ten around lesions; whole volumes by MONAI's sliding window."""
 
     @property
     def size(self) -> Size:

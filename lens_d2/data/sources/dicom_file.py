@@ -191,7 +191,7 @@ class DicomFile:
         frames: the slices of a file of CT, without scouts; empty if the file has a fault.
         localizers: number of frames that are scouts.
         concatenation: of a file that holds a part of an enhanced image, its UID, the file's number and that of all
-            its files, 0 if it is not told; None otherwise.
+            its files, 0 if it is not given; None otherwise.
         fault: what is wrong with it; None if nothing is.
     """
 

@@ -20,7 +20,7 @@ from .streams import read_voxels, stored
 READER = Path(__file__).with_name("sitk_child.py")
 FAILED = 3  # its exit status when it says what is wrong with the file
 TIMEOUT = 300.0  # seconds for one file; the largest scans take a few
-ORIENTED = ("HDF5", "MINC", "Bruker2dseq")  # formats that tell an orientation; in others the identity may be none
+ORIENTED = ("HDF5", "MINC", "Bruker2dseq")  # formats that always store an orientation
 PICTURES = ("TIFF", "LSM", "PNG", "JPEG", "JPEG2000", "BMP")  # their headers have no third axis
 HEADER_LIMIT = 1 << 16  # bytes of the line with the geometry
 
