@@ -3,11 +3,12 @@
     DETECTRON2_DATASETS=datasets python -m experiments peers --seconds 3600 --output output/peers
 
 The networks are narrow enough for a CPU and need similar numbers of multiply-adds at inference; with ``--full``
-they have their full sizes, for a GPU (``--device cuda``), and a folder of their own, ``full``. The budget is processor time of one thread, which on an
-idle core is wall-clock time; on a GPU it is wall-clock time. If it is run again, it resumes where it stopped, and
-with a larger budget trains on. It prints a table and writes it as ``results.md`` and ``results.json``: steps made,
-multiply-adds and seconds of a volume at inference, average sensitivity (LENS's 3D protocol) on fully annotated
-test volumes. MONAI comes with ``pip install "lens_d2[benchmark]"``.
+they have their full sizes, for a GPU (``--device cuda``), and a folder of their own, ``full``. The budget is
+processor time of one thread, which on an idle core is wall-clock time; on a GPU it is wall-clock time. If it is
+run again, it resumes where it stopped, and with a larger budget trains on. It prints a table and writes it as
+``results.md`` and ``results.json``: steps made, multiply-adds and seconds of a volume at inference, average
+sensitivity (LENS's 3D protocol) on fully annotated test volumes. MONAI comes with
+``pip install "lens_d2[benchmark]"``.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def evaluate(peer, dataset: str, folder: Path) -> tuple[float, float, float]:
 
 
 def evaluate_once(peer, dataset: str, folder: Path, steps: int) -> list[float]:
-    """Figures of :func:`evaluate`; those of an earlier run on this device after as many steps, if there are any."""
+    """Figures of :func:`evaluate`, or those of an earlier run on this device after as many steps."""
     path, key = folder / "measured.json", [dataset, steps, peer.cfg.MODEL.DEVICE]
     if path.exists() and (measured := json.loads(path.read_text()))["of"] == key:
         return measured["figures"]

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,6 +28,7 @@ import torch
 
 from lens_d2.config import load_config
 from lens_d2.io.errors import DataError
+from lens_d2.io.files import check_writable
 from lens_d2.phantom.plan import SIZES
 
 from .. import runs
@@ -92,8 +94,9 @@ def check_configs(made: Iterable[Run]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make the runs and write the pages; 1 if a run failed, 130 if it was stopped."""
     tables = read_tables(args)
-    tasks, failed = [], {}
+    tasks, failed, end = [], {}, time.monotonic() + 60 * args.minutes
     if not args.render:
+        check_writable(args.output)
         devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
         slots = args.jobs or max(devices, 1)
         workshop = Workshop(args.work, args.output, slots, devices, say=lambda line: print(line, flush=True))
@@ -102,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         for cohort in dict.fromkeys(task.cohort for task in tasks):
             runs.write_cohort(workshop.data(cohort), cohort.size, cohort.seed, PREPARED, args.workers or slots)
         try:
-            failed = workshop.make(tasks, args.minutes)
+            failed = workshop.make(tasks, (end - time.monotonic()) / 60)
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here", flush=True)
             return 130

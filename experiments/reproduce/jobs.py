@@ -62,6 +62,7 @@ class Workshop:
     devices: int = 0
     say: Callable[[str], None] = print
     _failed: dict[Task, str] = field(default_factory=dict)
+    _log_starts: dict[Task, int] = field(default_factory=dict)  # where a process's part of the log begins
 
     def folder(self, task: Task) -> Path:
         """The folder that a task works in."""
@@ -76,7 +77,7 @@ class Workshop:
         """The tasks that are to be done: seed by seed, table by table, row by row, each once.
 
         A task is done if its record is there. It is done again if a task that is to be done needs its files, and
-        these are gone.
+        these are gone; its record stays.
         """
         ordered = dict.fromkeys(
             Task(run, seed, table.cohort) for seed in seeds for table in tables for run in table.runs
@@ -154,9 +155,12 @@ class Workshop:
         if self.devices:
             allotted = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(self.devices)))
             environment["CUDA_VISIBLE_DEVICES"] = allotted.split(",")[slot % self.devices]
-        self.say(f"{task}: begins, {folder / LOG}")
+        is_recorded = record_path(self.output, task.run, task.cohort, task.seed).is_file()
+        again = " again, as another run needs its files; its record stays" if is_recorded else ""
+        self.say(f"{task}: begins{again}, {folder / LOG}")
         command = [sys.executable, "-m", "experiments.reproduce.work", str(folder / JOB)]
         with open(folder / LOG, "ab") as log:
+            self._log_starts[task] = log.tell()
             return subprocess.Popen(command, cwd=runs.ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
     def _job(self, task: Task) -> dict:
@@ -188,13 +192,12 @@ class Workshop:
 
     def _finish(self, task: Task, status: int) -> None:
         if status == 0 and self._has_files(task):
-            record_path(self.output, task.run, task.cohort, task.seed).unlink(missing_ok=True)
             self._take_over(task)
             seconds = json.loads((self.folder(task) / RECORD).read_text())["seconds"]
             self.say(f"{task}: done in {seconds:.0f} s")
             return
         log = self.folder(task) / LOG
-        lines = log.read_text(errors="replace").strip().splitlines()
+        lines = log.read_bytes()[self._log_starts.get(task, 0) :].decode(errors="replace").strip().splitlines()
         self._fail(task, f"ended with status {status} ({lines[-1].strip() if lines else 'no output'}); see {log}")
 
     def _fail(self, task: Task, reason: str) -> None:

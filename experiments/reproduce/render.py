@@ -18,17 +18,18 @@ from lens_d2.io.errors import DataError
 from lens_d2.io.files import write_whole
 
 from .records import events_in, events_of, numbers_of, read_record, record_path
-from .tables import NOTED_SEEDS, Row, Table
+from .tables import NOTED_SEEDS, Row, Table, words_of
 
 AVERAGE = "average_sensitivity"
 DRAWS, SEED = 1000, 0  # of the bootstrap
 DASH = "–"
-# Metrics that are no share: name -> how a value and a deviation are written. All others are in per cent.
+# Metrics that are no share: name -> factor, format and unit. All others are in per cent.
 FORMATS = {
-    "parameters": lambda value, _: f"{value / 1e6:.3f} M",
-    "ms_per_slice": lambda value, _: f"{value:.1f}",
-    **dict.fromkeys(("lesions", "boxes", "uncertain", "slices"), lambda value, _: f"{value:,.0f}"),
+    "parameters": (1e-6, ".3f", " M"),
+    "ms_per_slice": (1, ".1f", ""),
+    **dict.fromkeys(("lesions", "boxes", "uncertain", "slices"), (1, ",.0f", "")),
 }
+PER_CENT, CORRELATION = (100, ".1f", ""), (1, ".3f", "")
 PLAIN = "pearson of "  # beginning of the metrics that are correlations
 
 
@@ -103,7 +104,7 @@ def render(table: Table, seeds: Sequence[int], output: Path) -> Path:
         plot_panels(output / f"{table.name}.png", panels, table.points, _heading_compared(table), table.title)
         parts.append(f"![{_heading_compared(table)}, means over the seeds]({table.name}.png)")
     parts.append(_provenance(table, results))
-    if set(seeds) <= set(NOTED_SEEDS):
+    if set(seeds) == set(NOTED_SEEDS) and any(own.records for own in results):
         parts.append(table.notes.strip())
     text = "\n\n".join(part for part in parts if part)
     return write_whole(output / f"{table.name}.md", f"{text}\n".encode())
@@ -147,15 +148,14 @@ def _body(table: Table, results: Sequence[Results], seeds: Sequence[int]) -> str
 
 
 def _cell(values: Sequence[float], metric: str) -> str:
-    """Mean and, of several seeds, standard deviation."""
+    """Mean and, of several seeds, standard deviation; counts that are the same for all seeds have none."""
     if not values:
         return DASH
-    mean, deviation = statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
-    if metric in FORMATS:
-        return FORMATS[metric](mean, deviation)
-    scale, digits = (1, 3) if metric.startswith(PLAIN) else (100, 1)
-    text = f"{scale * mean:.{digits}f}"
-    return text if deviation is None else f"{text} ± {scale * deviation:.{digits}f}"
+    factor, form, unit = FORMATS.get(metric, CORRELATION if metric.startswith(PLAIN) else PER_CENT)
+    text = f"{factor * statistics.mean(values):{form}}"
+    if len(values) > 1 and (metric not in FORMATS or min(values) < max(values)):
+        text += f" ± {factor * statistics.stdev(values):{form}}"
+    return text + unit
 
 
 def difference(first: Results, second: Results, metric: str) -> str:
@@ -270,21 +270,23 @@ def _legend(table: Table, seeds: Sequence[int]) -> str:
         text += " Of the gap: of the way from '{}' to '{}', with the interval of the same bootstrap.".format(
             *table.gap
         )
-    return f"{text} *Paper*: its numbers, on the real datasets. {DASH}: not made yet."
+    return f"{text} *Paper*: its numbers, on the real datasets. {DASH}: not made yet, or not defined."
 
 
 def _provenance(table: Table, results: Sequence[Results]) -> str:
-    """Cohort, commits and machines of the runs."""
+    """Cohort and overrides of the table; commits and machines of the runs."""
+    cohort = f"Synthetic cohort {table.cohort.size}, seed {table.cohort.seed}"
+    if table.over:
+        cohort += f"; a trial, with `{' '.join(words_of(table.over))}`"
     records = [record for own in results for record in own.records.values()]
     if not records:
-        return ""
+        return f"{cohort}."
     commits = sorted({record["commit"] for record in records if record["commit"]})
     machines = sorted({_machine(record) for record in records})
     made = {(own.row.run, seed): record["seconds"] for own in results for seed, record in own.records.items()}
     hours = sum(made.values()) / 3600
     return (
-        f"Synthetic cohort {table.cohort.size}, seed {table.cohort.seed}; "
-        f"commit {', '.join(commits) or 'unknown'}; {'; '.join(machines)}; {hours:.1f} hours of runs; "
+        f"{cohort}; commit {', '.join(commits) or 'unknown'}; {'; '.join(machines)}; {hours:.1f} hours of runs; "
         "records in `runs/`."
     )
 

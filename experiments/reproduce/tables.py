@@ -139,6 +139,7 @@ class Table:
         points: x of a figure of ``compare`` at the points of the rows, in words; empty: no such figure.
         notes: of whoever has looked at the figures, in Markdown, about the file's own cohort and runs; empty for
             others.
+        over: config key -> value, the overrides of a command over those of the file.
     """
 
     name: str
@@ -152,6 +153,7 @@ class Table:
     figure: bool = True
     points: str = ""
     notes: str = ""
+    over: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def runs(self) -> list[Run]:
@@ -270,6 +272,7 @@ class _Reader:
             figure=content.get("figure", True),
             points=content.get("points", ""),
             notes=(content.get("notes") or "") if is_own else "",
+            over=self.over,
         )
 
     def _ends(self, names: Sequence[str]) -> tuple[str, ...]:

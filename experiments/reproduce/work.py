@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,6 +236,18 @@ def _measure(cfg: CfgNode, inference: nn.Module) -> dict[str, float]:
     return numbers
 
 
+def end_with_parent() -> None:
+    """Ask this process to end, as SIGTERM does, once its parent is gone: a killed command leaves no run behind."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def work(path: Path) -> None:
     """Do a job and write its record.
 
@@ -252,5 +266,6 @@ def work(path: Path) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     sys.exit(cli.run(lambda: work(Path(sys.argv[1]))))

@@ -4,9 +4,11 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -112,26 +114,39 @@ def test_nothing_is_made_twice(made, capsys):
 
 # Does what `python -m experiments reproduce` would do on a machine with GPUs, as far as experiments/gpu.sh sees.
 STAND_IN = """#!{python}
-import json, sys
+import json, os, sys, time
 from pathlib import Path
 work = Path(sys.argv[sys.argv.index("--work") + 1])
 (work / "words.json").write_text(json.dumps(sys.argv[1:]))
 for path in ("results/runs/new.json", "runs/tiny_0/new/log.txt", "runs/tiny_0/new/model_final.pth"):
     (work / path).parent.mkdir(parents=True, exist_ok=True)
     (work / path).write_text("new")
+if "STAYS" in os.environ:
+    Path(os.environ["STAYS"]).touch()
+    time.sleep(60)
 sys.exit(3)
 """
+GPU_SH = ["bash", "experiments/gpu.sh", "lens-1", "gap", "--", "SOLVER.MAX_ITER", "2"]
 
 
-def test_on_a_machine_with_gpus_one_call_packs_what_is_new(repo_root, tmp_path):
-    """And its options are those of the command, its status is the command's, if runs have failed."""
+@pytest.fixture
+def gpu_environment(tmp_path):
+    """The variables of a call of ``GPU_SH`` with the stand-in."""
     stand_in = tmp_path / "python"
     stand_in.write_text(STAND_IN.format(python=sys.executable))
     stand_in.chmod(0o755)
     variables = {"OUT": tmp_path / "out", "WORK": tmp_path / "work", "PYTHON": stand_in, "SEEDS": "1 2", "JOBS": 2}
-    environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
-    words = ["bash", "experiments/gpu.sh", "lens-1", "gap", "--", "SOLVER.MAX_ITER", "2"]
-    run = subprocess.run(words, cwd=repo_root, env=environment, capture_output=True, text=True)
+    return {**os.environ, **{name: str(value) for name, value in variables.items()}}
+
+
+def names_in(archive):
+    with tarfile.open(archive) as file:
+        return file.getnames()
+
+
+def test_on_a_machine_with_gpus_one_call_packs_what_is_new(repo_root, tmp_path, gpu_environment):
+    """And its options are those of the command, its status is the command's, if runs have failed."""
+    run = subprocess.run(GPU_SH, cwd=repo_root, env=gpu_environment, capture_output=True, text=True)
     assert run.returncode == 3, run.stderr
     module, name, command, *given = json.loads((tmp_path / "work/words.json").read_text())
     assert (module, name, command) == ("-m", "experiments", "reproduce")
@@ -140,8 +155,16 @@ def test_on_a_machine_with_gpus_one_call_packs_what_is_new(repo_root, tmp_path):
     args = parser.parse_args(given)
     assert (args.table, args.seeds, args.jobs, args.minutes) == (["lens-1", "gap"], [1, 2], 2, 8)
     assert args.output == tmp_path / "work/results" and args.opts == ["SOLVER.MAX_ITER", "2"]
-    packed = {}
-    for archive in ("records", "logs"):
-        with tarfile.open(tmp_path / f"out/{archive}.tar.gz") as file:
-            packed[archive] = file.getnames()
-    assert packed == {"records": ["./runs/new.json"], "logs": ["./tiny_0/new/log.txt"]}
+    assert names_in(tmp_path / "out/records.tar.gz") == ["./runs/new.json"]
+    assert names_in(tmp_path / "out/logs.tar.gz") == ["./tiny_0/new/log.txt"]
+
+
+def test_a_terminated_call_packs_what_is_there(repo_root, tmp_path, gpu_environment):
+    stays = tmp_path / "stays"
+    with subprocess.Popen(GPU_SH, cwd=repo_root, env={**gpu_environment, "STAYS": str(stays)}) as run:
+        while not stays.exists():
+            assert run.poll() is None
+            time.sleep(0.05)
+        run.terminate()
+        assert run.wait(30) == 128 + signal.SIGTERM
+    assert names_in(tmp_path / "out/records.tar.gz") == ["./runs/new.json"]

@@ -69,7 +69,12 @@ def test_a_record_without_files_is_made_again_only_if_another_run_needs_them(tmp
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record_of(run, 1)))
     assert shop.wanted([table(FIRST, SECOND)], [1]) == []
-    assert [task.run for task in shop.wanted([table(SECOND, AFTER)], [1])] == [FIRST, AFTER]
+    wanted = shop.wanted([table(SECOND, AFTER)], [1])
+    assert [task.run for task in wanted] == [FIRST, AFTER]
+    kept = record_path(shop.output, FIRST, COHORT, 1)
+    kept.write_text(kept.read_text().replace('"seconds": 1', '"seconds": 5'))
+    assert shop.make(wanted) == {}
+    assert json.loads(kept.read_text())["seconds"] == 5
 
 
 def test_a_finished_run_is_taken_over_by_another_output(tmp_path):

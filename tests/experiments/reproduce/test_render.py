@@ -90,7 +90,6 @@ def test_means_deviations_and_paired_differences_beside_the_paper(page, tmp_path
     assert cells[3][:2] == ["*paper*", "39.4"] and cells[3][4] == "+2.6"
     assert cells[4] == ["third", "–", "–", "–", "– vs first", "0 of 2"]
     assert "# A table" in text and "commit abc1234; CPU, 1 thread, torch 2; 2.0 hours" in text
-    assert text.rstrip().endswith("Seen by eye.")
     assert "![FROC" in text and (tmp_path / "out/small.png").stat().st_size > 10_000
 
 
@@ -151,5 +150,13 @@ def test_without_any_record_everything_is_a_dash(page):
     "options", [["--seeds", "1", "7"], ["--cohort-seed", "5"], ["--size", "small"], ["--", "SOLVER.MAX_ITER", "5"]]
 )
 def test_notes_stand_under_no_other_figures(page, options):
-    assert "Seen by eye." in page({}, ["--size", "tiny", "--cohort-seed", "0"])[0]
-    assert "Seen by eye." not in page({}, options)[0]
+    own = ["--size", "tiny", "--cohort-seed", "0", "--seeds", "1", "2", "3"]
+    made = {("first", 1): (HIT, 1.0)}
+    assert "Seen by eye." not in page({}, own)[0]
+    assert page(made, own)[0].rstrip().endswith("Seen by eye.")
+    assert "Seen by eye." not in page(made, [*own, *options])[0]
+
+
+def test_a_page_tells_that_it_is_a_trial(page):
+    text, _ = page({}, ["--", "SOLVER.MAX_ITER", "5"])
+    assert "Synthetic cohort tiny, seed 0; a trial, with `SOLVER.MAX_ITER 5`." in text

@@ -1,6 +1,8 @@
 """What a run is given of others, and how it is told."""
 
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -133,3 +135,13 @@ def test_seconds_of_all_parts_of_a_run_are_summed(tmp_path):
     with timed(tmp_path / "seconds.json"):
         pass
     assert json.loads((tmp_path / "seconds.json").read_text()) >= 40
+
+
+def test_a_run_ends_when_the_command_that_began_it_is_killed(repo_root):
+    code = "import time; from experiments.reproduce.work import end_with_parent as end; end(); "
+    code += "print('begun', flush=True); time.sleep(60); print('late')"
+    words = ["sh", "-c", '"$0" -W ignore -c "$1" & wait', sys.executable, code]
+    with subprocess.Popen(words, cwd=repo_root, stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout.readline() == "begun\n"
+        command.kill()
+        assert command.stdout.read() == ""
