@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from math import floor
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -200,6 +201,7 @@ def _floor(value: float, digits: int) -> float:
     return floor(value * 10**digits + 1e-9) / 10**digits
 
 
+@cache
 def page_environment() -> Environment:
     """Environment in which templates of pages are rendered: it escapes everything and allows nothing undefined."""
     environment = Environment(
