@@ -105,7 +105,7 @@ def plot_panels(path, panels: dict, x: str, y: str, title: str) -> None:
     """
     lines = list(dict.fromkeys(line for panel in panels.values() for line in panel))
     values = [own for panel in panels.values() for line in panel.values() for own in line.values()]
-    top = max(map(max, values), default=1.0)
+    top = max(map(max, values), default=1.0) or 1.0
     with _figure(path, title, width=max(6.4, 3.3 * len(panels)), height=3.8, columns=len(panels)) as axes:
         axes = np.atleast_1d(axes)
         for ax, (panel, own) in zip(axes, panels.items(), strict=True):

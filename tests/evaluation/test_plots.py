@@ -40,3 +40,9 @@ def test_a_plot_is_a_picture(name, tmp_path):
     PLOTS[name](tmp_path / "plot.png")
     picture = cv2.imread(str(tmp_path / "plot.png"))
     assert picture.shape[0] > 500 and picture.shape[1] > 500 and picture.std() > 5
+
+
+@pytest.mark.filterwarnings("error")
+def test_panels_of_nothing_found_have_an_axis(tmp_path):
+    plots.plot_panels(tmp_path / "panels.png", {"LUNA": {"single": {10: [0.0]}}}, "Volumes (%)", "Average", "None")
+    assert (tmp_path / "panels.png").stat().st_size > 5_000
