@@ -29,7 +29,7 @@ while [[ $# -gt 0 && $1 != -- ]]; do
 done
 
 if [[ -d wheels ]]; then
-    export PIP_NO_INDEX=1 PIP_FIND_LINKS="$PWD/wheels"
+    export PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels
     find wheels -name '*.whl' ! -name 'sal_detectron2*' -exec "$python" -m pip install --quiet --no-deps {} +
     "$python" -m lens_d2 setup # Detectron2, whose wheel names another Python
 fi
@@ -42,11 +42,12 @@ options+=(--jobs "${JOBS:-8}" --workers "${WORKERS:-16}" --minutes "${MINUTES:-8
 [[ -n ${COHORT_SEED:-} ]] && options+=(--cohort-seed "$COHORT_SEED")
 status=0
 "$python" -m experiments reproduce "${options[@]}" "$@" &
-trap 'kill -TERM $! 2> /dev/null' TERM INT
-while kill -0 $! 2> /dev/null; do # a signal ends `wait`, and the command goes on until its runs have ended
-    status=0
+trap 'kill -TERM $! 2> /dev/null || true' TERM INT
+wait $! || status=$?
+while kill -0 $! 2> /dev/null; do # a signal has ended `wait`, and the command goes on until its runs have ended
     wait $! || status=$?
 done
+trap '' TERM INT
 
 pack() { # folder, name of files, archive: those that are new
     (cd "$1" && find . -name "$2" -newer "$work/began" -print0 | tar czf "$out/$3" --null -T -)

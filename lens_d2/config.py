@@ -41,8 +41,8 @@ def _count_iterations(cfg: CN, overridden: Sequence[str]) -> None:
     """Let a ``MAX_ITER`` among the overrides replace ``EPOCHS`` of the file or before it, and scale its steps.
 
     Raises:
-        DataError: ``STEPS`` are among the overrides and ``EPOCHS`` gives the length of the training, or
-            ``EPOCH_STEPS`` where ``MAX_ITER`` gives it.
+        DataError: an override would have no effect: ``STEPS`` after ``EPOCHS``, or with those of the file;
+            ``EPOCH_STEPS`` where ``MAX_ITER`` and ``STEPS`` count.
     """
     places = {key: place for place, key in enumerate(overridden)}
     for node in dict.fromkeys(key.rpartition(".")[0] for key in overridden):
@@ -52,18 +52,19 @@ def _count_iterations(cfg: CN, overridden: Sequence[str]) -> None:
         epochs, epoch_steps, iterations, steps = (
             places.get(f"{node}.{key}", -1) for key in ("EPOCHS", "EPOCH_STEPS", "MAX_ITER", "STEPS")
         )
-        if not training.EPOCHS:
-            if epoch_steps >= 0 and training.EPOCH_STEPS:
-                fault = f"the training has {training.MAX_ITER} iterations (MAX_ITER): set STEPS, or EPOCHS as well"
-                raise DataError(f"{node}.EPOCH_STEPS", fault)
-        elif iterations > epochs:
-            if steps < 0:
-                scaled = {round(training.MAX_ITER * epoch / training.EPOCHS) for epoch in training.EPOCH_STEPS}
-                training.STEPS = tuple(sorted(scaled - {0}))
-            training.EPOCHS = 0
-        elif steps > epochs:
-            fault = f"the training has {training.EPOCHS} epochs (EPOCHS): set EPOCH_STEPS, or MAX_ITER as well"
-            raise DataError(f"{node}.STEPS", fault)
+        if training.EPOCHS and epochs >= iterations:
+            if steps > epochs:
+                fault = f"the training has {training.EPOCHS} epochs (EPOCHS): set EPOCH_STEPS, or MAX_ITER as well"
+                raise DataError(f"{node}.STEPS", fault)
+            continue
+        has_steps = steps >= 0 or not training.EPOCHS
+        if has_steps and training.EPOCH_STEPS and epoch_steps > (iterations if training.EPOCHS else -1):
+            fault = f"the training has {training.MAX_ITER} iterations (MAX_ITER): set STEPS, or EPOCHS as well"
+            raise DataError(f"{node}.EPOCH_STEPS", fault)
+        if not has_steps:
+            scaled = {round(training.MAX_ITER * epoch / training.EPOCHS) for epoch in training.EPOCH_STEPS}
+            training.STEPS = tuple(sorted(step for step in scaled if 0 < step <= training.MAX_ITER))
+        training.EPOCHS = 0
 
 
 def add_lens_config(cfg: CN) -> None:

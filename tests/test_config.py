@@ -179,6 +179,13 @@ def test_the_later_of_epochs_and_iterations_counts(repo_root):
     tried = load_config(path, [*epochs, *iterations]).SOLVER
     assert (tried.EPOCHS, tried.MAX_ITER, tried.STEPS) == (0, 80, ())
     assert load_config(path, [*iterations, *epochs]).SOLVER.EPOCHS == 2
+    scaled = load_config(path, ["SOLVER.MAX_ITER", 80, "SOLVER.EPOCH_STEPS", "(1,)"]).SOLVER
+    assert (scaled.EPOCHS, scaled.STEPS) == (0, (10,))
+    assert (
+        load_config(path, ["SOLVER.EPOCHS", 2, "SOLVER.MAX_ITER", 80]).SOLVER.STEPS == ()
+    )  # the file's are beyond
+    with pytest.raises(DataError, match="SOLVER.EPOCH_STEPS: the training has 80 iterations"):
+        load_config(path, [*iterations, "SOLVER.EPOCH_STEPS", "(1,)"])
     with pytest.raises(DataError, match="SOLVER.STEPS: the training has 2 epochs"):
         load_config(path, [*epochs, "SOLVER.STEPS", "(70,)"])
     phantom = repo_root / "configs/phantom/lens_multi.yaml"

@@ -32,7 +32,7 @@ from lens_d2.io.files import check_writable
 from lens_d2.phantom.plan import SIZES
 
 from .. import runs
-from .jobs import Workshop
+from .jobs import Workshop, terminated_as_interrupted
 from .render import render
 from .tables import Run, Table, read_table, table_names, words_of
 
@@ -102,10 +102,12 @@ def run(args: argparse.Namespace) -> int:
         workshop = Workshop(args.work, args.output, slots, devices, say=lambda line: print(line, flush=True))
         tasks = workshop.wanted(tables, args.seeds)
         check_configs(task.run for task in tasks)
-        for cohort in dict.fromkeys(task.cohort for task in tasks):
-            runs.write_cohort(workshop.data(cohort), cohort.size, cohort.seed, PREPARED, args.workers or slots)
         try:
-            failed = workshop.make(tasks, (end - time.monotonic()) / 60)
+            with terminated_as_interrupted():
+                for cohort in dict.fromkeys(task.cohort for task in tasks):
+                    folder = workshop.data(cohort)
+                    runs.write_cohort(folder, cohort.size, cohort.seed, PREPARED, args.workers or slots)
+                failed = workshop.make(tasks, (end - time.monotonic()) / 60)
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here", flush=True)
             return 130

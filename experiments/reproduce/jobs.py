@@ -102,7 +102,7 @@ class Workshop:
     def make(self, tasks: Sequence[Task], minutes: float = math.inf) -> dict[Task, str]:
         """Do tasks, as many at once as there are slots, each after those that it needs.
 
-        If this process is stopped, so are those of the tasks; the next call goes on where they were.
+        If this process is interrupted, those of the tasks are stopped; the next call goes on where they were.
 
         Args:
             tasks: in the order in which they are begun.
@@ -113,27 +113,24 @@ class Workshop:
         """
         end, self._failed = time.monotonic() + 60 * minutes, {}
         waiting, running = list(tasks), dict[Task, tuple[subprocess.Popen, int]]()
-        with _terminated_as_interrupted():
-            try:
-                while waiting or running:
-                    if time.monotonic() > end:
-                        self.say(
-                            f"time is up: {len(waiting) + len(running)} runs are left; the same command goes on"
-                        )
-                        break
-                    for task in self._ready(waiting, running):
-                        waiting.remove(task)
-                        taken = {slot for _, slot in running.values()}
-                        slot = next(number for number in range(self.slots) if number not in taken)
-                        running[task] = (self._start(task, slot), slot)
-                    time.sleep(POLL_S)
-                    for task in [task for task, (process, _) in running.items() if process.poll() is not None]:
-                        self._finish(task, running.pop(task)[0].returncode)
-            finally:
-                for process, _ in running.values():
-                    process.terminate()
-                for process, _ in running.values():
-                    process.wait()
+        try:
+            while waiting or running:
+                if time.monotonic() > end:
+                    self.say(f"time is up: {len(waiting) + len(running)} runs are left; the same command goes on")
+                    break
+                for task in self._ready(waiting, running):
+                    waiting.remove(task)
+                    taken = {slot for _, slot in running.values()}
+                    slot = next(number for number in range(self.slots) if number not in taken)
+                    running[task] = (self._start(task, slot), slot)
+                time.sleep(POLL_S)
+                for task in [task for task, (process, _) in running.items() if process.poll() is not None]:
+                    self._finish(task, running.pop(task)[0].returncode)
+        finally:
+            for process, _ in running.values():
+                process.terminate()
+            for process, _ in running.values():
+                process.wait()
         return self._failed
 
     def _ready(self, waiting: Sequence[Task], running: dict) -> Iterator[Task]:
@@ -158,7 +155,7 @@ class Workshop:
         is_recorded = record_path(self.output, task.run, task.cohort, task.seed).is_file()
         again = " again, as another run needs its files; its record stays" if is_recorded else ""
         self.say(f"{task}: begins{again}, {folder / LOG}")
-        command = [sys.executable, "-m", "experiments.reproduce.work", str(folder / JOB)]
+        command = [sys.executable, "-m", "experiments.reproduce.work", str(folder / JOB), str(os.getpid())]
         with open(folder / LOG, "ab") as log:
             self._log_starts[task] = log.tell()
             return subprocess.Popen(command, cwd=runs.ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -206,7 +203,7 @@ class Workshop:
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+def terminated_as_interrupted() -> Iterator[None]:
     """Context in which SIGTERM ends this process as Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:

@@ -180,6 +180,14 @@ def words_of(opts: Mapping[str, object]) -> list[str]:
     return [str(word) for pair in opts.items() for word in pair]
 
 
+def merged(*opts: Mapping[str, object]) -> dict[str, object]:
+    """Overrides with those that come after them, in the order in which they count."""
+    result: dict[str, object] = {}
+    for own in opts:
+        result = {key: value for key, value in result.items() if key not in own} | dict(own)
+    return result
+
+
 def table_names() -> list[str]:
     """Names of the tables that there are."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -332,7 +340,7 @@ class _Reader:
         config = entry.get("config", self.content.get("config"))
         if not config:
             raise DataError(self.path, f"{name} has no config, and the table has none for all rows")
-        opts = {**(self.content.get("opts") or {}), **(entry.get("opts") or {}), **self.over}
+        opts = merged(self.content.get("opts") or {}, entry.get("opts") or {}, self.over)
         if entry.get("readers"):
             opts[READERS_KEY] = entry["readers"]
         kind = next((key for key in OF_MEMBERS if entry.get(key)), "training")

@@ -1,7 +1,7 @@
-"""The work of one run, in a process of its own: ``python -m experiments.reproduce.work FOLDER/job.json``.
+"""The work of one run, in a process of its own: ``python -m experiments.reproduce.work FOLDER/job.json PARENT``.
 
-It does what the job's kind says, in FOLDER, goes on where it was stopped, and ends by writing the run's record
-there.
+PARENT is the number of the process that began it. It does what the job's kind says, in FOLDER, goes on where it
+was stopped, and ends by writing the run's record there.
 """
 
 from __future__ import annotations
@@ -236,9 +236,8 @@ def _measure(cfg: CfgNode, inference: nn.Module) -> dict[str, float]:
     return numbers
 
 
-def end_with_parent() -> None:
+def end_with(parent: int) -> None:
     """Ask this process to end, as SIGTERM does, once its parent is gone: a killed command leaves no run behind."""
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -266,6 +265,6 @@ def work(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    end_with_parent()
+    end_with(int(sys.argv[2]))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     sys.exit(cli.run(lambda: work(Path(sys.argv[1]))))

@@ -100,7 +100,7 @@ class Forked:
     def __init__(self, command: list[str], cwd: Path, env: Mapping[str, str], stdout: IO, stderr: int):
         assert command[0] == sys.executable and stderr == subprocess.STDOUT
         streams = [Path(stdout.name)] * 2
-        self._process = SERVER.Process(target=_become, args=(command[1:], cwd, env, streams))
+        self._process = SERVER.Process(target=_become_child, args=(os.getpid(), command[1:], cwd, env, streams))
         self._process.start()
         self.terminate, self.wait = self._process.terminate, self._process.join
 
@@ -108,6 +108,11 @@ class Forked:
         return self._process.exitcode
 
     returncode = property(poll)
+
+
+def _become_child(parent: int, words: list[str], *others) -> None:
+    """Do what :func:`_become` does; a word that names the parent names the server, which is the parent here."""
+    _become([str(os.getppid()) if word == str(parent) else word for word in words], *others)
 
 
 def _become(words: list[str], folder: Path, variables: Mapping[str, str], streams: list[Path]) -> None:

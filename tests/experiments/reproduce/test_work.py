@@ -138,9 +138,9 @@ def test_seconds_of_all_parts_of_a_run_are_summed(tmp_path):
 
 
 def test_a_run_ends_when_the_command_that_began_it_is_killed(repo_root):
-    code = "import time; from experiments.reproduce.work import end_with_parent as end; end(); "
+    code = "import sys, time; from experiments.reproduce.work import end_with; end_with(int(sys.argv[1])); "
     code += "print('begun', flush=True); time.sleep(60); print('late')"
-    words = ["sh", "-c", '"$0" -W ignore -c "$1" & wait', sys.executable, code]
+    words = ["sh", "-c", '"$0" -W ignore -c "$1" $$ & wait', sys.executable, code]
     with subprocess.Popen(words, cwd=repo_root, stdout=subprocess.PIPE, text=True) as command:
         assert command.stdout.readline() == "begun\n"
         command.kill()
