@@ -181,9 +181,8 @@ def test_the_later_of_epochs_and_iterations_counts(repo_root):
     assert load_config(path, [*iterations, *epochs]).SOLVER.EPOCHS == 2
     scaled = load_config(path, ["SOLVER.MAX_ITER", 80, "SOLVER.EPOCH_STEPS", "(1,)"]).SOLVER
     assert (scaled.EPOCHS, scaled.STEPS) == (0, (10,))
-    assert (
-        load_config(path, ["SOLVER.EPOCHS", 2, "SOLVER.MAX_ITER", 80]).SOLVER.STEPS == ()
-    )  # the file's are beyond
+    without = load_config(path, ["SOLVER.EPOCHS", 2, "SOLVER.MAX_ITER", 80]).SOLVER
+    assert without.STEPS == ()  # of two epochs; the file's steps come after four and six
     with pytest.raises(DataError, match="SOLVER.EPOCH_STEPS: the training has 80 iterations"):
         load_config(path, [*iterations, "SOLVER.EPOCH_STEPS", "(1,)"])
     with pytest.raises(DataError, match="SOLVER.STEPS: the training has 2 epochs"):
