@@ -86,7 +86,7 @@ ONLY_PARSED = {
     "SOLVER.OPTIMIZER Adam": "trains on DeepLesion; tests/test_config.py has its settings",
     "prepare_phantom.py": "takes minutes at these sizes; the demo of tests/conftest.py writes the smallest",
     "-m benchmarks": "measures for minutes; tests/benchmarks",
-    "-m experiments peers": "trains three detectors for minutes each; tests/experiments/test_peers.py",
+    "-m experiments peers": "trains three detectors for an hour each; tests/experiments/test_peers.py",
     "-m experiments reproduce": "trains for hours; tests/experiments/reproduce/test_end_to_end.py",
     "-m experiments figures": "needs trained weights and a ledger; tests/experiments/test_figures.py",
     "-m experiments fusion": "needs a whole evaluation; tests/experiments/test_fusion.py",
