@@ -57,13 +57,12 @@ def _count_iterations(cfg: CN, overridden: Sequence[str]) -> None:
                 fault = f"the training has {training.EPOCHS} epochs (EPOCHS): set EPOCH_STEPS, or MAX_ITER as well"
                 raise DataError(f"{node}.STEPS", fault)
             continue
-        has_steps = steps >= 0 or not training.EPOCHS
-        if has_steps and training.EPOCH_STEPS and epoch_steps > (iterations if training.EPOCHS else -1):
-            fault = f"the training has {training.MAX_ITER} iterations (MAX_ITER): set STEPS, or EPOCHS as well"
-            raise DataError(f"{node}.EPOCH_STEPS", fault)
-        if not has_steps:
+        if training.EPOCHS and steps < 0:
             scaled = {round(training.MAX_ITER * epoch / training.EPOCHS) for epoch in training.EPOCH_STEPS}
             training.STEPS = tuple(sorted(step for step in scaled if 0 < step <= training.MAX_ITER))
+        elif training.EPOCH_STEPS and epoch_steps > (iterations if training.EPOCHS else -1):
+            fault = f"the training has {training.MAX_ITER} iterations (MAX_ITER): set STEPS, or EPOCHS as well"
+            raise DataError(f"{node}.EPOCH_STEPS", fault)
         training.EPOCHS = 0
 
 
