@@ -1,7 +1,7 @@
 """Detectors of slices, whose boxes are linked along z: LENS itself, and Detectron2's own Faster R-CNN.
 
-Faster R-CNN has its COCO config (ResNet-50, FPN), with anchors as small as lesions, and takes three slices as the
-channels of a picture.
+Faster R-CNN has its COCO config (ResNet-50, FPN) with anchors as small as lesions, and takes three slices as the
+channels of a picture. Of an image's anchors and regions it is trained on as few as LENS.
 """
 
 from __future__ import annotations
@@ -79,12 +79,16 @@ class FasterRCNN(Lens):
         from detectron2 import model_zoo
 
         self.cfg.INPUT.NUM_SLICES = 3
-        # Of its 512 regions an image one or two are lesions, so that even its best scores are low.
+        # Its scores are lower than those of LENS.
         self.cfg.TEST.LINK_SCORE_THRESH = self.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
         self.stock = get_cfg()
         self.stock.merge_from_file(model_zoo.get_config_file(CONFIG), allow_unsafe=False)
         self.stock.MODEL.WEIGHTS, self.stock.MODEL.DEVICE = "", self.cfg.MODEL.DEVICE
         self.stock.MODEL.ROI_HEADS.NUM_CLASSES = 1
+        # Among COCO's 256 anchors and 512 regions an image's one or two lesions would hardly count.
+        for sampled in ("ROI_HEADS", "RPN"):
+            for key in ("BATCH_SIZE_PER_IMAGE", "POSITIVE_FRACTION"):
+                self.stock.MODEL[sampled][key] = self.cfg.MODEL[sampled][key]
         self.stock.MODEL.RESNETS.NORM, self.stock.MODEL.BACKBONE.FREEZE_AT = "BN", 0
         self.stock.MODEL.ANCHOR_GENERATOR.SIZES = ANCHORS
         self.stock.MODEL.ROI_HEADS.SCORE_THRESH_TEST = self.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
