@@ -317,8 +317,9 @@ def _add_centernet_keys(cfg: CN) -> None:
 
 
 def _add_solver_keys(cfg: CN) -> None:
-    # torch.optim's name of the optimizer (VI-B: RAdam).
-    cfg.SOLVER.OPTIMIZER = "RAdam"
+    # torch.optim's name of the optimizer, or "RAdamW": RAdam (VI-B) as its authors' code has it, with a weight
+    # decay that is not part of the gradient.
+    cfg.SOLVER.OPTIMIZER = "RAdamW"
     # Length of training in epochs; 0: SOLVER.MAX_ITER and SOLVER.STEPS count instead, as they do if MAX_ITER is
     # among a command's overrides.
     cfg.SOLVER.EPOCHS = 0
@@ -440,7 +441,7 @@ def _classifier(name: str, loss: str, fp_per_tp: float) -> CN:
     # Detections that go through the network together at inference.
     node.BATCH_SIZE_TEST = 32
     # Its training: takes the place of the same keys of SOLVER. EPOCHS 0: MAX_ITER and STEPS count instead.
-    node.SOLVER = _solver("RAdam", lr=2e-4, weight_decay=5e-4, batch=32, epochs=6, steps=(2, 4))
+    node.SOLVER = _solver("RAdamW", lr=2e-4, weight_decay=5e-4, batch=32, epochs=6, steps=(2, 4))
     return node
 
 
@@ -480,6 +481,9 @@ def _add_embedding_keys(cfg: CN) -> None:
     # Triplet loss of the embedding: margin, and triplets per batch.
     cfg.MODEL.EMBEDDING.TRIPLET_MARGIN = 0.1
     cfg.MODEL.EMBEDDING.TRIPLETS = 5000
+    # ... whose similar lesions have at least this similarity (the number of labels that they share, times the
+    # Jaccard index of their labels) or else are the most similar ones; 0: all that share a label.
+    cfg.MODEL.EMBEDDING.MIN_SIMILARITY = 1.0
     # Weights of the losses: cross-entropy, RHEM, triplets, cross-entropy after score propagation.
     cfg.MODEL.EMBEDDING.LOSS_WEIGHTS = (1.0, 1.0, 5.0, 1.0)
     # Lesions that go through the network together at inference.

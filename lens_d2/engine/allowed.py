@@ -188,7 +188,10 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "MODEL.LENS.SIZE_LOSS_WEIGHT",
             "MODEL.MULAN.MASK_LOSS_WEIGHT",
             "MODEL.MULAN.TAG_LOSS_WEIGHT",
-            *(f"MODEL.EMBEDDING.{key}" for key in ("BOX_JITTER", "RHEM_POWER", "TRIPLET_MARGIN")),
+            *(
+                f"MODEL.EMBEDDING.{key}"
+                for key in ("BOX_JITTER", "MIN_SIMILARITY", "RHEM_POWER", "TRIPLET_MARGIN")
+            ),
         ),
     ),
     "a number above 0": (

@@ -61,7 +61,9 @@ class EmbeddingObjective(nn.Module):
         losses = {
             "loss_labels": weighted_cross_entropy(logits, positive, known, *weights),
             "loss_rhem": rhem_loss(scores, labels, drawable, generator, keys.RHEM_POWER, keys.RHEM_DRAWS),
-            "loss_triplet": triplet_loss(embeddings, labels, generator, keys.TRIPLET_MARGIN, keys.TRIPLETS),
+            "loss_triplet": triplet_loss(
+                embeddings, labels, generator, keys.TRIPLET_MARGIN, keys.TRIPLETS, keys.MIN_SIMILARITY
+            ),
             "loss_propagated": weighted_cross_entropy(propagated, positive, known, *weights),
         }
         return {name: loss * w for (name, loss), w in zip(losses.items(), self.loss_weights, strict=True)}

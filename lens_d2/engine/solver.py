@@ -20,6 +20,7 @@ from ..io.errors import DataError, did_you_mean
 # Optimizers by name, each with what it takes from cfg.SOLVER besides the learning rate and the weight decay.
 OPTIMIZERS = {
     "RAdam": (torch.optim.RAdam, lambda solver: {}),
+    "RAdamW": (torch.optim.RAdam, lambda solver: {"decoupled_weight_decay": True}),
     "Adam": (torch.optim.Adam, lambda solver: {}),
     "AdamW": (torch.optim.AdamW, lambda solver: {}),
     "SGD": (torch.optim.SGD, lambda solver: {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}),

@@ -57,12 +57,15 @@ class LENSRPN(RPN):
         """As Detectron2's: per image (R,) labels 1, 0 or -1 (no loss), and (R, 4) matched boxes of lesions."""
         anchors = Boxes.cat(anchors)
         labels, matched = [], []
+        bound = self.anchor_boundary_thresh
         for gt in gt_instances:
             lesions, uncertain = (
                 of_status(gt, status).gt_boxes for status in (BoxStatus.LESION, BoxStatus.UNCERTAIN)
             )
             index, label = self.anchor_matcher(pairwise_iou(lesions, anchors))
             label[on_uncertain(anchors, uncertain, self.ignore_iou) & (label != 1)] = -1
+            if bound >= 0:
+                label[~anchors.inside_box(gt.image_size, bound)] = -1
             labels.append(self._subsample_labels(label))
             matched.append(lesions[index].tensor if len(lesions) else torch.zeros_like(anchors.tensor))
         return labels, matched

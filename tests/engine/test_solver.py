@@ -44,7 +44,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, clip: str = "") ->
 
 
 @pytest.mark.parametrize("clip", ["norm", "value", "full_model", ""])
-@pytest.mark.parametrize("name", ["RAdam", "Adam", "AdamW", "SGD"])
+@pytest.mark.parametrize("name", ["RAdam", "RAdamW", "Adam", "AdamW", "SGD"])
 def test_steps_are_those_of_a_loop_over_the_parameters(name, clip):
     cfg = get_cfg()
     add_lens_config(cfg)
@@ -59,8 +59,8 @@ def test_steps_are_those_of_a_loop_over_the_parameters(name, clip):
     norms = [p for n, p in model.named_parameters() if n.startswith("shared.1.")]
     others = [p for n, p in model.named_parameters() if not n.startswith("shared.1.")]
     groups = [{"params": others, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
-    options = {"momentum": cfg.SOLVER.MOMENTUM} if name == "SGD" else {}
-    plain = getattr(torch.optim, name)(groups, lr=0.01, foreach=False, **options)
+    options = {"SGD": {"momentum": cfg.SOLVER.MOMENTUM}, "RAdamW": {"decoupled_weight_decay": True}}.get(name, {})
+    plain = getattr(torch.optim, "RAdam" if name == "RAdamW" else name)(groups, lr=0.01, foreach=False, **options)
     expected = train(model, plain, clip)
     for a, b in zip(ours, expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)

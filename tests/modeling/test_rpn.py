@@ -1,5 +1,6 @@
 """RPN as a proposal generator of LENS."""
 
+import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
@@ -30,6 +31,19 @@ def test_rpn_samples_no_anchor_on_an_uncertain_region(small_cfg, make_targets):
     (label,), (matched,) = rpn.label_and_sample_anchors([anchors], [gt])
     assert label.tolist() == [1, -1, -1, 0]
     assert matched[0].tolist() == [20, 16, 44, 40]
+
+
+@pytest.mark.parametrize(("bound", "expected"), [(-1, [1, 1, 0, 0]), (0, [-1, 1, 0, -1]), (3, [1, 1, 0, -1])])
+def test_rpn_learns_from_no_anchor_beyond_the_image(small_cfg, make_targets, bound, expected):
+    """As Detectron2's (``MODEL.RPN.BOUNDARY_THRESH``)."""
+    small_cfg.MODEL.RPN.BOUNDARY_THRESH = bound
+    rpn = build(small_cfg, "LENSRPN")
+    anchors = [Boxes(torch.tensor([[-2.0, 16, 24, 40], [30, 30, 50, 50], [2, 2, 12, 12], [-4, -4, 8, 8]]))]
+    gt = make_targets([(0, 16, 24, 40), (30, 30, 50, 50)], [BoxStatus.LESION] * 2)
+    labels, boxes = rpn.label_and_sample_anchors(anchors, [gt])
+    theirs, their_boxes = RPN.label_and_sample_anchors(rpn, anchors, [gt])
+    assert labels[0].tolist() == theirs[0].tolist() == expected
+    assert torch.equal(boxes[0], their_boxes[0])
 
 
 def test_what_rpn_draws_is_a_function_of_the_sample(small_cfg, make_batch):

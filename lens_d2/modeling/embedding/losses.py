@@ -60,31 +60,35 @@ def rhem_loss(
     return F.binary_cross_entropy_with_logits(logits.flatten()[drawn], target.flatten()[drawn])
 
 
-def label_similarity(positive: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, n) number of labels that two lesions share, and (n, n) that number times the labels' Jaccard index."""
+def label_similarity(positive: Tensor) -> Tensor:
+    """(n, n) number of labels that two lesions share times the labels' Jaccard index."""
     labels = positive.float()
     shared = labels @ labels.T
     count = labels.sum(dim=1)
     union = count[:, None] + count - shared
-    return shared, shared * shared / union.clamp(min=1)
+    return shared * shared / union.clamp(min=1)
 
 
-def draw_triplets(positive: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Draw triplets: a lesion, one that shares a label with it, and one that is less similar to it.
+def draw_triplets(positive: Tensor, count: int, generator: torch.Generator, min_similarity: float = 1.0) -> Tensor:
+    """Draw triplets: a lesion, a similar one, and one that is less similar to it.
 
     Args:
         positive: (n, C) bool.
         count: number of draws; those without two such lesions are left out.
         generator: of the draws, on the CPU.
+        min_similarity: of similar lesions, by :func:`label_similarity`. Where no other lesion is as similar, it is
+            the most similar one that shares a label.
 
     Returns:
         (at most count, 3) anchor, similar and dissimilar lesion.
     """
-    shared, similarity = label_similarity(positive.cpu())
+    similarity = label_similarity(positive.cpu())
     lesions = len(positive)
     anchor = torch.randint(lesions, (count,), generator=generator)
     others = ~torch.eye(lesions, dtype=torch.bool)
-    similar, found = _draw_each((shared > 0) & others, anchor, generator)
+    most = (similarity * others).amax(dim=1, keepdim=True)
+    related = (similarity > 0) & (similarity >= most.clamp(max=min_similarity)) & others
+    similar, found = _draw_each(related, anchor, generator)
     less = (similarity[anchor] < similarity[anchor, similar][:, None]) & others[anchor]
     dissimilar, found_too = _draw_each(less, torch.arange(count), generator)
     return torch.stack([anchor, similar, dissimilar], dim=1)[found & found_too]
@@ -98,7 +102,12 @@ def _draw_each(eligible: Tensor, rows: Tensor, generator: torch.Generator) -> tu
 
 
 def triplet_loss(
-    embedding: Tensor, positive: Tensor, generator: torch.Generator, margin: float = 0.1, triplets: int = 5000
+    embedding: Tensor,
+    positive: Tensor,
+    generator: torch.Generator,
+    margin: float = 0.1,
+    triplets: int = 5000,
+    min_similarity: float = 1.0,
 ) -> Tensor:
     """Mean over triplets of how far the dissimilar lesion is from being ``margin`` farther than the similar one.
 
@@ -108,8 +117,9 @@ def triplet_loss(
         generator: as for :func:`draw_triplets`.
         margin: of the distances.
         triplets: number of draws.
+        min_similarity: as for :func:`draw_triplets`.
     """
-    drawn = draw_triplets(positive, triplets, generator).to(embedding.device)
+    drawn = draw_triplets(positive, triplets, generator, min_similarity).to(embedding.device)
     if not len(drawn):
         return embedding.sum() * 0
     anchor, similar, dissimilar = embedding[drawn].unbind(dim=1)

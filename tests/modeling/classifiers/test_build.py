@@ -56,7 +56,7 @@ def test_roles_keep_to_their_papers(cfg):
     fpr, lpc = cfg.MODEL.FPR, cfg.MODEL.LPC
     assert (fpr.NAME, fpr.LOSS, fpr.FP_PER_TP, fpr.KERNEL_DEPTHS) == ("FPR3D", "focal", 2.0, (1, 1, 1, 3))
     solver = fpr.SOLVER
-    assert (solver.OPTIMIZER, solver.BASE_LR, solver.IMS_PER_BATCH) == ("RAdam", 2e-4, 32)
+    assert (solver.OPTIMIZER, solver.BASE_LR, solver.IMS_PER_BATCH) == ("RAdamW", 2e-4, 32)
     assert (solver.EPOCHS, solver.EPOCH_STEPS) == (6, (2, 4))
     assert (lpc.NAME, lpc.LOSS, lpc.WIDTH, lpc.PATCH_SIZE) == ("GLC_MV", "cross_entropy", 64, (32, 128, 128))
     assert set(fpr) - set(lpc) == {"TP_IOU", "FP_IOU", "FP_SCORE_THRESH", "FP_SCORE_POWER", "COMBINE"}

@@ -45,30 +45,37 @@ def test_rhem_draws_reliable_labels_by_difficulty():
 
 def test_similarity_is_shared_labels_times_jaccard():
     positive = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]], dtype=torch.bool)
-    shared, similarity = label_similarity(positive)
-    assert shared[0].tolist() == [2, 1, 2, 0]
+    similarity = label_similarity(positive)
     torch.testing.assert_close(similarity[0], torch.tensor([2.0, 0.5, 2 * 2 / 3, 0.0]))
 
 
 def test_triplets_by_hand():
     positive = torch.tensor([[1, 1, 0], [1, 1, 0], [1, 0, 1], [0, 0, 1]], dtype=torch.bool)
-    triplets = draw_triplets(positive, 2000, torch.Generator().manual_seed(0))
-    found = {tuple(t) for t in triplets.tolist()}
-    # 0 and 1 are alike; both share one of three labels with 2 and nothing with 3; 2 and 3 share one of two.
-    assert found == {
-        (0, 1, 2), (0, 1, 3), (0, 2, 3), (1, 0, 2), (1, 0, 3),
-        (1, 2, 3), (2, 3, 0), (2, 3, 1), (3, 2, 0), (3, 2, 1),
-    }  # fmt: skip
+
+    def draw(min_similarity):
+        drawn = draw_triplets(positive, 2000, torch.Generator().manual_seed(0), min_similarity)
+        return {tuple(t) for t in drawn.tolist()}
+
+    # 0 and 1 are alike (2.0); both share one of three labels with 2 (0.33) and nothing with 3; 2 and 3 share one
+    # of two (0.5), and are each other's most similar.
+    alike = {(0, 1, 2), (0, 1, 3), (1, 0, 2), (1, 0, 3), (2, 3, 0), (2, 3, 1), (3, 2, 0), (3, 2, 1)}
+    assert draw(1.0) == draw(0.4) == alike
+    assert draw(0.3) == draw(0.0) == alike | {(0, 2, 3), (1, 2, 3)}
 
 
 @settings(max_examples=30, deadline=None)
-@given(labels=st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=7))
-def test_triplets_of_any_batch(labels):
+@given(
+    labels=st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=7),
+    least=st.sampled_from([0.0, 0.5, 1.0, 4.0]),
+)
+def test_triplets_of_any_batch(labels, least):
     positive = torch.tensor(labels, dtype=torch.bool)
-    triplets = draw_triplets(positive, 50, torch.Generator().manual_seed(0))
-    shared, similarity = label_similarity(positive)
+    triplets = draw_triplets(positive, 50, torch.Generator().manual_seed(0), least)
+    similarity = label_similarity(positive)
     for a, p, n in triplets.tolist():
-        assert len({a, p, n}) == 3 and shared[a, p] > 0 and similarity[a, n] < similarity[a, p]
+        most = max(s for b, s in enumerate(similarity[a].tolist()) if b != a)
+        assert len({a, p, n}) == 3 and 0 < similarity[a, p] > similarity[a, n]
+        assert similarity[a, p] >= min(least, most)
 
 
 def test_triplet_loss_by_hand():
