@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import setup_logger
 from helpers.scan_files import make_affine, write_volume
@@ -95,6 +96,34 @@ def test_the_page(page, tmp_path, capsys):
     with open(tmp_path / "output/case/detections.csv") as file:
         assert "score_kits" in next(csv.reader(file))
 
+    look = shlex.split(block(page, "bash", 1))
+    assert main(["visualize", *look[2:]]) == 0 and list((tmp_path / "output/kits").glob("*.png"))
+
+    # A detector of the other experts: this one without the new expert.
+    further = shlex.split(block(page, "bash", 2).replace("\\\n", ""))
+    finished = torch.load(tmp_path / "output/lens_kits/model_final.pth", weights_only=True)["model"]
+    before = {name: value for name, value in finished.items() if ".kits." not in name}
+    (tmp_path / "output/lens_multi").mkdir()
+    torch.save({"model": before}, tmp_path / "output/lens_multi/model_final.pth")
+    main(["train", *further[2:], *TRAIN, *SMALL])
+    after = torch.load(tmp_path / "output/with_kits/model_final.pth", weights_only=True)["model"]
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert after.keys() == finished.keys() != before.keys()
+
+    (tmp_path / "kits.py").unlink()  # prediction opens no dataset
+    words = [
+        "predict",
+        *predict[2:-3],
+        *predict[-3:],
+        "DATASETS.READERS",
+        "()",
+        "DATASETS.TRAIN",
+        "('kits_train',)",
+    ]
+    for name in ("kits_train", "kits_val"):
+        DatasetCatalog.remove(name)
+    assert main([*words, *SMALL]) == 0
+
 
 def test_boxes_instead_of_masks(page, tmp_path):
     """Of the same lesion as that of the masks, given in LPS mm."""
@@ -114,6 +143,23 @@ def test_boxes_instead_of_masks(page, tmp_path):
     np.testing.assert_allclose(ours["box3d"], masks["box3d"], atol=1e-4)
     np.testing.assert_allclose(ours["boxes"], masks["boxes"], atol=1e-4)
     assert sum(len(DatasetCatalog.get(f"clinic_{split}")) for split in ("train", "val")) == 5
+    boxes = (folder / "lesions.csv").read_text()
+    scored = (
+        boxes.replace("_z_max_mm\n", "_z_max_mm,score\n", 1).replace("\n", ",0.9\n").replace("score,0.9", "score")
+    )
+    (folder / "lesions.csv").write_text(scored)
+    with pytest.raises(DataError, match="lesions.csv: holds boxes with scores"):
+        list(DATASETS["clinic_val"].read(tmp_path / "data", Faults()))
+    healthy = boxes + "clinic_healthy,,,,,,\n"
+    (folder / "clinic_healthy.nii.gz").symlink_to(folder / "clinic_00000.nii.gz")
+    (folder / "lesions.csv").write_text(healthy)
+    records = [
+        record
+        for split in ("train", "val")
+        for record in DATASETS[f"clinic_{split}"].read(tmp_path / "data", Faults())
+    ]
+    assert {record["volume"]: len(record["lesions"]) for record in records}["clinic_healthy"] == 0
+    (folder / "lesions.csv").write_text(boxes)
     (folder / "clinic_00003.nii.gz").unlink()
     faults = Faults()
     readers = [DATASETS[f"clinic_{split}"].read for split in ("train", "val")]

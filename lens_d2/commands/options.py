@@ -45,7 +45,9 @@ def get_parser() -> Parser:
 # Shared by commands
 
 
-def add_config_file(parser, help: str = "its INPUT keys count; else the project's defaults", **keys) -> None:
+def add_config_file(
+    parser, help: str = "its INPUT keys and DATASETS.READERS count; else the project's defaults", **keys
+) -> None:
     """Add ``--config-file``."""
     parser.add_argument("--config-file", metavar="FILE", help=help, **keys)
 

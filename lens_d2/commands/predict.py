@@ -59,7 +59,7 @@ def read_config(args: argparse.Namespace) -> CfgNode:
     else:
         cfg = model_zoo.get_config(args.model or DEFAULT_MODEL, trained=True)
         merge_opts(cfg, args.opts)
-    allowed.check_names(cfg)
+    allowed.check_names(cfg, with_datasets=False)
     checks.check_input(cfg)
     if not cfg.MODEL.WEIGHTS and not args.allow_random_weights:
         raise DataError(args.config_file, "no weights: add MODEL.WEIGHTS model_final.pth at the end")

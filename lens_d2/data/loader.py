@@ -156,7 +156,8 @@ def load_records(names: Iterable[str], cache: VolumeCache | None = None) -> list
     names, known = list(names), DatasetCatalog.list()
     for name in names:
         if name not in known:
-            raise DataError(name, f"no registered dataset{did_you_mean(name, known)}")
+            own = "one of your own needs a config with its file in DATASETS.READERS"
+            raise DataError(name, f"no registered dataset{did_you_mean(name, known)}; {own}")
     records = []
     for name in names:
         own = DatasetCatalog.get(name)

@@ -42,6 +42,13 @@ SOLVERS = ("SOLVER", "MODEL.FPR.SOLVER", "MODEL.LPC.SOLVER", "MODEL.EMBEDDING.SO
 TRAININGS = (*SOLVERS, "HARVEST.FINETUNE", "HARVEST.FINETUNE_LPC")  # which have a length and a learning rate
 # Config keys that name things, with what is allowed: a registry, a table, or a function of the config. An empty
 # name means "none".
+
+
+def _registered(_cfg: CfgNode) -> list[str]:
+    """Names of all datasets."""
+    return DatasetCatalog.list()
+
+
 NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterable[str]]] = {
     "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
     "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
@@ -66,19 +73,19 @@ NAMES: dict[str, Registry | Mapping | Sequence[str] | Callable[[CfgNode], Iterab
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIPPINGS,
     "DATASETS.COMBINE": DATASET_COMBINATIONS,
     "DATASETS.EPOCH": EPOCHS,
-    "DATASETS.TRAIN": lambda cfg: DatasetCatalog.list(),
-    "DATASETS.TEST": lambda cfg: DatasetCatalog.list(),
+    "DATASETS.TRAIN": _registered,
+    "DATASETS.TEST": _registered,
     "MINING.STRATEGIES": STRATEGIES,
-    "MINING.DATASETS": lambda cfg: DatasetCatalog.list(),
+    "MINING.DATASETS": _registered,
     "MINING.PROPOSALS": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
     "MINING.INTRA_PATIENT.THRESHOLD": CALIBRATIONS,
-    "MINING.CALIBRATION.DATASET": lambda cfg: DatasetCatalog.list(),
+    "MINING.CALIBRATION.DATASET": _registered,
     "MINING.HARVESTED.STATUSES": ("annotation", "hard_negative"),
     "MINING.CROSS_DATASET.EXPERTS": lambda cfg: cfg.MODEL.LENS.EXPERTS,
-    "HARVEST.VERIFIED": lambda cfg: DatasetCatalog.list(),
-    "HARVEST.DATASETS": lambda cfg: DatasetCatalog.list(),
-    "HARVEST.TEST": lambda cfg: DatasetCatalog.list(),
-    "MODEL.EMBEDDING.DATASETS": lambda cfg: DatasetCatalog.list(),
+    "HARVEST.VERIFIED": _registered,
+    "HARVEST.DATASETS": _registered,
+    "HARVEST.TEST": _registered,
+    "MODEL.EMBEDDING.DATASETS": _registered,
     "HARVEST.PROPOSALS": lambda cfg: (FUSED, *cfg.MODEL.LENS.EXPERTS),
     "HARVEST.LABELS": LABEL_SETS,
     "TEST.LINKER": LINKER_REGISTRY,
@@ -238,13 +245,19 @@ FILES = (
 BUILT_IN = ("imagenet", "")  # in place of a file
 
 
-def check_names(cfg: CfgNode) -> None:
+def check_names(cfg: CfgNode, with_datasets: bool = True) -> None:
     """Refuse a config with an unknown name: of an architecture, a dataset, a stage, an optimizer ...
+
+    Args:
+        cfg: of a command.
+        with_datasets: whether the command opens datasets.
 
     Raises:
         DataError: names the key and near names.
     """
     for key, source in NAMES.items():
+        if source is _registered and not with_datasets:
+            continue
         source = source(cfg) if callable(source) else source
         known = [name for name, _ in source] if isinstance(source, Registry) else list(source)
         value = value_of(cfg, key)

@@ -36,9 +36,13 @@ def mined_datasets(cfg: CfgNode) -> tuple[str, ...]:
     """Names of the datasets that are mined: ``MINING.DATASETS``, or the partially labelled training ones.
 
     Raises:
-        DataError: no dataset is named or partially labelled.
+        DataError: no dataset is named or partially labelled, or one that is named is fully labelled.
     """
-    names = tuple(cfg.MINING.DATASETS or partially_labelled(cfg.DATASETS.TRAIN))
+    partial = partially_labelled(cfg.MINING.DATASETS or cfg.DATASETS.TRAIN)
+    whole = [name for name in cfg.MINING.DATASETS if name not in partial]
+    if whole:
+        raise DataError("MINING.DATASETS", f"{whole[0]} is fully labelled (fully_labelled): nothing is missing")
+    names = tuple(partial)
     if not names:
         raise DataError("DATASETS.TRAIN", "no dataset is partially labelled, and MINING.DATASETS names none")
     return names

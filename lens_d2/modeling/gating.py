@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
@@ -22,35 +24,41 @@ class Gate(nn.Module):
     """From a proposal's features and its experts' scores to weights of the experts and one score.
 
     The log odds are the weighted mean of the experts' and an offset. It begins with equal weights and no offset.
+    What it learns of an expert is stored by its name, so that the order may change, and others be added.
     """
 
-    def __init__(self, channels: int, experts: int, width: int):
+    def __init__(self, channels: int, experts: Sequence[str], width: int):
         """
         Args:
             channels: of the features.
-            experts: their number E.
+            experts: E names.
             width: of the hidden layer.
         """
         super().__init__()
-        self.hidden = nn.Linear(channels + experts, width)
-        self.output = nn.Linear(width, experts + 1)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        self.hidden = nn.Linear(channels, width)
+        self.hidden_of = nn.ParameterDict([(name, nn.Parameter(torch.empty(width))) for name in experts])
+        self.trust = nn.ModuleDict({name: nn.Linear(width, 1) for name in experts})
+        self.offset = nn.Linear(width, 1)
+        bound = (channels + len(experts)) ** -0.5  # as of one linear layer
+        for parameter in (*self.hidden.parameters(), *self.hidden_of.values()):
+            nn.init.uniform_(parameter, -bound, bound)
+        for parameter in (*self.trust.parameters(), *self.offset.parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor, expert_scores: Tensor) -> tuple[Tensor, Tensor]:
         """Judge n proposals.
 
         Args:
             features: (n, channels).
-            expert_scores: (n, E).
+            expert_scores: (n, E), in the order of the experts' names.
 
         Returns:
             (n, E) weights, whose sum is 1, and (n,) log odds.
         """
         log_odds = expert_scores.float().logit(eps=LOWEST)
-        out = self.output(self.hidden(torch.cat([features.float(), log_odds], dim=1)).relu())
-        weights, offset = out[:, :-1].softmax(dim=1), out[:, -1]
-        return weights, (weights * log_odds).sum(dim=1) + offset
+        hidden = (self.hidden(features.float()) + log_odds @ torch.stack([*self.hidden_of.values()])).relu()
+        weights = torch.cat([layer(hidden) for layer in self.trust.values()], dim=1).softmax(dim=1)
+        return weights, (weights * log_odds).sum(dim=1) + self.offset(hidden)[:, 0]
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -87,7 +95,7 @@ class GatedROIHeads(LENSROIHeads):
             raise DataError("MODEL.ROI_HEADS.NAME", fault)
         ret = super().from_config(cfg, input_shape)
         channels = ret["box_head"].output_shape.channels
-        ret["gate"] = Gate(channels, len(ret["experts"]), cfg.MODEL.GATE.FC_DIM)
+        ret["gate"] = Gate(channels, ret["experts"], cfg.MODEL.GATE.FC_DIM)
         return ret
 
     def further_losses(

@@ -71,6 +71,6 @@ def test_boxes_are_where_the_mapper_of_training_puts_them(folder):
 
 def test_faults_are_one_line(tmp_path, capsys):
     assert main(["visualize", "nowhere"]) == 2
-    assert capsys.readouterr().err == "nowhere: no registered dataset\n"
+    assert capsys.readouterr().err.startswith("nowhere: no registered dataset; one of your own")
     assert main(["visualize", "blocks_luna", "--ledger", str(tmp_path / "no.csv")]) == 2
     assert capsys.readouterr().err.startswith(f"{tmp_path / 'no.csv'}: cannot be read")

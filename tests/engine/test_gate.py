@@ -43,14 +43,14 @@ def test_other_weights_do_not_feel_a_gate(tmp_path):
     plain, _ = weights(train(tmp_path / "plain"))
     beside, gate = weights(train(tmp_path / "beside", *GATED))
     assert_equal(plain, beside)
-    assert gate["roi_heads.gate.output.weight"].any()
+    assert gate["roi_heads.gate.offset.weight"].any()
 
     start = ("MODEL.WEIGHTS", str(tmp_path / "plain/output/model_final.pth"))
     trainer = train(tmp_path / "alone", *GATED, *start, "SOLVER.PARTS", ("roi_heads.gate",))
     rest, gate = weights(trainer)
     assert_equal(plain, rest)
-    assert gate["roi_heads.gate.output.weight"].any()
-    assert len(trainer.optimizer.param_groups[0]["params"]) <= 4
+    assert gate["roi_heads.gate.offset.weight"].any()
+    assert len(trainer.optimizer.param_groups[0]["params"]) == len(gate)
 
     cfg = blocks_cfg(tmp_path / "test", *GATED)
     metrics = LENSTrainer.test(cfg, trainer.model.eval())

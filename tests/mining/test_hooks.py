@@ -23,6 +23,7 @@ def data(tmp_path):
         (("MINING.STRATEGIES", ("CrosSlice",)), "CrosSlice"),
         (("MINING.CALIBRATION.DATASET", "blocks_lits"), "no sub-volume of blocks_lits is mined"),
         (("DATASETS.TRAIN", ("blocks_luna",)), "no dataset is partially labelled, and MINING.DATASETS names none"),
+        (("MINING.DATASETS", ("blocks_luna",)), "MINING.DATASETS: blocks_luna is fully labelled"),
     ],
 )
 def test_what_cannot_be_mined_is_told_before_training(data, monkeypatch, opts, error):

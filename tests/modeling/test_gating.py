@@ -31,9 +31,25 @@ def plain(cfg):
 
 def test_it_begins_with_the_mean_of_the_log_odds():
     scores = torch.tensor([[0.2, 0.8], [0.5, 0.9], [0.0, 1.0], [0.1, 0.1]])
-    weights, log_odds = Gate(3, 2, 8)(torch.randn(4, 3), scores)
+    weights, log_odds = Gate(3, ("a", "b"), 8)(torch.randn(4, 3), scores)
     assert torch.allclose(weights, torch.full((4, 2), 0.5))
     assert log_odds.tolist() == pytest.approx([0.0, math.log(9) / 2, 0.0, math.log(1 / 9)], abs=1e-3)
+
+
+def test_what_it_has_learnt_of_an_expert_goes_by_name():
+    """Into experts in another order, and beside one more."""
+    torch.manual_seed(0)
+    gate, other, larger = (Gate(3, names, 8) for names in (("a", "b"), ("b", "a"), ("c", "a", "b")))
+    for layer in (gate.offset, *gate.trust.values()):
+        torch.nn.init.normal_(layer.weight)
+    other.load_state_dict(gate.state_dict())
+    features, scores = torch.randn(4, 3), torch.rand(4, 2)
+    weights, log_odds = gate(features, scores)
+    theirs, same = other(features, scores[:, [1, 0]])
+    torch.testing.assert_close(theirs[:, [1, 0]], weights)
+    torch.testing.assert_close(same, log_odds)
+    absent = larger.load_state_dict(gate.state_dict(), strict=False).missing_keys
+    assert absent == ["hidden_of.c", "trust.c.weight", "trust.c.bias"]
 
 
 def test_it_learns_whom_to_trust_by_the_features():
@@ -46,7 +62,7 @@ def test_it_learns_whom_to_trust_by_the_features():
     scores = torch.where(torch.stack([lung, ~lung], dim=1), right[:, None], noise).clamp(0.02, 0.98)
     features = lung.float()[:, None]
     torch.manual_seed(0)
-    gate = Gate(1, 2, 16)
+    gate = Gate(1, ("lung", "body"), 16)
     optimizer = torch.optim.Adam(gate.parameters(), 0.05)
     for _ in range(80):
         loss = torch.nn.functional.binary_cross_entropy_with_logits(gate(features, scores)[1], is_lesion.float())
@@ -71,7 +87,8 @@ def test_the_other_weights_learn_as_without_it(small_cfg, make_batch):
     for name, parameter in without.named_parameters():
         same = gradients.pop(name)
         assert (same is None) == (parameter.grad is None) and (same is None or torch.equal(same, parameter.grad))
-    assert len(gradients) == 4 and any(gradient.abs().sum() > 0 for gradient in gradients.values())
+    assert all(name.startswith("roi_heads.gate.") for name in gradients)
+    assert any(gradient.abs().sum() > 0 for gradient in gradients.values())
 
 
 def test_background_counts_less_where_another_expert_sees_a_lesion(small_cfg, make_targets, sample_proposals):
@@ -83,7 +100,7 @@ def test_background_counts_less_where_another_expert_sees_a_lesion(small_cfg, ma
     expert = heads.experts[0]
     loss = heads.further_losses({}, [sampled], features, expert)["loss_gate"].item()
     heads.box_predictors[heads.experts[1]].cls_score.bias.data[0] = 20.0
-    heads.gate.output.bias.data[-1] = -torch.tensor(1 - 1e-4).logit() / len(heads.experts)  # the same log odds
+    heads.gate.offset.bias.data[0] = -torch.tensor(1 - 1e-4).logit() / len(heads.experts)  # the same log odds
     assert loss == pytest.approx(0.5 * torch.tensor(2.0).log().item(), rel=1e-4)
     assert heads.further_losses({}, [sampled], features, expert)["loss_gate"].item() == pytest.approx(0, abs=1e-5)
 
@@ -107,7 +124,7 @@ def test_weights_without_a_gate_are_a_beginning_but_not_a_gated_detector(small_c
     small_cfg.MODEL.ROI_HEADS.NAME = "GatedROIHeads"
     model = build_model(small_cfg).eval()
     LENSCheckpointer(model).load(str(tmp_path / "old.pth"))
-    assert not model.roi_heads.gate.output.weight.any()
+    assert not model.roi_heads.gate.offset.weight.any()
     with torch.no_grad():
         ours, usual = model(make_batch("luna"))[0]["experts"], finished(make_batch("luna"))[0]["experts"]
     assert all(torch.equal(ours[name].scores, usual[name].scores) for name in usual if name != FUSED)
@@ -119,7 +136,7 @@ def test_weights_without_a_gate_are_a_beginning_but_not_a_gated_detector(small_c
 
 def test_its_detections_are_the_fused_ones_and_experts_stay(small_cfg, make_batch):
     with_gate, without = gated(small_cfg).eval(), plain(small_cfg).eval()
-    with_gate.roi_heads.gate.output.bias.data[-1] = 3.0
+    with_gate.roi_heads.gate.offset.bias.data[0] = 3.0
     batch = make_batch("luna")
     with torch.no_grad():
         ours, usual = with_gate(batch)[0]["experts"], without(batch)[0]["experts"]
@@ -135,7 +152,7 @@ def test_a_volume_has_the_detections_of_its_slices(tmp_path):
     cfg = blocks_cfg(tmp_path, "MODEL.ROI_HEADS.NAME", "GatedROIHeads", "INPUT.CACHE_DIR", str(tmp_path / "cache"))
     torch.manual_seed(0)
     model = build_model(cfg).eval()
-    torch.nn.init.normal_(model.roi_heads.gate.output.weight)
+    torch.nn.init.normal_(model.roi_heads.gate.offset.weight)
     inference = VolumeInference(cfg, model)
     (tmp_path / "scan").mkdir()
     volume = inference.cache.open(write_blocks(tmp_path / "scan", "luna")[0])

@@ -190,7 +190,7 @@ def import_readers(paths: Iterable[str | os.PathLike]) -> None:
             continue
         spec = importlib.util.spec_from_file_location(name, path.resolve())
         if spec is None or spec.loader is None or not path.is_file():
-            raise DataError(path, "no such Python file (DATASETS.READERS)")
+            raise DataError(path, "no such Python file (DATASETS.READERS, which prediction can do without)")
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)

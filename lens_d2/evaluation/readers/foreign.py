@@ -160,6 +160,9 @@ class ForeignBoxes:
             geometry: gives that of a volume by its name, such as ``partial(scan_geometry, folder)``.
             axes: gives the axes of a volume's file that are x, y, z, such as ``partial(scan_axes, folder)``; None:
                 all slices are axial.
+
+        Raises:
+            DataError: boxes of which both are given lie in two places.
         """
         located = {}
         for name, volume in self.volumes.items():
@@ -169,6 +172,8 @@ class ForeignBoxes:
                 volume = replace(volume, voxels=geometry(name).boxes3d_from_world(volume.world))
             elif volume.world is None:
                 volume = replace(volume, world=geometry(name).boxes3d_to_world(volume.voxels))
+            elif volume.array is None:
+                _check_places(self.path, volume, geometry(name))
             located[name] = volume
         return ForeignBoxes(self.path, located)
 
@@ -263,30 +268,41 @@ def read_boxes(
     return reader.read_all(path, split, images)
 
 
-def scan_geometry(folder: str | PathLike, name: str) -> VolumeGeometry:
-    """Geometry of the scan ``<folder>/<name>.nii.gz`` (or .nii, .mhd, .mha, .nrrd, or a folder of DICOM).
+def find_scan(folder: str | PathLike, name: str) -> Path:
+    """Path of the scan ``<folder>/<name>.nii.gz`` (or .nii, .mhd, .mha, .nrrd, or a folder of DICOM).
+
+    Args:
+        folder: of all scans.
+        name: of the scan, with or without the ending.
 
     Raises:
-        DataError: the scan is not there or cannot be read.
+        DataError: the scan is not there, or the name leads out of the folder.
+    """
+    if not name or Path(name).name != name or name == "..":
+        raise DataError(folder, f"{name!r} is not the name of a scan in this folder")
+    for suffix in (*SCAN_SUFFIXES, ""):
+        path = Path(folder) / f"{name}{suffix}"
+        if path.exists():
+            return path
+    raise DataError(folder, f"no scan {name} ({', '.join(SCAN_SUFFIXES)} or a folder)")
+
+
+def scan_geometry(folder: str | PathLike, name: str) -> VolumeGeometry:
+    """Geometry of a scan; arguments as of :func:`find_scan`.
+
+    Raises:
+        DataError: as :func:`find_scan`, or the scan cannot be read.
     """
     from ...data.volume import read_header  # loads SimpleITK, which most evaluations do without
 
-    return read_header(_scan(folder, name))
+    return read_header(find_scan(folder, name))
 
 
 def scan_axes(folder: str | PathLike, name: str) -> np.ndarray:
     """(3,) axes i, j, k of a scan's file that are x, y and z; arguments and errors as of :func:`scan_geometry`."""
     from ...data.volume import read_axes
 
-    return read_axes(_scan(folder, name))
-
-
-def _scan(folder: str | PathLike, name: str) -> Path:
-    for suffix in (*SCAN_SUFFIXES, ""):
-        path = Path(folder) / f"{name}{suffix}"
-        if path.exists():
-            return path
-    raise DataError(folder, f"no scan {name} ({', '.join(SCAN_SUFFIXES)} or a folder)")
+    return read_axes(find_scan(folder, name))
 
 
 def voxels_of(array: np.ndarray, axes: Sequence[int]) -> np.ndarray:
@@ -403,6 +419,14 @@ def _check_corners(path, volume: VolumeBoxes) -> None:
             kind = "lesion" if volume.scores is None else "detection"
             rows = np.arange(len(boxes))
             check_entries(path, kind, [volume.name], np.zeros(len(boxes), int), rows, box_faults(boxes))
+
+
+def _check_places(path, volume: VolumeBoxes, geometry: VolumeGeometry) -> None:
+    """Refuse boxes whose voxels and millimetres are more than half a voxel apart."""
+    apart = np.abs(geometry.boxes3d_from_world(volume.world) - volume.voxels).max(axis=1, initial=0)
+    if (apart > 0.5).any():
+        row, fault = int(apart.argmax()), "voxels and its millimetres are not the same place in the scan"
+        raise DataError(path, f"volume {volume.name}: box {row}: its {fault}: leave one of them out")
 
 
 def _warn_of_flat(path, volumes: Iterable[VolumeBoxes]) -> None:

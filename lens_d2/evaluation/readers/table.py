@@ -14,6 +14,7 @@ from ...io.tables import VOXEL_COLUMNS, WORLD_COLUMNS, finite_numbers, read_tabl
 from .foreign import BOX_READERS, BoxReader, VolumeBoxes, grouped
 
 FRAMES = {"voxels": VOXEL_COLUMNS, "world": WORLD_COLUMNS}
+COLUMNS = {"volume", "score", *VOXEL_COLUMNS, *WORLD_COLUMNS}  # that are read
 
 
 @BOX_READERS.register()
@@ -31,18 +32,23 @@ class table(BoxReader):
     patterns = ("detections.csv",)
 
     def recognizes(self, data: bytes) -> bool:
-        """All columns of one of the two frames; with semicolons between them, too, which reading then reports."""
+        """A column of one of the two frames; with semicolons between them, too, which reading then reports."""
         line = data.partition(b"\n")[0].replace(b";", b",")
         first = line.decode("utf-8-sig", errors="replace").splitlines()[:1]
-        header = {name.strip() for name in next(csv.reader(first), [])}
-        return any(set(names) <= header for names in FRAMES.values())
+        header = {name.strip().lower() for name in next(csv.reader(first), [])}
+        return any(set(names) & header for names in FRAMES.values())
 
     def read(self, path: Path, split: str | None, images: str | PathLike | None) -> Iterator[VolumeBoxes]:
         """Read a table of one volume or of several."""
         cells = read_table(path)
-        frames = {frame: list(names) for frame, names in FRAMES.items() if set(names) <= set(cells.columns)}
-        if not frames:
-            raise DataError(path, f"no columns {', '.join(VOXEL_COLUMNS)}, and none of LPS mm")
+        misspelt = [name for name in cells if name not in COLUMNS and name.lower().strip("_ ") in COLUMNS]
+        if misspelt:
+            raise DataError(path, f"the column {misspelt[0]!r} has to be {misspelt[0].lower().strip('_ ')!r}")
+        frames = {frame: list(names) for frame, names in FRAMES.items() if set(names) & set(cells.columns)}
+        absent = [name for names in frames.values() for name in names if name not in cells]
+        if absent or not frames:
+            needed = f"needed are {', '.join(VOXEL_COLUMNS)}, or {', '.join(WORLD_COLUMNS)}"
+            raise DataError(path, f"no column {', '.join(absent) or 'of boxes'}; {needed}")
         if "volume" in cells:
             if (cells["volume"] == "").any():
                 raise DataError(path, f"line {cells.index[cells['volume'] == ''][0] + 2}: no volume's name")

@@ -3,6 +3,8 @@
 import copy
 import json
 import pickle
+from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from helpers.foreign_boxes import (
     AFFINE,
     AT_FPS,
     BOXES,
+    GEOMETRY,
     LESIONS,
     SCORES,
     SENSITIVITY,
@@ -26,12 +29,13 @@ from lens_d2.evaluation.readers import (
     ForeignBoxes,
     VolumeBoxes,
     find_reader,
+    find_scan,
     read_boxes,
     scan_geometry,
 )
 from lens_d2.io.errors import DataError
 from lens_d2.io.pickles import load_pickle
-from lens_d2.io.tables import VOXEL_COLUMNS
+from lens_d2.io.tables import VOXEL_COLUMNS, WORLD_COLUMNS
 
 
 @pytest.fixture
@@ -224,6 +228,28 @@ def test_a_scan_that_is_not_there(scans):
     assert scan_geometry(scans, "a").size == SIZE
     with pytest.raises(DataError, match="no scan c"):
         scan_geometry(scans, "c")
+
+
+@pytest.mark.parametrize("name", ["../a", "..", "/a", "b/../a", ""])
+def test_a_name_leads_to_no_scan_elsewhere(scans, name):
+    with pytest.raises(DataError, match="is not the name of a scan in this folder"):
+        scan_geometry(scans, name)
+
+
+def test_a_scan_may_be_named_with_its_ending(scans):
+    (scan,) = scans.glob("a.*")
+    assert find_scan(scans, "a") == find_scan(scans, scan.name) == scan
+
+
+@pytest.mark.parametrize(("shift", "fails"), [(0.0, False), (0.2, False), (20.0, True)])
+def test_voxels_and_millimetres_have_to_agree(scans, write, shift, fails):
+    """As they do not where the millimetres are not LPS."""
+    lines = [",".join(["volume", *VOXEL_COLUMNS, *WORLD_COLUMNS])]
+    for box, world in zip(BOXES["a"], GEOMETRY.boxes3d_to_world(BOXES["a"]) + shift, strict=True):
+        lines.append(",".join(map(str, ["a", *box, *world])))
+    boxes = read_boxes(write("both.csv", "\n".join(lines)))
+    with pytest.raises(DataError, match="both.csv: volume a: box 0: its voxels") if fails else nullcontext():
+        boxes.locate(partial(scan_geometry, scans))
 
 
 ODD = ["x", "", None, True, -1, 7.5, float("nan"), float("inf"), 10**400, [], {}, [1], [[1]], {"a": 1}]

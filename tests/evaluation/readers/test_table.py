@@ -67,7 +67,9 @@ def test_predictions_are_no_truth(evaluate, write):
         ("10.0,10.0,2.0", "nan,10.0,2.0", "line 2 (a): x1_pixel_edge is 'nan'"),
         ("10.0,10.0,2.0", "30.0,10.0,2.0", "volume a, detection 0: x1 > x2"),
         ("0.9", "", "line 2 (a): score is '', not a finite number"),
-        ("y2_pixel_edge", "y2", "in no format that is known: coco, monai, monai_ras, nndetection, table"),
+        ("y2_pixel_edge", "y2", "no column y2_pixel_edge; needed are x1_pixel_edge,"),
+        ("y2_pixel_edge", "Y2_pixel_edge", "the column 'Y2_pixel_edge' has to be 'y2_pixel_edge'"),
+        ("volume", "Volume", "the column 'Volume' has to be 'volume'"),
     ],
 )
 def test_damaged_tables_are_refused_in_one_line(write, old, new, message):
@@ -79,7 +81,7 @@ def test_damaged_tables_are_refused_in_one_line(write, old, new, message):
 
 
 def test_a_table_by_name_says_what_it_lacks(write):
-    with pytest.raises(DataError, match="no columns x1_pixel_edge"):
+    with pytest.raises(DataError, match="no column of boxes; needed are x1_pixel_edge"):
         read_boxes(write("found.csv", "a,b\n1,2\n"), "table")
 
 
