@@ -5,18 +5,21 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 
+from ..data.loader import load_records
 from .lens.mine import MiningRound
+from .proposals import refuse_shared_names
 
 
 def build_mining_hooks(cfg: CfgNode) -> list[HookBase]:
     """The hooks that a config asks for: both if it names strategies, otherwise none.
 
     Raises:
-        DataError: as :class:`MiningRound`.
+        DataError: as :class:`MiningRound`, or a sub-volume shares its name with one of another training dataset.
     """
     if not cfg.MINING.STRATEGIES:
         return []
     mining = MiningRound(cfg)
+    refuse_shared_names(mining.records, load_records(cfg.DATASETS.TRAIN))
     return [ProposalHook(mining), MiningHook(mining)]
 
 

@@ -68,13 +68,27 @@ def propose(records: Sequence[dict], shards: ShardStore) -> None:
     """Make the shards of these sub-volumes that are absent, damaged or outdated; each rank makes its share.
 
     Raises:
-        DataError: two sub-volumes share a name, which is all that identifies them in shards and in the ledger.
+        DataError: as of :func:`refuse_shared_names`.
     """
-    if shared := shared_name(records):
+    refuse_shared_names(records)
+    shards.complete(records, "proposals")
+
+
+def refuse_shared_names(records: Sequence[dict], others: Sequence[dict] = ()) -> None:
+    """Refuse to mine sub-volumes whose name, all that identifies them in shards and ledgers, another one has.
+
+    Args:
+        records: of the sub-volumes that are mined.
+        others: that a ledger of theirs will be used with.
+
+    Raises:
+        DataError: names the sub-volume, and the experts of both.
+    """
+    names = {record["volume"] for record in records}
+    if shared := shared_name(record for record in (*records, *others) if record["volume"] in names):
         volume, first, second = shared
         fault = f"a sub-volume of {first} and one of {second} have this name: what is mined needs names of its own"
         raise DataError(volume, fault)
-    shards.complete(records, "proposals")
 
 
 class LazyProposals(Mapping):

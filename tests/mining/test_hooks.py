@@ -5,6 +5,7 @@ from detectron2.data import DatasetCatalog
 from helpers.kills import kill_at
 from helpers.mining_cohort import mining_cfg, register_partly
 
+from lens_d2.data.datasets.catalog import register_derived
 from lens_d2.engine import LENSTrainer
 from lens_d2.io.errors import DataError
 from lens_d2.mining.lens import mine
@@ -31,6 +32,14 @@ def test_what_cannot_be_mined_is_told_before_training(data, monkeypatch, opts, e
     with pytest.raises((KeyError, DataError), match=error):
         LENSTrainer(mining_cfg(data, *opts)).train()
     assert steps == []
+
+
+def test_names_that_a_ledger_could_confuse_are_told_before_training(data, monkeypatch):
+    name = DatasetCatalog.get("blocks_deeplesion")[0]["volume"]
+    records = [{**record, "volume": name} for record in DatasetCatalog.get("blocks_luna")[:1]]
+    register_derived("blocks_same", "blocks_luna", lambda: records)
+    with pytest.raises(DataError, match=f"{name}: a sub-volume of deeplesion and one of luna have this name"):
+        LENSTrainer(mining_cfg(data, "DATASETS.TRAIN", ("blocks_deeplesion", "blocks_same")))
 
 
 def test_another_seed_or_another_v_m_is_another_mining(data, monkeypatch):
