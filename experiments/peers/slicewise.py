@@ -1,7 +1,7 @@
 """Detectors of slices, whose boxes are linked along z: LENS itself, and Detectron2's own Faster R-CNN.
 
-Faster R-CNN has its COCO config (ResNet-50, FPN) with anchors as small as lesions, and takes three slices as the
-channels of a picture. Of an image's anchors and regions it is trained on as few as LENS.
+Faster R-CNN has its COCO config (ResNet-50, FPN), and takes three slices as the channels of a picture. Its anchors are
+those of LENS with an RPN, and it is trained on as few of them, and of an image's regions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from lens_d2.inference.volume import VolumeInference, num_interpolated_slices
 from lens_d2.structures.status import BoxStatus
 
 CONFIG = "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml"
-ANCHORS = [[4], [8], [16], [32], [64]]  # pixels; COCO's begin with 32
 NARROW = {  # a quarter of the channels; head and proposals as LENS's narrow config has them
     "RESNETS.STEM_OUT_CHANNELS": 16,
     "RESNETS.WIDTH_PER_GROUP": 16,
@@ -90,7 +89,8 @@ class FasterRCNN(Lens):
             for key in ("BATCH_SIZE_PER_IMAGE", "POSITIVE_FRACTION"):
                 self.stock.MODEL[sampled][key] = self.cfg.MODEL[sampled][key]
         self.stock.MODEL.RESNETS.NORM, self.stock.MODEL.BACKBONE.FREEZE_AT = "BN", 0
-        self.stock.MODEL.ANCHOR_GENERATOR.SIZES = ANCHORS
+        self.stock.MODEL.RPN.IN_FEATURES = ["p2"]  # coarser maps have too few anchors for what is this small
+        self.stock.MODEL.ANCHOR_GENERATOR.SIZES = self.cfg.MODEL.ANCHOR_GENERATOR.SIZES
         self.stock.MODEL.ROI_HEADS.SCORE_THRESH_TEST = self.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
         if self.is_narrow:
             self.stock.merge_from_list([x for key, width in NARROW.items() for x in (f"MODEL.{key}", width)])
