@@ -1,7 +1,7 @@
 """Detectors of slices, whose boxes are linked along z: LENS itself, and Detectron2's own Faster R-CNN.
 
-Faster R-CNN has its COCO config (ResNet-50, FPN), and takes three slices as the channels of a picture. Its anchors are
-those of LENS with an RPN, and it is trained on as few of them, and of an image's regions.
+Faster R-CNN has its COCO config (ResNet-50, FPN), and takes three slices as the channels of a picture. Its anchors
+are those of LENS with an RPN, and it is trained on as few of them, and of an image's regions.
 """
 
 from __future__ import annotations
