@@ -78,8 +78,6 @@ class FasterRCNN(Lens):
         from detectron2 import model_zoo
 
         self.cfg.INPUT.NUM_SLICES = 3
-        # Its scores are lower than those of LENS.
-        self.cfg.TEST.LINK_SCORE_THRESH = self.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
         self.stock = get_cfg()
         self.stock.merge_from_file(model_zoo.get_config_file(CONFIG), allow_unsafe=False)
         self.stock.MODEL.WEIGHTS, self.stock.MODEL.DEVICE = "", self.cfg.MODEL.DEVICE
