@@ -210,6 +210,25 @@ def share_of_patients(records: list[dict], share: float, seed: int) -> list[dict
     return [record for record in records if record["patient"] in chosen]
 
 
+def share_of_dataset(cfg: CfgNode, name: str, records: list[dict]) -> list[dict]:
+    """The part of a training dataset's records that ``DATASETS.SHARES`` leaves, or all of them.
+
+    Args:
+        cfg: of a run.
+        name: of the dataset.
+        records: all of the dataset.
+
+    Raises:
+        DataError: as in :func:`dataset_numbers`.
+    """
+    shares = dataset_numbers(cfg, "SHARES", most=1.0)
+    if name not in shares:
+        return records
+    part = share_of_patients(records, shares[name], max(cfg.SEED, 0))
+    logger.info("%s: %d of %d sub-volumes (DATASETS.SHARES)", name, len(part), len(records))
+    return part
+
+
 def load_training_records(cfg: CfgNode, names: Sequence[str] | None = None) -> list[dict]:
     """Load the records of ``DATASETS.TRAIN``, merged with the mined boxes of ``DATASETS.LEDGER`` if there is one.
 
@@ -226,7 +245,7 @@ def load_training_records(cfg: CfgNode, names: Sequence[str] | None = None) -> l
             datasets, or uses a name that sub-volumes of two experts share; or a sub-volume is in two of the wanted
             datasets.
     """
-    shares, weights = dataset_numbers(cfg, "SHARES", most=1.0), dataset_numbers(cfg, "WEIGHTS")
+    weights = dataset_numbers(cfg, "WEIGHTS")
     cache, records, everything, where = build_cache(cfg), [], [], {}
     wanted = cfg.DATASETS.TRAIN if names is None else names
     for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *wanted)):
@@ -234,9 +253,7 @@ def load_training_records(cfg: CfgNode, names: Sequence[str] | None = None) -> l
         everything += own
         if name not in wanted:
             continue
-        if name in shares:
-            whole, own = own, share_of_patients(own, shares[name], max(cfg.SEED, 0))
-            logger.info("%s: %d of %d sub-volumes (DATASETS.SHARES)", name, len(own), len(whole))
+        own = share_of_dataset(cfg, name, own)
         for record in own:
             first = where.setdefault((record["expert"], record["volume"]), name)
             if first != name:

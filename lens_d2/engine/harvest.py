@@ -134,7 +134,7 @@ class HarvestRound:
     def _train_classifier(
         self, stacked: Proposals, before: Sequence[HarvestedLesion], fold: int | None = None
     ) -> str:
-        """Step 3: on P_H^R and P_M^R against P_M^-, without one fold of V_M if that is given.
+        """Step 3: on P_H^R and P_M^R against P_M^-, without the patients of one fold of V_M if that is given.
 
         From the second round on, it is fine-tuned from the last round's classifier, which has not seen the fold
         either; if the number of folds has changed since, a fold's classifier is trained anew.
@@ -142,8 +142,11 @@ class HarvestRound:
         if self.known is None:
             rules = Rules.from_config(self.cfg)
             self.known = known_proposals(self.volumes.training, stacked, rules, before)
-        verified = [r for r in self.volumes.verified if fold is None or self.folds[r["volume"]] != fold]
-        records = [*verified, *self.volumes.partial]
+        apart = {
+            r["patient"] for r in self.volumes.verified if fold is not None and fold == self.folds[r["volume"]]
+        }
+        verified = [r for r in self.volumes.verified if r["patient"] not in apart]
+        records = [*verified, *(r for r in self.volumes.partial if r["patient"] not in apart)]
         positives = {record["volume"]: self.known[0][record["volume"]] for record in records}
         negatives = {record["volume"]: self.known[1][record["volume"]] for record in verified}
         cfg, start = self.cfg.clone(), ""

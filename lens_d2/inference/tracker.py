@@ -29,7 +29,7 @@ class BoxTracker:
     """Stacks the boxes of one sub-volume to 3D proposals.
 
     Attributes:
-        score_thresh: boxes with a lower score are left out; t_G in harvesting.
+        score_thresh: boxes without a higher score are left out; t_G in harvesting.
         iou: least IoU of a box with the filter's prediction of it.
         extend: slices by which a stack is extended up and down.
         fuse_iou: least IoU of two stacks that are fused, on the slices where they meet when extended.
@@ -67,7 +67,7 @@ class BoxTracker:
             of them (s_g). Boxes on slices that were added, where nothing was detected, have the score 0.
         """
         boxes = np.asarray(slice_boxes, dtype=np.float64).reshape(-1, 6)
-        sound = (boxes[:, 5] >= self.score_thresh) & (boxes[:, 1:3] < boxes[:, 3:5]).all(axis=1)
+        sound = (boxes[:, 5] > self.score_thresh) & (boxes[:, 1:3] < boxes[:, 3:5]).all(axis=1)
         if expert_scores is not None:  # they go along as further columns
             boxes = np.column_stack([boxes, expert_scores])
         boxes = boxes[sound]

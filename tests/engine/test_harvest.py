@@ -259,6 +259,7 @@ def test_its_ledger_serves_stages_that_take_the_mined_datasets_alone(whole, data
 def test_with_folds_no_classifier_judges_what_it_was_trained_on(data, tmp_path, monkeypatch):
     """Neither in the round nor, as each is fine-tuned from its own of the last round, in one before."""
     folder, sets = data
+    monkeypatch.setitem(sets[PARTIAL][0], "patient", sets[VERIFIED][0]["patient"])  # another study of the patient
     trained, original = [], harvest_module.train_lpc
 
     def train_lpc(cfg, records, *args):
@@ -268,10 +269,11 @@ def test_with_folds_no_classifier_judges_what_it_was_trained_on(data, tmp_path, 
 
     monkeypatch.setattr(harvest_module, "train_lpc", train_lpc)
     run_stages(harvest_cfg(folder, tmp_path, "HARVEST.FOLDS", 2, "HARVEST.STOP_EARLY", False))
-    everything = {r["volume"] for r in [*sets[VERIFIED], *sets[PARTIAL]]}
-    one, two = (r["volume"] for r in sets[VERIFIED])
+    everything = {r["volume"]: r["patient"] for r in [*sets[VERIFIED], *sets[PARTIAL]]}
+    one, two = ({v for v, p in everything.items() if p == r["patient"]} for r in sets[VERIFIED])
+    assert len(one) == 2
     volumes, starts, paths, steps = zip(*trained, strict=True)
-    assert list(volumes) == [everything, everything - {one}, everything - {two}] * 2
+    assert list(volumes) == [everything.keys(), everything.keys() - one, everything.keys() - two] * 2
     assert starts == ("", "", "", *paths[:3]) and steps == (3, 3, 3, 2, 2, 2)
     assert (tmp_path / "harvest/round_1/fold_1/lpc/model_final.pth").is_file()
 

@@ -91,7 +91,7 @@ def test_the_gate_is_inclusive_and_ends_a_tracklet():
 
 
 def test_only_boxes_above_t_g_are_stacked():
-    found = BoxTracker()(rows(*squares(range(3), score=0.1), *squares([3, 4], score=0.09)), 10)
+    found = BoxTracker()(rows(*squares(range(3), score=0.11), *squares([3, 4], score=0.1)), 10)
     assert len(found) == 1 and found.boxes[0, [2, 5]].tolist() == [0, 3]
     assert len(BoxTracker()(np.zeros((0, 6)), 10)) == 0
     assert len(BoxTracker()(rows([1, 5, 5, 5, 9]), 10)) == 0  # a box without area

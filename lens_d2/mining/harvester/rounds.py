@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from ..calibration import PrecisionCurve
 from .pool import HarvestedLesion, classifier_scores, merge, to_harvested
 from .proposals import Proposals
 from .selection import NONE, marks_hit, on_lesions, select_hard_negatives, smallest_threshold
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,9 @@ def harvest_round(
     scores, is_lesion = np.concatenate(scores), np.concatenate(is_lesion)
     curve = PrecisionCurve.fit(scores, is_lesion) if len(scores) else None
     threshold = smallest_threshold(scores, is_lesion, rules.precision)
+    if not np.isfinite(threshold):
+        text = "round %d: no score has a precision above %g on V_M: V_H gets no lesions and no hard negatives"
+        logger.warning(text, number, rules.precision)
     pool, negatives, new = [], [], 0
     for record in partial:
         kept, hard, count = _harvest_volume(
@@ -253,7 +259,10 @@ def _harvest_volume(
     number: int,
     rules: Rules,
 ) -> tuple[list[HarvestedLesion], list[HarvestedLesion], int]:
-    """The pool of one sub-volume of V_H, its hard negatives, and the number of new lesions."""
+    """The pool of one sub-volume of V_H, its hard negatives, and the number of new lesions.
+
+    Without a finite threshold the classifier tells no lesion from the rest, so nothing is a hard negative either.
+    """
     name = record["volume"]
     known = _Known.of(found, record, earlier, rules, number)
     scores = lesion_scores(found)
@@ -261,6 +270,7 @@ def _harvest_volume(
     pool = merge([*earlier, *known.marked, *to_harvested(found, chosen, name, number)], rules.same_iou)
     decided = on_lesions(found, _not_rejected(pool), rules.decided_iou)
     eligible = known.is_negative & ~decided & (scores < threshold) & (scores <= rules.negative_lesion_score)
+    eligible &= np.isfinite(threshold)
     rows = select_hard_negatives(found.scores, eligible, rules.negative_score, rules.negatives_per_volume)
     hard = to_harvested(found, rows, name, number, status="hard_negative")
     old = [x.slice_boxes for x in earlier]

@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 
 from ...data.cache import build_cache
 from ...data.ledger.table import read_ledger
-from ...data.loader import load_records
+from ...data.loader import load_records, share_of_dataset
 from ...inference.rescoring import load_classifier
 from ...inference.tracker import BoxTracker
 from ...io.errors import DataError
@@ -37,13 +37,13 @@ class HarvestVolumes:
             if name not in cfg.DATASETS.TRAIN:
                 raise DataError(name, "HARVEST.VERIFIED and HARVEST.DATASETS have to be among DATASETS.TRAIN")
         cache = build_cache(cfg)
-        self.verified = load_records((keys.VERIFIED,), cache)
+        self.verified = share_of_dataset(cfg, keys.VERIFIED, load_records((keys.VERIFIED,), cache))
         names = keys.DATASETS or tuple(name for name in mined_datasets(cfg) if name != keys.VERIFIED)
-        self.partial = load_records(names, cache)
+        self.partial = [r for name in names for r in share_of_dataset(cfg, name, load_records((name,), cache))]
         twice = {r["volume"] for r in self.verified} & {r["volume"] for r in self.partial}
         if twice:
             raise DataError(min(twice), f"it is in HARVEST.VERIFIED ({keys.VERIFIED}) and in {', '.join(names)}")
-        self.measure = HarvestMeasure(keys.TEST, load_records((keys.TEST,), cache), self.partial, keys.HIT_IOU)
+        self.measure = HarvestMeasure(keys.TEST, load_records((keys.TEST,), cache), self.partial, keys.SAME_IOU)
         apart = {r["volume"] for r in self.measure.records} - {r["volume"] for r in self.partial}
         if apart:
             logger.warning(
@@ -82,6 +82,8 @@ def check_settings(cfg: CfgNode, volumes: HarvestVolumes) -> None:
     faults = {
         "HARVEST.FOLDS": keys.FOLDS not in (0, *range(2, patients + 1))
         and f"{keys.FOLDS}, where {keys.VERIFIED} has {patients} patients: 0, or from 2 to as many as these",
+        "HARVEST.PRECISION": keys.PRECISION >= 1
+        and f"{keys.PRECISION}, which no threshold exceeds; below 1 is needed",
         "HARVEST.OTHER_LEDGERS": not all(isinstance(x, tuple | list) and len(x) == 2 for x in keys.OTHER_LEDGERS)
         and f"{keys.OTHER_LEDGERS}; pairs of a name and a ledger, as (('MGTM-SLLP', 'ledger.parquet'),)",
         "DATASETS.LEDGER": cfg.DATASETS.LEDGER

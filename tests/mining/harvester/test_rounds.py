@@ -244,8 +244,10 @@ def test_a_ledger_has_the_label_sets_that_are_asked_for():
     assert len(result.rows([V_M, V_H], ("negatives",) * 2)) == len(result.rows([V_M, V_H], ("negatives",)))
 
 
-def test_nothing_is_harvested_where_the_precision_is_never_reached():
+def test_nothing_is_harvested_where_the_precision_is_never_reached(caplog):
     result = harvest(rules=Rules(precision=1.0))
+    assert "round 1: no score has a precision above 1 on V_M" in caplog.text
+    assert harvest().negatives and not result.negatives and result.verified_negatives
     assert result.threshold == np.inf and np.isnan(result.precision) and result.new == 0
     assert [x.annotation[21:] for x in result.lesions] == ["0", "0", "1"]
 

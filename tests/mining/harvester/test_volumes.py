@@ -6,9 +6,10 @@ from helpers.harvest_cohort import PARTIAL, VERIFIED, harvest_cfg, register
 
 from lens_d2.data.ledger.merge import register_ledger
 from lens_d2.data.ledger.table import LedgerRow, to_table, write_ledger
+from lens_d2.data.loader import load_training_records
 from lens_d2.io.errors import DataError
 from lens_d2.mining.harvester.rounds import Rules, known_proposals
-from lens_d2.mining.harvester.volumes import HarvestVolumes
+from lens_d2.mining.harvester.volumes import HarvestVolumes, check_settings
 from lens_d2.structures.detections import VolumeDetections
 
 
@@ -42,6 +43,20 @@ def test_a_verified_set_of_ones_own(sets, tmp_path):
     found = VolumeDetections(box, np.array([0.8]), slice_boxes, np.zeros(3, dtype=np.int64))
     lesions, others = known_proposals([mine], lambda _: found, Rules())
     assert len(lesions[mine["volume"]]) == 1 and len(others[mine["volume"]]) == 0
+
+
+def test_a_share_of_the_patients(sets, tmp_path):
+    cfg = harvest_cfg(tmp_path, tmp_path, "DATASETS.SHARES", ((VERIFIED, 0.5),))
+    part = HarvestVolumes(cfg).verified
+    assert len({r["patient"] for r in part}) == 1 < len({r["patient"] for r in sets[VERIFIED]})
+    names = {r["volume"] for r in load_training_records(cfg, (VERIFIED,))}
+    assert names == {r["volume"] for r in part}
+
+
+def test_no_threshold_exceeds_a_precision_of_one(sets, tmp_path):
+    cfg = harvest_cfg(tmp_path, tmp_path, "HARVEST.PRECISION", 1.0)
+    with pytest.raises(DataError, match="HARVEST.PRECISION: 1.0, which no threshold exceeds"):
+        check_settings(cfg, HarvestVolumes(cfg))
 
 
 def test_a_patient_is_in_one_fold(sets, tmp_path):
