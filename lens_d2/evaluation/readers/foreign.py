@@ -422,9 +422,9 @@ def _check_corners(path, volume: VolumeBoxes) -> None:
 
 
 def _check_places(path, volume: VolumeBoxes, geometry: VolumeGeometry) -> None:
-    """Refuse boxes whose voxels and millimetres are more than half a voxel apart."""
+    """Refuse boxes whose voxels and millimetres are more than a voxel apart."""
     apart = np.abs(geometry.boxes3d_from_world(volume.world) - volume.voxels).max(axis=1, initial=0)
-    if (apart > 0.5).any():
+    if (apart > 1).any():
         row, fault = int(apart.argmax()), "voxels and its millimetres are not the same place in the scan"
         raise DataError(path, f"volume {volume.name}: box {row}: its {fault}: leave one of them out")
 
