@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Trains and evaluates a universal lesion detector: ``lens-d2 train``."""
+"""Train and evaluate a universal lesion detector: ``lens-d2 train``."""
 
 import sys
 

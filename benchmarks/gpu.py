@@ -329,7 +329,7 @@ class TrainingStep:
 def slices_alone(setting: Setting, cfg: CfgNode, inference: VolumeInference, volume) -> Callable:
     """A function that runs slices of a volume one by one, in float32 or bfloat16."""
     levels = [setting.slices * number // SINGLE_SLICES for number in range(SINGLE_SLICES)]
-    samples = [{"image": sample(cfg, inference, volume, level)} for level in levels]
+    samples = [{"image": sample(cfg, volume, level)} for level in levels]
 
     def run(model: nn.Module, low: bool) -> None:
         with torch.autocast(setting.device.type, torch.bfloat16, enabled=low):

@@ -27,7 +27,7 @@ def volume_inference() -> dict:
     """Trunk, pyramid and fusions: full DenseNet-121 at 512x512."""
     with inference_on_scan() as (cfg, inference, volume):
         backbone = inference.model.backbone
-        samples = {level: sample(cfg, inference, volume, level) for level in BASELINE_LEVELS}
+        samples = {level: sample(cfg, volume, level) for level in BASELINE_LEVELS}
         samples = {k: inference.model.preprocess_image([s]).tensor for k, s in samples.items()}
         expected = {level: backbone(image)["p2"] for level, image in samples.items()}  # warms up, too
         worst = [0.0]
@@ -143,7 +143,7 @@ def measure(*opts) -> dict:
     """LENS with ``opts`` over a volume against the same slice by slice, and where its time goes."""
     with inference_on_scan(*opts) as (cfg, inference, volume):
         model = inference.model
-        images = {level: sample(cfg, inference, volume, level) for level in BASELINE_LEVELS}
+        images = {level: sample(cfg, volume, level) for level in BASELINE_LEVELS}
         expected = {level: model([{"image": image}])[0]["experts"] for level, image in images.items()}
         found, spent = watch(inference)
 

@@ -74,13 +74,13 @@ def inference_on_scan(
         yield cfg, inference, inference.cache.open(write_scan(Path(folder), levels, size))
 
 
-def sample(cfg: CfgNode, inference: VolumeInference, volume, level: int) -> torch.Tensor:
-    """(slices, H, W) intensities around a level, as slice-by-slice inference reads them."""
+def sample(cfg: CfgNode, volume, index: int) -> torch.Tensor:
+    """(slices, H, W) intensities around an interpolated slice, as slice-by-slice inference reads them."""
     from lens_d2.data.mapper import SliceMapper
 
     mapper = SliceMapper(cfg, is_train=False)
     ratio = cfg.INPUT.SLICE_INTERVAL / volume.geometry.slice_interval
-    return torch.from_numpy(mapper.read(volume, level * ratio))
+    return torch.from_numpy(mapper.read(volume, index * ratio))
 
 
 class _Called(nn.Module):

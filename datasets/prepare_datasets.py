@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Checks datasets and preprocesses their volumes: ``lens-d2 prepare``."""
+"""Check datasets and preprocess their volumes: ``lens-d2 prepare``."""
 
 import sys
 

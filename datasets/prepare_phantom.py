@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Writes the synthetic cohort: ``lens-d2 phantom``."""
+"""Write the synthetic cohort: ``lens-d2 phantom``."""
 
 import sys
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Finds lesions in CT scans: ``lens-d2 predict``."""
+"""Find lesions in CT scans: ``lens-d2 predict``."""
 
 import sys
 

@@ -38,7 +38,7 @@ def load_config(path: str | os.PathLike = "", opts: Sequence = ()) -> CN:
 
 
 def _count_iterations(cfg: CN, overridden: Sequence[str]) -> None:
-    """Let a ``MAX_ITER`` among the overrides replace ``EPOCHS`` of the file or before it, and scale its steps.
+    """Let an overriding ``MAX_ITER`` replace an earlier ``EPOCHS``, and scale its steps.
 
     Raises:
         DataError: an override would have no effect: ``STEPS`` after ``EPOCHS``, or with those of the file;
@@ -298,7 +298,7 @@ def _add_centernet_keys(cfg: CN) -> None:
     cfg.MODEL.CENTERNET.IN_FEATURE = "p2"
     # Hidden channels of each of the three outputs.
     cfg.MODEL.CENTERNET.CONV_DIM = 256
-    # Overlap from which CenterNet's published code computes the radius of a lesion's Gaussian.
+    # IoU from which CenterNet's published code derives the radius of a lesion's Gaussian.
     cfg.MODEL.CENTERNET.MIN_OVERLAP = 0.7
     # Smallest radius, in pixels of the feature map.
     cfg.MODEL.CENTERNET.MIN_RADIUS = 0
@@ -346,7 +346,7 @@ def _add_test_keys(cfg: CN) -> None:
     # Factors by which slices are resized. Detections at several are fused (in the place of Detectron2's TEST.AUG);
     # time grows with their squares. Neither paper does this, and mining takes detections at scale 1 alone.
     cfg.TEST.SCALES = (1.0,)
-    # What makes 3D detections of the boxes on slices, a name in the LINKER registry: "OverlapLinker" (LENS, IV-C)
+    # Linker that joins slice boxes into 3D detections, in the LINKER registry: "OverlapLinker" (LENS, IV-C)
     # or "BoxTracker" (Lesion-Harvester, III-B2).
     cfg.TEST.LINKER = "OverlapLinker"
     # 2D boxes below this score are not linked to 3D detections.
@@ -397,7 +397,7 @@ def _add_lpc_keys(cfg: CN) -> None:
 
 
 def _classifier(name: str, loss: str, fp_per_tp: float) -> CN:
-    """The keys of a classifier of detections or proposals and of its training, any that is registered."""
+    """Keys of any registered classifier of detections or proposals, and of its training."""
     node = CN()
     # Name in the CLASSIFIER registry: FPR3D; GLC_MV, GLC, GLC_3D, ResNet_MV, ResNet_3D, MLC3D.
     node.NAME = name
@@ -530,20 +530,20 @@ def _add_strategy_keys(cfg: CN) -> None:
     cfg.MINING.SELF_TRAINING = CN()
     # Precision, on MINING.CALIBRATION.DATASET, above the threshold of each stratum (size, expert that agrees).
     cfg.MINING.SELF_TRAINING.PRECISION = 0.9
-    # Most that is taken in a stratum, as a share of the lesions estimated to be missing there.
+    # Maximum taken per stratum, as a share of the lesions estimated to be missing there.
     cfg.MINING.SELF_TRAINING.QUOTA = 0.5
     # Candidates that are not taken become uncertain regions from this estimated precision on.
     cfg.MINING.SELF_TRAINING.UNCERTAIN_PRECISION = 0.3
-    # Tracklets with a lower score of the dataset's own expert are not looked at.
+    # Tracklets that the dataset's own expert scores lower are skipped.
     cfg.MINING.SELF_TRAINING.SCORE_THRESH = 0.05
 
     # "SamePlace": known lesions of a patient's other series, at their place in the body.
     cfg.MINING.SAME_PLACE = CN()
     # Precision, on MINING.CALIBRATION.DATASET, above the threshold of each size class.
     cfg.MINING.SAME_PLACE.PRECISION = 0.9
-    # Largest distance between two places, in units of what it typically is for one lesion.
+    # Largest distance between two places, in multiples of the typical one between places of the same lesion.
     cfg.MINING.SAME_PLACE.DISTANCE = 4.0
-    # Tracklets with a lower score of the dataset's own expert are not looked at.
+    # Tracklets that the dataset's own expert scores lower are skipped.
     cfg.MINING.SAME_PLACE.SCORE_THRESH = 0.05
 
     # "ExpertAgreement": tracklets to which the dataset's own expert and this many others give at least this score.
@@ -552,11 +552,11 @@ def _add_strategy_keys(cfg: CN) -> None:
     cfg.MINING.EXPERT_AGREEMENT.EXPERTS = 2
 
     # "Harvested": the ledger of a round of Lesion-Harvester, and which of its rows are taken: "annotation" (its
-    # new lesions), "hard_negative".
+    # new lesions), "hard_negative". Those that a radiologist rejected always are.
     cfg.MINING.HARVESTED = CN()
     cfg.MINING.HARVESTED.LEDGER = ""
     cfg.MINING.HARVESTED.STATUSES = ("annotation",)
-    # A hard negative is taken if no expert gives a box there this score.
+    # A hard negative is kept only if every expert scores its place lower.
     cfg.MINING.HARVESTED.REJECTED_BELOW = 0.5
 
     cfg.MINING.INTRA_PATIENT = CN()

@@ -1,4 +1,4 @@
-"""Lesion detection as a function: a scan in, findings out, nothing of the patient left on disk."""
+"""Lesion detection as a function: a scan in, findings out."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ class LesionDetector:
             scan, spacing, origin, direction: as in a call.
 
         Raises:
-            DataError: the scan cannot be read, or has a place of its own beside the one that is given.
+            DataError: the scan cannot be read, or has a geometry of its own beside the one that is given.
         """
         if isinstance(scan, np.ndarray):
             source: Source = ArraySource(scan, spacing, origin, direction)
@@ -287,7 +287,7 @@ class LesionDetector:
 
 def _refuse_place(source: Source, *place) -> None:
     if any(each is not None for each in place):
-        fault = "it has a place of its own: spacing, origin and direction are for arrays"
+        fault = "it has a geometry of its own: spacing, origin and direction are for arrays"
         raise DataError(source.path, f"{fault}, and a spacing for PNG slices")
 
 

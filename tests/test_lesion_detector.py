@@ -128,7 +128,7 @@ def test_nothing_stays_on_disk(detector, array, tmp_path, monkeypatch):
         (np.zeros((2, 8, 8)), {"spacing": SPACING, "score_threshold": np.nan}, "score_threshold: nan where"),
         (np.zeros((2, 8, 8)), {"spacing": SPACING, "score_threshold": "1"}, "score_threshold: '1' where"),
         (np.zeros((2, 8, 8)), {"spacing": SPACING, "max_detections": 2.5}, "max_detections: 2.5 where"),
-        (sitk.Image([4, 4, 4], sitk.sitkInt16), {"spacing": SPACING}, "it has a place of its own"),
+        (sitk.Image([4, 4, 4], sitk.sitkInt16), {"spacing": SPACING}, "it has a geometry of its own"),
         ("", {}, "scan: an empty path"),
     ],
 )  # fmt: skip

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Compares two detectors on the same truth: ``lens-d2 compare``."""
+"""Compare two detectors on the same truth: ``lens-d2 compare``."""
 
 import sys
 

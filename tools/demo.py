@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Demonstrates the project in one command, from a synthetic cohort to the report of a scan.
+"""Demonstrate the project in one command, from a synthetic cohort to the report of a scan.
 
     make demo
     python tools/demo.py --output output/demo

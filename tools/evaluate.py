@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Scores detections under a published protocol: ``lens-d2 evaluate``."""
+"""Score detections under a published protocol: ``lens-d2 evaluate``."""
 
 import sys
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Checks, counts or converts a ledger of mined annotations: ``lens-d2 ledger``."""
+"""Check, count or convert a ledger of mined annotations: ``lens-d2 ledger``."""
 
 import sys
 

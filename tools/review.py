@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Lets a radiologist judge what mining has proposed: ``lens-d2 review``."""
+"""Let a radiologist judge what mining has proposed: ``lens-d2 review``."""
 
 import sys
 

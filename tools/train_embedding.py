@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Trains and calibrates the lesion embedding: ``lens-d2 embedding``."""
+"""Train and calibrate the lesion embedding: ``lens-d2 embedding``."""
 
 import sys
 

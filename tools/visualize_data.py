@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draws the samples that training gets: ``lens-d2 visualize``."""
+"""Draw the samples that training gets: ``lens-d2 visualize``."""
 
 import sys
 

@@ -23,11 +23,11 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int | None:
     """Run the command of parsed options.
 
-    A command with ranks obeys requests to end from the beginning: what it imports takes seconds.
+    A command with ranks handles requests to stop from the start, as its imports take seconds.
 
     Raises:
         DataError: Detectron2 is not installed.
-        SystemExit: a rank has failed or was asked to end.
+        SystemExit: a rank has failed or was asked to stop.
     """
     try:
         with preemption.obeyed() if hasattr(args, "num_gpus") else nullcontext():

@@ -136,7 +136,7 @@ def _some(text: str) -> int:
 
 
 def train(parser: Parser) -> None:
-    """Trains and evaluates a universal lesion detector.
+    """Train and evaluate a universal lesion detector.
 
         lens-d2 train --config-file configs/lens_multi.yaml --num-gpus 8
         lens-d2 train --config-file configs/lens_multi.yaml --eval-only MODEL.WEIGHTS model_final.pth
@@ -153,7 +153,7 @@ def train(parser: Parser) -> None:
 
 
 def predict(parser: Parser) -> None:
-    """Finds lesions in CT scans and writes what people and programs open.
+    """Find lesions in CT scans and write what people and programs open.
 
         lens-d2 predict --input scan.nii.gz --output out
         lens-d2 predict --config-file configs/lens_multi.yaml --input scans --output out MODEL.WEIGHTS lens.pth
@@ -170,15 +170,15 @@ def predict(parser: Parser) -> None:
 
         lens-d2 predict --input archive --output out --num-gpus 8 --resume
 
-    Processes share many scans as they share a training, by --num-gpus or torchrun; each reads its next scan while
-    it works on this one. With --resume, scans are passed over whose outputs are there, of the same input, options
-    and weights; they keep their numbers, and others get those that are free.
+    With --num-gpus or torchrun, processes divide the scans among them; each reads its next scan while it works on
+    this one. --resume skips scans whose outputs are complete and come from the same input, options and weights;
+    they keep their numbers, and others get those that are free.
 
     Without --config-file and --model the package's own weights are used. They have learned from synthetic
     patients alone: they show how everything works, and their detections in a patient's scan mean nothing.
 
-    Exit code: 0, or 1 where some scans of several failed, or 2 where nothing could be run, or 75 where a signal
-    asked to end (docs/scaling.md): the same with --resume goes on.
+    Exit code: 0; 1 if scans of a folder failed; 2 if the only scan or the options are at fault; 75 if a signal
+    asked to stop (docs/scaling.md), and the same command with --resume goes on.
 
     Research use only. Not a medical device.
     """
@@ -239,7 +239,7 @@ def predict(parser: Parser) -> None:
 
 
 def evaluate(parser: Parser) -> None:
-    """Scores detections under a published protocol, with confidence intervals and curves.
+    """Score detections under a published protocol, with confidence intervals and curves.
 
         lens-d2 evaluate --protocol lens3d --ground-truth FILE --predictions FILE --output DIR
 
@@ -248,12 +248,14 @@ def evaluate(parser: Parser) -> None:
     add_protocol(parser)
     parser.add_argument("--predictions", required=True, metavar="FILE", help="JSON, pickle or CSV, or a folder")
     parser.add_argument("--attributes", metavar="CSV", help="lesions' diameter_mm, type, organ, thickness_mm")
-    parser.add_argument("--annotations", metavar="FILE", help="p3d: marks whose recall at precision 100%% is told")
+    parser.add_argument(
+        "--annotations", metavar="FILE", help="p3d: report the recall of these marks at precision 100%%"
+    )
     parser.add_argument("--coco", action="store_true", help="also write truth and predictions as COCO JSON")
 
 
 def compare(parser: Parser) -> None:
-    """Compares two detectors on the same truth.
+    """Compare two detectors on the same truth.
 
         lens-d2 compare --protocol lens3d --ground-truth FILE --predictions A B --output DIR
 
@@ -294,7 +296,7 @@ def add_protocol(parser: Parser) -> None:
 
 
 def prepare(parser: Parser) -> None:
-    """Checks datasets and preprocesses their volumes into the cache, once, before training.
+    """Check datasets and preprocess their volumes into the cache, once, before training.
 
         lens-d2 prepare deeplesion_train luna_train luna_val
         lens-d2 prepare --config-file configs/lens_multi.yaml --workers 8
@@ -320,7 +322,7 @@ def prepare(parser: Parser) -> None:
 
 
 def phantom(parser: Parser) -> None:
-    """Writes the synthetic cohort: four datasets in their real file formats, with the full truth beside them.
+    """Write the synthetic cohort: four datasets in their real file formats, with the full truth beside them.
 
         lens-d2 phantom --size small --seed 7 --output datasets/phantom
 
@@ -341,7 +343,7 @@ def phantom(parser: Parser) -> None:
     parser.add_argument("--matrix", type=int, metavar="N", help=text)
     text = "faintness of lesions, noise (default: %(default)s)"
     parser.add_argument("--difficulty", choices=("easy", "medium", "hard"), default="medium", help=text)
-    text = "share of lesions without a mark (default: %(default)s)"
+    text = "sets how much interest a mark needs: about this share of lesions gets none (default: %(default)s)"
     parser.add_argument("--missing-rate", type=float, default=0.75, metavar="SHARE", help=text)
     parser.add_argument("--seed", type=_count, default=0, help="default: %(default)s")
     add_workers(parser, min(os.cpu_count() or 1, 8))
@@ -349,7 +351,7 @@ def phantom(parser: Parser) -> None:
 
 
 def review(parser: Parser) -> None:
-    """Lets a radiologist judge what mining has proposed, and takes the verdicts back into the ledger.
+    """Let a radiologist judge what mining has proposed, and take the verdicts back into the ledger.
 
         lens-d2 review output/lens_full/train/mining/ledger.parquet --dataset deeplesion_train
         lens-d2 review output/lens_full/train/mining/ledger.parquet --apply ledger_verdicts.json
@@ -380,7 +382,7 @@ def review(parser: Parser) -> None:
 
 
 def ledger(parser: Parser) -> None:
-    """Checks a ledger of mined annotations against its datasets, counts what it adds, or converts it.
+    """Check a ledger of mined annotations against its datasets, count what it adds, or convert it.
 
         lens-d2 ledger check output/lens_full/train/mining/ledger.csv --dataset deeplesion_train
         lens-d2 ledger counts output/lens_full/train/mining/ledger.parquet --dataset deeplesion_train
@@ -403,7 +405,7 @@ def ledger(parser: Parser) -> None:
 
 
 def visualize(parser: Parser) -> None:
-    """Draws the samples that training gets, with the boxes that are known on them.
+    """Draw the samples that training gets, with the boxes that are known on them.
 
         lens-d2 visualize phantom_deeplesion_train --config-file configs/phantom/lens_multi.yaml
         lens-d2 visualize deeplesion_train --ledger output/lens_full/train/mining/ledger.parquet --augment
@@ -423,7 +425,7 @@ def visualize(parser: Parser) -> None:
 
 
 def embedding(parser: Parser) -> None:
-    """Trains the lesion embedding, and calibrates the distance below which two boxes are one lesion.
+    """Train the lesion embedding, and calibrate the distance below which two boxes are one lesion.
 
         lens-d2 embedding --config-file configs/phantom/lens_full.yaml
         lens-d2 embedding --config-file ... --eval-only MODEL.EMBEDDING.WEIGHTS model_final.pth
@@ -439,7 +441,7 @@ def embedding(parser: Parser) -> None:
 
 
 def zoo(parser: Parser) -> None:
-    """Lists the trained weights that come with the package, or shows the model card of one.
+    """List the trained weights that come with the package, or show the model card of one.
 
         lens-d2 zoo
         lens-d2 zoo phantom/lens_multi
@@ -450,7 +452,7 @@ def zoo(parser: Parser) -> None:
 
 
 def setup(parser: Parser) -> None:
-    """Installs Detectron2 beside this package, once after `pip install` of it.
+    """Install Detectron2 beside this package, once after `pip install` of it.
 
         lens-d2 setup
 

@@ -1,4 +1,4 @@
-"""Detection in scans, and all files that tell of it: ``lens-d2 predict``."""
+"""Detection in scans, and its output files: ``lens-d2 predict``."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class OutcomeStore(ResultStore):
         return outcome if outcome and sizes == outcome["files"] else None
 
     def clear(self, scans: Iterable[Scan], kept: Collection[str]) -> None:
-        """Remove the outputs and outcomes of earlier runs but of the scans that are kept.
+        """Remove earlier outputs and outcomes, except those of kept scans.
 
         They may be of other scans, which had the same numbers.
 
@@ -172,7 +172,9 @@ class Predictor:
         """
         if scan.fault is not None:
             raise scan.fault
-        return self.detector.read(scan.record)
+        read = self.detector.read(scan.record)
+        read.volume.warnings = (*scan.warnings, *read.volume.warnings)
+        return read
 
     def run(self, scan: Scan, read: ReadScan, title: str, folder: Path) -> tuple[int, Written]:
         """Detect in one scan, write its files to ``folder``; returns the number of detections, and the files."""
@@ -396,7 +398,7 @@ def run(args: argparse.Namespace) -> int:
     """Start the ranks that the options ask for, and return the exit code."""
     try:
         launch.run(main, args, check=read_config)
-    except SystemExit as end:  # a rank has found fault, or has been asked to end, and has said so
+    except SystemExit as end:  # a rank has reported a fault, or a request to stop
         if not isinstance(end.code, int):
             raise
         return end.code

@@ -18,7 +18,7 @@ from ..io.errors import DataError
 def write_page(args: argparse.Namespace) -> None:
     """Write the page."""
     if args.output and args.output.suffix.lower() not in (".html", ".htm"):
-        fault = "the page ends in .html; the new ledger of --apply was meant?"
+        fault = "the page must end in .html; to write a ledger, add --apply"
         raise DataError(args.output, fault)
     register_all(args.root)
     cfg = load_config(args.config_file)

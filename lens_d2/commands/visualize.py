@@ -33,7 +33,7 @@ class KindMapper(SliceMapper):
 
 
 def choose(given: list[dict], mined: list[dict], num: int, seed: int) -> list[tuple[str, int]]:
-    """Draw sub-volumes and slices with a box without repetition, by turns given and mined ones."""
+    """Draw slices with boxes, without repetition, alternating between given and mined."""
     rng = np.random.default_rng(seed)
     pools = []
     for records in (given, mined):

@@ -39,6 +39,8 @@ SMALLEST = 0.01  # mm of a voxel's edge; with smaller ones, a picture of a lesio
 LUNG = 150.0  # mm across, the widest volume that may be cut out of a lung or the air around a body
 EXTENT = (1000.0, 1000.0, 2500.0)  # mm along x, y (a gantry is 0.9 m wide) and z (a person's height and more)
 
+OBLIQUE = 10.0  # degrees; slices further off the patient's axes are not taken for axial ones
+
 # Distance between a mask's voxels and those of its CT that is tolerated, as a part of the smallest voxel edge.
 MASK_TOLERANCE = 0.5
 MASK_SPACING_TOLERANCE = 0.01  # part of the spacing by which the two may differ
@@ -83,7 +85,20 @@ def check_volume(array: np.ndarray, geometry: VolumeGeometry) -> list[str]:
         a line for each sign.
     """
     values = check_values(array) or check_tissue(array, geometry)
-    return [*values, *check_spacing(geometry), *check_depth(geometry)]
+    return [*values, *check_spacing(geometry), *check_depth(geometry), *check_orientation(geometry)]
+
+
+def is_oblique(geometry: VolumeGeometry) -> bool:
+    """Whether an axis of the scan is more than :data:`OBLIQUE` off the patient's."""
+    return geometry.obliquity > OBLIQUE
+
+
+def check_orientation(geometry: VolumeGeometry) -> list[str]:
+    """Check whether the scan's axes are the patient's: a line if they are :func:`is_oblique`."""
+    if not is_oblique(geometry):
+        return []
+    angle = f"{geometry.obliquity:.0f}°"
+    return [f"oblique: the scan's axes lie up to {angle} off the patient's; pictures and sizes follow the scan's"]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..io.files import MAX_NAME, visible_files, visible_folders
 from ..io.report_format import TABLE_FILE, is_report
 from .sources.dicom_file import DicomFile, Kind
 from .sources.dicom_folder import no_ct
-from .sources.dicom_series import DicomIndex, Part, find_parts, read_dicom_files, read_index
+from .sources.dicom_series import DicomIndex, Part, find_parts, is_packed, read_dicom_files, read_index
 from .sources.png_folder import fault_of_picture, numbered_pictures
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".hdr.gz", ".hdr", ".mhd", ".mha", ".nrrd", ".nhdr")
@@ -37,6 +37,7 @@ class Scan:
         kind: VOLUME, PNG, DICOM, or PICTURES for what is no scan.
         fault: why it cannot be used, if that is known before it is read.
         number: in the order of the paths, from 1; after a resumption it may be another.
+        warnings: what its record does not tell when it is read, such as other parts of its series elsewhere.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Scan:
     kind: str
     fault: DataError | None = None
     number: int = 1
+    warnings: tuple[str, ...] = ()
 
     def numbered(self, number: int) -> Scan:
         """The scan with another number, and its name from that."""
@@ -84,6 +86,7 @@ class _Find:
     series_uid: str | None = None
     part: Part | None = None
     fault: DataError | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def find_scans(
@@ -124,7 +127,8 @@ def find_scans(
         raise SeveralSeries(path, [str(find.part) for find in finds])
     if all(find.kind == PICTURES for find in finds):
         pictures = [f"; {find.fault.fault}" for find in finds[:1] if find.fault is not None]
-        raise DataError(path, "holds no volume file, DICOM series or PNG slices" + "".join(pictures))
+        packed = "; unpack its files" if path.is_dir() and any(map(is_packed, visible_files(path))) else ""
+        raise DataError(path, "holds no volume file, DICOM series or PNG slices" + "".join(pictures) + packed)
     if spacing is not None and not any(find.kind == PNG for find in finds):
         raise DataError(path, "a spacing is given, which is for PNG slices: other scans have their own")
     if spacing is None:
@@ -143,7 +147,7 @@ def find_scans(
         if find.kind == DICOM and fill_gaps:
             record["fill_gaps"] = True
         taken = {TABLE_FILE, *(each.name for each in scans)}
-        scans.append(Scan(_unique(name, taken), record, find.kind, find.fault, number))
+        scans.append(Scan(_unique(name, taken), record, find.kind, find.fault, number, find.warnings))
     return scans
 
 
@@ -224,7 +228,7 @@ def _dicom_finds(files: Sequence[DicomFile]) -> list[_Find]:
 
 def _dicom_find(part: Part, files: Sequence[DicomFile], index: DicomIndex) -> _Find:
     """A scan, in the smallest folder from which reading gives exactly its slices."""
-    place, uid = _common_folder(part.paths), part.uid
+    place, uid, warnings = _common_folder(part.paths), part.uid, []
     if part.count > 1:
         series = [file for file in files if file.series == part.series]
         for folder in (_common_folder(part.paths), _common_folder([file.path for file in series])):
@@ -232,11 +236,12 @@ def _dicom_find(part: Part, files: Sequence[DicomFile], index: DicomIndex) -> _F
             same = [other for other in there if _slices(other) == _slices(part)]
             if same:
                 place, uid = folder, same[0].uid
+                warnings = [text for text in part.warnings if text not in same[0].warnings]
                 break
     alone = not any(
         other is not part and any(_is_under(path, place) for path in other.paths) for other in index.parts
     )
-    return _Find(place, DICOM, None if alone else uid, part=part)
+    return _Find(place, DICOM, None if alone else uid, part=part, warnings=tuple(warnings))
 
 
 def _common_folder(paths: Iterable[Path]) -> Path:

@@ -68,7 +68,7 @@ def check_input(cfg: CfgNode) -> None:
         raise DataError("MODEL.PIXEL_STD", f"{std}; a number above 0 for each of MODEL.PIXEL_MEAN is needed")
     experts = tuple(cfg.MODEL.LENS.EXPERTS)
     if len({*experts, FUSED}) <= len(experts):
-        fault = f"{experts}; each name once, and none {FUSED!r}, which is their common output"
+        fault = f"{experts}; name each expert once, and none {FUSED!r}, which is their common output"
         raise DataError("MODEL.LENS.EXPERTS", fault)
     for expert in experts:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", expert) or hasattr(nn.ModuleDict, expert):
@@ -112,7 +112,7 @@ def check_training(cfg: CfgNode, ranks: int = 1) -> None:
         )
         raise DataError("WANDB.PROJECT", fault)
     if solver.PARTS and not cfg.MODEL.WEIGHTS:
-        fault = f"empty, and SOLVER.PARTS {tuple(solver.PARTS)} alone learn: give weights of a detector"
+        fault = f"empty, but SOLVER.PARTS trains only {tuple(solver.PARTS)}: give the weights of a detector"
         raise DataError("MODEL.WEIGHTS", fault)
     check_numbers(cfg)
     scale = tuple(cfg.INPUT.SCALE_RANGE)
@@ -172,7 +172,7 @@ def check_lengths(cfg: CfgNode) -> None:
 
 
 def check_missing_labels(cfg: CfgNode) -> None:
-    """Refuse treatments of missing labels that cannot be meant, or would have no effect.
+    """Refuse treatments of missing labels that contradict each other or would have no effect.
 
     Raises:
         DataError: names the key, its value and what is allowed.
@@ -251,12 +251,12 @@ def check_networks(cfg: CfgNode) -> None:
                 network(torch.zeros(1, *patch), torch.tensor([box]))
         except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
-            fault = f"no network can be made of it that takes a patch ({reason})"
+            fault = f"cannot build a network that accepts a patch ({reason})"
             raise DataError(f"MODEL.{node}", fault) from error
 
 
 def check_mining(cfg: CfgNode) -> None:
-    """Refuse settings of ``MINING`` that cannot be meant.
+    """Refuse contradictory settings of ``MINING``.
 
     Raises:
         DataError: names the key, its value and what is allowed.

@@ -52,7 +52,7 @@ def run(
 
     Raises:
         SystemExit: a rank has returned another status than 0, met bad input or a full disk and has printed a line
-            about it, or was asked to end (:mod:`lens_d2.io.preemption`).
+            about it, or was asked to stop (:mod:`lens_d2.io.preemption`).
     """
     _end_on_fault(lambda: _hide_gpus(check(args)))
     _end_on_fault(lambda: _check_ranks(args))
@@ -143,7 +143,10 @@ def rank(main: Callable[..., object], *args: object) -> None:
     except preemption.Preempted:
         preemption.ignore()  # what is left is short
         if comm.is_main_process():
-            print(f"asked to end: status {preemption.REQUEUE}, the same with --resume goes on", file=sys.stderr)
+            print(
+                f"stopped on request (status {preemption.REQUEUE}): the same command with --resume goes on",
+                file=sys.stderr,
+            )
         _leave()
         raise
     _leave()

@@ -1,4 +1,4 @@
-"""The end of a training that is asked to end, after the step in hand."""
+"""The end of a training that is asked to stop, after the step in hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class PreemptionHook(HookBase):
-    """Saves a checkpoint and ends the training after the step in which a rank was asked to end.
+    """Saves a checkpoint and ends the training after the step in which a rank was asked to stop.
 
     Resumed from that checkpoint, the training continues as if it had not been interrupted. Register this hook
     after those whose state a checkpoint holds and before those that take long. A request after the last step,
@@ -35,7 +35,7 @@ class PreemptionHook(HookBase):
         done = self.trainer.iter + 1
         if done >= self.trainer.max_iter or not on_any_rank(preemption.requested()):
             return
-        logger.warning("asked to end: a checkpoint after %d of %d iterations", done, self.trainer.max_iter)
+        logger.warning("asked to stop: a checkpoint after %d of %d iterations", done, self.trainer.max_iter)
         self.trainer.checkpointer.save(f"model_{self.trainer.iter:07d}", iteration=self.trainer.iter)
         comm.synchronize()  # a rank that ends takes those along that are still writing
         raise preemption.Preempted

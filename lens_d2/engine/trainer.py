@@ -182,7 +182,7 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         owners = [{*name.split(".")} & {*experts} for name in learning]
         for expert in sorted({record["expert"] for record in records} & {*experts}):
             if not any(owner <= {expert} for owner in owners):
-                fault = f"nothing of {expert} learns: leave its datasets out of DATASETS.TRAIN, or name more parts"
+                fault = f"trains nothing of {expert}: leave its datasets out of DATASETS.TRAIN, or name more parts"
                 raise DataError("SOLVER.PARTS", fault)
 
     @staticmethod

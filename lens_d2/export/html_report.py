@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from .. import __version__
+from ..data.checks import is_oblique
 from ..evaluation.operating_points import OperatingPoints
 from ..structures.detections import Detection
 from ..visualization.pictures import PictureMaker
@@ -124,7 +125,9 @@ def make_cards(maker: PictureMaker, findings: list[Finding]) -> list[Card]:
 
 def _region(maker: PictureMaker, index: int, key: int) -> str | None:
     box = maker.slice_box(index, key)
-    return None if box is None else describe_region(maker.volume.read([key])[0], box, maker.pixel)
+    if box is None:
+        return None
+    return describe_region(maker.volume.read([key])[0], box, maker.pixel, not is_oblique(maker.geometry))
 
 
 def scan_data(report: ScanReport, cards: list[Card], stack: SliceStack) -> dict:
@@ -169,11 +172,12 @@ def scan_facts(report: ScanReport) -> dict[str, str]:
     """Facts about the scan for the page's head, as label -> text."""
     geometry = report.geometry
     size, spacing = geometry.size, geometry.spacing
+    along = "across the slices" if is_oblique(geometry) else "head to feet"
     return {
         **report.patient,
         "Matrix": f"{size[0]} × {size[1]}, {size[2]} slice{'s' if size[2] != 1 else ''}",
         "Voxel": " × ".join(f"{step:.3g}" for step in spacing) + " mm",
-        "Coverage": f"{size[2] * spacing[2]:.0f} mm head to feet",
+        "Coverage": f"{size[2] * spacing[2]:.0f} mm {along}",
         **report.provenance,
         "Created": report.created.strftime("%Y-%m-%d %H:%M"),
     }

@@ -87,7 +87,7 @@ def _refuse_doubled_keys(path: Path) -> None:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice is not None:
-            raise DataError(path, f"{twice} stands there twice")
+            raise DataError(path, f"{twice} appears twice")
         nodes += [value for _, value in node.value]
     for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
         if key.value == BASE_KEY:

@@ -47,7 +47,7 @@ class DataError(ValueError):
         return type(self), (self.path, self._marked)
 
     def without_private(self, replace: Callable[[str], str]) -> str:
-        """The fault with other text in the place of its private parts, white space in which is single blanks."""
+        """The fault with its private parts, their white space collapsed, replaced by other text."""
         return replace_private(self._marked, replace)
 
 

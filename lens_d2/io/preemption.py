@@ -1,6 +1,6 @@
 """Requests to end: the signals by which a batch system asks for its machine back, and a user's Ctrl-C.
 
-A run that is asked to end finishes what would be lost otherwise, a step of a training, and ends with the status
+A run that is asked to stop finishes what would be lost otherwise, a step of a training, and ends with the status
 :data:`REQUEUE`, which asks to be started again. A second request ends it at once.
 """
 
@@ -23,7 +23,7 @@ ONE_REQUEST_S = 5.0
 
 
 class Preempted(SystemExit):
-    """The end of a run that was asked to end, with the status :data:`REQUEUE`."""
+    """The end of a run that was asked to stop, with the status :data:`REQUEUE`."""
 
     def __init__(self):
         super().__init__(REQUEUE)
@@ -87,7 +87,7 @@ def passed_on() -> Iterator[None]:
 
 
 def requested() -> bool:
-    """Whether this process was asked to end."""
+    """Whether this process was asked to stop."""
     return _request.time is not None
 
 

@@ -87,7 +87,7 @@ def random_anatomy(rng) -> Anatomy:
     skeleton = random_skeleton(rng, torso)
     liver_parts, liver = organs.liver(rng, torso)
     spleen_parts, spleen = organs.spleen(rng, torso)
-    kidney_parts, (right, left) = organs.kidneys(rng, torso)
+    kidney_parts, (right, left) = organs.kidneys(rng)
     parts = [
         *organs.merged(organs.belly_walls(rng)),
         *vessels.mesentery(rng),

@@ -150,8 +150,8 @@ def _write_released(plan: CohortPlan, root: Path, patients: list[PatientResult])
         chosen = _share_of(by_split["train"], rng, total, share, taken)
         write_revised(folder / file, {name: _key_boxes(e) for name, e in chosen.items()})
     write_revised(folder / "Revised-Test1071.pkl", {n: _key_boxes(e) for n, e in entries["test"].items()})
-    quarter = dict(list(entries["test"].items())[::3])
-    write_boxes3d(folder / "3D-Box.pkl", {name: _boxes3d(e) for name, e in quarter.items()})
+    every_third = dict(list(entries["test"].items())[::3])
+    write_boxes3d(folder / "3D-Box.pkl", {name: _boxes3d(e) for name, e in every_third.items()})
     _write_attributes(folder / "lens_1k_attributes.csv", entries)
 
 

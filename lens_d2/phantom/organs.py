@@ -158,7 +158,7 @@ def stomach(rng, torso: Torso) -> list[Part]:
     ]
 
 
-def kidneys(rng, torso: Torso):
+def kidneys(rng):
     """Draw both kidneys (fat, cortex, medulla, pelvis), and their distance functions."""
     parts, outer = [], []
     for side, centre in ((-1, (-58, 38, -128)), (1, (60, 38, -112))):
@@ -177,7 +177,7 @@ def kidneys(rng, torso: Torso):
         )
         pyramids = Waves.random(rng, 4.0, 24, 5)
 
-        def cortex(x, y, z, body=body, side=side, sinus=sinus):
+        def cortex(x, y, z, body=body, sinus=sinus):
             return np.minimum(body(x, y, z), -(sinus(x, y, z) - 1.0) * 1.0)
 
         def medulla(x, y, z, middle=middle, pyramids=pyramids, sinus=sinus):

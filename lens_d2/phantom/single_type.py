@@ -74,7 +74,7 @@ def _mask(scan, findings) -> np.ndarray:
     return mask
 
 
-def _complete(entry, dataset, patient, volume):
+def _complete(entry, patient, volume):
     return {**entry, "patient": patient, "study": volume, "series": volume}
 
 
@@ -99,7 +99,7 @@ def write_luna(plan: CohortPlan, root: Path, number: int) -> ScanResult:
         world = scan.grid.to_scan(centre[::-1])
         mean = (finding.mark.long_px + finding.mark.short_px) / 2 * scan.grid.spacing[0]
         nodules.append((uid, *world.tolist(), mean))
-    return ScanResult(uid, _complete(entry, "luna", uid, uid), nodules)
+    return ScanResult(uid, _complete(entry, uid, uid), nodules)
 
 
 def write_lits(plan: CohortPlan, root: Path, number: int) -> ScanResult:
@@ -120,7 +120,7 @@ def write_lits(plan: CohortPlan, root: Path, number: int) -> ScanResult:
     write_image(root / "LiTS" / f"volume-{label}.nii", scan.hu, scan.grid)
     write_image(root / "LiTS" / f"segmentation-{label}.nii", labels, scan.grid)
     volume = f"volume-{label}"
-    return ScanResult(volume, _complete(entry, "lits", volume, volume))
+    return ScanResult(volume, _complete(entry, volume, volume))
 
 
 def write_nih_ln(plan: CohortPlan, root: Path, number: int) -> ScanResult:
@@ -135,4 +135,4 @@ def write_nih_ln(plan: CohortPlan, root: Path, number: int) -> ScanResult:
     uid = 8_000_000_000 + plan.seed * 100_003 + number * 10
     write_dicom_series(root / "NIH-LN" / "DICOM" / patient / "CT", scan.hu, scan.grid, patient, uid)
     write_image(root / "NIH-LN" / "masks" / patient / f"{patient}_mask.nii.gz", _mask(scan, own), scan.grid)
-    return ScanResult(patient, _complete(entry, "nih_ln", patient, patient))
+    return ScanResult(patient, _complete(entry, patient, patient))

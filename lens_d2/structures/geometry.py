@@ -94,6 +94,13 @@ class VolumeGeometry:
         return bool(x < 0), bool(y < 0), bool(z < 0)
 
     @property
+    def obliquity(self) -> float:
+        """Largest angle between an axis of the file and the patient's axis that it stands for, degrees."""
+        columns = np.asarray(self.affine)[:3, :3]
+        nearness = np.abs(np.diag(columns)) / np.linalg.norm(columns, axis=0)
+        return float(np.degrees(np.arccos(nearness.clip(max=1.0))).max())
+
+    @property
     def z_direction(self) -> int:
         """As of a record: +1 if the file's slices run to the head, -1 to the feet."""
         return -1 if self.flips[2] else 1

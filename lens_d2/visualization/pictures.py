@@ -13,7 +13,20 @@ import numpy as np
 
 from ..data.cache import CachedVolume
 from ..structures.detections import Detection
-from .planes import AIR, JPEG, WINDOWS, Encoding, Picture, PlacedBox, Plane, choose_window, crop, draw, lay_out
+from .planes import (
+    AIR,
+    JPEG,
+    WINDOWS,
+    Encoding,
+    Picture,
+    PlacedBox,
+    Plane,
+    choose_window,
+    crop,
+    draw,
+    lay_out,
+    name_edges,
+)
 
 CHUNK = 16  # slices that are in memory together
 PROJECTION_WINDOW = (-250.0, 950.0)
@@ -69,6 +82,7 @@ class PictureMaker:
         self.given = np.array(given, dtype=np.float64).reshape(-1, 5)
         self.geometry = volume.geometry
         affine = self.geometry.cache_affine
+        self.edges = name_edges(affine)
         self.pixel = float(np.linalg.norm(affine[:3, 0])), float(np.linalg.norm(affine[:3, 1]))
         self.interval = self.geometry.slice_interval
         self.boxes = self._boxes_in_cache()
@@ -116,14 +130,15 @@ class PictureMaker:
     def slice_view(self) -> Picture:
         """Layout of a whole slice that the page paints itself."""
         _, height, width = self.volume.shape
-        return lay_out("axial", width * self.pixel[0], height * self.pixel[1], self.style.axial)
+        return lay_out(self.edges["axial"], width * self.pixel[0], height * self.pixel[1], self.style.axial)
 
     def close_view(self, index: int) -> tuple[Picture, PlacedBox]:
         """Layout of the surroundings of a detection that the page paints itself, and their part of the slice."""
         _, height, width = self.volume.shape
         plane = self._around(index, self.key(index))
         rows, columns = plane.hu.shape
-        layout = lay_out("axial", columns * self.pixel[0], rows * self.pixel[1], self.style.close_up)
+        size_mm = columns * self.pixel[0], rows * self.pixel[1]
+        layout = lay_out(self.edges["axial"], *size_mm, self.style.close_up)
         percent = 100 * np.array([plane.start[1] / width, plane.start[0] / height, columns / width, rows / height])
         each = self.detections[index]
         return layout, PlacedBox(each.number, each.score, *percent.round(3).tolist())
@@ -187,7 +202,8 @@ class PictureMaker:
         pixels: int,
         caption: str = "",
     ) -> Picture:
-        return draw(orientation, plane, window, boxes, pixels, caption, self.style.encoding)
+        edges = self.edges[orientation]
+        return draw(orientation, plane, window, boxes, pixels, edges, caption, self.style.encoding)
 
     def key(self, index: int) -> int:
         """The key slice of a detection in the cache frame."""

@@ -29,7 +29,14 @@ OUTSIDE = -4096.0  # beyond the scan: black in every window
 KNOTS_HU = (-1024.0, -950.0, -150.0, 250.0, 1250.0, 3071.0)
 KNOTS_LEVEL = (9.0, 13.0, 65.0, 197.0, 235.0, 255.0)
 FIRST_LEVEL = 5  # that is air
-EDGES = {"axial": "RLAP", "coronal": "RLHF", "sagittal": "APHF"}  # left, right, top, bottom of each plane
+# Axis of the cache frame and its end, beyond the left, right, top and bottom of each plane.
+EDGES = {
+    "axial": ((0, -1), (0, 1), (1, -1), (1, 1)),
+    "coronal": ((0, -1), (0, 1), (2, 1), (2, -1)),
+    "sagittal": ((1, -1), (1, 1), (2, 1), (2, -1)),
+}
+ENDS = ("LR", "PA", "HF")  # of the patient's axes, the positive one first
+SLANT = np.sin(np.radians(15))  # part of a direction from which on a second letter names it
 SCORES = (0.0, 0.5, 1.0)
 # Yellow for low scores, orange, red for high ones: light enough to stand out from a dark CT.
 COLORS = ((1.0, 0.91, 0.35), (1.0, 0.6, 0.15), (1.0, 0.24, 0.24))
@@ -91,7 +98,8 @@ class Picture:
         width, height: pixels.
         frames: boxes on it.
         caption: its place in the scan.
-        edges: letters for the sides of the patient beyond its left, right, top and bottom: L, R, A, P, H or F.
+        edges: letters for the sides of the patient beyond its left, right, top and bottom: L, R, A, P, H or F;
+            two or three on slanting planes, the nearest side first.
         scale: percent of the width that the scale bar takes.
         scale_mm: length of the scale bar.
     """
@@ -101,7 +109,7 @@ class Picture:
     height: int
     frames: Sequence[PlacedBox] = ()
     caption: str = ""
-    edges: str = ""
+    edges: Sequence[str] = ()
     scale: float = 0.0
     scale_mm: int = 50
 
@@ -190,18 +198,34 @@ def crop(hu: np.ndarray, step: tuple[float, float], center: tuple[float, float],
     return Plane(np.pad(hu[tuple(parts)], padding, mode="edge"), step, tuple(start), tuple(padding))
 
 
-def lay_out(orientation: str, width_mm: float, height_mm: float, pixels: int) -> Picture:
+def name_edges(affine: np.ndarray) -> dict[str, tuple[str, ...]]:
+    """Letters at the edges of axial, coronal and sagittal planes, as :attr:`Picture.edges` has them.
+
+    Args:
+        affine: (4, 4) from the cache frame to LPS mm.
+    """
+    directions = np.asarray(affine)[:3, :3].T
+    directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+    def letters(direction: np.ndarray) -> str:
+        nearest = np.argsort(-np.abs(direction), kind="stable")
+        return "".join(ENDS[axis][int(direction[axis] < 0)] for axis in nearest if abs(direction[axis]) >= SLANT)
+
+    return {plane: tuple(letters(end * directions[axis]) for axis, end in edges) for plane, edges in EDGES.items()}
+
+
+def lay_out(edges: Sequence[str], width_mm: float, height_mm: float, pixels: int) -> Picture:
     """Lay out a picture that has no image yet.
 
     Args:
-        orientation: "axial", "coronal" or "sagittal".
+        edges: of :attr:`Picture.edges`.
         width_mm, height_mm: of what it shows.
         pixels: of its longer side.
     """
     scale = pixels / max(height_mm, width_mm)
     width, height = max(round(width_mm * scale), 1), max(round(height_mm * scale), 1)
     bar = next((each for each in (50, 20) if width_mm >= 2.4 * each), 10)
-    return Picture("", width, height, edges=EDGES[orientation], scale=round(100 * bar / width_mm, 3), scale_mm=bar)
+    return Picture("", width, height, edges=edges, scale=round(100 * bar / width_mm, 3), scale_mm=bar)
 
 
 def draw(
@@ -210,6 +234,7 @@ def draw(
     window: tuple[float, float] | None,
     boxes: Sequence[tuple[int, float, Sequence[float]]],
     pixels: int,
+    edges: Sequence[str] = (),
     caption: str = "",
     encoding: Encoding = JPEG,
 ) -> Picture:
@@ -221,11 +246,12 @@ def draw(
         window: HU that become black and white; None for the levels of :func:`compand`.
         boxes: number, score and XYXY in the cache frame of each.
         pixels: of the picture's longer side.
+        edges: of :attr:`Picture.edges`.
         caption: its place in the scan.
         encoding: of the image.
     """
     rows, columns = plane.hu.shape
-    picture = lay_out(orientation, columns * plane.step[1], rows * plane.step[0], pixels)
+    picture = lay_out(edges, columns * plane.step[1], rows * plane.step[0], pixels)
     shown = _resize(plane, (picture.width, picture.height))
     upright = orientation == "axial"
     if not upright:

@@ -23,7 +23,7 @@ def test_the_page_does_not_replace_the_ledger(tmp_path, capsys):
         write_ledger(ledger, [to_table(rows(A, f"{A}/self-1", "SelfTraining", OTHER, [3]))])
         before = ledger.read_bytes()
         assert main(["review", str(ledger), "--dataset", name, "--output", str(ledger)]) == 2
-    assert "ledger.csv: the page ends in .html" in capsys.readouterr().err and ledger.read_bytes() == before
+    assert "ledger.csv: the page must end in .html" in capsys.readouterr().err and ledger.read_bytes() == before
 
 
 def test_the_queue_and_its_limit(tmp_path, monkeypatch, capsys):

@@ -8,6 +8,7 @@ from lens_d2.data.cache import VolumeCache
 from lens_d2.data.checks import (
     OTHER_MODALITIES,
     check_mask,
+    check_orientation,
     check_spacing,
     check_tissue,
     check_values,
@@ -233,3 +234,11 @@ def test_reading_a_mask_tells_what_does_not_meet(tmp_path, caplog):
     assert len(texts) == 1 and "60 mm off" in texts[0] and not caplog.messages
     read_mask(moved, ct)
     assert f"{moved}: {texts[0]}" in caplog.messages
+
+
+@pytest.mark.parametrize(("degrees", "told"), [(0, False), (8, False), (31, True)])
+def test_an_oblique_scan_is_told(degrees, told):
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    affine = [[cosine, 0, sine, 0], [0, -1, 0, 0], [-sine, 0, cosine, 0], [0, 0, 0, 1]]
+    warnings = check_orientation(VolumeGeometry((40, 40, 20), affine))
+    assert len(warnings) == told and all(f"up to {degrees}° off" in text for text in warnings)

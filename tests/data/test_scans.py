@@ -368,6 +368,39 @@ def test_two_scans_with_one_series_uid_in_two_folders(tmp_path):
         np.testing.assert_array_equal(read_volume(scan.record).array, array)
 
 
+def test_parts_of_a_series_in_folders_of_their_own_say_so(tmp_path):
+    """One series whose ends overlap in two folders: each reads as a whole one, and is not."""
+    array = np.random.default_rng(1).integers(-1000, 1000, (9, 8, 9)).astype(np.int16)
+    for folder, first, last in (("a", 0, 6), ("b", 3, 9)):
+        affine = AFFINE.copy()
+        affine[2, 3] += 3 * first
+        write_series(tmp_path / folder, array[first:last], affine, "1.2.3", StudyInstanceUID="1.9")
+    scans = find_scans(tmp_path)
+    assert [Path(scan.record["file_name"]).name for scan in scans] == ["a", "b"]
+    for number, scan in enumerate(scans, 1):
+        (told,) = scan.warnings
+        assert told.startswith(f"part {number} of 2 of its series: 6 of 12 images")
+
+
+def test_a_damaged_copy_leaves_the_sound_one_alone(tmp_path):
+    sound = write_series(tmp_path / "a", ARRAY, AFFINE, "1.2.3")
+    other = write_series(tmp_path / "b", np.concatenate([ARRAY, ARRAY]) + 1, AFFINE, "1.2.3")
+    damaged = sorted(other.iterdir())[1]
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    (first, second) = find_scans(tmp_path)
+    np.testing.assert_array_equal(read_volume(first.record).array, ARRAY)
+    assert Path(first.record["file_name"]) == sound
+    with pytest.raises(DataError, match=re.escape(str(damaged))):
+        read_volume(second.record)
+
+
+def test_packed_files_alone(tmp_path):
+    write_series(tmp_path / "ct", ARRAY, AFFINE)
+    for file in list((tmp_path / "ct").iterdir()):
+        file.rename(file.with_name(f"{file.name}.gz")).write_bytes(b"\x1f\x8b")
+    assert fault(tmp_path).endswith("holds no volume file, DICOM series or PNG slices; unpack its files")
+
+
 def test_phases_are_picked_as_series_are(tmp_path):
     for phase in (1, 2):
         elements = {"TemporalPositionIdentifier": phase, "SeriesDescription": "4D"}

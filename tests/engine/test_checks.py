@@ -22,7 +22,7 @@ def test_a_fault_of_the_training_names_its_key(tmp_path):
         ("DATASETS.SHARES", (("luna_train", 0.5),), "DATASETS.SHARES: no 'luna_train' in DATASETS.TRAIN"),
         ("DATASETS.WEIGHTS", (("phantom_luna_train", 0.0),), "DATASETS.WEIGHTS: 0 for phantom_luna_train"),
         ("SOLVER.REFERENCE_WORLD_SIZE", 5, "SOLVER.REFERENCE_WORLD_SIZE: 5 ranks cannot share a batch"),
-        ("SOLVER.PARTS", ("roi_heads.gate",), "MODEL.WEIGHTS: empty, and SOLVER.PARTS"),
+        ("SOLVER.PARTS", ("roi_heads.gate",), "MODEL.WEIGHTS: empty, but SOLVER.PARTS"),
         ("MODEL.GATE.FC_DIM", 0, "MODEL.GATE.FC_DIM: 0; at least 1"),
         ("MODEL.EMBEDDING.SOLVER.CHECKPOINT_PERIOD", 0, "MODEL.EMBEDDING.SOLVER.CHECKPOINT_PERIOD: 0; at least 1"),
     ):
@@ -172,7 +172,7 @@ def test_an_expert_s_name_is_a_word(expert):
 @pytest.mark.parametrize("experts", [("lits", "lits"), ("fused", "lits")])
 def test_names_of_experts_are_unique(experts):
     cfg = load_config("phantom/lens_multi.yaml", ["MODEL.LENS.EXPERTS", experts])
-    with pytest.raises(DataError, match="MODEL.LENS.EXPERTS: .*; each name once, and none 'fused'"):
+    with pytest.raises(DataError, match="MODEL.LENS.EXPERTS: .*; name each expert once, and none 'fused'"):
         checks.check_input(cfg)
 
 
@@ -210,7 +210,7 @@ def test_stages_that_could_not_run_are_refused(key, opts, fault):
 )
 def test_networks_of_later_stages_are_built_before_training(stage, key, value):
     cfg, state = load_config("phantom/lens_full.yaml"), torch.get_rng_state()
-    expect_refusal(checks.check_training, cfg, [key, value], f"{key.rpartition('.')[0]}: no network can be made")
+    expect_refusal(checks.check_training, cfg, [key, value], f"{key.rpartition('.')[0]}: cannot build a network")
     assert torch.equal(torch.get_rng_state(), state)
     cfg.merge_from_list([key, value, "STAGES", [name for name in cfg.STAGES if name != stage]])
     checks.check_networks(cfg)

@@ -59,7 +59,7 @@ def test_other_weights_do_not_feel_a_gate(tmp_path):
 
 def test_a_dataset_of_which_nothing_learns_is_refused(tmp_path):
     parts = ("proposal_generators.luna", "roi_heads.box_predictors.luna")
-    with pytest.raises(DataError, match="SOLVER.PARTS: nothing of deeplesion learns"):
+    with pytest.raises(DataError, match="SOLVER.PARTS: trains nothing of deeplesion"):
         train(tmp_path / "none", "SOLVER.PARTS", parts)
 
 

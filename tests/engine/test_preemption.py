@@ -1,4 +1,4 @@
-"""Trainings that are asked to end: one process and two ranks (gloo, on the CPU)."""
+"""Trainings that are asked to stop: one process and two ranks (gloo, on the CPU)."""
 
 import json
 import shlex
@@ -74,7 +74,7 @@ def finish(folder: Path, resume: bool = False) -> dict[str, torch.Tensor]:
 def test_asked_to_end_it_finishes_its_step_asks_for_a_requeue_and_goes_on(tmp_path, ranks, ask, workers):
     ended = train(tmp_path, ask, ranks=ranks, workers=workers)
     assert ended.returncode == 75, ended.stderr
-    assert "asked to end: status 75" in ended.stderr and "Traceback" not in ended.stderr
+    assert "stopped on request (status 75)" in ended.stderr and "Traceback" not in ended.stderr
     assert "a checkpoint after 3 of 5 iterations" in ended.stdout
     output = tmp_path / "output"
     assert (output / "last_checkpoint").read_text() == "model_0000002.pth"

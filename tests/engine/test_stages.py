@@ -158,7 +158,7 @@ def test_asked_to_end_in_every_training_it_goes_on(data, whole_run, tmp_path, mo
     whole, _ = whole_run
     cfg = config(data, tmp_path, *FULL, "STAGES", FULL[1][:3], "MODEL.FPR.SOLVER.CHECKPOINT_PERIOD", 100)
     steps = [kill_at(monkeypatch, trainer, "run_step") for trainer in (LENSTrainer, NetworkTrainer)]
-    for asked in (3, 5 + 1, 5 + 5 + 2):  # steps after which the run is asked to end
+    for asked in (3, 5 + 1, 5 + 5 + 2):  # steps after which the run is asked to stop
         monkeypatch.setattr(preemption, "requested", lambda asked=asked: sum(map(len, steps)) == asked)
         with pytest.raises(preemption.Preempted):
             run_stages(cfg, resume=True)

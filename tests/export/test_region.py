@@ -32,6 +32,10 @@ def test_region_of_a_box(box, region):
     assert describe_region(chest(), np.array(box, float), PIXEL) == region
 
 
+def test_an_oblique_slice_has_no_side():
+    assert describe_region(chest(), np.array([70.0, 90, 85, 105]), PIXEL, has_sides=False) == "lung"
+
+
 def test_the_middle_has_no_side():
     hu = chest()
     hu[40:160, 130:170] = -820

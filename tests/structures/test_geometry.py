@@ -86,6 +86,15 @@ def test_cache_and_volume_frame_meet_in_the_world(geometry):
     np.testing.assert_allclose(geometry.index_to_world(volume_index), direct, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("degrees", [0, 9, 44])
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1)])
+def test_obliquity_is_the_angle_to_the_patients_axes(degrees, signs):
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turned = np.array([[cosine, -sine, 0, 7], [sine, cosine, 0, 8], [0, 0, 1, 9], [0, 0, 0, 1.0]])
+    affine = turned @ np.diag([0.7 * signs[0], 0.7 * signs[1], 2.5 * signs[2], 1])
+    assert VolumeGeometry((4, 5, 6), affine).obliquity == pytest.approx(degrees, abs=1e-5)
+
+
 @given(geometries())
 def test_cache_frame_points_to_left_back_and_head(geometry):
     assert (np.diag(geometry.cache_affine)[:3] > 0).all()

@@ -59,8 +59,8 @@ def test_planes_are_shown_the_way_radiologists_expect(make_scan):
     by_number = {frame.number: frame for frame in overview["sagittal"].frames}
     front, back = min(worlds, key=lambda n: worlds[n][1]), max(worlds, key=lambda n: worlds[n][1])
     assert by_number[front].left < by_number[back].left
-    assert [overview[plane].edges for plane in ("coronal", "sagittal")] == ["RLHF", "APHF"]
-    assert maker.whole(0, "bone").edges == "RLAP"
+    assert [overview[plane].edges for plane in ("coronal", "sagittal")] == [tuple("RLHF"), tuple("APHF")]
+    assert maker.whole(0, "bone").edges == tuple("RLAP")
 
 
 def test_strip_shows_neighbours_and_boxes_only_where_the_detection_is(report):

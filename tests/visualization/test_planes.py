@@ -13,9 +13,32 @@ from lens_d2.visualization.planes import (
     choose_window,
     crop,
     draw,
+    name_edges,
     score_color,
     score_hex,
 )
+
+
+def turned(degrees: float, axis: int) -> np.ndarray:
+    """(4, 4) affine of a cache frame that is turned about one of the patient's axes."""
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    affine, (a, b) = np.eye(4), [i for i in range(3) if i != axis]
+    affine[a, a] = affine[b, b] = cosine
+    affine[a, b], affine[b, a] = -sine, sine
+    return affine @ np.diag([0.8, 0.8, 3.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("affine", "edges"),
+    [
+        (np.eye(4), {"axial": "R L A P", "coronal": "R L H F", "sagittal": "A P H F"}),
+        (turned(14, 2), {"axial": "R L A P", "coronal": "R L H F", "sagittal": "A P H F"}),
+        (turned(40, 2), {"axial": "RA LP AL PR", "coronal": "RA LP H F", "sagittal": "AL PR H F"}),
+        (turned(-30, 0), {"axial": "R L AH PF", "coronal": "R L HP FA", "sagittal": "AH PF HP FA"}),
+    ],
+)
+def test_letters_at_the_edges_are_the_patients_sides(affine, edges):
+    assert name_edges(affine) == {plane: tuple(text.split()) for plane, text in edges.items()}
 
 
 def test_window_suits_the_tissue():

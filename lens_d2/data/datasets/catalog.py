@@ -244,7 +244,7 @@ def read(name: str, faults: Faults, processes: int = 1) -> list[dict]:
         seen.add(record["volume"])
         boxes = [str(lesion["boxes"]) for lesion in record["lesions"] if lesion["boxes"]]
         if len(set(boxes)) < len(boxes):
-            faults.warn(record["volume"], [f"{len(boxes) - len(set(boxes))} lesions stand there twice"])
+            faults.warn(record["volume"], [f"{len(boxes) - len(set(boxes))} lesions appear twice"])
     return records
 
 

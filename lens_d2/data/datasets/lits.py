@@ -80,7 +80,7 @@ def read_corrections(path: Path) -> dict[int, Correction]:
         if not all(np.isfinite(spacing)) or min(spacing) <= 0 or (axes and body != sorted("LPS")):
             raise DataError(path, f"line {line}: spacings must be positive, and axes like LPS or RAS")
         if number in found:
-            raise DataError(path, f"line {line}: volume {number} stands there twice")
+            raise DataError(path, f"line {line}: volume {number} appears twice")
         found[number] = Correction(spacing, axes)
     return found
 

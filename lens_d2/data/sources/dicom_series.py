@@ -88,6 +88,11 @@ def read_index(paths: Iterable[Path]) -> DicomIndex:
     return find_parts(read_dicom_files(paths))
 
 
+def is_packed(path: Path) -> bool:
+    """Whether a file's name is that of a packed file or of half a copy."""
+    return PACKED.search(path.name) is not None
+
+
 def read_dicom_files(paths: Iterable[Path]) -> list[DicomFile]:
     """Read the headers of files, without those of other formats; one named like slices beside it is damaged."""
     files = {path: read_dicom_file(path) for path in paths}
@@ -145,6 +150,7 @@ def _parts(uid: str, members: Sequence[DicomFile]) -> list[Part]:
     if copies:
         warnings.append(f"{count_of(copies, 'image')} there twice with the same pixels: left out once")
     stacks = _split(frames) or [([], "")]
+    folders = [{frame.path.parent for frame in stack} for stack, _ in stacks]
     parts = []
     for number, (stack, told_by) in enumerate(stacks, 1):
         own = list(warnings)
@@ -152,10 +158,17 @@ def _parts(uid: str, members: Sequence[DicomFile]) -> list[Part]:
             images = f"{len(stack)} of {len(frames)} images, {replace_private(told_by, lambda text: '...')}"
             own.append(f"part {number} of {len(stacks)} of its series: {images}")
         name = uid if len(stacks) == 1 else f"{uid}:{number}"
-        paths = list(dict.fromkeys([*(frame.path for frame in stack), *(Path(each.path) for each in faults)]))
-        fault = faults[0] if faults else None
+        own_faults = [fault for fault in faults if not _is_elsewhere(fault, folders, number - 1)]
+        paths = list(dict.fromkeys([*(frame.path for frame in stack), *(Path(each.path) for each in own_faults)]))
+        fault = own_faults[0] if own_faults else None
         parts.append(Part(uid, name, number, len(stacks), stack, paths, told_by, description, own, fault))
     return parts
+
+
+def _is_elsewhere(fault: DataError, folders: Sequence[set[Path]], number: int) -> bool:
+    """Whether a file at fault lies in the folders of another part, and this part has folders of its own."""
+    folder, others = Path(fault.path).parent, set().union(*folders[:number], *folders[number + 1 :])
+    return folder in others and not folders[number] & others
 
 
 def _absent_files(members: Sequence[DicomFile]) -> Iterator[str]:

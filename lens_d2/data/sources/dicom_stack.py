@@ -79,7 +79,7 @@ def arrange(path: Path, frames: Sequence[Frame], fill_gaps: bool = False) -> Sta
     positions = np.array([frame.position for frame in frames])
     step = (positions[-1] - positions[0]) / places[-1]
     warnings = _check_gaps(path, frames, steps, jumps, interval, fill_gaps)
-    warnings += _check_places(frames, positions, positions[0] + places[:, None] * step, interval)
+    warnings += _check_places(frames, positions, places, step, interval)
     return Stack(frames, places, step, warnings)
 
 
@@ -114,9 +114,12 @@ def _check_gaps(path, frames, steps, jumps, interval: float, fill_gaps: bool) ->
     return [f"{count_of(missing, 'slice')} missing between {where} along the scan: interpolated from those beside"]
 
 
-def _check_places(frames, positions: np.ndarray, wanted: np.ndarray, interval: float) -> list[str]:
+def _check_places(
+    frames, positions: np.ndarray, places: np.ndarray, step: np.ndarray, interval: float
+) -> list[str]:
     """A warning of slices that are slightly off their places; DataError if they are far off."""
-    off = np.linalg.norm(positions - wanted, axis=1)
+    off = np.linalg.norm(positions - positions[0] - places[:, None] * step, axis=1)
+    mean = float(np.linalg.norm(step))
     worst = int(np.argmax(off))
     rounding = 2 * np.linalg.norm(_rounding(frames, positions))
     if off[worst] > rounding + TOLERATED * interval:
@@ -124,12 +127,10 @@ def _check_places(frames, positions: np.ndarray, wanted: np.ndarray, interval: f
         raise DataError(
             frame.path,
             f"irregular slice spacing: {frame.name} lies {off[worst]:.3g} mm off its place in a regular stack of "
-            f"{interval:.4g} mm (missing, shifted or foreign slices?)",
+            f"{mean:.4g} mm (missing, shifted or foreign slices?)",
         )
     if off[worst] > rounding + UNNOTICED * interval:
-        return [
-            f"slices lie up to {off[worst]:.2g} mm off a regular interval of {interval:.4g} mm: taken as regular"
-        ]
+        return [f"slices lie up to {off[worst]:.2g} mm off a regular interval of {mean:.4g} mm: taken as regular"]
     return []
 
 

@@ -25,6 +25,13 @@ PICTURES = ("TIFF", "LSM", "PNG", "JPEG", "JPEG2000", "BMP")  # their headers ha
 HEADER_LIMIT = 1 << 16  # bytes of the line with the geometry
 
 
+def _reason(told: str) -> str:
+    """The reason that SimpleITK gave, private as it may quote the file, or that no format fits."""
+    if "Unable to determine ImageIO reader" in told:
+        return "in no format that is read, or damaged; archives have to be unpacked"
+    return private(itk_reason(told))
+
+
 @SOURCE_REGISTRY.register()
 class SitkFile(Source):
     """A file that no other reader accepts; warns that its voxels cannot be checked for damage."""
@@ -107,7 +114,7 @@ class SitkFile(Source):
             name = signal.strsignal(-status) or f"signal {-status}"
             raise DataError(self.path, f"damaged: its reader ended with a {name.lower()}")
         if status == FAILED:
-            raise DataError(self.path, f"not a readable volume ({private(itk_reason(told))})")
+            raise DataError(self.path, f"not a readable volume ({_reason(told)})")
         if fault is not None:
             raise fault
         if status or not header:

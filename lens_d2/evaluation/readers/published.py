@@ -262,7 +262,7 @@ def _checked_truth(path, names: list[str], boxes: list[np.ndarray], from_zero: b
 
 
 def warn_of_lesions(path, volumes: Sequence[str], volume: np.ndarray, lesions: np.ndarray) -> None:
-    """Warn of a truth without a lesion, and of lesions that stand there twice.
+    """Warn of a truth without a lesion, and of lesions that appear twice.
 
     Args:
         path: of the truth.
@@ -288,7 +288,7 @@ def warn_of_doubles(path, kind: str, volumes: Sequence[str], volume: np.ndarray,
     _, first, count = np.unique(np.column_stack([volume, rows]), axis=0, return_index=True, return_counts=True)
     if (count > 1).any():
         name, twice = volumes[volume[first[count > 1].min()]], (count - 1).sum()
-        logger.warning("%s: %d %s stand there twice and count twice (volume %s)", path, twice, kind, name)
+        logger.warning("%s: %d %s appear twice and count twice (volume %s)", path, twice, kind, name)
 
 
 def spread(box: np.ndarray, span: tuple[float, float]) -> np.ndarray:

@@ -30,6 +30,8 @@
     $("score-text").value = least.toFixed(2);
     $("count").textContent = `${shown} of ${rows().length} findings shown`;
     if (table) $("none-left").hidden = shown > 0;
+    $("printed").textContent = `Score at least ${least.toFixed(2)}: ${$("count").textContent}`;
+    if (selected !== null && !isShown(findings.get(selected))) deselect();
     if (scan.calibration) explain(least);
     viewer.draw();
     drawInIdleTime();
@@ -57,6 +59,12 @@
     $("current").replaceChildren(`${finding.title}, `, details);
     viewer.suit(finding.window);
     viewer.show(stack.placeOf(finding.key));
+  }
+
+  function deselect() {
+    selected = null;
+    for (const element of all("tr.selected, a.box.selected")) element.classList.remove("selected");
+    $("current").replaceChildren();
   }
 
   // Scrolls the list, not the page, until it shows a row.

@@ -63,7 +63,7 @@ def test_lesions_that_stand_in_a_table_twice_are_told(root, monkeypatch):
     monkeypatch.setitem(DATASETS, "luna_train", own)
     faults = Faults()
     assert len(catalog.read("luna_train", faults)) == 2
-    assert faults.warnings == {"b": ["2 lesions stand there twice"]}
+    assert faults.warnings == {"b": ["2 lesions appear twice"]}
 
 
 def test_where_the_datasets_are(monkeypatch, tmp_path):

@@ -170,7 +170,7 @@ def test_corrections_of_absent_or_doubled_volumes(tmp_path, caplog):
     everything(tmp_path)
     assert "no volume with its mask for 99" in caplog.text
     table.write_text("volume,x,y,z,axes\n0,1,1,1,\n0,2,2,2,\n")
-    with pytest.raises(DataError, match="line 3: volume 0 stands there twice"):
+    with pytest.raises(DataError, match="line 3: volume 0 appears twice"):
         everything(tmp_path)
 
 

@@ -5,6 +5,7 @@ import pytest
 from helpers.dicom_checks import AFFINE, SHAPE, check, fault, leave_out, move
 from helpers.scan_files import make_affine, write_enhanced, write_series
 
+from lens_d2.data.checks import check_orientation
 from lens_d2.data.sources import open_source
 from lens_d2.data.volume import read_volume
 
@@ -26,7 +27,7 @@ def test_orientations(tmp_path, hu, direction):
     for k, j, i in np.random.default_rng(0).integers(0, SHAPE, (20, 3)):
         x, y, z = np.rint(volume.geometry.world_to_index([affine[:3] @ [i, j, k, 1]])[0]).astype(int)
         assert volume.array[z, y, x] == hu[k, j, i]
-    assert volume.warnings == ()
+    assert list(volume.warnings) == check_orientation(volume.geometry)
 
 
 def test_gantry_tilt_shears_the_affine(tmp_path, hu):
@@ -46,6 +47,16 @@ def test_a_slice_that_is_shifted(tmp_path, hu):
     assert "lies 0.6 mm off" in fault(write_series(tmp_path / "up", hu, AFFINE, change=aside(0.6, 2)))
     folder = write_series(tmp_path / "near", hu, AFFINE, change=aside(0.2, 2))
     check(folder, hu, warning="up to 0.2 mm off a regular interval of 2.5 mm")
+
+
+def test_the_interval_that_is_told_is_the_one_in_use(tmp_path, hu):
+    """Intervals of 2.75 and 2.25 mm by turns: their median is neither the mean nor the spacing."""
+    folder = write_series(
+        tmp_path / "ct", hu, AFFINE, change=lambda k, data: move(data, 0.25 * (k % 2) * np.eye(3)[2])
+    )
+    volume = read_volume({"file_name": str(folder), "volume": "scan"})
+    (told,) = [text for text in volume.warnings if "regular" in text]
+    assert f"interval of {volume.geometry.slice_interval:.4g} mm" in told
 
 
 def test_intervals_that_drift(tmp_path, hu):

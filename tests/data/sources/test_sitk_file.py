@@ -30,7 +30,9 @@ def test_other_formats_are_read_with_a_warning(gipl, tmp_path):
     gipl.write_bytes(gipl.read_bytes()[:200])
     assert "not a readable volume" in fault(gipl)
     (tmp_path / "notes.txt").write_text("no volume")
-    assert "not a readable volume (Unable to determine ImageIO reader" in fault(tmp_path / "notes.txt")
+    assert "not a readable volume (in no format that is read, or damaged; archives" in fault(
+        tmp_path / "notes.txt"
+    )
 
 
 @pytest.mark.parametrize("name", ["ct.gipl", "ct.gipl.gz", "ct.vtk", "ct.mrc"])

@@ -169,7 +169,7 @@ def test_a_foreign_truth_is_checked_as_others_are(evaluate, write):
     twice = write("truth.csv", text + text.splitlines()[1] + "\n")
     found = write("p.csv", table_text(BOXES, SCORES))
     status, _, error = evaluate("--protocol", "lens3d", "--ground-truth", twice, "--predictions", found)
-    assert status == 0 and "1 lesions stand there twice" in error
+    assert status == 0 and "1 lesions appear twice" in error
 
 
 @pytest.mark.parametrize("protocol", ["lens3d", "luna16"])
@@ -181,7 +181,7 @@ def test_foreign_detections_are_checked_as_others_are(evaluate, write, protocol)
         nodules = "seriesuid,coordX,coordY,coordZ,diameter_mm\na,-37.25,30.875,-93,10\n"
         truth = ["--ground-truth", write("nodules.csv", nodules), "--seriesuids", write("series.csv", "a\nb\n")]
     status, _, error = evaluate("--protocol", protocol, *truth, "--predictions", found)
-    assert status == 0 and "1 detections stand there twice" in error, error
+    assert status == 0 and "1 detections appear twice" in error, error
 
 
 def test_a_rate_given_twice_counts_once(evaluate, write):

@@ -72,7 +72,7 @@ def refused(result, *words):
 
 def test_what_may_be_meant_is_warned_of(lens3d, p3d, luna16):
     twice = {VOLUME: [*BOXES[VOLUME], BOXES[VOLUME][0]], OTHER: []}
-    assert f"1 lesions stand there twice and count twice (volume {VOLUME})" in lens3d(twice)[2]
+    assert f"1 lesions appear twice and count twice (volume {VOLUME})" in lens3d(twice)[2]
     assert "holds no lesion: a sensitivity of 0 means nothing" in lens3d({VOLUME: [], OTHER: []})[2]
     from_zero = {VOLUME: [[11, 11, 2, 41, 50, 5, 0.9]], OTHER: []}
     assert "1 of 1 detections lie outside the slices in their volumes' names" in lens3d(BOXES, from_zero)[2]
@@ -82,11 +82,11 @@ def test_what_may_be_meant_is_warned_of(lens3d, p3d, luna16):
     assert "2 of 2 detections lie outside the slices in their volumes' names" in p3d(found=moved)[2]
     halves = {VOLUME: [[[z + 0.5, box] for z, box in tracklet]]}
     assert "slices that are no whole numbers meet no mark" in p3d(found=halves)[2]
-    assert "2 boxes on slices stand there twice" in p3d(found={VOLUME: [tracklet, tracklet]})[2]
+    assert "2 boxes on slices appear twice" in p3d(found={VOLUME: [tracklet, tracklet]})[2]
     doubled = {VOLUME: [*FOUND[VOLUME], FOUND[VOLUME][0]], OTHER: []}
-    assert f"1 detections stand there twice and count twice (volume {VOLUME})" in lens3d(found=doubled)[2]
+    assert f"1 detections appear twice and count twice (volume {VOLUME})" in lens3d(found=doubled)[2]
     points = HEADER + "probability\n" + 2 * "00783,1,0,0,0.5\n"
-    assert "1 detections stand there twice" in luna16(found_csv=points)[2]
+    assert "1 detections appear twice" in luna16(found_csv=points)[2]
     assert luna16(series_csv="SeriesInstanceUID\n00783\n00784\n")[1]["num_volumes"] == 2
     named = luna16(series_csv="SeriesUID\n00783\n00784\n")
     assert named[1]["num_volumes"] == 2
@@ -94,7 +94,7 @@ def test_what_may_be_meant_is_warned_of(lens3d, p3d, luna16):
     assert named[1]["num_volumes"] == 3 and "the first line, scan, counts as a series" in named[2]
     assert "counts as a series" not in luna16(series_csv="00784\n00783\n")[2]
     nodules = HEADER + "diameter_mm\n00783,0,0,0,10\n00783,0,0,0,10\n"
-    assert "1 lesions stand there twice" in luna16(truth_csv=nodules)[2]
+    assert "1 lesions appear twice" in luna16(truth_csv=nodules)[2]
 
 
 def test_sound_input_passes(lens3d, p3d, luna16):
