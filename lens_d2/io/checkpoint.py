@@ -45,7 +45,7 @@ def load_weights(path: str) -> dict[str, Any]:
             raise
         except Exception as error:  # a damaged file can fail in any way at all
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise DataError(path, f"not a file of weights: {reason[:160]}") from error
+            raise DataError(path, f"not a file of weights: {reason.partition('. ')[0][:160]}") from error
     if not isinstance(loaded, dict):
         raise DataError(path, "holds no state_dict")
     return loaded
@@ -119,6 +119,25 @@ class LENSCheckpointer(DetectionCheckpointer):
         if comm.is_main_process():
             Path(self.save_dir, LAST_CHECKPOINT).unlink(missing_ok=True)
         comm.synchronize()
+
+    def get_checkpoint_file(self) -> str:
+        """Path of the newest checkpoint; "" without one.
+
+        Raises:
+            DataError: the file that names it names nothing, or a checkpoint that is not there.
+        """
+        tag = Path(self.save_dir, LAST_CHECKPOINT)
+        try:
+            name = tag.read_text(errors="replace").strip()
+        except OSError:  # as in fvcore: another process may just have removed it
+            return ""
+        path = os.path.join(self.save_dir, name)
+        if not os.path.isfile(path):
+            there = sorted(each.name for each in Path(self.save_dir).glob("*.pth"))
+            advice = f"write one of {', '.join(there)} into it, or begin anew" if there else "begin anew"
+            named = f"names {name}, which is not there" if name else "names no checkpoint"
+            raise DataError(tag, f"{named}: {advice}")
+        return path
 
     def load(self, path: str, *args, **kwargs) -> dict[str, Any]:
         """Load a checkpoint into the model and the checkpointables.

@@ -26,6 +26,24 @@ def test_a_checkpoint_is_complete_or_absent(tmp_path, monkeypatch):
     checkpointer.load(str(tmp_path / "model.pth"))
 
 
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"model_0000007.pth", "names model_0000007.pth, which is not there: write one of model.pth into it"),
+        (b"", "names no checkpoint: write one of model.pth into it, or begin anew"),
+        (b"\xff\x00", "which is not there"),
+    ],
+)
+def test_a_newest_checkpoint_that_is_not_there_is_told(tmp_path, content, fault):
+    checkpointer = LENSCheckpointer(torch.nn.Linear(2, 2), str(tmp_path))
+    assert checkpointer.get_checkpoint_file() == ""
+    checkpointer.save("model")
+    (tmp_path / "last_checkpoint").write_bytes(content)
+    with pytest.raises(DataError, match=fault) as caught:
+        checkpointer.resume_or_load("", resume=True)
+    assert str(caught.value).startswith(str(tmp_path / "last_checkpoint")) and "\n" not in str(caught.value)
+
+
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
     class Malicious:
         def __reduce__(self):
