@@ -100,10 +100,12 @@ class ReadScan:
     Attributes:
         source: that it comes from.
         volume: its voxels in the cache frame.
+        warnings: about it, that reading it does not give, a line each.
     """
 
     source: Source
     volume: CachedVolume
+    warnings: tuple[str, ...] = ()
 
 
 class LesionDetector:
@@ -235,7 +237,7 @@ class LesionDetector:
             provenance=self.provenance,
             keep_ids=keep_ids,
         )
-        return Findings(replace(report, warnings=(*report.warnings, *self.notes)))
+        return Findings(replace(report, warnings=(*read.warnings, *report.warnings, *self.notes)))
 
     def read(
         self,

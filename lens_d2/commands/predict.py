@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -172,9 +173,7 @@ class Predictor:
         """
         if scan.fault is not None:
             raise scan.fault
-        read = self.detector.read(scan.record)
-        read.volume.warnings = (*scan.warnings, *read.volume.warnings)
-        return read
+        return replace(self.detector.read(scan.record), warnings=scan.warnings)
 
     def run(self, scan: Scan, read: ReadScan, title: str, folder: Path) -> tuple[int, Written]:
         """Detect in one scan, write its files to ``folder``; returns the number of detections, and the files."""

@@ -18,7 +18,8 @@ class CohortPlan:
         luna, lits, nih_ln: scans of the single-type datasets (NIH-LN: half chests, half bellies).
         matrix: pixels a side, a multiple of 16; smaller matrices have larger pixels.
         hardness: 1 by default; more makes lesions fainter and increases the noise.
-        missing_rate: share of visible lesions that carry no mark in the universal dataset.
+        missing_rate: sets how much interest a mark needs in the universal dataset: about this share of lesions
+            gets none.
         seed: of everything.
         vm_share, vh_share: shares of the training sub-volumes that are completely annotated as V_M and as
             V_H-test (Lesion-Harvester, Section IV-A; 5.3% and 0.7% in the paper).

@@ -203,7 +203,7 @@ class PictureMaker:
         caption: str = "",
     ) -> Picture:
         edges = self.edges[orientation]
-        return draw(orientation, plane, window, boxes, pixels, edges, caption, self.style.encoding)
+        return draw(orientation, plane, window, boxes, pixels, caption, self.style.encoding, edges)
 
     def key(self, index: int) -> int:
         """The key slice of a detection in the cache frame."""

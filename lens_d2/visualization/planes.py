@@ -234,9 +234,9 @@ def draw(
     window: tuple[float, float] | None,
     boxes: Sequence[tuple[int, float, Sequence[float]]],
     pixels: int,
-    edges: Sequence[str] = (),
     caption: str = "",
     encoding: Encoding = JPEG,
+    edges: Sequence[str] = (),
 ) -> Picture:
     """Draw a plane.
 
@@ -246,9 +246,9 @@ def draw(
         window: HU that become black and white; None for the levels of :func:`compand`.
         boxes: number, score and XYXY in the cache frame of each.
         pixels: of the picture's longer side.
-        edges: of :attr:`Picture.edges`.
         caption: its place in the scan.
         encoding: of the image.
+        edges: of :attr:`Picture.edges`.
     """
     rows, columns = plane.hu.shape
     picture = lay_out(edges, columns * plane.step[1], rows * plane.step[0], pixels)

@@ -47,6 +47,19 @@ def test_folder_of_scans_goes_on_past_a_broken_one(predict_scans, array, tmp_pat
     assert "not a readable volume" in table[1]["fault"]
 
 
+def test_parts_of_a_series_say_so_in_their_outputs(predict_scans, array, tmp_path):
+    for folder, rise in (("a", 0), ("b", 1)):
+        affine = AFFINE.copy()
+        affine[2, 3] += rise * AFFINE[2, 2]
+        write_series(tmp_path / "in" / folder, array, affine, "1.2.3", StudyInstanceUID="1.9")
+    assert predict_scans(tmp_path / "in") == 0
+    with open(tmp_path / "out/scans.csv") as file:
+        table = list(csv.DictReader(file))
+    for number, row in enumerate(table, 1):
+        told = f"part {number} of 2 of its series"
+        assert told in row["warnings"] and told in (tmp_path / f"out/{row['folder']}/report.html").read_text()
+
+
 def test_an_unexpected_error_stops_only_its_scan(predict_scans, array, tmp_path, monkeypatch, capsys):
     (tmp_path / "in").mkdir()
     for name in "ab":

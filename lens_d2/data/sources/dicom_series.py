@@ -158,17 +158,18 @@ def _parts(uid: str, members: Sequence[DicomFile]) -> list[Part]:
             images = f"{len(stack)} of {len(frames)} images, {replace_private(told_by, lambda text: '...')}"
             own.append(f"part {number} of {len(stacks)} of its series: {images}")
         name = uid if len(stacks) == 1 else f"{uid}:{number}"
-        own_faults = [fault for fault in faults if not _is_elsewhere(fault, folders, number - 1)]
+        elsewhere = _folders_apart(folders, number - 1)
+        own_faults = [fault for fault in faults if Path(fault.path).parent not in elsewhere]
         paths = list(dict.fromkeys([*(frame.path for frame in stack), *(Path(each.path) for each in own_faults)]))
         fault = own_faults[0] if own_faults else None
         parts.append(Part(uid, name, number, len(stacks), stack, paths, told_by, description, own, fault))
     return parts
 
 
-def _is_elsewhere(fault: DataError, folders: Sequence[set[Path]], number: int) -> bool:
-    """Whether a file at fault lies in the folders of another part, and this part has folders of its own."""
-    folder, others = Path(fault.path).parent, set().union(*folders[:number], *folders[number + 1 :])
-    return folder in others and not folders[number] & others
+def _folders_apart(folders: Sequence[set[Path]], index: int) -> set[Path]:
+    """The folders of the other parts; none if this part shares one of them."""
+    others = set().union(*folders[:index], *folders[index + 1 :])
+    return set() if folders[index] & others else others
 
 
 def _absent_files(members: Sequence[DicomFile]) -> Iterator[str]:
