@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -22,6 +23,21 @@ if TYPE_CHECKING:
 
 # Values of RescaleType that DICOM knows; others are free text.
 RESCALE_TYPES = {"HU", "HU_MOD", "US", "OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}
+# Terms of ImageType, DICOM's and scanners', of images that are computed from CT slices and mean something else.
+COMPUTED = {
+    "MAX_IP": "maximum intensity projections",
+    "MIP": "maximum intensity projections",
+    "MAXIMUM": "maxima of several images",
+    "MIN_IP": "minimum intensity projections",
+    "MINIP": "minimum intensity projections",
+    "MINIMUM": "minima of several images",
+    "SUBTRACTION": "differences of two images",
+    "STD_DEVIATION": "standard deviations of several images",
+    "MAT_SPECIFIC": "the concentration of a material",
+    "MAT_FRACTIONAL": "the fraction of a material",
+    "EFF_ATOMIC_NUM": "effective atomic numbers",
+    "ELECTRON_DENSITY": "electron densities",
+}
 MAX_LISTED = 5  # series that a message lists
 
 
@@ -159,6 +175,8 @@ def _oddities(frames: Iterable[Frame]) -> list[str]:
     rescales = {frame.rescale for frame in frames}
     units = {frame.units for frame in frames} - {"", "HU"}
     named = sorted({each if each in RESCALE_TYPES else "other units" for each in units})
+    terms = {term for frame in frames for term in re.findall(r"\w+", frame.marks["ImageType"])}
+    computed = sorted(f"{COMPUTED[term]} (ImageType {term})" for term in terms & COMPUTED.keys())
     storages = {
         tuple(frame.pixels.options.get(key) for key in ("bits_stored", "pixel_representation")) for frame in frames
     }
@@ -173,6 +191,7 @@ def _oddities(frames: Iterable[Frame]) -> list[str]:
             ),
             (len(storages) > 1, "slices differ in how their pixels are stored (bits or sign)"),
             (bool(units), f"the header calls the values {', '.join(named)} where HU belong"),
+            (bool(computed), f"the header says that these are no CT slices, but {', '.join(computed)}"),
             (inverted, "stored for inverted display (MONOCHROME1): the values are taken as they are"),
         )
         if applies

@@ -1,6 +1,7 @@
 """Folders of DICOM files as scanners, archives and discs deliver them: read by content, or refused in one line."""
 
 import pydicom
+import pytest
 from helpers.dicom_checks import AFFINE, check, fault, files_of
 from helpers.scan_files import make_slice, write_pngs, write_series, write_volume
 from pydicom import uid
@@ -32,6 +33,21 @@ def test_rescale_missing_everywhere_is_warned_of_and_in_some_slices_refused(tmp_
 
 def test_units_that_are_not_hu(tmp_path, hu):
     check(write_series(tmp_path / "ct", hu, AFFINE, RescaleType="MGML"), hu, warning="calls the values MGML")
+
+
+@pytest.mark.parametrize(
+    ("terms", "warning"),
+    [
+        (["DERIVED", "SECONDARY", "AXIAL", "MAX_IP"], "maximum intensity projections (ImageType MAX_IP)"),
+        (["DERIVED", "SECONDARY", "AXIAL", "CT_SOM5 MIP"], "maximum intensity projections (ImageType MIP)"),
+        (["DERIVED", "PRIMARY", "AXIAL", "EFF_ATOMIC_NUM"], "effective atomic numbers"),
+        (["DERIVED", "PRIMARY", "AXIAL", "MAT_SPECIFIC"], "the concentration of a material"),
+        (["DERIVED", "SECONDARY", "MPR"], None),
+        (["DERIVED", "PRIMARY", "AXIAL", "VMI"], None),
+    ],
+)
+def test_images_computed_from_ct_are_told(tmp_path, hu, terms, warning):
+    check(write_series(tmp_path / "ct", hu, AFFINE, ImageType=terms), hu, warning=warning)
 
 
 def test_a_single_slice_is_no_scan(tmp_path, hu):
