@@ -24,7 +24,7 @@ from ...io.errors import DataError, private
 
 SUFFIXES = (".dcm", ".ima")  # a file with one of them that is no DICOM file is damaged
 CT_CLASSES = (uid.CTImageStorage, uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)
-# Pictures of anything: CT slices only if their headers say so, and give their place.
+# Pictures of anything: CT slices only if they are grey and their headers say so, and give their place.
 CAPTURES = (
     uid.SecondaryCaptureImageStorage,
     uid.MultiFrameSingleBitSecondaryCaptureImageStorage,
@@ -260,7 +260,7 @@ class _Header:
         said = DicomFile(
             self.path,
             kind,
-            words=f"{name}, modality {self._modality_in_words()}",
+            words=f"{name}{' in colour' * self._is_colour}, modality {self._modality_in_words()}",
             series=str(self.values.get("SeriesInstanceUID") or ""),
             modality=self.modality,
             description=" ".join(str(self.values.get("SeriesDescription") or "").split()),
@@ -278,6 +278,10 @@ class _Header:
         except DataError as fault:
             return replace(said, fault=fault)
         return replace(said, frames=frames, localizers=pixels.options["number_of_frames"] - len(frames))
+
+    @property
+    def _is_colour(self) -> bool:
+        return self.values.get("PhotometricInterpretation") in COLOURS
 
     @cached_property
     def _is_placed(self) -> bool:
@@ -303,6 +307,8 @@ class _Header:
             return Kind.COMPANION
         if self.sop_class in CAPTURES and not self._is_placed:
             return Kind.COMPANION
+        if self.sop_class in CAPTURES and self._is_colour:
+            return Kind.IMAGE
         if self.sop_class in (*CAPTURES, "") and self.modality == "CT":
             return Kind.CT
         return Kind.IMAGE

@@ -175,6 +175,20 @@ def test_secondary_captures_with_a_place(tmp_path, hu):
     check(folder, hu, warning="secondary captures")
 
 
+def test_captures_in_colour_are_no_slices(tmp_path, hu):
+    """Such as an AI's findings drawn on the slices, which archives keep beside the scan."""
+    write_series(tmp_path / "in/ct", hu, AFFINE, "1.2.3")
+    drawn = {"SOPClassUID": uid.SecondaryCaptureImageStorage, "SamplesPerPixel": 3, "PlanarConfiguration": 0}
+    drawn |= {"PhotometricInterpretation": "RGB", "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    folder = write_series(tmp_path / "in/drawn", hu, AFFINE, "1.2.4", **drawn)
+    check(tmp_path / "in", hu)
+    assert "no CT slices, but Secondary Capture Image in colour, modality CT" in fault(folder)
+    write_series(folder, hu[:1], AFFINE, "1.2.3", **drawn)
+    assert "1.2.3_000.dcm: Secondary Capture Image in colour, modality CT, in a series of CT" in fault(
+        tmp_path / "in"
+    )
+
+
 def test_frames_of_two_stacks_or_phases(tmp_path, hu):
     def in_two(k, frame):
         frame.FrameContentSequence[0].TemporalPositionIndex = 1 + k // 4
