@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from tabulate import tabulate
 
+from lens_d2.data.mapper import window as to_grey
 from lens_d2.data.volume import read_volume
 from lens_d2.io.files import whole_file, write_whole
 from lens_d2.phantom.anatomy import LABEL
@@ -63,8 +64,7 @@ DEEPLESION = {
 
 def picture(plane, window) -> np.ndarray:
     """(h, w, 3) uint8 of a slice in a window of HU."""
-    low, high = WINDOWS[window]
-    grey = np.clip((plane.astype(np.float32) - low) / (high - low) * 255, 0, 255).astype(np.uint8)
+    grey = to_grey(plane.astype(np.float32), WINDOWS[window]).round().astype(np.uint8)
     return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
 
 

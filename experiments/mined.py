@@ -59,9 +59,11 @@ class Tally:
     """The findings of one strategy.
 
     Attributes:
-        boxes: (n,) whether each 2D box is right. lesions: whether each new 3D lesion is.
+        boxes: (n,) whether each 2D box is right.
+        lesions: (m,) whether each new 3D lesion is right.
         matched: of those found by an annotation, and right, whether it is the annotation's lesion.
-        found_boxes, found_lesions: hidden (volume, lesion, slice) and (volume, lesion) that right ones are on.
+        found_boxes: hidden (volume, lesion, slice) that right boxes are on.
+        found_lesions: hidden (volume, lesion) that right lesions are on.
     """
 
     boxes: list[bool] = field(default_factory=list)
@@ -121,8 +123,10 @@ def measure(
     """Tally by strategy, and what was missing.
 
     Args:
-        ledger: as read_ledger gives it. records: of the dataset, with given annotations only.
-        iou, iobb: least overlaps of what is right.
+        ledger: as read_ledger gives it.
+        records: of the dataset, with given annotations only.
+        iou: least IoU of a right 2D box.
+        iobb: least 3D IoBB of a right lesion.
 
     Returns:
         {"tallies": {name: Tally}, "missing_boxes": set, "missing_lesions": set}

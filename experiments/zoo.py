@@ -25,6 +25,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.registry import machine
+from lens_d2.config import load_config
 from lens_d2.evaluation.operating_points import OperatingPoints, find_operating_points
 from lens_d2.evaluation.readers import read_box_detections, read_lesion_boxes
 from lens_d2.evaluation.report import write_json
@@ -167,6 +168,18 @@ def results(folder: Path) -> dict[str, dict]:
     return {name: {key: own[key] for key in keys if key in own} for name, own in outputs.items()}
 
 
+def command_of(args: argparse.Namespace) -> str:
+    """The command that makes the model: its name and the options that are not the defaults."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    words = ["python", "-m", "experiments", "zoo", args.name]
+    for option in ("size", "cohort_seed"):
+        value = getattr(args, option)
+        words += [f"--{option.replace('_', '-')}", value] * (value != parser.get_default(option))
+    words += ["--opts", *args.opts] if args.opts else []
+    return shlex.join(map(str, words))
+
+
 def write_cards() -> None:
     """Write MODEL_ZOO.md and the cards from the facts of all models in the package."""
     found = {path.relative_to(CARDS).as_posix().removesuffix(".json"): path for path in CARDS.rglob("*.json")}
@@ -202,7 +215,8 @@ def run(args: argparse.Namespace) -> None:
         "name": args.name,
         "kind": recipe.kind,
         "config": recipe.config,
-        "command": f"python -m experiments zoo {args.name}",
+        "command": command_of(args),
+        "training_seed": load_config(recipe.config, list(map(str, opts))).SEED,
         "opts": shlex.join(map(str, (*recipe.opts, *args.opts))),
         "cohort": {
             "size": args.size,

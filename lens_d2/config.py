@@ -260,7 +260,8 @@ def _add_fcos_keys(cfg: CN) -> None:
 
 
 def _add_roi_heads_keys(cfg: CN) -> None:
-    # Uncertain regions are left out of the ROI heads' sampling where a proposal covers one with this IoU.
+    # Proposals are not sampled from this IoU with an uncertain region on, or this share of them inside one; so are
+    # RPN's anchors and FCOS's pixels. From this IoU with a hard negative on, a proposal is known to be background.
     cfg.MODEL.ROI_HEADS.IGNORE_IOU = 0.5
     # Rule that weighs background proposals where labels are missing: "OBHS", "OBSS" or "MOBHS" (Lesion-Harvester,
     # Table IV), or "HIGH_SCORES"; empty: all weigh the same. (With MODEL.ROI_HEADS.NUM_CLASSES 2, hard negatives

@@ -156,11 +156,14 @@ class VolumeReader(VolumeInference):
         return torch.from_numpy(np.ascontiguousarray(slices.transpose(2, 1, 0)))[None]
 
     def boxes(self, record: dict, volume: CachedVolume) -> np.ndarray:
-        """(n, 6) of every lesion: its 3D extent where that is known, else the slices that have boxes."""
+        """(n, 6) x1, y1, z1, x2, y2, z2, edges of pixels and levels, of every lesion.
+
+        Its 3D extent where that is known, else the slices that have boxes.
+        """
         boxes = np.array([x["box3d"] or hull(np.array(x["boxes"])) for x in record["lesions"]], dtype=float)
         flat = volume.geometry.boxes_to_cache(boxes[:, [0, 1, 3, 4]])
         z = np.sort(np.stack([volume.geometry.slices_to_cache(boxes[:, i]) for i in (2, 5)], axis=1), axis=1)
-        z = (z + [-0.5, 0.5]) * volume.geometry.slice_interval / self.slice_interval
+        z = (z + [-0.5, 0.5]) * volume.geometry.slice_interval / self.slice_interval + 0.5  # to edges
         return np.column_stack([flat[:, :2], z[:, 0], flat[:, 2:], z[:, 1]])
 
     def patch(
@@ -194,7 +197,7 @@ class WholeVolume(VolumeReader):
         boxes, scores = (found[key].double().cpu().numpy() for key in ("boxes", "labels_scores"))
         flat = volume.geometry.boxes_to_volume(boxes[:, [0, 1, 3, 4]])
         ratio = self.slice_interval / volume.geometry.slice_interval
-        z = np.stack([boxes[:, 2] * ratio + 0.5, boxes[:, 5] * ratio - 0.5], axis=1)
+        z = np.stack([(boxes[:, 2] - 0.5) * ratio + 0.5, (boxes[:, 5] - 0.5) * ratio - 0.5], axis=1)
         z = np.sort(np.stack([volume.geometry.slices_to_volume(z[:, i]) for i in (0, 1)], axis=1), axis=1)
         z = z.round().clip(0, volume.shape[0] - 1)
         owner = np.repeat(np.arange(len(z)), (z[:, 1] - z[:, 0]).astype(int) + 1)

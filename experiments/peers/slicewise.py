@@ -56,7 +56,7 @@ class Lens:
         return build_optimizer(self.cfg, self.model)
 
     def batches(self, steps: int = 0) -> Iterator:
-        """Endless batches of training, from that after so many steps on."""
+        """Yield training batches endlessly, continuing after ``steps`` steps."""
         loader = build_train_loader(self.cfg)
         loader.batch_sampler.start_iter = steps
         return iter(loader)

@@ -11,9 +11,10 @@ import numpy as np
 from tabulate import tabulate
 
 from lens_d2.evaluation.bootstrap import draw_weights, interval, paired_comparison, resampled_sensitivities
-from lens_d2.evaluation.curves import read_highest
+from lens_d2.evaluation.curves import FrocEvents, read_highest
 from lens_d2.evaluation.plots import plot_froc, plot_panels
 from lens_d2.evaluation.protocols import PROTOCOLS
+from lens_d2.evaluation.protocols.protocol import Protocol
 from lens_d2.io.errors import DataError
 from lens_d2.io.files import write_whole
 
@@ -151,15 +152,20 @@ def _cell(values: Sequence[float], metric: str) -> str:
     """Mean and, of several seeds, standard deviation; counts that are the same for all seeds have none."""
     if not values:
         return DASH
-    factor, form, unit = FORMATS.get(metric, CORRELATION if metric.startswith(PLAIN) else PER_CENT)
+    factor, form, unit = _format_of(metric)
     text = f"{factor * statistics.mean(values):{form}}"
     if len(values) > 1 and (metric not in FORMATS or min(values) < max(values)):
         text += f" ± {factor * statistics.stdev(values):{form}}"
     return text + unit
 
 
+def _format_of(metric: str) -> tuple[float, str, str]:
+    """Factor, format and unit in which a metric is shown."""
+    return FORMATS.get(metric, CORRELATION if metric.startswith(PLAIN) else PER_CENT)
+
+
 def difference(first: Results, second: Results, metric: str) -> str:
-    """By how much a metric of the second row is above the first's, in per cent, over the seeds that both have.
+    """By how much a metric of the second row is above the first's, as it is shown, over the seeds that both have.
 
     Of the average sensitivity with the 95% interval of the paired bootstrap over sub-volumes; of other metrics,
     which are not counted by sub-volume, with the standard deviation over seeds.
@@ -169,11 +175,12 @@ def difference(first: Results, second: Results, metric: str) -> str:
         low, high = compared["difference_ci"]
         return f"{100 * compared['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
     one, two = first.values(metric), second.values(metric)
-    values = [100 * (two[seed] - one[seed]) for seed in one.keys() & two.keys()]
+    factor, form, _ = _format_of(metric)
+    values = [factor * (two[seed] - one[seed]) for seed in one.keys() & two.keys()]
     if not values:
         return DASH
-    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):+.1f}{deviation}"
+    deviation = f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):+{form}}{deviation}"
 
 
 def compare(first: Results, second: Results) -> dict | None:
@@ -225,7 +232,7 @@ class Gap:
 
 
 def _paper_difference(table: Table, before: Row | None, row: Row) -> str:
-    """The same in the paper, if it gives both numbers."""
+    """Difference between the paper's values of two rows in the compared column; empty unless it gives both."""
     columns = [column for column, metric in table.columns.items() if metric == table.compare]
     if before is None or not columns:
         return ""
@@ -245,17 +252,21 @@ def froc_curves(results: Sequence[Results]) -> dict[str, dict]:
         grid = np.geomspace(protocol.fps[0] / 4, protocol.fps[-1], 200)
         curve = np.mean([read_highest(*protocol.curve(each), grid) for each in events], axis=0)
         sensitivity = np.mean([protocol.sensitivities(each) for each in events], axis=0)
-        weights = draw_weights(events[0].num_volumes, DRAWS, SEED)
-        drawn = [resampled_sensitivities(each, protocol.fps, weights, protocol.count_side) for each in events]
-        bands = [interval(column, 0.0) for column in np.mean(drawn, axis=0).T]
         curves[own.row.name] = {
             "curve": (grid, curve),
             "fps": protocol.fps,
             "sensitivity": sensitivity,
             "average": float(sensitivity.mean()),
-            "ci": None if curves else bands,
+            "ci": None if curves else _bands(events, protocol),
         }
     return curves
+
+
+def _bands(events: Sequence[FrocEvents], protocol: Protocol) -> list[tuple[float, float]]:
+    """95% interval at each number of false positives of the mean over the seeds."""
+    weights = draw_weights(events[0].num_volumes, DRAWS, SEED)
+    drawn = [resampled_sensitivities(each, protocol.fps, weights, protocol.count_side) for each in events]
+    return [interval(column, 0.0) for column in np.mean(drawn, axis=0).T]
 
 
 def _legend(table: Table, seeds: Sequence[int]) -> str:

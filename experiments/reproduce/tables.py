@@ -70,7 +70,7 @@ class Run:
 
     @cached_property
     def id(self) -> str:
-        """The same for runs of the same making: a readable part and a digest."""
+        """Identifier: the config's stem and a digest of :meth:`describe`, equal for runs that are made alike."""
         return f"{Path(self.config).stem}-{digest([self.describe()])[:10]}"
 
     def describe(self) -> dict:
@@ -292,8 +292,9 @@ class _Reader:
 
     def _row(self, row: dict, before: str) -> Row:
         against, columns = row.get("against", before), self.content["columns"]
-        if against:
-            self._entry(against)
+        names = [each["name"] for each in self.rows]
+        if against and against not in names:
+            raise DataError(self.path, f"{row['name']}: no row {against}{did_you_mean(str(against), names)}")
         for column in row.get("paper") or {}:
             if column not in columns:
                 raise DataError(self.path, f"{row['name']}: no column {column}{did_you_mean(column, columns)}")
@@ -363,4 +364,6 @@ class _Reader:
         optional = ("strategies", "labels", "verdicts", "value")
         content = self._known(f"given of {name}", content, ("run", "file"), optional)
         lists = {key: tuple(content[key]) for key in ("strategies", "labels", "verdicts") if key in content}
+        if "labels" in lists and len(lists) > 1:
+            raise DataError(self.path, f"given of {name}: labels, which are a harvest's, go with nothing else")
         return Given(self.run(content["run"]), content["file"], **lists, value=content.get("value", "{}"))

@@ -31,7 +31,7 @@ from lens_d2.data.ledger.counts import count_training_data, strategies_of
 from lens_d2.data.ledger.table import read_ledger, to_table, write_ledger
 from lens_d2.data.loader import build_test_loader, load_records
 from lens_d2.engine.evaluation import INFERENCE, build_evaluator
-from lens_d2.engine.stages import DETECTORS, MARKER, RunResults, load_model
+from lens_d2.engine.stages import DETECTORS, MARKER, MINERS, RunResults, load_model
 from lens_d2.evaluation.evaluators import P3DFROCEvaluator
 from lens_d2.evaluation.frames import box_truth, mark_truth
 from lens_d2.evaluation.readers import read_tracklets
@@ -57,7 +57,8 @@ SECONDS = "seconds.json"  # in a run's folder
 TIMED_VOLUMES = 3  # sub-volumes on which the inference is timed
 KINDS = Registry("KIND")
 KINDS.__doc__ = (
-    "Functions (job: Job) -> parts of the record, by the kind of a run. To add one, see :mod:`.tables`."
+    "Functions (job: Job) -> parts of the record, by the kind of a run. To add one, write a function under "
+    "``@KINDS.register()``, and say in ``tables._Reader._make`` which key of a row asks for it."
 )
 
 
@@ -93,14 +94,15 @@ class Job:
     def opts(self) -> list:
         """Overrides of the config: key, value, ... as words of a command line."""
         opts = {**self.run["opts"], "SEED": self.seed, "OUTPUT_DIR": str(self.folder), "MODEL.DEVICE": self.device}
-        opts |= {key: of["value"].format(self._file(of)) for key, of in self.given.items()}
+        opts |= {key: of["value"].format(self._file(key, of)) for key, of in self.given.items()}
         return words_of(opts)
 
-    def _file(self, of: dict) -> Path:
+    def _file(self, key: str, of: dict) -> Path:
+        """The file of another run, or the part of a ledger that the run is given, written to its own folder."""
         path = Path(of["folder"]) / of["file"]
         if of["strategies"] or of["labels"] or of["verdicts"]:
             rows = part_of_ledger(path, of)
-            path = self.folder / f"given_{path.name}"
+            path = self.folder / f"{key}_{path.name}"
             write_ledger(path, [rows])
         return path
 
@@ -129,7 +131,7 @@ def training(job: Job) -> dict:
     if run_command(words):
         raise DataError(job.folder, "the training failed; the line above says why")
     cfg = load_config(job.folder / "config.yaml")
-    content: dict = {"evaluations": read_evaluations(job.folder), "numbers": _training_counts(cfg)}
+    content: dict = {"evaluations": read_evaluations(job.folder), "numbers": _training_counts(cfg, job.folder)}
     if (weights := _weights(job.folder)) is not None:
         content["numbers"] |= _measure(cfg, VolumeInference(cfg, load_model(cfg, str(weights))))
     if (table := job.folder / "harvest/table.json").is_file():
@@ -207,13 +209,22 @@ def _weights(folder: Path) -> Path | None:
     return alone if alone.is_file() else None
 
 
-def _training_counts(cfg: CfgNode) -> dict[str, int]:
+def _ledger(cfg: CfgNode, folder: Path) -> str:
+    """The ledger of a run's last training: the config's, or what its own stages have mined; empty without one."""
+    if cfg.DATASETS.LEDGER or "retrain" not in cfg.STAGES:
+        return cfg.DATASETS.LEDGER
+    mined = (RunResults(folder / stage, str(folder)).find(MARKER) for stage in reversed(MINERS))
+    return next(done["result"]["ledger"] for done in mined if done)
+
+
+def _training_counts(cfg: CfgNode, folder: Path) -> dict[str, int]:
     """Counts of LENS's Table III, of the partially labelled datasets: lesions, boxes, uncertain boxes, slices."""
     try:
         names = mined_datasets(cfg)
     except DataError:
         return {}
-    ledger = read_ledger(cfg.DATASETS.LEDGER) if cfg.DATASETS.LEDGER else to_table([]).to_pandas()
+    path = _ledger(cfg, folder)
+    ledger = read_ledger(path) if path else to_table([]).to_pandas()
     *mined, unlabelled = count_training_data(load_records(names), ledger, strategies_of(ledger))
     counts = unlabelled if cfg.DATASETS.UNLABELED_SLICES else mined[-1]
     return {key: getattr(counts, key) for key in ("lesions", "boxes", "uncertain", "slices")}
@@ -222,7 +233,7 @@ def _training_counts(cfg: CfgNode) -> dict[str, int]:
 def _measure(cfg: CfgNode, inference: nn.Module) -> dict[str, float]:
     """Parameters and the time of a slice, "ms_per_slice", of inference over the first sub-volumes of the test."""
     numbers: dict[str, float] = {"parameters": sum(weights.numel() for weights in inference.parameters())}
-    records = [r for r in load_records(cfg.DATASETS.TEST[:1])[:TIMED_VOLUMES]] if cfg.DATASETS.TEST else []
+    records = load_records(cfg.DATASETS.TEST[:1])[:TIMED_VOLUMES] if cfg.DATASETS.TEST else []
     if records:
         on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
         clock = time.perf_counter if on_gpu else time.process_time  # this hardly feels other programs

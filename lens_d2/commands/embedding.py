@@ -52,7 +52,8 @@ def train_and_calibrate(cfg: CfgNode, args: argparse.Namespace) -> None:
     marks = []
     for name in cfg.MODEL.EMBEDDING.DATASETS:
         marks += marks_of_dataset(name, load_records((name,)))
-    found = calibrate(LesionEmbedder(cfg).embed, marks, cfg.MODEL.EMBEDDING.CALIBRATION_PRECISION)
+    precision, default = cfg.MODEL.EMBEDDING.CALIBRATION_PRECISION, cfg.MINING.INTRA_PATIENT.DISTANCE
+    found = calibrate(LesionEmbedder(cfg).embed, marks, precision, default)
     path = os.path.join(cfg.OUTPUT_DIR, "embedding", "calibration.json")
     write_whole(path, json.dumps(found.to_dict(), indent=1).encode())
     logging.getLogger("lens_d2").info("%s (%s)", found, path)

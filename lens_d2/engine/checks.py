@@ -220,7 +220,7 @@ def check_stages(cfg: CfgNode) -> None:
                 raise DataError(key, f"empty, and the stage {stage} needs it")
     if "fpr" in known:
         mined_datasets(cfg)
-    mines = cfg.MINING.STRATEGIES or "train" not in known or "harvest" in known
+    mines = cfg.MINING.STRATEGIES or "train" not in known
     if "retrain" in known and not cfg.DATASETS.LEDGER and not mines:
         fault = "empty, and the stage retrain needs what they find, or DATASETS.LEDGER"
         raise DataError("MINING.STRATEGIES", fault)

@@ -19,7 +19,6 @@ from functools import partial
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
-from detectron2.utils.env import seed_all_rng
 
 from ..mining.harvester.pool import HarvestedLesion
 from ..mining.harvester.proposals import GROUP, Proposals, score_proposals_3d, stack_proposals
@@ -28,7 +27,7 @@ from ..mining.harvester.rounds import Rules, known_proposals
 from ..mining.harvester.volumes import HarvestVolumes, check_settings
 from ..mining.proposals import open_shards, propose
 from .classifier import train_lpc
-from .stages import COMPLETE, ROUND, STAGES, TRAINED, Run, load_model, train_model
+from .stages import COMPLETE, DETECTOR_ALONE, ROUND, STAGES, TRAINED, Run, load_model, seed_round, train_model
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +41,9 @@ def harvest(run: Run) -> dict:
     volumes = HarvestVolumes(cfg)
     check_settings(cfg, volumes)
     for number in range(1, cfg.HARVEST.ROUNDS + 1):
-        harvest_round = HarvestRound(run, volumes, number, tuple(finished))
-        finished.append(run.results(harvest_round.step).once(ROUND, harvest_round.run))
-        folders.append(harvest_round.folder)
+        current = HarvestRound(run, volumes, number, tuple(finished))
+        finished.append(run.results(current.step).once(ROUND, current.run))
+        folders.append(current.folder)
         if comm.is_main_process():
             write_table(run.folder(FOLDER), volumes.measure, folders, cfg.HARVEST.OTHER_LEDGERS)
         if cfg.HARVEST.STOP_EARLY and _has_converged(finished):
@@ -75,19 +74,19 @@ COMPLETE[harvest.__name__] = _is_complete
 class HarvestRound:
     """One round; :meth:`run` resumes from the last finished unit of work."""
 
-    def __init__(self, stage: Run, volumes: HarvestVolumes, number: int, finished: Sequence[dict]):
+    def __init__(self, of_run: Run, volumes: HarvestVolumes, number: int, finished: Sequence[dict]):
         """
         Args:
-            stage: the run that the stage belongs to.
+            of_run: the run that the round belongs to.
             volumes: of the harvest.
             number: of the round, from 1.
             finished: what the rounds before have returned.
         """
-        self.stage, self.cfg, self.keys = stage, stage.cfg, stage.cfg.HARVEST
+        self.of_run, self.cfg, self.keys = of_run, of_run.cfg, of_run.cfg.HARVEST
         self.volumes, self.number = volumes, number
         self.finished, self.last = finished, finished[-1] if finished else None
         self.step = f"{FOLDER}/round_{number}"
-        self.folder = stage.folder(self.step)
+        self.folder = of_run.folder(self.step)
         self.folds = volumes.folds(self.keys.FOLDS)
         self.known: tuple[dict, dict] | None = None  # of known_proposals, once a classifier is trained
 
@@ -116,20 +115,19 @@ class HarvestRound:
 
     def _once(self, step: str, train: Callable[[], str]) -> str:
         """Train unless that is already finished, and give the weights."""
-        return self.stage.results(f"{self.step}/{step}").once(TRAINED, lambda: {"weights": train()})["weights"]
+        return self.of_run.results(f"{self.step}/{step}").once(TRAINED, lambda: {"weights": train()})["weights"]
 
     def _train_generator(self) -> str:
         """Step 1: on the given marks; from the second round on fine-tuned, with what has been harvested."""
-        opts = ["DATASETS.TEST", (), "TEST.EXPECTED_RESULTS", [], "MODEL.FPR.WEIGHTS", "", "MINING.STRATEGIES", ()]
+        opts = ["DATASETS.TEST", (), "MINING.STRATEGIES", (), *DETECTOR_ALONE]
         if self.last:
             for key, value in self.keys.FINETUNE.items():
                 opts += [f"SOLVER.{key}", value]
             opts += ["MODEL.WEIGHTS", self.last["weights"], "DATASETS.LEDGER", self.last["ledger"]]
         else:
             opts += ["DATASETS.LEDGER", ""]
-        if self.cfg.SEED >= 0:  # the same, whether what came before ran in this process or not
-            seed_all_rng(self.cfg.SEED + 1000 * self.number + comm.get_rank())
-        return train_model(self.stage.config(f"{self.step}/generator", *opts), self.stage.resume)["weights"]
+        seed_round(self.cfg, self.number)
+        return train_model(self.of_run.config(f"{self.step}/generator", *opts), self.of_run.resume)["weights"]
 
     def _train_classifier(
         self, stacked: Proposals, before: Sequence[HarvestedLesion], fold: int | None = None
@@ -157,4 +155,4 @@ class HarvestRound:
             cfg.MODEL.LPC.SOLVER.update(self.keys.FINETUNE_LPC)
         cfg.OUTPUT_DIR = str(self.folder if fold is None else self.folder / f"fold_{fold}")
         cfg.freeze()
-        return train_lpc(cfg, records, positives, negatives, self.stage.resume, start)
+        return train_lpc(cfg, records, positives, negatives, self.of_run.resume, start)

@@ -10,6 +10,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from ..data.mapper import SliceMapper
+from ..structures.status import STATUS_OF_RECORD, BoxStatus
 from ..visualization.samples import STYLES, SamplePicture, boxes_by_status, central_slice, sheet
 from ..visualization.sheets import pixels
 
@@ -54,7 +55,8 @@ class OverlayHook(HookBase):
         """{expert: a sample with a lesion} from the expert's first record that has one."""
         chosen: dict[str, dict] = {}
         for record in records:
-            boxes = sorted(box for lesion in record["lesions"] for box in lesion["boxes"])
+            lesions = (x for x in record["lesions"] if STATUS_OF_RECORD[x["status"]] == BoxStatus.LESION)
+            boxes = sorted(box for lesion in lesions for box in lesion["boxes"])
             if boxes and record["expert"] not in chosen:
                 chosen[record["expert"]] = self.mapper(record, int(boxes[len(boxes) // 2][0]))
         return chosen

@@ -13,7 +13,8 @@ unit of work: a stage, and within it a checkpoint, a sub-volume's proposals, a p
     fpr         proposals of the newest LENS, and the classifier of false-positive reduction on them
     evaluate    the newest LENS with the classifier, on DATASETS.TEST
 
-To add a stage, write a function as below under ``@STAGES.register()``.
+To add a stage, write a function as below under ``@STAGES.register()``, and enter it in ``ORDER`` and, if it needs
+the result of another stage or a setting, in ``NEEDS`` and ``SETTINGS``.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ SETTINGS = {
     "self_training": ("MINING.STRATEGIES",),
     "evaluate": ("DATASETS.TEST",),
 }
+# Overrides of the training of a detector before the end of a run.
+DETECTOR_ALONE = ("MODEL.FPR.WEIGHTS", "", "TEST.EXPECTED_RESULTS", [])
 STAGES = Registry("STAGE")
 STAGES.__doc__ = "Functions (run: Run) -> dict of JSON's types: the result, for later stages and stage.json."
 # Predicates by stage: does a finished stage's result still satisfy the config?
@@ -190,7 +193,9 @@ def run_stages(cfg: CfgNode, resume: bool = False) -> dict:
     first = min((PLACES[name] for name in cfg.STAGES if name in PLACES), default=0)
     for path in sorted(Path(cfg.OUTPUT_DIR).glob(f"*/{MARKER}.json")):
         name = path.parent.name
-        if resume if name in cfg.STAGES else PLACES.get(name, -1) < first:
+        # A stage of this config counts when resuming, another one if its place is before them.
+        counts = resume if name in cfg.STAGES else PLACES.get(name, -1) < first
+        if counts:
             _recall(run, name)
     _check_needs(run)
     if comm.is_main_process() and not resume:
@@ -290,7 +295,7 @@ def train(run: Run) -> dict:
 def _mining_opts(run: Run) -> list:
     """Overrides of a training that mines."""
     weights = run.cfg.MODEL.EMBEDDING.WEIGHTS or run.done.get("embedding", {}).get("weights", "")
-    return ["MODEL.EMBEDDING.WEIGHTS", weights, "MODEL.FPR.WEIGHTS", "", "TEST.EXPECTED_RESULTS", []]
+    return ["MODEL.EMBEDDING.WEIGHTS", weights, *DETECTOR_ALONE]
 
 
 @STAGES.register()
@@ -328,11 +333,16 @@ def _mining_round(run: Run, step: str, number: int, ledgers: Sequence[str]) -> d
     training = cfg.clone()
     training.defrost()
     training.MINING.STRATEGIES = ()
-    if cfg.SEED >= 0:  # the same, whether what came before ran in this process or not
-        seed_all_rng(cfg.SEED + 1000 * number + comm.get_rank())
+    seed_round(cfg, number)
     result = train_model(training, run.resume)
     ledger = mining.mine(mining.propose(load_model(cfg, result["weights"])), number)
     return {"round": number, **result, "ledger": str(ledger)}
+
+
+def seed_round(cfg: CfgNode, number: int) -> None:
+    """Seed a rank for a round, so that it is the same whether what came before ran in this process or not."""
+    if cfg.SEED >= 0:
+        seed_all_rng(cfg.SEED + 1000 * number + comm.get_rank())
 
 
 @STAGES.register()
@@ -340,9 +350,7 @@ def retrain(run: Run) -> dict:
     """Step 4: train LENS anew with the ledger: DATASETS.LEDGER, or the one that was mined."""
     ledger = run.cfg.DATASETS.LEDGER or run.newest("ledger", *MINERS)
     opts = ["DATASETS.LEDGER", ledger, "MINING.STRATEGIES", ()]
-    return train_model(
-        run.config("retrain", *opts, "MODEL.FPR.WEIGHTS", "", "TEST.EXPECTED_RESULTS", []), run.resume
-    )
+    return train_model(run.config("retrain", *opts, *DETECTOR_ALONE), run.resume)
 
 
 def train_model(cfg: CfgNode, resume: bool) -> dict:

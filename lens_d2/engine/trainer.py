@@ -27,6 +27,7 @@ from ..io.errors import DataError
 from ..mining.hooks import build_mining_hooks
 from ..modeling.pretrained import load_backbone_weights
 from ..modeling.teacher import Teacher
+from .evaluation import build_evaluator
 from .overlays import build_overlay_hooks
 from .preemption import PreemptionHook
 from .solver import build_optimizer, build_scheduler, follow_config, freeze_all_but, with_epochs
@@ -156,14 +157,15 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def state_dict(self) -> dict:
-        """As of other trainings, with the parts that learn."""
+        """Add ``SOLVER.PARTS`` to the state that every training saves."""
         return {**super().state_dict(), "parts": list(self.cfg.SOLVER.PARTS)}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """As of other trainings.
+        """Load the state that every training saves.
 
         Raises:
-            ValueError: also if other parts learnt in that training, so that its optimizer state does not fit.
+            ValueError: as for other trainings, or other parts learnt in that training, so that its optimizer state
+                does not fit.
         """
         parts = list(self.cfg.SOLVER.PARTS)
         if state_dict.get("parts", parts) != parts:
@@ -287,8 +289,6 @@ class LENSTrainer(CarefulTraining, DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """See :func:`lens_d2.engine.evaluation.build_evaluator`."""
-        from .evaluation import build_evaluator
-
         return build_evaluator(cfg, dataset_name)
 
     @classmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -305,7 +305,7 @@ class FindingPrecision:
         fitted: dict[str, list[tuple]] = {}
         own = rows[rows["volume"].isin(verified.unmarked)]
         whole = dict(tuple(own[own["status"] == "annotation"].groupby("lesion")))  # by whichever strategies
-        for (strategy, lesion), group in self._findings(own):
+        for strategy, lesion, group in self._findings(own):
             volume, boxes = group["volume"].iloc[0], slice_boxes_of(whole[lesion])
             finding = group["score"].max(), bool(verified.hit(volume, boxes)), self._stratum(group)
             fitted.setdefault(strategy, []).append(finding)
@@ -327,7 +327,7 @@ class FindingPrecision:
     def fill(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows of whole lesions with ``precision`` filled in; uncertain where it is too low."""
         precision, status = rows["precision"].to_numpy(copy=True), rows["status"].to_numpy(dtype=object, copy=True)
-        for (strategy, _), group in self._findings(rows.reset_index(drop=True)):
+        for strategy, _, group in self._findings(rows.reset_index(drop=True)):
             precision[group.index] = value = self._precision(strategy, group)
             if value < self.calibration.least_precision:
                 status[group.index] = "uncertain"
@@ -345,11 +345,12 @@ class FindingPrecision:
         return value
 
     @staticmethod
-    def _findings(rows: pd.DataFrame):
-        """(strategy, lesion), rows: of the new lesions without a precision."""
+    def _findings(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+        """The strategy that found it, id and rows of each new lesion without a precision, whoever added slices."""
         new = (rows["status"] == "annotation") & rows["precision"].isna() & ~continues_given(rows)
         new &= ~rows["lesion"].str.contains(JUDGED, regex=False)  # more slices of a lesion that is sure
-        return rows[new].groupby(["strategy", "lesion"], sort=False)
+        for lesion, group in rows[new].groupby("lesion", sort=False):
+            yield group["strategy"].iloc[0], str(lesion), group
 
     def _stratum(self, group: pd.DataFrame) -> Stratum:
         boxes = slice_boxes_of(group)

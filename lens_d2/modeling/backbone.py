@@ -67,7 +67,6 @@ class ContextFusion(nn.Module):
         return self.conv(torch.cat(features, dim=1))
 
 
-@BACKBONE_REGISTRY.register()
 class DenseNet25D(Backbone):
     """Truncated 2.5D DenseNet with 3D feature fusion and a feature pyramid (LENS, Section IV-A).
 
@@ -194,7 +193,7 @@ class DenseNet25D(Backbone):
 
         Args:
             x: (N, 3 K, H, W), slices in order along z.
-            domain: the expert, one of ``self.domains``, with whose dataset's adapters; None if there are none.
+            domain: expert whose adapters are applied, one of ``self.domains``; None without adapters.
 
         Returns:
             {out_feature: (N, C, H/4, W/4)}

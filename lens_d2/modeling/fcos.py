@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..structures.status import BoxStatus
 from .backbone import shape_of
 from .selection import make_proposals
-from .supervision import global_normalizer, log_counts, of_status, on_uncertain
+from .supervision import global_normalizer, log_counts, of_status, overlaps_any
 
 
 class _Shapes(nn.Module):
@@ -48,6 +48,7 @@ class FCOS(fcos.FCOS):
         input_shape: dict[str, ShapeSpec],
         head: nn.Module,
         pre_nms_topk: tuple[int, int] = (300, 200),
+        ignore_iou: float = 0.5,
         **kwargs,
     ):
         """
@@ -56,6 +57,8 @@ class FCOS(fcos.FCOS):
             input_shape: of the backbone's maps.
             head: as Detectron2's FCOSHead.
             pre_nms_topk: pixels that become proposals in training and at inference.
+            ignore_iou: IoU of a pixel's square with an uncertain region, or its share inside one, from which on
+                the pixel is in it.
             kwargs: as Detectron2's FCOS.
         """
         super().__init__(
@@ -67,11 +70,12 @@ class FCOS(fcos.FCOS):
             pixel_std=[1.0],
             **kwargs,
         )
+        self.ignore_iou = ignore_iou
         self.pre_nms_topk = {True: pre_nms_topk[0], False: pre_nms_topk[1]}
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
-        """Read ``MODEL.FCOS``."""
+        """Read ``MODEL.FCOS`` and ``MODEL.ROI_HEADS.IGNORE_IOU``."""
         keys = cfg.MODEL.FCOS
         head = fcos.FCOSHead(
             input_shape=[shape_of(input_shape, keys.IN_FEATURE, "MODEL.FCOS.IN_FEATURE")],
@@ -86,6 +90,7 @@ class FCOS(fcos.FCOS):
             "head": head,
             "center_sampling_radius": keys.CENTER_SAMPLING_RADIUS,
             "pre_nms_topk": (keys.PRE_NMS_TOPK_TRAIN, keys.PRE_NMS_TOPK_TEST),
+            "ignore_iou": cfg.MODEL.ROI_HEADS.IGNORE_IOU,
         }
 
     def forward(
@@ -128,7 +133,7 @@ class FCOS(fcos.FCOS):
         lesions = [of_status(gt, BoxStatus.LESION) for gt in gt_instances]
         labels, boxes = map(torch.stack, self.label_anchors([points], lesions))
         uncertain = [of_status(gt, BoxStatus.UNCERTAIN).gt_boxes for gt in gt_instances]
-        known = torch.stack([~on_uncertain(points, boxes) for boxes in uncertain]) | (labels == 0)
+        known = torch.stack([~overlaps_any(points, boxes, self.ignore_iou) for boxes in uncertain]) | (labels == 0)
         log_counts("fcos", labels == 0, known & (labels != 0))
         count = global_normalizer(int((labels == 0).sum()), logits.device)
         losses = self.losses(

@@ -22,7 +22,7 @@ from .adapters import ExpertFeatures
 from .backbone import shape_of
 from .missing_labels import PartialLabels
 from .selection import BoxSet, make_detections, without_gaps
-from .supervision import global_normalizer, of_status, on_uncertain, seeded, weights_of
+from .supervision import global_normalizer, of_status, overlaps_any, seeded, weights_of
 
 ONLY_EXPERT = "lesion"  # the expert's name where MODEL.LENS.EXPERTS names none
 
@@ -82,8 +82,8 @@ class LENSROIHeads(ROIHeads):
             box_pooler: as there.
             box_head: as there.
             box_predictors: each expert's output layers.
-            ignore_iou: a proposal that covers an uncertain region with at least this IoU, and is no lesion,
-                is not sampled.
+            ignore_iou: IoU of a proposal with an uncertain region, or its share inside one, from which on it is
+                not sampled unless it is a lesion; and IoU with a hard negative from which on it is on that.
             partial_labels: by expert, the classification loss if some of its lesions are not labelled; None, or an
                 expert without an entry: all lesions are labelled.
             kwargs: as Detectron2's ROIHeads; ``num_classes`` 1, or 2 with a class of hard negatives.
@@ -200,21 +200,11 @@ class LENSROIHeads(ROIHeads):
         Returns:
             N, with the fields of Detectron2's.
         """
-        kept, known, lesions, negatives = [], [], [], []
-        for proposal, target in zip(proposals, targets, strict=True):
-            lesion, uncertain, negative = (of_status(target, status) for status in BoxStatus)
-            proposal = proposal[~self._on_uncertain(proposal.proposal_boxes, uncertain.gt_boxes, lesion.gt_boxes)]
-            negative.gt_classes = torch.ones_like(negative.gt_classes)
-            classes = Instances.cat([lesion, negative]) if self.num_classes > 1 else lesion
-            if partial_labels is not None:
-                weight = partial_labels.weights(largest_overlap(proposal.proposal_boxes, lesion.gt_boxes))
-                matched = self._matches(proposal, classes)
-                on_negative = largest_overlap(proposal.proposal_boxes, negative.gt_boxes) >= self.ignore_iou
-                proposal = proposal[matched | on_negative | (weight > 0)]
-            kept.append(proposal)
-            known.append(classes)
-            lesions.append(lesion.gt_boxes)
-            negatives.append(negative.gt_boxes)
+        eligible = (
+            self._eligible(proposal, target, partial_labels)
+            for proposal, target in zip(proposals, targets, strict=True)
+        )
+        kept, known = zip(*eligible, strict=True)
         sampled = []
         with EventStorage():  # each image's counts, of which the mean is logged below
             for proposal, target, seed in zip(kept, known, seeds or [None] * len(kept), strict=True):
@@ -224,17 +214,18 @@ class LENSROIHeads(ROIHeads):
         storage, total = get_event_storage(), sum(map(len, sampled))
         storage.put_scalar("roi_head/num_fg_samples", (total - sum(background)) / len(sampled))
         storage.put_scalar("roi_head/num_bg_samples", sum(background) / len(sampled))
-        for proposal, negative in zip(sampled, negatives, strict=True):
-            proposal.certain = largest_overlap(proposal.proposal_boxes, negative) >= self.ignore_iou
+        for proposal, target in zip(sampled, targets, strict=True):
+            proposal.certain = self._on_negative(proposal, target)
         if partial_labels is not None or any(target.has("gt_weight") for target in targets):
             for proposal in sampled:
                 own = weights_of(proposal, proposal.gt_classes.device)
                 proposal.weight = own.where(proposal.gt_classes == 0, torch.ones_like(own))
         if partial_labels is not None:
-            for proposal, lesion, before, classes, count in zip(
-                sampled, lesions, kept, known, background, strict=True
+            for proposal, target, before, classes, count in zip(
+                sampled, targets, kept, known, background, strict=True
             ):
-                proposal.overlap = overlap = largest_overlap(proposal.proposal_boxes, lesion)
+                lesions = of_status(target, BoxStatus.LESION).gt_boxes
+                proposal.overlap = overlap = largest_overlap(proposal.proposal_boxes, lesions)
                 matched = int(self._matches(before, classes).sum())
                 given = len(classes) if self.proposal_append_gt else 0
                 of_background = count / max(len(before) - matched, count, 1)
@@ -242,6 +233,25 @@ class LENSROIHeads(ROIHeads):
                 seen = of_background / of_foreground if of_foreground else 0.0
                 proposal.seen = torch.full_like(overlap, seen)
         return sampled
+
+    def _eligible(
+        self, proposal: Instances, target: Instances, partial_labels: PartialLabels | None
+    ) -> tuple[Instances, Instances]:
+        """The proposals of an image that may be sampled, and the boxes that they are matched with."""
+        lesion, uncertain, negative = (of_status(target, status) for status in BoxStatus)
+        proposal = proposal[~self._on_uncertain(proposal.proposal_boxes, uncertain.gt_boxes, lesion.gt_boxes)]
+        negative.gt_classes = torch.ones_like(negative.gt_classes)
+        classes = Instances.cat([lesion, negative]) if self.num_classes > 1 else lesion
+        if partial_labels is not None:
+            weight = partial_labels.weights(largest_overlap(proposal.proposal_boxes, lesion.gt_boxes))
+            is_kept = self._matches(proposal, classes) | self._on_negative(proposal, target) | (weight > 0)
+            proposal = proposal[is_kept]
+        return proposal, classes
+
+    def _on_negative(self, proposals: Instances, target: Instances) -> Tensor:
+        """(n,) bool, the proposals that are on a hard negative."""
+        negatives = of_status(target, BoxStatus.HARD_NEGATIVE).gt_boxes
+        return largest_overlap(proposals.proposal_boxes, negatives) >= self.ignore_iou
 
     def _matches(self, proposals: Instances, classes: Instances) -> Tensor:
         """(n,) bool, the proposals that are foreground of any class."""
@@ -269,7 +279,7 @@ class LENSROIHeads(ROIHeads):
 
     def _on_uncertain(self, boxes: Boxes, uncertain: Boxes, lesions: Boxes) -> Tensor:
         """(len(boxes),) bool: the box is on an uncertain region, or inside one, and matches no lesion."""
-        uncertain_ones = on_uncertain(boxes, uncertain, self.ignore_iou)
+        uncertain_ones = overlaps_any(boxes, uncertain, self.ignore_iou)
         if not len(lesions):
             return uncertain_ones
         return uncertain_ones & (self.proposal_matcher(pairwise_iou(lesions, boxes))[1] != 1)

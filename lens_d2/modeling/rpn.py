@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..structures.status import BoxStatus
 from .backbone import shape_of
-from .supervision import of_status, on_uncertain
+from .supervision import of_status, overlaps_any
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
@@ -63,7 +63,7 @@ class LENSRPN(RPN):
                 of_status(gt, status).gt_boxes for status in (BoxStatus.LESION, BoxStatus.UNCERTAIN)
             )
             index, label = self.anchor_matcher(pairwise_iou(lesions, anchors))
-            label[on_uncertain(anchors, uncertain, self.ignore_iou) & (label != 1)] = -1
+            label[overlaps_any(anchors, uncertain, self.ignore_iou) & (label != 1)] = -1
             if bound >= 0:
                 label[~anchors.inside_box(gt.image_size, bound)] = -1
             labels.append(self._subsample_labels(label))

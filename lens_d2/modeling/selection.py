@@ -126,7 +126,7 @@ def nms_of_groups(boxes: Sequence[Tensor], scores: Sequence[Tensor], iou: float,
 
 
 def is_asynchronous(device: torch.device) -> bool:
-    """Whether the device works on while the program goes on, until that asks for a result."""
+    """Whether the device runs asynchronously, so that reading a result stalls the program."""
     return device.type != "cpu"
 
 

@@ -37,21 +37,21 @@ def with_hard_negatives_as_foreground(targets: Instances) -> Instances:
     return foreground
 
 
-def on_uncertain(boxes: Boxes, uncertain: Boxes, ignore_iou: float = 0.5) -> Tensor:
-    """Find the boxes that overlap an uncertain region.
+def overlaps_any(boxes: Boxes, regions: Boxes, least: float = 0.5) -> Tensor:
+    """Find the boxes that overlap a region, such as an uncertain one.
 
     Args:
         boxes: n boxes, XYXY_ABS.
-        uncertain: boxes of the uncertain regions.
-        ignore_iou: IoU with a region, or share of the box inside it, from which on the box overlaps it.
+        regions: boxes of the regions.
+        least: IoU with a region, or share of the box inside it, from which on the box overlaps it.
 
     Returns:
         (n,) bool
     """
-    if not len(uncertain) or not len(boxes):
+    if not len(regions) or not len(boxes):
         return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    overlapping = pairwise_iou(boxes, uncertain).amax(dim=1) >= ignore_iou
-    return overlapping | (pairwise_ioa(uncertain, boxes).amax(dim=0) >= ignore_iou)
+    overlapping = pairwise_iou(boxes, regions).amax(dim=1) >= least
+    return overlapping | (pairwise_ioa(regions, boxes).amax(dim=0) >= least)
 
 
 def log_counts(name: str, positive: Tensor, negative: Tensor) -> None:

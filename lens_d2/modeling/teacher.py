@@ -2,9 +2,9 @@
 
 The teacher's weights are a moving average of the student's, which makes it steadier. It looks for lesions on the
 images that the student learns from: what it is sure of and nobody has marked is a lesion for the student, with the
-teacher's score as weight; what it is less sure of is left out of the losses. With a bank of its predictions, only
-those that persist become lesions. Neither paper has a teacher; Liu et al. (2021) do, and on DeepLesion
-arXiv:2303.15024 and, with a bank, arXiv:2309.13306.
+teacher's score as weight; what it is less sure of is left out of the losses. CECN weights all lesions alike: there
+the score only selects. With a bank of its predictions, only those that persist become lesions. Neither paper has a
+teacher; Liu et al. (2021) do, and on DeepLesion arXiv:2303.15024 and, with a bank, arXiv:2309.13306.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..structures.status import BoxStatus
 from .prediction_bank import PredictionBank, Visit
-from .supervision import on_uncertain, weights_of
+from .supervision import overlaps_any, weights_of
 
 SMALLEST = 1.0  # pixels, of the sides of a box that becomes a label
 
@@ -141,7 +141,7 @@ def unknown(detections: Instances, targets: Instances, iou: float) -> Instances:
         iou: with a target, or share of the detection inside it, from which on a detection overlaps it.
     """
     detections = detections[detections.pred_boxes.nonempty(SMALLEST)]
-    return detections[~on_uncertain(detections.pred_boxes, targets.gt_boxes, iou)]
+    return detections[~overlaps_any(detections.pred_boxes, targets.gt_boxes, iou)]
 
 
 def with_pseudo_labels(targets: Instances, new: Instances, is_lesion: Tensor) -> Instances:

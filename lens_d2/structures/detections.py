@@ -55,6 +55,21 @@ class VolumeDetections:
         """(k, 6) slice boxes of one detection, in their stored order."""
         return self.slice_boxes[self.slice_detection == detection]
 
+    def select(self, chosen: np.ndarray) -> VolumeDetections:
+        """Some of these detections.
+
+        Args:
+            chosen: (n,) bool, which.
+        """
+        kept = chosen[self.slice_detection]
+        by_detection = {
+            name: None if values is None else values[chosen]
+            for name in ("boxes", "scores", "expert_scores", "fpr_scores")
+            for values in [getattr(self, name)]
+        }
+        owner = (np.cumsum(chosen) - 1)[self.slice_detection[kept]]
+        return replace(self, slice_boxes=self.slice_boxes[kept], slice_detection=owner, **by_detection)
+
     def detected(self) -> VolumeDetections:
         """These detections without the slice boxes that linking has added."""
         kept = self.slice_boxes[:, 5] > 0

@@ -2,13 +2,17 @@
 
 import json
 
+import numpy as np
+import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from helpers.blocks import register_blocks
+from helpers.blocks import blocks_cfg, register_blocks
 
 from experiments import peers
 from experiments.__main__ import main
+from experiments.peers.retinanet import VolumeReader, WholeVolume
+from lens_d2.inference.volume import num_interpolated_slices
 
 
 class Line:
@@ -49,6 +53,22 @@ def test_the_first_volumes_are_a_dataset_of_their_own():
 
 def test_the_peers():
     assert list(peers.PEERS) == ["LENS", "Faster R-CNN", "RetinaNet 3D"]
+
+
+@pytest.mark.parametrize("places", [[0], [2], [1, 2, 3]])
+def test_boxes_of_the_3d_peer_lie_within_the_levels_and_come_back(tmp_path, places):
+    (name, *_) = register_blocks(tmp_path)
+    record, cfg = dict(DatasetCatalog.get(name)[0]), blocks_cfg(tmp_path)
+    record["lesions"] = [{"box3d": None, "boxes": [[z, 4, 6, 12, 16] for z in places]}]
+    reader = VolumeReader(cfg)
+    volume = reader.cache.open(record)
+    boxes = torch.tensor(reader.boxes(record, volume))
+    levels = reader.image(volume, np.arange(num_interpolated_slices(volume, reader.slice_interval))).shape[3]
+    room = 0.5 * abs(volume.geometry.slice_interval / reader.slice_interval - 1)  # a level is thinner or thicker
+    assert -room <= boxes[0, 2] < boxes[0, 5] <= levels + room
+    found = {"boxes": boxes, "labels_scores": torch.tensor([0.9])}
+    slices = WholeVolume(cfg, lambda images, use_inferer: [found]).detect(volume)["fused"].slice_boxes
+    np.testing.assert_allclose(slices, [[z, 4, 6, 12, 16, 0.9] for z in places], atol=1e-5)
 
 
 def test_narrow_networks_of_equal_work_are_trained_and_measured(tmp_path, monkeypatch):

@@ -75,6 +75,9 @@ def test_a_backbone_alone(commands, tmp_path):
     assert main([*words, "--opts", "SEED", "3"]) == 0
     (training,) = commands
     assert training[0] == "train_net.py" and training[-2:] == ["SEED", "3"]
+    facts = json.loads((tmp_path / "out/cards/phantom/backbone.json").read_text())
+    made_by = "python -m experiments zoo phantom/backbone --cohort-seed 7 --opts SEED 3"
+    assert (facts["command"], facts["training_seed"]) == (made_by, 3)
     packed = load_weights(str(tmp_path / "out/weights/phantom/backbone.pth"))
     assert set(packed) == {"model", "note"} and set(packed["model"]) == {"backbone.a"}
 

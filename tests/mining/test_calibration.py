@@ -170,6 +170,19 @@ class TestFindings:
             rows[-1] = rows[-1]._replace(lesion=rows[-2].lesion)
         np.testing.assert_allclose(self.fill(*rows)["precision"], 0.8)
 
+    def test_a_lesion_has_one_precision_that_of_the_strategy_that_found_it(self):
+        """The second strategy adds slices to lesions that the first one is right about, and to one elsewhere."""
+        other, rows = self.records[1]["volume"], []
+        for number in range(3):
+            rows += [self.finding(number, "Wrong", False), self.finding(number, "Right", True)]
+        for volume, strategy in ((NAME, "Right"), (other, "Right"), (other, "Wrong")):
+            finder = self.finding(8, strategy, False, volume)
+            added = self.finding(8, "Slices", True, volume)
+            rows += [finder, added._replace(lesion=finder.lesion, slice=9)]
+        filled = self.fill(*rows)
+        assert filled.groupby("lesion")[["precision", "status"]].nunique().max().max() == 1
+        assert filled["status"].tolist()[-4:] == ["annotation"] * 2 + ["uncertain"] * 2
+
     def test_only_of_new_lesions_without_one(self):
         rows = [
             row(4, f"{NAME}/0", NAME, annotation=f"{NAME}/0"),

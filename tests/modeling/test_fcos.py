@@ -62,3 +62,5 @@ def test_fcos_leaves_uncertain_pixels_out_of_the_loss(small_cfg, make_targets):
     centers = points.get_centers().view(16, 20, 2)
     near = (centers - torch.tensor([32.0, 28.0])).abs().amax(dim=2) < 1.5 * 4
     assert torch.equal(gradient < 0, near)
+    small_cfg.MODEL.ROI_HEADS.IGNORE_IOU = 0.3
+    assert build(small_cfg, "FCOS").ignore_iou == 0.3

@@ -9,7 +9,7 @@ from lens_d2.modeling.supervision import (
     global_normalizer,
     log_counts,
     of_status,
-    on_uncertain,
+    overlaps_any,
     seeded,
 )
 from lens_d2.structures.status import BoxStatus
@@ -36,9 +36,9 @@ def test_without_a_status_all_boxes_are_lesions(make_targets):
 def test_a_box_is_on_an_uncertain_region_by_overlap_or_inside_it():
     uncertain = Boxes(torch.tensor([[0.0, 0, 20, 20]]))
     boxes = Boxes(torch.tensor([[0.0, 0, 20, 16], [2, 2, 6, 6], [10, 10, 30, 30], [18, 0, 22, 4], [18, 0, 24, 4]]))
-    assert on_uncertain(boxes, uncertain).tolist() == [True, True, False, True, False]
-    assert on_uncertain(boxes, uncertain[:0]).tolist() == [False] * 5
-    assert on_uncertain(boxes[:0], uncertain).tolist() == []
+    assert overlaps_any(boxes, uncertain).tolist() == [True, True, False, True, False]
+    assert overlaps_any(boxes, uncertain[:0]).tolist() == [False] * 5
+    assert overlaps_any(boxes[:0], uncertain).tolist() == []
 
 
 def test_counts_are_means_over_the_images(storage):

@@ -16,6 +16,7 @@ from ...evaluation.protocols.protocol import Match
 from ...structures.boxes import flat_boxes3d
 from ...structures.detections import VolumeDetections
 from ...structures.known_boxes import KnownBoxes
+from ...structures.records import given_lesions
 from ...structures.status import BoxStatus
 from .pool import HarvestedLesion, lesions_of, merge, to_harvested
 from .selection import on_lesions
@@ -69,7 +70,7 @@ class HarvestMeasure:
             the rows "P_H,k" (the generator's own score s_g) and "P_H,1..k^+" (s, with the earlier harvest), with
             the recall at each precision; and {"s_g" | "s_c" | "s" | "harvested": [recall, precision]}.
         """
-        new = {name: _chosen(v, ~on_lesions(v, [self.marks[name]], self.iou)) for name, v in found.items()}
+        new = self._unmarked(found)
         sure = {name: np.ones(len(v)) for name, v in new.items()}
         scored = {
             "s_g": ({name: replace(v, fpr_scores=sure[name]) for name, v in new.items()}, ()),
@@ -103,8 +104,7 @@ class HarvestMeasure:
         for lesion in lesions_of(ledger[ledger["volume"].isin(self.marks)]):
             mined[lesion.volume].append(lesion)
         found = {volume: detections_of(merge(lesions, self.iou, SCORE)) for volume, lesions in mined.items()}
-        new = {x: _chosen(v, ~on_lesions(v, [self.marks[x]], self.iou)) for x, v in found.items()}
-        match = self._match(new)
+        match = self._match(self._unmarked(found))
         return {"round": 0, "labels": name, **match.metrics["recall_at_precision"]}, _curve(match)
 
     def of_generator(self, number: int, found: Mapping[str, VolumeDetections]) -> dict:
@@ -120,6 +120,10 @@ class HarvestMeasure:
         metrics = self.evaluator.protocol.evaluate(self.truth, self._tracklets(found)).metrics
         sensitivities = {f"{fp:g}": s for fp, s in zip(metrics["fps"], metrics["sensitivity"], strict=True)}
         return {"round": number, **sensitivities, "AP": metrics["ap"]}
+
+    def _unmarked(self, found: Mapping[str, VolumeDetections]) -> dict[str, VolumeDetections]:
+        """The detections that are on no original mark."""
+        return {name: v.select(~on_lesions(v, [self.marks[name]], self.iou)) for name, v in found.items()}
 
     def _unite(
         self, name: str, number: int, found: VolumeDetections, before: Sequence[HarvestedLesion]
@@ -162,7 +166,7 @@ def given_marks(record: dict, partial: Sequence[dict]) -> np.ndarray:
         if other["series"] != record["series"]:
             continue
         shift = other["first_slice"] - record["first_slice"]
-        marks = KnownBoxes.of_record(other).of_status(BoxStatus.LESION)
+        marks = KnownBoxes.of_record({"lesions": given_lesions(other)}).of_status(BoxStatus.LESION)
         boxes += [[z + shift, *box] for z, box in zip(marks.slices.tolist(), marks.boxes.tolist(), strict=True)]
     inside = [box for box in boxes if 0 <= box[0] < record["num_slices"]]
     return np.array(inside, dtype=np.float64).reshape(-1, 5)
@@ -176,17 +180,6 @@ def detections_of(lesions: Sequence[HarvestedLesion]) -> VolumeDetections:
     owner = np.repeat(np.arange(len(lesions)), [len(x.slice_boxes) for x in lesions])
     boxes = [[*x.best_slice[1:3], x.slice_boxes[0, 0], *x.best_slice[3:5], x.slice_boxes[-1, 0]] for x in lesions]
     return VolumeDetections(np.array(boxes), np.array([x.score for x in lesions]), rows, owner)
-
-
-def _chosen(found: VolumeDetections, rows: np.ndarray) -> VolumeDetections:
-    """The detections of a mask, (n,) bool."""
-    number = np.cumsum(rows) - 1
-    kept = rows[found.slice_detection] if len(found) else np.zeros(0, bool)
-    classifier = np.zeros(0) if found.fpr_scores is None else found.fpr_scores[rows]
-    owner = number[found.slice_detection[kept]] if len(found) else found.slice_detection
-    return VolumeDetections(
-        found.boxes[rows], found.scores[rows], found.slice_boxes[kept], owner, fpr_scores=classifier
-    )
 
 
 def _marks_alone(marks: np.ndarray) -> VolumeDetections:

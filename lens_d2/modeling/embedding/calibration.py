@@ -9,9 +9,7 @@ import numpy as np
 
 from ...data.same_lesions import Mark, MarkPairs, pair_marks
 
-# The paper's (VI-B), for annotations with too few pairs to calibrate on.
-PAPERS_DISTANCE = 0.15
-MIN_PAIRS = 10
+MIN_PAIRS = 10  # of one lesion, below which nothing is calibrated
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class MatchingDistance:
 
     Attributes:
         distance: delta.
-        calibrated: whether it follows from the pairs; else it is the paper's.
+        calibrated: whether it follows from the pairs; else it is the configured one.
         same_pairs: number of pairs of marks of one lesion.
         different_pairs: number of pairs of marks of two lesions.
         precision: share of same-lesion pairs among those nearer than delta, NaN without any.
@@ -43,7 +41,7 @@ class MatchingDistance:
         return asdict(self)
 
     def __str__(self) -> str:
-        origin = "calibrated" if self.calibrated else "the paper's: the annotations have too few near pairs"
+        origin = "calibrated" if self.calibrated else "as configured: the annotations have too few near pairs"
         return (
             f"matching distance {self.distance:.4f} ({origin}); {self.same_pairs} pairs of one lesion and "
             f"{self.different_pairs} of two: precision {self.precision:.3f}, recall {self.recall:.3f}"
@@ -51,7 +49,7 @@ class MatchingDistance:
 
 
 def calibrate(
-    embed: Callable[[list], np.ndarray], marks: Sequence[Mark], precision: float = 0.9
+    embed: Callable[[list], np.ndarray], marks: Sequence[Mark], precision: float, default: float
 ) -> MatchingDistance:
     """Calibrate the distance below which two boxes count as one lesion, on pairs of marks of known identity.
 
@@ -59,13 +57,14 @@ def calibrate(
         embed: of :class:`LesionEmbedder`.
         marks: of :func:`lens_d2.data.same_lesions.collect_marks`.
         precision: see :func:`choose_distance`.
+        default: the distance if there are too few pairs.
     """
     pairs = pair_marks(marks)
     involved = np.unique([pairs.first, pairs.second]).astype(int)
     place = {number: i for i, number in enumerate(involved.tolist())}
     embedding = embed([(marks[i].record, marks[i].slice, marks[i].box) for i in involved]).astype(np.float64)
     first, second = ([place[i] for i in numbers.tolist()] for numbers in (pairs.first, pairs.second))
-    return summarize(np.linalg.norm(embedding[first] - embedding[second], axis=1), pairs, precision)
+    return summarize(np.linalg.norm(embedding[first] - embedding[second], axis=1), pairs, precision, default)
 
 
 def choose_distance(distances: np.ndarray, same: np.ndarray, precision: float) -> float | None:
@@ -88,10 +87,10 @@ def choose_distance(distances: np.ndarray, same: np.ndarray, precision: float) -
     return float(limits[chosen[-1]]) if len(chosen) else None
 
 
-def summarize(distances: np.ndarray, pairs: MarkPairs, precision: float) -> MatchingDistance:
-    """Calibration from the distances of pairs."""
+def summarize(distances: np.ndarray, pairs: MarkPairs, precision: float, default: float) -> MatchingDistance:
+    """Calibration from the distances of pairs, with the other arguments of :func:`calibrate`."""
     chosen = choose_distance(distances, pairs.same, precision)
-    distance = PAPERS_DISTANCE if chosen is None else chosen
+    distance = default if chosen is None else chosen
     near = distances < distance
     return MatchingDistance(
         distance,

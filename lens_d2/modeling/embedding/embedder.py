@@ -91,15 +91,14 @@ class LesionEmbedder:
 
     def _batches(self, items: Sequence[Item]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
         """Numbers of items, their patches and boxes in these; full batches, from as many volumes as it takes."""
-        numbers, parts, waiting = [], [], 0
-        for group, patches, boxes in self._crops(items):
-            numbers, waiting = numbers + group, waiting + len(group)
-            parts.append((patches, boxes))
-            if waiting >= self.batch_size:
-                yield numbers, *(np.concatenate(x) for x in zip(*parts, strict=True))
-                numbers, parts, waiting = [], [], 0
-        if parts:
-            yield numbers, *(np.concatenate(x) for x in zip(*parts, strict=True))
+        waiting: list[tuple[int, np.ndarray, np.ndarray]] = []
+        for crops in self._crops(items):
+            waiting += zip(*crops, strict=True)
+            if len(waiting) >= self.batch_size:
+                yield _stacked(waiting[: self.batch_size])
+                del waiting[: self.batch_size]
+        if waiting:
+            yield _stacked(waiting)
 
     def _crops(self, items: Sequence[Item]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
         """At most a batch's patches of one volume at a time, in order along z."""
@@ -114,3 +113,9 @@ class LesionEmbedder:
                 boxes = flat_boxes3d([items[i][1] for i in group], [items[i][2] for i in group])
                 patches, inside = self.network.grid.crop(volume, boxes)
                 yield group, patches, inside[:, PLANE]
+
+
+def _stacked(crops: list[tuple[int, np.ndarray, np.ndarray]]) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Crops of single items as a batch."""
+    numbers, patches, boxes = zip(*crops, strict=True)
+    return list(numbers), np.stack(patches), np.stack(boxes)

@@ -98,6 +98,12 @@ def test_differences_are_over_the_seeds_that_both_rows_have(page):
     assert cells[2][4] == "+0.0 (+0.0 to +0.0)" and cells[2][5] == "1 of 2"
 
 
+def test_differences_are_shown_as_their_metric_is(page):
+    made = {("first", 1): (MISS, 0.5), ("second", 1): (HIT, 1.0)}
+    text, cells = page(made, compare="parameters")
+    assert cells[2][4] == "+0.000" and "Difference: of `parameters`" in text
+
+
 def test_records_of_two_generators_are_not_compared(page, capsys):
     made = {("first", 1): (MISS, 0.5), ("second", 1): (HIT, 1.0)}
     page(made, generators={"first": {"generator": 1}, "second": {"generator": 2}}, status=2)

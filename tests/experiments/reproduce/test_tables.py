@@ -129,7 +129,17 @@ def test_what_is_given_and_overruled_makes_another_run(tmp_path):
         ({"rows": [{"name": "A", "stag": "train"}]}, "a row has an unknown key stag; did you mean stage?"),
         ({"rows": [{"name": "A"}, {"name": "A"}]}, "two rows or runs are called A; give each a name of its own"),
         ({"rows": [{"name": "A", "paper": {"Averag": 1}}]}, "A: no column Averag; did you mean Average?"),
-        ({"rows": [{"name": "A", "against": "B"}]}, "no row or run B; there are A"),
+        ({"rows": [{"name": "A", "against": "B"}]}, "A: no row B; there are A"),
+        ({"rows": [{"name": "A", "against": "B"}], "runs": {"B": {}}}, "A: no row B; there are A"),
+        ({"rows": [{"name": "A", "run": "B"}]}, "no row or run B; there are A"),
+        (
+            {
+                "rows": [
+                    {"name": "A", "given": {"K": {"run": "A", "file": "f", "labels": ["a"], "strategies": ["b"]}}}
+                ]
+            },
+            "given of A: labels, which are a harvest's, go with nothing else",
+        ),
         ({"rows": [{"name": "A", "ensemble": ["A"]}]}, "A needs itself"),
         ({"rows": [{"name": "A", "given": {"MODEL.WEIGHTS": {"run": "A"}}}]}, "given of A has no file"),
         ({"rows": [{"name": "A", "run": "lens-9/B"}]}, "no such table; did you mean lens-4 or lens-3 or lens-2?"),

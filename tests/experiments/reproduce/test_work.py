@@ -11,6 +11,7 @@ import pytest
 
 from experiments.reproduce import work
 from experiments.runs import timed
+from lens_d2.config import load_config
 from lens_d2.data.ledger.table import LedgerRow, read_ledger, to_table, write_ledger
 from lens_d2.io.errors import DataError
 from lens_d2.mining.harvester.pool import HarvestedLesion
@@ -100,6 +101,33 @@ def test_verdicts_of_the_hidden_truth(given, monkeypatch):
     judged = read_ledger(given(strategies=["Other"], verdicts=["score", 7]))
     assert judged["status"].tolist() == ["accepted"]
     assert asked == [(["h, negative"], [{"volume": "v"}], "truth of root of mined", "score", 7)]
+
+
+def test_parts_of_two_ledgers_of_one_name(given, tmp_path):
+    given()
+    content = json.loads((tmp_path / "run/job.json").read_text())
+    for key, strategy in (("DATASETS.LEDGER", "Other"), ("MINING.HARVESTED.LEDGER", "LesionHarvester")):
+        of = content["given"]["DATASETS.LEDGER"]
+        content["given"][key] = {**of, "strategies": [strategy], "labels": [], "verdicts": None, "value": "{}"}
+    (tmp_path / "run/job.json").write_text(json.dumps(content))
+    words = work.Job.read(tmp_path / "run/job.json").opts()
+    opts = dict(zip(words[::2], words[1::2], strict=True))
+    found = [read_ledger(opts[key])["strategy"].tolist() for key in content["given"]]
+    assert found == [["Other"], ["LesionHarvester"]]
+
+
+def test_counts_of_a_run_are_of_the_ledger_that_its_last_training_had(tmp_path):
+    keys = {"DATASETS.LEDGER": "", "STAGES": ("train", "retrain"), "OUTPUT_DIR": str(tmp_path)}
+
+    def ledger(**changes):
+        opts = [x for item in {**keys, **changes}.items() for x in item]
+        return work._ledger(load_config(opts=opts), tmp_path)
+
+    for stage in ("train", "self_training"):
+        (tmp_path / stage).mkdir()
+        work.RunResults(tmp_path / stage, str(tmp_path)).put(work.MARKER, {"result": {"ledger": stage}})
+        assert ledger() == stage
+    assert ledger(STAGES=("train",)) == "" and ledger(**{"DATASETS.LEDGER": "given"}) == "given"
 
 
 def test_a_file_as_it_is_in_a_value_of_its_own(given, tmp_path):

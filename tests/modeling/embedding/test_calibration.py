@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lens_d2.data.same_lesions import Mark, MarkPairs
-from lens_d2.modeling.embedding.calibration import PAPERS_DISTANCE, calibrate, choose_distance, summarize
+from lens_d2.modeling.embedding.calibration import calibrate, choose_distance, summarize
 
 
 def test_the_distance_is_the_largest_of_the_wanted_precision():
@@ -28,7 +28,7 @@ def test_the_distance_is_the_largest_of_the_wanted_precision():
 def test_calibration_reports_what_it_found():
     distances = np.concatenate([np.linspace(0.01, 0.2, 20), np.linspace(0.195, 1, 30)])
     pairs = MarkPairs(np.zeros(50, int), np.zeros(50, int), np.arange(50) < 20)
-    found = summarize(distances, pairs, 0.9)
+    found = summarize(distances, pairs, 0.9, 0.15)
     near = distances < found.distance
     assert found.calibrated and (found.same_pairs, found.different_pairs) == (20, 30)
     assert (
@@ -36,8 +36,8 @@ def test_calibration_reports_what_it_found():
     )
     assert found.same_quartiles[1] == pytest.approx(0.105) and "precision 0.9" in str(found)
     json.dumps(found.to_dict())
-    few = summarize(distances[:5], MarkPairs(*(part[:5] for part in pairs)), 0.9)
-    assert few.distance == PAPERS_DISTANCE and not few.calibrated and "the paper's" in str(few)
+    few = summarize(distances[:5], MarkPairs(*(part[:5] for part in pairs)), 0.9, 0.25)
+    assert few.distance == 0.25 and not few.calibrated and "as configured" in str(few)
 
 
 def test_calibration_embeds_the_marks_of_its_pairs():
@@ -54,7 +54,7 @@ def test_calibration_embeds_the_marks_of_its_pairs():
         embedded.extend(items)
         return np.array([[math.cos(z), math.sin(z)] for _, z, _ in items], dtype=np.float32)
 
-    found = calibrate(embed, marks)
+    found = calibrate(embed, marks, 0.9, 0.15)
     assert found.calibrated and (found.same_pairs, found.different_pairs) == (28, 56)
     assert found.precision == found.recall == 1 and 0 < found.distance < 2 * math.sin(0.5)
     assert len(embedded) == 56

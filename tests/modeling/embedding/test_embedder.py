@@ -46,6 +46,15 @@ def test_it_learns_which_lesions_are_alike(cfg, records, label_files):
     assert embed([]).shape == (0, 16)
 
 
+def test_no_batch_is_larger_than_it_may_be(cfg, records, monkeypatch):
+    """Volumes do not divide the batches."""
+    sizes = []
+    embedder = LesionEmbedder(network=LesaNet(cfg, 2), cache=build_cache(cfg), batch_size=5)
+    monkeypatch.setattr(embedder, "_forward", lambda patches, boxes: sizes.append(len(boxes)) or np.zeros((1, 16)))
+    embedder.embed([(r, x["boxes"][0][0], x["boxes"][0][1:]) for r in records for x in r["lesions"]])
+    assert sizes == [5, 5, 2]
+
+
 def test_checkpoints_of_other_architectures_are_refused(cfg, tmp_path):
     path = tmp_path / "wide.pth"
     torch.save({"model": LesaNet(cfg, 4).state_dict()}, path)

@@ -145,7 +145,8 @@ def calibrate_on_marks(cfg: CfgNode, embed: Embed, records: Sequence[dict]) -> d
     for name in mined_datasets(cfg):
         volumes = {record["volume"] for record in DatasetCatalog.get(name)}
         marks += marks_of_dataset(name, [record for record in records if record["volume"] in volumes])
-    return calibrate(embed, marks, cfg.MODEL.EMBEDDING.CALIBRATION_PRECISION).to_dict()
+    precision, default = cfg.MODEL.EMBEDDING.CALIBRATION_PRECISION, cfg.MINING.INTRA_PATIENT.DISTANCE
+    return calibrate(embed, marks, precision, default).to_dict()
 
 
 def _calibration_on_marks(cfg: CfgNode) -> Callable:

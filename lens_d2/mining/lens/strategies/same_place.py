@@ -157,9 +157,9 @@ class SamePlace(Strategy):
     def _known(self, volume: PatientVolume) -> tuple[list[str], np.ndarray]:
         """Known lesions of a sub-volume and their (n, 3) places, by the largest box of each."""
         lesions = volume.known.of_status(BoxStatus.LESION)
-        sides = (lesions.boxes[:, 2:] - lesions.boxes[:, :2]).prod(axis=1)
+        areas = (lesions.boxes[:, 2:] - lesions.boxes[:, :2]).prod(axis=1)
         largest: dict[str, int] = {}
-        for row in np.argsort(sides, kind="stable").tolist():
+        for row in np.argsort(areas, kind="stable").tolist():
             largest[lesions.lesions[row]] = row
         rows = list(largest.values())
         boxes = np.column_stack([lesions.slices[rows], lesions.boxes[rows]])

@@ -30,7 +30,8 @@ class Finding:
         annotation: id of the annotation that it was found by.
         distance: of the match, between embeddings (IntraPatient) or places (SamePlace), or NaN.
         precision: estimated share of lesions among findings like this one, or NaN.
-        disagreement, expert: of :meth:`PatientVolume.opinions`.
+        disagreement: between the experts, in [0, 1], see :meth:`PatientVolume.opinions`; NaN if unknown.
+        expert: the one that agrees best, from there; empty if unknown.
     """
 
     volume: str
