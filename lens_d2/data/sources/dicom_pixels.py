@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -17,6 +18,7 @@ from . import gdcm_decoder
 from .dicom_file import Frame, Pixels
 
 LIMITS = np.iinfo(np.int16)
+PYDICOM = Path(pydicom.__file__).parent
 AIR = -1024  # HU of padding that would come out as tissue
 TISSUE = -900  # HU above which padding is no air
 
@@ -49,13 +51,25 @@ def read_frames(frames: Iterable[Frame], warn: Callable[[str], None] | None = No
             warnings.simplefilter("always")
             values = next(stored)
             picture = _to_hu(values, frame.rescale or (1, 0))
+        decoders = _of_the_decoder(odd)
         is_within = _fill_padding(picture, values, frame.pixels.padding)
         if warn is not None:
             if is_within:
                 warn("values that the header declares to be padding lie within the slices: left as they are there")
-            for each in odd:
+            for each in decoders:
                 warn(f"stored pixels may be damaged: {' '.join(str(each.message).split())}")
         yield picture
+
+
+def _of_the_decoder(caught: Iterable[warnings.WarningMessage]) -> list[warnings.WarningMessage]:
+    """The decoder's own warnings; those of other threads or of files that are closed meanwhile are given again."""
+    own = []
+    for each in caught:
+        if PYDICOM in Path(each.filename).parents:
+            own.append(each)
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    return own
 
 
 def _decode(pixels: Pixels, numbers: list[int]) -> Iterator[np.ndarray]:

@@ -1,5 +1,7 @@
 """Values of DICOM slices: every way of storing them gives the same voxels."""
 
+import warnings
+
 import numpy as np
 import pydicom
 import pytest
@@ -7,6 +9,7 @@ from helpers.dicom_checks import AFFINE, ORDERS, check, fault, files_of, with_gd
 from helpers.scan_files import write_enhanced, write_series
 from pydicom import uid
 
+from lens_d2.data.sources import dicom_pixels
 from lens_d2.data.volume import read_volume
 
 
@@ -144,6 +147,19 @@ def test_compressed_frames(tmp_path, hu):
     data.compress(uid.JPEGLSLossless, generate_instance_uid=False)
     data.save_as(path)
     check(path, hu)
+
+
+def test_another_threads_warnings_are_not_the_decoders(tmp_path, hu, monkeypatch):
+    """Python's filters of warnings are those of all threads."""
+    folder, to_hu = write_series(tmp_path / "ct", hu, AFFINE), dicom_pixels._to_hu
+
+    def meanwhile(*args):
+        warnings.warn("a file was left open", ResourceWarning, stacklevel=2)
+        return to_hu(*args)
+
+    monkeypatch.setattr(dicom_pixels, "_to_hu", meanwhile)
+    with pytest.warns(ResourceWarning, match="a file was left open"):
+        check(folder, hu)
 
 
 def test_what_a_decoder_finds_odd_is_warned_of(tmp_path, hu):
