@@ -15,6 +15,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetCatalog, DatasetFromList, MetadataCatalog
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import InferenceSampler
+from threadpoolctl import threadpool_limits
 from torch.utils.data import DataLoader, Dataset
 
 from ..io import preemption
@@ -43,10 +44,12 @@ def _begin_worker(parent: int, _number: int) -> None:
     """Ignore requests to end, in a worker of the process ``parent``; exit if that process has ended meanwhile.
 
     PyTorch's own watchdog starts later, and mistakes whatever process is the parent by then for the original one.
+    Its limit of one thread does not reach NumPy's BLAS, which would use all cores in every worker.
     """
     preemption.ignore()
     if os.getppid() != parent:
         os._exit(1)
+    threadpool_limits(1)
 
 
 class SampleLoader(DataLoader):

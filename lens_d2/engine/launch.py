@@ -61,6 +61,7 @@ def run(
         rank(main, args)
         return
     _end_on_fault(lambda: _check_port(args))
+    _share_cores(_num_ranks(args))
     try:
         with preemption.passed_on():
             launch(
@@ -86,6 +87,16 @@ def _hide_gpus(cfg: CfgNode | None) -> None:
     """Hide the GPUs from ranks whose model is on the CPU: they use gloo, as NCCL has no CPU tensors."""
     if cfg is not None and torch.device(cfg.MODEL.DEVICE).type == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def _share_cores(ranks: int) -> None:
+    """Give each of a machine's ranks a share of its cores, unless OMP_NUM_THREADS is set, as torchrun sets it.
+
+    Otherwise the libraries of every rank would use all cores, and wait for each other.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if ranks > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // ranks)))
 
 
 def _num_ranks(args: argparse.Namespace) -> int:

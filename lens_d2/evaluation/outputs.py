@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from ..io.artifacts import by_the_first
 from ..structures.detections import FUSED, VolumeDetections
 
 logger = logging.getLogger(__name__)
@@ -54,10 +56,18 @@ class OutputsEvaluator(DatasetEvaluator):
                 self._entries.setdefault(name, {})[record["volume"]] = self.to_entry(detections, record)
 
     def evaluate(self) -> dict | None:
-        """As :meth:`evaluate_outputs`, on the main rank; nothing if there were no outputs."""
-        gathered = comm.gather(self._entries, dst=0) if self.distributed else [self._entries]
-        if not comm.is_main_process():
-            return None
+        """As :meth:`evaluate_outputs`, on the main rank; nothing if there were no outputs.
+
+        It may last: meanwhile the other ranks meet the main one, so that none waits for too long.
+        """
+        if not self.distributed:
+            return self._evaluate([self._entries]) if comm.is_main_process() else None
+        gathered = comm.gather(self._entries, dst=0)
+        results = by_the_first(partial(self._evaluate, gathered))
+        return results if comm.is_main_process() else None
+
+    def _evaluate(self, gathered: list[dict[str, dict]]) -> dict:
+        """Evaluate the outputs of all ranks."""
         outputs: dict[str, dict] = {}
         for entries in gathered:
             for name, volumes in entries.items():

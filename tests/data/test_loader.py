@@ -14,10 +14,13 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from helpers.blocks import EXPERTS, blocks_cfg, register_blocks
 from helpers.ledger_rows import row, table_of
+from threadpoolctl import threadpool_info, threadpool_limits
+from torch.utils.data import Dataset
 
 from lens_d2.config import load_config
 from lens_d2.data import loader
 from lens_d2.data.loader import (
+    SampleLoader,
     build_batch_sampler,
     build_train_loader,
     dataset_numbers,
@@ -205,10 +208,29 @@ def test_a_process_ends_though_its_loader_is_open(repo_root, end):
     assert ended.returncode == 0, ended.stderr[-3000:]
 
 
+class Threads(Dataset):
+    """Of what the libraries of a process compute with."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return [pool["num_threads"] for pool in threadpool_info()]
+
+
+@pytest.mark.parametrize(("workers", "expected"), [(0, 2), (1, 1)])
+def test_a_worker_computes_with_one_thread(workers, expected):
+    """Else NumPy's BLAS would use all cores in every worker."""
+    with threadpool_limits(2), closing(SampleLoader(Threads(), collate_fn=list, num_workers=workers)) as own:
+        (threads,) = next(iter(own))
+    assert threads and max(threads) == expected
+
+
 def test_a_worker_whose_rank_has_ended_ends(monkeypatch):
     ended = []
     monkeypatch.setattr(loader.os, "_exit", ended.append)
     monkeypatch.setattr(loader.preemption, "ignore", lambda: None)
+    monkeypatch.setattr(loader, "threadpool_limits", lambda number: None)  # this is no worker
     loader._begin_worker(os.getppid(), 0)
     assert ended == []
     loader._begin_worker(os.getppid() + 1, 0)

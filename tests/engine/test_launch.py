@@ -47,6 +47,18 @@ def test_more_ranks_than_gpus_are_refused(capsys, monkeypatch, torchrun, option)
     assert capsys.readouterr().err == f"{option}: 3; this machine has 2 GPUs, and each rank needs one\n"
 
 
+@pytest.mark.parametrize(
+    ("ranks", "given", "expected"), [(1, None, None), (8, None, "2"), (32, None, "1"), (8, "5", "5")]
+)
+def test_ranks_share_the_cores(monkeypatch, ranks, given, expected):
+    monkeypatch.setenv("OMP_NUM_THREADS", given or "")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(16), raising=False)
+    if given is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    launcher._share_cores(ranks)
+    assert os.environ.get("OMP_NUM_THREADS") == expected
+
+
 @pytest.mark.parametrize("local_rank", [0, 1])
 def test_the_first_of_torchruns_ranks_tells_of_what_all_find(capsys, monkeypatch, local_rank):
     """The others wait to be ended, and tell of it themselves if they are not."""
